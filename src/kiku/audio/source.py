@@ -1,0 +1,148 @@
+"""Where the bytes of a recording come from: a path, standard input or an open file.
+
+Knows the operating system's errors and says them in kiku's words. Does not know what the bytes
+mean.
+"""
+
+import os
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from kiku.errors import AudioError
+
+# How much of a recording's beginning is kept, to look at its header afterwards.
+HEAD_SIZE = 65_536
+
+Source = str | os.PathLike[str] | BinaryIO
+
+
+class Reader:
+    """A binary file as the demuxer pulls it, from where it stood; it remembers its head and how far
+    it was read.
+
+    Offsets count from where the file stood when it was handed over.
+    """
+
+    def __init__(self, file: BinaryIO, label: str, suffix: str = "") -> None:
+        """Read from `file`; `label` names it in messages, `suffix` (".wav") hints at the format."""
+        self.label = label
+        # The demuxer is told no real name: some formats would open files by it on their own.
+        self.name = f"sound{suffix}"
+        self.head = b""
+        self.failure: OSError | None = None
+        self._file = file
+        self._furthest = 0
+        self._position = 0
+        self._size: int | None = None
+        self._start = 0
+        try:
+            self._seekable = bool(getattr(file, "seekable", lambda: False)())
+            if self._seekable:
+                self._start = file.tell()
+                self._size = file.seek(0, os.SEEK_END) - self._start
+                file.seek(self._start)
+        except ValueError as error:
+            raise AudioError(f"{label} cannot be read ({error}): open it again") from None
+        except OSError:
+            # Some devices only say so when they are asked to move.
+            self._seekable = False
+        # A pipe is read as its bytes come: `read` would wait until its whole buffer is full.
+        self._read = file.read if self._seekable else getattr(file, "read1", file.read)
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of the recording in bytes; of a pipe, what has come so far."""
+        return self._furthest if self._size is None else self._size
+
+    def seekable(self) -> bool:
+        """Whether the reader can go back: files can, pipes cannot."""
+        return self._seekable
+
+    def read(self, num_bytes: int) -> bytes:
+        """The next bytes, at most `num_bytes`; none at the end, or where the disk fails.
+
+        Raises:
+            AudioError: the file gives something else than bytes.
+        """
+        try:
+            data: object = self._read(num_bytes)
+        except OSError as error:
+            # As an end it lets everything before it be decoded; who reads asks for it afterwards.
+            self.failure = error
+            data = b""
+        # More bytes than asked for would be written past the demuxer's buffer.
+        if not isinstance(data, bytes) or len(data) > num_bytes:
+            raise AudioError(
+                f"{self.label} does not give bytes when read: open it in blocking binary mode, 'rb'"
+            )
+        if self._position == len(self.head) < HEAD_SIZE:
+            self.head += data[: HEAD_SIZE - len(self.head)]
+        self._position += len(data)
+        self._furthest = max(self._furthest, self._position)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to `offset` bytes from the beginning (or as `whence` says); the new offset."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
+        self._position = self._file.seek(self._start + max(0, base + offset)) - self._start
+        return self._position
+
+    def tell(self) -> int:
+        """The offset of the next byte."""
+        return self._position
+
+    def rewind(self) -> None:
+        """Put the file back to where it stood, if it can go back."""
+        if self._seekable:
+            self.seek(0)
+
+
+@contextmanager
+def open_source(source: Source) -> Generator[Reader, None, None]:
+    """The bytes of a recording; a path is closed at the end, a file of the caller is left open.
+
+    Args:
+        source: a path, "-" for standard input, or a file open for reading bytes.
+
+    Raises:
+        AudioError: no such file, a folder, no permission, or not something to read from.
+    """
+    if isinstance(source, str | os.PathLike):
+        if os.fspath(source) == "-":
+            if sys.stdin is None:
+                raise AudioError("standard input is closed: name a file instead of -")
+            yield Reader(sys.stdin.buffer, "standard input")
+        else:
+            with _open_path(Path(source)) as file:
+                yield Reader(file, str(source), Path(source).suffix)
+    elif callable(getattr(source, "read", None)):
+        yield Reader(source, str(getattr(source, "name", "the open file")))
+    else:
+        raise AudioError(
+            f"sound cannot be read from a {type(source).__name__}: "
+            "give a path, '-' or a file opened with 'rb' (arrays go through chunks_of)"
+        )
+
+
+def _open_path(path: Path) -> BinaryIO:
+    try:
+        if path.is_dir():
+            raise AudioError(f"{path} is a folder: name the recordings in it")
+        return path.open("rb")
+    except FileNotFoundError:
+        # A Path has folded the "//" of an address into one "/".
+        hint = (
+            "download it first, addresses are not read"
+            if str(path).startswith(("http:", "https:"))
+            else f"check the name; it was looked for in {path.absolute().parent}"
+        )
+        raise AudioError(f"{path}: no such file: {hint}") from None
+    except PermissionError:
+        raise AudioError(f"{path} may not be read: check its permissions") from None
+    except (OSError, ValueError) as error:
+        raise AudioError(
+            f"{path} cannot be opened ({error}): check its name and its disk"
+        ) from None

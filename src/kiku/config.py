@@ -1,0 +1,291 @@
+"""The numbers of a model, each stated once; what follows from them is a property.
+
+These are kiku's own names. How the files of Kyutai and of transformers spell them is the business
+of `checkpoint`, which turns those spellings into these classes and back.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, cast, get_type_hints
+
+from kiku.errors import ConfigError, FrameError
+
+REWIND_FRAMES = 64
+"""How many frames back a slot can always be rewound exactly (see `nn.state.rewind`)."""
+
+
+def exact_div(total: int, part: int, what: str) -> int:
+    """`total / part`, which must come out even; `what` names the quotient in the error."""
+    if part <= 0 or total % part:
+        raise ConfigError(f"{what}: {total} is not a whole multiple of {part}")
+    return total // part
+
+
+class _FromDict:
+    """Strict reading from a plain mapping, shared by the config classes."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from `to_dict`'s output.
+
+        Raises:
+            ConfigError: a key is unknown (the nearest known one is named) or missing.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+        for key in values:
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, n=1)
+                hint = (
+                    f"; did you mean {near[0]!r}?" if near else f"; known keys: {', '.join(fields)}"
+                )
+                raise ConfigError(f"{cls.__name__} has no key {key!r}{hint}")
+        for name, f in fields.items():
+            needed = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+            if needed and name not in values:
+                raise ConfigError(f"{cls.__name__} lacks the key {name!r}")
+        types = get_type_hints(cls)
+        built: dict[str, Any] = {}
+        for key, value in values.items():
+            wanted = types[key]
+            if isinstance(wanted, type) and issubclass(wanted, _FromDict):
+                value = wanted.from_dict(cast(Mapping[str, Any], value))
+            elif isinstance(value, list):
+                value = tuple(cast(list[Any], value))
+            built[key] = value
+        return cls(**built)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dicts, ready for JSON."""
+        plain = dataclasses.asdict(self)  # pyright: ignore[reportArgumentType]
+        return {
+            k: list(cast(tuple[Any, ...], v)) if isinstance(v, tuple) else v
+            for k, v in plain.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerConfig(_FromDict):
+    """A causal transformer with rotary positions and a sliding window."""
+
+    dim: int
+    num_layers: int
+    num_heads: int
+    ffn_dim: int
+    """Width inside the feed-forward part (of one half, where it is gated)."""
+    window: int
+    """Positions that a query sees, its own included."""
+    rope_theta: float
+    norm: Literal["layer", "rms"]
+    norm_eps: float
+    gated: bool
+    """`silu(gate) * value` when true, `gelu` when false."""
+    layer_scale: bool
+    positions_per_frame: int = 1
+    head_dim: int = 0
+    """Width of one head; 0 means `dim / num_heads`."""
+
+    def __post_init__(self) -> None:
+        if self.head_dim == 0:
+            object.__setattr__(self, "head_dim", exact_div(self.dim, self.num_heads, "head_dim"))
+        for name in (
+            "dim",
+            "num_layers",
+            "num_heads",
+            "ffn_dim",
+            "window",
+            "positions_per_frame",
+            "head_dim",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.head_dim % 2:
+            raise ConfigError(f"head_dim must be even for rotary positions, not {self.head_dim}")
+        if self.norm not in ("layer", "rms"):
+            raise ConfigError(f"norm must be 'layer' or 'rms', not {self.norm!r}")
+
+    @property
+    def piece(self) -> int:
+        """Positions that attention handles at once; longer blocks are handled piece by piece."""
+        return REWIND_FRAMES * self.positions_per_frame
+
+    @property
+    def capacity(self) -> int:
+        """Slots of the KV ring: the window, one piece, and room to rewind."""
+        return self.window - 1 + self.piece + REWIND_FRAMES * self.positions_per_frame
+
+
+@dataclass(frozen=True, slots=True)
+class CodecConfig(_FromDict):
+    """Mimi's encoder: SEANet, transformer, downsampling, split RVQ. Defaults are the published
+    codec's."""
+
+    transformer: TransformerConfig = field(
+        default_factory=lambda: TransformerConfig(
+            dim=512,
+            num_layers=8,
+            num_heads=8,
+            ffn_dim=2048,
+            window=250,
+            rope_theta=10_000.0,
+            norm="layer",
+            norm_eps=1e-5,
+            gated=False,
+            layer_scale=True,
+            positions_per_frame=2,
+        )
+    )
+    sample_rate: int = 24_000
+    num_filters: int = 64
+    strides: tuple[int, ...] = (4, 5, 6, 8)
+    """Of SEANet's strided convolutions, in the order the sound meets them (upstream lists them
+    reversed)."""
+    kernel_size: int = 7
+    last_kernel_size: int = 3
+    residual_kernel_size: int = 3
+    num_residual_layers: int = 1
+    dilation_growth: int = 2
+    compress: int = 2
+    num_codebooks: int = 32
+    num_semantic: int = 1
+    codebook_size: int = 2048
+    codebook_dim: int = 256
+    project_latents: bool = True
+    """Whether a projection to `codebook_dim` stands before each quantiser."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_semantic < self.num_codebooks:
+            raise ConfigError(
+                f"num_semantic must be in 1..{self.num_codebooks - 1}, not {self.num_semantic}"
+            )
+        if not self.strides or min(self.strides) < 1:
+            raise ConfigError(f"strides must be positive, not {self.strides}")
+        if not self.project_latents and self.codebook_dim != self.latent_dim:
+            raise ConfigError(
+                f"without a projection codebook_dim ({self.codebook_dim}) "
+                f"must be the latents' width "
+                f"({self.latent_dim})"
+            )
+
+    @property
+    def latent_dim(self) -> int:
+        """Width of the latents, and of the codec's transformer."""
+        return self.transformer.dim
+
+    @property
+    def downsample(self) -> int:
+        """Latents per frame before the last convolution (2: 25 Hz to 12.5 Hz)."""
+        return self.transformer.positions_per_frame
+
+    @property
+    def hop(self) -> int:
+        """Samples per latent before downsampling (960)."""
+        return math.prod(self.strides)
+
+    @property
+    def frame_size(self) -> int:
+        """Samples per frame (1,920)."""
+        return self.hop * self.downsample
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second (12.5)."""
+        return self.sample_rate / self.frame_size
+
+
+@dataclass(frozen=True, slots=True)
+class LMConfig(_FromDict):
+    """The decoder: codes and the last text token in, the next text token out."""
+
+    transformer: TransformerConfig
+    text_vocab_size: int
+    """Text ids that can be emitted: 0 .. text_vocab_size - 1 (Kyutai's `text_card`)."""
+    initial_text_id: int = -1
+    """The text id of position 0; -1 means the one after the last that can be emitted, as
+    upstream."""
+    num_codebooks: int = 32
+    codebook_size: int = 2048
+    num_pause_heads: int = 0
+    pause_classes: int = 6
+
+    def __post_init__(self) -> None:
+        if self.initial_text_id == -1:
+            object.__setattr__(self, "initial_text_id", self.text_vocab_size)
+        if self.text_vocab_size < 1 or self.initial_text_id < 0 or self.num_codebooks < 1:
+            raise ConfigError("text_vocab_size, initial_text_id and num_codebooks must be positive")
+
+    @property
+    def text_rows(self) -> int:
+        """Rows of the text embedding: every id that can be emitted, and the initial one."""
+        return max(self.text_vocab_size, self.initial_text_id + 1)
+
+    @property
+    def initial_code(self) -> int:
+        """The audio code of position 0, on every codebook."""
+        return self.codebook_size
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig(_FromDict):
+    """A whole speech-to-text model."""
+
+    codec: CodecConfig
+    lm: LMConfig
+    text_delay_s: float
+    """Seconds by which text lags sound."""
+    silence_prefix_s: float = 0.0
+    """Seconds of silence that the model wants to hear first."""
+    pad_id: int = 3
+    """Text id that means: no text in this frame."""
+    word_start_id: int = 0
+    """Text id that stands before most words (upstream: EPAD, `<unk>` reused)."""
+
+    def __post_init__(self) -> None:
+        if (
+            self.lm.num_codebooks > self.codec.num_codebooks
+            or self.lm.codebook_size != self.codec.codebook_size
+        ):
+            raise ConfigError(
+                f"the decoder reads {self.lm.num_codebooks} codebooks "
+                f"of {self.lm.codebook_size} codes, "
+                f"the codec gives {self.codec.num_codebooks} of {self.codec.codebook_size}"
+            )
+        if self.text_delay_s < 0 or self.silence_prefix_s < 0:
+            raise ConfigError("text_delay_s and silence_prefix_s cannot be negative")
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second (24,000)."""
+        return self.codec.sample_rate
+
+    @property
+    def frame_size(self) -> int:
+        """Samples per frame (1,920)."""
+        return self.codec.frame_size
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second (12.5)."""
+        return self.codec.frame_rate
+
+    @property
+    def text_delay_frames(self) -> float:
+        """Frames by which text lags sound (6.25 for 0.5 s: the lag is not a whole number of
+        frames)."""
+        return self.text_delay_s * self.frame_rate
+
+
+def whole_frames(num_samples: int, frame_size: int) -> int:
+    """How many frames `num_samples` are.
+
+    Raises:
+        FrameError: they are not a whole number of frames, or none.
+    """
+    if num_samples == 0 or num_samples % frame_size:
+        raise FrameError(
+            f"{num_samples} samples are not a whole number of frames (frame_size is {frame_size}); "
+            "push chunks of any length through a Stream"
+        )
+    return num_samples // frame_size

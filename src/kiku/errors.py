@@ -1,0 +1,84 @@
+"""Every error that kiku raises on purpose.
+
+    KikuError
+    ├── ConfigError                 a number or a name in a config that cannot be
+    │   └── UnsupportedConfig       valid upstream, not built here
+    ├── InputError                  an argument of a call that cannot be
+    ├── MissingExtra                an optional package is needed; the message holds the command
+    that installs it ├── CheckpointError             files not found, damaged, or not what they
+    should be ├── AudioError                  sound that cannot be read
+    │   ├── TruncatedAudio          the file ends in the middle; what was readable has been
+    delivered │   └── FrameError              not a whole number of frames
+    ├── VocabularyError             tokens or text that a vocabulary cannot hold
+    ├── StreamError
+    │   ├── StreamClosed            pushed after close
+    │   └── NoFreeSlot              all slots are held
+    └── TrainingError               data or a recipe that cannot be trained on
+
+A message says what was wrong, what was seen and what to do.
+"""
+
+
+class KikuError(Exception):
+    """Base of every error that kiku raises on purpose."""
+
+
+class ConfigError(KikuError, ValueError):
+    """A number or a name in a config that cannot be."""
+
+
+class UnsupportedConfig(ConfigError):
+    """Valid upstream, but kiku does not build it."""
+
+
+class InputError(KikuError, ValueError):
+    """An argument of a call that cannot be, or does not fit the others."""
+
+
+class MissingExtra(KikuError, ImportError):
+    """An optional package is needed and is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        """`what` needs the packages of `extra`, e.g. `MissingExtra("the torch engine",
+        "torch")`."""
+        super().__init__(
+            f"{what} needs an extra that is not installed: run  pip install 'kiku[{extra}]'"
+        )
+        self.extra = extra
+
+
+class CheckpointError(KikuError):
+    """The files of a checkpoint are not there, damaged, or not what they should be."""
+
+
+class AudioError(KikuError):
+    """Sound that cannot be read."""
+
+
+class TruncatedAudio(AudioError):
+    """The sound ends in the middle. Raised after everything that could be read has been
+    delivered."""
+
+
+class FrameError(AudioError, ValueError):
+    """Samples that are not a whole number of frames."""
+
+
+class VocabularyError(KikuError, ValueError):
+    """Tokens or text that a vocabulary cannot hold, or a vocabulary file that is damaged."""
+
+
+class StreamError(KikuError):
+    """A stream was used in a way that it cannot follow."""
+
+
+class StreamClosed(StreamError):
+    """Sound was pushed after `close()`."""
+
+
+class NoFreeSlot(StreamError):
+    """All slots of the engine are held by other streams."""
+
+
+class TrainingError(KikuError):
+    """Data or a recipe that cannot be trained on."""

@@ -1,0 +1,53 @@
+"""Picking a text token from logits by chance."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.errors import ConfigError
+
+
+class Sampler:
+    """Draws from the softmax at a temperature, among the likeliest tokens.
+
+    The n-th call with a given seed uses the same noise whatever else runs beside it, so a stream's
+    words do not depend on its neighbours or on how its sound was cut.
+    """
+
+    def __init__(
+        self, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+    ) -> None:
+        """Set the rule.
+
+        Args:
+            temperature: above 0; 0.25 is what Kyutai serves its 1B model with.
+            top_k: keep the k likeliest tokens; 0 keeps all.
+            top_p: keep the likeliest tokens that together hold this probability; in (0, 1].
+            seed: of the noise.
+
+        Raises:
+            ConfigError: a number is out of its range.
+        """
+        if temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
+            raise ConfigError(
+                f"sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1, "
+                f"not {temperature}, {top_k}, {top_p}; leave the sampler out for greedy decoding"
+            )
+        self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
+        self._random = np.random.Generator(np.random.Philox(seed))
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """[V] -> a token."""
+        scores = logits.astype(np.float64) / self.temperature
+        if 0 < self.top_k < scores.size:
+            kth = np.partition(scores, -self.top_k)[-self.top_k]
+            scores[scores < kth] = -np.inf
+        if self.top_p < 1:
+            order = np.argsort(-scores, kind="stable")
+            shares = np.exp(scores[order] - scores[order[0]])
+            before = np.cumsum(shares / shares.sum()) - shares / shares.sum()
+            scores[order[before >= self.top_p]] = -np.inf
+        # Gumbel noise: the largest noisy score is a draw from the softmax. One number per token of
+        # the vocabulary is drawn whatever was cut above, so the noise of call n never depends on
+        # the logits.
+        noise = self._random.gumbel(size=scores.size)
+        return int(np.argmax(scores + noise))

@@ -1,0 +1,34 @@
+"""Text: what tokens mean, which words they make and when, and how words are written to files."""
+
+from kiku.text.captions import (
+    FORMATS,
+    Captionable,
+    CaptionOptions,
+    timestamp,
+    write_json,
+    write_srt,
+    write_tsv,
+    write_txt,
+    write_vtt,
+)
+from kiku.text.segments import Segment, segments
+from kiku.text.vocabulary import Vocabulary
+from kiku.text.words import Timing, Word, WordBuilder
+
+__all__ = [
+    "FORMATS",
+    "CaptionOptions",
+    "Captionable",
+    "Segment",
+    "Timing",
+    "Vocabulary",
+    "Word",
+    "WordBuilder",
+    "segments",
+    "timestamp",
+    "write_json",
+    "write_srt",
+    "write_tsv",
+    "write_txt",
+    "write_vtt",
+]

@@ -1,0 +1,80 @@
+"""Words gathered into segments: sentences, or what a pause or a limit makes of them.
+
+Knows words with times; does not know file formats.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kiku.errors import ConfigError
+from kiku.text.words import Word
+
+_CLOSING = "\"'\u201d\u2019»)]}"
+_OPENING = "\"'\u201c\u2018«([{"
+_SENTENCE_ENDS = (".", "!", "?", "…", "\u3002", "\uff01", "\uff1f")
+_ABBREVIATIONS = frozenset(
+    {"mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "jr.", "sr.", "gen.", "capt.", "lt.", "sgt."}
+    | {"rev.", "gov.", "sen.", "mm.", "mme.", "mmes.", "mlle.", "mlles.", "vs.", "e.g.", "i.e."}
+)
+"""English and French ones that stand before a capital letter as a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Words that belong together."""
+
+    text: str
+    """The words, a space between them."""
+    start: float
+    """Seconds: where the first word begins."""
+    end: float
+    """Seconds: where the last word ends."""
+    words: tuple[Word, ...]
+
+
+def segments(
+    words: Sequence[Word], *, max_gap_s: float = 1.0, max_duration_s: float = 15.0
+) -> list[Segment]:
+    """Cut `words` after sentences, at long pauses, and where a segment would grow too long.
+
+    Args:
+        words: in the order they were spoken.
+        max_gap_s: a longer silence between two words parts them.
+        max_duration_s: no segment is longer, unless a single word is.
+
+    Raises:
+        ConfigError: a limit is not above 0.
+    """
+    if not (max_gap_s > 0 and max_duration_s > 0):
+        raise ConfigError(
+            f"max_gap_s and max_duration_s must be above 0, not {max_gap_s} and {max_duration_s}"
+        )
+    cut: list[list[Word]] = []
+    for word in words:
+        last = cut[-1][-1] if cut else None
+        if (
+            last is None
+            or word.start - last.end > max_gap_s
+            or word.end - cut[-1][0].start > max_duration_s
+            or _ends_sentence(last.text, word.text)
+        ):
+            cut.append([])
+        cut[-1].append(word)
+    return [_segment(group) for group in cut]
+
+
+def _segment(words: Sequence[Word]) -> Segment:
+    text = " ".join(word.text for word in words)
+    return Segment(text, words[0].start, words[-1].end, tuple(words))
+
+
+def _ends_sentence(text: str, following: str) -> bool:
+    bare = text.rstrip(_CLOSING)
+    if not bare.endswith(_SENTENCE_ENDS):
+        return False
+    if not bare.endswith(".") or bare.endswith("..."):
+        return True
+    lowered = bare.lstrip(_OPENING).lower()
+    # "Mr. Quilter", "J. S. Bach" and "e.g. this" go on; so does what a small letter follows.
+    is_initial = len(lowered) == 2 and lowered[0].isalpha()
+    return not (is_initial or lowered in _ABBREVIATIONS or following[:1].islower())

@@ -1,0 +1,119 @@
+"""`tokenizer.json`, the vocabulary file of transformers' checkpoints: read, and made anew.
+
+Knows how a SentencePiece model is said in the terms of the `tokenizers` library. Decoding through
+what it writes is decoding by kiku's own rule (see `vocabulary`), special pieces left out.
+"""
+
+import json
+from collections.abc import Sequence
+
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, Unigram
+
+from kiku.errors import VocabularyError
+from kiku.text.sentencepiece_model import (
+    BPE_MODEL,
+    CONTROL,
+    UNIGRAM_MODEL,
+    UNKNOWN,
+    USER_DEFINED,
+    Piece,
+    SentencePieceModel,
+)
+
+
+def read_tokenizer_json(data: bytes) -> Tokenizer:
+    """What a `tokenizer.json` describes.
+
+    Raises:
+        VocabularyError: `data` is cut short, damaged, or something else altogether.
+    """
+    try:
+        json.loads(data)  # First, for tokenizers panics on some files that are not JSON.
+        return Tokenizer.from_str(data.decode())
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in tokenizers is no Exception
+        raise VocabularyError(
+            f"not a tokenizer.json, or a damaged one ({error}); fetch the file again"
+        ) from error
+
+
+def tokenizer_json(model: SentencePieceModel) -> str:
+    """The `tokenizer.json` that cuts and joins text as `model` does.
+
+    Control pieces and the unknown piece (Kyutai's word-start marker) become special tokens, which
+    `skip_special_tokens=True` leaves out.
+
+    Raises:
+        VocabularyError: the model is neither unigram nor BPE, or its parts do not fit together.
+    """
+    if model.model_type not in (UNIGRAM_MODEL, BPE_MODEL):
+        raise VocabularyError(
+            f"a SentencePiece model of type {model.model_type} has no tokenizer.json; "
+            f"unigram ({UNIGRAM_MODEL}) and BPE ({BPE_MODEL}) models have"
+        )
+    try:
+        return _tokenizer(model).to_str(pretty=True)
+    except VocabularyError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise VocabularyError(f"this vocabulary makes no tokenizer.json: {error}") from error
+
+
+def _tokenizer(model: SentencePieceModel) -> Tokenizer:
+    tokenizer = Tokenizer(_bpe(model) if model.model_type == BPE_MODEL else _unigram(model))
+    tokenizer.add_tokens(  # pyright: ignore[reportUnknownMemberType] its stub says bare list
+        [
+            AddedToken(piece.text, normalized=False, special=piece.kind != USER_DEFINED)
+            for piece in model.pieces
+            if piece.kind in (UNKNOWN, CONTROL, USER_DEFINED)
+        ]
+    )
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", "▁")]
+    if model.charsmap:
+        steps.insert(0, normalizers.Precompiled(model.charsmap))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement="▁", prepend_scheme="first", split=False
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(content=" ", left=1),
+        ]
+    )
+    return tokenizer
+
+
+def _unigram(model: SentencePieceModel) -> Unigram:
+    scored = [(piece.text, piece.score) for piece in model.pieces]
+    return Unigram(scored, unk_id=model.unknown_id, byte_fallback=model.byte_fallback)
+
+
+def _bpe(model: SentencePieceModel) -> BPE:
+    ids = {piece.text: i for i, piece in enumerate(model.pieces)}
+    if not 0 <= model.unknown_id < len(model.pieces):
+        raise VocabularyError(f"the unknown piece is number {model.unknown_id} of {len(ids)}")
+    return BPE(
+        ids,
+        _merges(model.pieces, ids),
+        unk_token=model.pieces[model.unknown_id].text,
+        fuse_unk=True,
+        byte_fallback=model.byte_fallback,
+    )
+
+
+def _merges(pieces: Sequence[Piece], ids: dict[str, int]) -> list[tuple[str, str]]:
+    """Which pairs of pieces become one, best first: every split of a piece into two others."""
+    ranked: list[tuple[float, int, int, int, tuple[str, str]]] = []
+    for whole, piece in enumerate(pieces):
+        if piece.kind in (UNKNOWN, CONTROL, USER_DEFINED):
+            continue
+        for cut in range(1, len(piece.text)):
+            left, right = piece.text[:cut], piece.text[cut:]
+            if left in ids and right in ids:
+                ranked.append((-piece.score, whole, ids[left], ids[right], (left, right)))
+    return [pair for *_, pair in sorted(ranked)]

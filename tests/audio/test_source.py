@@ -1,0 +1,163 @@
+import errno
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from kiku.audio import read_chunks
+from kiku.audio.source import HEAD_SIZE, Reader, open_source
+from kiku.errors import AudioError, TruncatedAudio
+
+
+def complaint(source) -> str:
+    with pytest.raises(AudioError) as caught:
+        next(read_chunks(source, 24_000))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    assert f"looked for in {tmp_path}" in complaint(tmp_path / "absent.wav")
+    assert "no such file" in complaint(str(tmp_path / "no" / "folder.wav"))
+    assert "download it first" in complaint("https://example.org/talk.mp3")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert "is a folder: name the recordings in it" in complaint(tmp_path)
+
+
+def test_names_that_the_system_refuses() -> None:
+    assert "cannot be opened" in complaint("a\0b.wav")
+    assert "cannot be opened" in complaint("x" * 5_000)
+
+
+@pytest.mark.parametrize(
+    ("error", "match"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied"), "may not be read: check its perm"),
+        (OSError(errno.EIO, "Input/output error"), "cannot be opened (.*Input/output error)"),
+    ],
+)
+def test_a_file_that_may_not_or_cannot_be_opened(tmp_path, error, match, monkeypatch) -> None:
+    path = tmp_path / "locked.wav"
+    path.write_bytes(b"RIFF")
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(AudioError, match=match):
+        next(read_chunks(path, 24_000))
+
+
+def test_odd_names_are_only_names(tmp_path: Path, record, tone) -> None:
+    """Colons, percent signs and protocols mean something to FFmpeg, but not to us."""
+    data = record("wav", "pcm_s16le", tone(24_000, 0.5), 24_000)
+    for name in ("concat:a.wav", "%03d.wav", "-", "tcp:x.wav", "café \udcff.wav", "noext"):
+        path = tmp_path / name
+        path.write_bytes(data)
+        assert sum(len(chunk) for chunk in read_chunks(path, 24_000)) == 12_000
+
+
+def test_standard_input_that_is_closed(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "standard input is closed" in complaint("-")
+
+
+def test_a_file_that_is_closed(tmp_path: Path) -> None:
+    with (tmp_path / "x.wav").open("wb+") as file:
+        pass
+    assert "open it again" in complaint(file)
+
+
+def test_a_device_that_only_claims_to_seek_is_read_as_a_pipe(record, tone, pipe) -> None:
+    class Device(pipe):
+        def seekable(self) -> bool:
+            return True
+
+        def tell(self) -> int:
+            return 0
+
+        def seek(self, offset: int, whence: int = 0) -> int:
+            raise OSError(errno.ESPIPE, "Illegal seek")
+
+    data = record("wav", "pcm_s16le", tone(24_000, 0.5), 24_000)
+    assert sum(len(chunk) for chunk in read_chunks(Device(data), 24_000)) == 12_000
+
+
+def test_what_cannot_be_read_from() -> None:
+    assert "chunks_of" in complaint([0.0, 0.1])
+    assert "opened with 'rb'" in complaint(None)
+    assert "'rb'" in complaint(io.StringIO("text"))
+
+
+@pytest.mark.parametrize("wrong", [None, b"x" * 10_000_000, bytearray(b"RIFF")])
+def test_a_file_that_does_not_keep_to_the_rules(wrong) -> None:
+    class Odd(io.RawIOBase):
+        def read(self, size: int = -1):
+            return wrong
+
+    assert "blocking binary mode" in complaint(Odd())
+
+
+def test_a_disk_that_fails_in_the_middle_gives_what_came_before(record, tone, pipe) -> None:
+    data = record("wav", "pcm_s16le", tone(24_000, 4.0), 24_000)
+
+    class Failing(pipe):
+        def readinto(self, buffer: memoryview) -> int:
+            if self.num_given > 120_000:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().readinto(buffer)
+
+    chunks = read_chunks(io.BufferedReader(Failing(data)), 24_000)
+    # All that came, to the last sample: half of 121,000 bytes behind the header.
+    assert [len(next(chunks)) for _ in range(3)] == [24_000, 24_000, (121_000 - 78) // 2 - 48_000]
+    with pytest.raises(TruncatedAudio, match=r"beyond 2.52 s .*Input/output error"):
+        next(chunks)
+
+
+def test_a_disk_that_fails_at_once(pipe) -> None:
+    class Failing(pipe):
+        def readinto(self, buffer: memoryview) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+    assert "could not be read ([Errno 5] Input/output error)" in complaint(Failing(b""))
+
+
+def test_a_reader_remembers_its_head_and_how_far_it_came(pipe) -> None:
+    data = bytes(range(256)) * 600
+    reader = Reader(io.BytesIO(b"skip" + data), "x")
+    assert reader.num_bytes == len(data) + 4
+    file = io.BytesIO(b"skip" + data)
+    file.seek(4)
+    reader = Reader(file, "x")
+    assert reader.num_bytes == len(data)
+    assert reader.read(1_000) == data[:1_000]
+    assert reader.seek(-6, 2) == len(data) - 6
+    assert reader.read(100) == data[-6:]
+    assert reader.seek(10) == reader.tell() == 10
+    assert reader.seek(5, 1) == 15
+    reader.seek(1_000)
+    while reader.read(5_000):
+        pass
+    assert reader.head == data[:HEAD_SIZE]
+    reader.rewind()
+    assert file.tell() == 4
+    stream = Reader(pipe(data), "x")
+    assert stream.num_bytes == 0
+    assert not stream.seekable()
+    # What has come is handed on at once: nobody waits for a full buffer.
+    assert len(Reader(io.BufferedReader(pipe(data)), "x").read(32_768)) < 32_768
+
+
+def test_a_path_is_closed_and_a_file_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"RIFF")
+    with open_source(path) as reader:
+        file = reader._file
+    assert file.closed
+    with path.open("rb") as mine:
+        with open_source(mine):
+            pass
+        assert not mine.closed

@@ -1,0 +1,178 @@
+"""Files that players and spreadsheets read, with every word once."""
+
+import csv
+import html
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kiku.errors import ConfigError
+from kiku.text.captions import FORMATS, CaptionOptions, timestamp
+from kiku.text.segments import segments
+from kiku.text.words import Word
+
+WORDS = [
+    Word("Mr.", 0.58, 0.74, 0.9),
+    Word("Quilter", 0.98, 1.22, 0.123456),
+    Word("<&>", 1.22, 1.4, 1.0),
+    Word("left.", 1.4, 2.0, 0.5),
+    Word("Good.", 3.0, 3.5, 0.5),
+]
+TWO_LINES = CaptionOptions(max_line_width=11, max_line_count=1)
+
+
+def write(name: str, words: list[Word], **options: object) -> str:
+    return FORMATS[name](words, CaptionOptions(**options))  # pyright: ignore[reportArgumentType]
+
+
+def test_txt() -> None:
+    assert write("txt", WORDS) == "Mr. Quilter <&> left.\nGood.\n"
+
+
+def test_tsv() -> None:
+    assert write("tsv", WORDS) == (
+        "start\tend\ttext\n580\t2000\tMr. Quilter <&> left.\n3000\t3500\tGood.\n"
+    )
+
+
+def test_json_has_these_keys_and_no_others() -> None:
+    content = json.loads(write("json", WORDS, model="demo", duration=4.0004))
+    assert list(content) == ["model", "duration", "text", "words"]
+    assert content["model"] == "demo"
+    assert content["duration"] == 4.0
+    assert content["text"] == "Mr. Quilter <&> left. Good."
+    assert content["words"][1] == {
+        "text": "Quilter",
+        "start": 0.98,
+        "end": 1.22,
+        "probability": 0.1235,
+    }
+    assert len(content["words"]) == 5
+    assert json.loads(write("json", WORDS))["duration"] == 3.5
+    assert json.loads(write("json", [])) == {"model": "", "duration": 0.0, "text": "", "words": []}
+    assert "é" in write("json", [Word("é", 0, 1, 1)])
+
+
+def test_srt() -> None:
+    assert write("srt", WORDS) == (
+        "1\n00:00:00,580 --> 00:00:02,000\nMr. Quilter <&> left.\n\n"
+        "2\n00:00:03,000 --> 00:00:03,500\nGood.\n\n"
+    )
+
+
+def test_vtt_escapes() -> None:
+    assert write("vtt", WORDS) == (
+        "WEBVTT\n\n00:00:00.580 --> 00:00:02.000\nMr. Quilter &lt;&amp;&gt; left.\n\n"
+        "00:00:03.000 --> 00:00:03.500\nGood.\n\n"
+    )
+
+
+def test_lines_and_cues_have_the_times_of_their_words() -> None:
+    assert write("srt", WORDS, max_line_width=11) == (
+        "1\n00:00:00,580 --> 00:00:02,000\nMr. Quilter\n<&> left.\n\n"
+        "2\n00:00:03,000 --> 00:00:03,500\nGood.\n\n"
+    )
+    assert FORMATS["srt"](WORDS, TWO_LINES) == (
+        "1\n00:00:00,580 --> 00:00:01,220\nMr. Quilter\n\n"
+        "2\n00:00:01,220 --> 00:00:02,000\n<&> left.\n\n"
+        "3\n00:00:03,000 --> 00:00:03,500\nGood.\n\n"
+    )
+    assert "\nMr.\nQuilter\n<&>\nleft.\n" in write("srt", WORDS, max_line_width=1)
+
+
+def test_segments_are_kept_as_given() -> None:
+    given_ = segments(WORDS, max_gap_s=0.2)
+    assert FORMATS["txt"](given_, CaptionOptions()) == "Mr.\nQuilter <&> left.\nGood.\n"
+    assert json.loads(FORMATS["json"](given_, CaptionOptions()))["words"][4]["text"] == "Good."
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_nothing_spoken(name: str) -> None:
+    written = write(name, [])
+    assert written in ("", "WEBVTT\n\n", "start\tend\ttext\n") or json.loads(written)
+
+
+@pytest.mark.parametrize(
+    ("ms", "expected"),
+    [
+        (0, "00:00:00.000"),
+        (3_599_999, "00:59:59.999"),
+        (360_000_000, "100:00:00.000"),
+        (4_445_999_001, "1234:59:59.001"),
+    ],
+)
+def test_timestamps(ms: int, expected: str) -> None:
+    assert timestamp(ms) == expected
+    assert timestamp(ms, mark=",") == expected.replace(".", ",")
+
+
+def test_days_of_sound_are_exact_to_the_millisecond() -> None:
+    hours = 3600.0 * 123
+    written = write("srt", [Word("late", hours + 0.001, hours + 0.08, 1.0)])
+    assert "123:00:00,001 --> 123:00:00,080" in written
+
+
+def test_options_refuse_lines_without_room() -> None:
+    for name in ("max_line_width", "max_line_count"):
+        with pytest.raises(ConfigError, match=f"{name} must be at least 1, not 0"):
+            write("srt", [], **{name: 0})
+
+
+TEXT = st.text(st.sampled_from("ab&<>é-.\n\t\u2028,聞1"), min_size=1, max_size=6)
+SPOKEN = st.lists(st.tuples(TEXT, st.floats(-1, 1e6), st.floats(-1, 1e6)), max_size=20)
+ROOM = st.none() | st.integers(1, 20)
+
+
+def cues(written: str, mark: str) -> list[tuple[int, int, list[str]]]:
+    """(start, end, lines) of each cue, read as a player does."""
+    stamp = rf"(\d{{2,}}):([0-5]\d):([0-5]\d){re.escape(mark)}(\d{{3}})"
+    found: list[tuple[int, int, list[str]]] = []
+    for block in written.split("\n\n"):
+        lines = block.split("\n")
+        timing = [i for i, line in enumerate(lines) if re.fullmatch(f"{stamp} --> {stamp}", line)]
+        if timing:
+            h, m, s, ms, *end = map(int, re.findall(r"\d+", lines[timing[0]]))
+            start_ms = ((h * 60 + m) * 60 + s) * 1000 + ms
+            end_ms = ((end[0] * 60 + end[1]) * 60 + end[2]) * 1000 + end[3]
+            found.append((start_ms, end_ms, lines[timing[0] + 1 :]))
+    return found
+
+
+@settings(deadline=None, max_examples=200)
+@given(SPOKEN, ROOM, ROOM)
+def test_cues_hold_every_word_once_and_never_overlap(
+    spoken: list[tuple[str, float, float]], width: int | None, count: int | None
+) -> None:
+    # Times in any order: words made elsewhere may overlap or run backwards.
+    words = [Word(text, start, end, 0.5) for text, start, end in spoken]
+    expected = " ".join(word.text for word in words).split()
+    options = CaptionOptions(max_line_width=width, max_line_count=count)
+    for name, mark in (("srt", ","), ("vtt", ".")):
+        found = cues(FORMATS[name](words, options), mark)
+        lines = [line for _, _, block in found for line in block]
+        if name == "vtt":
+            assert not any(re.search("[<>]|&(?!amp;|lt;|gt;)", line) for line in lines)
+            lines = [html.unescape(line) for line in lines]
+        assert " ".join(lines).split() == expected
+        last_ms = 0
+        for start_ms, end_ms, block in found:
+            assert last_ms <= start_ms < end_ms
+            last_ms = end_ms
+            assert 1 <= len(block) <= (count or len(block))
+        plain = {" ".join(word.text.split()) for word in words}
+        assert all(line in plain or len(line) <= (width or len(line)) for line in lines)
+
+
+@settings(deadline=None, max_examples=100)
+@given(SPOKEN)
+def test_txt_and_tsv_hold_every_word_once(spoken: list[tuple[str, float, float]]) -> None:
+    words = [Word(text, start, end, 0.5) for text, start, end in spoken]
+    expected = " ".join(word.text for word in words).split()
+    assert write("txt", words).split() == expected
+    rows = list(csv.reader(write("tsv", words).splitlines(), "excel-tab", quoting=csv.QUOTE_NONE))
+    assert all(len(row) == 3 for row in rows)
+    assert " ".join(row[2] for row in rows[1:]).split() == expected
+    assert all(int(row[0]) <= int(row[1]) for row in rows[1:])
