@@ -10,7 +10,7 @@ import pytest
 
 Record = Callable[..., bytes]
 
-_CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6}
+_CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6, "7.1": 8, "hexadecagonal": 16}
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def tone() -> Callable[..., np.ndarray]:
 def record() -> Record:
     """`record(format, codec, samples, rate, ...)`: the bytes of a recording.
 
-    The samples are planar floats, [S] for every channel alike or [C, S]. `folder` is
+    The samples are floats, [S] for every channel alike or [C, S]. `folder` is
     for options that need a file to be written to.
     """
 
@@ -52,8 +52,9 @@ def record() -> Record:
             if sample_format is not None:
                 track.codec_context.format = sample_format
             for first in range(0, planes.shape[1], 4_800):
-                part = np.ascontiguousarray(planes[:, first : first + 4_800], np.float32)
-                frame = av.AudioFrame.from_ndarray(part, format="fltp", layout=layout)
+                part = np.ascontiguousarray(planes[:, first : first + 4_800].T, np.float32)
+                # Packed, as PyAV fails on planes of eight channels.
+                frame = av.AudioFrame.from_ndarray(part.reshape(1, -1), "flt", layout)
                 frame.sample_rate = rate
                 frame.pts = first
                 file.mux(track.encode(frame))

@@ -81,9 +81,17 @@ def test_channels_are_mixed_by_their_mean(record) -> None:
     for codec in ("pcm_s16le", "pcm_f32le"):
         got = read(io.BytesIO(record("wav", codec, planes, 24_000, layout="stereo")))
         assert np.abs(got - 0.4).max() < 1e-4
-    planes = np.stack([np.full(8_000, level, np.float32) for level in (0.6, 0, 0, 0, 0, 0)])
-    got = read(io.BytesIO(record("flac", "flac", planes, 24_000, layout="5.1")))
-    assert np.abs(got - 0.1).max() < 1e-4
+    for container, codec, layout, num_channels in (
+        ("flac", "flac", "5.1", 6),
+        ("wav", "pcm_s24le", "7.1", 8),
+        ("nut", "pcm_s16le_planar", "7.1", 8),
+        ("nut", "pcm_s32le_planar", "hexadecagonal", 16),
+    ):
+        planes = np.zeros((num_channels, 8_000), np.float32)
+        planes[0] = 0.6
+        got = read(io.BytesIO(record(container, codec, planes, 24_000, layout=layout)))
+        assert len(got) == 8_000
+        assert np.abs(got - 0.6 / num_channels).max() < 1e-4
 
 
 def test_the_sound_of_a_film_keeps_its_place(tone) -> None:

@@ -15,6 +15,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 from av.error import EOFError as EndOfStream
@@ -36,6 +37,8 @@ _logger = logging.getLogger(__name__)
 _AV_ERRORS = (FFmpegError, ValueError, ArithmeticError, RuntimeError)
 # A demuxer that fails so often in a row will not recover.
 _MAX_DEMUX_ERRORS = 16
+# From as many planes on, PyAV does not know where they end.
+_MAX_PLANES = 8
 # Formats whose frames carry true timestamps, so that a jump in them is sound that is missing.
 _TIMED_FORMATS = frozenset({"matroska", "mov", "flac", "ogg", "mpegts", "flv"})
 # Formats in which nothing but sound follows the sound: an undecodable end was cut off.
@@ -229,20 +232,21 @@ def _silence(num_samples: int, rate: int) -> Iterator[npt.NDArray[np.float32]]:
 
 
 def _mono(frame: AudioFrame, reader: Reader, first_sample: int) -> npt.NDArray[np.float32]:
+    num_channels, num_samples = frame.layout.nb_channels, frame.samples
     try:
-        if frame.format.name.startswith("s64"):
-            # PyAV gives no array of these; half of 64 bits is more than float32 holds.
-            planes = [np.frombuffer(bytes(plane), np.int64) for plane in frame.planes]
-            array = (np.stack(planes) >> 32).astype(np.int32)
-        else:
-            array = frame.to_ndarray()
-        if not frame.format.is_planar:
-            num_channels = frame.layout.nb_channels
-            array = array[:, : frame.samples * num_channels].reshape(-1, num_channels).T
-        return as_mono(array[:, : frame.samples], channels_axis=0, first_sample=first_sample)
+        packed = not frame.format.is_planar
+        if frame.format.name.startswith("s64") or (not packed and num_channels >= _MAX_PLANES):
+            # PyAV gives no array of 64-bit integers, and reads beyond the planes where there are
+            # eight or more of them (this crashes the process): FFmpeg converts such frames.
+            frame = AudioResampler(format="dbl").resample(frame)[0]
+            packed = True
+        array = frame.to_ndarray()
+        if packed:
+            array = array[:, : num_samples * num_channels].reshape(-1, num_channels).T
+        return as_mono(array[:, :num_samples], channels_axis=0, first_sample=first_sample)
     except AudioError as error:
         raise AudioError(f"{reader.label}: {error}") from None
-    except _AV_ERRORS as error:
+    except (*_AV_ERRORS, IndexError) as error:
         raise AudioError(
             f"{reader.label} has samples that cannot be converted ({error}): "
             "convert it to wav or flac first"

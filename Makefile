@@ -1,0 +1,55 @@
+# Every target sets up what it needs in its own virtual environment, once.
+#
+#   make demo     transcribe the recordings in examples/ with the model that ships with kiku
+#   make test     the tests; `make test ARGS="tests/text -x"` for some of them
+#   make lint     ruff, pyright, import-linter
+#   make bench    measure on this machine; figures go to benchmarks/results/
+#
+# PYTHON       the Python to build on, 3.11 or newer
+# TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
+# TORCH_FLAGS  passed to pip for it, such as the address of PyTorch's own index for a CPU or CUDA build
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+TORCH ?= torch==2.13.0
+TORCH_FLAGS ?=
+VENV ?= .venv
+ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip
+RUN := $(VENV)/.ready-to-run
+DEV := $(VENV)/.ready-to-test
+
+.PHONY: demo test lint bench clean
+
+demo: $(RUN)
+	@$(PY) examples/demo.py
+
+test: $(DEV)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(DEV)
+	$(PY) -m ruff check
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+
+bench: $(DEV)
+	$(PY) benchmarks/against_transformers.py $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+$(PY):
+	@test -n "$(PYTHON)" || { echo "kiku needs Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN): pyproject.toml | $(PY)
+	$(PIP) install --quiet $(TORCH_FLAGS) "$(TORCH)"
+	$(PIP) install --quiet -e ".[torch]"
+	@touch $@
+
+$(DEV): pyproject.toml $(RUN)
+	$(PIP) install --quiet -e ".[dev]"
+	$(PIP) install --quiet --no-deps "moshi==0.2.13" "sphn>=0.2,<0.3"
+	@touch $@
