@@ -24,7 +24,7 @@ DEV := $(VENV)/.ready-to-test
 .PHONY: demo test lint bench clean
 
 demo: $(RUN)
-	@$(PY) examples/demo.py
+	$(PY) -m kiku transcribe examples --words
 
 test: $(DEV)
 	$(PY) -m pytest $(ARGS)

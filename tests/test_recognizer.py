@@ -157,7 +157,7 @@ def test_a_truncated_file_gives_its_words_and_says_so(tmp_path: Path) -> None:
     path.write_bytes(
         _wav(np.concatenate([sentence(ONE), np.zeros(20 * SIZE, np.float32)]), 1000)[:-1000]
     )
-    with pytest.warns(UserWarning, match="Everything before was transcribed"):
+    with pytest.warns(UserWarning, match="everything before was transcribed"):
         words = (result := rec.transcribe(path)).words
     assert [w.text for w in words] == ["one"]
     assert isinstance(result.problem, TruncatedAudio)
@@ -168,7 +168,7 @@ def test_sound_that_turns_bad_keeps_its_words() -> None:
     rec, _ = echo()
     sound = np.concatenate([sentence(ONE), np.zeros(3000 * SIZE, np.float32)])
     sound[-5] = np.nan
-    with pytest.warns(UserWarning, match="Everything before"):
+    with pytest.warns(UserWarning, match="everything before"):
         words = (result := rec.transcribe(sound)).words
     assert [w.text for w in words] == ["one"]
     assert result.problem is not None
@@ -189,11 +189,27 @@ def test_a_full_house_is_told() -> None:
     stream = rec.stream()
     with pytest.raises(NoFreeSlot):
         rec.stream()
+    result = rec.transcribe(sentence(ONE))
+    for _ in range(2):
+        with pytest.raises(NoFreeSlot):
+            list(result)
     with pytest.raises(NoFreeSlot):
-        list(rec.transcribe(sentence(ONE)))
+        rec.tokens(sentence(ONE))
     rec.release(stream)
     rec.release(stream)
+    assert result.text == "one"
+
+
+def test_an_open_stream_that_waits_holds_up_nobody() -> None:
+    rec, _ = echo(slots=2)
+    live = rec.stream()
     assert rec.transcribe(sentence(ONE)).text == "one"
+    assert rec.tokens([sentence(ONE), sentence(TWO)])[1].tolist()[3] == TWO
+    live.push(sentence(THREE))
+    live.close()
+    while rec.step():
+        pass
+    assert [e.text for e in live.events() if isinstance(e, Word)] == ["three"]
 
 
 def test_raw_tokens_are_one_a_frame() -> None:

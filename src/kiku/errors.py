@@ -4,15 +4,16 @@
     ├── ConfigError                 a number or a name in a config that cannot be
     │   └── UnsupportedConfig       valid upstream, not built here
     ├── InputError                  an argument of a call that cannot be
-    ├── MissingExtra                an optional package is needed; the message holds the command
-    that installs it ├── CheckpointError             files not found, damaged, or not what they
-    should be ├── AudioError                  sound that cannot be read
-    │   ├── TruncatedAudio          the file ends in the middle; what was readable has been
-    delivered │   └── FrameError              not a whole number of frames
+    ├── MissingExtra                an optional package is needed; the message says how to get it
+    ├── CheckpointError             files not found, damaged, or not what they should be
+    ├── AudioError                  sound that cannot be read
+    │   ├── TruncatedAudio          the sound ends too early; all before it has been delivered
+    │   └── FrameError              not a whole number of frames
     ├── VocabularyError             tokens or text that a vocabulary cannot hold
     ├── StreamError
     │   ├── StreamClosed            pushed after close
     │   └── NoFreeSlot              all slots are held
+    ├── OutputError                 a result cannot be written where it should go
     └── TrainingError               data or a recipe that cannot be trained on
 
 A message says what was wrong, what was seen and what to do.
@@ -78,6 +79,10 @@ class StreamClosed(StreamError):
 
 class NoFreeSlot(StreamError):
     """All slots of the engine are held by other streams."""
+
+
+class OutputError(KikuError):
+    """A result cannot be written where it should go."""
 
 
 class TrainingError(KikuError):

@@ -148,28 +148,25 @@ class Recognizer:
         self, arrays: Sequence[NDArray[np.float32]], max_tokens: int | None, choose: Choose | None
     ) -> list[NDArray[np.int64]]:
         size = self.config.frame_size
-        collected: list[list[int]] = [[] for _ in arrays]
-        waiting = deque(range(len(arrays)))
-        while waiting or self._slots:
-            while waiting and self.free_slots:
-                i = waiting.popleft()
-                count = len(arrays[i]) // size
-                count = count if max_tokens is None else min(count, max_tokens)
-                # Token 0 needs no frame, so the last one wanted comes with the frame before.
-                stream = self.stream(
-                    padded=False,
-                    choose=choose,
-                    tap=lambda out, i=i: collected[i].extend(out.tokens[0].tolist()),
-                )
-                stream.push(arrays[i][: max(count - 1, 0) * size])
-                stream.close()
-                if not count:
-                    collected[i].clear()
-            self.step()
-        return [
-            np.array(tokens[: len(a) // size], dtype=np.int64)
-            for tokens, a in zip(collected, arrays, strict=True)
+        counts = [
+            len(a) // size if max_tokens is None else min(len(a) // size, max_tokens)
+            for a in arrays
         ]
+        collected: list[list[int]] = [[] for _ in arrays]
+        waiting = deque(i for i, count in enumerate(counts) if count)
+        running: list[Stream] = []
+        while waiting or running:
+            while waiting and (self.free_slots or not running):
+                tap = _Collector(collected[waiting[0]])
+                stream = self.stream(padded=False, choose=choose, tap=tap)
+                i = waiting.popleft()
+                # Token 0 needs no frame, so the last one wanted comes with the frame before.
+                stream.push(arrays[i][: (counts[i] - 1) * size])
+                stream.close()
+                running.append(stream)
+            self.step()
+            running = [stream for stream in running if not stream.done]
+        return [np.array(tokens, dtype=np.int64) for tokens in collected]
 
     @overload
     def transcribe(self, source: Source, *, rate: int | None = None) -> "Transcription": ...
@@ -214,6 +211,16 @@ def _row(out: StepOutput, i: int) -> StepOutput:
     )
 
 
+@dataclass(frozen=True)
+class _Collector:
+    """A tap that keeps the tokens."""
+
+    tokens: list[int]
+
+    def __call__(self, out: StepOutput) -> None:
+        self.tokens.extend(out.tokens[0].tolist())
+
+
 @dataclass(eq=False)
 class _Job:
     """One recording on its way through a slot."""
@@ -239,7 +246,7 @@ class _Job:
             if stream.duration == 0:
                 raise
             self.problem = error
-            warnings.warn(f"{error} Everything before was transcribed.", stacklevel=2)
+            warnings.warn(f"{error}; everything before was transcribed", stacklevel=2)
             stream.close()
 
     def collect(self) -> None:
@@ -264,8 +271,9 @@ class _Batch:
     def advance(self) -> None:
         """One round of the loop: open what has room, feed, step, collect."""
         while self._waiting and (self._recognizer.free_slots or not self._running):
+            stream = self._recognizer.stream()  # may raise: the job then waits on
             job = self._waiting.popleft()
-            job.stream = self._recognizer.stream()
+            job.stream = stream
             self._running.append(job)
         for job in list(self._running):
             try:

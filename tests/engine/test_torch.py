@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from kiku.engine.torch import TorchEngine
-from kiku.errors import FrameError, NoFreeSlot, StreamError
+from kiku.engine.torch import TorchEngine, pick_device
+from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 from tests import tiny
 
 SIZE = tiny.codec_config().frame_size
@@ -153,3 +153,14 @@ def test_a_slot_used_again_is_fresh() -> None:
     frames = sound(30)
     tokens = [*first.tokens[0], *one.step([slot], frames[None]).tokens[0]]
     assert tokens == alone(frames).tolist()
+
+
+@pytest.mark.parametrize("name", ["bogus", "cuda:99", "meta:x"])
+def test_a_device_that_is_not_there_is_told(name: str) -> None:
+    with pytest.raises(ConfigError, match="there is no device"):
+        pick_device(name)
+
+
+def test_without_a_name_the_best_device_is_taken() -> None:
+    assert pick_device(None) == pick_device("auto")
+    assert pick_device("cpu") == torch.device("cpu")

@@ -134,3 +134,13 @@ def test_gradients_flow_through_a_state_that_keeps_nothing() -> None:
     ).sum().backward()
     assert x.grad is not None
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+def test_gradients_flow_through_convolutions(padding: str) -> None:
+    conv = CausalConv1d(2, 3, 4, stride=2, padding=padding)  # pyright: ignore
+    x = torch.randn(1, 2, 8, requires_grad=True)
+    conv(x, conv.init_state(1, "cpu", torch.float32), all_active(1)).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
+    assert conv.conv.weight.grad is not None

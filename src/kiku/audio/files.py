@@ -173,8 +173,8 @@ def _audio_track(container: InputContainer, reader: Reader) -> AudioStream:
     track = container.streams.best("audio") or next(iter(container.streams.audio), None)
     if not isinstance(track, AudioStream):
         kinds = ", ".join(sorted({stream.type for stream in container.streams}))
-        if not kinds:
-            _refuse(reader)
+        if not kinds or _format(container) == "tty":
+            _refuse(reader)  # FFmpeg takes a text file for a film of letters
         raise AudioError(
             f"{reader.label} has no audio track (only {kinds}): give a recording with sound"
         )

@@ -14,19 +14,31 @@ from torch import Tensor
 from kiku.codec import MimiEncoder, MimiState
 from kiku.config import REWIND_FRAMES
 from kiku.engine.contract import Choose, StepOutput
-from kiku.errors import FrameError, NoFreeSlot, StreamError
+from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 from kiku.lm import LM, LMState
 from kiku.nn.state import all_active, copy_slot, restore_slot, save_slot
 
 
 def pick_device(name: str | None) -> torch.device:
-    """The device called `name`; without one CUDA, then MPS, then the CPU, whichever is there
-    first."""
-    if name is not None and name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The device called `name`; without one CUDA, then MPS, then the CPU, whichever is there first.
+
+    Raises:
+        ConfigError: PyTorch knows no such device, or not on this machine.
+    """
+    if name is None or name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        # What PyTorch raises depends on the device and on how it was built; the first line says it.
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"there is no device {name!r} here ({reason}); use 'cpu', or leave it out"
+        ) from error
+    return device
 
 
 class _State:

@@ -35,8 +35,8 @@ class Sampler:
         self.temperature, self.top_k, self.top_p = temperature, top_k, top_p
         self._random = np.random.Generator(np.random.Philox(seed))
 
-    def __call__(self, logits: NDArray[np.float32]) -> int:
-        """[V] -> a token."""
+    def scores(self, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """[V] -> [V] logits at the temperature; minus infinity where a token was cut."""
         scores = logits.astype(np.float64) / self.temperature
         if 0 < self.top_k < scores.size:
             kth = np.partition(scores, -self.top_k)[-self.top_k]
@@ -44,10 +44,13 @@ class Sampler:
         if self.top_p < 1:
             order = np.argsort(-scores, kind="stable")
             shares = np.exp(scores[order] - scores[order[0]])
-            before = np.cumsum(shares / shares.sum()) - shares / shares.sum()
-            scores[order[before >= self.top_p]] = -np.inf
+            shares /= shares.sum()
+            scores[order[np.cumsum(shares) - shares >= self.top_p]] = -np.inf
+        return scores
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """[V] -> a token."""
         # Gumbel noise: the largest noisy score is a draw from the softmax. One number per token of
-        # the vocabulary is drawn whatever was cut above, so the noise of call n never depends on
-        # the logits.
-        noise = self._random.gumbel(size=scores.size)
-        return int(np.argmax(scores + noise))
+        # the vocabulary is drawn whatever was cut, so the noise of call n never depends on logits.
+        scores = self.scores(logits)
+        return int(np.argmax(scores + self._random.gumbel(size=scores.size)))

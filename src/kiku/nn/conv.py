@@ -53,7 +53,8 @@ class CausalConv1d(nn.Module):
             return self.conv(x)
         past = state.past
         if self.padding == "replicate":
-            past = torch.where(state.begun[:, None, None], past, x[..., :1])
+            # A copy, because the gradient of `where` wants its condition as it was.
+            past = torch.where(state.begun.clone()[:, None, None], past, x[..., :1])
             state.begun.logical_or_(active)
         x = torch.cat([past, x], dim=-1)
         tail = x[..., x.shape[-1] - self.past_size :].detach()

@@ -1,0 +1,18 @@
+"""The command `kiku`.
+
+    app.py          the commands, and what every one of them does with errors
+    transcribe.py   kiku transcribe: its options, and whether they make sense
+    run.py          one recording after the other, whatever happens to each
+    inputs.py       paths and folders -> recordings
+    outputs.py      recordings -> names of files, written whole or not at all
+    show.py         words on standard output, as they come
+    progress.py     how far it is, on standard error
+    models.py       kiku models list | info | verify | pull
+    terminal.py     the only place that writes to standard output and standard error
+
+Nothing here imports torch: `kiku --help` answers at once.
+"""
+
+from kiku.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,89 @@
+"""The commands, and what every one of them does with errors: one sentence and an exit code."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import kiku
+from kiku.cli.models import app as models
+from kiku.cli.terminal import (
+    FAILED,
+    INTERRUPTED,
+    MISUSED,
+    READER_GONE,
+    Manner,
+    ReaderGone,
+    complain,
+    describe,
+    plain_speech,
+    say,
+)
+from kiku.cli.transcribe import transcribe
+
+app = typer.Typer(
+    name="kiku",
+    help="Kyutai's streaming speech-to-text: recorded speech in, words with times out.",
+    add_completion=False,
+    # Plain help and plain errors: the same in a terminal, a pipe and a log.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("transcribe")(transcribe)
+app.add_typer(models, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"kiku {kiku.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, as KIKU_DEBUG=1 does.")
+    ] = False,
+) -> None:
+    """Kyutai's streaming speech-to-text: recorded speech in, words with times out."""
+    context.ensure_object(Manner).debug |= debug
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `kiku`.
+
+    Args:
+        arguments: what follows the program's name; None takes them from the command line.
+
+    Returns:
+        The exit code.
+    """
+    if arguments is None:
+        arguments = sys.argv[1:]
+    manner = Manner(debug=bool(os.environ.get("KIKU_DEBUG")))
+    with plain_speech():
+        try:
+            code = app(
+                args=arguments or ["--help"], prog_name="kiku", standalone_mode=False, obj=manner
+            )
+            return code if isinstance(code, int) else 0
+        except typer.TyperException as error:
+            complain(f"{error.format_message().rstrip('.')}; kiku --help tells what there is")
+            return MISUSED
+        except ReaderGone:
+            return READER_GONE
+        except KeyboardInterrupt:
+            complain("interrupted")
+            return INTERRUPTED
+        except Exception as error:
+            if manner.debug:
+                raise
+            complain(describe(error))
+            return FAILED

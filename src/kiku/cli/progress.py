@@ -1,0 +1,150 @@
+"""How far it is, on standard error: seconds of sound, speed, time left. Only for terminals."""
+
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
+from rich.text import Text
+
+
+class Meter:
+    """Bars for one recording and for all, below the words that are not on a whole line yet."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        """Look whether there is somebody to show anything to."""
+        self._console = Console(stderr=True, highlight=False)
+        self.visible = not quiet and self._console.is_interactive
+        self.heard_s = 0.0
+        self._since = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """A line about what happens, for whoever looks on."""
+        if self.visible:
+            self._console.print(Text(text, style="dim"), soft_wrap=True)
+
+    def closing(self, num_recordings: int) -> None:
+        """The line at the end: how much sound, how fast."""
+        seconds = max(time.monotonic() - self._since, 1e-3)
+        what = "1 recording" if num_recordings == 1 else f"{num_recordings} recordings"
+        speed = self.heard_s / seconds
+        self.note(f"{what}, {_clock(self.heard_s)} in {_clock(seconds)} ({speed:.1f}x)")
+
+    @contextmanager
+    def showing(self, durations: Sequence[float | None]) -> "Generator[Bars, None, None]":
+        """Bars for as long as the block runs.
+
+        Args:
+            durations: seconds of every recording to come, None where unknown.
+        """
+        self._since = time.monotonic()
+        bars = Bars(durations)
+        if not self.visible:
+            yield bars
+            return
+        with Live(
+            console=self._console,
+            get_renderable=bars.render,
+            refresh_per_second=8,
+            transient=True,
+            # Lines for a terminal go above the bars; a pipe is left alone.
+            redirect_stdout=sys.stdout.isatty(),
+        ):
+            yield bars
+
+
+class Bars:
+    """What is shown; asked again several times a second."""
+
+    def __init__(self, durations: Sequence[float | None]) -> None:
+        """Before the first recording."""
+        self._progress = Progress(
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, ratio=2)),
+            BarColumn(bar_width=None, table_column=Column(ratio=3)),
+            _Seconds(),
+            _Speed(),
+            _Left(),
+            expand=True,
+        )
+        self._num = len(durations)
+        self._index = 0
+        self._before_s = 0.0
+        self._heard_s: Callable[[], float] = lambda: 0.0
+        self._pending: Callable[[], str] = lambda: ""
+        known = [d for d in durations if d is not None]
+        total = sum(known) if len(known) == self._num else None
+        self._all = self._progress.add_task("all", total=total) if self._num > 1 else None
+        self._one: TaskID | None = None
+
+    def follow(
+        self,
+        label: str,
+        duration: float | None,
+        heard_s: Callable[[], float],
+        pending: Callable[[], str],
+    ) -> None:
+        """Show the next recording.
+
+        Args:
+            label: its name.
+            duration: its seconds, None where unknown.
+            heard_s: tells how many seconds have been heard; called from another thread.
+            pending: tells the words that are not on a whole line yet; likewise.
+        """
+        self._before_s += self._heard_s()
+        self._index += 1
+        self._heard_s, self._pending = heard_s, pending
+        if self._one is not None:
+            self._progress.remove_task(self._one)
+        title = label if self._num == 1 else f"{self._index}/{self._num} {label}"
+        # A name is text, also where it looks like markup.
+        self._one = self._progress.add_task(title.replace("[", r"\["), total=duration)
+
+    def render(self) -> RenderableType:
+        """The words of the open line, and the bars."""
+        heard_s = self._heard_s()
+        if self._one is not None:
+            self._progress.update(self._one, completed=heard_s)
+        if self._all is not None:
+            self._progress.update(self._all, completed=self._before_s + heard_s)
+        words = self._pending()
+        return Group(*([Text(words)] if words else []), self._progress.get_renderable())
+
+
+class _Seconds(ProgressColumn):
+    """12.4 / 60.0 s of sound."""
+
+    def render(self, task: Task) -> Text:
+        """Seconds done, and of how many if that is known."""
+        of = "" if task.total is None else f" / {_clock(task.total)}"
+        return Text(f"{_clock(task.completed)}{of}", style="progress.download")
+
+
+class _Speed(ProgressColumn):
+    """Seconds of sound per second."""
+
+    def render(self, task: Task) -> Text:
+        """Empty until there is something to go by."""
+        return Text(f"{task.speed:.1f}x" if task.speed else "", style="progress.data.speed")
+
+
+class _Left(ProgressColumn):
+    """The time it will still take."""
+
+    def render(self, task: Task) -> Text:
+        """Empty where the length is unknown."""
+        left = task.time_remaining
+        return Text("" if left is None else f"{_clock(left)} left", style="progress.remaining")
+
+
+def _clock(seconds: float) -> str:
+    """Seconds below a minute with a unit, above as 1:02:03."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

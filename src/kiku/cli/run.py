@@ -1,0 +1,232 @@
+"""One recording after the other: whatever happens to one, what was heard of it is kept."""
+
+import json
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from kiku.audio import duration_s
+from kiku.cli.inputs import STDIN, Recording
+from kiku.cli.outputs import refuse_existing, write_whole
+from kiku.cli.progress import Bars, Meter
+from kiku.cli.show import Flow, Lines, Nothing, Show, Table, table_line
+from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, complain, describe, say
+from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
+from kiku.recognizer import Recognizer, Transcription
+from kiku.text import FORMATS, CaptionOptions, Word
+
+
+class Format(StrEnum):
+    """What results can be written as."""
+
+    TXT = "txt"
+    JSON = "json"
+    SRT = "srt"
+    VTT = "vtt"
+    TSV = "tsv"
+    ALL = "all"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is wanted of every recording."""
+
+    format: Format
+    folder: Path | None
+    """Where files go; None means standard output."""
+    captions: CaptionOptions
+    words: bool
+    """txt is a table of words."""
+    force: bool
+    quiet: bool
+    several: bool
+    """More than one recording was named."""
+
+    @property
+    def endings(self) -> list[str]:
+        """The formats to write, by their names."""
+        return list(FORMATS) if self.format is Format.ALL else [self.format.value]
+
+    @property
+    def is_json_lines(self) -> bool:
+        """Several documents on one output: one a line."""
+        return self.format is Format.JSON and self.folder is None and self.several
+
+    def document(self, ending: str, words: Sequence[Word], duration: float) -> str:
+        """The result in one format."""
+        if ending == Format.TXT and self.words:
+            return "".join(map(table_line, words))
+        text = FORMATS[ending](words, replace(self.captions, duration=duration))
+        if self.is_json_lines:
+            return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
+        return text
+
+
+class Run:
+    """All recordings of one command."""
+
+    def __init__(
+        self,
+        recognizer: Recognizer,
+        request: Request,
+        outputs: Mapping[Recording, Mapping[str, Path]],
+        meter: Meter,
+        *,
+        debug: bool,
+    ) -> None:
+        """Get ready.
+
+        Args:
+            recognizer: has a free slot.
+            request: what is wanted.
+            outputs: the files for each recording; empty where `request.folder` is None.
+            meter: shows how far it is.
+            debug: let unexpected errors through.
+        """
+        self._recognizer = recognizer
+        self._request = request
+        self._outputs = outputs
+        self._meter = meter
+        self._debug = debug
+        self._on_terminal = sys.stdout.isatty()
+        self._show = self._choose_show()
+
+    def _choose_show(self) -> Show:
+        request = self._request
+        to_files = request.folder is not None
+        if to_files and (request.quiet or not self._on_terminal):
+            return Nothing()
+        if not to_files and request.format is not Format.TXT:
+            return Nothing()
+        if request.words:
+            return Table()
+        # Words flow onto a terminal unless bars move below them; a pipe gets whole lines.
+        return Flow() if self._on_terminal and not self._meter.visible else Lines()
+
+    def all(self, found: Sequence[Recording | AudioError]) -> int:
+        """Transcribe the recordings and tell of the errors; the exit code."""
+        durations = self._durations(found)
+        num_failed = 0
+        try:
+            with self._meter.showing(list(durations.values())) as bars:
+                for item in found:
+                    if isinstance(item, Recording):
+                        num_failed += not self._one(item, durations[item], bars)
+                    else:
+                        complain(str(item))
+                        num_failed += 1
+                        self._deliver_nothing()
+        except KeyboardInterrupt:
+            return INTERRUPTED
+        self._meter.closing(len(durations))
+        if num_failed and len(found) > 1:
+            complain(f"{num_failed} of {len(found)} could not be transcribed completely")
+        return FAILED if num_failed else 0
+
+    def _durations(self, found: Sequence[Recording | AudioError]) -> dict[Recording, float | None]:
+        """Seconds of each recording, if somebody wants to see how far it is."""
+        recordings = [item for item in found if isinstance(item, Recording)]
+        return {
+            r: duration_s(r.source) if self._meter.visible and r.source != STDIN else None
+            for r in recordings
+        }
+
+    def _one(self, recording: Recording, duration: float | None, bars: Bars) -> bool:
+        """Transcribe one recording; whether all of it went well."""
+        files = self._outputs.get(recording, {})
+        try:
+            if not self._request.force:
+                refuse_existing(files)
+        except OutputError as error:
+            complain(str(error))
+            return False
+        result = self._recognizer.transcribe(recording.source)
+        bars.follow(
+            recording.label,
+            duration,
+            lambda: result.heard_s,
+            lambda: self._show.pending if self._on_terminal else "",
+        )
+        stopped = self._listen(recording, result)
+        self._meter.heard_s += result.heard_s
+        words = result.so_far
+        good = stopped is None
+        kept = good or bool(words) or isinstance(stopped, TruncatedAudio)
+        if kept:
+            good &= self._deliver(files, words, result.heard_s)
+        if isinstance(stopped, KeyboardInterrupt):
+            complain(_interrupted(recording, result.heard_s, files if kept else {}))
+            raise stopped
+        if stopped is not None:
+            complain(_failed(recording, stopped))
+        if not kept:
+            self._deliver_nothing()
+        return good
+
+    def _listen(
+        self, recording: Recording, result: Transcription
+    ) -> Exception | KeyboardInterrupt | None:
+        """Show the words as they come; what ended them before their time, if anything did."""
+        self._show.begin(recording.label if self._request.several else None)
+        shown = 0
+        stopped: Exception | KeyboardInterrupt | None = None
+        try:
+            # What the recognizer warns of is told as the problem that it is.
+            with warnings.catch_warnings(action="ignore"):
+                for word in result:
+                    self._show.add(word)
+                    shown += 1
+            stopped = result.problem
+        except ReaderGone:
+            raise
+        except KeyboardInterrupt as interrupt:
+            stopped = interrupt
+        except Exception as error:
+            if self._debug and not isinstance(error, KikuError):
+                raise
+            stopped = error
+        for word in result.so_far[shown:]:
+            self._show.add(word)
+        self._show.end()
+        return stopped
+
+    def _deliver(self, files: Mapping[str, Path], words: Sequence[Word], duration: float) -> bool:
+        """Write or print the result; whether it is where it should be."""
+        request = self._request
+        if request.folder is None:
+            if request.format is not Format.TXT:
+                say(request.document(request.format, words, duration))
+            return True
+        good = True
+        for ending, path in files.items():
+            text = request.document(ending, words, duration)
+            try:
+                write_whole(path, text)
+                self._meter.note(f"wrote {path}")
+            except OutputError as error:
+                complain(f"{error}; it follows on standard output instead")
+                say(text)
+                good = False
+        return good
+
+    def _deliver_nothing(self) -> None:
+        """Keep the lines of json in step with the recordings."""
+        if self._request.is_json_lines:
+            say("null\n")
+
+
+def _failed(recording: Recording, error: Exception) -> str:
+    message = describe(error)
+    return message if recording.label in message else f"{recording.label}: {message}"
+
+
+def _interrupted(recording: Recording, heard_s: float, files: Mapping[str, Path]) -> str:
+    kept = (
+        f"its words until then are in {', '.join(map(str, files.values()))}"
+        if files
+        else ("what was said until then is above")
+    )
+    return f"interrupted after {heard_s:.1f} s of {recording.label}; {kept}"

@@ -1,0 +1,128 @@
+"""`kiku transcribe`: what it is told."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import kiku
+from kiku.cli.inputs import Recording, find_recordings
+from kiku.cli.outputs import make_folder, name_outputs
+from kiku.cli.progress import Meter
+from kiku.cli.run import Format, Request, Run
+from kiku.cli.terminal import FAILED, INTERRUPTED, Manner, complain
+from kiku.errors import ConfigError
+from kiku.text import CaptionOptions
+
+_Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH", help="Audio or video files, folders of such, or - for standard input."
+    ),
+]
+_Model = Annotated[
+    str, typer.Option(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
+]
+_Revision = Annotated[
+    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
+]
+_Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
+]
+_Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")]
+_Format = Annotated[Format, typer.Option("--format", "-f", help="What to write; all needs -o.")]
+_Folder = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", metavar="DIR", help="Write talk.txt for talk.mp3 here."),
+]
+_Width = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Characters in a line of srt and vtt.")
+]
+_Count = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Lines in a cue of srt and vtt.")
+]
+_Words = Annotated[
+    bool, typer.Option("--words", help="txt: one word a line: start, end, probability, word.")
+]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Results and errors only, no progress.")
+]
+_Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+
+
+def transcribe(
+    context: typer.Context,
+    paths: _Paths,
+    model: _Model = "demo",
+    revision: _Revision = None,
+    device: _Device = None,
+    dtype: _Dtype = None,
+    format: _Format = Format.TXT,
+    folder: _Folder = None,
+    max_line_width: _Width = None,
+    max_line_count: _Count = None,
+    words: _Words = False,
+    quiet: _Quiet = False,
+    force: _Force = False,
+) -> int:
+    """Write down what is said in recordings, word by word as it is recognised.
+
+    Without -o the text goes to standard output. A recording that cannot be read does not stop the
+    others; the exit code is then 1. Ctrl-C keeps what was transcribed.
+    """
+    found = find_recordings(paths)
+    request = Request(
+        format=format,
+        folder=folder,
+        captions=CaptionOptions(model, None, max_line_width, max_line_count),
+        words=words,
+        force=force,
+        quiet=quiet,
+        several=len(found) > 1,
+    )
+    _check(request)
+    recordings = [item for item in found if isinstance(item, Recording)]
+    outputs = _outputs(request, recordings)
+    if not recordings:
+        for item in found:
+            complain(str(item))
+        return FAILED
+    meter = Meter(quiet=quiet)
+    meter.note(f"loading {model}")
+    try:
+        recognizer = kiku.load(model, device=device, dtype=dtype, revision=revision)
+    except KeyboardInterrupt:
+        complain(f"interrupted while loading {model}")
+        return INTERRUPTED
+    run = Run(recognizer, request, outputs, meter, debug=context.ensure_object(Manner).debug)
+    return run.all(found)
+
+
+def _check(request: Request) -> None:
+    """Refuse what makes no sense before anything is loaded."""
+    if request.words and request.format not in (Format.TXT, Format.ALL):
+        raise typer.BadParameter(
+            "it is a form of txt (json has all words' times)", param_hint="--words"
+        )
+    if request.folder is not None:
+        return
+    if request.format is Format.ALL:
+        raise typer.BadParameter("all formats need a folder: add -o DIR", param_hint="-f")
+    if request.several and request.format not in (Format.TXT, Format.JSON):
+        raise typer.BadParameter(
+            f"several recordings as {request.format} need a folder: add -o DIR", param_hint="-f"
+        )
+
+
+def _outputs(
+    request: Request, recordings: Sequence[Recording]
+) -> Mapping[Recording, dict[str, Path]]:
+    if request.folder is None:
+        return {}
+    try:
+        named = name_outputs(recordings, request.folder, request.endings)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint="-o") from error
+    make_folder(request.folder)
+    return named

@@ -1,0 +1,32 @@
+"""The interface of transformers' Kyutai Speech-To-Text classes, without transformers.
+
+    from kiku.hf import KyutaiSpeechToTextForConditionalGeneration, KyutaiSpeechToTextProcessor
+
+Same names, arguments, outputs and files; `modeling` says where these follow the native models
+instead. Two things are added: the rows of a batch end with their own sound, and `processor.words`
+gives words with times.
+"""
+
+from kiku.hf.batch import BatchFeature
+from kiku.hf.configuration import KyutaiSpeechToTextConfig, MimiConfig
+from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor
+from kiku.hf.generation import GenerationConfig
+from kiku.hf.modeling import KyutaiSpeechToTextForConditionalGeneration, KyutaiSpeechToTextModel
+from kiku.hf.outputs import KyutaiSpeechToTextCache
+from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
+from kiku.hf.processing import KyutaiSpeechToTextProcessor
+from kiku.hf.tokenizer import KyutaiSpeechToTextTokenizer
+
+__all__ = [
+    "BatchFeature",
+    "GenerationConfig",
+    "KyutaiSpeechToTextCache",
+    "KyutaiSpeechToTextConfig",
+    "KyutaiSpeechToTextFeatureExtractor",
+    "KyutaiSpeechToTextForConditionalGeneration",
+    "KyutaiSpeechToTextModel",
+    "KyutaiSpeechToTextPreTrainedModel",
+    "KyutaiSpeechToTextProcessor",
+    "KyutaiSpeechToTextTokenizer",
+    "MimiConfig",
+]

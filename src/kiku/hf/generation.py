@@ -1,0 +1,316 @@
+"""`generate`: audio to text ids, through the recognizer's one loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kiku.config import ModelConfig
+from kiku.engine import Engine, StepOutput
+from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.values import Values
+from kiku.lm import Sampler
+from kiku.recognizer import Recognizer
+from kiku.text import Vocabulary
+
+# The loop turns tokens into words as well; `generate` wants the tokens only, so it is given nothing
+# to spell with.
+_WORDLESS = Vocabulary.from_pieces(["<unk>", "<s>", "</s>", "<pad>", "▁"])
+
+_UNBUILT: dict[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1), "num_return_sequences": (None, 1), "output_attentions": (None, False),
+    "output_hidden_states": (None, False), "eos_token_id": (None,), "min_new_tokens": (None, 0),
+    "repetition_penalty": (None, 1.0), "min_p": (None, 0.0), "typical_p": (None, 1.0),
+}  # fmt: skip
+
+_WITHOUT_EFFECT = frozenset({
+    "attention_mask", "audio_window_size", "cache_implementation", "disable_compile", "input_ids",
+    "inputs", "use_cache",
+})  # fmt: skip
+
+
+class GenerationConfig(Values):
+    """Values of generation_config.json; what the file says besides is kept and saved."""
+
+    file_name = "generation_config.json"
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Take transformers' defaults for what is left out.
+
+        Args:
+            **kwargs: `do_sample` (False), `temperature` (1.0), `top_k` (50), `top_p` (1.0),
+                `max_new_tokens`, `bos_token_id`, `pad_token_id`, `return_dict_in_generate`,
+                `output_scores`, `output_logits`; others are kept.
+        """
+        self.do_sample: bool = False
+        self.temperature: float | None = 1.0
+        self.top_k: int | None = 50
+        self.top_p: float | None = 1.0
+        self.max_new_tokens: int | None = None
+        self.bos_token_id: int | None = None
+        self.pad_token_id: int | None = None
+        self.return_dict_in_generate: bool = False
+        self.output_scores: bool = False
+        self.output_logits: bool = False
+        vars(self).update({key: value for key, value in kwargs.items() if value is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values that are neither unknown nor transformers' defaults."""
+        ours = vars(GenerationConfig())
+        values = super().to_dict()
+        return {
+            k: v for k, v in values.items() if v is not None and not (k in ours and v == ours[k])
+        }
+
+    def changed(self, **changes: Any) -> "GenerationConfig":
+        """A copy with other values.
+
+        Raises:
+            UnsupportedConfig: a way of generating that kiku does not build (beams, penalties ...).
+        """
+        copy = GenerationConfig(**{**vars(self), **changes})
+        for key, allowed in _UNBUILT.items():
+            if getattr(copy, key, None) not in allowed:
+                raise UnsupportedConfig(
+                    f"generate: {key}={getattr(copy, key)!r} is not built; leave it out"
+                )
+        return copy
+
+
+def settled(config: GenerationConfig, changes: Mapping[str, Any]) -> GenerationConfig:
+    """The values of one call: those of `config`, then `changes`.
+
+    Raises:
+        InputError: `changes` has a key that `generate` does not know.
+        UnsupportedConfig: a way of generating that kiku does not build (text prompts, beams,
+        penalties ...).
+    """
+    if changes.get("input_ids") is not None or changes.get("inputs") is not None:
+        raise UnsupportedConfig(
+            "generate: text prompts (input_ids) are not built: every transcript begins at the "
+            "start id; leave them out"
+        )
+    known = vars(GenerationConfig()).keys() | _UNBUILT.keys() | _WITHOUT_EFFECT
+    if unknown := sorted(changes.keys() - known):
+        raise InputError(f"The following `model_kwargs` are not used by the model: {unknown}")
+    values = GenerationConfig(**{**vars(config), **changes})
+    for key, allowed in _UNBUILT.items():
+        if getattr(values, key, None) not in allowed:
+            raise UnsupportedConfig(
+                f"generate: {key}={getattr(values, key)!r} is not built; leave it out"
+            )
+    return values
+
+
+class Streamer(Protocol):
+    """What transformers' streamers are, `TextStreamer` for one."""
+
+    def put(self, value: Tensor) -> None:
+        """Take the start ids [B, 1], then the next id of every row [B], on the CPU."""
+        ...
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+@dataclass
+class Row:
+    """One recording on its way: its samples, and what came of it."""
+
+    samples: NDArray[np.float32]
+    choose: Sampler | None = None
+    tokens: list[int] = field(default_factory=list[int])
+    logits: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
+
+    def tap(self, out: StepOutput) -> None:
+        """Take what the engine says about this row."""
+        self.tokens += out.tokens[0].tolist()
+        if out.logits is not None:
+            self.logits += list(out.logits[0])
+
+
+def check_input_values(input_values: Tensor | None) -> Tensor:
+    """[B, 1, L] float samples.
+
+    Raises:
+        InputError: anything else.
+    """
+    if input_values is None:
+        raise InputError(
+            "generate needs input_values=...: give it what the processor gave, generate(**inputs)"
+        )
+    if input_values.dim() != 3 or input_values.shape[1] != 1:
+        raise InputError(
+            f"input_values must be [batch, 1, samples], not {list(input_values.shape)}"
+        )
+    if not input_values.is_floating_point():
+        raise InputError(
+            f"input_values must be samples in [-1, 1], not {input_values.dtype}; "
+            "divide int16 by 32768"
+        )
+    return input_values.float()
+
+
+class Batch:
+    """The rows of one call of `generate`, and what comes of them."""
+
+    def __init__(
+        self,
+        samples: Tensor,
+        padding_mask: Tensor | None,
+        config: GenerationConfig,
+        model_config: ModelConfig,
+    ) -> None:
+        """Cut each row to what is its own.
+
+        Args:
+            samples: [B, 1, L] what `check_input_values` gave.
+            padding_mask: [B, L] or None.
+            config: values of this call.
+            model_config: of the model.
+
+        Raises:
+            InputError: nothing to generate, or a mask of another shape.
+        """
+        B, _, L = samples.shape
+        size = model_config.frame_size
+        limit = L // size
+        if config.max_new_tokens is not None:
+            limit = min(limit, config.max_new_tokens)
+        if limit < 1:
+            raise InputError(
+                f"nothing to generate: {L} samples and max_new_tokens={config.max_new_tokens}; "
+                f"at least one frame ({size} samples) and one token are needed"
+            )
+        self.num_tokens = [min(n // size, limit) for n in _row_lengths(padding_mask, B, L)]
+        array = samples[:, 0].numpy(force=True)
+        self.rows = [Row(row[: n * size]) for row, n in zip(array, self.num_tokens, strict=True)]
+        self.model_config = model_config
+        bos, pad = config.bos_token_id, config.pad_token_id
+        self.start_id = model_config.lm.initial_text_id if bos is None else bos
+        self.pad_id = model_config.pad_id if pad is None else pad
+
+    def sample(self, config: GenerationConfig, seed: int) -> None:
+        """Choose by chance; each row by itself, so that its words do not depend on its neighbours.
+
+        Raises:
+            ConfigError: (a ValueError) temperature, top_k or top_p out of range.
+        """
+        seeds = np.random.SeedSequence(seed).generate_state(len(self.rows), np.uint64).tolist()
+        for row, one in zip(self.rows, seeds, strict=True):
+            row.choose = Sampler(
+                1.0 if config.temperature is None else config.temperature,
+                top_k=config.top_k or 0,
+                top_p=1.0 if config.top_p is None else config.top_p,
+                seed=one,
+            )
+
+    def run(self, engine: Engine, streamer: Streamer | None) -> None:
+        """Push every row through the loop; each collects a token for every whole frame it has."""
+        recognizer = Recognizer(engine, self.model_config, _WORDLESS, name="generate")
+        for row, num_tokens in zip(self.rows, self.num_tokens, strict=True):
+            if not num_tokens:
+                continue
+            stream = recognizer.stream(padded=False, choose=row.choose, tap=row.tap)
+            # Token 0 needs no frame, so the last token comes with the frame before the last.
+            stream.push(row.samples[: (num_tokens - 1) * self.model_config.frame_size])
+            stream.close()
+        feed = None if streamer is None else _Feed(streamer, self)
+        moved = 1
+        while moved:
+            if feed is not None:
+                feed.hand_over()
+            moved = recognizer.step()
+        if streamer is not None:
+            streamer.end()
+
+    def ids_at(self, position: int) -> list[int] | None:
+        """Of every row; None while one that is to have a token there has none yet."""
+        ids: list[int] = []
+        for row, num_tokens in zip(self.rows, self.num_tokens, strict=True):
+            if len(row.tokens) <= position < num_tokens:
+                return None
+            ids.append(row.tokens[position] if position < num_tokens else self.pad_id)
+        return ids
+
+    def sequences(self) -> Tensor:
+        """[B, 1 + N] int64: the start id, the ids, and PAD where a row has ended."""
+        longest = max(self.num_tokens)
+        rows = [
+            [self.start_id, *row.tokens, *[self.pad_id] * (longest - len(row.tokens))]
+            for row in self.rows
+        ]
+        return torch.tensor(rows, dtype=torch.int64)
+
+    def logits(self, vocab_size: int, *, scored: bool) -> tuple[Tensor, ...]:
+        """What each id was chosen from, position by position.
+
+        Args:
+            vocab_size: columns; those that the decoder has no row for are -inf.
+            scored: after temperature, top_k and top_p.
+
+        Returns:
+            N of [B, vocab_size] float32; a row that has ended can only give PAD.
+        """
+        ended = np.full(vocab_size, -np.inf, np.float32)
+        ended[self.pad_id] = 0.0
+        table = np.full((max(self.num_tokens), len(self.rows), vocab_size), -np.inf, np.float32)
+        for i, row in enumerate(self.rows):
+            for t, logits in enumerate(row.logits):
+                sampler = row.choose
+                values = sampler.scores(logits) if scored and sampler is not None else logits
+                table[t, i, : len(logits)] = values
+            table[len(row.logits) :, i] = ended
+        return torch.from_numpy(table).unbind(0)
+
+
+class _Feed:
+    """Gives a streamer the ids of all rows together, once every row has its own."""
+
+    def __init__(self, streamer: Streamer, batch: Batch) -> None:
+        self._streamer, self._batch, self._position = streamer, batch, 0
+        streamer.put(torch.full((len(batch.rows), 1), batch.start_id, dtype=torch.int64))
+
+    def hand_over(self) -> None:
+        """What is complete by now and was not handed over before."""
+        while self._position < max(self._batch.num_tokens):
+            ids = self._batch.ids_at(self._position)
+            if ids is None:
+                return
+            self._streamer.put(torch.tensor(ids, dtype=torch.int64))
+            self._position += 1
+
+
+def drawn_seed(generator: torch.Generator | None) -> int:
+    """A seed from `generator`, or from torch's own random state."""
+    device = None if generator is None else generator.device
+    return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
+
+
+def _row_lengths(padding_mask: Tensor | None, batch_size: int, length: int) -> list[int]:
+    """How many samples of each row are its own: sound, the silence before, and the delay after.
+
+    What the longest row has after its sound is what every row gets after its own.
+
+    Raises:
+        InputError: a mask of another shape.
+    """
+    if padding_mask is None:
+        return [length] * batch_size
+    if padding_mask.shape != (batch_size, length):
+        raise InputError(
+            f"padding_mask must be [{batch_size}, {length}], as input_values, "
+            f"not {list(padding_mask.shape)}"
+        )
+    mask = padding_mask.bool().numpy(force=True)
+    if not mask.any():
+        return [length] * batch_size
+    first = int(mask.any(0).argmax())
+    ends = [length - int(row[::-1].argmax()) if row.any() else first for row in mask]
+    after = length - max(ends)
+    return [end + after for end in ends]

@@ -1,0 +1,339 @@
+"""transformers' two model classes of Kyutai Speech-To-Text, around kiku's networks.
+
+Names, arguments, outputs, shapes and dtypes are those of transformers 5.23. Where it deviates from
+the native models, these classes follow the native ones:
+
+* Each frame of sound is read once; there, an `audio_window_size` (the published checkpoints have 1)
+  reads the first window twice and is late by it from then on. Its whole-file form (no
+  `audio_window_size`) gives equal tokens.
+* The first column holds the trained start id, the last row of the text table; there, `bos_token_id`
+  48000 looks up the row of a code. The returned sequences begin with `bos_token_id` all the same.
+* The id after the last text id, whose row of the head is filler, cannot be emitted: its logit is
+  -inf, there 0.
+* The 1B sees 750 frames; its published config says 375. A missing `rope_theta` is 100,000; there
+  10,000.
+* `forward` keeps to the window (`sliding_window`) at any length; there, only with a cache and one
+  position a call.
+"""
+
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kiku.codec import MimiEncoder
+from kiku.config import ModelConfig
+from kiku.engine.torch import TorchEngine
+from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.columns import check_positions, read_columns, real_columns, to_columns
+from kiku.hf.configuration import KyutaiSpeechToTextConfig
+from kiku.hf.generation import (
+    Batch,
+    GenerationConfig,
+    Streamer,
+    check_input_values,
+    drawn_seed,
+    settled,
+)
+from kiku.hf.outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    GenerateDecoderOnlyOutput,
+    KyutaiSpeechToTextCache,
+)
+from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
+from kiku.lm import LM
+
+_IGNORED = -100
+
+
+class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
+    """The decoder's trunk: columns to hidden states.
+
+    It holds the codec and the text head as well, which its `forward` does not use.
+    """
+
+    def __init__(self, config: KyutaiSpeechToTextConfig) -> None:
+        """Random weights; `from_pretrained` fills in real ones.
+
+        Raises:
+            UnsupportedConfig: a value that kiku does not build.
+        """
+        super().__init__()
+        self.config = config
+        self.model_config: ModelConfig = config.to_model_config()
+        self.codec_model = MimiEncoder(self.model_config.codec)
+        self.lm = LM(self.model_config.lm)
+        for module in self.lm.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=config.initializer_range)
+        self.eval()
+
+    @property
+    def trunk(self) -> "KyutaiSpeechToTextModel":
+        """This."""
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "KyutaiSpeechToTextModel":
+        """Move and cast the decoder; only move the codec: lower precision changes its codes."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            changed = fn(tensor)
+            return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
+
+        self.codec_model._apply(moved)
+        self.lm._apply(fn)
+        return self
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: KyutaiSpeechToTextCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+    ) -> BaseModelOutputWithPast | tuple[Any, ...]:
+        """Read columns.
+
+        Args:
+            input_ids: [B, T, 1 + K] int64: the text id, then the codes. `audio_pad_token_id` adds
+                nothing.
+            attention_mask: [B, past + T] 0 where a column is padding, before or after a row.
+                Padding is not read: its output is zero, and it takes no position, so that columns
+                after right padding follow those before.
+            position_ids: may only count on from the past; leave them out.
+            past_key_values: of an earlier call; advanced in place.
+            inputs_embeds: [B, T, D] in the place of `input_ids`.
+            use_cache: return the past. Nothing read with a past can be differentiated, so None
+                means `config.use_cache`, but False while gradients are recorded.
+            output_hidden_states: return the input of every layer as well.
+            output_attentions: cannot be had.
+            return_dict: False for a tuple.
+
+        Returns:
+            `last_hidden_state` [B, T, D], `past_key_values`, `hidden_states`.
+
+        Raises:
+            InputError: (a ValueError) shapes, ids or a mask that cannot be.
+            UnsupportedConfig: attentions were asked for.
+        """
+        if output_attentions:
+            raise UnsupportedConfig(
+                "attention weights are never formed, so output_attentions cannot be had"
+            )
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give exactly one of input_ids and inputs_embeds")
+        if use_cache is None:
+            use_cache = self.config.use_cache and not torch.is_grad_enabled()
+        cached = bool(use_cache) or past_key_values is not None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not cached):
+            if inputs_embeds is None:
+                assert input_ids is not None
+                inputs_embeds = self.lm.embed(to_columns(input_ids, self.config, self.lm))
+            embeds = inputs_embeds.to(self.dtype)
+            check_positions(position_ids, embeds, past_key_values)
+            real = real_columns(attention_mask, embeds, past_key_values)
+            past = past_key_values
+            if past is None and cached:
+                past = KyutaiSpeechToTextCache(self.lm, len(embeds))
+            trace: list[Tensor] | None = [] if output_hidden_states else None
+            hidden = read_columns(self.lm, embeds, past, real, trace)
+        out = BaseModelOutputWithPast(hidden, past, tuple(trace) if trace is not None else None)
+        return out if return_dict else out.to_tuple()
+
+
+class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedModel):
+    """The whole model: sound to text ids (`generate`), columns to logits and loss (`forward`)."""
+
+    def __init__(self, config: KyutaiSpeechToTextConfig) -> None:
+        """Random weights; `from_pretrained` fills in real ones.
+
+        Raises:
+            UnsupportedConfig: a value that kiku does not build.
+        """
+        super().__init__()
+        self.model = KyutaiSpeechToTextModel(config)
+        self.generation_config = GenerationConfig(
+            bos_token_id=config.bos_token_id, pad_token_id=config.pad_token_id
+        )
+        self.eval()
+
+    @property
+    def trunk(self) -> KyutaiSpeechToTextModel:
+        """The part that holds the networks."""
+        return self.model
+
+    @property
+    def config(self) -> KyutaiSpeechToTextConfig:
+        """Its numbers."""
+        return self.model.config
+
+    @property
+    def codec_model(self) -> MimiEncoder:
+        """The codec's encoder half, always float32."""
+        return self.model.codec_model
+
+    @property
+    def lm_head(self) -> nn.Linear:
+        """The text head; it has no row for the start id."""
+        return self.model.lm.text_head
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits: the ids that can be emitted, and the start id."""
+        return self.config.vocab_size
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: KyutaiSpeechToTextCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        *,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        return_dict: bool = True,
+        num_items_in_batch: int | Tensor | None = None,
+    ) -> CausalLMOutputWithPast | tuple[Any, ...]:
+        """Read columns and say what comes next.
+
+        Args:
+            input_ids: see `KyutaiSpeechToTextModel.forward`, as for the arguments that are not
+                explained here.
+            attention_mask: [B, past + T].
+            position_ids: leave them out.
+            past_key_values: of an earlier call.
+            inputs_embeds: [B, T, D].
+            labels: [B, T] text ids; position t is held against label t + 1; -100 is left out. The
+                text ids of `input_ids` themselves are the labels of a training step.
+            use_cache: return the past.
+            logits_to_keep: only the last n positions (0: all), or a tensor: [n] positions, [B, n]
+                positions of each row, or [B, T] booleans (the logits are then [num_true,
+                vocab_size]).
+            output_hidden_states: return the input of every layer as well.
+            output_attentions: cannot be had.
+            return_dict: False for a tuple.
+            num_items_in_batch: divide the summed loss by it, instead of the mean.
+
+        Returns:
+            `loss`, `logits` [B, T, vocab_size], `past_key_values`, `hidden_states`. The logit of an
+            id that cannot be emitted is -inf, so the loss has no share for it (transformers' has).
+
+        Raises:
+            InputError: (a ValueError) shapes, ids or a mask that cannot be.
+            UnsupportedConfig: attentions were asked for.
+        """
+        trunk = self.model(
+            input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache,
+            output_hidden_states=output_hidden_states, output_attentions=output_attentions,
+        )  # fmt: skip
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trunk.past_key_values is None):
+            logits = self._padded(self.lm_head(_kept(trunk.last_hidden_state, logits_to_keep)))
+        loss = None if labels is None else _loss(logits, labels, num_items_in_batch)
+        out = CausalLMOutputWithPast(loss, logits, trunk.past_key_values, trunk.hidden_states)
+        return out if return_dict else out.to_tuple()
+
+    def _padded(self, logits: Tensor) -> Tensor:
+        """[..., V] -> [..., vocab_size]"""
+        return F.pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
+
+    @overload
+    def generate(
+        self, *, return_dict_in_generate: Literal[True], **kwargs: Any
+    ) -> GenerateDecoderOnlyOutput: ...
+    @overload
+    def generate(self, **kwargs: Any) -> Tensor: ...
+    def generate(
+        self,
+        *,
+        input_values: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        streamer: Streamer | None = None,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """Transcribe: one text id for every frame of sound.
+
+        Args:
+            input_values: [B, 1, L] samples in [-1, 1], as the processor gives them.
+            padding_mask: [B, L] as the processor gives it. Each row ends with its own sound and the
+                delay after it; from there on its ids are `pad_token_id`. (transformers lets every
+                row run to the end of the longest.)
+            generation_config: values in the place of `self.generation_config`.
+            streamer: is given the start ids [B, 1], then the ids [B] of frame after frame.
+            seed: of sampling; None takes one from `generator`.
+            generator: None is torch's own random state.
+            **kwargs: `max_new_tokens`, `do_sample`, `temperature`, `top_k`, `top_p`,
+                `return_dict_in_generate`, `output_scores`, `output_logits`, `pad_token_id`,
+                `bos_token_id`; see `GenerationConfig`. Those that steer transformers' caches are
+                accepted and change nothing, and so does `audio_window_size`.
+
+        Returns:
+            [B, 1 + N] int64: the start id, then N = L // frame_size ids (or `max_new_tokens`, if
+            less). With `return_dict_in_generate=True` these as `sequences`, with `scores` and
+            `logits` as asked.
+
+        Raises:
+            InputError: (a ValueError) no sound, less than one frame of it, or unknown arguments.
+            UnsupportedConfig: text prompts, beams, penalties.
+        """
+        samples = check_input_values(input_values)
+        defaults = generation_config or self.generation_config
+        assert defaults is not None
+        config = settled(defaults, kwargs)
+        batch = Batch(samples, padding_mask, config, self.model.model_config)
+        if config.do_sample:
+            batch.sample(config, drawn_seed(generator) if seed is None else seed)
+        as_dict = config.return_dict_in_generate
+        wants_logits = as_dict and (config.output_scores or config.output_logits)
+        batch.run(self._engine(len(samples), keep_logits=wants_logits), streamer)
+        sequences = batch.sequences().to(self.device)
+        if not as_dict:
+            return sequences
+        return GenerateDecoderOnlyOutput(
+            sequences,
+            scores=self._logits(batch, scored=True) if config.output_scores else None,
+            logits=self._logits(batch, scored=False) if config.output_logits else None,
+        )
+
+    def _logits(self, batch: Batch, *, scored: bool) -> tuple[Tensor, ...]:
+        return tuple(one.to(self.device) for one in batch.logits(self.vocab_size, scored=scored))
+
+    def _engine(self, slots: int, *, keep_logits: bool) -> TorchEngine:
+        """Around the model's own networks, which it leaves in the mode that they were in."""
+        was_training = self.training
+        codec, lm, device = self.codec_model, self.model.lm, str(self.device)
+        engine = TorchEngine(codec, lm, slots=slots, device=device, keep_logits=keep_logits)
+        self.train(was_training)
+        return engine
+
+
+def _kept(hidden: Tensor, which: int | Tensor) -> Tensor:
+    """The positions of hidden [B, T, D] that logits are wanted of."""
+    if isinstance(which, int):
+        return hidden[:, -which:]
+    if which.dim() == 2 and which.dtype != torch.bool:
+        return hidden.take_along_dim(which.unsqueeze(-1), dim=1)
+    return hidden[which] if which.dim() == 2 else hidden[:, which]
+
+
+def _loss(logits: Tensor, labels: Tensor, num_items: int | Tensor | None) -> Tensor:
+    """Cross entropy of logits [B, T, V] at t against labels [B, T] at t + 1."""
+    shifted = F.pad(labels, (0, 1), value=_IGNORED)[..., 1:].to(logits.device)
+    reduction = "mean" if num_items is None else "sum"
+    loss = F.cross_entropy(
+        logits.float().flatten(0, -2), shifted.flatten(), ignore_index=_IGNORED, reduction=reduction
+    )
+    return loss if num_items is None else loss / num_items

@@ -1,0 +1,108 @@
+"""What `forward` and `generate` give back, and the past that `forward` can go on from."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kiku.lm import LM, LMState
+from kiku.nn.state import leaves, nbytes
+
+
+class ModelOutput:
+    """Base of the outputs: by attribute, by name, or by place among what is not None."""
+
+    def keys(self) -> list[str]:
+        """Names of what is not None."""
+        return [f.name for f in fields(self) if getattr(self, f.name) is not None]  # pyright: ignore
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """What is not None, in order: `return_dict=False`."""
+        return tuple(getattr(self, key) for key in self.keys())
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, str):
+            if key not in self.keys():
+                raise KeyError(key)
+            return getattr(self, key)
+        return self.to_tuple()[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.keys()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.keys())
+
+
+class KyutaiSpeechToTextCache:
+    """The past of a batch: what the decoder remembers of the columns it has read.
+
+    It stands where transformers has a `Cache`, and is advanced in place by `forward`. It keeps the
+    window exactly (`sliding_window` positions, the current one included), however many positions
+    are read at once.
+    """
+
+    def __init__(self, lm: LM, batch_size: int) -> None:
+        """Nothing read yet."""
+        weight = lm.out_norm.weight
+        self.state: LMState = lm.init_state(batch_size, weight.device, weight.dtype)
+        self.seen = 0
+
+    @property
+    def batch_size(self) -> int:
+        """Rows."""
+        return len(self.state.position)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Columns given so far, padding included; the same for every layer."""
+        return self.seen
+
+    def reorder(self, rows: Tensor) -> None:
+        """Make row i go on from what row `rows[i]` [B] had read, in place."""
+        for leaf in leaves(self.state):
+            leaf.copy_(leaf[rows])
+
+    def nbytes(self) -> int:
+        """Memory that the past takes."""
+        return nbytes(self.state)
+
+
+@dataclass(eq=False)
+class BaseModelOutputWithPast(ModelOutput):
+    """Of `KyutaiSpeechToTextModel`."""
+
+    last_hidden_state: Tensor
+    """[B, T, D] after the last norm"""
+    past_key_values: KyutaiSpeechToTextCache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    """num_hidden_layers + 1 of [B, T, D]: the input of each layer, and the last hidden state"""
+
+
+@dataclass(eq=False)
+class CausalLMOutputWithPast(ModelOutput):
+    """Of `KyutaiSpeechToTextForConditionalGeneration.forward`."""
+
+    loss: Tensor | None = None
+    """scalar, where labels were given"""
+    logits: Tensor | None = None
+    """[B, T, vocab_size], or as many positions as were kept; -inf where an id cannot be emitted"""
+    past_key_values: KyutaiSpeechToTextCache | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    """num_hidden_layers + 1 of [B, T, D]: the input of each layer, and the last hidden state"""
+
+
+@dataclass(eq=False)
+class GenerateDecoderOnlyOutput(ModelOutput):
+    """Of `generate(..., return_dict_in_generate=True)`."""
+
+    sequences: torch.Tensor
+    """[B, 1 + N] int64, the start id first"""
+    scores: tuple[Tensor, ...] | None = None
+    """N of [B, vocab_size] float32: what was chosen from, after temperature, top_k and top_p"""
+    logits: tuple[Tensor, ...] | None = None
+    """N of [B, vocab_size] float32, as the decoder gave them"""

@@ -1,0 +1,227 @@
+"""Loading and saving, shared by both model classes."""
+
+import os
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+
+from kiku.checkpoint import Files, find, load, read_other_half, save_transformers
+from kiku.checkpoint.loading import Loaded
+from kiku.codec import MimiEncoder
+from kiku.engine.torch import pick_device
+from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.configuration import KyutaiSpeechToTextConfig
+from kiku.hf.generation import GenerationConfig
+from kiku.hf.source import SmallFiles, small_files
+from kiku.hf.values import as_dtype
+from kiku.lm import LM
+
+if TYPE_CHECKING:
+    from kiku.hf.modeling import KyutaiSpeechToTextModel
+
+# They steer what kiku does in one way only.
+_WITHOUT_EFFECT = frozenset({
+    "attn_implementation", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors",
+    "weights_only",
+})  # fmt: skip
+
+
+class KyutaiSpeechToTextPreTrainedModel(nn.Module):
+    """A model that comes from a checkpoint of any layout, and goes to one of transformers'."""
+
+    generation_config: GenerationConfig | None = None
+    _files: Files | None = None
+
+    @property
+    def trunk(self) -> "KyutaiSpeechToTextModel":
+        """The part that holds the networks."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """Where the decoder is."""
+        return self.trunk.lm.out_norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the decoder; the codec is float32."""
+        return self.trunk.lm.out_norm.weight.dtype
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text embedding; those of the codes are `lm.code_embeddings` of the trunk."""
+        return self.trunk.lm.text_embedding
+
+    def num_parameters(self, *, only_trainable: bool = False) -> int:
+        """How many weights there are."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        config: KyutaiSpeechToTextConfig | None = None,
+        dtype: str | torch.dtype | None = None,
+        torch_dtype: str | torch.dtype | None = None,
+        device_map: Any = None,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a checkpoint.
+
+        Args:
+            pretrained_model_name_or_path: "demo", a folder, or a repository, of any layout that
+                kiku reads.
+            config: numbers in the place of the checkpoint's.
+            dtype: of the decoder (the codec is always float32): a torch.dtype, its name, or "auto",
+                which is the default: what config.json says; where it is silent, what is stored, but
+                float32 for decoders below 100 million weights.
+            torch_dtype: the older name of `dtype`.
+            device_map: one device: "cpu", "cuda", 0, a torch.device, {"": ...}; "auto" is the
+                fastest there is. None is the CPU.
+            revision: branch, tag or commit of the repository.
+            **kwargs: values of the config to change, `output_loading_info=True` for `(model,
+                info)`; arguments that choose among transformers' implementations change nothing.
+
+        Raises:
+            CheckpointError: it cannot be found, fetched or read.
+            InputError: (a ValueError) an unknown argument.
+            UnsupportedConfig: several devices, or a model that kiku does not build.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
+        changes = {key: value for key, value in kwargs.items() if key not in _WITHOUT_EFFECT}
+        if unknown := sorted(changes.keys() - KyutaiSpeechToTextConfig().to_dict().keys()):
+            raise InputError(f"from_pretrained does not know {', '.join(unknown)}")
+        name = pretrained_model_name_or_path
+        small = small_files(name, revision)
+        loaded = load(
+            find(
+                name if isinstance(name, str) else Path(name),
+                revision=revision,
+                needs_vocabulary=False,
+            ),
+            dtype=_wanted_dtype(dtype or torch_dtype, config, small),
+            device=one_device(device_map),
+        )
+        if config is None:
+            config = KyutaiSpeechToTextConfig.from_model_config(
+                loaded.config, small.config, keep=changes
+            )
+        with torch.device("meta"):
+            model = cls(copy(config))
+        model._take(loaded)
+        model._take_generation_config(small)
+        if wants_info:
+            lists = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+            return model, {key: [] for key in lists}  # pyright: ignore[reportReturnType]
+        return model
+
+    def _take(self, loaded: Loaded) -> None:
+        """Take over the loaded networks, with the config's numbers where they can differ."""
+        trunk, lm, codec = self.trunk, loaded.lm, loaded.codec
+        wanted = trunk.config.to_model_config()
+        settled = replace(
+            loaded.config,
+            codec=wanted.codec,
+            lm=replace(loaded.config.lm, transformer=wanted.lm.transformer),
+        )
+        if settled.lm != loaded.config.lm:
+            lm = LM(settled.lm)
+            lm.load_state_dict(loaded.lm.state_dict(), assign=True)
+        if settled.codec != loaded.config.codec:
+            codec = MimiEncoder(settled.codec)
+            codec.load_state_dict(loaded.codec.state_dict(), assign=True)
+        trunk.lm, trunk.codec_model, trunk.model_config = lm, codec, settled
+        trunk.config.dtype = self.dtype
+        self._files = loaded.files
+        self.eval()
+
+    def _take_generation_config(self, small: SmallFiles) -> None:
+        if self.generation_config is not None:
+            stored = small.json("generation_config.json")
+            self.generation_config = GenerationConfig(**{**vars(self.generation_config), **stored})
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *,
+        safe_serialization: bool = True,
+        max_shard_size: Any = None,
+    ) -> None:
+        """Write config.json, generation_config.json and model.safetensors for transformers 5.23.
+
+        The codec's half that makes sound is copied from the files that the model was loaded from,
+        so that nothing is lost; a model made from a config has none, and transformers then fills
+        that half at random. Pause heads have no place in this layout. A preprocessor_config.json is
+        written too, unless a processor was saved there before.
+
+        Args:
+            save_directory: a folder; made if needed.
+            safe_serialization: safetensors are the only format.
+            max_shard_size: changes nothing; one file is written.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+            UnsupportedConfig: another format, or a model that this layout cannot describe.
+        """
+        if not safe_serialization:
+            raise UnsupportedConfig(
+                "save_pretrained writes safetensors only; leave safe_serialization out"
+            )
+        folder, trunk = Path(save_directory), self.trunk
+        half = read_other_half(self._files, trunk.model_config) if self._files is not None else None
+        # What a processor has saved there is newer than what the model was loaded with.
+        preprocessor = folder / "preprocessor_config.json"
+        before = preprocessor.read_bytes() if preprocessor.is_file() else None
+        save_transformers(
+            folder,
+            trunk.model_config,
+            lm=trunk.lm.state_dict(),
+            codec=trunk.codec_model.state_dict(),
+            other_half=half,
+        )
+        if before is not None:
+            preprocessor.write_bytes(before)
+        elif (folder / "processor_config.json").is_file():
+            preprocessor.unlink()
+        config = KyutaiSpeechToTextConfig.from_model_config(
+            trunk.model_config, trunk.config.to_dict()
+        )
+        config.architectures = [type(self).__name__]  # pyright: ignore[reportAttributeAccessIssue]
+        config.dtype = self.dtype
+        config.save_pretrained(folder)
+        if self.generation_config is not None:
+            self.generation_config.save_pretrained(folder)
+
+
+def _wanted_dtype(
+    asked: str | torch.dtype | None, config: KyutaiSpeechToTextConfig | None, small: SmallFiles
+) -> torch.dtype | None:
+    """None leaves it to the loader."""
+    if asked is None or asked == "auto":
+        stored = small.config
+        asked = config.dtype if config is not None else None
+        asked = asked or stored.get("dtype") or stored.get("torch_dtype")
+    return None if asked is None else as_dtype(asked)
+
+
+def one_device(device_map: Any) -> torch.device:
+    """The device that a `device_map` means.
+
+    Raises:
+        UnsupportedConfig: it names several.
+    """
+    if isinstance(device_map, dict):
+        devices = sorted({str(device) for device in device_map.values()})
+        if len(devices) != 1:
+            raise UnsupportedConfig(f"device_map: the model lives on one device, not on {devices}")
+        device_map = next(iter(device_map.values()))
+    if device_map is None:
+        return torch.device("cpu")
+    if isinstance(device_map, str) and device_map in ("auto", "balanced", "sequential"):
+        return pick_device(None)
+    return torch.device(device_map)

@@ -1,0 +1,250 @@
+"""Recordings to the model's input, and its ids to text and to words with times."""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kiku.audio import read_chunks
+from kiku.config import CodecConfig
+from kiku.errors import InputError
+from kiku.hf.batch import BatchFeature
+from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor
+from kiku.hf.source import small_files
+from kiku.hf.tokenizer import KyutaiSpeechToTextTokenizer
+from kiku.hf.values import write_text
+from kiku.text import Timing, Word, WordBuilder
+
+Audio = str | os.PathLike[str] | NDArray[Any] | Tensor | Sequence[float]
+"""A path, or samples [S] in [-1, 1]."""
+
+
+class KyutaiSpeechToTextProcessor:
+    """A feature extractor and a tokenizer; `words` is what transformers' class lacks."""
+
+    model_input_names = ("input_values", "padding_mask", "input_ids", "attention_mask")
+
+    def __init__(
+        self,
+        feature_extractor: KyutaiSpeechToTextFeatureExtractor,
+        tokenizer: KyutaiSpeechToTextTokenizer,
+        *,
+        frame_rate: float = CodecConfig().frame_rate,
+    ) -> None:
+        """Put the two together.
+
+        Args:
+            feature_extractor: knows the delay and the silence that words' times are freed of.
+            tokenizer: knows the pieces of text.
+            frame_rate: text ids per second; 12.5 with the published codec.
+        """
+        self.feature_extractor = feature_extractor
+        self.tokenizer = tokenizer
+        self.frame_rate = frame_rate
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The processor of a checkpoint of any layout, or of a folder that one was saved into.
+
+        Args:
+            pretrained_model_name_or_path: "demo", a folder, or a repository.
+            revision: branch, tag or commit of the repository.
+            **kwargs: values of the feature extractor that replace those of the checkpoint.
+
+        Raises:
+            CheckpointError: it cannot be found or read.
+        """
+        source = pretrained_model_name_or_path
+        config = small_files(source, revision).model_config
+        processor = cls(
+            KyutaiSpeechToTextFeatureExtractor.from_pretrained(source, revision=revision, **kwargs),
+            KyutaiSpeechToTextTokenizer.from_pretrained(source, revision=revision),
+        )
+        if config is not None:
+            processor.frame_rate = config.frame_rate
+        return processor
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
+        """Write the feature extractor's and the tokenizer's files; their paths are returned.
+
+        transformers 5 reads processor_config.json, transformers 4 preprocessor_config.json.
+        """
+        name = type(self).__name__
+        values = self.feature_extractor.to_dict()
+        together = {"feature_extractor": values, "processor_class": name}
+        return [
+            write_text(save_directory, "processor_config.json", _json(together)),
+            write_text(
+                save_directory,
+                "preprocessor_config.json",
+                _json({**values, "processor_class": name}),
+            ),
+            *self.tokenizer.save_pretrained(save_directory),
+        ]
+
+    def __call__(
+        self,
+        audio: Audio | Sequence[Audio] | None = None,
+        text: str | list[str] | None = None,
+        *,
+        padding: bool | str | None = None,
+        truncation: bool | None = False,
+        max_length: int | None = None,
+        sampling_rate: int | None = None,
+        return_tensors: str | None = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Make the input of `generate`.
+
+        Args:
+            audio: one recording or several (positionally, or by name, as transformers wants it):
+                samples in [-1, 1], or paths, which are decoded and resampled.
+            text: also give the ids of a transcript (`input_ids`, `attention_mask`).
+            padding: see the feature extractor, as for the next two.
+            truncation: cut at `max_length`.
+            max_length: samples.
+            sampling_rate: of `audio`; checked, never converted.
+            return_tensors: "pt", "np" or None.
+            **kwargs: the same arguments in transformers' dicts `audio_kwargs`, `text_kwargs` and
+                `common_kwargs`.
+
+        Returns:
+            `input_values` [B, 1, L] and `padding_mask` [B, L].
+
+        Raises:
+            InputError: (a ValueError) nothing given, samples that are integers, or arguments that
+                do not fit.
+            AudioError: a file cannot be read.
+        """
+        nested = {
+            key: dict(kwargs.pop(key, None) or {})
+            for key in ("audio_kwargs", "text_kwargs", "common_kwargs")
+        }
+        if kwargs:
+            raise InputError(f"the processor does not know {', '.join(sorted(kwargs))}")
+        if audio is None and text is None:
+            raise InputError(
+                f"You need to provide at least one input to call {type(self).__name__}: "
+                "`audio` is required."
+            )
+        common = {"return_tensors": return_tensors, **nested["common_kwargs"]}
+        batch = BatchFeature()
+        if text is not None:
+            asked = {} if padding is None else {"padding": padding}
+            batch.update(self.tokenizer(text, **{**asked, **common, **nested["text_kwargs"]}))
+        if audio is not None:
+            rate = self.feature_extractor.sampling_rate
+            asked = {"padding": padding, "truncation": truncation, "max_length": max_length}
+            asked |= {"sampling_rate": rate if sampling_rate is None else sampling_rate, **common}
+            batch.update(
+                self.feature_extractor(
+                    _recordings(audio, rate), **{**asked, **nested["audio_kwargs"]}
+                )
+            )
+        return batch
+
+    def batch_decode(
+        self, sequences: Any, skip_special_tokens: bool = False, **kwargs: Any
+    ) -> list[str]:
+        """Text of each row of ids; see `KyutaiSpeechToTextTokenizer.batch_decode`."""
+        return self.tokenizer.batch_decode(sequences, skip_special_tokens, **kwargs)
+
+    def decode(
+        self, token_ids: Any, skip_special_tokens: bool = False, **kwargs: Any
+    ) -> str | list[str]:
+        """Text of one row of ids; see `KyutaiSpeechToTextTokenizer.decode`."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens, **kwargs)
+
+    def words(self, sequences: Any, logits: Sequence[Tensor] | None = None) -> list[list[Word]]:
+        """The words of each row with their times: in the recording, silence and delay taken off.
+
+        Args:
+            sequences: [B, 1 + N] what `generate` gave, the start id first.
+            logits: N of [B, vocab_size], what `generate(..., return_dict_in_generate=True,
+                output_logits=True)` gave; for the words' probabilities.
+
+        Returns:
+            For each row its words; their `probability` is NaN without `logits`.
+        """
+        ids = torch.as_tensor(sequences).to("cpu")[:, 1:]  # [B, N]
+        if logits is None:
+            logprobs = torch.zeros(ids.shape)
+        else:
+            shares = torch.stack([one.float().log_softmax(-1) for one in logits], dim=1).to(
+                "cpu"
+            )  # [B, N, V]
+            logprobs = shares.gather(-1, ids.unsqueeze(-1))[..., 0]
+        words: list[list[Word]] = []
+        for row, row_logprobs in zip(ids.tolist(), logprobs.tolist(), strict=True):
+            found = self._row_words(row, row_logprobs)
+            words.append(
+                found
+                if logits is not None
+                else [replace(word, probability=math.nan) for word in found]
+            )
+        return words
+
+    def _row_words(self, ids: list[int], logprobs: list[float]) -> list[Word]:
+        features = self.feature_extractor
+        timing = Timing(
+            self.frame_rate, features.audio_delay_seconds, features.audio_silence_prefix_seconds
+        )
+        builder = WordBuilder(self.tokenizer.vocabulary, timing)
+        found: list[Word] = []
+        for token, logprob in zip(ids, logprobs, strict=True):
+            found += builder.push(token, logprob)
+        return found + builder.finish()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.feature_extractor!r}, {self.tokenizer!r})"
+
+
+def _recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
+    """Every recording in what was given, which may be nested, as float32."""
+    if isinstance(audio, str | os.PathLike):
+        return [_file(audio, rate)]
+    if isinstance(audio, Tensor):
+        audio = audio.numpy(force=True)
+    if isinstance(audio, np.ndarray):
+        if not np.issubdtype(audio.dtype, np.floating):
+            raise InputError(
+                f"samples must be floats in [-1, 1], not {audio.dtype}; divide int16 by 32768 "
+                "(transformers takes them as they are, and the model then hears noise)"
+            )
+        return [audio.astype(np.float32)]
+    if isinstance(audio, list | tuple) and audio:
+        if isinstance(audio[0], float):
+            return [np.asarray(audio, dtype=np.float32)]
+        return [recording for one in audio for recording in _recordings(one, rate)]
+    raise InputError(
+        "Invalid input type. Must be a single audio, a list of audio, or a nested list of audio"
+    )
+
+
+def _file(path: str | os.PathLike[str], rate: int) -> NDArray[np.float32]:
+    name = os.fspath(path)
+    if name.startswith(("http://", "https://")):
+        raise InputError(f"{name}: addresses are not fetched; download the file and give its path")
+    return np.concatenate(list(_chunks(name, rate)))
+
+
+def _chunks(name: str, rate: int) -> Iterable[NDArray[np.float32]]:
+    return read_chunks(Path(name), rate)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"

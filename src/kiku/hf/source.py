@@ -1,0 +1,71 @@
+"""What a checkpoint's small files say: config, feature extractor, tokenizer, generation."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kiku.checkpoint import Files, find, read_config
+from kiku.checkpoint.hub import Place, open_place
+from kiku.checkpoint.layout import read_json
+from kiku.config import ModelConfig
+from kiku.errors import CheckpointError
+
+Source = str | os.PathLike[str]
+""" "demo", a folder, or a repository id."""
+
+
+@dataclass(frozen=True)
+class SmallFiles:
+    """The small files of a checkpoint, or of a folder that holds only what a processor saved."""
+
+    place: Place
+    files: Files | None
+    """None where there is no config.json."""
+    model_config: ModelConfig | None = field(default=None)
+    """Corrected; None where there is no config.json."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """config.json as it lies there, if it is transformers'; else nothing."""
+        if self.files is None or self.files.layout != "transformers":
+            return {}
+        return read_json(self.files.config)
+
+    @property
+    def feature_extractor(self) -> dict[str, Any]:
+        """The feature extractor's values as they lie there, from either file that holds them."""
+        values = self.json("preprocessor_config.json") or self.json("processor_config.json")
+        return values.get("feature_extractor", values)
+
+    @property
+    def vocabulary(self) -> Path:
+        """The tokenizer.json or SentencePiece model.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        path = self.files.vocabulary if self.files is not None else self.place.get("tokenizer.json")
+        if path is None:
+            raise CheckpointError(f"{self.place.name} has no vocabulary (tokenizer.json)")
+        return path
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The object in a JSON file; empty if the file is not there."""
+        path = self.place.get(name)
+        return read_json(path) if path is not None else {}
+
+
+def small_files(source: Source, revision: str | None) -> SmallFiles:
+    """Open a checkpoint of any layout; warns of values that are known to be wrong.
+
+    Raises:
+        CheckpointError: there is nothing of the kind.
+        ConfigError: its config cannot be.
+    """
+    name = source if isinstance(source, str) else Path(source)
+    place = open_place(name, revision=revision)
+    if place.get("config.json") is None:
+        return SmallFiles(place, None)
+    files = find(name, revision=revision, weights=False, needs_vocabulary=False)
+    return SmallFiles(place, files, read_config(files))

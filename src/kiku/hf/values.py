@@ -1,0 +1,89 @@
+"""Named values that go to a JSON file and back: configs, and the feature extractor."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+
+from kiku.checkpoint.layout import read_json
+from kiku.errors import ConfigError
+
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float32, torch.float16, torch.bfloat16)
+}
+"""The dtypes that a decoder can have, by the names that files use."""
+
+
+def as_dtype(value: str | torch.dtype) -> torch.dtype:
+    """`"bfloat16"`, `"torch.bfloat16"` or a dtype itself.
+
+    Raises:
+        ConfigError: none of float32, float16, bfloat16.
+    """
+    name = str(value).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)} (or 'auto'), not {value!r}")
+    return DTYPES[name]
+
+
+class Values:
+    """An object whose attributes are its values; unknown ones are kept and saved."""
+
+    file_name: ClassVar[str]
+    """Of the JSON file in a checkpoint."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values, JSON-ready."""
+        return {key: _plain(value) for key, value in vars(self).items() if not key.startswith("_")}
+
+    def to_json_string(self) -> str:
+        """What the file holds."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
+        """From `to_dict`'s output; `changes` win."""
+        return cls(**{**values, **changes})
+
+    @classmethod
+    def from_json_file(cls, path: str | os.PathLike[str]) -> Self:
+        """From one file.
+
+        Raises:
+            CheckpointError: it cannot be read, or is no JSON object.
+        """
+        return cls.from_dict(read_json(Path(path)))
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
+        """Write the file into a folder, which is made if needed; its path is returned in a list."""
+        return [write_text(save_directory, self.file_name, self.to_json_string())]
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and self.to_dict() == other.to_dict()  # pyright: ignore
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # values can be changed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+
+def write_text(folder: str | os.PathLike[str], name: str, text: str) -> str:
+    """Write the file `name` of `folder`, which is made if needed; the path is returned."""
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Values):
+        return value.to_dict()
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, tuple | list):
+        return [_plain(part) for part in value]
+    return value

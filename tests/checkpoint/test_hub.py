@@ -1,0 +1,236 @@
+"""Sources, and what is said when the hub does not give what was asked for. No network here."""
+
+import errno
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+
+from kiku.checkpoint import KNOWN_REPOS, find, hub
+from kiku.errors import CheckpointError
+
+Download = Callable[..., str]
+REPO = "kyutai/stt-1b-en_fr"
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[[Download], None]:
+    """Let a function stand for the hub."""
+
+    def install(download: Download) -> None:
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+        monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: None)
+
+    return install
+
+
+def _folder_as_hub(folder: Path, asked: list[tuple[str, str | None]]) -> Download:
+    def download(repo_id: str, name: str, *, revision: str | None) -> str:
+        assert repo_id == REPO
+        asked.append((name, revision))
+        if not (folder / name).is_file():
+            raise errors.EntryNotFoundError(f"404 for {name}")
+        return str(folder / name)
+
+    return download
+
+
+def test_only_the_files_that_are_needed_are_fetched(
+    native_folder: Path, serve: Callable[[Download], None]
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+    serve(_folder_as_hub(native_folder, asked))
+    files = find(REPO, revision="v1")
+    assert files.name == REPO
+    assert files.layout == "native"
+    assert {revision for _, revision in asked} == {"v1"}
+    assert sorted(name for name, _ in asked) == [
+        "config.json", "mimi.safetensors", "mimi_config.json", "model.safetensors",
+        "tokenizer.json",
+    ]  # fmt: skip
+
+
+def test_without_weights_the_big_files_stay_away(
+    native_folder: Path, serve: Callable[[Download], None]
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+    serve(_folder_as_hub(native_folder, asked))
+    find(REPO, weights=False)
+    assert not any("safetensors" in name for name, _ in asked)
+
+
+def test_a_transformers_repository(
+    transformers_folder: Path, serve: Callable[[Download], None]
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+    serve(_folder_as_hub(transformers_folder, asked))
+    assert find(REPO).layout == "transformers"
+    assert ("model.safetensors.index.json", None) not in asked, "one file: no index is looked for"
+
+
+def test_a_repository_that_lacks_files(
+    native_folder: Path, serve: Callable[[Download], None]
+) -> None:
+    (native_folder / "mimi.safetensors").unlink()
+    serve(_folder_as_hub(native_folder, []))
+    with pytest.raises(CheckpointError, match=r"not a whole checkpoint: mimi\.safetensors missing"):
+        find(REPO)
+
+
+def _http(kind: type[Exception], message: str) -> Exception:
+    error = kind.__new__(kind)
+    Exception.__init__(error, message)
+    return error
+
+
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+_OFFLINE = errors.OfflineModeIsEnabled("offline")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (_http(errors.GatedRepoError, "403"), "is gated: accept its terms at https://hugging"),
+        (_http(errors.RepositoryNotFoundError, "404"), "there is no repository"),
+        (_http(errors.RevisionNotFoundError, "404"), "has no revision 'v9'"),
+        (_http(errors.HfHubHTTPError, "500 broken"), "the hub refused config.json .*500 broken"),
+        (_caused(errors.LocalEntryNotFoundError("x"), OSError("no route")), "no route.*network"),
+        (_caused(errors.LocalEntryNotFoundError("x"), _OFFLINE), "HF_HUB_OFFLINE is set"),
+        (_OFFLINE, "HF_HUB_OFFLINE is set"),
+        (OSError(errno.ENOSPC, "No space left on device"), "no space left on the disk.*HF_HOME"),
+        (OSError(errno.EACCES, "denied"), "could not be downloaded: .*denied"),
+        (errors.HFValidationError("bad"), "not a repository id"),
+    ],
+)
+def test_each_failure_is_one_sentence(
+    error: Exception, message: str, serve: Callable[[Download], None]
+) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise error
+
+    serve(download)
+    with pytest.raises(CheckpointError, match=f"(?s){message}") as caught:
+        find(REPO, revision="v9")
+    assert caught.value.__cause__ is error
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_connection_in_the_middle(serve: Callable[[Download], None]) -> None:
+    import httpx2
+
+    def download(*_: Any, **__: Any) -> str:
+        raise httpx2.ReadTimeout("the read timed out")
+
+    serve(download)
+    with pytest.raises(CheckpointError, match="could not be downloaded: the read timed out"):
+        find(REPO)
+
+
+def test_our_own_bugs_are_not_dressed_up(serve: Callable[[Download], None]) -> None:
+    def download(*_: Any, **__: Any) -> str:
+        raise ZeroDivisionError
+
+    serve(download)
+    with pytest.raises(ZeroDivisionError):
+        find(REPO)
+
+
+def test_offline_with_everything_in_the_cache(
+    transformers_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An optional file that the cache does not hold is taken as one that does not exist."""
+    (transformers_folder / "preprocessor_config.json").rename(
+        transformers_folder / "processor_config.json"
+    )
+
+    def download(repo_id: str, name: str, *, revision: str | None) -> str:
+        if not (transformers_folder / name).is_file():
+            raise _caused(errors.LocalEntryNotFoundError(name), _OFFLINE)
+        return str(transformers_folder / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(
+        huggingface_hub,
+        "try_to_load_from_cache",
+        lambda repo, name, revision: str(transformers_folder / name),
+    )
+    files = find(REPO)
+    assert files.preprocessor == transformers_folder / "processor_config.json"
+
+
+def test_an_address_in_another_repository(
+    native_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`hf://` as Kyutai's loader understands it."""
+    config = native_folder / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "mimi_name": "hf://else/where/sub/mimi.safetensors"}))
+
+    def download(repo_id: str, name: str, *, revision: str | None) -> str:
+        assert (repo_id, name, revision) == ("else/where", "sub/mimi.safetensors", None)
+        return str(native_folder / "mimi.safetensors")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert find(native_folder).codec == (native_folder / "mimi.safetensors",)
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "nowhere", "a/b/c", "/no/such/folder", ""])
+def test_a_source_that_is_nothing(source: str) -> None:
+    if source == "":
+        source = "\0"
+    with pytest.raises(CheckpointError, match="neither an existing folder nor a repository") as e:
+        find(source)
+    assert REPO in str(e.value)
+
+
+def test_a_file_instead_of_its_folder(native_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a file; a checkpoint is the folder"):
+        find(native_folder / "model.safetensors")
+
+
+def test_a_folder_has_no_revision(native_folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="has no revision 'v1'"):
+        find(native_folder, revision="v1")
+
+
+def test_a_folder_wins_over_a_repository_of_its_name(
+    native_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "kyutai").mkdir()
+    native_folder.rename(tmp_path / REPO)
+    monkeypatch.chdir(tmp_path)
+    assert find(REPO).config == Path(REPO) / "config.json"
+
+
+def test_the_demo_is_the_folder_inside_the_package() -> None:
+    try:
+        place = hub.open_place("demo")
+    except CheckpointError as e:
+        assert "demo model is not in this installation" in str(e)  # noqa: PT017
+    else:
+        assert isinstance(place, hub.Folder)
+        assert place.path.parts[-2:] == ("kiku", "demo")
+
+
+def test_known_repositories() -> None:
+    ids = [repo.repo_id for repo in KNOWN_REPOS]
+    assert len(set(ids)) == len(ids) == 6
+    assert all(
+        (repo.layout == "transformers") == repo.repo_id.endswith("-trfs") for repo in KNOWN_REPOS
+    )
+
+
+def test_looking_for_files_does_not_need_torch() -> None:
+    code = "import sys, kiku.checkpoint; kiku.checkpoint.find; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "False"

@@ -1,0 +1,277 @@
+"""What cannot be done: one sentence each, an exit code, and nothing lost."""
+
+import os
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+import kiku
+from kiku.cli import main
+from kiku.cli.terminal import ReaderGone
+from kiku.errors import CheckpointError
+from tests.cli.conftest import Ran
+from tests.cli.simple import SimpleEngine
+
+Run = Callable[..., Ran]
+Speech = Callable[..., Path]
+
+
+def one_sentence(ran: Ran, *words: str) -> None:
+    """Exactly one line on standard error, with these words in it."""
+    assert ran.err.startswith("kiku: ")
+    assert ran.err.count("\n") == 1, ran.err
+    for word in words:
+        assert word in ran.err
+
+
+def silent_film(path: Path) -> Path:
+    """A video without sound."""
+    with av.open(str(path), "w") as file:
+        track = file.add_stream("mpeg4", rate=10)
+        track.width = track.height = 32
+        for _ in range(5):
+            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            file.mux(track.encode(frame))
+        file.mux(track.encode(None))
+    return path
+
+
+@pytest.mark.usefixtures("engine")
+class TestInputs:
+    def test_missing_file_does_not_even_load_the_model(
+        self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kiku, "load", None)
+        ran = run("transcribe", tmp_path / "gone.wav")
+        assert (ran.code, ran.out) == (1, "")
+        one_sentence(ran, "gone.wav", "no such file")
+
+    def test_folder_without_recordings(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("hello")
+        ran = run("transcribe", tmp_path)
+        assert ran.code == 1
+        one_sentence(ran, str(tmp_path), "no audio or video files")
+
+    @pytest.mark.parametrize(
+        ("content", "said"), [(b"", "is empty"), (b"just a letter\n" * 50, "not a recording that can be read")]
+    )
+    def test_files_that_are_no_sound(
+        self, run: Run, tmp_path: Path, content: bytes, said: str
+    ) -> None:
+        bad = tmp_path / "letter.txt"
+        bad.write_bytes(content)
+        ran = run("transcribe", bad, "-o", tmp_path / "out")
+        assert ran.code == 1
+        one_sentence(ran, str(bad), said)
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_video_without_sound(self, run: Run, tmp_path: Path) -> None:
+        ran = run("transcribe", silent_film(tmp_path / "film.mp4"))
+        assert ran.code == 1
+        one_sentence(ran, "film.mp4", "no audio track")
+
+    def test_wav_without_samples(self, run: Run, speech: Speech, tmp_path: Path) -> None:
+        ran = run("transcribe", speech(tmp_path / "nothing.wav", 0.0))
+        assert ran.code == 1
+        one_sentence(ran, "nothing.wav")
+
+    def test_truncated_wav_gives_what_is_there_and_says_so(
+        self, run: Run, speech: Speech, tmp_path: Path
+    ) -> None:
+        whole = speech(tmp_path / "whole.wav", 4.0).read_bytes()
+        cut = tmp_path / "cut.wav"
+        cut.write_bytes(whole[: len(whole) // 2])
+        ran = run("transcribe", cut)
+        assert (ran.code, ran.out) == (1, "zero one two\n")
+        one_sentence(ran, "cut.wav")
+
+    def test_one_bad_file_does_not_stop_the_rest(
+        self, run: Run, speech: Speech, tmp_path: Path
+    ) -> None:
+        bad = tmp_path / "b.wav"
+        bad.write_bytes(b"")
+        good = [speech(tmp_path / "a.wav", 0.8), speech(tmp_path / "c.wav", 1.6)]
+        ran = run("transcribe", good[0], bad, good[1], "-o", tmp_path / "out")
+        assert ran.code == 1
+        assert (tmp_path / "out/a.txt").read_text() == "zero\n"
+        assert (tmp_path / "out/c.txt").read_text() == "zero one\n"
+        assert "1 of 3" in ran.err
+
+    def test_a_terminal_is_no_recording(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        ran = run("transcribe", "-")
+        assert ran.code == 1
+        one_sentence(ran, "standard input is a terminal")
+
+
+@pytest.mark.usefixtures("engine")
+class TestOutputs:
+    def test_output_folder_that_is_a_file(self, run: Run, speech: Speech, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("")
+        ran = run("transcribe", speech(tmp_path / "a.wav"), "-o", tmp_path / "out")
+        assert ran.code == 1
+        one_sentence(ran, "is a file")
+
+    def test_output_folder_inside_a_file(self, run: Run, speech: Speech, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        ran = run("transcribe", speech(tmp_path / "a.wav"), "-o", tmp_path / "file/out")
+        assert ran.code == 1
+        one_sentence(ran, "cannot be made", "not a directory")
+
+    def test_output_folder_without_permission(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("os.access", lambda _, mode: not mode & os.W_OK)
+        ran = run("transcribe", speech(tmp_path / "a.wav"), "-o", tmp_path)
+        assert ran.code == 1
+        one_sentence(ran, "nothing may be written")
+
+    def test_what_cannot_be_written_is_printed(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: object, **__: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        talk = speech(tmp_path / "a.wav")
+        monkeypatch.setattr(Path, "write_text", full)
+        ran = run("transcribe", talk, "-o", tmp_path)
+        assert (ran.code, ran.out) == (1, "zero one two\n")
+        one_sentence(ran, "a.txt", "no space left")
+
+    def test_whoever_looks_sees_a_whole_file_or_none(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stop(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        talk = speech(tmp_path / "a.wav")
+        monkeypatch.setattr(Path, "replace", stop)
+        assert run("transcribe", talk, "-o", tmp_path / "out").code == 1
+        assert list((tmp_path / "out").iterdir()) == []
+
+
+class TestInterruptions:
+    def test_ctrl_c_keeps_what_was_printed(
+        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+    ) -> None:
+        engine.interrupt_at = 16
+        ran = run("transcribe", speech(tmp_path / "a.wav", 4.0), speech(tmp_path / "b.wav", 4.0))
+        assert ran.code == 130
+        assert ran.out == f"==> {tmp_path / 'a.wav'} <==\nzero one\n"
+        one_sentence(ran, "interrupted", "a.wav", "above")
+
+    @pytest.mark.parametrize("format", ["txt", "json"])
+    def test_ctrl_c_writes_what_was_heard(
+        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine, format: str
+    ) -> None:
+        engine.interrupt_at = 16
+        ran = run("transcribe", speech(tmp_path / "a.wav", 4.0), "-o", tmp_path, "-f", format)
+        assert ran.code == 130
+        assert "zero one" in (tmp_path / f"a.{format}").read_text()
+        one_sentence(ran, "interrupted", f"a.{format}")
+
+    def test_ctrl_c_before_the_first_word_leaves_no_file(
+        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+    ) -> None:
+        engine.interrupt_at = 0
+        assert run("transcribe", speech(tmp_path / "a.wav"), "-o", tmp_path / "out").code == 130
+        assert list((tmp_path / "out").iterdir()) == []
+
+    def test_ctrl_c_while_loading(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def load(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(kiku, "load", load)
+        assert run("transcribe", speech(tmp_path / "a.wav")).code == 130
+
+    def test_a_device_that_breaks_loses_nothing_and_gives_no_traceback(
+        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+    ) -> None:
+        engine.break_at = 16
+        ran = run("transcribe", speech(tmp_path / "a.wav", 4.0))
+        assert (ran.code, ran.out) == (1, "zero one\n")
+        one_sentence(ran, "a.wav", "the device fell off the table", "KIKU_DEBUG")
+
+    def test_debug_shows_the_traceback(
+        self, speech: Speech, tmp_path: Path, engine: SimpleEngine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine.break_at = 16
+        with pytest.raises(RuntimeError, match="fell off"):
+            main(["--debug", "transcribe", str(speech(tmp_path / "a.wav"))])
+        monkeypatch.setenv("KIKU_DEBUG", "1")
+        with pytest.raises(RuntimeError, match="fell off"):
+            main(["transcribe", str(speech(tmp_path / "b.wav"))])
+
+    @pytest.mark.usefixtures("engine")
+    def test_a_reader_that_goes_is_no_error(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def gone(_: str) -> None:
+            raise ReaderGone
+
+        monkeypatch.setattr("kiku.cli.show.say", gone)
+        ran = run("transcribe", speech(tmp_path / "a.wav"))
+        assert (ran.code, ran.err) == (141, "")
+
+
+class TestMisuse:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["-f", "xml"], "xml"),
+            (["-f", "all"], "-o DIR"),
+            (["-f", "srt", "--words"], "form of txt"),
+            (["--max-line-width", "0"], "--max-line-width"),
+            (["--speed", "9"], "--speed"),
+        ],
+    )
+    def test_options_that_make_no_sense(
+        self, run: Run, speech: Speech, tmp_path: Path, arguments: list[str], said: str
+    ) -> None:
+        ran = run("transcribe", speech(tmp_path / "a.wav"), *arguments)
+        assert (ran.code, ran.out) == (2, "")
+        one_sentence(ran, said, "--help")
+
+    def test_several_captions_cannot_share_one_output(
+        self, run: Run, speech: Speech, tmp_path: Path
+    ) -> None:
+        files = [speech(tmp_path / "a.wav"), speech(tmp_path / "b.wav")]
+        ran = run("transcribe", *files, "-f", "srt")
+        assert ran.code == 2
+        one_sentence(ran, "several recordings as srt")
+
+    @pytest.mark.parametrize("arguments", [[], ["talk"], ["transcribe"]])
+    def test_commands_that_are_none(self, run: Run, arguments: list[str]) -> None:
+        ran = run(*arguments)
+        if arguments:
+            assert ran.code == 2
+            one_sentence(ran)
+        else:
+            assert (ran.code, ran.err) == (0, "")
+            assert "transcribe" in ran.out
+
+    def test_unknown_model(self, run: Run, speech: Speech, tmp_path: Path) -> None:
+        ran = run("transcribe", speech(tmp_path / "a.wav"), "--model", "no such model")
+        assert ran.code == 1
+        one_sentence(ran, "no such model", "known: demo")
+
+    def test_what_a_model_cannot_be_is_said_in_its_own_words(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def load(*_: object, **__: object) -> None:
+            raise CheckpointError("the weights are in the wash")
+
+        monkeypatch.setattr(kiku, "load", load)
+        ran = run("transcribe", speech(tmp_path / "a.wav"))
+        assert (ran.code, ran.err) == (1, "kiku: the weights are in the wash\n")
+
+
+def test_the_wav_maker_of_these_tests_writes_what_it_says(speech: Speech, tmp_path: Path) -> None:
+    with wave.open(str(speech(tmp_path / "a.wav", 0.5))) as file:
+        assert file.getnframes() == 12_000

@@ -1,0 +1,54 @@
+"""Files for results: their names, and that they are whole."""
+
+from pathlib import Path
+
+import pytest
+
+from kiku.cli.inputs import Recording
+from kiku.cli.outputs import name_outputs, refuse_existing, write_whole
+from kiku.errors import ConfigError, OutputError
+
+
+def _names(*sources: str) -> list[str]:
+    outputs = name_outputs([Recording(s) for s in sources], Path("out"), ["txt"])
+    return [files["txt"].name for files in outputs.values()]
+
+
+def test_names_follow_the_recordings() -> None:
+    assert _names("a/talk.mp3", "-", "b/talk.2.wav") == ["talk.txt", "stdin.txt", "talk.2.txt"]
+
+
+def test_only_names_that_meet_keep_their_endings() -> None:
+    assert _names("talk.mp3", "x.wav", "b/TALK.wav") == ["talk.mp3.txt", "x.txt", "TALK.wav.txt"]
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [("a/talk.mp3", "b/talk.mp3"), ("talk.mp3", "TALK.MP3"), ("a.wav", "a.mp3", "b/a.mp3.x")],
+)
+def test_names_that_cannot_be_told_apart(sources: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="would both be written to"):
+        _names(*sources)
+
+
+def test_every_format_has_its_ending() -> None:
+    one = Recording("talk.mp3")
+    files = name_outputs([one], Path("out"), ["srt", "vtt"])[one]
+    assert files == {"srt": Path("out/talk.srt"), "vtt": Path("out/talk.vtt")}
+
+
+def test_existing_files_are_seen(tmp_path: Path) -> None:
+    refuse_existing({"txt": tmp_path / "a.txt"})
+    (tmp_path / "a.srt").touch()
+    with pytest.raises(OutputError, match=r"a\.srt exists already; --force"):
+        refuse_existing({"txt": tmp_path / "a.txt", "srt": tmp_path / "a.srt"})
+
+
+def test_a_file_is_replaced_whole_and_readable_as_others_are(tmp_path: Path) -> None:
+    target, plain = tmp_path / "a.txt", tmp_path / "plain"
+    target.write_text("old and longer")
+    write_whole(target, "né\n")
+    plain.touch()
+    assert target.read_bytes() == "né\n".encode()
+    assert target.stat().st_mode == plain.stat().st_mode
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "plain"]

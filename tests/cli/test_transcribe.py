@@ -1,0 +1,170 @@
+"""`kiku transcribe`: results on standard output and in files, in every format."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ran
+from tests.cli.simple import SimpleEngine
+
+Run = Callable[..., Ran]
+Speech = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("engine")
+
+
+def test_text_goes_to_standard_output(run: Run, speech: Speech, tmp_path: Path) -> None:
+    ran = run("transcribe", speech(tmp_path / "talk.wav"))
+    assert (ran.code, ran.out, ran.err) == (0, "zero one two\n", "")
+
+
+def test_words_are_a_table_of_start_end_and_probability(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    ran = run("transcribe", speech(tmp_path / "talk.wav"), "--words")
+    rows = [line.split() for line in ran.out.splitlines()]
+    # A token speaks of the frame before it: the word in frame 1 comes as token 2.
+    assert rows == [
+        ["0.16", "0.24", "0.900", "zero"],
+        ["0.96", "1.04", "0.900", "one"],
+        ["1.76", "1.84", "0.900", "two"],
+    ]
+
+
+def test_several_recordings_have_headers(run: Run, speech: Speech, tmp_path: Path) -> None:
+    first, second = speech(tmp_path / "b.wav", 0.8), speech(tmp_path / "a.wav", 1.6)
+    ran = run("transcribe", first, second)
+    assert ran.out == f"==> {first} <==\nzero\n\n==> {second} <==\nzero one\n"
+
+
+def test_a_folder_is_its_recordings_by_name(run: Run, speech: Speech, tmp_path: Path) -> None:
+    for name in ("b.wav", "a.WAV", "._a.wav", "notes.txt"):
+        speech(tmp_path / name, 0.8)
+    (tmp_path / "inner").mkdir()
+    ran = run("transcribe", tmp_path, tmp_path / "b.wav")
+    titles = [line for line in ran.out.splitlines() if line.startswith("==>")]
+    assert titles == [f"==> {tmp_path / 'a.WAV'} <==", f"==> {tmp_path / 'b.wav'} <=="]
+    assert ran.code == 0
+
+
+def test_json_holds_exactly_these_keys(run: Run, speech: Speech, tmp_path: Path) -> None:
+    ran = run("transcribe", speech(tmp_path / "talk.wav"), "-f", "json", "--model", "some/model")
+    document = json.loads(ran.out)
+    assert list(document) == ["model", "duration", "text", "words"]
+    assert document["model"] == "some/model"
+    assert document["duration"] == pytest.approx(2.0)
+    assert document["text"] == "zero one two"
+    assert document["words"][1] == {"text": "one", "start": 0.96, "end": 1.04, "probability": 0.9}
+
+
+def test_several_json_documents_are_lines_and_failures_are_null(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_text("this is no sound")
+    first, last = speech(tmp_path / "a.wav", 0.8), speech(tmp_path / "c.wav", 1.6)
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(last.read_bytes()[:-24_000])
+    ran = run("transcribe", "-f", "json", first, tmp_path / "gone.wav", bad, cut, last)
+    documents = [json.loads(line) for line in ran.out.splitlines()]
+    texts = [document and document["text"] for document in documents]
+    assert texts == ["zero", None, None, "zero one", "zero one"]
+    assert ran.code == 1
+
+
+@pytest.mark.parametrize(
+    ("format", "beginning"),
+    [
+        ("srt", "1\n00:00:00,160 --> "),
+        ("vtt", "WEBVTT\n\n00:00:00.160 --> "),
+        ("tsv", "start\tend\ttext\n160\t1840\tzero one two\n"),
+    ],
+)
+def test_captions_on_standard_output(
+    run: Run, speech: Speech, tmp_path: Path, format: str, beginning: str
+) -> None:
+    assert run("transcribe", speech(tmp_path / "a.wav"), "-f", format).out.startswith(beginning)
+
+
+def test_lines_of_captions_are_as_wide_as_told(run: Run, speech: Speech, tmp_path: Path) -> None:
+    talk = speech(tmp_path / "talk.wav")
+    ran = run("transcribe", talk, "-f", "srt", "--max-line-width", 8, "--max-line-count", 1)
+    assert [line for line in ran.out.splitlines() if line.isalpha() or " " in line][1::2] == [
+        "zero one",
+        "two",
+    ]
+
+
+def test_all_formats_go_into_the_folder(run: Run, speech: Speech, tmp_path: Path) -> None:
+    ran = run("transcribe", speech(tmp_path / "talk.mp3.wav"), "-f", "all", "-o", tmp_path / "a/b")
+    assert (ran.code, ran.out) == (0, "")
+    written = sorted(path.name for path in (tmp_path / "a/b").iterdir())
+    assert written == [f"talk.mp3.{ending}" for ending in ("json", "srt", "tsv", "txt", "vtt")]
+    assert (tmp_path / "a/b/talk.mp3.txt").read_text() == "zero one two\n"
+
+
+def test_words_also_shape_the_txt_file(run: Run, speech: Speech, tmp_path: Path) -> None:
+    run("transcribe", speech(tmp_path / "talk.wav", 0.8), "--words", "-o", tmp_path)
+    assert (tmp_path / "talk.txt").read_text().split() == ["0.16", "0.24", "0.900", "zero"]
+
+
+def test_files_that_exist_are_kept_unless_forced(run: Run, speech: Speech, tmp_path: Path) -> None:
+    talk, text = speech(tmp_path / "talk.wav"), tmp_path / "talk.txt"
+    text.write_text("precious\n")
+    ran = run("transcribe", talk, "-o", tmp_path)
+    assert ran.code == 1
+    assert ran.err == f"kiku: {text} exists already; --force overwrites it\n"
+    assert text.read_text() == "precious\n"
+    assert run("transcribe", talk, "-o", tmp_path, "--force").code == 0
+    assert text.read_text() == "zero one two\n"
+
+
+def test_recordings_of_one_name_keep_their_endings(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    speech(tmp_path / "talk.wav", 0.8)
+    speech(tmp_path / "Talk.mp3", 1.6)
+    assert run("transcribe", tmp_path, "-o", tmp_path / "out").code == 0
+    assert (tmp_path / "out/talk.wav.txt").read_text() == "zero\n"
+    assert (tmp_path / "out/Talk.mp3.txt").read_text() == "zero one\n"
+
+
+def test_one_name_in_two_folders_is_refused_before_anything_happens(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        speech(tmp_path / name / "talk.wav")
+    ran = run("transcribe", tmp_path / "a", tmp_path / "b", "-o", tmp_path / "out")
+    assert ran.code == 2
+    assert "would both be written" in ran.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_standard_input(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = speech(tmp_path / "talk.wav").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+    assert run("transcribe", "-", "-f", "json", "-o", tmp_path).code == 0
+    assert json.loads((tmp_path / "stdin.json").read_text())["text"] == "zero one two"
+
+
+def test_text_comes_while_the_recording_is_still_read(
+    speech: Speech, tmp_path: Path, engine: SimpleEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe gets each line as soon as it is complete, not all at the end."""
+    from kiku.cli import main, show
+
+    heard_at: list[tuple[str, int]] = []
+    monkeypatch.setattr(show, "say", lambda text: heard_at.append((text, engine.num_heard)))
+    assert main(["transcribe", str(speech(tmp_path / "talk.wav", 40.0))]) == 0
+    assert len(heard_at) == 3
+    lengths = [len(text.split()) for text, _ in heard_at]
+    assert sum(lengths) == 50
+    assert heard_at[0][1] < 220
+    assert heard_at[1][1] < 420

@@ -1,0 +1,300 @@
+"""`forward` of both model classes against transformers' on the same checkpoint."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf import (
+    KyutaiSpeechToTextConfig,
+    KyutaiSpeechToTextForConditionalGeneration,
+    KyutaiSpeechToTextModel,
+)
+from tests.hf.tiny_checkpoint import CONFIG, VOCAB_SIZE, columns
+
+Ours = KyutaiSpeechToTextForConditionalGeneration
+WINDOW = 12  # of CONFIG
+
+
+@torch.no_grad()
+def their_logits(model: Any, ids: torch.Tensor, **arguments: Any) -> torch.Tensor:
+    return model(input_ids=ids, **arguments).logits
+
+
+def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert bool((ours[..., -1] == -torch.inf).all())
+    torch.testing.assert_close(ours[..., :-1], theirs[..., :-1], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_logits_are_theirs_within_the_window(theirs: Any, ours: Ours) -> None:
+    ids = columns(3, WINDOW)
+    ids[0, :2] = theirs.config.audio_pad_token_id  # adds nothing, in every place
+    ids[1, 3, 4] = theirs.config.audio_pad_token_id
+    out = ours(ids)
+    assert out.logits.shape == (3, WINDOW, VOCAB_SIZE)
+    close(out.logits, their_logits(theirs, ids))
+    assert out.loss is None
+    assert out.hidden_states is None
+
+
+@torch.no_grad()
+def test_the_window_is_kept_where_theirs_keeps_it(theirs: Any, ours: Ours) -> None:
+    """Theirs does with a cache and one position a call; without a cache it sees everything."""
+    ids = columns(2, 40)
+    past, steps = None, []
+    for t in range(40):
+        out = theirs(input_ids=ids[:, t : t + 1], past_key_values=past, use_cache=True)
+        past = out.past_key_values
+        steps.append(out.logits)
+    wanted = torch.cat(steps, 1)
+    assert not torch.allclose(their_logits(theirs, ids)[:, 20:], wanted[:, 20:], atol=1e-2)
+    close(ours(ids, use_cache=False).logits, wanted)
+    close(ours(ids, use_cache=True).logits, wanted)
+
+
+@pytest.mark.parametrize("cuts", [[40], [1, 39], [7, 13, 20], [1] * 40])
+@torch.no_grad()
+def test_a_past_goes_on_however_it_was_cut(ours: Ours, cuts: list[int]) -> None:
+    ids = columns(2, 40, seed=1)
+    whole = ours(ids, use_cache=False).logits
+    past, parts = None, []
+    for part in ids.split(cuts, dim=1):
+        out = ours(part, past_key_values=past)
+        past = out.past_key_values
+        parts.append(out.logits)
+    assert past is not None
+    assert past.get_seq_length() == 40
+    torch.testing.assert_close(torch.cat(parts, 1), whole, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_past_longer_than_a_piece(ours: Ours) -> None:
+    ids = columns(1, 150, seed=2)
+    first = ours(ids[:, :140], output_hidden_states=True)
+    then = ours(ids[:, 140:], past_key_values=first.past_key_values)
+    whole = ours(ids, use_cache=False, output_hidden_states=True)
+    torch.testing.assert_close(then.logits, whole.logits[:, 140:], atol=1e-5, rtol=0)
+    for part, all_of_it in zip(first.hidden_states, whole.hidden_states, strict=True):
+        torch.testing.assert_close(part, all_of_it[:, :140], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_rows_of_a_past_can_be_reordered(ours: Ours) -> None:
+    ids = columns(3, 20, seed=3)
+    past = ours(ids[:, :19]).past_key_values
+    rows = torch.tensor([2, 0, 0])
+    past.reorder(rows)
+    torch.testing.assert_close(
+        ours(ids[rows, 19:], past_key_values=past).logits,
+        ours(ids[rows]).logits[:, 19:],
+        atol=1e-5,
+        rtol=0,
+    )
+    assert past.nbytes() > 0
+    assert past.batch_size == 3
+
+
+@torch.no_grad()
+def test_hidden_states_are_theirs(theirs: Any, ours: Ours) -> None:
+    ids = columns(2, 9)
+    wanted = theirs(input_ids=ids, output_hidden_states=True).hidden_states
+    given = ours(ids, output_hidden_states=True).hidden_states
+    trunk = ours.model(ids, output_hidden_states=True)
+    assert len(given) == len(wanted) == 3
+    for mine, again, other in zip(given, trunk.hidden_states, wanted, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=0)
+        torch.testing.assert_close(again, other, atol=1e-4, rtol=0)
+    torch.testing.assert_close(trunk.last_hidden_state, wanted[-1], atol=1e-4, rtol=0)
+
+
+KEEP = [1, 3, torch.tensor([0, 4]), torch.tensor([[1, 2], [0, 8]]), torch.rand(2, 9) > 0.5]
+
+
+@pytest.mark.parametrize(
+    "keep", KEEP, ids=["last", "last three", "positions", "of each row", "mask"]
+)
+@torch.no_grad()
+def test_logits_to_keep(theirs: Any, ours: Ours, keep: int | torch.Tensor) -> None:
+    ids = columns(2, 9)
+    close(ours(ids, logits_to_keep=keep).logits, their_logits(theirs, ids, logits_to_keep=keep))
+
+
+def masked_loss(theirs: Any, ids: torch.Tensor, labels: torch.Tensor, **how: Any) -> torch.Tensor:
+    """Theirs without the filler column, which takes a share of the probability there."""
+    logits = theirs(input_ids=ids).logits[..., :-1]
+    return theirs.loss_function(logits=logits, labels=labels, vocab_size=VOCAB_SIZE - 1, **how)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"num_items_in_batch": 7}, {"num_items_in_batch": torch.tensor(7)}]
+)
+@torch.no_grad()
+def test_the_loss_is_theirs(theirs: Any, ours: Ours, how: dict[str, Any]) -> None:
+    ids = columns(3, 10)
+    labels = ids[..., 0].masked_fill(torch.rand(3, 10) < 0.3, -100).clamp(max=VOCAB_SIZE - 2)
+    given = ours(ids, labels=labels, **how).loss
+    torch.testing.assert_close(given, masked_loss(theirs, ids, labels, **how), atol=1e-5, rtol=1e-5)
+    wanted = theirs(input_ids=ids, labels=labels, **how).loss
+    assert given < wanted  # the share of the filler
+    torch.testing.assert_close(given, wanted, rtol=0.1, atol=0)
+
+
+def test_gradients_are_theirs(theirs: Any, saved: Path) -> None:
+    model = Ours.from_pretrained(saved).train()
+    ids = columns(2, 10)
+    labels = ids[..., 0].clamp(max=VOCAB_SIZE - 2)
+    out = model(ids, labels=labels)
+    assert out.past_key_values is None  # nothing read with a past can be differentiated
+    out.loss.backward()
+    theirs.zero_grad()
+    masked_loss(theirs, ids, labels).backward()
+    given = model.model.lm.text_head.weight.grad
+    torch.testing.assert_close(given, theirs.lm_head.weight.grad[:-1], atol=1e-5, rtol=1e-4)
+    table = theirs.model.embed_tokens.embed_tokens.weight.grad
+    torch.testing.assert_close(
+        model.model.lm.text_embedding.weight.grad, table[:VOCAB_SIZE], atol=1e-5, rtol=1e-4
+    )
+    theirs.zero_grad()
+    assert not model(ids, use_cache=True).logits.requires_grad
+
+
+@torch.no_grad()
+def test_inputs_embeds_stand_for_ids(ours: Ours) -> None:
+    ids = columns(2, 9)
+    embeds = ours.model.lm.embed(ids)
+    torch.testing.assert_close(ours(inputs_embeds=embeds).logits, ours(ids).logits)
+
+
+@torch.no_grad()
+def test_positions_may_only_count_on(theirs: Any, ours: Ours) -> None:
+    ids = columns(2, 9)
+    shifted = torch.arange(100, 109)[None]
+    close(ours(ids, position_ids=shifted).logits, their_logits(theirs, ids, position_ids=shifted))
+    for wrong in (
+        torch.arange(0, 18, 2)[None],
+        torch.zeros(1, 9, dtype=torch.int64),
+        torch.arange(8)[None],
+    ):
+        with pytest.raises(InputError, match="position_ids"):
+            ours(ids, position_ids=wrong)
+    past = ours(ids).past_key_values
+    with pytest.raises(InputError, match="go on where"):
+        ours(ids, past_key_values=past, position_ids=shifted)
+    ours(ids, past_key_values=past, position_ids=torch.arange(9, 18)[None])
+
+
+PADDED = torch.tensor([[1] * 9, [0] * 4 + [1] * 5, [1] * 6 + [0] * 3, [0] * 2 + [1] * 5 + [0] * 2])
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@torch.no_grad()
+def test_padding_is_not_read(theirs: Any, ours: Ours, cached: bool) -> None:
+    ids = columns(4, 9)
+    out = ours(ids, attention_mask=PADDED, use_cache=cached, output_hidden_states=True)
+    wanted = theirs(input_ids=ids, attention_mask=PADDED, output_hidden_states=True)
+    real = PADDED.bool()
+    close(out.logits[real], wanted.logits[real])
+    for mine, other in zip(out.hidden_states, wanted.hidden_states, strict=True):
+        torch.testing.assert_close(mine[real], other[real], atol=1e-4, rtol=0)
+        assert not mine[~real].any()
+    everything = ours(ids, attention_mask=torch.ones(4, 9), use_cache=cached).logits
+    torch.testing.assert_close(everything, ours(ids).logits, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_row_padded_on_the_left_goes_on_as_if_alone(theirs: Any, ours: Ours) -> None:
+    ids = columns(2, 12, seed=5)
+    mask = torch.ones(2, 12, dtype=torch.int64)
+    mask[1, :5] = 0
+    first = ours(ids[:, :9], attention_mask=mask[:, :9])
+    close(
+        ours(ids[:, 9:], attention_mask=mask, past_key_values=first.past_key_values).logits,
+        their_logits(theirs, ids, attention_mask=mask)[:, 9:],
+    )
+
+
+def test_a_mask_that_cannot_be_is_refused(ours: Ours) -> None:
+    ids = columns(1, 5)
+    for wrong in ([[1, 0, 1, 1, 1]], [[1, 1, 1]], [1, 1, 1, 1, 1], [[[[1]]]]):
+        with pytest.raises(InputError, match="attention_mask"):
+            ours(ids, attention_mask=torch.tensor(wrong))
+
+
+@torch.no_grad()
+def test_a_row_of_padding_only(ours: Ours) -> None:
+    out = ours(
+        columns(2, 5), attention_mask=torch.zeros(2, 5), use_cache=True, output_hidden_states=True
+    )
+    assert not out.hidden_states[-1].any()
+    assert not out.past_key_values.state.position.any()
+
+
+def test_ids_that_cannot_be_are_refused(ours: Ours) -> None:
+    good = columns(1, 3)
+    for place, value in (((0, 0, 0), VOCAB_SIZE), ((0, 0, 3), 17), ((0, 1, 0), -2)):
+        wrong = good.clone()
+        wrong[place] = value
+        with pytest.raises(InputError, match=r"must be in 0\.\."):
+            ours(wrong)
+    for wrong in (good[0], good[..., :-1]):
+        with pytest.raises(InputError, match="input_ids must be"):
+            ours(wrong)
+    with pytest.raises(InputError, match="exactly one"):
+        ours()
+    with pytest.raises(UnsupportedConfig, match="attention"):
+        ours(good, output_attentions=True)
+
+
+@torch.no_grad()
+def test_the_published_start_id_stands_for_the_trained_one(saved: Path) -> None:
+    model = Ours.from_pretrained(saved)
+    ids = columns(1, 4)
+    ids[:, 0, 0] = VOCAB_SIZE - 1
+    wanted = model(ids).logits
+    model.config.bos_token_id = 48_000
+    ids[:, 0, 0] = 48_000
+    torch.testing.assert_close(model(ids).logits, wanted)
+
+
+@torch.no_grad()
+def test_outputs_by_name_place_and_tuple(ours: Ours) -> None:
+    ids = columns(1, 4)
+    labels = ids[..., 0].clamp(max=VOCAB_SIZE - 2)
+    out = ours(ids, labels=labels, use_cache=False)
+    assert out.keys() == ["loss", "logits"] == list(out)
+    assert out["logits"] is out.logits is out[1]
+    assert "past_key_values" not in out
+    assert len(out) == 2
+    with pytest.raises(KeyError):
+        out["past_key_values"]
+    loss, logits = ours(ids, labels=labels, use_cache=False, return_dict=False)
+    torch.testing.assert_close(loss, out.loss)
+    torch.testing.assert_close(logits, out.logits)
+    (hidden,) = ours.model(ids, use_cache=False, return_dict=False)
+    torch.testing.assert_close(F.linear(hidden, ours.lm_head.weight), logits[..., :-1])
+
+
+@torch.no_grad()
+def test_the_trunk_loads_by_itself(transformers: ModuleType, saved: Path) -> None:
+    ids = columns(1, 4)
+    wanted = transformers.KyutaiSpeechToTextModel.from_pretrained(saved)(
+        input_ids=ids
+    ).last_hidden_state
+    model = KyutaiSpeechToTextModel.from_pretrained(saved)
+    torch.testing.assert_close(model(ids).last_hidden_state, wanted, atol=1e-4, rtol=0)
+    assert model.trunk is model
+
+
+def test_a_model_from_a_config(ours: Ours) -> None:
+    model = Ours(KyutaiSpeechToTextConfig(**CONFIG))
+    assert (
+        model.num_parameters() == ours.num_parameters() == model.num_parameters(only_trainable=True)
+    )
+    assert model.vocab_size == VOCAB_SIZE
+    assert model.get_input_embeddings() is model.model.lm.text_embedding
+    assert 0.01 < float(model.lm_head.weight.detach().std()) < 0.03

@@ -1,0 +1,214 @@
+"""The processor gives what transformers' gives, and words with times besides."""
+
+import math
+import wave
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kiku.errors import AudioError, CheckpointError, InputError
+from kiku.hf import (
+    BatchFeature,
+    KyutaiSpeechToTextForConditionalGeneration,
+    KyutaiSpeechToTextProcessor,
+)
+from tests.hf.tiny_checkpoint import FRAME, PIECES, RATE, noise
+
+Ours = KyutaiSpeechToTextProcessor
+A, B = noise(400, 1), noise(170, 2)
+
+
+@pytest.mark.parametrize(
+    "audio",
+    [
+        A,
+        [A, B],
+        [A],
+        A.tolist(),
+        [A.tolist(), B.tolist()],
+        [[A], [B, A]],
+        torch.from_numpy(A),
+        A.astype(np.float64),
+    ],
+    ids=[
+        "array",
+        "list",
+        "list of one",
+        "floats",
+        "lists of floats",
+        "nested",
+        "tensor",
+        "float64",
+    ],
+)
+def test_inputs_are_theirs(their_processor: Any, processor: Ours, audio: Any) -> None:
+    # A tensor by itself fails there.
+    array = audio.numpy() if isinstance(audio, torch.Tensor) else audio
+    wanted = their_processor(audio=array, sampling_rate=RATE)
+    for given in (processor(audio), processor(audio=audio), processor(audio, sampling_rate=RATE)):
+        assert isinstance(given, BatchFeature)
+        assert set(given) == set(wanted) == {"input_values", "padding_mask"}
+        for key in wanted:
+            torch.testing.assert_close(given[key], wanted[key], atol=0, rtol=0)
+        assert given.input_values is given["input_values"]
+
+
+@pytest.mark.parametrize("arguments", [
+    {"padding": "max_length", "max_length": 500},
+    {"audio_kwargs": {"padding": "max_length", "max_length": 500}},
+    {"truncation": True, "max_length": 100},
+    {"return_tensors": "np"},
+    {"common_kwargs": {"return_tensors": "np"}},
+    {"padding": True},
+])  # fmt: skip
+def test_arguments_reach_the_feature_extractor(
+    their_processor: Any, processor: Ours, arguments: dict[str, Any]
+) -> None:
+    wanted = their_processor(audio=[A, B], sampling_rate=RATE, **arguments)
+    given = processor([A, B], **arguments)
+    for key in wanted:
+        assert type(given[key]) is type(wanted[key])
+        np.testing.assert_array_equal(np.asarray(given[key]), np.asarray(wanted[key]))
+
+
+def test_text_becomes_ids_as_there(their_processor: Any, processor: Ours) -> None:
+    for arguments in ({"text": "w3 w1"}, {"text": ["w3 w1", "w2"], "padding": True}):
+        wanted = their_processor(**arguments) if "padding" not in arguments else None
+        given = processor(**arguments)
+        assert set(given) == {"input_ids", "attention_mask"}
+        if wanted is not None:
+            torch.testing.assert_close(given.input_ids, wanted["input_ids"])
+            torch.testing.assert_close(given.attention_mask, wanted["attention_mask"])
+    assert given.attention_mask.tolist() == [[1, 1], [1, 0]]
+    assert given.input_ids[1, 1] == 3
+    together = processor(A, text="w3")
+    assert set(together) == {"input_ids", "attention_mask", "input_values", "padding_mask"}
+
+
+def test_paths_are_decoded_and_resampled(processor: Ours, tmp_path: Path) -> None:
+    path = tmp_path / "sound.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes((noise(8000) * 20_000).astype("<i2").tobytes())
+    for one in (path, str(path)):
+        inputs = processor(one)
+        assert int(inputs.padding_mask.sum()) == RATE
+    assert processor([path, A]).input_values.shape[0] == 2
+
+
+def test_wrong_sound_is_refused(their_processor: Any, processor: Ours, tmp_path: Path) -> None:
+    for nothing in ({}, {"audio": None}):
+        with pytest.raises(ValueError, match="You need to provide at least one input"):
+            processor(**nothing)
+        with pytest.raises(ValueError, match="You need to provide at least one input"):
+            their_processor(**nothing)
+    for wrong in (3, {"a": 1}):
+        with pytest.raises(ValueError, match="Invalid input type"):
+            processor(wrong)
+    with pytest.raises(InputError, match="divide int16 by 32768"):
+        processor((A * 1000).astype(np.int16))
+    with pytest.raises(InputError, match="16000"):
+        processor(A, sampling_rate=16_000)
+    with pytest.raises(InputError, match="not fetched"):
+        processor("https://example.org/a.wav")
+    with pytest.raises(InputError, match="does not know images"):
+        processor(A, images=A)
+    with pytest.raises(InputError, match="`text` must be"):
+        processor(text=[1])
+    with pytest.raises(AudioError):
+        processor(tmp_path / "nothing.wav")
+
+
+def test_ids_become_text_as_there(their_processor: Any, processor: Ours) -> None:
+    random = np.random.default_rng(0)
+    rows = random.integers(0, len(PIECES) + 3, (20, 12))
+    rows[0, 0] = 48_000
+    for skip in (False, True):
+        wanted = their_processor.batch_decode(rows, skip_special_tokens=skip)
+        for given in (rows, rows.tolist(), torch.from_numpy(rows)):
+            assert processor.batch_decode(given, skip_special_tokens=skip) == wanted
+        assert processor.decode(rows[0], skip_special_tokens=skip) == wanted[0]
+        assert processor.tokenizer.decode(rows, skip) == wanted
+    assert processor.decode(4) == their_processor.decode(4)
+    assert processor.decode([], skip_special_tokens=True) == ""
+
+
+def test_the_tokenizer_knows_its_pieces(their_processor: Any, processor: Ours) -> None:
+    ours, theirs = processor.tokenizer, their_processor.tokenizer
+    assert len(ours) == len(theirs)
+    assert ours.vocab_size == theirs.vocab_size
+    assert ours.get_vocab() == theirs.get_vocab()
+    assert ours.all_special_ids == [0, 1, 2, 3]
+    assert ours.convert_ids_to_tokens([4, 0]) == theirs.convert_ids_to_tokens([4, 0])
+    assert ours.convert_ids_to_tokens(5) == "▁w1"
+    assert ours.convert_tokens_to_ids(["▁w1", "nothing"]) == theirs.convert_tokens_to_ids(
+        ["▁w1", "nothing"]
+    )
+    assert ours.encode("w7 w9") == theirs.encode("w7 w9")
+    assert ours(["w7", "w9"]) == {"input_ids": [[11], [13]], "attention_mask": [[1], [1]]}
+
+
+def test_words_have_times_without_delay_and_silence(processor: Ours) -> None:
+    # 25 ids a second, silence of 0.1 s before, text half a second late
+    w1, w2, x0 = PIECES.index("▁w1"), PIECES.index("▁w2"), PIECES.index("x0")
+    row = [3] * 60
+    row[10], row[20], row[21], row[30] = 0, w1, x0, w2
+    ids = [[39, *row], [39, *[3] * 60]]
+    first, second = processor.words(torch.tensor(ids))
+    assert not second
+    assert [word.text for word in first] == ["w1x0", "w2"]
+    assert first[0].start == pytest.approx(20 / 25 - 0.6)
+    assert first[0].end == pytest.approx(22 / 25 - 0.6)
+    assert first[1].start == pytest.approx(30 / 25 - 0.6)
+    assert all(math.isnan(word.probability) for word in first)
+    logits = torch.zeros(60, 2, 40)
+    logits[20, 0, w1] = math.log(39.0)  # half of the probability; the other pieces have 1 in 40
+    scored, _ = processor.words(ids, tuple(logits))
+    assert scored[0].probability == pytest.approx(0.5 / 40)
+    assert scored[1].probability == pytest.approx(1 / 40)
+
+
+def test_words_of_a_generated_batch(
+    processor: Ours, ours: KyutaiSpeechToTextForConditionalGeneration
+) -> None:
+    inputs = processor([noise(60 * FRAME, 4), noise(9 * FRAME, 5)])
+    out = ours.generate(**inputs, return_dict_in_generate=True, output_logits=True)
+    words = processor.words(out.sequences, out.logits)
+    texts = processor.batch_decode(out.sequences, skip_special_tokens=True)
+    assert [len(row) > 0 for row in words] == [True, True]
+    for row, text in zip(words, texts, strict=True):
+        assert "".join(word.text for word in row) == text.replace(" ", "")
+        assert all(0 < word.probability <= 1 for word in row)
+
+
+def test_a_processor_goes_to_transformers_and_back(
+    transformers: ModuleType, their_processor: Any, processor: Ours, tmp_path: Path
+) -> None:
+    written = processor.save_pretrained(tmp_path)
+    assert sorted(Path(path).name for path in written) == [
+        "preprocessor_config.json", "processor_config.json",
+        "tokenizer.json", "tokenizer_config.json",
+    ]  # fmt: skip
+    theirs = transformers.KyutaiSpeechToTextProcessor.from_pretrained(tmp_path)
+    assert theirs.feature_extractor.to_dict() == their_processor.feature_extractor.to_dict()
+    ids = [[48_000, 0, 5, 21, 3, 6]]
+    for skip in (False, True):
+        assert theirs.batch_decode(ids, skip_special_tokens=skip) == their_processor.batch_decode(
+            ids, skip_special_tokens=skip
+        )
+    # A folder with a processor only: the frame rate is that of the published codec.
+    again = Ours.from_pretrained(tmp_path)
+    assert again.feature_extractor == processor.feature_extractor
+    assert (again.frame_rate, processor.frame_rate) == (12.5, 25.0)
+    (tmp_path / "preprocessor_config.json").unlink()
+    assert Ours.from_pretrained(tmp_path).feature_extractor == processor.feature_extractor
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+        Ours.from_pretrained(tmp_path)
+    assert "audio_delay_seconds" in repr(again)
