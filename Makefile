@@ -31,6 +31,7 @@ test: $(DEV)
 
 lint: $(DEV)
 	$(PY) -m ruff check
+	$(PY) -m ruff format --check
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
 

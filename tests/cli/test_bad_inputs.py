@@ -57,7 +57,8 @@ class TestInputs:
         one_sentence(ran, str(tmp_path), "no audio or video files")
 
     @pytest.mark.parametrize(
-        ("content", "said"), [(b"", "is empty"), (b"just a letter\n" * 50, "not a recording that can be read")]
+        ("content", "said"),
+        [(b"", "is empty"), (b"just a letter\n" * 50, "not a recording that can be read")],
     )
     def test_files_that_are_no_sound(
         self, run: Run, tmp_path: Path, content: bytes, said: str
