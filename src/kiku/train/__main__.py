@@ -1,0 +1,57 @@
+"""`python -m kiku.train demo` makes the demo model; `... evaluate` measures one."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Train and measure the demo model."
+)
+
+Data = Annotated[
+    Path, typer.Option(help="Folder of recordings (train.jsonl, dev.jsonl, speech, noise, text).")
+]
+
+
+@app.command()
+def demo(
+    data: Data,
+    out: Annotated[
+        Path, typer.Option(help="Folder for caches, checkpoints and the finished model.")
+    ],
+    scale: Annotated[
+        float, typer.Option(help="Multiplies the time that every stage trains.")
+    ] = 1.0,
+) -> None:
+    """Make the demo model: over an hour on two cores. Goes on where it was killed."""
+    from kiku.train.demo import Budgets, make_demo
+
+    make_demo(data, out, out / "demo", Budgets().scaled(scale))
+    typer.echo(
+        f"the model is in {out / 'demo'}, its learning curve in {out / 'learning_curve.png'}"
+    )
+
+
+@app.command()
+def evaluate(
+    data: Data,
+    cache: Annotated[Path, typer.Option(help="Folder for the decoded recordings.")],
+    model: Annotated[str, typer.Option(help="What kiku.load takes.")] = "demo",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures there too.")
+    ] = None,
+) -> None:
+    """Word errors on speakers and voices that the demo model never heard."""
+    from kiku.train.report import as_rows, measure
+
+    figures = measure(data, cache, model)
+    for figure in figures:
+        typer.echo(figure.line())
+    if json_file is not None:
+        json_file.write_text(json.dumps(as_rows(figures), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    app()

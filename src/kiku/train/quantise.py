@@ -1,0 +1,153 @@
+"""The quantiser: codebooks found by k-means, then encoder and codebooks tuned together."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kiku.codec.rvq import RVQ
+from kiku.config import CodecConfig
+from kiku.train.corpus import VOCABULARY
+from kiku.train.encoder import DELAYS, Encoder, even_norm, word_loss
+
+
+def k_means(points: Tensor, count: int, *, rounds: int = 12, seed: int = 0) -> Tensor:
+    """Centres [count, D] of points [N, D]; those that nobody is near start anew."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def pick(number: int) -> Tensor:
+        return points[torch.randint(len(points), (number,), generator=generator)]
+
+    centres = pick(count)
+    for _ in range(rounds):
+        nearest = (points @ centres.T - centres.square().sum(-1) / 2).argmax(-1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = torch.bincount(nearest, minlength=count)
+        centres = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], pick(count))
+    return centres
+
+
+def principal_axes(points: Tensor, count: int) -> Tensor:
+    """[count, D] orthonormal directions in which points [N, D] vary most."""
+    centred = points - points.mean(0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred / len(points))
+    return vectors[:, -count:].T.flip(0).contiguous()
+
+
+@torch.no_grad()
+def start_quantiser(model: Encoder, latents: Tensor) -> dict[str, float]:
+    """Fill projections and codebooks of `model.mimi.quantizer` from latents [N, D].
+
+    Returns:
+        the share of the projected latents' energy that each chain leaves over.
+    """
+    left: dict[str, float] = {}
+    for name, chain in (
+        ("semantic", model.mimi.quantizer.semantic),
+        ("acoustic", model.mimi.quantizer.acoustic),
+    ):
+        assert isinstance(chain.input_proj, nn.Conv1d)
+        axes = principal_axes(latents, chain.codebooks.shape[-1])
+        chain.input_proj.weight.copy_(axes.unsqueeze(-1))
+        projected = residual = latents @ axes.T
+        for i, codebook in enumerate(chain.codebooks):
+            centres = k_means(residual, len(codebook), seed=i)
+            codebook.copy_(centres)
+            residual = (
+                residual - centres[(residual @ centres.T - centres.square().sum(-1) / 2).argmax(-1)]
+            )
+        chain.refresh()
+        left[name] = float(residual.square().sum() / projected.square().sum())
+    return left
+
+
+class Quantised(nn.Module):
+    """An encoder with its quantiser in place, and heads that read what the codes stand for."""
+
+    def __init__(self, encoder: Encoder, config: CodecConfig) -> None:
+        """The codebooks become parameters here; `finish` puts them back."""
+        super().__init__()
+        self.encoder = encoder
+        quantizer = encoder.mimi.quantizer
+        self.codebooks = nn.ParameterList(
+            nn.Parameter(chain.codebooks.clone())
+            for chain in (quantizer.semantic, quantizer.acoustic)
+        )
+        self.words = nn.ModuleList(
+            nn.Linear(2 * config.codebook_dim, 1 + len(VOCABULARY)) for _ in DELAYS
+        )
+
+    def decoded(self, chain: RVQ, codebooks: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """What the codes of a chain stand for [B, T, D'], and the loss that draws codebooks and
+        latents together.
+        """
+        projected = chain.input_proj(latents).float().transpose(1, 2)
+        residual = projected
+        loss = torch.zeros(())
+        total = torch.zeros_like(projected)
+        for codebook in codebooks:
+            with torch.no_grad():
+                code = (residual @ codebook.T - codebook.square().sum(-1) / 2).argmax(-1)
+            chosen = codebook[code]
+            loss = (
+                loss
+                + F.mse_loss(chosen, residual.detach())
+                + 0.25 * F.mse_loss(residual, chosen.detach())
+            )
+            total = total + chosen
+            residual = residual - chosen.detach()
+        return projected + (total - projected).detach(), loss
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """latents [B, D, T] -> word logits [B, delays, T, 1 + words], quantisation loss"""
+        quantizer = self.encoder.mimi.quantizer
+        pairs = [
+            self.decoded(chain, codebooks, latents)
+            for chain, codebooks in zip(
+                (quantizer.semantic, quantizer.acoustic), self.codebooks, strict=True
+            )
+        ]
+        read = torch.cat([pair[0] for pair in pairs], dim=-1)
+        return torch.stack([head(read) for head in self.words], dim=1), pairs[0][1] + pairs[1][1]
+
+    @torch.no_grad()
+    def finish(self) -> Encoder:
+        """The encoder with the tuned codebooks."""
+        quantizer = self.encoder.mimi.quantizer
+        for chain, codebooks in zip(
+            (quantizer.semantic, quantizer.acoustic), self.codebooks, strict=True
+        ):
+            chain.codebooks.copy_(codebooks)
+            chain.refresh()
+        return self.encoder
+
+
+def quantised_loss(model: nn.Module, lesson: tuple[str, Any]) -> dict[str, Tensor]:
+    """Word frames read from codes; the unquantised heads keep their say, so that the latents stay
+    useful.
+    """
+    assert isinstance(model, Quantised)
+    pcm, targets = lesson[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        latents = model.encoder.trunk(model.encoder.front(pcm))[1]
+        plain, _ = word_loss(model.encoder.heads.word_logits(latents), targets)
+    logits, drawn = model(latents.float())
+    coded, right = word_loss(logits, targets)
+    total = coded + 0.3 * plain + 0.5 * drawn + 0.02 * even_norm(latents)
+    return {"loss": total, "coded": coded, "plain": plain, "drawn": drawn, "right": right}
+
+
+@torch.no_grad()
+def collect_latents(
+    model: Encoder, batches: list[Tensor], *, most: int = 60_000, seed: int = 0
+) -> Tensor:
+    """Latents [N, D] of batches of sound [B, 1, S], at most `most` of them, picked at random."""
+    rows: list[Tensor] = []
+    for pcm in batches:
+        with torch.autocast("cpu", torch.bfloat16):
+            latents = model.trunk(model.front(pcm))[1]
+        rows.append(latents.float().transpose(1, 2).flatten(0, 1))
+    points = torch.cat(rows)
+    return points[torch.from_numpy(np.random.default_rng(seed).permutation(len(points))[:most])]

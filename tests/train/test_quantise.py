@@ -1,0 +1,83 @@
+"""K-means, axes, and a quantiser that means the same to the codec as to the trainer."""
+
+import torch
+
+from kiku.train.corpus import VOCABULARY
+from kiku.train.encoder import Encoder
+from kiku.train.quantise import (
+    Quantised,
+    collect_latents,
+    k_means,
+    principal_axes,
+    quantised_loss,
+    start_quantiser,
+)
+from tests.train.test_quick import config
+
+
+def test_k_means_finds_separate_clusters() -> None:
+    torch.manual_seed(0)
+    middles = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    points = middles.repeat_interleave(50, 0) + 0.1 * torch.randn(150, 2)
+    centres = k_means(points, 3, rounds=30)
+    assert torch.cdist(middles, centres).min(1).values.max() < 0.2
+
+
+def test_principal_axes_are_orthonormal_and_in_order() -> None:
+    torch.manual_seed(0)
+    points = torch.randn(500, 3) * torch.tensor([1.0, 9.0, 3.0])
+    axes = principal_axes(points, 2)
+    assert torch.allclose(axes @ axes.T, torch.eye(2), atol=1e-5)
+    assert axes[0].abs().argmax() == 1
+    assert axes[1].abs().argmax() == 2
+
+
+def make() -> tuple[Encoder, torch.Tensor]:
+    torch.manual_seed(3)
+    model = Encoder(config(), num_phones=5)
+    sound = [0.1 * torch.randn(4, 1, 20 * 1920) for _ in range(4)]
+    return model, collect_latents(model, sound, most=300)
+
+
+def test_codebooks_explain_the_latents_they_come_from() -> None:
+    model, latents = make()
+    assert latents.shape == (300, 16)
+    left = start_quantiser(model, latents)
+    assert left["semantic"] < 0.9
+    assert left["acoustic"] < left["semantic"]  # two codebooks against one
+    axes = model.mimi.quantizer.acoustic.input_proj.weight.squeeze(-1)
+    assert torch.allclose(axes @ axes.T, torch.eye(8), atol=1e-4)
+
+
+def test_what_the_trainer_decodes_is_what_the_codes_say() -> None:
+    model, latents = make()
+    start_quantiser(model, latents)
+    whole = Quantised(model, config())
+    x = latents[:20].T.unsqueeze(0)
+    for chain, codebooks in zip(
+        (model.mimi.quantizer.semantic, model.mimi.quantizer.acoustic), whole.codebooks, strict=True
+    ):
+        decoded, _ = whole.decoded(chain, codebooks, x)
+        codes = chain.encode(x)
+        summed = sum(chain.codebooks[k][codes[:, k]] for k in range(codes.shape[1]))
+        assert torch.allclose(decoded, summed, atol=1e-5)
+
+
+def test_tuning_moves_codebooks_and_encoder_and_is_put_back() -> None:
+    model, latents = make()
+    start_quantiser(model, latents)
+    whole = Quantised(model, config())
+    pcm = 0.1 * torch.randn(2, 1, 12 * 1920)
+    targets = torch.randint(0, 1 + len(VOCABULARY), (2, 2, 12))
+    values = quantised_loss(whole, ("words", (pcm, targets)))
+    values["loss"].backward()
+    assert all(book.grad is not None and book.grad.abs().sum() > 0 for book in whole.codebooks)
+    first = model.mimi.seanet.first.conv.weight.grad
+    assert first is not None
+    assert first.abs().sum() > 0  # straight through the quantiser, down to the samples
+    with torch.no_grad():
+        whole.codebooks[0].add_(1.0)
+    tuned = whole.finish()
+    assert torch.equal(tuned.mimi.quantizer.semantic.codebooks, whole.codebooks[0])
+    half = tuned.mimi.quantizer.semantic.codebooks.square().sum(-1) / 2
+    assert torch.allclose(tuned.mimi.quantizer.semantic.half_norms, half)
