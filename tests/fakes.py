@@ -28,6 +28,10 @@ class EchoEngine:
         self.held: set[int] = set()
         self.steps: list[tuple[int, int]] = []
 
+    @property
+    def free_slots(self) -> int:
+        return self.num_slots - len(self.held)
+
     def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
         free = [s for s in range(self.num_slots) if s not in self.held]
         if not free:

@@ -129,6 +129,7 @@ def check_nothing_hidden(module: Remembering, x: Tensor, network: torch.nn.Modul
     """6. Two streams interleaved through one module equal two apart; its attributes do not
     change."""
     before = {name: copy.copy(vars(part)) for name, part in network.named_modules()}
+    buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     a, b, n = x[:1], x[1:2], _units(x, module)
     states, out, one = (module.init(1), module.init(1)), ([], []), torch.ones(1, dtype=torch.bool)
     for i in range(n):
@@ -142,6 +143,8 @@ def check_nothing_hidden(module: Remembering, x: Tensor, network: torch.nn.Modul
         assert vars(part).keys() == before[name].keys(), name
         for key, value in vars(part).items():
             assert value is before[name][key] or value == before[name][key], f"{name}.{key} changed"
+    for name, buffer in network.named_buffers():  # these change inside an attribute that stays
+        assert torch.equal(buffer, buffers[name]), f"{name} changed"
 
 
 def check_addresses(module: Remembering, x: Tensor) -> None:

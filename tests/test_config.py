@@ -43,11 +43,50 @@ def test_a_missing_key_is_named() -> None:
         ({"window": 0}, "window must be at least 1"),
         ({"head_dim": 7}, "head_dim must be even"),
         ({"norm": "batch"}, "norm must be 'layer' or 'rms'"),
+        ({"dim": 32.0}, "dim must be a whole number, not 32.0"),
+        ({"num_layers": True}, "num_layers must be a whole number, not True"),
+        ({"window": None}, "window must be a whole number, not None"),
+        ({"gated": 1}, "gated must be true or false, not 1"),
+        ({"rope_theta": -1}, "rope_theta must be greater than 0, not -1"),
+        ({"rope_theta": float("nan")}, "rope_theta must be a finite number, not nan"),
+        ({"rope_theta": 10**400}, "rope_theta must be a finite number"),
+        ({"norm_eps": 0}, "norm_eps must be greater than 0"),
+        ({"norm_eps": "small"}, "norm_eps must be a finite number, not 'small'"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TransformerConfig.from_dict({**tiny.transformer().to_dict(), "head_dim": 0, **change})
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("codec", {"sample_rate": 0}, "sample_rate must be at least 1, not 0"),
+        ("codec", {"strides": [4, 2.5]}, r"strides must be whole numbers, not \(4, 2.5\)"),
+        ("codec", {"strides": 8}, "strides must be whole numbers, not 8"),
+        ("codec", {"transformer": None}, "transformer must be an object, not None"),
+        ("codec", {"kernel_size": "7"}, "kernel_size must be a whole number, not '7'"),
+        ("lm", {"text_vocab_size": 0}, "text_vocab_size must be at least 1, not 0"),
+        ("lm", {"initial_text_id": -2}, "initial_text_id must be at least -1, not -2"),
+        ("lm", {"num_pause_heads": 1.5}, "num_pause_heads must be a whole number, not 1.5"),
+        (None, {"text_delay_s": float("inf")}, "text_delay_s must be a finite number, not inf"),
+        (None, {"silence_prefix_s": -0.1}, "silence_prefix_s must be at least 0, not -0.1"),
+        (None, {"pad_id": None}, "pad_id must be a whole number, not None"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(
+    part: str | None, change: dict[str, object], message: str
+) -> None:
+    values = tiny.model_config().to_dict()
+    (values if part is None else values[part]).update(change)
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.from_dict(values)
+
+
+def test_a_part_must_be_a_config() -> None:
+    with pytest.raises(ConfigError, match="codec must be a CodecConfig, not None"):
+        ModelConfig(codec=None, lm=tiny.lm_config(), text_delay_s=0.5)  # pyright: ignore[reportArgumentType]
 
 
 def test_the_two_halves_must_fit() -> None:
@@ -66,10 +105,6 @@ def test_the_initial_id_follows_the_last_text_id_unless_told() -> None:
     assert lm.text_rows == lm.text_vocab_size + 1
     other = LMConfig(transformer=tiny.transformer(), text_vocab_size=10, initial_text_id=1)
     assert other.text_rows == 10
-
-
-def test_a_delay_need_not_be_whole_frames() -> None:
-    assert tiny.model_config().text_delay_frames == 6.25
 
 
 def test_samples_that_are_no_whole_frames_say_so() -> None:

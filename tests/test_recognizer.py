@@ -3,6 +3,7 @@
 import gc
 import io
 import wave
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +13,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import kiku
-from kiku import End, Recognizer, Stream, Word
+from kiku import End, Recognizer, Stream, Transcription, Word
+from kiku.engine import StepOutput
 from kiku.engine.torch import TorchEngine
 from kiku.errors import (
     AudioError,
     ConfigError,
+    InputError,
     MissingExtra,
     NoFreeSlot,
+    StreamError,
     TruncatedAudio,
     UnsupportedConfig,
 )
+from kiku.transcription import Batch, Job
 from tests import tiny
 from tests.fakes import EchoEngine, spoken
 
@@ -133,11 +138,14 @@ def test_several_recordings_share_the_slots() -> None:
 
 def test_one_bad_recording_does_not_stop_the_rest(tmp_path: Path) -> None:
     rec, engine = echo(slots=2)
-    good, bad, also = rec.transcribe([sentence(ONE), tmp_path / "missing.wav", sentence(TWO)])
+    sources = [sentence(ONE), tmp_path / "missing.wav", sentence(TWO), sentence()]
+    good, bad, also, empty = rec.transcribe(sources)
     assert good.text == "one"
     assert also.text == "two"
     with pytest.raises(AudioError, match=r"missing\.wav"):
         list(bad)
+    with pytest.raises(AudioError, match="no samples"):
+        list(empty)
     assert not engine.held
 
 
@@ -236,6 +244,69 @@ def test_a_tap_sees_every_output() -> None:
     assert len(seen) == 21
 
 
+def test_refused_samples_and_failing_taps_give_the_slot_back() -> None:
+    rec, engine = echo()
+    with pytest.raises(AudioError, match="NaN"):
+        rec.tokens(np.full(5 * SIZE, np.nan, np.float32))
+
+    def tap(_: object) -> None:
+        raise RuntimeError("tap")
+
+    with pytest.raises(RuntimeError, match="tap"):
+        rec.stream(tap=tap)
+    assert not engine.held
+    with pytest.raises(InputError, match="at least 0"):
+        rec.tokens(sentence(ONE), max_tokens=-1)
+    with pytest.raises(InputError, match="mono"):
+        rec.tokens(np.zeros((2, 5 * SIZE), np.float32))
+    with pytest.raises(InputError, match="one array"):
+        rec.tokens([sentence(ONE)], choose=lambda logits: 0)
+
+
+class _Breaks(EchoEngine):
+    """Fails in its second step."""
+
+    error: BaseException = RuntimeError("out of memory")
+
+    def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
+        if len(self.steps) == 1:
+            self.steps.append((0, 0))
+            raise self.error
+        return super().step(slots, frames)
+
+
+def test_a_step_that_fails_ends_its_recordings_and_frees_their_slots() -> None:
+    engine = _Breaks()
+    rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="breaks")
+    result = rec.transcribe(sentence(ONE, TWO, THREE))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(result)
+    assert not engine.held
+    assert rec.transcribe(sentence(TWO)).text == "two"
+    assert [w.text for w in result.so_far] == ["one"]
+
+
+def test_an_interrupted_transcription_says_that_it_is_not_whole() -> None:
+    engine = _Breaks()
+    engine.error = KeyboardInterrupt()
+    rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="breaks")
+    result = rec.transcribe(sentence(ONE, TWO, THREE))
+    with pytest.raises(KeyboardInterrupt):
+        list(result)
+    with pytest.raises(StreamError, match="so_far"):
+        _ = result.text
+
+
+def test_a_transcription_collected_during_a_step_disturbs_nobody() -> None:
+    rec, engine = echo(slots=2)
+    other = rec.stream()
+    stream = rec.stream(tap=lambda _: rec.release(other))
+    stream.push(sentence(ONE))
+    other.push(sentence(TWO))
+    rec.step()
+    assert engine.held == {1}
+
+
 def test_load_tells_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnsupportedConfig, match="engine='torch'"):
         kiku.load(engine="onnx")
@@ -243,6 +314,62 @@ def test_load_tells_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
         kiku.load(engine="tpu")
     with pytest.raises(ConfigError, match="slots"):
         kiku.load(slots=0)
+    with pytest.raises(ConfigError, match="no device 'cuda:99'"):
+        kiku.load("owner/never-fetched", device="cuda:99")
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
     with pytest.raises(MissingExtra, match=r"pip install 'kiku\[torch\]'"):
         kiku.load()
+
+
+def test_stopping_gives_the_open_word_and_the_slot() -> None:
+    rec, engine = echo()
+    result = rec.transcribe(np.concatenate([sentence(ONE), np.zeros(9_000 * SIZE, np.float32)]))
+    iterator = iter(result)
+    assert next(iterator).text == "one"
+    assert engine.held
+    assert result.stop() == []
+    assert not engine.held
+    assert list(iterator) == []
+    assert result.text == "one"
+    assert result.stop() == []
+
+
+def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None:
+    rec, _ = echo()
+
+    def endless() -> Iterator[NDArray[np.float32]]:
+        yield spoken([3, 0, TWO, ONE, *[3] * 5, 0], SIZE)
+        while True:
+            yield spoken([THREE] * 64, SIZE)  # glued words: one is always open
+
+    job = Job(endless())
+    result = Transcription(job, Batch(rec, [job]))
+    first = [word.text for word, _ in zip(result, range(3), strict=False)]
+    assert first == ["two", "one", "three"]
+    known = len(result.so_far)
+    (last,) = result.stop()
+    assert last.text == "three"
+    assert len(result.so_far) == known + 1
+
+
+def test_a_word_that_is_open_when_one_stops_is_not_lost() -> None:
+    rec, _ = echo()
+    stream = rec.stream()
+    stream.push(spoken([3, 0, TWO], SIZE))
+    while rec.step():
+        pass
+    assert stream.events() == []
+    stream.cut()
+    word, end = stream.events()
+    assert isinstance(word, Word)
+    assert word.text == "two"
+    assert isinstance(end, End)
+
+
+def test_anything_that_numpy_takes_is_sound() -> None:
+    import torch
+
+    rec, _ = echo()
+    assert rec.transcribe(torch.from_numpy(sentence(ONE))).text == "one"  # pyright: ignore
+    two = np.stack([sentence(TWO), sentence(TWO)])
+    assert rec.transcribe(two).text == "two"

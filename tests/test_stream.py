@@ -109,6 +109,15 @@ def test_the_rate_stays() -> None:
         s.push(np.zeros(10, np.float32), rate=8000)
 
 
+def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
+    s = stream()
+    with pytest.raises(AudioError, match="0 Hz"):
+        s.push(np.zeros(10, np.float32), rate=0)
+    assert s.duration == 0.0
+    s.push(np.zeros(SIZE, np.float32))
+    assert s.num_ready == 1
+
+
 def test_bad_samples_are_refused_and_the_stream_lives() -> None:
     s = stream()
     with pytest.raises(AudioError):

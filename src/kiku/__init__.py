@@ -1,8 +1,11 @@
 """Kyutai's streaming speech-to-text: one engine for file, microphone and socket.
 
-import kiku
-for word in kiku.load("demo").transcribe("talk.mp3"):
-    print(word.text, word.start, word.end)
+    import kiku
+
+    for word in kiku.load("demo").transcribe("talk.mp3"):
+        print(word.text, word.start, word.end)
+
+What is needed to run a model, PyTorch above all, is imported by `load` and not before.
 """
 
 from kiku.config import ModelConfig

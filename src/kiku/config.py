@@ -7,7 +7,7 @@ of `checkpoint`, which turns those spellings into these classes and back.
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, cast, get_type_hints
 
@@ -16,12 +16,44 @@ from kiku.errors import ConfigError, FrameError
 REWIND_FRAMES = 64
 """How many frames back a slot can always be rewound exactly (see `nn.state.rewind`)."""
 
+TAIL_S = 1.0
+"""Seconds of silence after the sound and the delay, as both references append: time for the last
+words."""
+
+PAD_ID = 3
+"""Text id of a frame without text, in every published model."""
+
+WORD_START_ID = 0
+"""Text id that stands before most words, in every published model (`<unk>` reused)."""
+
 
 def exact_div(total: int, part: int, what: str) -> int:
     """`total / part`, which must come out even; `what` names the quotient in the error."""
     if part <= 0 or total % part:
         raise ConfigError(f"{what}: {total} is not a whole multiple of {part}")
     return total // part
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_finite(value: object) -> bool:
+    # no float lies beyond 1.8e308, but JSON has whole numbers that do
+    return (isinstance(value, float) or _is_whole(value)) and abs(cast(float, value)) < 1e300
+
+
+def _are_whole(value: object) -> bool:
+    return isinstance(value, tuple) and all(map(_is_whole, cast(tuple[object, ...], value)))
+
+
+_KINDS: dict[Any, tuple[str, Callable[[object], bool]]] = {
+    int: ("a whole number", _is_whole),
+    float: ("a finite number", _is_finite),
+    bool: ("true or false", lambda value: isinstance(value, bool)),
+    tuple[int, ...]: ("whole numbers", _are_whole),
+}
+"""The type of a field -> what it is called, and whether a value is of it."""
 
 
 class _FromDict:
@@ -32,7 +64,8 @@ class _FromDict:
         """Build from `to_dict`'s output.
 
         Raises:
-            ConfigError: a key is unknown (the nearest known one is named) or missing.
+            ConfigError: a key is unknown (the nearest known one is named) or missing, or a value
+                cannot be.
         """
         fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         for key in values:
@@ -51,6 +84,8 @@ class _FromDict:
         for key, value in values.items():
             wanted = types[key]
             if isinstance(wanted, type) and issubclass(wanted, _FromDict):
+                if not isinstance(value, Mapping):
+                    raise ConfigError(f"{key} must be an object, not {value!r}")
                 value = wanted.from_dict(cast(Mapping[str, Any], value))
             elif isinstance(value, list):
                 value = tuple(cast(list[Any], value))
@@ -64,6 +99,19 @@ class _FromDict:
             k: list(cast(tuple[Any, ...], v)) if isinstance(v, tuple) else v
             for k, v in plain.items()
         }
+
+    def _check(self, *, at_least: Mapping[str, int]) -> None:
+        """Refuse values of the wrong type, and those below their limit."""
+        for name, wanted in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if wanted in _KINDS and not _KINDS[wanted][1](value):
+                raise ConfigError(f"{name} must be {_KINDS[wanted][0]}, not {value!r}")
+            if isinstance(wanted, type) and issubclass(wanted, _FromDict):
+                if not isinstance(value, wanted):
+                    raise ConfigError(f"{name} must be a {wanted.__name__}, not {value!r}")
+        for name, limit in at_least.items():
+            if getattr(self, name) < limit:
+                raise ConfigError(f"{name} must be at least {limit}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,33 +136,27 @@ class TransformerConfig(_FromDict):
     """Width of one head; 0 means `dim / num_heads`."""
 
     def __post_init__(self) -> None:
+        sizes = ("dim", "num_layers", "num_heads", "ffn_dim", "window", "positions_per_frame")
+        self._check(at_least=dict.fromkeys(sizes, 1) | {"head_dim": 0})
         if self.head_dim == 0:
             object.__setattr__(self, "head_dim", exact_div(self.dim, self.num_heads, "head_dim"))
-        for name in (
-            "dim",
-            "num_layers",
-            "num_heads",
-            "ffn_dim",
-            "window",
-            "positions_per_frame",
-            "head_dim",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.head_dim % 2:
             raise ConfigError(f"head_dim must be even for rotary positions, not {self.head_dim}")
         if self.norm not in ("layer", "rms"):
             raise ConfigError(f"norm must be 'layer' or 'rms', not {self.norm!r}")
+        for name in ("rope_theta", "norm_eps"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be greater than 0, not {getattr(self, name)}")
 
     @property
-    def piece(self) -> int:
-        """Positions that attention handles at once; longer blocks are handled piece by piece."""
+    def span(self) -> int:
+        """Positions that attention handles at once; a longer block goes through span by span."""
         return REWIND_FRAMES * self.positions_per_frame
 
     @property
     def capacity(self) -> int:
-        """Slots of the KV ring: the window, one piece, and room to rewind."""
-        return self.window - 1 + self.piece + REWIND_FRAMES * self.positions_per_frame
+        """Places in the KV ring: the window, one span, and room to rewind."""
+        return self.window - 1 + self.span + REWIND_FRAMES * self.positions_per_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +198,11 @@ class CodecConfig(_FromDict):
     """Whether a projection to `codebook_dim` stands before each quantiser."""
 
     def __post_init__(self) -> None:
+        sizes = (
+            "sample_rate", "num_filters", "kernel_size", "last_kernel_size",
+            "residual_kernel_size", "dilation_growth", "compress", "codebook_size", "codebook_dim",
+        )  # fmt: skip
+        self._check(at_least=dict.fromkeys(sizes, 1) | {"num_residual_layers": 0})
         if not 1 <= self.num_semantic < self.num_codebooks:
             raise ConfigError(
                 f"num_semantic must be in 1..{self.num_codebooks - 1}, not {self.num_semantic}"
@@ -165,8 +212,7 @@ class CodecConfig(_FromDict):
         if not self.project_latents and self.codebook_dim != self.latent_dim:
             raise ConfigError(
                 f"without a projection codebook_dim ({self.codebook_dim}) "
-                f"must be the latents' width "
-                f"({self.latent_dim})"
+                f"must be the latents' width ({self.latent_dim})"
             )
 
     @property
@@ -211,10 +257,12 @@ class LMConfig(_FromDict):
     pause_classes: int = 6
 
     def __post_init__(self) -> None:
+        sizes = ("text_vocab_size", "num_codebooks", "codebook_size", "pause_classes")
+        self._check(
+            at_least=dict.fromkeys(sizes, 1) | {"initial_text_id": -1, "num_pause_heads": 0}
+        )
         if self.initial_text_id == -1:
             object.__setattr__(self, "initial_text_id", self.text_vocab_size)
-        if self.text_vocab_size < 1 or self.initial_text_id < 0 or self.num_codebooks < 1:
-            raise ConfigError("text_vocab_size, initial_text_id and num_codebooks must be positive")
 
     @property
     def text_rows(self) -> int:
@@ -237,23 +285,24 @@ class ModelConfig(_FromDict):
     """Seconds by which text lags sound."""
     silence_prefix_s: float = 0.0
     """Seconds of silence that the model wants to hear first."""
-    pad_id: int = 3
+    pad_id: int = PAD_ID
     """Text id that means: no text in this frame."""
-    word_start_id: int = 0
+    word_start_id: int = WORD_START_ID
     """Text id that stands before most words (upstream: EPAD, `<unk>` reused)."""
 
     def __post_init__(self) -> None:
+        self._check(
+            at_least={"text_delay_s": 0, "silence_prefix_s": 0, "pad_id": 0, "word_start_id": 0}
+        )
         if (
             self.lm.num_codebooks > self.codec.num_codebooks
             or self.lm.codebook_size != self.codec.codebook_size
         ):
             raise ConfigError(
-                f"the decoder reads {self.lm.num_codebooks} codebooks "
-                f"of {self.lm.codebook_size} codes, "
+                f"the decoder reads {self.lm.num_codebooks} codebooks of "
+                f"{self.lm.codebook_size} codes, "
                 f"the codec gives {self.codec.num_codebooks} of {self.codec.codebook_size}"
             )
-        if self.text_delay_s < 0 or self.silence_prefix_s < 0:
-            raise ConfigError("text_delay_s and silence_prefix_s cannot be negative")
 
     @property
     def sample_rate(self) -> int:

@@ -14,13 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from kiku.audio import Framer, Resampler, as_mono
-from kiku.config import ModelConfig
+from kiku.config import TAIL_S, ModelConfig
 from kiku.errors import AudioError, StreamClosed
 from kiku.text import Timing, Vocabulary, Word, WordBuilder
-
-_TAIL_S = 1.0
-"""Silence beyond the delay that is heard before a stream ends, as both references append: time for
-the last words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,26 +65,31 @@ class Stream:
     def _silence(self, seconds: float) -> None:
         self._framer.push(np.zeros(int(seconds * self._config.sample_rate), np.float32))
 
-    def push(self, samples: ArrayLike, *, rate: int | None = None) -> None:
+    def push(
+        self, samples: ArrayLike, *, rate: int | None = None, channels_axis: int | None = None
+    ) -> None:
         """Give the stream some sound.
 
         Args:
-            samples: [S] mono or [S, C], any length; float in [-1, 1] or integers of full scale.
+            samples: [S] mono, any length; or [S, C] or [C, S], down-mixed. Float in [-1, 1], or
+                integers of full scale.
             rate: samples per second; None means the model's (24,000). One stream keeps one rate.
+            channels_axis: where the channels lie; None guesses it from the shape, which needs more
+                than eight samples.
 
         Raises:
             StreamClosed: after `close`.
-            AudioError: the rate changed, or the samples are not finite numbers. Nothing of them is
-            taken.
+            AudioError: the rate cannot be or changed, or the samples are not finite numbers.
+                Nothing of them is taken.
         """
         if self._closed:
             raise StreamClosed("sound was pushed after close(); open another stream")
-        mono = as_mono(samples)
+        mono = as_mono(samples, channels_axis=channels_axis)
         rate = self._config.sample_rate if rate is None else rate
         if self._num_samples == 0 and mono.size:
-            self._rate = rate
             if rate != self._config.sample_rate:
                 self._resampler = Resampler(rate, self._config.sample_rate)
+            self._rate = rate
         elif rate != self._rate and mono.size:
             raise AudioError(
                 f"the stream's rate is {self._rate} Hz, now {rate} Hz came; "
@@ -107,7 +108,7 @@ class Stream:
             self._framer.push(self._resampler.flush())
         if self._padded:
             self._framer.pad()
-            frames = math.ceil((self._config.text_delay_s + _TAIL_S) * self._config.frame_rate)
+            frames = math.ceil((self._config.text_delay_s + TAIL_S) * self._config.frame_rate)
             self._framer.push(np.zeros(frames * self._config.frame_size, np.float32))
 
     @property
@@ -142,6 +143,12 @@ class Stream:
             self._emit(self._words.finish())
             self._events.append(End(self.duration))
             self._done = True
+
+    def cut(self) -> None:
+        """End at once: what waits to be stepped is dropped; the open word and `End` come out."""
+        self._closed = True
+        self._framer.take(self._framer.num_ready)
+        self.settle()
 
     def _emit(self, words: list[Word]) -> None:
         for word in words:

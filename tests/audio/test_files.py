@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import os
 import sys
 import tracemalloc
 import wave
@@ -130,6 +131,13 @@ def test_the_chunk_length_changes_nothing_but_the_cuts(chunk_s: float, record, t
     assert {len(chunk) for chunk in chunks[:-1]} <= {round(chunk_s * 16_000)}
     assert 0 < len(chunks[-1]) <= round(chunk_s * 16_000)
     assert np.array_equal(np.concatenate(chunks), read(io.BytesIO(data), 16_000))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_is_not_opened_for_its_duration(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.wav"
+    os.mkfifo(path)
+    assert duration_s(path) is None  # opening it would wait for a writer
 
 
 @pytest.mark.parametrize("container", ["wav", "flac", "mp3", "ogg", "webm", "mp4"])

@@ -83,7 +83,7 @@ def test_what_is_written_is_read_back(dim: int, ffn_dim: int) -> None:
     except UnsupportedConfig as e:
         assert "feed-forward width" in str(e)  # noqa: PT017
         return
-    codec = write_native_codec(config.codec)
+    codec = read_native_codec(write_native_codec(config.codec))
     assert read_native(values, codec, num_pause_heads=0) == config
 
 

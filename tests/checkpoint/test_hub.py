@@ -2,6 +2,8 @@
 
 import errno
 import json
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from kiku.checkpoint import KNOWN_REPOS, find, hub
+from kiku.checkpoint import DEMO, KNOWN_REPOS, find, hub
+from kiku.checkpoint.corrections import PUBLISHED
+from kiku.config import CodecConfig
 from kiku.errors import CheckpointError
 
 Download = Callable[..., str]
@@ -54,6 +58,63 @@ def test_only_the_files_that_are_needed_are_fetched(
         "config.json", "mimi.safetensors", "mimi_config.json", "model.safetensors",
         "tokenizer.json",
     ]  # fmt: skip
+
+
+def _pushed_to_after(first: str, folder: Path, cache: Path, asked: list[str]) -> Download:
+    """A hub whose branch moves on once the file `first` was fetched."""
+
+    def download(repo_id: str, name: str, *, revision: str | None) -> str:
+        pushed = first in asked
+        asked.append(name)
+        commit = revision or ("b" if pushed else "a") * 40
+        if not (folder / name).is_file():
+            raise errors.EntryNotFoundError(f"404 for {name}")
+        snapshot = cache / "models--kyutai--stt" / "snapshots" / commit
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / name, snapshot / name)
+        return str(snapshot / name)
+
+    return download
+
+
+@pytest.mark.parametrize("layout", ["native_folder", "transformers_folder"])
+def test_a_push_in_between_does_not_mix_two_models(
+    layout: str, request: pytest.FixtureRequest, tmp_path: Path, serve: Callable[[Download], None]
+) -> None:
+    asked: list[str] = []
+    folder: Path = request.getfixturevalue(layout)
+    serve(_pushed_to_after("config.json", folder, tmp_path / "cache", asked))
+    files = find(REPO)
+    assert files.vocabulary is not None
+    found = {files.config, files.vocabulary, *files.weights}
+    assert {path.parent.name for path in found} == {"a" * 40}
+    assert len(asked) == len(set(asked)), "each file is asked for once"
+
+
+def test_an_open_place_is_not_asked_again(
+    transformers_folder: Path, tmp_path: Path, serve: Callable[[Download], None]
+) -> None:
+    asked: list[str] = []
+    serve(_pushed_to_after("config.json", transformers_folder, tmp_path / "cache", asked))
+    place = hub.open_place(REPO)
+    assert place.get("config.json") == place.get("config.json")
+    assert place.get("nothing") is place.get("nothing") is None
+    small = find(place, weights=False)
+    whole = find(place)
+    assert small.config == whole.config
+    assert whole.weights[0].parent.name == "a" * 40
+    assert len(asked) == len(set(asked))
+
+
+def test_a_file_in_a_folder_of_the_repository_tells_the_commit_too(
+    tmp_path: Path, serve: Callable[[Download], None]
+) -> None:
+    (tmp_path / "repo/sub").mkdir(parents=True)
+    (tmp_path / "repo/sub/mimi.safetensors").touch()
+    serve(_pushed_to_after("", tmp_path / "repo", tmp_path / "cache", []))
+    place = hub.Repo(REPO, None)
+    assert place.get("sub/mimi.safetensors") is not None
+    assert place.commit == "a" * 40
 
 
 def test_without_weights_the_big_files_stay_away(
@@ -214,7 +275,7 @@ def test_a_folder_wins_over_a_repository_of_its_name(
 
 def test_the_demo_is_the_folder_inside_the_package() -> None:
     try:
-        place = hub.open_place("demo")
+        place = hub.open_place(DEMO)
     except CheckpointError as e:
         assert "demo model is not in this installation" in str(e)  # noqa: PT017
     else:
@@ -228,6 +289,23 @@ def test_known_repositories() -> None:
     assert all(
         (repo.layout == "transformers") == repo.repo_id.endswith("-trfs") for repo in KNOWN_REPOS
     )
+
+
+def test_the_list_the_corrections_and_the_readme_agree(repo_root: Path) -> None:
+    readme = (repo_root / "README.md").read_text()
+    rows = re.findall(r"^\| `(kyutai/\S+)` \|(.*)\|$", readme, re.MULTILINE)
+    assert [name for name, _ in rows] == [repo.repo_id for repo in KNOWN_REPOS]
+    for repo, (_, row) in zip(KNOWN_REPOS, rows, strict=True):
+        cells = [cell.strip() for cell in row.split("|")]
+        known = next(p for p in PUBLISHED if (p.num_layers == 16) == ("-1b-" in repo.repo_id))
+        languages = {"English": "en", "French": "fr"}
+        assert ", ".join(languages[word] for word in cells[0].split(", ")) == repo.languages
+        assert repo.text_delay_s == known.delay_s
+        assert cells[1] == f"{repo.text_delay_s} s"
+        assert cells[2] == f"{known.window / CodecConfig().frame_rate:g} s"
+        assert cells[3] == f"{repo.download_gb} GB"
+        assert ("pauses" in cells[4]) == (repo.num_pause_heads > 0)
+        assert ("transformers" in cells[4]) == (repo.layout == "transformers")
 
 
 def test_looking_for_files_does_not_need_torch() -> None:

@@ -47,6 +47,9 @@ def test_missing_shards_are_listed(transformers_folder: Path) -> None:
     index.write_text(json.dumps({"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}))
     with pytest.raises(CheckpointError, match=r"m-1\.safetensors, m-2\.safetensors missing"):
         find(transformers_folder)
+    index.write_text(json.dumps({"weight_map": {"a": ["m-1.safetensors"]}}))
+    with pytest.raises(CheckpointError, match=r"the name of a shard, not \['m-1\.safetensors'\]"):
+        find(transformers_folder)
     index.write_text("{}")
     with pytest.raises(CheckpointError, match="no weight_map"):
         find(transformers_folder)
@@ -67,7 +70,7 @@ def test_another_kind_of_model(kind: str | None, tmp_path: Path) -> None:
         find(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "\udce4"])
+@pytest.mark.parametrize("text", ["{", "[1]", "\udce4", '{"a":' * 200_000])
 def test_a_config_that_is_not_json(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match=r"config\.json"):

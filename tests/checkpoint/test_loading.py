@@ -162,9 +162,9 @@ def test_dtype(layout: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int8", torch.int8, "float"])
-def test_a_dtype_that_cannot_be(dtype: Any, native_folder: Path) -> None:
+def test_a_dtype_that_cannot_be_is_refused_before_anything_is_looked_for(dtype: Any) -> None:
     with pytest.raises(ConfigError, match="bfloat16"):
-        load(native_folder, dtype=dtype)
+        load("no/where/at/all", dtype=dtype)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux what is mapped")
@@ -230,8 +230,77 @@ def test_a_config_that_lacks_numbers_or_has_nonsense(native_folder: Path) -> Non
     with pytest.raises(ConfigError, match="lacks n_q, num_layers"):
         load(native_folder)
     _edit_json(config, num_layers="two", n_q=4)
-    with pytest.raises(ConfigError, match="wrong type"):
+    with pytest.raises(ConfigError, match="num_layers must be a whole number, not 'two'"):
         load(native_folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"stt_config": {"audio_delay_seconds": "x"}}, "audio_delay_seconds .*'x'"),
+        (
+            "config.json",
+            {"stt_config": {"audio_delay_seconds": 1e999}},
+            "audio_delay_seconds .*inf",
+        ),
+        ("config.json", {"stt_config": [1]}, r"not \[1\]"),
+        ("config.json", {"dim": 32.0}, "dim must be a whole number, not 32.0"),
+        ("config.json", {"dim": "32"}, "dim must be a whole number, not '32'"),
+        ("config.json", {"max_period": -1}, "rope_theta must be greater than 0, not -1.0"),
+        ("config.json", {"max_period": "x"}, "could not convert string to float"),
+        ("config.json", {"max_period": 10**400}, "too large"),
+        ("config.json", {"hidden_scale": 1e999}, "infinity"),
+        ("config.json", {"hidden_scale": None}, "wrong type"),
+        ("config.json", {"delays": 3}, "wrong type"),
+        ("config.json", {"moshi_name": 3}, "moshi_name must be the name of a file, not 3"),
+        ("config.json", {"mimi_config_name": ["a"]}, "mimi_config_name must be the name of a file"),
+        ("mimi_config.json", {"frame_rate": 0}, "division by zero"),
+        ("mimi_config.json", {"sample_rate": "fast"}, "wrong type"),
+        ("mimi_config.json", {"seanet": 3}, "wrong type"),
+        ("mimi_config.json", {"transformer": ...}, "lacks 'transformer'"),
+    ],
+)
+def test_a_native_value_that_cannot_be_is_an_error_of_its_file(
+    file: str, change: dict[str, Any], message: str, native_folder: Path
+) -> None:
+    _edit_json(native_folder / file, **change)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(native_folder)
+    assert str(caught.value).startswith(f"{native_folder / file}: ")
+
+
+@pytest.mark.parametrize("key", ["dimension", "input_dimension"])
+def test_a_codec_whose_width_is_not_stated(key: str, native_folder: Path) -> None:
+    path = native_folder / "mimi_config.json"
+    section = "seanet" if key == "dimension" else "quantizer"
+    values = json.loads(path.read_text())[section]
+    del values[key]
+    _edit_json(path, **{section: values})
+    with pytest.raises(ConfigError, match=f"lacks '{key}'") as caught:
+        load(native_folder)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("config.json", {"hidden_size": 32.0}, "dim must be a whole number, not 32.0"),
+        ("config.json", {"rms_norm_eps": 0}, "norm_eps must be greater than 0"),
+        ("config.json", {"codec_config": {"num_filters": "4"}}, "num_filters must be a whole"),
+        ("config.json", {"codec_config": 7}, "wrong type"),
+        ("config.json", {"vocab_size": None}, "wrong type"),
+        ("preprocessor_config.json", {"audio_delay_seconds": "x"}, "audio_delay_seconds .*'x'"),
+        ("preprocessor_config.json", {"audio_silence_prefix_seconds": -1}, "0 or more, not -1"),
+        ("preprocessor_config.json", {"feature_extractor": 3}, "not 3"),
+    ],
+)
+def test_a_transformers_value_that_cannot_be_is_an_error_of_its_file(
+    file: str, change: dict[str, Any], message: str, transformers_folder: Path
+) -> None:
+    _edit_json(transformers_folder / file, **change)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(transformers_folder)
+    assert str(caught.value).startswith(f"{transformers_folder / file}: ")
 
 
 def test_the_decoder_may_read_fewer_codebooks_than_the_codec_has(native_folder: Path) -> None:

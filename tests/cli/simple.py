@@ -26,8 +26,13 @@ class SimpleEngine:
         self._pace_s = pace_s
         self.interrupt_at: int | None = None
         self.break_at: int | None = None
+        self.broken = RuntimeError("the device fell off the table")
         self.num_heard = 0
         self._held = False
+
+    @property
+    def free_slots(self) -> int:
+        return 0 if self._held else 1
 
     def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
         assert not self._held, "a slot was not given back"
@@ -45,7 +50,7 @@ class SimpleEngine:
             if self.num_heard == self.interrupt_at:
                 raise KeyboardInterrupt
             if self.num_heard == self.break_at:
-                raise RuntimeError("the device fell off the table")
+                raise self.broken
             loud = float(np.abs(frame).max()) > 0.01
             place = self.num_heard % 10
             tokens.append(4 + self.num_heard // 10 % 6 if loud and place == 1 else 3)

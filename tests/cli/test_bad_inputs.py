@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
 import kiku
 from kiku.cli import main
@@ -175,6 +176,13 @@ class TestInterruptions:
         assert "zero one" in (tmp_path / f"a.{format}").read_text()
         one_sentence(ran, "interrupted", f"a.{format}")
 
+    def test_ctrl_c_keeps_the_word_that_is_open(
+        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+    ) -> None:
+        engine.interrupt_at = 12  # "one" came in frame 11; nothing has ended it
+        ran = run("transcribe", speech(tmp_path / "a.wav", 4.0))
+        assert (ran.code, ran.out) == (130, "zero one\n")
+
     def test_ctrl_c_before_the_first_word_leaves_no_file(
         self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
     ) -> None:
@@ -198,6 +206,32 @@ class TestInterruptions:
         ran = run("transcribe", speech(tmp_path / "a.wav", 4.0))
         assert (ran.code, ran.out) == (1, "zero one\n")
         one_sentence(ran, "a.wav", "the device fell off the table", "KIKU_DEBUG")
+
+    @pytest.mark.parametrize(
+        "broken",
+        [
+            MemoryError(),
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            RuntimeError("MPS backend out of memory"),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+        ],
+        ids=["python", "cuda", "mps", "cpu"],
+    )
+    def test_one_recording_without_memory_does_not_stop_the_rest(
+        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine, broken: Exception
+    ) -> None:
+        engine.break_at, engine.broken = 36, broken
+        long, short = speech(tmp_path / "a.wav", 4.0), speech(tmp_path / "b.wav", 0.8)
+        ran = run("transcribe", long, short, "-o", tmp_path)
+        assert ran.code == 1
+        first, _, last = ran.err.partition("\n")
+        assert first.startswith(f"kiku: {long}: there is not enough memory")
+        assert "--model" in first
+        assert "--dtype" in first
+        assert "--device" in first
+        assert last.count("\n") == 1
+        assert (tmp_path / "a.txt").read_text() == "zero one two three\n"
+        assert (tmp_path / "b.txt").read_text() == "zero\n"
 
     def test_debug_shows_the_traceback(
         self, speech: Speech, tmp_path: Path, engine: SimpleEngine, monkeypatch: pytest.MonkeyPatch

@@ -134,14 +134,27 @@ def test_misuse_is_told() -> None:
     one = engine()
     with pytest.raises(StreamError, match="open them"):
         one.step([0], sound(1)[None])
+    with pytest.raises(StreamError, match="open them"):
+        one.save(0)
+    with pytest.raises(StreamError, match="open them"):
+        one.restore(0, b"")
     slot, _ = one.open()
     with pytest.raises(NoFreeSlot, match="all 1 slots are held"):
         one.open()
+    with pytest.raises(StreamError, match="once"):
+        one.step([slot, slot], np.stack([sound(1)] * 2))
     with pytest.raises(FrameError, match="1 to 64 frames of 80 samples"):
         one.step([slot], sound(65)[None])
     one.close(slot)
     one.close(slot)
     assert one.open()[0] == slot
+
+
+def test_a_choice_that_fails_at_once_holds_no_slot() -> None:
+    one = engine()
+    with pytest.raises(StopIteration):
+        one.open(lambda _: next(iter([])))
+    assert one.free_slots == 1
 
 
 def test_a_slot_used_again_is_fresh() -> None:
@@ -161,6 +174,12 @@ def test_a_device_that_is_not_there_is_told(name: str) -> None:
         pick_device(name)
 
 
-def test_without_a_name_the_best_device_is_taken() -> None:
-    assert pick_device(None) == pick_device("auto")
+def test_without_a_name_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device(None) == torch.device("cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert pick_device("auto") == torch.device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device(None) == torch.device("cuda")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from kiku.errors import CheckpointError, UnsupportedConfig
-from kiku.hf import KyutaiSpeechToTextConfig, MimiConfig
+from kiku.errors import CheckpointError, InputError, UnsupportedConfig
+from kiku.hf import KyutaiSpeechToTextConfig, KyutaiSpeechToTextProcessor, MimiConfig
 from tests.hf.tiny_checkpoint import CONFIG, VOCAB_SIZE
 
 # Said by every config of transformers, or about the file itself.
@@ -96,6 +96,20 @@ def test_the_published_start_id_becomes_the_trained_one() -> None:
     assert (lm.text_vocab_size, lm.initial_text_id) == (4000, 4000)
     ordinary = KyutaiSpeechToTextConfig(bos_token_id=1).to_model_config().lm
     assert (ordinary.text_vocab_size, ordinary.initial_text_id) == (4001, 1)
+    without = KyutaiSpeechToTextConfig(bos_token_id=None).to_model_config().lm
+    assert (without.text_vocab_size, without.initial_text_id) == (4000, 4000)
+
+
+@pytest.mark.parametrize("kind", [KyutaiSpeechToTextConfig, KyutaiSpeechToTextProcessor])
+def test_a_token_for_the_hub_never_becomes_a_value(kind: Any, saved: Path) -> None:
+    with pytest.raises(InputError, match="token; set HF_TOKEN"):
+        kind.from_pretrained(saved, token="hf_secret")
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        KyutaiSpeechToTextConfig().save_pretrained(tmp_path / "file")
 
 
 def test_changes_win_over_the_file(saved: Path) -> None:

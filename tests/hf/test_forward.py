@@ -84,17 +84,8 @@ def test_a_past_longer_than_a_piece(ours: Ours) -> None:
 
 
 @torch.no_grad()
-def test_rows_of_a_past_can_be_reordered(ours: Ours) -> None:
-    ids = columns(3, 20, seed=3)
-    past = ours(ids[:, :19]).past_key_values
-    rows = torch.tensor([2, 0, 0])
-    past.reorder(rows)
-    torch.testing.assert_close(
-        ours(ids[rows, 19:], past_key_values=past).logits,
-        ours(ids[rows]).logits[:, 19:],
-        atol=1e-5,
-        rtol=0,
-    )
+def test_a_past_knows_its_size(ours: Ours) -> None:
+    past = ours(columns(3, 20, seed=3)).past_key_values
     assert past.nbytes() > 0
     assert past.batch_size == 3
 

@@ -47,10 +47,15 @@ def test_samples_that_fill_no_frame_are_left_out(their_tokens: torch.Tensor, our
     torch.testing.assert_close(ours.generate(input_values=more), their_tokens[:1])
 
 
-def test_max_new_tokens_cuts_and_never_adds(their_tokens: torch.Tensor, ours: Ours) -> None:
-    for asked, given in ((1, 1), (7, 7), (FRAMES + 5, FRAMES)):
+def test_max_new_tokens_cuts_and_never_adds(
+    their_tokens: torch.Tensor, ours: Ours, caplog: pytest.LogCaptureFixture
+) -> None:
+    for asked, given in ((1, 1), (7, 7), (FRAMES, FRAMES), (FRAMES + 5, FRAMES)):
+        assert not caplog.messages
         tokens = ours.generate(input_values=sound(), max_new_tokens=asked)
         torch.testing.assert_close(tokens, their_tokens[:1, : 1 + given])
+    (said,) = caplog.messages
+    assert f"({FRAMES + 5}) is greater than the maximum number of audio frames ({FRAMES})" in said
 
 
 def test_a_processed_batch_is_theirs_up_to_the_end_of_each_row(
@@ -86,7 +91,10 @@ def test_the_documented_examples(transformers: ModuleType, saved: Path) -> None:
         masked = {"bad_words_ids": [[START]]} if named else {}
         texts: list[str] = []
         for sound in (noise(1500, 7), [noise(1500, seed) for seed in range(3)]):
-            inputs = processor(audio=sound, **named) if named else processor(sound)
+            asked = {"return_tensors": "pt", "padding": True} if isinstance(sound, list) else {}
+            inputs = (
+                processor(audio=sound, **named, **asked) if named else processor(sound, **asked)
+            )
             inputs.to(model.device)
             output_tokens = model.generate(**inputs, **masked)
             texts += processor.batch_decode(output_tokens, skip_special_tokens=True)

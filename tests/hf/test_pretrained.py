@@ -211,6 +211,8 @@ def test_what_cannot_be_loaded_is_said(saved: Path, tmp_path: Path) -> None:
         Ours.from_pretrained(saved, device_map={"model": "cpu", "codec_model": "cuda:0"})
     with pytest.raises(InputError, match="does not know colour"):
         Ours.from_pretrained(saved, colour="red")
+    with pytest.raises(ConfigError, match="no device 'bogus'"):
+        Ours.from_pretrained(saved, device_map="bogus")
     with pytest.raises(ConfigError, match="dtype must be one of"):
         Ours.from_pretrained(saved, dtype="int8")
     with pytest.raises(CheckpointError, match=r"config\.json is missing"):

@@ -1,6 +1,8 @@
 """The processor gives what transformers' gives, and words with times besides."""
 
+import json
 import math
+import shutil
 import wave
 from pathlib import Path
 from types import ModuleType
@@ -102,6 +104,27 @@ def test_paths_are_decoded_and_resampled(processor: Ours, tmp_path: Path) -> Non
     assert processor([path, A]).input_values.shape[0] == 2
 
 
+def test_a_file_that_is_cut_short_gives_what_is_there(processor: Ours, tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((noise(4 * RATE) * 20_000).astype("<i2").tobytes())
+    whole = processor(path)
+    path.write_bytes(path.read_bytes()[: 44 + 6 * RATE])
+    with pytest.warns(UserWarning, match=r"cut\.wav.*everything before was taken") as warned:
+        cut = processor(path)
+    assert warned[0].filename == __file__
+    heard = int(cut.padding_mask.sum())
+    assert 2 * RATE < heard <= 3 * RATE
+    mine, all_of_it = cut.input_values[0, 0], whole.input_values[0, 0]
+    before = int(cut.padding_mask[0].int().argmax())
+    torch.testing.assert_close(
+        mine[before : before + heard], all_of_it[before : before + heard], atol=0, rtol=0
+    )
+
+
 def test_wrong_sound_is_refused(their_processor: Any, processor: Ours, tmp_path: Path) -> None:
     for nothing in ({}, {"audio": None}):
         with pytest.raises(ValueError, match="You need to provide at least one input"):
@@ -172,6 +195,22 @@ def test_words_have_times_without_delay_and_silence(processor: Ours) -> None:
     scored, _ = processor.words(ids, tuple(logits))
     assert scored[0].probability == pytest.approx(0.5 / 40)
     assert scored[1].probability == pytest.approx(1 / 40)
+
+
+def test_the_models_own_boundaries_end_words_and_fill_rows(
+    saved: Path, processor: Ours, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(saved, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 6}))
+    other = Ours.from_pretrained(folder)
+    assert (processor.tokenizer.pad_id, processor.tokenizer.word_start_id) == (3, 0)
+    assert (other.tokenizer.pad_id, other.tokenizer.word_start_id) == (6, 0)
+    w1, x0 = PIECES.index("▁w1"), PIECES.index("x0")
+    ids = [[39, w1, 6, x0, 6]]
+    assert [word.text for word in other.words(ids)[0]] == ["w1", "x0"]
+    assert [word.text for word in processor.words(ids)[0]] != ["w1", "x0"]
+    assert other(text=["w3 w1", "w2"], padding=True).input_ids[1, 1] == 6
 
 
 def test_words_of_a_generated_batch(

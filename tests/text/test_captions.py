@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+import math
 import re
 
 import pytest
@@ -54,6 +55,16 @@ def test_json_has_these_keys_and_no_others() -> None:
     assert json.loads(write("json", WORDS))["duration"] == 3.5
     assert json.loads(write("json", [])) == {"model": "", "duration": 0.0, "text": "", "words": []}
     assert "é" in write("json", [Word("é", 0, 1, 1)])
+
+
+def test_json_has_null_for_a_probability_that_nobody_knows() -> None:
+    def refuse(name: str) -> float:
+        raise AssertionError(f"{name} is no JSON")
+
+    written = write("json", [*WORDS, Word("new", 4, 5, math.nan)])
+    words = json.loads(written, parse_constant=refuse)["words"]
+    assert words[-1]["probability"] is None
+    assert words[0]["probability"] == 0.9
 
 
 def test_srt() -> None:

@@ -6,9 +6,11 @@ memory. Does not know where bytes come from (`source`), nor when a file promises
 """
 
 import logging
+import os
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 import av
@@ -82,6 +84,12 @@ def duration_s(source: Source) -> float | None:
     nothing is known, and an open file is put back to where it stood. What cannot be read has no
     duration either: `read_chunks` says why.
     """
+    if (
+        isinstance(source, str | os.PathLike)
+        and os.fspath(source) != "-"
+        and not Path(source).is_file()
+    ):
+        return None  # a named pipe can be opened once: whoever writes into it would be cut off
     try:
         with open_source(source) as reader:
             if not reader.seekable():

@@ -4,6 +4,7 @@
     layout.py               which layout they have, and which of them are needed
     config_native.py        Kyutai's config.json <-> ModelConfig
     config_transformers.py  transformers' config.json <-> ModelConfig
+    fixed.py                values that kiku builds and no others
     corrections.py          what the published files lack or state wrongly, in one table
     headers.py              names and shapes in safetensors files, and the mapped tensors
     names.py                upstream tensor names <-> kiku's, one table per layout
@@ -17,7 +18,7 @@ Only this room downloads, and only it knows what others call things.
 
 from typing import TYPE_CHECKING, Any
 
-from kiku.checkpoint.hub import KNOWN_REPOS, KnownRepo
+from kiku.checkpoint.hub import DEMO, KNOWN_REPOS, KnownRepo
 from kiku.checkpoint.layout import Files, find
 
 if TYPE_CHECKING:
@@ -36,9 +37,9 @@ _LATER = {
 }  # fmt: skip
 
 __all__ = [
-    "KNOWN_REPOS", "CorrectedValue", "Files", "Finding", "KnownRepo", "Loaded", "find", "load",
-    "read_config",
-    "read_other_half", "save_native", "save_transformers", "to_native", "to_transformers", "verify",
+    "DEMO", "KNOWN_REPOS", "CorrectedValue", "Files", "Finding", "KnownRepo", "Loaded", "find",
+    "load", "read_config", "read_other_half", "save_native", "save_transformers", "to_native",
+    "to_transformers", "verify",
 ]  # fmt: skip
 
 

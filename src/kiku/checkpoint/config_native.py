@@ -4,66 +4,85 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from kiku.checkpoint.fixed import Fixed, check_fixed
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig, exact_div
 from kiku.errors import ConfigError, UnsupportedConfig
 
 # What moshi takes where config.json is silent (the sampling and training keys aside).
 _DEFAULTS: dict[str, Any] = {
-    "existing_text_padding_id": 3, "existing_text_end_padding_id": 0, "extra_heads_num_heads": 0,
-    "extra_heads_dim": 6, "max_period": 10_000.0, "hidden_scale": 4,
-}  # fmt: skip
+    "existing_text_padding_id": 3,
+    "existing_text_end_padding_id": 0,
+    "extra_heads_num_heads": 0,
+    "extra_heads_dim": 6,
+    "max_period": 10_000.0,
+    "hidden_scale": 4,
+}
 
 # Keys whose other values would be another network, and the values that kiku builds.
-_FIXED: dict[str, tuple[Any, ...]] = {
-    "dep_q": (0,), "causal": (True,), "layer_scale": (None,), "gating": ("silu",),
+_FIXED: Fixed = {
+    "dep_q": (0,),
+    "causal": (True,),
+    "layer_scale": (None,),
+    "gating": ("silu",),
     "norm": ("rms_norm_f32",),
-    "positional_embedding": ("rope",), "cross_attention": (False,), "conditioners": ({}, None),
+    "positional_embedding": ("rope",),
+    "cross_attention": (False,),
+    "conditioners": ({}, None),
     "fuser": (None,),
-    "quantize": (False,), "lora": (False,), "norm_emb": (False,), "bias_proj": (False,),
-    "demux_second_text_stream": (False,), "demux_second_stream": (False,), "shared_emb": (False,),
-}  # fmt: skip
+    "quantize": (False,),
+    "lora": (False,),
+    "norm_emb": (False,),
+    "bias_proj": (False,),
+    "demux_second_text_stream": (False,),
+    "demux_second_stream": (False,),
+    "shared_emb": (False,),
+}
 
 _NEEDED = ("card", "n_q", "dim", "num_heads", "num_layers", "text_card", "dep_q", "context")
 
 # Keys that do not touch the network that kiku builds.
 _FREE = frozenset({
-    "model_type", "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name", "lora_name",
-    "lm_gen_config",
-    "tts_config", "stt_config", "model_id", "delays", "text_card_out", "text_padding_token_id",
-    "same_initial",
-    "gradient_checkpointing", "lora_rank", "lora_scaling",
+    "model_type", "model_id", "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name",
+    "lm_gen_config", "tts_config", "stt_config",
+    "delays", "text_card_out", "text_padding_token_id", "same_initial",
+    "gradient_checkpointing", "lora_name", "lora_rank", "lora_scaling",
 })  # fmt: skip
 
 _DELAY_S, _PREFIX_S = 5.0, 1.0  # what Kyutai's scripts take where there is no stt_config
 
-_CODEC_FIXED: dict[str, dict[str, tuple[Any, ...]]] = {
+_CODEC_FIXED: dict[str, Fixed] = {
     "seanet": {
-        "channels": (1,), "causal": (True,), "activation": ("ELU",), "norm": ("none",),
+        "channels": (1,),
+        "causal": (True,),
+        "activation": ("ELU",),
+        "norm": ("none",),
         "pad_mode": ("constant",),
         "true_skip": (True,),
     },
     "quantizer": {},
     "transformer": {
-        "causal": (True,), "gating": ("none",), "norm": ("layer_norm",),
+        "causal": (True,),
+        "gating": ("none",),
+        "norm": ("layer_norm",),
         "positional_embedding": ("rope",),
         "conv_layout": (True,),
     },
-}  # fmt: skip
+}
 
 
 def read_native(
-    config: Mapping[str, Any], codec: Mapping[str, Any] | None, *, num_pause_heads: int
+    config: Mapping[str, Any], codec: CodecConfig | None, *, num_pause_heads: int
 ) -> ModelConfig:
     """ModelConfig of a checkpoint in Kyutai's layout.
 
     Args:
         config: config.json, already corrected.
-        codec: what the file of `mimi_config_name` holds; None is the published codec.
+        codec: from the file of `mimi_config_name`; None is the published codec.
         num_pause_heads: heads found among the tensors; they count where config.json does not say.
 
     Raises:
-        ConfigError: a key is missing or unknown.
-        UnsupportedConfig: a value that kiku does not build.
+        ConfigError: a key is missing, or a number cannot be.
+        UnsupportedConfig: a key or a value that kiku does not build.
     """
     _check_decoder(config)
     values = {**_DEFAULTS, **config}
@@ -88,7 +107,7 @@ def read_native(
     )
     stt: Mapping[str, Any] = config.get("stt_config") or {}
     return ModelConfig(
-        codec=CodecConfig() if codec is None else read_native_codec(codec),
+        codec=codec or CodecConfig(),
         lm=lm,
         text_delay_s=float(stt.get("audio_delay_seconds", _DELAY_S)),
         silence_prefix_s=float(stt.get("audio_silence_prefix_seconds", _PREFIX_S)),
@@ -101,13 +120,13 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
     """CodecConfig of moshi's description of a codec (sections seanet, quantizer, transformer).
 
     Raises:
-        ConfigError: a key is missing.
+        ConfigError: a key is missing, or a number cannot be.
         UnsupportedConfig: a value that kiku does not build.
     """
     for section, fixed in _CODEC_FIXED.items():
         if section not in codec:
-            raise ConfigError(f"the codec's config lacks {section!r}")
-        _check_fixed(codec[section], fixed, f"the codec's config, {section}")
+            raise ConfigError(f"the codec's description lacks {section!r}")
+        check_fixed(codec[section], fixed, section)
     seanet, quantizer, transformer = codec["seanet"], codec["quantizer"], codec["transformer"]
     try:
         strides = tuple(reversed(seanet["ratios"]))
@@ -142,13 +161,15 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
             codebook_size=quantizer["bins"],
             codebook_dim=quantizer["dimension"],
         )
+        widths = [
+            seanet["dimension"], quantizer["input_dimension"], transformer["input_dimension"],
+        ]  # fmt: skip
     except KeyError as e:
-        raise ConfigError(f"the codec's config lacks {e.args[0]!r}") from e
-    if {seanet["dimension"], quantizer["input_dimension"], transformer["input_dimension"]} != {
-        built.latent_dim
-    }:
+        raise ConfigError(f"the codec's description lacks {e.args[0]!r}") from e
+    if any(width != built.latent_dim for width in widths):
         raise UnsupportedConfig(
-            "the codec's config: the widths of seanet, transformer and quantizer differ"
+            f"the widths of seanet, quantizer and transformer differ: {widths} with d_model "
+            f"{built.latent_dim}"
         )
     return built
 
@@ -164,15 +185,27 @@ def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) ->
             "Kyutai's layout cannot say: another norm, feed-forward or head width than theirs"
         )
     values: dict[str, Any] = {
-        "model_type": "stt", "mimi_name": mimi_name, "tokenizer_name": tokenizer_name,
-        "card": lm.codebook_size, "n_q": lm.num_codebooks, "dep_q": 0,
+        "model_type": "stt",
+        "mimi_name": mimi_name,
+        "tokenizer_name": tokenizer_name,
+        "card": lm.codebook_size,
+        "n_q": lm.num_codebooks,
+        "dep_q": 0,
         "delays": [0] * (lm.num_codebooks + 1),
-        "dim": t.dim, "text_card": lm.text_vocab_size, "existing_text_padding_id": config.pad_id,
-        "num_heads": t.num_heads, "num_layers": t.num_layers,
+        "dim": t.dim,
+        "text_card": lm.text_vocab_size,
+        "existing_text_padding_id": config.pad_id,
+        "num_heads": t.num_heads,
+        "num_layers": t.num_layers,
         "hidden_scale": _hidden_scale(t.ffn_dim, t.dim),
-        "causal": True, "layer_scale": None, "context": t.window, "max_period": t.rope_theta,
+        "causal": True,
+        "layer_scale": None,
+        "context": t.window,
+        "max_period": t.rope_theta,
         "gating": "silu",
-        "norm": "rms_norm_f32", "positional_embedding": "rope", "conditioners": {},
+        "norm": "rms_norm_f32",
+        "positional_embedding": "rope",
+        "conditioners": {},
         "cross_attention": False,
         # without it moshi wants a tensor of the part that makes sound, though there is none
         "depformer_multi_linear": True,
@@ -181,7 +214,7 @@ def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) ->
             "audio_delay_seconds": config.text_delay_s,
             "audio_silence_prefix_seconds": config.silence_prefix_s,
         },
-    }  # fmt: skip
+    }
     if config.word_start_id != _DEFAULTS["existing_text_end_padding_id"]:
         values["existing_text_end_padding_id"] = config.word_start_id
     if lm.num_pause_heads:
@@ -204,63 +237,73 @@ def write_native_codec(codec: CodecConfig) -> dict[str, Any]:
         )
     t, width = codec.transformer, codec.latent_dim
     return {
-        "sample_rate": codec.sample_rate, "channels": 1, "frame_rate": codec.frame_rate,
+        "sample_rate": codec.sample_rate,
+        "frame_rate": codec.frame_rate,
+        "channels": 1,
         "seanet": {
-            "channels": 1, "dimension": width, "causal": True, "n_filters": codec.num_filters,
-            "n_residual_layers": codec.num_residual_layers, "activation": "ELU",
+            "channels": 1,
+            "dimension": width,
+            "causal": True,
+            "n_filters": codec.num_filters,
+            "n_residual_layers": codec.num_residual_layers,
+            "activation": "ELU",
             "compress": codec.compress,
-            "dilation_base": codec.dilation_growth, "disable_norm_outer_blocks": 0,
+            "dilation_base": codec.dilation_growth,
+            "disable_norm_outer_blocks": 0,
             "kernel_size": codec.kernel_size,
             "residual_kernel_size": codec.residual_kernel_size,
             "last_kernel_size": codec.last_kernel_size,
-            "norm": "none", "pad_mode": "constant", "ratios": list(reversed(codec.strides)),
+            "norm": "none",
+            "pad_mode": "constant",
+            "ratios": list(reversed(codec.strides)),
             "true_skip": True,
         },
         "quantizer": {
-            "dimension": codec.codebook_dim, "n_q": codec.num_codebooks,
+            "dimension": codec.codebook_dim,
+            "n_q": codec.num_codebooks,
             "n_q_semantic": codec.num_semantic,
-            "bins": codec.codebook_size, "input_dimension": width, "output_dimension": width,
+            "bins": codec.codebook_size,
+            "input_dimension": width,
+            "output_dimension": width,
         },
         "transformer": {
-            "d_model": t.dim, "num_heads": t.num_heads, "num_layers": t.num_layers, "causal": True,
-            "layer_scale": 0.01 if t.layer_scale else None, "context": t.window,
+            "d_model": t.dim,
+            "num_heads": t.num_heads,
+            "num_layers": t.num_layers,
+            "causal": True,
+            "layer_scale": 0.01 if t.layer_scale else None,
+            "context": t.window,
             "conv_layout": True,
-            "max_period": t.rope_theta, "gating": "none", "norm": "layer_norm",
+            "max_period": t.rope_theta,
+            "gating": "none",
+            "norm": "layer_norm",
             "positional_embedding": "rope",
-            "dim_feedforward": t.ffn_dim, "input_dimension": width, "output_dimensions": [width],
+            "dim_feedforward": t.ffn_dim,
+            "input_dimension": width,
+            "output_dimensions": [width],
         },
-    }  # fmt: skip
+    }
 
 
 def _check_decoder(config: Mapping[str, Any]) -> None:
     missing = [key for key in _NEEDED if key not in config]
     if missing:
-        raise ConfigError(f"config.json lacks {', '.join(missing)}")
+        raise ConfigError(f"it lacks {', '.join(missing)}")
     known = _FREE | _FIXED.keys() | _DEFAULTS.keys() | set(_NEEDED)
     unknown = [key for key in config if key not in known and not key.startswith("depformer_")]
     if unknown:
         raise UnsupportedConfig(
-            f"config.json has keys that kiku does not know: {', '.join(sorted(unknown))}"
+            f"it has keys that kiku does not know: {', '.join(sorted(unknown))}"
         )
-    _check_fixed(config, _FIXED, "config.json")
+    check_fixed(config, _FIXED)
     if any(config.get("delays", ())):
         raise UnsupportedConfig(
-            f"config.json: delays must all be 0 in a speech-to-text model, not {config['delays']}"
+            f"delays must all be 0 in a speech-to-text model, not {config['delays']}"
         )
     if config.get("text_card_out") not in (None, config["text_card"]):
         raise UnsupportedConfig(
-            f"config.json: text_card_out {config['text_card_out']} differs from text_card"
+            f"text_card_out {config['text_card_out']} differs from text_card {config['text_card']}"
         )
-
-
-def _check_fixed(
-    values: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], where: str
-) -> None:
-    for key, allowed in fixed.items():
-        if key in values and values[key] not in allowed:
-            raise UnsupportedConfig(
-                f"{where}: {key} = {values[key]!r} is not built; kiku builds {key} = {allowed[0]!r}"
-            )
 
 
 def _gated_width(dim_feedforward: int, dim: int) -> int:

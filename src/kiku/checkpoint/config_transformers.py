@@ -5,45 +5,82 @@ configs.
 from collections.abc import Mapping
 from typing import Any
 
+from kiku.checkpoint.fixed import Fixed, check_fixed
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 from kiku.errors import ConfigError, UnsupportedConfig
 
 DEFAULTS: dict[str, Any] = {
-    "codebook_vocab_size": 2049, "vocab_size": 4001, "hidden_size": 2048, "num_hidden_layers": 48,
-    "num_attention_heads": 32, "num_key_value_heads": None, "head_dim": None,
-    "max_position_embeddings": 750,
-    "hidden_act": "silu", "sliding_window": 375, "ffn_dim": 11264, "rms_norm_eps": 1e-8,
+    "vocab_size": 4001,
+    "codebook_vocab_size": 2049,
     "num_codebooks": 32,
-    "audio_bos_token_id": 2048, "audio_pad_token_id": 69569, "tie_word_embeddings": False,
+    "hidden_size": 2048,
+    "num_hidden_layers": 48,
+    "num_attention_heads": 32,
+    "num_key_value_heads": None,
+    "head_dim": None,
+    "max_position_embeddings": 750,
+    "sliding_window": 375,
+    "hidden_act": "silu",
+    "ffn_dim": 11264,
+    "rms_norm_eps": 1e-8,
+    "tie_word_embeddings": False,
+    "audio_bos_token_id": 2048,
+    "audio_pad_token_id": 69569,
     "pad_token_id": 3,
     "bos_token_id": 48000,
-}  # fmt: skip
+}
 """Values of `KyutaiSpeechToTextConfig` for the keys that a file leaves out."""
 
 CODEC_DEFAULTS: dict[str, Any] = {
-    "sampling_rate": 24_000, "audio_channels": 1, "hidden_size": 512, "num_filters": 64,
+    "sampling_rate": 24_000,
+    "audio_channels": 1,
+    "hidden_size": 512,
+    "num_filters": 64,
     "num_residual_layers": 1,
-    "upsampling_ratios": (8, 6, 5, 4), "kernel_size": 7, "last_kernel_size": 3,
+    "upsampling_ratios": (8, 6, 5, 4),
+    "kernel_size": 7,
+    "last_kernel_size": 3,
     "residual_kernel_size": 3,
-    "dilation_growth_rate": 2, "use_causal_conv": True, "pad_mode": "constant", "compress": 2,
+    "dilation_growth_rate": 2,
+    "use_causal_conv": True,
+    "use_conv_shortcut": False,
+    "pad_mode": "constant",
+    "compress": 2,
     "codebook_size": 2048,
-    "codebook_dim": 256, "num_quantizers": 32, "use_conv_shortcut": False,
-    "vector_quantization_hidden_dimension": 256, "num_semantic_quantizers": 1,
+    "codebook_dim": 256,
+    "vector_quantization_hidden_dimension": 256,
+    "num_quantizers": 32,
+    "num_semantic_quantizers": 1,
     "num_hidden_layers": 8,
-    "intermediate_size": 2048, "num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": None,
-    "hidden_act": "gelu", "norm_eps": 1e-5, "sliding_window": 250, "attention_bias": False,
-}  # fmt: skip
+    "intermediate_size": 2048,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 8,
+    "head_dim": None,
+    "hidden_act": "gelu",
+    "norm_eps": 1e-5,
+    "sliding_window": 250,
+    "attention_bias": False,
+}
 """Values of `MimiConfig` for the keys that a file leaves out."""
 
-_LATENTS_PER_FRAME = 2  # MimiConfig has no key for it
-_CODEC_THETA = 10_000.0
+DECODER_THETA = 100_000.0
+"""Base of the decoder's rotary frequencies in every published model. Where a file is silent,
+transformers 4 took it too; transformers 5 takes 10,000."""
 
-_FIXED: dict[str, tuple[Any, ...]] = {"hidden_act": ("silu",), "tie_word_embeddings": (False,)}
-_CODEC_FIXED: dict[str, tuple[Any, ...]] = {
-    "audio_channels": (1,), "use_causal_conv": (True,), "pad_mode": ("constant",),
+CODEC_THETA = CodecConfig().transformer.rope_theta
+"""The codec's, which both take where a file is silent."""
+
+_LATENTS_PER_FRAME = 2  # MimiConfig has no key for it
+
+_FIXED: Fixed = {"hidden_act": ("silu",), "tie_word_embeddings": (False,)}
+_CODEC_FIXED: Fixed = {
+    "audio_channels": (1,),
+    "use_causal_conv": (True,),
+    "pad_mode": ("constant",),
     "use_conv_shortcut": (False,),
-    "hidden_act": ("gelu",), "attention_bias": (False,),
-}  # fmt: skip
+    "hidden_act": ("gelu",),
+    "attention_bias": (False,),
+}
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,9 +108,7 @@ def rope_theta(config: Mapping[str, Any]) -> float | None:
     scaling: Mapping[str, Any] = config.get("rope_scaling") or {}
     kind = rope.get("rope_type") or scaling.get("rope_type") or scaling.get("type") or "default"
     if kind != "default" or rope.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedConfig(
-            f"config.json: rotary positions of type {kind!r} are not built; only 'default'"
-        )
+        raise UnsupportedConfig(f"rotary positions of type {kind!r} are not built; only 'default'")
     theta = rope.get("rope_theta", config.get("rope_theta"))
     return None if theta is None else float(theta)
 
@@ -106,7 +141,7 @@ def read_transformers(
             num_heads=config["num_attention_heads"],
             ffn_dim=config["ffn_dim"] // 2,
             window=config["sliding_window"],
-            rope_theta=_CODEC_THETA if theta is None else theta,
+            rope_theta=DECODER_THETA if theta is None else theta,
             norm="rms",
             norm_eps=config["rms_norm_eps"],
             gated=True,
@@ -120,15 +155,16 @@ def read_transformers(
     )
     if lm.text_rows != vocab_size:
         raise ConfigError(
-            f"config.json: bos_token_id {config['bos_token_id']} is not below vocab_size "
-            f"{vocab_size}"
+            f"bos_token_id {config['bos_token_id']} is not below vocab_size {vocab_size}"
         )
     return ModelConfig(
         codec=codec,
         lm=lm,
         text_delay_s=float(preprocessor.get("audio_delay_seconds", 0.0)),
         silence_prefix_s=float(preprocessor.get("audio_silence_prefix_seconds", 0.0)),
-        pad_id=config["pad_token_id"],
+        pad_id=DEFAULTS["pad_token_id"]
+        if config["pad_token_id"] is None
+        else config["pad_token_id"],
     )
 
 
@@ -139,7 +175,7 @@ def read_transformers_codec(config: Mapping[str, Any]) -> CodecConfig:
         UnsupportedConfig: a value that kiku does not build.
     """
     values = {**CODEC_DEFAULTS, **config}
-    _check_fixed(values, _CODEC_FIXED, "codec_config")
+    check_fixed(values, _CODEC_FIXED, "codec_config")
     width = values["hidden_size"]
     codebook_dim = values["codebook_dim"] or width
     if codebook_dim != values["vector_quantization_hidden_dimension"]:
@@ -158,7 +194,7 @@ def read_transformers_codec(config: Mapping[str, Any]) -> CodecConfig:
             num_heads=values["num_attention_heads"],
             ffn_dim=values["intermediate_size"],
             window=values["sliding_window"],
-            rope_theta=_CODEC_THETA if theta is None else theta,
+            rope_theta=CODEC_THETA if theta is None else theta,
             norm="layer",
             norm_eps=values["norm_eps"],
             gated=False,
@@ -196,20 +232,28 @@ def write_transformers(config: ModelConfig) -> dict[str, Any]:
     return {
         "architectures": ["KyutaiSpeechToTextForConditionalGeneration"],
         "model_type": "kyutai_speech_to_text",
-        "codebook_vocab_size": code_rows, "vocab_size": lm.text_rows, "hidden_size": t.dim,
-        "num_hidden_layers": t.num_layers, "num_attention_heads": t.num_heads,
+        "vocab_size": lm.text_rows,
+        "codebook_vocab_size": code_rows,
+        "num_codebooks": lm.num_codebooks,
+        "hidden_size": t.dim,
+        "num_hidden_layers": t.num_layers,
+        "num_attention_heads": t.num_heads,
         "num_key_value_heads": t.num_heads,
-        "head_dim": t.head_dim, "max_position_embeddings": t.window, "hidden_act": "silu",
-        "sliding_window": t.window, "ffn_dim": 2 * t.ffn_dim, "rms_norm_eps": t.norm_eps,
-        "num_codebooks": lm.num_codebooks, "audio_bos_token_id": lm.initial_code,
-        "audio_pad_token_id": lm.text_rows + lm.num_codebooks * code_rows,
+        "head_dim": t.head_dim,
+        "max_position_embeddings": t.window,
+        "sliding_window": t.window,
+        "hidden_act": "silu",
+        "ffn_dim": 2 * t.ffn_dim,
+        "rms_norm_eps": t.norm_eps,
         "tie_word_embeddings": False,
-        "pad_token_id": config.pad_id, "bos_token_id": lm.initial_text_id, "eos_token_id": None,
-        # transformers 4 reads the first spelling, 5 the second
-        "rope_theta": t.rope_theta, "rope_parameters": {"rope_type": "default",
-        "rope_theta": t.rope_theta},
+        "audio_bos_token_id": lm.initial_code,
+        "audio_pad_token_id": lm.text_rows + lm.num_codebooks * code_rows,
+        "pad_token_id": config.pad_id,
+        "bos_token_id": lm.initial_text_id,
+        "eos_token_id": None,
+        **_write_theta(t.rope_theta),
         "codec_config": write_transformers_codec(config.codec),
-    }  # fmt: skip
+    }
 
 
 def write_transformers_codec(codec: CodecConfig) -> dict[str, Any]:
@@ -229,67 +273,80 @@ def write_transformers_codec(codec: CodecConfig) -> dict[str, Any]:
         )
     return {
         "model_type": "mimi",
-        "sampling_rate": codec.sample_rate, "audio_channels": 1, "hidden_size": codec.latent_dim,
-        "num_filters": codec.num_filters, "num_residual_layers": codec.num_residual_layers,
-        "upsampling_ratios": list(reversed(codec.strides)), "kernel_size": codec.kernel_size,
+        "sampling_rate": codec.sample_rate,
+        "audio_channels": 1,
+        "hidden_size": codec.latent_dim,
+        "num_filters": codec.num_filters,
+        "num_residual_layers": codec.num_residual_layers,
+        "upsampling_ratios": list(reversed(codec.strides)),
+        "kernel_size": codec.kernel_size,
         "last_kernel_size": codec.last_kernel_size,
         "residual_kernel_size": codec.residual_kernel_size,
-        "dilation_growth_rate": codec.dilation_growth, "use_causal_conv": True,
+        "dilation_growth_rate": codec.dilation_growth,
+        "use_causal_conv": True,
+        "use_conv_shortcut": False,
         "pad_mode": "constant",
-        "compress": codec.compress, "codebook_size": codec.codebook_size,
+        "compress": codec.compress,
+        "codebook_size": codec.codebook_size,
         "codebook_dim": codec.codebook_dim,
-        "num_quantizers": codec.num_codebooks, "use_conv_shortcut": False,
         "vector_quantization_hidden_dimension": codec.codebook_dim,
+        "num_quantizers": codec.num_codebooks,
         "num_semantic_quantizers": codec.num_semantic,
-        "upsample_groups": codec.latent_dim, "num_hidden_layers": t.num_layers,
+        "upsample_groups": codec.latent_dim,
+        "num_hidden_layers": t.num_layers,
         "intermediate_size": t.ffn_dim,
-        "num_attention_heads": t.num_heads, "num_key_value_heads": t.num_heads,
+        "num_attention_heads": t.num_heads,
+        "num_key_value_heads": t.num_heads,
         "head_dim": t.head_dim,
-        "hidden_act": "gelu", "norm_eps": t.norm_eps, "sliding_window": t.window,
+        "hidden_act": "gelu",
+        "norm_eps": t.norm_eps,
+        "sliding_window": t.window,
         "attention_bias": False,
-        "rope_theta": t.rope_theta, "rope_parameters": {"rope_type": "default",
-        "rope_theta": t.rope_theta},
-    }  # fmt: skip
+        **_write_theta(t.rope_theta),
+    }
 
 
 def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
     """preprocessor_config.json: the feature extractor's values."""
     return {
-        "feature_extractor_type": "KyutaiSpeechToTextFeatureExtractor", "feature_size": 1,
-        "sampling_rate": config.sample_rate, "padding_side": "right", "padding_value": 0.0,
-        "return_attention_mask": True, "chunk_length_s": None, "overlap": None,
+        "feature_extractor_type": "KyutaiSpeechToTextFeatureExtractor",
+        "processor_class": "KyutaiSpeechToTextProcessor",
+        "feature_size": 1,
+        "sampling_rate": config.sample_rate,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": True,
+        "chunk_length_s": None,
+        "overlap": None,
         "audio_delay_seconds": config.text_delay_s,
         "audio_silence_prefix_seconds": config.silence_prefix_s,
-        "processor_class": "KyutaiSpeechToTextProcessor",
-    }  # fmt: skip
+    }
+
+
+def _write_theta(theta: float) -> dict[str, Any]:
+    """transformers 4 reads the first spelling, 5 the second."""
+    return {
+        "rope_theta": theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": theta},
+    }
 
 
 def _check_decoder(config: Mapping[str, Any], codec: CodecConfig) -> None:
-    _check_fixed(config, _FIXED, "config.json")
+    check_fixed(config, _FIXED)
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     if kv_heads not in (None, heads):
         raise UnsupportedConfig(
-            f"config.json: num_key_value_heads {kv_heads} differs from num_attention_heads {heads}"
+            f"num_key_value_heads {kv_heads} differs from num_attention_heads {heads}"
         )
     if config["ffn_dim"] % 2:
-        raise ConfigError(f"config.json: ffn_dim must be even, not {config['ffn_dim']}")
+        raise ConfigError(f"ffn_dim must be even, not {config['ffn_dim']}")
     code_rows = codec.codebook_size + 1
     if (
         config["codebook_vocab_size"] != code_rows
         or config["audio_bos_token_id"] != codec.codebook_size
     ):
         raise UnsupportedConfig(
-            f"config.json: a codec of {codec.codebook_size} codes needs codebook_vocab_size "
+            f"a codec of {codec.codebook_size} codes needs codebook_vocab_size "
             f"{code_rows} and audio_bos_token_id {codec.codebook_size}, not "
             f"{config['codebook_vocab_size']} and {config['audio_bos_token_id']}"
         )
-
-
-def _check_fixed(
-    values: Mapping[str, Any], fixed: Mapping[str, tuple[Any, ...]], where: str
-) -> None:
-    for key, allowed in fixed.items():
-        if values.get(key, allowed[0]) not in allowed:
-            raise UnsupportedConfig(
-                f"{where}: {key} = {values[key]!r} is not built; kiku builds {key} = {allowed[0]!r}"
-            )

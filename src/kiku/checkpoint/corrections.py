@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kiku.checkpoint.config_transformers import rope_theta
+from kiku.checkpoint.config_transformers import DECODER_THETA, rope_theta
 from kiku.checkpoint.layout import Layout
 
 
@@ -20,7 +20,7 @@ class CorrectedValue(UserWarning):
 
 
 @dataclass(frozen=True, slots=True)
-class _Published:
+class Published:
     """Numbers by which a published model is recognised, and those that a file of it may lack."""
 
     dim: int
@@ -32,12 +32,11 @@ class _Published:
     prefix_s: float
 
 
-_PUBLISHED = (
-    _Published(2048, 16, 16, 8000, window=750, delay_s=0.5, prefix_s=0.0),
-    _Published(2048, 48, 32, 4000, window=375, delay_s=2.5, prefix_s=1.0),
+PUBLISHED = (
+    Published(2048, 16, 16, 8000, window=750, delay_s=0.5, prefix_s=0.0),
+    Published(2048, 48, 32, 4000, window=375, delay_s=2.5, prefix_s=1.0),
 )
-
-_THETA = 100_000.0
+"""The 1B and the 2.6B."""
 
 
 @dataclass(slots=True)
@@ -50,7 +49,7 @@ class Seen:
     timing: dict[str, Any]
     """Delay and silence prefix: native stt_config, transformers' preprocessor file."""
     last_head_row_is_zero: bool = False
-    published: _Published | None = field(init=False)
+    published: Published | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Recognise a published model by its shape."""
@@ -58,12 +57,10 @@ class Seen:
         if self.layout == "native":
             shape = (c.get("dim"), c.get("num_layers"), c.get("num_heads"), c.get("text_card"))
         else:
-            shape = (
-                c["hidden_size"], c["num_hidden_layers"],
-            c["num_attention_heads"], c["vocab_size"] - 1,
-            )  # fmt: skip
+            layers, heads = c["num_hidden_layers"], c["num_attention_heads"]
+            shape = (c["hidden_size"], layers, heads, c["vocab_size"] - 1)
         self.published = next(
-            (p for p in _PUBLISHED if (p.dim, p.num_layers, p.num_heads, p.text_card) == shape),
+            (p for p in PUBLISHED if (p.dim, p.num_layers, p.num_heads, p.text_card) == shape),
             None,
         )
 
@@ -122,13 +119,12 @@ CORRECTIONS: tuple[Correction, ...] = (
         "transformers", "config", "bos_token_id",
         lambda s: not 0 <= s.config["bos_token_id"] < s.config["vocab_size"],
         lambda s: s.config["vocab_size"] - 1,
-        "the stated id lies among the audio rows; the trained start row is the last of the text "
-        "rows",
+        "the stated id lies among the audio rows; the start row is the last of the text rows",
     ),
     Correction(
         "transformers", "config", "rope_parameters",
         lambda s: rope_theta(s.config) is None,
-        lambda s: {"rope_type": "default", "rope_theta": _THETA},
+        lambda s: {"rope_type": "default", "rope_theta": DECODER_THETA},
         "the file is silent; the models were trained with 100000 (transformers 5 would take 10000)",
     ),
     Correction(
@@ -140,12 +136,14 @@ CORRECTIONS: tuple[Correction, ...] = (
     Correction(
         "native", "config", "max_period",
         _lacks("config", "max_period"),
-        lambda s: _THETA, "the published model's; the file is silent",
+        lambda s: DECODER_THETA,
+        "the published model's; the file is silent",
     ),
     Correction(
         "native", "config", "context",
         _lacks("config", "context"),
-        _of_published("window"), "the published model's; the file is silent",
+        _of_published("window"),
+        "the published model's; the file is silent",
     ),
     *_timing("native"),
     *_timing("transformers"),

@@ -6,14 +6,15 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from kiku.errors import CheckpointError, MissingExtra
+from kiku.errors import CheckpointError
 
 DEMO = "demo"
 """The name of the small model inside the package."""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -66,12 +67,24 @@ class Folder:
 
 
 class Repo:
-    """Files of a checkpoint on the hub; downloaded when asked for, kept in the hub's cache."""
+    """Files of a checkpoint on the hub; downloaded when asked for, kept in the hub's cache.
+
+    All of them are of one commit: the one that the first file was found at. A push in between
+    cannot mix two models, and for what is cached the hub is asked only once.
+    """
 
     def __init__(self, repo_id: str, revision: str | None) -> None:
         """`revision` is a branch, a tag or a commit; None is the newest."""
         self.repo_id, self.revision = repo_id, revision
         self.name = repo_id
+        self.commit: str | None = None
+        """Of all files; None until one was found."""
+        self._known: dict[str, Path | None] = {}
+
+    @property
+    def asks_for(self) -> str | None:
+        """The revision of the next file."""
+        return self.commit or self.revision
 
     def get(self, name: str) -> Path | None:
         """The local path of the file called `name`, or None if the repository has no such file.
@@ -79,16 +92,23 @@ class Repo:
         Raises:
             CheckpointError: it cannot be reached, found, entered, or stored.
         """
+        if name not in self._known:
+            path = self._fetch(name)
+            if path is not None and self.commit is None:
+                self.commit = _commit_of(path, name)
+            self._known[name] = path
+        return self._known[name]
+
+    def _fetch(self, name: str) -> Path | None:
         hub = _import_hub()
         with _explained(self, name):
             try:
-                return Path(hub.hf_hub_download(self.repo_id, name, revision=self.revision))
-            except hub.errors.LocalEntryNotFoundError as e:
-                # Nothing was learned about the repository: only a file that the cache knows can be
-                # given.
+                return Path(hub.hf_hub_download(self.repo_id, name, revision=self.asks_for))
+            except hub.errors.LocalEntryNotFoundError:
+                # The hub was not asked: where the cache has the repository, it is taken as whole.
                 if _in_cache(self, name):
                     return None
-                raise e
+                raise
             except hub.errors.EntryNotFoundError:
                 return None
 
@@ -100,8 +120,8 @@ class Repo:
 Place = Folder | Repo
 
 
-def open_place(source: str | Path, *, revision: str | None = None) -> Place:
-    """What `source` names.
+def open_place(source: str | Path | Place, *, revision: str | None = None) -> Place:
+    """What `source` names; a place that is already open is given back.
 
     Args:
         source: "demo", a folder, or a repository such as "kyutai/stt-1b-en_fr". A folder that
@@ -111,6 +131,8 @@ def open_place(source: str | Path, *, revision: str | None = None) -> Place:
     Raises:
         CheckpointError: it is none of these.
     """
+    if isinstance(source, Folder | Repo):
+        return source
     if str(source) == DEMO:
         return _demo()
     path = Path(source).expanduser()
@@ -156,7 +178,7 @@ def file_elsewhere(name: str) -> Path | None:
 
 
 def _demo() -> Folder:
-    path = Path(__file__).resolve().parent.parent / "demo"
+    path = Path(__file__).resolve().parent.parent / DEMO
     if not (path / "config.json").is_file():
         raise CheckpointError(
             f"the demo model is not in this installation (looked in {path}); reinstall kiku"
@@ -165,18 +187,24 @@ def _demo() -> Folder:
 
 
 def _import_hub() -> Any:
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors  # pyright: ignore[reportUnusedImport]
-    except ImportError as e:
-        raise MissingExtra("downloading from the hub", "torch") from e
+    # It takes long to import, and a folder does not need it.
+    import huggingface_hub
+    import huggingface_hub.errors  # pyright: ignore[reportUnusedImport]
+
     return huggingface_hub
+
+
+def _commit_of(path: Path, name: str) -> str | None:
+    """The commit in a path of the hub's cache (`.../snapshots/<commit>/<name>`)."""
+    snapshot = path.parents[len(PurePosixPath(name).parts) - 1]
+    cached = snapshot.parent.name == "snapshots" and _COMMIT.fullmatch(snapshot.name)
+    return snapshot.name if cached else None
 
 
 def _in_cache(repo: Repo, name: str) -> bool:
     """Whether config.json of that revision is cached, so that a missing `name` may not exist."""
     cached = _import_hub().try_to_load_from_cache(
-        repo.repo_id, "config.json", revision=repo.revision
+        repo.repo_id, "config.json", revision=repo.asks_for
     )
     return name != "config.json" and isinstance(cached, str)
 
@@ -185,14 +213,13 @@ def _in_cache(repo: Repo, name: str) -> bool:
 def _explained(repo: Repo, name: str) -> Generator[None]:
     """Turn what the hub's library raises into one sentence each."""
     errors = _import_hub().errors
-    where = f"{repo.repo_id}" + (f" at {repo.revision}" if repo.revision else "")
+    where = repo.repo_id + (f" at {repo.revision}" if repo.revision else "")
     try:
         yield
     except errors.GatedRepoError as e:
         raise CheckpointError(
             f"{where} is gated: accept its terms at https://huggingface.co/{repo.repo_id}, then "
-            "run "
-            "`hf auth login` or set HF_TOKEN"
+            "run `hf auth login` or set HF_TOKEN"
         ) from e
     except errors.RepositoryNotFoundError as e:
         known = ", ".join(r.repo_id for r in KNOWN_REPOS)
@@ -210,8 +237,7 @@ def _explained(repo: Repo, name: str) -> Generator[None]:
             raise CheckpointError(_offline(where, name)) from e
         raise CheckpointError(
             f"{name} of {where} is not in the cache and the hub cannot be reached "
-            f"({e.__cause__ or e}); check the "
-            "network, or give a local folder"
+            f"({e.__cause__ or e}); check the network, or give a local folder"
         ) from e
     except errors.HfHubHTTPError as e:
         raise CheckpointError(f"the hub refused {name} of {where}: {e}") from e
@@ -219,9 +245,8 @@ def _explained(repo: Repo, name: str) -> Generator[None]:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             cache = os.environ.get("HF_HOME") or "~/.cache/huggingface"
             raise CheckpointError(
-                f"no space left on the disk for {name} of {where}; free some, or set HF_HOME (now "
-                f"{cache}) to a "
-                "bigger disk"
+                f"no space left on the disk for {name} of {where}; free some, or set HF_HOME "
+                f"(now {cache}) to a bigger disk"
             ) from e
         raise CheckpointError(f"{name} of {where} could not be downloaded: {e}") from e
     except Exception as e:

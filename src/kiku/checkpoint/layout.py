@@ -3,10 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from kiku.checkpoint.hub import Folder, Place, file_elsewhere, open_place
-from kiku.errors import CheckpointError, UnsupportedConfig
+from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 
 Layout = Literal["native", "transformers"]
 
@@ -44,7 +44,7 @@ class Files:
 
 
 def find(
-    source: str | Path,
+    source: str | Path | Place,
     *,
     revision: str | None = None,
     weights: bool = True,
@@ -53,7 +53,7 @@ def find(
     """Find the files of a checkpoint; download those that are needed and not there yet.
 
     Args:
-        source: "demo", a folder, or a repository id.
+        source: "demo", a folder, a repository id, or one of these as `hub.open_place` gave it.
         revision: of a repository: branch, tag or commit.
         weights: false to leave the weights where they are (for a look at the config).
         needs_vocabulary: false to accept a checkpoint without one.
@@ -61,6 +61,7 @@ def find(
     Raises:
         CheckpointError: not found, not reachable, or files are missing; all the missing ones are
             listed.
+        ConfigError: config.json names a file by something that is not a name.
         UnsupportedConfig: it is another kind of model.
     """
     place = open_place(source, revision=revision)
@@ -88,8 +89,7 @@ def layout_of(config: dict[str, Any], path: Path) -> Layout:
         return "native"
     raise UnsupportedConfig(
         f"{path} describes a model of type {kind!r}; kiku reads speech-to-text models: 'stt' "
-        "(Kyutai's layout) and "
-        "'kyutai_speech_to_text' (transformers')"
+        "(Kyutai's layout) and 'kyutai_speech_to_text' (transformers')"
     )
 
 
@@ -101,7 +101,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise CheckpointError(f"{path} cannot be read: {e}") from e
     if not isinstance(values, dict):
         raise CheckpointError(f"{path} should hold a JSON object, not a {type(values).__name__}")
@@ -118,21 +118,25 @@ def _native(
 ) -> Files:
     missing: list[str] = []
 
-    def need(name: str) -> Path | None:
+    def named(key: str, usual: str | None = None) -> str | None:
+        name: object = config.get(key)
+        if name is not None and not isinstance(name, str):
+            raise ConfigError(f"{config_path}: {key} must be the name of a file, not {name!r}")
+        return name or usual
+
+    def need(name: str | None, *, optional: bool = False) -> Path | None:
+        if name is None:
+            return None
         path = file_elsewhere(name) or place.get(name)
-        if path is None:
+        if path is None and not optional:
             missing.append(name)
         return path
 
-    codec_config = config.get("mimi_config_name")
-    vocabulary_name = config.get("tokenizer_name", _VOCABULARY_NAME)
-    found_codec_config = need(codec_config) if codec_config else None
-    if needs_vocabulary:
-        vocabulary = need(vocabulary_name)
-    else:
-        vocabulary = file_elsewhere(vocabulary_name) or place.get(vocabulary_name)
-    lm = need(config.get("moshi_name", _LM_NAME)) if weights else None
-    codec = need(config.get("mimi_name", _CODEC_NAME)) if weights else None
+    lm_name, codec_name = named("moshi_name", _LM_NAME), named("mimi_name", _CODEC_NAME)
+    codec_config = need(named("mimi_config_name"))
+    vocabulary = need(named("tokenizer_name", _VOCABULARY_NAME), optional=not needs_vocabulary)
+    lm = need(lm_name) if weights else None
+    codec = need(codec_name) if weights else None
     _refuse_missing(place, missing)
     return Files(
         name=place.name,
@@ -141,7 +145,7 @@ def _native(
         lm=(lm,) if lm else (),
         codec=(codec,) if codec else (),
         vocabulary=vocabulary,
-        codec_config=found_codec_config,
+        codec_config=codec_config,
     )
 
 
@@ -178,9 +182,14 @@ def _shards(place: Place, missing: list[str]) -> tuple[Path, ...]:
     weight_map: Any = read_json(index_path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index_path} has no weight_map: it is not an index of shards")
-    names: set[str] = set(weight_map.values())  # pyright: ignore[reportUnknownArgumentType]
+    names = list(cast(dict[str, Any], weight_map).values())
+    for name in names:
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{index_path}: weight_map must give the name of a shard, not {name!r}"
+            )
     found: list[Path] = []
-    for name in sorted(names):
+    for name in sorted(set(names)):
         path = place.get(name)
         if path is None:
             missing.append(name)

@@ -1,13 +1,16 @@
 """From a folder, a repository or the demo to networks that are ready to listen."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kiku.checkpoint.config_native import read_native
+from kiku.checkpoint.config_native import read_native, read_native_codec
 from kiku.checkpoint.config_transformers import filled, read_transformers
 from kiku.checkpoint.corrections import Seen, correct, start_row_is_filler
 from kiku.checkpoint.headers import TensorFiles
@@ -26,10 +29,17 @@ from kiku.lm import LM
 from kiku.text import Vocabulary
 
 _HEAD = {"native": "text_linear.weight", "transformers": "lm_head.weight"}
+_TIMING = ("audio_delay_seconds", "audio_silence_prefix_seconds")
+
+# Decoders with fewer weights than this run in float32 unless told otherwise: nothing is to be saved.
 _SMALL = 100_000_000
-"""Decoders with fewer weights than this run in float32 unless told otherwise: there is nothing to
-save.
-"""
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+"""The dtypes that a decoder can have, by the names that files use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +94,34 @@ def load(
         ConfigError: the config or `dtype` cannot be.
         UnsupportedConfig: it is another kind of model.
     """
+    # before gigabytes are fetched for a dtype that there is not
+    wanted = None if dtype is None or dtype == "auto" else as_dtype(dtype)
     if isinstance(source, Files):
         files = source
     else:
         files = find(source, revision=revision, needs_vocabulary=needs_vocabulary)
-    wanted = _dtype(dtype)
-    lm_tensors = TensorFiles(files.lm)
-    codec_tensors = lm_tensors if files.codec == files.lm else TensorFiles(files.codec)
-    config = _read_config(files, lm_tensors)
-    with torch.device("meta"):
-        codec, lm = MimiEncoder(config.codec), LM(config.lm)
-    lm_source = _Source(tables(files.layout, config)[0], lm_tensors, lm)
-    codec_source = _Source(tables(files.layout, config)[1], codec_tensors, codec)
-    problems = lm_source.problems() + codec_source.problems()
-    if problems:
+    parts = _open(files)
+    if problems := parts.problems():
         raise CheckpointError(_listed(files, problems))
-    stored = lm_source.dtype_of("transformer.layers.0.attention.in_proj.weight")
-    if dtype is None and sum(p.numel() for p in lm.parameters()) < _SMALL:
+    if dtype is None and sum(p.numel() for p in parts.lm.parameters()) < _SMALL:
         wanted = torch.float32
-    lm_source.fill(wanted or stored)
-    codec_source.fill(torch.float32)
-    return Loaded(files, config, codec.to(device).eval(), lm.to(device).eval())
+    if wanted is None:
+        wanted = parts.lm_source.dtype_of("transformer.layers.0.attention.in_proj.weight")
+    parts.lm_source.fill(wanted)
+    parts.codec_source.fill(torch.float32)
+    return Loaded(files, parts.config, parts.codec.to(device).eval(), parts.lm.to(device).eval())
+
+
+def as_dtype(value: str | torch.dtype) -> torch.dtype:
+    """`"bfloat16"`, `"torch.bfloat16"` or a dtype itself.
+
+    Raises:
+        ConfigError: none of float32, float16, bfloat16.
+    """
+    name = str(value).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)} (or 'auto'), not {value!r}")
+    return DTYPES[name]
 
 
 def read_config(files: Files) -> ModelConfig:
@@ -133,59 +150,101 @@ def check(files: Files) -> list[str]:
         CheckpointError, ConfigError, UnsupportedConfig: as `load`, for what is wrong before tensors
         can be compared.
     """
+    return _open(files).problems()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """Both networks on the meta device, and the files that will fill them."""
+
+    config: ModelConfig
+    codec: MimiEncoder
+    lm: LM
+    codec_source: "_Source"
+    lm_source: "_Source"
+
+    def problems(self) -> list[str]:
+        """One line for each tensor that is wrong."""
+        return self.lm_source.problems() + self.codec_source.problems()
+
+
+def _open(files: Files) -> _Parts:
     lm_tensors = TensorFiles(files.lm)
     codec_tensors = lm_tensors if files.codec == files.lm else TensorFiles(files.codec)
     config = _read_config(files, lm_tensors)
     with torch.device("meta"):
         codec, lm = MimiEncoder(config.codec), LM(config.lm)
     lm_table, codec_table = tables(files.layout, config)
-    return (
-        _Source(lm_table, lm_tensors, lm).problems()
-        + _Source(codec_table, codec_tensors, codec).problems()
+    return _Parts(
+        config=config,
+        codec=codec,
+        lm=lm,
+        codec_source=_Source(codec_table, codec_tensors, codec),
+        lm_source=_Source(lm_table, lm_tensors, lm),
     )
+
+
+@contextmanager
+def _blamed_on(file: Path) -> Generator[None]:
+    """Say in which file the value stands that cannot be."""
+    try:
+        yield
+    except ConfigError as e:
+        raise type(e)(f"{file}: {e}") from e
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as e:
+        raise ConfigError(f"{file}: a value has the wrong type, or cannot be ({e})") from e
 
 
 def _read_config(files: Files, tensors: TensorFiles) -> ModelConfig:
     config = read_json(files.config)
-    try:
-        if files.layout == "native":
-            return _read_native(files, config, tensors)
-        return _read_transformers(files, config, tensors)
-    except ConfigError as e:
-        raise type(e)(f"{files.name}: {e}") from e
-    except (TypeError, AttributeError) as e:
-        raise ConfigError(f"{files.config}: a value has the wrong type ({e})") from e
+    if files.layout == "native":
+        return _read_native(files, config, tensors)
+    return _read_transformers(files, config, tensors)
 
 
-def _read_native(files: Files, config: dict[str, object], tensors: TensorFiles) -> ModelConfig:
-    timing = config.get("stt_config") or {}
-    if not isinstance(timing, dict):
-        raise ConfigError(f"stt_config should be an object, not {timing!r}")
-    seen = Seen("native", config, dict(timing))  # pyright: ignore[reportUnknownArgumentType]
-    correct(seen, config_file=files.config, timing_file=None)
-    codec = read_json(files.codec_config) if files.codec_config else None
+def _read_native(files: Files, config: dict[str, Any], tensors: TensorFiles) -> ModelConfig:
+    codec = None
+    if files.codec_config is not None:
+        description = read_json(files.codec_config)
+        with _blamed_on(files.codec_config):
+            codec = read_native_codec(description)
     heads = sum(1 for name in tensors.stored if name.startswith("extra_heads."))
-    return read_native({**seen.config, "stt_config": seen.timing}, codec, num_pause_heads=heads)
+    with _blamed_on(files.config):
+        seen = Seen("native", config, _timing(config.get("stt_config") or {}))
+        correct(seen, config_file=files.config, timing_file=None)
+        return read_native({**seen.config, "stt_config": seen.timing}, codec, num_pause_heads=heads)
 
 
-def _read_transformers(
-    files: Files, config: dict[str, object], tensors: TensorFiles
-) -> ModelConfig:
-    preprocessor = read_json(files.preprocessor) if files.preprocessor else {}
-    # transformers 5 nests the feature extractor's values in processor_config.json
-    preprocessor = preprocessor.get("feature_extractor", preprocessor)
+def _read_transformers(files: Files, config: dict[str, Any], tensors: TensorFiles) -> ModelConfig:
+    timing: dict[str, Any] = {}
+    if files.preprocessor is not None:
+        preprocessor = read_json(files.preprocessor)
+        with _blamed_on(files.preprocessor):
+            # transformers 5 nests the feature extractor's values in processor_config.json
+            timing = _timing(preprocessor.get("feature_extractor", preprocessor))
     head = tensors.stored.get(_HEAD["transformers"])
     zero = (
         head is not None
         and len(head.shape) == 2
         and not tensors.last_row(_HEAD["transformers"]).any()
     )
-    seen = Seen(
-        "transformers", filled(config), dict(preprocessor), last_head_row_is_zero=bool(zero)
-    )
-    correct(seen, config_file=files.config, timing_file=files.preprocessor)
-    filler = start_row_is_filler(seen.config, last_head_row_is_zero=seen.last_head_row_is_zero)
-    return read_transformers(seen.config, seen.timing, last_head_row_is_zero=filler)
+    with _blamed_on(files.config):
+        seen = Seen("transformers", filled(config), timing, last_head_row_is_zero=bool(zero))
+        correct(seen, config_file=files.config, timing_file=files.preprocessor)
+        filler = start_row_is_filler(seen.config, last_head_row_is_zero=seen.last_head_row_is_zero)
+        return read_transformers(seen.config, seen.timing, last_head_row_is_zero=filler)
+
+
+def _timing(values: Any) -> dict[str, Any]:
+    """Delay and silence prefix, as far as they are stated; both layouts use the same two keys."""
+    if not isinstance(values, dict):
+        raise ConfigError(f"delay and silence prefix should be in an object, not {values!r}")
+    stated = {key: values[key] for key in _TIMING if key in values}
+    for key, value in stated.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value < math.inf:
+            raise ConfigError(f"{key} must be a number of seconds, 0 or more, not {value!r}")
+    return stated
 
 
 class _Source:
@@ -245,28 +304,8 @@ def _listed(files: Files, problems: list[str]) -> str:
     shown = "".join(f"\n  {p}" for p in problems)
     where = ", ".join(str(path) for path in files.weights)
     return (
-        f"the tensors of {where} are not those that {files.config} describes ({len(problems)} "
-        f"differ):{shown}\n"
+        f"the tensors of {where} are not those that {files.config} describes "
+        f"({len(problems)} differ):{shown}\n"
         "either the files belong to different checkpoints, or one was made by something that "
         "kiku does not know"
     )
-
-
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
-    if dtype is None or dtype == "auto":
-        return None
-    if isinstance(dtype, str):
-        found = _DTYPES.get(dtype.removeprefix("torch."))
-        if found is None:
-            raise ConfigError(f"dtype must be 'auto' or one of {', '.join(_DTYPES)}, not {dtype!r}")
-        return found
-    if dtype not in _DTYPES.values():
-        raise ConfigError(f"dtype must be 'auto' or one of {', '.join(_DTYPES)}, not {dtype}")
-    return dtype
-
-
-_DTYPES: Mapping[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}

@@ -2,8 +2,8 @@
 
 A row pairs a pattern of ours with one or more of theirs. `{letters}` stand for the places of an
 axis (layers, codebooks ...). An axis that both sides name is run through: one pair per place. An
-axis that only one side names is
-gathered: all its places belong to one tensor of the other side, in order.
+axis that only one side names is gathered: all its places belong to one tensor of the other side,
+in order.
 """
 
 import itertools
@@ -149,26 +149,16 @@ def native_lm(config: LMConfig) -> Table:
 def native_codec(config: CodecConfig) -> Table:
     """Kyutai's codec file; the half that makes sound is skipped."""
     layer = "encoder_transformer.transformer.layers.{layer}."
+    ours = "transformer.layers.{layer}."
     return Table(
         rows=(
             *_seanet_rows("encoder.model.", ".conv.conv."),
-            Row("transformer.layers.{layer}.norm{half}.{param}", layer + "norm{half}.{param}"),
-            Row("transformer.layers.{layer}.scale{half}", layer + "layer_scale_{half}.scale"),
-            Row(
-                "transformer.layers.{layer}.feed_forward.linear_in.weight", layer + "linear1.weight"
-            ),
-            Row(
-                "transformer.layers.{layer}.feed_forward.linear_out.weight",
-                layer + "linear2.weight",
-            ),
-            Row(
-                "transformer.layers.{layer}.attention.in_proj.weight",
-                layer + "self_attn.in_proj_weight",
-            ),
-            Row(
-                "transformer.layers.{layer}.attention.out_proj.weight",
-                layer + "self_attn.out_proj.weight",
-            ),
+            Row(ours + "norm{half}.{param}", layer + "norm{half}.{param}"),
+            Row(ours + "scale{half}", layer + "layer_scale_{half}.scale"),
+            Row(ours + "feed_forward.linear_in.weight", layer + "linear1.weight"),
+            Row(ours + "feed_forward.linear_out.weight", layer + "linear2.weight"),
+            Row(ours + "attention.in_proj.weight", layer + "self_attn.in_proj_weight"),
+            Row(ours + "attention.out_proj.weight", layer + "self_attn.out_proj.weight"),
             Row("downsample.conv.weight", "downsample.conv.conv.conv.weight"),
             Row("quantizer.{chain}.input_proj.weight", "quantizer.rvq_{theirs}.input_proj.weight"),
             *_codebook_rows(

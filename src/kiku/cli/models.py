@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiku.checkpoint import KNOWN_REPOS, Files, KnownRepo, find
+from kiku.checkpoint import DEMO, KNOWN_REPOS, Files, KnownRepo, find
 from kiku.cli.terminal import FAILED, say
 from kiku.errors import MissingExtra
 
@@ -22,7 +22,7 @@ _Revision = Annotated[
     str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
 ]
 
-_DEMO = ("demo", "en", "0.5 s", "4", "-", "ships with kiku; a few words only")
+_DEMO = (DEMO, "en", "0.5 s", "4", "-", "ships with kiku; a few words only")
 
 
 @app.command("list")
@@ -34,9 +34,9 @@ def list_models() -> int:
 
 
 @app.command("info")
-def info(model: _Model = "demo", revision: _Revision = None) -> int:
+def info(model: _Model = DEMO, revision: _Revision = None) -> int:
     """Show the numbers of a model. Of a repository only the small files are fetched."""
-    local = model == "demo" or Path(model).is_dir()
+    local = model == DEMO or Path(model).is_dir()
     files = find(model, revision=revision, weights=local)
     try:
         from kiku.checkpoint import read_config
@@ -47,7 +47,7 @@ def info(model: _Model = "demo", revision: _Revision = None) -> int:
 
 
 @app.command("verify")
-def verify_model(model: _Model = "demo", revision: _Revision = None) -> int:
+def verify_model(model: _Model = DEMO, revision: _Revision = None) -> int:
     """Check that a model is whole: its files, tensors and vocabulary. Exit code 1 if it is not."""
     try:
         from kiku.checkpoint import verify

@@ -170,10 +170,10 @@ class Run:
         self, recording: Recording, result: Transcription
     ) -> Exception | KeyboardInterrupt | None:
         """Show the words as they come; what ended them before their time, if anything did."""
-        self._show.begin(recording.label if self._request.several else None)
         shown = 0
         stopped: Exception | KeyboardInterrupt | None = None
         try:
+            self._show.begin(recording.label if self._request.several else None)
             # What the recognizer warns of is told as the problem that it is.
             with warnings.catch_warnings(action="ignore"):
                 for word in result:
@@ -188,9 +188,17 @@ class Run:
             if self._debug and not isinstance(error, KikuError):
                 raise
             stopped = error
-        for word in result.so_far[shown:]:
-            self._show.add(word)
-        self._show.end()
+        # The slot is for the next recording; the word that was open is the last of this one.
+        result.stop()
+        try:
+            for word in result.so_far[shown:]:
+                self._show.add(word)
+            self._show.end()
+        except OutputError as error:  # standard output may take the next recording again
+            if stopped is None:
+                stopped = error
+            elif not isinstance(stopped, OutputError):
+                complain(str(error))
         return stopped
 
     def _deliver(self, files: Mapping[str, Path], words: Sequence[Word], duration: float) -> bool:
@@ -198,7 +206,7 @@ class Run:
         request = self._request
         if request.folder is None:
             if request.format is not Format.TXT:
-                say(request.document(request.format, words, duration))
+                return self._say(request.document(request.format, words, duration))
             return True
         good = True
         for ending, path in files.items():
@@ -208,14 +216,23 @@ class Run:
                 self._meter.note(f"wrote {path}")
             except OutputError as error:
                 complain(f"{error}; it follows on standard output instead")
-                say(text)
+                self._say(text)
                 good = False
         return good
 
     def _deliver_nothing(self) -> None:
         """Keep the lines of json in step with the recordings."""
         if self._request.is_json_lines:
-            say("null\n")
+            self._say("null\n")
+
+    def _say(self, text: str) -> bool:
+        """Put it on standard output; whether that took it."""
+        try:
+            say(text)
+        except OutputError as error:
+            complain(str(error))
+            return False
+        return True
 
 
 def _failed(recording: Recording, error: Exception) -> str:

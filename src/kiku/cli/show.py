@@ -92,9 +92,10 @@ class Lines(_Titled):
 
     def end(self) -> None:
         """The last line."""
-        if self._line:
-            say(f"{self.pending}\n")
-        self._line = []
+        # Emptied first: what standard output does not take must not begin the next recording.
+        line, self._line = self.pending, []
+        if line:
+            say(f"{line}\n")
 
     @property
     def pending(self) -> str:
@@ -120,9 +121,9 @@ class Flow(_Titled):
 
     def end(self) -> None:
         """The end of the last line."""
-        if self._line:
+        line, self._line = self._line, []
+        if line:
             say("\n")
-        self._line = []
 
     @property
     def pending(self) -> str:

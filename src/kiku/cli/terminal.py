@@ -5,10 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import TextIO
 
-from kiku.errors import KikuError
+from kiku.errors import KikuError, OutputError
 
 FAILED, MISUSED, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 """Exit codes: something could not be done, the command makes no sense, Ctrl-C, and `| head`."""
@@ -23,27 +24,59 @@ def say(text: str) -> None:
 
     Raises:
         ReaderGone: nobody reads it any more.
+        OutputError: it takes no more (a full disk); later it may.
     """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more when it ends, and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute(sys.stdout)
         raise ReaderGone from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OutputError(
+            f"standard output cannot be written ({reason}); make room, or write files with -o"
+        ) from error
 
 
 def complain(message: str) -> None:
-    """Put a message on standard error."""
-    sys.stderr.write(f"kiku: {message}\n")
-    sys.stderr.flush()
+    """Put a message on standard error; it is lost where nobody reads that (`2>&1 | head`)."""
+    try:
+        sys.stderr.write(f"kiku: {message}\n")
+        sys.stderr.flush()
+    except OSError:
+        # Whoever wants the results may still be there: no reason to stop.
+        _mute(sys.stderr)
 
 
 def describe(error: Exception) -> str:
     """What went wrong, in one sentence: kiku's errors say it themselves."""
     if isinstance(error, KikuError):
         return str(error)
+    if _is_out_of_memory(error):
+        return (
+            "there is not enough memory; use a smaller --model, --dtype bfloat16, "
+            "or another --device"
+        )
     return f"unexpected {type(error).__name__}: {error}; KIKU_DEBUG=1 shows the traceback"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # PyTorch says it with a RuntimeError, or one derived from it; its CPU allocator in other words.
+    said = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in said or "can't allocate memory" in said)
+    )
+
+
+def _mute(stream: TextIO) -> None:
+    """Send what comes later nowhere: Python flushes once more when it ends, and would complain."""
+    # What stands in for a stream in a program that calls `main` may have no number.
+    with suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 @dataclass
@@ -77,6 +110,10 @@ def plain_speech() -> Generator[None, None, None]:
             yield
     finally:
         logger.removeHandler(handler)
+        try:
+            sys.stdout.flush()
+        except OSError:  # what it did not take has been told of
+            _mute(sys.stdout)
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_where: object) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import kiku
+from kiku.checkpoint import DEMO
 from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.outputs import make_folder, name_outputs
 from kiku.cli.progress import Meter
@@ -54,7 +55,7 @@ _Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exis
 def transcribe(
     context: typer.Context,
     paths: _Paths,
-    model: _Model = "demo",
+    model: _Model = DEMO,
     revision: _Revision = None,
     device: _Device = None,
     dtype: _Dtype = None,

@@ -38,6 +38,11 @@ class Engine(Protocol):
     max_block: int
     """Frames that one step takes at most."""
 
+    @property
+    def free_slots(self) -> int:
+        """How many slots nobody holds."""
+        ...
+
     def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
         """Take a free slot: its number, and token 0 (n = 1, T = 1).
 
@@ -59,17 +64,26 @@ class Engine(Protocol):
         Args:
             slots: n different open slots.
             frames: [n, T, frame_size] samples in [-1, 1], T at most `max_block`.
+
+        Raises:
+            FrameError: frames of another size, none, or more than `max_block`.
+            StreamError: a slot that is not open, or one named twice.
         """
         ...
 
     def save(self, slot: int) -> bytes:
-        """Everything that the slot remembers, for the same model on an engine of the same kind."""
+        """Everything that the slot remembers, for the same model on an engine of the same kind.
+
+        Raises:
+            StreamError: the slot is not open.
+        """
         ...
 
     def restore(self, slot: int, saved: bytes) -> None:
         """Put what `save` gave into an open slot.
 
         Raises:
-            StreamError: it comes from another model or kind of engine, or is damaged.
+            StreamError: it comes from another model or kind of engine, or is damaged; or the slot
+                is not open.
         """
         ...

@@ -1,5 +1,6 @@
 """The reference engine: PyTorch, a fixed batch of slots, any device that PyTorch knows."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ from kiku.engine.contract import Choose, StepOutput
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 from kiku.lm import LM, LMState
 from kiku.nn.state import all_active, copy_slot, restore_slot, save_slot
+
+_MPS_MAX_SAMPLES = 65_536
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -59,8 +62,6 @@ class _State:
 class TorchEngine:
     """`engine.contract.Engine` with PyTorch. One thread uses it at a time."""
 
-    max_block = REWIND_FRAMES
-
     def __init__(
         self,
         codec: MimiEncoder,
@@ -72,6 +73,10 @@ class TorchEngine:
     ) -> None:
         """Make `slots` slots on `device` (see `pick_device`); the two networks are moved there."""
         self.device = pick_device(device)
+        self.max_block = REWIND_FRAMES
+        if self.device.type == "mps":
+            # Before macOS 15.1 no axis of a convolution's output may be longer there than 65,536.
+            self.max_block = min(REWIND_FRAMES, _MPS_MAX_SAMPLES // codec.config.frame_size)
         self.codec = codec.to(self.device).eval()
         self.lm = lm.to(self.device).eval()
         self.num_slots = slots
@@ -107,7 +112,11 @@ class TorchEngine:
         slot = free[0]
         self._choices[slot] = choose
         copy_slot(self._state.parts(), slot, self._primed.parts())
-        tokens, logprobs = self._pick(self._first_logits, [slot])
+        try:
+            tokens, logprobs = self._pick(self._first_logits, [slot])
+        except BaseException:  # `choose` may raise anything, and nobody knows of the slot yet
+            self.close(slot)
+            raise
         self._state.token[slot] = tokens[0]
         pauses = None if self._first_pauses is None else self._first_pauses.float().cpu().numpy()
         logits = self._first_logits[:, None].cpu().numpy() if self.keep_logits else None
@@ -129,43 +138,44 @@ class TorchEngine:
                 f"not {T} of {size}"
             )
         rows = list(slots)
-        unheld = [slot for slot in rows if slot not in self._choices]
-        if unheld or len(set(rows)) != n:
-            raise StreamError(
-                f"slots {rows} were to be stepped, but {unheld or 'some twice'} cannot be: "
-                "open them"
-            )
+        self._check_held(rows)
+        if len(set(rows)) != n:
+            raise StreamError(f"slots {rows} cannot be stepped: each may stand there once")
         active = torch.zeros(self.num_slots, dtype=torch.bool)
         active[rows] = True
         pcm = torch.zeros(self.num_slots, 1, T * size)
-        pcm[rows, 0] = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32)).view(
-            n, T * size
-        )
-        active, pcm = active.to(self.device), pcm.to(self.device)
-        codes = self.codec(pcm, self._state.codec, active)[:, : self._num_codebooks]  # [B, K, T]
-        columns = torch.empty(
-            self.num_slots, T, 1 + self._num_codebooks, dtype=torch.int64, device=self.device
-        )
+        samples = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32))
+        pcm[rows, 0] = samples.view(n, T * size)
+        active = active.to(self.device)
+        codes = self._encode(pcm.to(self.device), active)
+        shape = (self.num_slots, T, 1 + self._num_codebooks)
+        columns = torch.empty(shape, dtype=torch.int64, device=self.device)
         columns[:, :, 1:] = codes.transpose(1, 2)
         return self._decode(rows, columns, active)
 
+    def _encode(self, pcm: Tensor, active: Tensor) -> Tensor:
+        """[B, 1, T * frame_size] -> [B, K, T], as many codebooks as the decoder reads."""
+        # cuDNN would round to TF32, whose codes differ from those of every other device.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self.codec(pcm, self._state.codec, active)[:, : self._num_codebooks]
+
     def _decode(self, rows: list[int], columns: Tensor, active: Tensor) -> StepOutput:
-        """Run the decoder over `columns` [B, T, 1 + K], filling in the text tokens as they are
-        chosen."""
+        """Run the decoder over columns [B, T, 1 + K], filling in the tokens as they are chosen."""
         tokens: list[Tensor] = []
         logprobs: list[Tensor] = []
         pauses: list[Tensor] = []
         logits: list[Tensor] = []
+        index = torch.tensor(rows, device=self.device)
         for t in range(columns.shape[1]):
             columns[:, t, 0] = self._state.token
             out = self.lm(columns[:, t : t + 1], self._state.lm, active)
-            row_logits = out.logits[rows, 0].float()
+            row_logits = out.logits[index, 0].float()
             chosen, logprob = self._pick(row_logits, rows)
-            self._state.token[rows] = chosen
+            self._state.token[index] = chosen
             tokens.append(chosen)
             logprobs.append(logprob)
             if out.pauses is not None:
-                pauses.append(out.pauses[rows, 0])
+                pauses.append(out.pauses[index, 0])
             if self.keep_logits:
                 logits.append(row_logits)
         return StepOutput(
@@ -184,13 +194,19 @@ class TorchEngine:
                 tokens[i] = choose(logits[i].cpu().numpy().copy())
         return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
+    def _check_held(self, slots: list[int]) -> None:
+        if unheld := [slot for slot in slots if slot not in self._choices]:
+            raise StreamError(f"slots {unheld} are not held: open them first")
+
     def save(self, slot: int) -> bytes:
         """See `Engine.save`."""
+        self._check_held([slot])
         tensors = {str(i): leaf for i, leaf in enumerate(save_slot(self._state.parts(), slot))}
         return save_tensors(tensors, metadata={"kiku": self._signature()})
 
     def restore(self, slot: int, saved: bytes) -> None:
         """See `Engine.restore`."""
+        self._check_held([slot])
         signature = self._signature()
         try:
             tensors = load_tensors(saved)
@@ -212,4 +228,6 @@ class TorchEngine:
         dtype = str(self.lm.out_norm.weight.dtype)
         sizes = self.lm.config.transformer
         shape = f"{sizes.num_layers}x{sizes.dim} window {sizes.window}"
-        return f"torch {dtype} {shape} K {self._num_codebooks}"
+        all_numbers = repr((self.codec.config, self.lm.config)).encode()
+        digest = hashlib.sha256(all_numbers).hexdigest()[:8]
+        return f"torch {dtype} {shape} K {self._num_codebooks} config {digest}"

@@ -7,6 +7,13 @@ instead. Two things are added: the rows of a batch end with their own sound, and
 gives words with times.
 """
 
+try:
+    import torch  # noqa: F401  # pyright: ignore[reportUnusedImport]
+except ModuleNotFoundError as error:
+    from kiku.errors import MissingExtra
+
+    raise MissingExtra("kiku.hf", "torch") from error
+
 from kiku.hf.batch import BatchFeature
 from kiku.hf.configuration import KyutaiSpeechToTextConfig, MimiConfig
 from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor

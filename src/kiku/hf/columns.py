@@ -182,7 +182,8 @@ def _advance_padded(
             1,
         )
         moved = moved.gather(1, back.unsqueeze(-1).expand_as(moved))
-        return moved * real.unsqueeze(-1)
+        # Not a product: what a row gives that reads nothing may be NaN.
+        return moved.masked_fill(~real.unsqueeze(-1), 0)
 
     outputs = restored([out for _, out in parts])
     if not parts:

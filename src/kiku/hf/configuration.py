@@ -8,19 +8,19 @@ import torch
 
 from kiku.checkpoint.config_transformers import (
     CODEC_DEFAULTS,
+    CODEC_THETA,
+    DECODER_THETA,
     DEFAULTS,
     read_transformers,
     read_transformers_codec,
     rope_theta,
     write_transformers,
 )
+from kiku.checkpoint.loading import as_dtype
 from kiku.config import CodecConfig, ModelConfig
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
-from kiku.hf.source import small_files
-from kiku.hf.values import Values, as_dtype
-
-_NATIVE_THETA = 100_000.0
-_CODEC_THETA = CodecConfig().transformer.rope_theta
+from kiku.hf.source import refuse_download_arguments, small_files
+from kiku.hf.values import Values
 
 # What transformers' classes have besides, and kiku's networks have no use for.
 _MORE_DEFAULTS: dict[str, Any] = {
@@ -60,7 +60,7 @@ class MimiConfig(Values):
         values["head_dim"] = (
             values["head_dim"] or values["hidden_size"] // values["num_attention_heads"]
         )
-        _settle_theta(values, _CODEC_THETA)
+        _settle_theta(values, CODEC_THETA)
         frame_rate = values.pop("frame_rate", None) or values.pop("_frame_rate", None)
         vars(self).update(values)
         if values["num_semantic_quantizers"] >= values["num_quantizers"]:
@@ -164,7 +164,7 @@ class KyutaiSpeechToTextConfig(Values):
         values["head_dim"] = (
             values["head_dim"] or values["hidden_size"] // values["num_attention_heads"]
         )
-        _settle_theta(values, _NATIVE_THETA)
+        _settle_theta(values, DECODER_THETA)
         dtype = values.pop("torch_dtype", None) or values.pop("dtype", None)
         self.dtype: torch.dtype | None = as_dtype(dtype) if dtype is not None else None
         vars(self).update(values)
@@ -182,7 +182,7 @@ class KyutaiSpeechToTextConfig(Values):
     def rope_theta(self) -> float:
         """Base of the rotary frequencies."""
         theta = rope_theta({"rope_parameters": self.rope_parameters})
-        return _NATIVE_THETA if theta is None else theta
+        return DECODER_THETA if theta is None else theta
 
     @classmethod
     def from_pretrained(
@@ -201,7 +201,9 @@ class KyutaiSpeechToTextConfig(Values):
 
         Raises:
             CheckpointError: it cannot be found or read.
+            InputError: (a ValueError) an argument that steers the download, such as `token`.
         """
+        refuse_download_arguments(kwargs)
         files = small_files(pretrained_model_name_or_path, revision)
         if files.model_config is None:
             raise CheckpointError(f"{files.place.name} is not a checkpoint: config.json is missing")
@@ -240,8 +242,8 @@ class KyutaiSpeechToTextConfig(Values):
     ) -> ModelConfig:
         """The same numbers as kiku calls them.
 
-        A start id that is no text id (the published 48000) becomes the id after the last that can
-        be emitted, which the native models start with.
+        A start id that is no text id (the published 48000, or None) becomes the id after the last
+        that can be emitted, which the native models start with.
 
         Args:
             text_delay_s: by which text lags sound; transformers keeps it with the feature
@@ -253,7 +255,8 @@ class KyutaiSpeechToTextConfig(Values):
         """
         values = self.to_dict()
         filler = values["vocab_size"] - 1
-        starts_at_filler = not 0 <= values["bos_token_id"] < filler
+        bos = values["bos_token_id"]
+        starts_at_filler = bos is None or not 0 <= bos < filler
         if starts_at_filler:
             values["bos_token_id"] = filler
         preprocessor = {

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from kiku.checkpoint.config_transformers import write_preprocessor
+from kiku.config import TAIL_S
 from kiku.errors import CheckpointError, InputError
 from kiku.hf.batch import BatchFeature
-from kiku.hf.source import small_files
+from kiku.hf.source import refuse_download_arguments, small_files
 from kiku.hf.values import Values
 
 _logger = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ RawAudio = (
 )
 """One recording [S], or several."""
 
-_TAIL_S = 1.0  # theirs: always added after the delay
 _PREFIX = "audio_silence_prefix_seconds"
 _STRATEGIES = ("longest", "max_length", "do_not_pad")
 
@@ -98,7 +98,9 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
 
         Raises:
             CheckpointError: it cannot be found or read.
+            InputError: (a ValueError) an argument that steers the download, such as `token`.
         """
+        refuse_download_arguments(kwargs)
         files = small_files(pretrained_model_name_or_path, revision)
         values = files.feature_extractor
         if files.model_config is not None:
@@ -175,7 +177,7 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
         if len({len(row) for row in rows}) > 1:
             raise InputError(f"recordings of {lengths} samples make no batch; pass padding=True")
         left = int(self.audio_silence_prefix_seconds * self.sampling_rate)
-        right = int((self.audio_delay_seconds + _TAIL_S) * self.sampling_rate)
+        right = int((self.audio_delay_seconds + TAIL_S) * self.sampling_rate)
         batch = BatchFeature(input_values=[np.pad(row, (left, right))[None] for row in rows])
         if padding:
             masks = [

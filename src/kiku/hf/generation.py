@@ -1,5 +1,6 @@
 """`generate`: audio to text ids, through the recognizer's one loop."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,6 +17,8 @@ from kiku.hf.values import Values
 from kiku.lm import Sampler
 from kiku.recognizer import Recognizer
 from kiku.text import Vocabulary
+
+_logger = logging.getLogger(__name__)
 
 # The loop turns tokens into words as well; `generate` wants the tokens only, so it is given nothing
 # to spell with.
@@ -65,20 +68,6 @@ class GenerationConfig(Values):
         return {
             k: v for k, v in values.items() if v is not None and not (k in ours and v == ours[k])
         }
-
-    def changed(self, **changes: Any) -> "GenerationConfig":
-        """A copy with other values.
-
-        Raises:
-            UnsupportedConfig: a way of generating that kiku does not build (beams, penalties ...).
-        """
-        copy = GenerationConfig(**{**vars(self), **changes})
-        for key, allowed in _UNBUILT.items():
-            if getattr(copy, key, None) not in allowed:
-                raise UnsupportedConfig(
-                    f"generate: {key}={getattr(copy, key)!r} is not built; leave it out"
-                )
-        return copy
 
 
 def settled(config: GenerationConfig, changes: Mapping[str, Any]) -> GenerationConfig:
@@ -180,11 +169,17 @@ class Batch:
         B, _, L = samples.shape
         size = model_config.frame_size
         limit = L // size
-        if config.max_new_tokens is not None:
-            limit = min(limit, config.max_new_tokens)
+        asked = config.max_new_tokens
+        if asked is not None and asked > limit:
+            _logger.warning(
+                "`max_new_tokens` (%d) is greater than the maximum number of audio frames (%d). "
+                "Setting `max_new_tokens` to %d.", asked, limit, limit,
+            )  # fmt: skip
+        elif asked is not None:
+            limit = asked
         if limit < 1:
             raise InputError(
-                f"nothing to generate: {L} samples and max_new_tokens={config.max_new_tokens}; "
+                f"nothing to generate: {L} samples and max_new_tokens={asked}; "
                 f"at least one frame ({size} samples) and one token are needed"
             )
         self.num_tokens = [min(n // size, limit) for n in _row_lengths(padding_mask, B, L)]

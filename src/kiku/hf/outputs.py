@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kiku.lm import LM, LMState
-from kiku.nn.state import leaves, nbytes
+from kiku.nn.state import nbytes
 
 
 class ModelOutput:
@@ -61,11 +61,6 @@ class KyutaiSpeechToTextCache:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns given so far, padding included; the same for every layer."""
         return self.seen
-
-    def reorder(self, rows: Tensor) -> None:
-        """Make row i go on from what row `rows[i]` [B] had read, in place."""
-        for leaf in leaves(self.state):
-            leaf.copy_(leaf[rows])
 
     def nbytes(self) -> int:
         """Memory that the past takes."""

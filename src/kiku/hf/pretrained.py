@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from kiku.checkpoint import Files, find, load, read_other_half, save_transformers
-from kiku.checkpoint.loading import Loaded
+from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.generation import GenerationConfig
-from kiku.hf.source import SmallFiles, small_files
-from kiku.hf.values import as_dtype
+from kiku.hf.source import SmallFiles, refuse_download_arguments, small_files
 from kiku.lm import LM
 
 if TYPE_CHECKING:
@@ -89,21 +88,19 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
 
         Raises:
             CheckpointError: it cannot be found, fetched or read.
+            ConfigError: (a ValueError) a device or dtype that there is not.
             InputError: (a ValueError) an unknown argument.
             UnsupportedConfig: several devices, or a model that kiku does not build.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        refuse_download_arguments(kwargs)
         changes = {key: value for key, value in kwargs.items() if key not in _WITHOUT_EFFECT}
         if unknown := sorted(changes.keys() - KyutaiSpeechToTextConfig().to_dict().keys()):
             raise InputError(f"from_pretrained does not know {', '.join(unknown)}")
         name = pretrained_model_name_or_path
         small = small_files(name, revision)
         loaded = load(
-            find(
-                name if isinstance(name, str) else Path(name),
-                revision=revision,
-                needs_vocabulary=False,
-            ),
+            find(small.place, needs_vocabulary=False),
             dtype=_wanted_dtype(dtype or torch_dtype, config, small),
             device=one_device(device_map),
         )
@@ -213,6 +210,7 @@ def one_device(device_map: Any) -> torch.device:
     """The device that a `device_map` means.
 
     Raises:
+        ConfigError: there is no such device.
         UnsupportedConfig: it names several.
     """
     if isinstance(device_map, dict):
@@ -224,4 +222,5 @@ def one_device(device_map: Any) -> torch.device:
         return torch.device("cpu")
     if isinstance(device_map, str) and device_map in ("auto", "balanced", "sequential"):
         return pick_device(None)
-    return torch.device(device_map)
+    # A bare number is the place of a GPU.
+    return pick_device(f"cuda:{device_map}" if isinstance(device_map, int) else str(device_map))

@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kiku.audio import read_chunks
 from kiku.config import CodecConfig
-from kiku.errors import InputError
+from kiku.errors import AudioError, InputError
 from kiku.hf.batch import BatchFeature
 from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor
 from kiku.hf.source import small_files
@@ -67,6 +67,7 @@ class KyutaiSpeechToTextProcessor:
 
         Raises:
             CheckpointError: it cannot be found or read.
+            InputError: (a ValueError) an argument that steers the download, such as `token`.
         """
         source = pretrained_model_name_or_path
         config = small_files(source, revision).model_config
@@ -128,7 +129,8 @@ class KyutaiSpeechToTextProcessor:
         Raises:
             InputError: (a ValueError) nothing given, samples that are integers, or arguments that
                 do not fit.
-            AudioError: a file cannot be read.
+            AudioError: a file cannot be read. One that stops in the middle gives what is there,
+                with a warning.
         """
         nested = {
             key: dict(kwargs.pop(key, None) or {})
@@ -203,7 +205,13 @@ class KyutaiSpeechToTextProcessor:
         timing = Timing(
             self.frame_rate, features.audio_delay_seconds, features.audio_silence_prefix_seconds
         )
-        builder = WordBuilder(self.tokenizer.vocabulary, timing)
+        tokenizer = self.tokenizer
+        builder = WordBuilder(
+            tokenizer.vocabulary,
+            timing,
+            pad_id=tokenizer.pad_id,
+            word_start_id=tokenizer.word_start_id,
+        )
         found: list[Word] = []
         for token, logprob in zip(ids, logprobs, strict=True):
             found += builder.push(token, logprob)
@@ -239,11 +247,14 @@ def _file(path: str | os.PathLike[str], rate: int) -> NDArray[np.float32]:
     name = os.fspath(path)
     if name.startswith(("http://", "https://")):
         raise InputError(f"{name}: addresses are not fetched; download the file and give its path")
-    return np.concatenate(list(_chunks(name, rate)))
-
-
-def _chunks(name: str, rate: int) -> Iterable[NDArray[np.float32]]:
-    return read_chunks(Path(name), rate)
+    chunks: list[NDArray[np.float32]] = []
+    try:
+        chunks.extend(read_chunks(name, rate))
+    except AudioError as error:
+        if not chunks:
+            raise
+        warnings.warn(f"{error}; everything before was taken", stacklevel=4)
+    return np.concatenate(chunks)
 
 
 def _json(values: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What a checkpoint's small files say: config, feature extractor, tokenizer, generation."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from kiku.checkpoint import Files, find, read_config
 from kiku.checkpoint.hub import Place, open_place
 from kiku.checkpoint.layout import read_json
 from kiku.config import ModelConfig
-from kiku.errors import CheckpointError
+from kiku.errors import CheckpointError, InputError
 
 Source = str | os.PathLike[str]
 """ "demo", a folder, or a repository id."""
+
+_STEERS_DOWNLOADS = frozenset({
+    "cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token",
+    "use_auth_token",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,5 +73,18 @@ def small_files(source: Source, revision: str | None) -> SmallFiles:
     place = open_place(name, revision=revision)
     if place.get("config.json") is None:
         return SmallFiles(place, None)
-    files = find(name, revision=revision, weights=False, needs_vocabulary=False)
+    files = find(place, weights=False, needs_vocabulary=False)
     return SmallFiles(place, files, read_config(files))
+
+
+def refuse_download_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse transformers' arguments that steer a download: as values they would be saved.
+
+    Raises:
+        InputError: there is one.
+    """
+    if found := sorted(_STEERS_DOWNLOADS & arguments.keys()):
+        raise InputError(
+            f"from_pretrained does not take {', '.join(found)}; set HF_TOKEN, HF_HOME or "
+            "HF_HUB_OFFLINE in the environment, which steer every download"
+        )

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from kiku.config import PAD_ID, WORD_START_ID
 from kiku.errors import InputError
 from kiku.hf.batch import BatchFeature
 from kiku.hf.source import small_files
 from kiku.hf.values import write_text
 from kiku.text import Vocabulary
-
-_PAD_ID = 3
 
 # What transformers 5 writes for these checkpoints, by the names that both its versions read.
 _CONFIG: dict[str, Any] = {
@@ -27,14 +26,25 @@ _CONFIG: dict[str, Any] = {
 class KyutaiSpeechToTextTokenizer:
     """Text pieces by id. Stands where transformers has a `PreTrainedTokenizerFast`."""
 
-    def __init__(self, vocabulary: Vocabulary, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        config: Mapping[str, Any] | None = None,
+        *,
+        pad_id: int = PAD_ID,
+        word_start_id: int = WORD_START_ID,
+    ) -> None:
         """Around a vocabulary.
 
         Args:
             vocabulary: of either kind.
             config: the values of tokenizer_config.json, kept for saving.
+            pad_id: the id of a frame without text; a model's config knows it.
+            word_start_id: the id that stands before most words; likewise.
         """
         self.vocabulary = vocabulary
+        self.pad_id = pad_id
+        self.word_start_id = word_start_id
         self.config: dict[str, Any] = {
             **_CONFIG,
             **(config or {}),
@@ -56,7 +66,15 @@ class KyutaiSpeechToTextTokenizer:
             VocabularyError: it is damaged.
         """
         files = small_files(pretrained_model_name_or_path, revision)
-        return cls(Vocabulary.load(files.vocabulary), files.json("tokenizer_config.json"))
+        config, model = files.json("tokenizer_config.json"), files.model_config
+        if model is None:
+            return cls(Vocabulary.load(files.vocabulary), config)
+        return cls(
+            Vocabulary.load(files.vocabulary),
+            config,
+            pad_id=model.pad_id,
+            word_start_id=model.word_start_id,
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> list[str]:
         """Write tokenizer.json and tokenizer_config.json; their paths are returned."""
@@ -86,7 +104,7 @@ class KyutaiSpeechToTextTokenizer:
 
         Args:
             text: what to spell.
-            padding: fill shorter rows with PAD (3); their mask is 0 there.
+            padding: fill shorter rows with `pad_id`; their mask is 0 there.
             return_tensors: "pt", "np", or None for lists.
 
         Returns:
@@ -102,7 +120,7 @@ class KyutaiSpeechToTextTokenizer:
         rows = [self._tokenizer.encode(one).ids for one in texts]
         longest = max(map(len, rows), default=0) if padding else 0
         masks = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
-        rows = [row + [_PAD_ID] * (longest - len(row)) for row in rows]
+        rows = [row + [self.pad_id] * (longest - len(row)) for row in rows]
         if return_tensors is None and isinstance(text, str):
             return BatchFeature(input_ids=rows[0], attention_mask=masks[0])
         return BatchFeature(input_ids=rows, attention_mask=masks).convert_to_tensors(return_tensors)

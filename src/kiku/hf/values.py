@@ -9,25 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 
 from kiku.checkpoint.layout import read_json
-from kiku.errors import ConfigError
-
-DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float32, torch.float16, torch.bfloat16)
-}
-"""The dtypes that a decoder can have, by the names that files use."""
-
-
-def as_dtype(value: str | torch.dtype) -> torch.dtype:
-    """`"bfloat16"`, `"torch.bfloat16"` or a dtype itself.
-
-    Raises:
-        ConfigError: none of float32, float16, bfloat16.
-    """
-    name = str(value).removeprefix("torch.")
-    if name not in DTYPES:
-        raise ConfigError(f"dtype must be one of {', '.join(DTYPES)} (or 'auto'), not {value!r}")
-    return DTYPES[name]
+from kiku.errors import CheckpointError
 
 
 class Values:
@@ -72,10 +54,19 @@ class Values:
 
 
 def write_text(folder: str | os.PathLike[str], name: str, text: str) -> str:
-    """Write the file `name` of `folder`, which is made if needed; the path is returned."""
+    """Write the file `name` of `folder`, which is made if needed; the path is returned.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
     path = Path(folder) / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be written ({error.strerror or error}); choose another folder"
+        ) from error
     return str(path)
 
 

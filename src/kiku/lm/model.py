@@ -19,9 +19,7 @@ class LMOutput:
 
     hidden: Tensor  # [B, T, D] after the last norm
     logits: Tensor  # [B, T, V]
-    pauses: (
-        Tensor | None
-    )  # [B, T, E] probability that the speaker has stopped; None without pause heads
+    pauses: Tensor | None  # [B, T, E] that the speaker has stopped; None without pause heads
 
 
 class LM(nn.Module):

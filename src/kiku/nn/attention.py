@@ -18,7 +18,7 @@ class Places:
 
     cos: Tensor  # [B, 1, T, D / 2]
     sin: Tensor  # [B, 1, T, D / 2]
-    slots: Tensor  # [B, T] places in the ring that the new positions take
+    taken: Tensor  # [B, T] places in the ring that the new positions take
     visible: Tensor  # [B, 1, T, P] which keys each query sees
     active: Tensor  # [B]
 
@@ -97,6 +97,6 @@ def _write(ring: Tensor, new: Tensor, places: Places) -> None:
     """Put `new` [B, H, T, D] into the places of active slots; the others keep what they have."""
     rows = torch.arange(ring.shape[0], device=ring.device)[:, None]
     kept = torch.where(
-        places.active[:, None, None, None], new.transpose(1, 2), ring[rows, :, places.slots]
+        places.active[:, None, None, None], new.transpose(1, 2), ring[rows, :, places.taken]
     )
-    ring[rows, :, places.slots] = kept  # [B, T, H, D]
+    ring[rows, :, places.taken] = kept  # [B, T, H, D]

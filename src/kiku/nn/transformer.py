@@ -125,20 +125,20 @@ class Transformer(nn.Module):
             x: [B, T, D].
             state: what is remembered; advanced in place where `active`.
             active: [B] which slots are given something now.
-            trace: if given, the input of each layer [B, T, D] is appended, piece by piece (T at
-                most `config.piece`), for those who look inside.
+            trace: if given, the input of each layer [B, T, D] is appended, span by span (T at
+                most `config.span`), for those who look inside.
 
         Returns:
             [B, T, D]; rows of inactive slots hold no meaning.
         """
         capacity = state.rings[0].keys.shape[2]
-        if capacity == 0 or x.shape[1] <= self.config.piece:
-            return self._piece(x, state, active, trace)
-        # A long block goes through in pieces: the ring has room for one piece beyond the window.
-        pieces = x.split(self.config.piece, dim=1)
-        return torch.cat([self._piece(piece, state, active, trace) for piece in pieces], dim=1)
+        if capacity == 0 or x.shape[1] <= self.config.span:
+            return self._advance(x, state, active, trace)
+        # A long block goes through span by span: the ring has room for one beyond the window.
+        spans = x.split(self.config.span, dim=1)
+        return torch.cat([self._advance(span, state, active, trace) for span in spans], dim=1)
 
-    def _piece(
+    def _advance(
         self, x: Tensor, state: TransformerState, active: Tensor, trace: list[Tensor] | None
     ) -> Tensor:
         T = x.shape[1]

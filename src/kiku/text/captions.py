@@ -6,6 +6,7 @@ Knows file formats; does not know where words come from.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -69,7 +70,7 @@ def write_tsv(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
 def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     """`{"model", "duration", "text", "words": [{"text", "start", "end", "probability"}]}`.
 
-    Times are seconds, to the millisecond.
+    Times are seconds, to the millisecond. A probability that is not known (NaN) is null.
     """
     flat = [word for segment in _as_segments(words) for word in segment.words]
     duration = options.duration
@@ -84,7 +85,9 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
                 "text": word.text,
                 "start": round(word.start, 3),
                 "end": round(word.end, 3),
-                "probability": round(word.probability, 4),
+                "probability": (
+                    None if math.isnan(word.probability) else round(word.probability, 4)
+                ),
             }
             for word in flat
         ],

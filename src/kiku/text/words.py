@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from kiku.config import PAD_ID, WORD_START_ID
 from kiku.errors import ConfigError
 
 
@@ -77,7 +78,12 @@ class WordBuilder:
     """
 
     def __init__(
-        self, vocabulary: Pieces, timing: Timing, *, pad_id: int = 3, word_start_id: int = 0
+        self,
+        vocabulary: Pieces,
+        timing: Timing,
+        *,
+        pad_id: int = PAD_ID,
+        word_start_id: int = WORD_START_ID,
     ) -> None:
         """Stand before the first token of a stream.
 
