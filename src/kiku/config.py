@@ -106,9 +106,9 @@ class _FromDict:
             value = getattr(self, name)
             if wanted in _KINDS and not _KINDS[wanted][1](value):
                 raise ConfigError(f"{name} must be {_KINDS[wanted][0]}, not {value!r}")
-            if isinstance(wanted, type) and issubclass(wanted, _FromDict):
-                if not isinstance(value, wanted):
-                    raise ConfigError(f"{name} must be a {wanted.__name__}, not {value!r}")
+            is_part = isinstance(wanted, type) and issubclass(wanted, _FromDict)
+            if is_part and not isinstance(value, wanted):
+                raise ConfigError(f"{name} must be a {wanted.__name__}, not {value!r}")
         for name, limit in at_least.items():
             if getattr(self, name) < limit:
                 raise ConfigError(f"{name} must be at least {limit}, not {getattr(self, name)}")

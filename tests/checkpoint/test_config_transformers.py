@@ -54,6 +54,12 @@ def test_transformers_understands_what_kiku_writes(model: ModelConfig, transform
     assert again == model
 
 
+def test_without_a_pad_id_it_is_that_of_the_published_models() -> None:
+    values = filled(write_transformers(replace(tiny.model_config(), pad_id=1)))
+    read = read_transformers({**values, "pad_token_id": None}, {}, last_head_row_is_zero=True)
+    assert read.pad_id == 3
+
+
 @pytest.mark.parametrize("zero", [True, False])
 def test_what_is_written_is_read_back(zero: bool) -> None:
     lm = tiny.lm_config(num_pause_heads=0)

@@ -238,14 +238,11 @@ def test_a_config_that_lacks_numbers_or_has_nonsense(native_folder: Path) -> Non
     ("file", "change", "message"),
     [
         ("config.json", {"stt_config": {"audio_delay_seconds": "x"}}, "audio_delay_seconds .*'x'"),
-        (
-            "config.json",
-            {"stt_config": {"audio_delay_seconds": 1e999}},
-            "audio_delay_seconds .*inf",
-        ),
+        ("config.json", {"stt_config": {"audio_silence_prefix_seconds": 1e999}}, "not inf"),
         ("config.json", {"stt_config": [1]}, r"not \[1\]"),
         ("config.json", {"dim": 32.0}, "dim must be a whole number, not 32.0"),
-        ("config.json", {"dim": "32"}, "dim must be a whole number, not '32'"),
+        ("config.json", {"num_heads": "2"}, "num_heads must be a whole number, not '2'"),
+        ("config.json", {"dim": "32"}, "wrong type"),
         ("config.json", {"max_period": -1}, "rope_theta must be greater than 0, not -1.0"),
         ("config.json", {"max_period": "x"}, "could not convert string to float"),
         ("config.json", {"max_period": 10**400}, "too large"),

@@ -132,7 +132,7 @@ def read_transformers(
     """
     codec = read_transformers_codec(config.get("codec_config") or {})
     _check_decoder(config, codec)
-    vocab_size = config["vocab_size"]
+    vocab_size, pad_id = config["vocab_size"], config["pad_token_id"]
     theta = rope_theta(config)
     lm = LMConfig(
         transformer=TransformerConfig(
@@ -162,9 +162,7 @@ def read_transformers(
         lm=lm,
         text_delay_s=float(preprocessor.get("audio_delay_seconds", 0.0)),
         silence_prefix_s=float(preprocessor.get("audio_silence_prefix_seconds", 0.0)),
-        pad_id=DEFAULTS["pad_token_id"]
-        if config["pad_token_id"] is None
-        else config["pad_token_id"],
+        pad_id=DEFAULTS["pad_token_id"] if pad_id is None else pad_id,
     )
 
 
