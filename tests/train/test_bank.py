@@ -3,7 +3,17 @@
 import numpy as np
 import pytest
 
-from kiku.train.bank import Bank, BankWriter, Place, cut, find_word
+from kiku.train.bank import (
+    WORD_INDEX,
+    Bank,
+    BankWriter,
+    Place,
+    cut,
+    find_word,
+    single_words,
+    whole_words,
+)
+from kiku.train.corpus import Recording
 
 RATE = 24_000
 
@@ -84,3 +94,31 @@ def test_a_bank_comes_back_from_disk_as_it_was(tmp_path) -> None:
 def test_playing_faster_moves_places() -> None:
     place = Place(0, 1.0, 2.0).moved(0.5, speed=2.0)
     assert (place.start_s, place.end_s) == (1.0, 1.5)
+
+
+class FakeCorpus:
+    """Four recordings: a good one, a sentence, another word, and silence."""
+
+    def __init__(self) -> None:
+        self.sounds = [recording(0.3, 0.7)] * 3 + [np.zeros(RATE, np.float32)]
+        texts = (("go",), ("go", "on"), ("house",), ("stop",))
+        self.recordings = [
+            Recording(str(i), words, "ann", "en-words", "en", "train", i * RATE, (i + 1) * RATE)
+            for i, words in enumerate(texts)
+        ]
+
+    def audio(self, which: Recording) -> np.ndarray:
+        return self.sounds[which.begin // RATE]
+
+
+@pytest.mark.parametrize(("make", "seconds"), [(single_words, 0.66), (whole_words, 1.0)])
+def test_single_words_trimmed_or_whole(make, seconds: float) -> None:
+    corpus = FakeCorpus()
+    bank = make(corpus, corpus.recordings)
+    (snippet,) = bank.snippets
+    assert snippet.seconds == pytest.approx(seconds, abs=0.06)
+    (place,) = snippet.places
+    assert place.word == WORD_INDEX["go"]
+    loud = np.flatnonzero(np.abs(bank.audio(snippet)) > 0.1) / RATE
+    assert place.start_s == pytest.approx(loud[0], abs=0.03)
+    assert place.end_s == pytest.approx(loud[-1], abs=0.03)

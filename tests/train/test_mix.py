@@ -38,7 +38,7 @@ def bank():
 
 
 def test_each_word_is_where_its_place_says(bank) -> None:
-    mixer = Mixer(bank, QUIET, Recipe(changed=0.0, empty=0.0))
+    mixer = Mixer(bank, QUIET, Recipe(changed=0.0, empty=0.0, plain=0.0))
     heard = 0
     for seed in range(6):
         mixed = mixer.string(np.random.default_rng(seed), 6 * RATE)
@@ -74,7 +74,7 @@ def test_speed_moves_the_places_with_the_sound(bank) -> None:
 
 
 def test_an_empty_string_has_no_words_but_may_have_voices(bank) -> None:
-    mixer = Mixer(bank, QUIET, Recipe(empty=1.0))
+    mixer = Mixer(bank, QUIET, Recipe(empty=1.0, plain=0.0))
     strings = [mixer.string(np.random.default_rng(seed), 4 * RATE) for seed in range(8)]
     assert all(not mixed.places for mixed in strings)
     assert any(mixed.voices for mixed in strings)
@@ -118,3 +118,18 @@ def test_noise_has_the_level_that_is_promised() -> None:
 
 def test_twice_the_speed_is_half_the_length() -> None:
     assert len(faster(np.zeros(24_000, np.float32), 2.0)) == pytest.approx(12_000, abs=2)
+
+
+def test_plain_strings_hold_zeros_between_recordings(bank) -> None:
+    mixer = Mixer(bank, QUIET, Recipe(plain=1.0, kinds={"real": 1.0}))
+    loudest = []
+    for seed in range(12):
+        mixed = mixer.string(np.random.default_rng(seed), 6 * RATE)
+        loudest.append(np.abs(mixed.samples).max())
+        assert np.mean(mixed.samples == 0) > 0.1
+        for place in mixed.places:
+            inside = mixed.samples[int(place.start_s * RATE) : int(place.end_s * RATE)]
+            assert np.abs(inside).max() > 0.005
+        assert mixed.voices == [(place.start_s, place.end_s) for place in mixed.places]
+    assert max(loudest) == 1.0  # some are clipped
+    assert min(loudest) < 0.2

@@ -35,8 +35,11 @@ def test_principal_axes_are_orthonormal_and_in_order() -> None:
 def make() -> tuple[Encoder, torch.Tensor]:
     torch.manual_seed(3)
     model = Encoder(config(), num_phones=5)
-    sound = [0.1 * torch.randn(4, 1, 20 * 1920) for _ in range(4)]
-    return model, collect_latents(model, sound, most=300)
+    words = torch.randint(0, 1 + len(VOCABULARY), (4, 2, 20))
+    batches = [(0.1 * torch.randn(4, 1, 20 * 1920), words) for _ in range(4)]
+    latents, targets = collect_latents(model, batches, most=300)
+    assert targets.shape == (300, 2)
+    return model, latents
 
 
 def test_codebooks_explain_the_latents_they_come_from() -> None:

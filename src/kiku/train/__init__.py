@@ -1,0 +1,1 @@
+"""Training: the recipe of the demo model, and how it is measured."""

@@ -6,6 +6,10 @@ from typing import Annotated
 
 import typer
 
+from kiku.checkpoint import DEMO
+from kiku.train.demo import Budgets, make_demo
+from kiku.train.report import as_rows, measure
+
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Train and measure the demo model."
 )
@@ -26,8 +30,6 @@ def demo(
     ] = 1.0,
 ) -> None:
     """Make the demo model: over an hour on two cores. Goes on where it was killed."""
-    from kiku.train.demo import Budgets, make_demo
-
     make_demo(data, out, out / "demo", Budgets().scaled(scale))
     typer.echo(
         f"the model is in {out / 'demo'}, its learning curve in {out / 'learning_curve.png'}"
@@ -38,14 +40,12 @@ def demo(
 def evaluate(
     data: Data,
     cache: Annotated[Path, typer.Option(help="Folder for the decoded recordings.")],
-    model: Annotated[str, typer.Option(help="What kiku.load takes.")] = "demo",
+    model: Annotated[str, typer.Option(help="What kiku.load takes.")] = DEMO,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures there too.")
     ] = None,
 ) -> None:
     """Word errors on speakers and voices that the demo model never heard."""
-    from kiku.train.report import as_rows, measure
-
     figures = measure(data, cache, model)
     for figure in figures:
         typer.echo(figure.line())

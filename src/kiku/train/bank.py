@@ -37,9 +37,9 @@ class Snippet:
     """A piece of speech in a `Bank`.
 
     Attributes:
-        kind: "real" and "voice" (single words of people, of synthetic voices), "cut" (words inside
-            sentences), "said" (several words by a synthetic voice), "other" (speech without
-            vocabulary words).
+        kind: "whole" (recordings of single words, untrimmed), "real" and "voice" (single words of
+            people, of synthetic voices), "cut" (words inside sentences), "said" (several words by
+            a synthetic voice), "other" (speech without vocabulary words).
         begin, end: its samples in the bank's file.
         places: the vocabulary words in it.
     """
@@ -189,4 +189,19 @@ def single_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
         if found is not None:
             piece, places = cut(sound, [Place(WORD_INDEX[recording.words[0]], *found)])
             writer.add("real", recording.speaker, piece, places)
+    return writer.finish()
+
+
+def whole_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
+    """Recordings of one vocabulary word each as they are, with all the sound around the word."""
+    writer = BankWriter()
+    for recording in recordings:
+        if len(recording.words) != 1 or recording.words[0] not in WORD_INDEX:
+            continue
+        sound = corpus.audio(recording)
+        found = find_word(sound)
+        if found is not None and recording.seconds < 2.5:
+            writer.add(
+                "whole", recording.speaker, sound, [Place(WORD_INDEX[recording.words[0]], *found)]
+            )
     return writer.finish()

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from kiku.errors import MissingExtra
 
-STAGES = ("trunk", "front", "joint", "tuned", "decoder")
-
 
 def draw_curve(rows: Sequence[Mapping[str, float | str]], path: Path) -> None:
     """Loss of every stage, and word error of the frame heads where it was measured, over minutes of
@@ -27,7 +25,7 @@ def draw_curve(rows: Sequence[Mapping[str, float | str]], path: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     before = 0.0
-    for stage in STAGES:
+    for stage in dict.fromkeys(str(row["stage"]) for row in rows):
         lines = [row for row in rows if row["stage"] == stage]
         if not lines:
             continue

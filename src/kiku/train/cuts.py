@@ -8,6 +8,7 @@ import torch
 from kiku.train.align import LATENT_S, Aligner, Phones, force
 from kiku.train.bank import WORD_INDEX, Bank, BankWriter, Place, cut
 from kiku.train.corpus import SAMPLE_RATE, Corpus, Recording
+from kiku.train.speak import HOMOPHONES
 
 CONFUSABLE = frozenset(["won", "ate", "know", "write", "knows", "too", "nigh", "fore"])
 """Words that sound just like one of the vocabulary's: sentences with them are left out."""
@@ -120,6 +121,36 @@ def _keep(
         writer.add("cut", recording.speaker, piece, moved)
     if good and places and recording.seconds <= 7.0:
         writer.add("cut", recording.speaker, sound, places)
+
+
+def other_words(
+    corpus: Corpus,
+    recordings: list[Recording],
+    aligner: Aligner,
+    phones: Phones,
+    *,
+    most: int = 4000,
+) -> Bank:
+    """Single words outside the vocabulary, cut out of sentences: to be heard and ignored."""
+    rng = np.random.default_rng(8)
+    short = [r for r in recordings if len(r.words) > 1 and r.seconds < 8]
+    chosen = [short[i] for i in rng.permutation(len(short))[: most // 2]]
+    chosen.sort(key=lambda r: r.seconds)
+    writer = BankWriter()
+    for first in range(0, len(chosen), 16):
+        group = chosen[first : first + 16]
+        sounds = [corpus.audio(r) for r in group]
+        for recording, sound, given in zip(
+            group, sounds, log_probabilities(aligner, sounds), strict=True
+        ):
+            spans = word_spans(given, recording.words, phones) or []
+            for word, (start, end, score) in zip(recording.words, spans, strict=False):
+                known = word in WORD_INDEX or word in CONFUSABLE or word in HOMOPHONES
+                if known or score < -2.0 or not 0.2 <= end - start <= 1.0 or rng.random() < 0.4:
+                    continue
+                piece, _ = cut(sound, [Place(0, start, end)], before_s=0.04, after_s=0.05)
+                writer.add("other", recording.speaker, piece, [])
+    return writer.finish()
 
 
 def other_speech(

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from kiku.checkpoint.saving import as_stored, save_native
 from kiku.train import align, corpus, cuts, decoder, quantise, speak, voices
-from kiku.train.bank import Bank, single_words
+from kiku.train.bank import Bank, single_words, whole_words
+from kiku.train.curve import draw_curve
 from kiku.train.encoder import (
     DELAYS,
     Encoder,
@@ -43,10 +45,10 @@ class Budgets:
     align: float = 300
     trunk: float = 900
     front: float = 300
-    joint: float = 1260
-    tuned: float = 420
-    cache_h: float = 24
-    decoder: float = 660
+    joint: float = 1600
+    tuned: float = 660
+    cache_h: float = 18
+    decoder: float = 1000
 
     def scaled(self, factor: float) -> "Budgets":
         """All of them times `factor`."""
@@ -96,6 +98,10 @@ class DemoRecipe:
         whole = self.bank("real_train", lambda: single_words(self.corpus, train))
         for name, make in {
             "voices": lambda: speak.synthetic(voices.VARIANTS, self.sentences()),
+            "whole_train": lambda: whole_words(self.corpus, train),
+            "other_words": lambda: cuts.other_words(
+                self.corpus, sentences, self.aligner(), self.phones
+            ),
             "cut_train": lambda: cuts.cut_words(
                 self.corpus, sentences, self.aligner(), self.phones
             ),
@@ -221,12 +227,16 @@ class DemoRecipe:
             mixer = self.mixer()
             strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=3)
             model.requires_grad_(False)
-            latents = quantise.collect_latents(model, [strings(step)[0] for step in range(60)])
+            latents, targets = quantise.collect_latents(
+                model, [strings(1_000_000 + step) for step in range(60)]
+            )
+            latents = quantise.bring_to_unit_size(model, latents)
             left = quantise.start_quantiser(model, latents)
             whole = quantise.Quantised(model, self.config)
+            left["heads"] = quantise.start_heads(whole, latents, targets)
             whole.encoder.mimi.requires_grad_(True)
             whole.encoder.heads.requires_grad_(True)
-            plan = Plan("tuned", 100_000, self.budgets.tuned, 3e-4, 50, average=0.995)
+            plan = Plan("tuned", 100_000, self.budgets.tuned, 3e-4, 50, average=0.997)
             fit = Fit(plan, whole, self.folder / "runs")
             fit.log({f"left_{name}": value for name, value in left.items()})
             tuned = fit.run(
@@ -249,7 +259,7 @@ class DemoRecipe:
         path = self.folder / "codes.npz"
         if not path.exists():
             model = self.quantised()
-            mixer = self.mixer(Recipe(long_pauses=0.08, empty=0.08))
+            mixer = self.mixer(Recipe(long_pauses=0.08, empty=0.12))
             make = decoder.LongStrings(
                 mixer,
                 self.spelling().pieces,
@@ -283,8 +293,6 @@ class DemoRecipe:
 
     def export(self, target: Path) -> None:
         """Write the model in Kyutai's layout, in bfloat16, and the figures of its training."""
-        from kiku.checkpoint.saving import as_stored, save_native
-
         spelling = self.spelling()
         model = demo_model(spelling.size)
         save_native(
@@ -298,8 +306,6 @@ class DemoRecipe:
 
 def make_demo(data: Path, folder: Path, target: Path, budgets: Budgets | None = None) -> None:
     """Everything, from the recordings to the shipped files."""
-    from kiku.train.curve import draw_curve
-
     recipe = DemoRecipe(data, folder, budgets)
     recipe.export(target)
     log = folder / "runs" / "log.jsonl"

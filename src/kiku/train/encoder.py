@@ -17,6 +17,7 @@ from kiku.train.corpus import VOCABULARY
 from kiku.train.features import LogMel
 from kiku.train.front import start_well
 from kiku.train.quick import seanet_whole
+from kiku.train.score import errors
 
 DELAYS = (4, 7)
 """Frames after a word's beginning at which the latents must tell it: the decoder writes it 6.25
@@ -237,8 +238,6 @@ def frame_errors(
     model: Encoder, tests: list[tuple[np.ndarray, list[Place]]], *, spectra: bool
 ) -> float:
     """Word error rate of the frame heads on strings [S] with known words."""
-    from kiku.train.score import errors
-
     wrong = total = 0
     for first in range(0, len(tests), 8):
         group = tests[first : first + 8]

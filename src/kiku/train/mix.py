@@ -26,21 +26,25 @@ class Recipe:
             said more.
         changed: share of words and strings whose sound is changed.
         long_pauses: share of gaps that are a second longer or more.
+        plain: share of strings that are recordings set one after the other, nothing but zeros
+            between them, at any level up to clipping.
     """
 
     kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "real": 0.40,
-            "cut": 0.22,
-            "voice": 0.14,
-            "said": 0.06,
-            "other": 0.18,
+            "whole": 0.18,
+            "real": 0.20,
+            "cut": 0.20,
+            "voice": 0.15,
+            "said": 0.08,
+            "other": 0.19,
         }
     )
-    empty: float = 0.06
+    empty: float = 0.08
     same_speaker: float = 0.5
     changed: float = 0.85
     long_pauses: float = 0.0
+    plain: float = 0.4
 
 
 @dataclass(slots=True)
@@ -80,6 +84,8 @@ class Mixer:
 
     def string(self, rng: np.random.Generator, num_samples: int) -> Mixed:
         """Words and gaps that fill `num_samples`."""
+        if rng.random() < self.recipe.plain:
+            return self._plain_string(rng, num_samples)
         sound = np.zeros(num_samples, np.float32)
         places: list[Place] = []
         voices: list[tuple[float, float]] = []
@@ -101,7 +107,7 @@ class Mixer:
             sound[first : first + len(piece)] += piece
             moved = [place.moved(first / SAMPLE_RATE) for place in moved]
             places.extend(moved)
-            if snippet.kind in ("real", "voice", "said"):
+            if snippet.kind in ("whole", "real", "voice", "said"):
                 voices.extend((place.start_s, place.end_s) for place in moved)
             else:
                 voices.append((time, time + len(piece) / SAMPLE_RATE))
@@ -110,6 +116,38 @@ class Mixer:
                 gap += rng.uniform(1.0, 5.0)
             time += max(0.1, len(piece) / SAMPLE_RATE - MARGIN_BEFORE_S - MARGIN_AFTER_S + gap)
         return Mixed(self._surround(rng, sound), places, sorted(voices))
+
+    def _plain_string(self, rng: np.random.Generator, num_samples: int) -> Mixed:
+        sound = np.zeros(num_samples, np.float32)
+        places: list[Place] = []
+        voices: list[tuple[float, float]] = []
+        level_db = rng.uniform(-30, 8)
+        usual_gap = rng.uniform(0.05, 0.9)
+        time = float(rng.uniform(0.0, 1.5))
+        before: Snippet | None = None
+        while time * SAMPLE_RATE < num_samples:
+            snippet = before = self._next(rng, before, empty=False)
+            piece = self.bank.audio(snippet)[: 4 * SAMPLE_RATE]
+            speed = 1.0
+            if rng.random() < 0.6:
+                speed = float(np.exp(rng.uniform(-0.15, 0.15)))
+                piece = faster(piece, speed)
+            if rng.random() < 0.3:
+                piece = coloured(piece, rng, self.surroundings.rooms)
+                piece *= 0.7 / (np.abs(piece).max() + 1e-3)
+            piece = piece * np.float32(10 ** ((level_db + rng.uniform(-4, 4)) / 20))
+            first = int(time * SAMPLE_RATE)
+            moved = [p.moved(first / SAMPLE_RATE, speed=speed) for p in snippet.places]
+            if first + len(piece) > num_samples:
+                break
+            sound[first : first + len(piece)] = np.clip(piece, -1, 1)
+            places.extend(moved)
+            whole = (time, time + len(piece) / SAMPLE_RATE)
+            voices.extend([(p.start_s, p.end_s) for p in moved] or [whole])
+            time = whole[1] + rng.uniform(0.0, 2 * usual_gap)
+            if rng.random() < self.recipe.long_pauses:
+                time += rng.uniform(1.0, 5.0)
+        return Mixed(sound, places, voices)
 
     def _next(self, rng: np.random.Generator, before: Snippet | None, *, empty: bool) -> Snippet:
         kind = "other" if empty else str(rng.choice(self._kinds, p=self._weights))
@@ -126,11 +164,10 @@ class Mixer:
                 kind = str(rng.choice([k for k in self._kinds if k not in ("said", "other")]))
                 continue
             # Few real people say some words: then synthetic voices and cut words help out.
-            if kind == "real" and len(names) < 25 and rng.random() < 0.6:
-                kind = str(rng.choice([k for k in self._kinds if k in ("cut", "voice", "real")]))
-                names = self._speakers.get((kind, word), names)
-                if (kind, word) not in self._speakers:
-                    kind = "real"
+            if kind in ("whole", "real") and len(names) < 25 and rng.random() < 0.6:
+                other = str(rng.choice([k for k in self._kinds if k in ("cut", "voice", kind)]))
+                if (other, word) in self._speakers:
+                    kind, names = other, self._speakers[other, word]
             choice = self._by_word[kind, word][names[rng.integers(len(names))]]
             return choice[rng.integers(len(choice))]
 
@@ -159,7 +196,7 @@ class Mixer:
             sound = sound + noise(rng, len(sound), self.surroundings.noises) * np.float32(
                 0.08 * ratio
             )
-        level = 10 ** (rng.uniform(-26, 6) / 20)
+        level = 10 ** (rng.uniform(-28, 12) / 20)
         sound = sound * np.float32(level)
         return np.clip(sound, -1, 1).astype(np.float32)
 

@@ -37,6 +37,18 @@ def principal_axes(points: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
+def bring_to_unit_size(model: Encoder, latents: Tensor) -> Tensor:
+    """Scale the last convolution so that latents [N, D] have a root mean square of 1; gives them.
+
+    The heads norm what they read, so nothing else changes; but the codebooks then move at the pace
+    of all other weights.
+    """
+    size = latents.square().mean().sqrt()
+    model.mimi.downsample.conv.weight.div_(size)
+    return latents / size
+
+
+@torch.no_grad()
 def start_quantiser(model: Encoder, latents: Tensor) -> dict[str, float]:
     """Fill projections and codebooks of `model.mimi.quantizer` from latents [N, D].
 
@@ -100,8 +112,8 @@ class Quantised(nn.Module):
             residual = residual - chosen.detach()
         return projected + (total - projected).detach(), loss
 
-    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """latents [B, D, T] -> word logits [B, delays, T, 1 + words], quantisation loss"""
+    def read(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """latents [B, D, T] -> what the heads read [B, T, 2 D'], quantisation loss"""
         quantizer = self.encoder.mimi.quantizer
         pairs = [
             self.decoded(chain, codebooks, latents)
@@ -110,7 +122,12 @@ class Quantised(nn.Module):
             )
         ]
         read = torch.cat([pair[0] for pair in pairs], dim=-1)
-        return torch.stack([head(read) for head in self.words], dim=1), pairs[0][1] + pairs[1][1]
+        return F.layer_norm(read, read.shape[-1:]), pairs[0][1] + pairs[1][1]
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """latents [B, D, T] -> word logits [B, delays, T, 1 + words], quantisation loss"""
+        read, drawn = self.read(latents)
+        return torch.stack([head(read) for head in self.words], dim=1), drawn
 
     @torch.no_grad()
     def finish(self) -> Encoder:
@@ -141,13 +158,48 @@ def quantised_loss(model: nn.Module, lesson: tuple[str, Any]) -> dict[str, Tenso
 
 @torch.no_grad()
 def collect_latents(
-    model: Encoder, batches: list[Tensor], *, most: int = 60_000, seed: int = 0
-) -> Tensor:
-    """Latents [N, D] of batches of sound [B, 1, S], at most `most` of them, picked at random."""
+    model: Encoder, batches: list[tuple[Tensor, Tensor]], *, most: int = 60_000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Latents [N, D] and word targets [N, delays] of batches, at most `most` picked at random.
+
+    Args:
+        model: the encoder.
+        batches: sound [B, 1, S] and targets [B, delays, T].
+        most: N at most.
+        seed: of the choice.
+    """
     rows: list[Tensor] = []
-    for pcm in batches:
+    wanted: list[Tensor] = []
+    for pcm, targets in batches:
         with torch.autocast("cpu", torch.bfloat16):
             latents = model.trunk(model.front(pcm))[1]
         rows.append(latents.float().transpose(1, 2).flatten(0, 1))
-    points = torch.cat(rows)
-    return points[torch.from_numpy(np.random.default_rng(seed).permutation(len(points))[:most])]
+        wanted.append(targets.transpose(1, 2).flatten(0, 1))
+    points, words = torch.cat(rows), torch.cat(wanted)
+    picked = torch.from_numpy(np.random.default_rng(seed).permutation(len(points))[:most])
+    return points[picked], words[picked]
+
+
+def start_heads(model: Quantised, latents: Tensor, targets: Tensor, *, steps: int = 250) -> float:
+    """Teach the heads to read codes before anything else moves; gives the last cross-entropy.
+
+    Heads that know nothing would pull the encoder apart with their first gradients.
+
+    Args:
+        model: its heads are trained, nothing else.
+        latents: [N, D].
+        targets: int64 [N, delays].
+        steps: of 4,096 latents each.
+    """
+    optimizer = torch.optim.Adam(model.words.parameters(), 1e-2)
+    with torch.no_grad():
+        read = model.read(latents.T.unsqueeze(0))[0].squeeze(0)
+    loss = torch.zeros(())
+    for _ in range(steps):
+        rows = torch.randint(len(read), (4096,))
+        logits = torch.stack([head(read[rows]) for head in model.words], dim=1)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten(), label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
