@@ -1,6 +1,6 @@
-"""Make the recordings of this folder with synthetic voices: espeak-ng and flite, from Debian.
+"""Make the recordings of this folder with the synthetic voices of espeak-ng, from Debian.
 
-    apt-get install espeak-ng flite
+    apt-get install espeak-ng
     python examples/make_examples.py
 
 Each word is spoken alone and joined to the others with pauses of changing length.
@@ -38,13 +38,14 @@ def espeak(voice: str, speed: int) -> Callable[[str, str], list[str]]:
     return lambda text, path: ["espeak-ng", "-v", voice, "-s", str(speed), "-w", path, text]
 
 
-def flite(voice: str) -> Callable[[str, str], list[str]]:
-    """The command of flite."""
-    return lambda text, path: ["flite", "-voice", voice, "-t", text, "-o", path]
-
-
 EXAMPLES = (
-    Example("answers.mp3", "yes no go stop yes start no stop", flite("slt"), 16_000, "libmp3lame"),
+    Example(
+        "answers.mp3",
+        "yes no go stop yes start no stop",
+        espeak("en-gb-scotland", 150),
+        16_000,
+        "libmp3lame",
+    ),
     Example(
         "digits.wav", "seven three zero one nine four", espeak("en-us", 150), 16_000, "pcm_s16le"
     ),
