@@ -77,7 +77,9 @@ def test_a_query_sees_exactly_its_window() -> None:
     capacity, window = 24, 7
     for past in (0, 3, 23, 24, 100):
         for new in (1, 5):
-            seen = visible_places(torch.tensor([past]), new, all_active(1), capacity, window)[0]
+            seen = visible_places(
+                torch.tensor([past]), new, all_active(1), capacity, window, capacity
+            )[0]
             for t in range(new):
                 query = past + t
                 expected = {p % capacity for p in range(max(0, query - window + 1), query + 1)}
@@ -144,3 +146,18 @@ def test_gradients_flow_through_convolutions(padding: str) -> None:
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
     assert conv.conv.weight.grad is not None
+
+
+def test_a_horizon_changes_nothing_but_what_is_read() -> None:
+    torch.manual_seed(4)
+    module = Transformer(tiny.transformer()).eval()
+    x = torch.randn(1, 40, 32)
+    states = [filled(module.init_state(1, "cpu", torch.float32)) for _ in range(2)]
+    capacity = module.config.capacity
+    with torch.inference_mode():
+        for t in range(40):
+            full = module(x[:, t : t + 1], states[0], all_active(1))
+            near = module(x[:, t : t + 1], states[1], all_active(1), horizon=t + 1)
+            torch.testing.assert_close(near, full)
+        beyond = module(x, states[1], all_active(1), horizon=10 * capacity)
+        torch.testing.assert_close(beyond, module(x, states[0], all_active(1)))

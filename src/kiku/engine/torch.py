@@ -84,6 +84,7 @@ class TorchEngine:
         self._frame_size = codec.config.frame_size
         self._num_codebooks = lm.config.num_codebooks
         self._choices: dict[int, Choose | None] = {}
+        self._positions: dict[int, int] = {}  # of the decoder, by slot
         with torch.inference_mode():
             self._state = _State(codec, lm, slots, self.device)
             self._prime()
@@ -112,6 +113,7 @@ class TorchEngine:
         slot = free[0]
         self._choices[slot] = choose
         copy_slot(self._state.parts(), slot, self._primed.parts())
+        self._positions[slot] = 1
         try:
             tokens, logprobs = self._pick(self._first_logits, [slot])
         except BaseException:  # `choose` may raise anything, and nobody knows of the slot yet
@@ -166,9 +168,14 @@ class TorchEngine:
         pauses: list[Tensor] = []
         logits: list[Tensor] = []
         index = torch.tensor(rows, device=self.device)
+        for slot in rows:
+            self._positions[slot] += columns.shape[1]
+        # Elsewhere than on a CPU shapes that change with every frame cost more than they save.
+        on_cpu = self.device.type == "cpu"
+        horizon = max(self._positions[slot] for slot in rows) if on_cpu else None
         for t in range(columns.shape[1]):
             columns[:, t, 0] = self._state.token
-            out = self.lm(columns[:, t : t + 1], self._state.lm, active)
+            out = self.lm(columns[:, t : t + 1], self._state.lm, active, horizon=horizon)
             row_logits = out.logits[index, 0].float()
             chosen, logprob = self._pick(row_logits, rows)
             self._state.token[index] = chosen
@@ -223,6 +230,7 @@ class TorchEngine:
             )
         with torch.inference_mode():
             restore_slot(self._state.parts(), slot, [tensors[str(i)] for i in range(len(tensors))])
+            self._positions[slot] = int(self._state.lm.position[slot])
 
     def _signature(self) -> str:
         dtype = str(self.lm.out_norm.weight.dtype)

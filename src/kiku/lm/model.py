@@ -79,7 +79,13 @@ class LM(nn.Module):
         return (rows.float() * known).sum(dim=2)
 
     def forward(
-        self, columns: Tensor, state: LMState, active: Tensor, *, trace: list[Tensor] | None = None
+        self,
+        columns: Tensor,
+        state: LMState,
+        active: Tensor,
+        *,
+        trace: list[Tensor] | None = None,
+        horizon: int | None = None,
     ) -> LMOutput:
         """Read T columns.
 
@@ -88,12 +94,13 @@ class LM(nn.Module):
             state: what is remembered of each slot; advanced in place where `active`.
             active: [B] which slots read now.
             trace: see `Transformer.forward`.
+            horizon: see `Transformer.forward`.
 
         Returns:
             hidden states, logits and pause probabilities; rows of inactive slots hold no meaning.
         """
         x = self.embed(columns).to(self.out_norm.weight.dtype)
-        hidden = self.out_norm(self.transformer(x, state, active, trace=trace))
+        hidden = self.out_norm(self.transformer(x, state, active, trace=trace, horizon=horizon))
         pauses = self.pause_logits(hidden).softmax(-1)[..., 0] if len(self.pause_heads) else None
         return LMOutput(hidden, self.text_head(hidden), pauses)
 

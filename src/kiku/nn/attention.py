@@ -24,7 +24,7 @@ class Places:
 
 
 def visible_places(
-    position: Tensor, num_new: int, active: Tensor, capacity: int, window: int
+    position: Tensor, num_new: int, active: Tensor, capacity: int, window: int, num_places: int
 ) -> Tensor:
     """Which places of the ring each new query sees, once the new keys are written.
 
@@ -34,6 +34,7 @@ def visible_places(
         active: [B] slots whose new keys are written.
         capacity: places of the ring; 0 means the keys are just the new ones.
         window: keys that a query sees, its own included.
+        num_places: P, places that are looked at, from the first; at most the capacity.
 
     Returns:
         [B, T, P] (P = T where the capacity is 0).
@@ -44,7 +45,7 @@ def visible_places(
         holds = queries[:, None, :]  # [B, 1, T]
     else:
         last = position - 1 + num_new * active  # [B] newest position in the ring
-        places = torch.arange(capacity, device=position.device)
+        places = torch.arange(num_places, device=position.device)
         holds = last[:, None] - (last[:, None] - places).remainder(capacity)  # [B, P]
         holds = holds[:, None, :]
     age = queries[:, :, None] - holds
@@ -88,7 +89,8 @@ class CausalAttention(nn.Module):
         if ring.keys.shape[2]:
             _write(ring.keys, k, places)
             _write(ring.values, v, places)
-            k, v = ring.keys, ring.values
+            num_places = places.visible.shape[-1]
+            k, v = ring.keys[:, :, :num_places], ring.values[:, :, :num_places]
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=places.visible)
         return self.out_proj(out.transpose(1, 2).reshape(B, T, -1).to(x.dtype))
 

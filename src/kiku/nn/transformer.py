@@ -118,6 +118,7 @@ class Transformer(nn.Module):
         active: Tensor,
         *,
         trace: list[Tensor] | None = None,
+        horizon: int | None = None,
     ) -> Tensor:
         """Advance by T positions.
 
@@ -127,25 +128,36 @@ class Transformer(nn.Module):
             active: [B] which slots are given something now.
             trace: if given, the input of each layer [B, T, D] is appended, span by span (T at
                 most `config.span`), for those who look inside.
+            horizon: no active slot will have come further than this after the call; what lies
+                beyond in the rings is then not read, which young streams feel. None reads all.
 
         Returns:
             [B, T, D]; rows of inactive slots hold no meaning.
         """
         capacity = state.rings[0].keys.shape[2]
+        num_places = capacity if horizon is None else min(capacity, horizon)
         if capacity == 0 or x.shape[1] <= self.config.span:
-            return self._advance(x, state, active, trace)
+            return self._advance(x, state, active, trace, num_places)
         # A long block goes through span by span: the ring has room for one beyond the window.
         spans = x.split(self.config.span, dim=1)
-        return torch.cat([self._advance(span, state, active, trace) for span in spans], dim=1)
+        parts = [self._advance(span, state, active, trace, num_places) for span in spans]
+        return torch.cat(parts, dim=1)
 
     def _advance(
-        self, x: Tensor, state: TransformerState, active: Tensor, trace: list[Tensor] | None
+        self,
+        x: Tensor,
+        state: TransformerState,
+        active: Tensor,
+        trace: list[Tensor] | None,
+        num_places: int,
     ) -> Tensor:
         T = x.shape[1]
         capacity = state.rings[0].keys.shape[2]
         positions = state.position[:, None] + torch.arange(T, device=x.device)
         cos, sin = self.rope(positions)
-        visible = visible_places(state.position, T, active, capacity, self.config.window)
+        visible = visible_places(
+            state.position, T, active, capacity, self.config.window, num_places
+        )
         places = Places(
             cos, sin, positions.remainder(max(capacity, 1)), visible.unsqueeze(1), active
         )
