@@ -1,5 +1,6 @@
 """How the words of the vocabulary are spelled in pieces."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,12 @@ class Spelling:
     def made(cls, path: Path) -> "Spelling":
         """Train it, or read it where `path` is there."""
         if not path.exists():
+            # Written through a buffer: given a path, the model would hold it for ever.
+            model = io.BytesIO()
             sentencepiece.SentencePieceTrainer.train(  # pyright: ignore[reportAttributeAccessIssue]
                 sentence_iterator=iter(VOCABULARY * 3),
-                model_prefix=str(path.with_suffix("")),
+                model_writer=model,
+                normalization_rule_name="identity",
                 vocab_size=_SIZE,
                 model_type="bpe",
                 character_coverage=1.0,
@@ -38,5 +42,6 @@ class Spelling:
                 minloglevel=2,
                 num_threads=1,
             )
+            path.write_bytes(model.getvalue())
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))  # pyright: ignore[reportCallIssue]
         return cls([processor.encode(word) for word in VOCABULARY], len(processor))
