@@ -3,7 +3,7 @@
 #   make demo     transcribe the recordings in examples/ with the model that ships with kiku
 #   make test     the tests; `make test ARGS="tests/text -x"` for some of them
 #   make lint     ruff, pyright, import-linter
-#   make bench    measure on this machine; figures go to benchmarks/results/
+#   make bench    kiku beside transformers and moshi, 20 minutes; figures go to benchmarks/results/
 #
 # PYTHON       the Python to build on, 3.11 or newer
 # TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
@@ -36,7 +36,7 @@ lint: $(DEV)
 	$(VENV)/bin/lint-imports
 
 bench: $(DEV)
-	$(PY) benchmarks/against_transformers.py $(ARGS)
+	$(PY) benchmarks/peers.py $(ARGS)
 
 clean:
 	rm -rf $(VENV)

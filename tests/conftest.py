@@ -1,6 +1,7 @@
 """What tests of several rooms share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,25 @@ def shared_data() -> Path:
     if not (path / "clips.jsonl").is_file():
         pytest.skip(f"no recordings of people in {path}; say where they are in KIKU_DATA")
     return path
+
+
+def without_torch(program: str) -> str:
+    """The program, on a Python that has no torch (`sys` is imported)."""
+    return f"""
+import sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("there is no torch here", name=name)
+sys.meta_path.insert(0, NoTorch())
+{program}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where models are kept that the tests convert: nobody's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KIKU_CACHE", str(folder))
+        yield folder

@@ -12,19 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-import kiku
 from kiku import End, Recognizer, Stream, Transcription, Word
 from kiku.engine import StepOutput
 from kiku.engine.torch import TorchEngine
 from kiku.errors import (
     AudioError,
-    ConfigError,
     InputError,
-    MissingExtra,
     NoFreeSlot,
     StreamError,
     TruncatedAudio,
-    UnsupportedConfig,
 )
 from kiku.transcription import Batch, Job
 from tests import tiny
@@ -305,20 +301,6 @@ def test_a_transcription_collected_during_a_step_disturbs_nobody() -> None:
     other.push(sentence(TWO))
     rec.step()
     assert engine.held == {1}
-
-
-def test_load_tells_what_it_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnsupportedConfig, match="engine='torch'"):
-        kiku.load(engine="onnx")
-    with pytest.raises(ConfigError, match="no engine 'tpu'"):
-        kiku.load(engine="tpu")
-    with pytest.raises(ConfigError, match="slots"):
-        kiku.load(slots=0)
-    with pytest.raises(ConfigError, match="no device 'cuda:99'"):
-        kiku.load("owner/never-fetched", device="cuda:99")
-    monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'kiku\[torch\]'"):
-        kiku.load()
 
 
 def test_stopping_gives_the_open_word_and_the_slot() -> None:

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
-from kiku.checkpoint.headers import TensorFiles, read_header
+from kiku.checkpoint.headers import read_header, read_headers
+from kiku.checkpoint.mapped import MappedTensors
 from kiku.errors import CheckpointError
 
 _WHOLE = save({"a": torch.arange(12.0).view(3, 4), "b": torch.ones(5, dtype=torch.bfloat16)})
@@ -25,10 +27,20 @@ def test_names_types_and_shapes(tmp_path: Path) -> None:
         "a": ("F32", (3, 4), 48),
         "b": ("BF16", (5,), 10),
     }
-    files = TensorFiles([path])
-    assert files.mapped("a")[1, 2] == 6
-    assert files.borrowed(["b", "a"])[1][2, 3] == 11
-    assert files.last_row("a").tolist() == [[8, 9, 10, 11]]
+    content = path.read_bytes()
+    for one in stored.values():
+        assert one.file == path
+        assert one.start + one.num_bytes <= len(content)
+    a = stored["a"]
+    assert np.frombuffer(content, np.float32, 12, a.start).tolist() == list(range(12))
+
+
+def test_tensors_as_pytorch_sees_them(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(_WHOLE)
+    tensors = MappedTensors(read_headers([path]))
+    assert tensors.mapped("a")[1, 2] == 6
+    assert tensors.borrowed(["b", "a"])[1][2, 3] == 11
 
 
 @_QUICK
@@ -81,7 +93,7 @@ def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
     for name in ("1", "2"):
         save_file({"a": torch.zeros(2)}, tmp_path / name)
     with pytest.raises(CheckpointError, match="a is both in"):
-        TensorFiles([tmp_path / "1", tmp_path / "2"])
+        read_headers([tmp_path / "1", tmp_path / "2"])
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:

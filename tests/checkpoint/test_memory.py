@@ -90,3 +90,38 @@ def test_peak_is_at_most_a_fifth_above_the_size_of_the_files(
     assert measured["peak"] > 0.7 * size, "less than the weights themselves: measured wrongly"
     if "mimi.safetensors" in {path.name for path in files}:
         assert measured["copied"] < 0.1 * size, "the decoder of this layout is mapped as it is"
+
+
+_CONVERT = """
+import pathlib, sys
+from kiku.checkpoint import convert
+
+def peak():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+convert(sys.argv[2], precision="int8", folder=pathlib.Path(sys.argv[3], "made tiny"))
+before = peak()
+made = convert(sys.argv[1], folder=pathlib.Path(sys.argv[3], "made"))
+assert made.precision == "int8"
+print(peak() - before, made.manifest.num_bytes)
+"""
+
+
+def test_converting_holds_far_less_than_the_model(
+    big_folder: Path, native_folder: Path, tmp_path: Path
+) -> None:
+    size = sum(path.stat().st_size for path in big_folder.glob("*.safetensors"))
+    try:
+        out = subprocess.run(
+            [sys.executable, "-c", _CONVERT, *map(str, (big_folder, native_folder, tmp_path))],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    finally:
+        for path in (*big_folder.glob("*.safetensors"), *tmp_path.rglob("*.data")):
+            path.unlink()
+    peak, made = map(int, out.stdout.split())
+    print(f"\n{size / 1e9:.3f} GB of files: {peak / 1e9:.3f} GB of memory for {made / 1e9:.3f} GB")
+    assert peak < 0.25 * size

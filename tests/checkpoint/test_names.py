@@ -60,6 +60,7 @@ def _check_bijection(table: Table, module: nn.Module, expected: Shapes) -> None:
     assert sorted(ours) == sorted(state), "each of ours exactly once"
     assert len(theirs) == len(set(theirs)), "each of theirs at most once"
     assert {n: tuple(t.shape) for n, t in table.to_theirs(state).items()} == expected
+    assert table.expected({n: tuple(t.shape) for n, t in state.items()}) == expected
     for name in expected:
         assert table.canonical(name) == name
         assert not table.skips(name)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from kiku.checkpoint import KNOWN_REPOS
+from kiku.checkpoint.cache import lock_of
+from kiku.checkpoint.lock import locked
 from tests.checkpoint.models import write_native_folder
 from tests.cli.conftest import Ran
 from tests.tiny import model_config
@@ -19,11 +21,104 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_native_folder(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_list_names_the_demo_and_every_repository(run: Run) -> None:
     ran = run("models", "list")
     assert ran.code == 0
     names = [line.split()[0] for line in ran.out.splitlines()[1:]]
     assert names == ["demo", *(repo.repo_id for repo in KNOWN_REPOS)]
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for converted models."""
+    monkeypatch.setenv("KIKU_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "onnx"
+
+
+def test_a_model_is_converted_listed_and_removed(run: Run, folder: Path, own_cache: Path) -> None:
+    ran = run("models", "convert", folder, "--precision", "int8")
+    (made,) = own_cache.iterdir()
+    assert (ran.code, ran.out, ran.err) == (0, f"{made}\n", "")
+    assert run("models", "convert", folder).code == 0
+    listed = run("models", "list").out.partition("CONVERTED")[2].splitlines()[1:]
+    assert [line.split()[:2] for line in listed] == [["tiny", "float32"], ["tiny", "int8"]]
+    assert str(made) in listed[1]
+    ran = run("models", "rm", folder, "--precision", "int8")
+    assert ran.code == 0
+    assert ran.out.startswith(f"removed {made}, 0.")
+    assert len(list(own_cache.iterdir())) == 1
+    assert run("models", "rm", folder).code == 0
+    assert list(own_cache.iterdir()) == []
+    assert folder.exists()
+    ran = run("models", "rm", folder)
+    assert (ran.code, ran.err) == (
+        1,
+        f"kiku: {folder} is not converted; kiku models list tells what is\n",
+    )
+
+
+def test_what_was_not_finished_is_listed_and_removed(
+    run: Run, folder: Path, own_cache: Path
+) -> None:
+    run("models", "convert", folder)
+    (made,) = own_cache.iterdir()
+    made.rename(made.with_name(made.name + ".part"))
+    assert "(not finished)" in run("models", "list").out
+    assert run("models", "rm", "tiny").code == 0
+    assert list(own_cache.iterdir()) == []
+
+
+def test_what_is_in_the_making_is_not_removed(run: Run, folder: Path, own_cache: Path) -> None:
+    run("models", "convert", folder)
+    (made,) = own_cache.iterdir()
+    with locked(lock_of(made), lambda: None):
+        ran = run("models", "rm", folder)
+    assert ran.code == 1
+    assert "is in the making by another process; try later" in ran.err
+    assert made.exists()
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_converted_folder_is_a_model(run: Run, folder: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    assert run("models", "convert", folder, "--precision", "int4", "--to", there).code == 0
+    ran = run("models", "info", there)
+    facts = {line[:16].strip(): line[16:] for line in ran.out.splitlines()}
+    assert facts["name"] == "tiny"
+    assert facts["layout"].startswith("converted to int4 by kiku ")
+    assert facts["delay"] == "0.5 s"
+    ran = run("models", "verify", there)
+    assert ran.code == 0
+    assert all(line.startswith("ok ") for line in ran.out.splitlines())
+    (there / "codec.data").write_bytes(b"")
+    ran = run("models", "verify", there)
+    assert ran.code == 1
+    assert "BAD  codec.data: 0 bytes, not " in ran.out
+
+
+def test_verify_looks_at_what_was_converted_and_convert_mends_it(
+    run: Run, folder: Path, own_cache: Path
+) -> None:
+    run("models", "convert", folder, "--precision", "int8")
+    (made,) = own_cache.iterdir()
+    assert f"ok   converted to int8: {made}\n" in run("models", "verify", folder).out
+    content = bytearray((made / "decoder.data").read_bytes())
+    content[100] ^= 1
+    (made / "decoder.data").write_bytes(content)
+    ran = run("models", "verify", folder)
+    assert ran.code == 1
+    assert f"BAD  {made / 'decoder.data'}: its sha256 is" in ran.out
+    assert f"kiku models convert {folder} --precision int8  makes what is damaged anew" in ran.err
+    ran = run("models", "convert", folder, "--precision", "int8")
+    assert "it is made anew" in ran.err
+    assert run("models", "verify", folder).code == 0
+
+
+def test_a_precision_that_there_is_not(run: Run, folder: Path) -> None:
+    ran = run("models", "convert", folder, "--precision", "int7")
+    assert ran.code == 1
+    assert ran.err == "kiku: precision must be one of float32, int8, int4, not 'int7'\n"
 
 
 def test_info_tells_the_numbers_of_a_folder(run: Run, folder: Path) -> None:

@@ -41,6 +41,12 @@ def test_what_needs_no_model_imports_no_engine(use: str) -> None:
     assert ran.stderr.strip() == "[]"
 
 
+def test_describing_and_verifying_import_no_engine() -> None:
+    use = "from kiku.cli import main; main(['models', 'info']); main(['models', 'verify'])"
+    ran = _python("-c", f"import sys; {use}; print('torch' in sys.modules, file=sys.stderr)")
+    assert ran.stderr == "False\n"
+
+
 def test_python_m_kiku_is_kiku() -> None:
     assert _python("-m", "kiku", "--version").stdout == f"kiku {kiku.__version__}\n"
     ran = _python("-m", "kiku", "transcribe", "/no/such/file.wav")

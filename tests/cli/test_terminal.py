@@ -15,6 +15,7 @@ from rich.console import Console
 from kiku.cli.progress import Bars, Meter
 from kiku.cli.show import Flow, Lines
 from kiku.text import Word, write_txt
+from tests.checkpoint.models import write_native_folder
 
 Speech = Callable[..., Path]
 
@@ -130,6 +131,23 @@ def test_files_are_named_when_they_are_written(
     assert f"wrote {tmp_path / 'b.srt'}" in seen.replace("\n", "")
     assert "2 recordings, 1.6 s in" in seen
     assert re.search(r"2/2 ", sent)
+
+
+def test_a_conversion_is_told_of(
+    repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", str(tmp_path / "cache"))
+    folder = write_native_folder(tmp_path / "tiny")
+    with (tmp_path / "out.txt").open("w") as out:
+        code, sent = _on_a_terminal(
+            repo_root, "models", "convert", str(folder), stdout=out.fileno()
+        )
+    assert code == 0
+    (made,) = (tmp_path / "cache" / "onnx").iterdir()
+    assert (tmp_path / "out.txt").read_text() == f"{made}\n"
+    seen = _visible(sent).replace("\n", "")
+    assert "converting tiny to float32 for ONNX Runtime, which is done once" in seen
+    assert "converted tiny: 0.2 MB" in seen
 
 
 def test_nothing_is_drawn_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:

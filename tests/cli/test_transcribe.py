@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import kiku
 from tests.cli.conftest import Ran
-from tests.cli.simple import SimpleEngine
+from tests.cli.simple import SimpleEngine, simple_recognizer
 
 Run = Callable[..., Ran]
 Speech = Callable[..., Path]
@@ -168,3 +169,22 @@ def test_text_comes_while_the_recording_is_still_read(
     assert sum(lengths) == 50
     assert heard_at[0][1] < 220
     assert heard_at[1][1] < 420
+
+
+def test_what_is_said_of_the_engine_is_passed_on(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, object] = {}
+
+    def load(model: str, **values: object) -> object:
+        asked.update(values, model=model)
+        return simple_recognizer(SimpleEngine(), model)
+
+    monkeypatch.setattr(kiku, "load", load)
+    talk = speech(tmp_path / "talk.wav", 0.8)
+    assert run("transcribe", talk, "--engine", "onnx", "--dtype", "int4", "--threads", 3).code == 0
+    assert asked == {
+        "model": "demo", "engine": "onnx", "device": None, "dtype": "int4", "threads": 3,
+        "revision": None,
+    }  # fmt: skip
+    assert run("transcribe", talk, "--threads", 0).code == 2

@@ -10,6 +10,7 @@ from kiku.train.bank import (
     Place,
     cut,
     find_word,
+    joined,
     single_words,
     whole_words,
 )
@@ -87,7 +88,7 @@ def test_a_bank_comes_back_from_disk_as_it_was(tmp_path) -> None:
     again = Bank.load(tmp_path)
     assert again.snippets == bank.snippets
     assert np.array_equal(again.audio(again.snippets[1]), bank.audio(bank.snippets[1]))
-    both = bank.joined(again)
+    both = joined([bank, again])
     assert np.array_equal(both.audio(both.snippets[3]), bank.audio(bank.snippets[1]))
 
 

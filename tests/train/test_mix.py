@@ -40,7 +40,7 @@ def bank():
 def test_each_word_is_where_its_place_says(bank) -> None:
     mixer = Mixer(bank, QUIET, Recipe(changed=0.0, empty=0.0, plain=0.0))
     heard = 0
-    for seed in range(6):
+    for seed in range(9):
         mixed = mixer.string(np.random.default_rng(seed), 6 * RATE)
         for place in mixed.places:
             first, last = int(place.start_s * RATE), int(place.end_s * RATE)
@@ -120,16 +120,23 @@ def test_twice_the_speed_is_half_the_length() -> None:
     assert len(faster(np.zeros(24_000, np.float32), 2.0)) == pytest.approx(12_000, abs=2)
 
 
-def test_plain_strings_hold_zeros_between_recordings(bank) -> None:
+def test_plain_strings_hold_zeros_or_faint_noise_between_recordings(bank) -> None:
     mixer = Mixer(bank, QUIET, Recipe(plain=1.0, kinds={"real": 1.0}))
     loudest = []
-    for seed in range(12):
+    empty = 0
+    for seed in range(24):
         mixed = mixer.string(np.random.default_rng(seed), 6 * RATE)
         loudest.append(np.abs(mixed.samples).max())
-        assert np.mean(mixed.samples == 0) > 0.1
+        spoken = np.zeros(len(mixed.samples), bool)
+        for start, end in mixed.voices:
+            spoken[int((start - 0.2) * RATE) if start > 0.2 else 0 : int((end + 0.2) * RATE)] = True
+        between = mixed.samples[~spoken]
+        empty += not between.any()
+        assert between.std() < 0.003
         for place in mixed.places:
             inside = mixed.samples[int(place.start_s * RATE) : int(place.end_s * RATE)]
-            assert np.abs(inside).max() > 0.005
+            assert np.abs(inside).max() > 0.001
         assert mixed.voices == [(place.start_s, place.end_s) for place in mixed.places]
+    assert 8 <= empty < 24
     assert max(loudest) == 1.0  # some are clipped
     assert min(loudest) < 0.2

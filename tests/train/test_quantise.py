@@ -10,6 +10,7 @@ from kiku.train.quantise import (
     k_means,
     principal_axes,
     quantised_loss,
+    start_heads,
     start_quantiser,
 )
 from tests.train.test_quick import config
@@ -84,3 +85,46 @@ def test_tuning_moves_codebooks_and_encoder_and_is_put_back() -> None:
     assert torch.equal(tuned.mimi.quantizer.semantic.codebooks, whole.codebooks[0])
     half = tuned.mimi.quantizer.semantic.codebooks.square().sum(-1) / 2
     assert torch.allclose(tuned.mimi.quantizer.semantic.half_norms, half)
+
+
+def test_phones_are_a_lesson_here_too_and_may_leave_the_encoder_alone() -> None:
+    model, latents = make()
+    start_quantiser(model, latents)
+    whole = Quantised(model, config())
+    batch = (
+        0.1 * torch.randn(2, 1, 1920 * 12),
+        torch.tensor([1, 2, 3, 1]),
+        torch.tensor([24, 20]),
+        torch.tensor([3, 1]),
+    )
+    moved = []
+    for detached in (True, False):
+        whole.zero_grad(set_to_none=True)
+        quantised_loss(whole, ("phones", batch), detached=detached)["loss"].backward()
+        assert model.heads.phones.weight.grad is not None
+        grad = model.mimi.transformer.layers[0].attention.in_proj.weight.grad
+        assert grad is not None
+        moved.append(grad.clone())
+    assert not torch.allclose(*moved)
+
+
+def test_heads_that_know_nothing_learn_to_read_codes_first() -> None:
+    model, latents = make()
+    start_quantiser(model, latents)
+    model.requires_grad_(False)
+    whole = Quantised(model, config())
+    model.heads.requires_grad_(True)
+    before = {name: value.clone() for name, value in model.mimi.state_dict().items()}
+    # The word of a frame is the side of a plane on which its latent lies: codes tell that.
+    targets = (latents[:, :1] > 0).long().expand(-1, 2).contiguous()
+    left = start_heads(whole, latents, targets, steps=150)
+    assert left < 1.2  # of 3.1 for heads that guess
+    plain = torch.stack(
+        [
+            head(torch.nn.functional.layer_norm(latents, latents.shape[-1:]))
+            for head in model.heads.words
+        ],
+        dim=1,
+    )
+    assert (plain.argmax(-1) == targets).float().mean() > 0.8
+    assert all(torch.equal(before[name], value) for name, value in model.mimi.state_dict().items())

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from kiku.train.bank import WORD_INDEX, Place
+from kiku.train.bank import WORD_INDEX, BankWriter, Place
+from kiku.train.corpus import Recording
 from kiku.train.curve import draw_curve
 from kiku.train.demo import Budgets
-from kiku.train.report import as_rows, count_errors
+from kiku.train.report import as_rows, clip_strings, count_errors, in_one_go
 
 
 def places(text: str) -> list[Place]:
@@ -44,4 +45,69 @@ def test_the_curve_is_drawn(tmp_path) -> None:
 def test_budgets_scale_together() -> None:
     half = Budgets().scaled(0.5)
     assert half.trunk == Budgets().trunk / 2
-    assert half.cache_h == Budgets().cache_h / 2
+    assert half.heard_h == Budgets().heard_h / 2
+
+
+RATE = 24_000
+
+
+class FakeCorpus:
+    """Two speakers' words, every recording a constant of its own, one sentence, one other word."""
+
+    def __init__(self) -> None:
+        said = [
+            ("ann", "go"), ("ann", "stop"), ("bob", "one"), ("ann", "go on"), ("bob", "house"),
+        ]  # fmt: skip
+        self.recordings = [
+            Recording(str(i), tuple(text.split()), who, "en-words", "en", "dev", i, i + 1)
+            for i, (who, text) in enumerate(said)
+        ]
+
+    def select(self, split: str) -> list[Recording]:
+        assert split == "dev"
+        return self.recordings
+
+    def audio(self, recording: Recording) -> np.ndarray:
+        return np.full(RATE, 0.1 * (1 + recording.begin), np.float32)
+
+
+def test_clips_are_whole_with_zeros_between_them() -> None:
+    tests = clip_strings(FakeCorpus(), count=6, seed=3)  # pyright: ignore[reportArgumentType]
+    assert len(tests) == 6
+    level = {WORD_INDEX["go"]: 0.1, WORD_INDEX["stop"]: 0.2, WORD_INDEX["one"]: 0.3}
+    for number, (sound, words) in enumerate(tests):
+        assert 3 <= len(words) <= 6
+        assert {place.word for place in words} <= (
+            {WORD_INDEX["one"]} if number % 2 else {WORD_INDEX["go"], WORD_INDEX["stop"]}
+        )
+        edges = np.flatnonzero(np.diff(sound)) + 1
+        starts, ends = edges[::2], edges[1::2]
+        assert np.all(ends - starts == RATE)  # as they were recorded, the level too
+        assert sound[starts] == pytest.approx([level[place.word] for place in words])
+        gaps = (starts - np.concatenate([[0], ends[:-1]])) / RATE
+        assert gaps.min() > 0.29
+        assert gaps.max() < 0.71
+        assert len(sound) - ends[-1] == RATE
+        assert not sound[ends[-1] :].any()
+
+
+def test_the_same_seed_gives_the_same_clips() -> None:
+    first, again, other = (
+        clip_strings(FakeCorpus(), count=3, seed=seed)  # pyright: ignore[reportArgumentType]
+        for seed in (1, 1, 2)
+    )
+    assert all(np.array_equal(a[0], b[0]) for a, b in zip(first, again, strict=True))
+    assert any(len(a[0]) != len(b[0]) for a, b in zip(first, other, strict=True))
+
+
+def test_strings_said_in_one_go_stay_whole() -> None:
+    writer = BankWriter()
+    sound = np.sin(np.arange(RATE) / 5).astype(np.float32)
+    writer.add("voice", "v", sound, [Place(1, 0.0, 0.5)])
+    writer.add("said", "v", sound, [Place(1, 0.0, 0.4), Place(2, 0.5, 0.9)])
+    ((string, words),) = in_one_go(writer.finish())
+    assert [place.word for place in words] == [1, 2]
+    assert len(string) == 2.5 * RATE
+    assert not string[: RATE // 2].any()
+    assert not string[-RATE:].any()
+    assert np.corrcoef(string[RATE // 2 : -RATE], sound)[0, 1] > 0.999

@@ -9,7 +9,7 @@ import pytest
 from kiku.errors import ConfigError
 from kiku.train.bank import WORD_INDEX
 from kiku.train.corpus import VOCABULARY
-from kiku.train.speak import HOMOPHONES, other_phrases, say_variant
+from kiku.train.speak import HOMOPHONES, USUAL, other_phrases, say_flite, say_variant
 from kiku.train.voices import HELD_OUT_VARIANTS, VARIANTS, espeak, flite
 
 
@@ -74,6 +74,38 @@ def test_what_a_variant_says_is_the_same_again_and_in_place() -> None:
 def test_flite_speaks_slower_when_asked() -> None:
     normal, slow = (flite("seven", "slt", stretch=s) for s in (1.0, 1.5))
     assert len(slow.samples) > 1.2 * len(normal.samples)
+
+
+@needs_flite
+def test_flite_tells_where_its_phones_are() -> None:
+    spoken = flite("nine", "slt")
+    assert len(spoken.phones_s) == 3
+    (start, _), (_, end) = spoken.phones_s[0], spoken.phones_s[-1]
+    loud = np.flatnonzero(np.abs(spoken.samples) > 0.02) / 24_000
+    assert start == pytest.approx(loud[0], abs=0.06)
+    assert end == pytest.approx(loud[-1], abs=0.06)
+
+
+@needs_flite
+def test_what_flite_says_is_in_place() -> None:
+    bank = say_flite("kal", ("house", "green tea"), seed=1, stretches=(1.0,), strings=4)
+    alone = [s for s in bank.snippets if s.kind == "usual"]
+    assert {s.places[0].word for s in alone} == set(range(len(VOCABULARY)))
+    strings = [s for s in bank.snippets if s.kind == "said"]
+    assert strings
+    for snippet in [*alone, *strings]:
+        sound = np.abs(bank.audio(snippet))
+        for place in snippet.places:
+            assert 0 <= place.start_s < place.end_s <= snippet.seconds + 0.01
+            assert sound[int(place.start_s * 24_000) : int(place.end_s * 24_000)].max() > 0.05
+    assert sum(s.kind == "other" for s in bank.snippets) == 4
+
+
+@needs_espeak
+def test_a_wide_manner_says_the_same_words_in_more_ways() -> None:
+    bank = say_variant("", ("house",), rounds=2, seed=1, manner=USUAL)
+    assert {s.speaker for s in bank.snippets} <= {"espeak-en", "espeak-en-us"}
+    assert {s.kind for s in bank.snippets} == {"usual", "said", "other"}
 
 
 def test_other_phrases_hold_no_word_of_the_vocabulary() -> None:

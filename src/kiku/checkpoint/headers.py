@@ -1,13 +1,14 @@
-"""What lies in safetensors files: names and shapes at once, the numbers only when asked for."""
+"""What lies in safetensors files: the names and shapes of their tensors, and where the numbers
+are.
+"""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from kiku.errors import CheckpointError
 
@@ -22,47 +23,24 @@ class Stored:
     dtype: str
     """As safetensors spells it: "BF16", "F32"."""
     shape: tuple[int, ...]
+    start: int
+    """Its first byte, counted from the beginning of the file."""
     num_bytes: int
 
 
-class TensorFiles:
-    """Several safetensors files seen as one set of tensors."""
+def read_headers(paths: Iterable[Path]) -> dict[str, Stored]:
+    """The tensors of several files, seen as one set.
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        """Read the headers only.
-
-        Raises:
-            CheckpointError: a file is damaged or cut short, or two files hold the same tensor.
-        """
-        self.stored: dict[str, Stored] = {}
-        self._open: dict[Path, Any] = {}
-        for path in paths:
-            for name, stored in read_header(path).items():
-                if name in self.stored:
-                    raise CheckpointError(
-                        f"{name} is both in {self.stored[name].file} and in {path}"
-                    )
-                self.stored[name] = stored
-
-    def mapped(self, name: str) -> Tensor:
-        """The tensor as it lies in the file: pages are read when touched, nothing is copied."""
-        file = self.stored[name].file
-        if file not in self._open:
-            self._open[file] = _open(file)
-        return self._open[file].get_tensor(name)
-
-    def borrowed(self, names: Sequence[str]) -> list[Tensor]:
-        """The same, through a mapping of its own, which ends with the last of these tensors.
-
-        For tensors of which a changed copy is kept: their pages do not stay in memory.
-        """
-        handles = {file: _open(file) for file in {self.stored[name].file for name in names}}
-        return [handles[self.stored[name].file].get_tensor(name) for name in names]
-
-    def last_row(self, name: str) -> Tensor:
-        """The last row of a matrix, without touching the rest."""
-        stored = self.stored[name]
-        return _open(stored.file).get_slice(name)[stored.shape[0] - 1 :]
+    Raises:
+        CheckpointError: a file is damaged or cut short, or two files hold the same tensor.
+    """
+    found: dict[str, Stored] = {}
+    for path in paths:
+        for name, stored in read_header(path).items():
+            if name in found:
+                raise CheckpointError(f"{name} is both in {found[name].file} and in {path}")
+            found[name] = stored
+    return found
 
 
 def read_header(path: Path) -> dict[str, Stored]:
@@ -95,6 +73,7 @@ def read_header(path: Path) -> dict[str, Stored]:
                 path,
                 str(t["dtype"]),
                 tuple(t["shape"]),
+                8 + length + t["data_offsets"][0],
                 t["data_offsets"][1] - t["data_offsets"][0],
             )
             for name, t in header.items()
@@ -111,12 +90,18 @@ def read_header(path: Path) -> dict[str, Stored]:
         raise CheckpointError(
             f"{path} is {what}: {size:,} bytes, its header promises {wanted:,}; download it again"
         )
-    _open(path)  # the library checks that the tensors fill the file without gap or overlap
+    # The library checks that the tensors fill the file without gap or overlap.
+    open_with_library(path, framework="np")
     return found
 
 
-def _open(path: Path) -> Any:
+def open_with_library(path: Path, *, framework: str) -> Any:
+    """The file as `safetensors` opens it, for numpy ("np") or PyTorch ("pt").
+
+    Raises:
+        CheckpointError: it is damaged, or cannot be read.
+    """
     try:
-        return safe_open(path, framework="pt")  # pyright: ignore[reportNoOverloadImplementation]
+        return safe_open(path, framework=framework)  # pyright: ignore[reportNoOverloadImplementation]
     except (SafetensorError, OSError) as e:
         raise CheckpointError(f"{path} is damaged ({e}); download it again") from e

@@ -6,7 +6,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from kiku.errors import CheckpointError
@@ -95,7 +95,7 @@ class Repo:
         if name not in self._known:
             path = self._fetch(name)
             if path is not None and self.commit is None:
-                self.commit = _commit_of(path, name)
+                self.commit = commit_of(path)
             self._known[name] = path
         return self._known[name]
 
@@ -177,6 +177,14 @@ def file_elsewhere(name: str) -> Path | None:
     return path
 
 
+def commit_of(path: Path) -> str | None:
+    """The commit of a file in the hub's cache (`.../snapshots/<commit>/...`); None elsewhere."""
+    for folder in path.parents:
+        if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+            return folder.name
+    return None
+
+
 def _demo() -> Folder:
     path = Path(__file__).resolve().parent.parent / DEMO
     if not (path / "config.json").is_file():
@@ -192,13 +200,6 @@ def _import_hub() -> Any:
     import huggingface_hub.errors  # pyright: ignore[reportUnusedImport]
 
     return huggingface_hub
-
-
-def _commit_of(path: Path, name: str) -> str | None:
-    """The commit in a path of the hub's cache (`.../snapshots/<commit>/<name>`)."""
-    snapshot = path.parents[len(PurePosixPath(name).parts) - 1]
-    cached = snapshot.parent.name == "snapshots" and _COMMIT.fullmatch(snapshot.name)
-    return snapshot.name if cached else None
 
 
 def _in_cache(repo: Repo, name: str) -> bool:

@@ -1,13 +1,14 @@
 """Is this checkpoint whole? One line for each thing that was looked at."""
 
-import hashlib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiku.checkpoint.converted import is_converted
 from kiku.checkpoint.headers import read_header
 from kiku.checkpoint.layout import Files, find
-from kiku.checkpoint.loading import check
+from kiku.checkpoint.manifest import MANIFEST, read_manifest, sha256_of
+from kiku.checkpoint.reading import open_files
 from kiku.errors import KikuError
 from kiku.text import Vocabulary
 
@@ -48,7 +49,7 @@ def verify(
     """Look at everything that can be looked at without running the model.
 
     Args:
-        source: "demo", a folder or a repository id.
+        source: "demo", a folder (also one with a converted model) or a repository id.
         revision: of a repository.
         checksums: false to skip reading whole files for those whose checksum is known.
 
@@ -56,6 +57,8 @@ def verify(
         What was found; all is well if every `ok` is true. Whatever is wrong is a finding, not an
         exception.
     """
+    if is_converted(source):
+        return _converted(Path(source).expanduser(), checksums=checksums)
     try:
         files = find(source, revision=revision)
     except KikuError as e:
@@ -69,9 +72,27 @@ def verify(
             )
         except KikuError as e:
             findings.append(Finding(path.name, False, str(e)))
-    findings += [*_tensors(files), *_vocabulary(files)]
+    assert files.vocabulary is not None, "find() insists on one"
+    findings += [*_tensors(files), *_vocabulary(files.vocabulary)]
     if checksums:
         findings += _checksums(files)
+    return findings
+
+
+def _converted(folder: Path, *, checksums: bool) -> list[Finding]:
+    from kiku.graph import FORMAT
+
+    try:
+        manifest = read_manifest(folder / MANIFEST, format=FORMAT)
+    except KikuError as e:
+        return [Finding(MANIFEST, False, str(e))]
+    made = f"{manifest.name} in {manifest.precision}, made by kiku {manifest.kiku}"
+    findings = [Finding(MANIFEST, True, made)]
+    for name, problem in manifest.problems(folder, checksums=checksums):
+        size = f"{manifest.files[name].num_bytes:,} bytes"
+        findings.append(Finding(name, problem is None, problem or size))
+    if manifest.vocabulary is not None:
+        findings += _vocabulary(folder / manifest.vocabulary)
     return findings
 
 
@@ -79,7 +100,7 @@ def _tensors(files: Files) -> list[Finding]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            problems = check(files)
+            problems = open_files(files).problems()
         except KikuError as e:
             return [Finding("tensors", False, str(e))]
     notes = [Finding("config", True, f"corrected: {w.message}") for w in caught]
@@ -88,14 +109,11 @@ def _tensors(files: Files) -> list[Finding]:
     return [*notes, Finding("tensors", True, "all there, none too many, all of the right shape")]
 
 
-def _vocabulary(files: Files) -> list[Finding]:
-    assert files.vocabulary is not None, "find() insists on one"
+def _vocabulary(path: Path) -> list[Finding]:
     try:
-        return [
-            Finding(files.vocabulary.name, True, f"{len(Vocabulary.load(files.vocabulary))} pieces")
-        ]
+        return [Finding(path.name, True, f"{len(Vocabulary.load(path))} pieces")]
     except KikuError as e:
-        return [Finding(files.vocabulary.name, False, str(e))]
+        return [Finding(path.name, False, str(e))]
 
 
 def _checksums(files: Files) -> list[Finding]:
@@ -107,8 +125,7 @@ def _checksums(files: Files) -> list[Finding]:
             known = _KNOWN_BY_SIZE[path.stat().st_size][1]
         if known is None:
             continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
         if found == known:
             findings.append(Finding(path.name, True, "the checksum of the published file"))
         else:

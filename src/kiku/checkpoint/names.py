@@ -10,9 +10,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from kiku.checkpoint.conversions import (
     SAME,
@@ -24,7 +22,11 @@ from kiku.checkpoint.conversions import (
     StartRow,
     Unsqueezed,
 )
+from kiku.checkpoint.expected import Shape, Shapes
 from kiku.config import CodecConfig, LMConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Axes = Mapping[tuple[str, ...], Sequence[tuple[Any, ...]]]
 """The letters of an axis -> its places; each place gives a value to every letter."""
@@ -91,12 +93,20 @@ class Table:
                     row.how,
                 )
 
-    def to_theirs(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Our tensors under their names; from the meta device: the names and shapes to expect."""
+    def to_theirs(self, state: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+        """Our tensors under their names."""
         theirs: dict[str, Tensor] = {}
         for pair in self.pairs():
             values = pair.how.write([state[name] for name in pair.ours])
             theirs.update(zip(pair.theirs, values, strict=True))
+        return theirs
+
+    def expected(self, ours: Shapes) -> dict[str, Shape]:
+        """The names and shapes that a file must have, from those of our tensors."""
+        theirs: dict[str, Shape] = {}
+        for pair in self.pairs():
+            shapes = pair.how.written([ours[name] for name in pair.ours])
+            theirs.update(zip(pair.theirs, shapes, strict=True))
         return theirs
 
     def _axes_of(self, patterns: tuple[str, ...]) -> list[tuple[str, ...]]:

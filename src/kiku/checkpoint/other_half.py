@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from kiku.checkpoint.conversions import SplitHalves
-from kiku.checkpoint.headers import TensorFiles
+from kiku.checkpoint.headers import read_headers
 from kiku.checkpoint.layout import Files
-from kiku.checkpoint.loading import tables
+from kiku.checkpoint.mapped import MappedTensors
 from kiku.checkpoint.names import TRANSFORMERS_CODEC, Row, Table
+from kiku.checkpoint.reading import tables
 from kiku.config import CodecConfig, ModelConfig
 
 
@@ -18,7 +19,7 @@ def read_other_half(files: Files, config: ModelConfig) -> dict[str, Tensor]:
     Raises:
         CheckpointError: a file is damaged.
     """
-    tensors = TensorFiles(files.codec)
+    tensors = MappedTensors(read_headers(files.codec))
     codec = tables(files.layout, config)[1]
     native = files.layout == "native"
     names: dict[str, str] = {}

@@ -7,10 +7,13 @@
     outputs.py      recordings -> names of files, written whole or not at all
     show.py         words on standard output, as they come
     progress.py     how far it is, on standard error
-    models.py       kiku models list | info | verify | pull
+    models.py       kiku models list | info | verify | pull | convert | rm
+    bench.py        kiku bench
+    doctor.py       kiku doctor
+    columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error
 
-Nothing here imports torch: `kiku --help` answers at once.
+Nothing here imports torch or onnxruntime: `kiku --help` answers at once.
 """
 
 from kiku.cli.app import main

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 import kiku
+from kiku.cli.bench import bench
+from kiku.cli.doctor import doctor
 from kiku.cli.models import app as models
 from kiku.cli.terminal import (
     FAILED,
@@ -34,6 +36,8 @@ app = typer.Typer(
 )
 app.command("transcribe")(transcribe)
 app.add_typer(models, name="models")
+app.command("bench")(bench)
+app.command("doctor")(doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -1,19 +1,23 @@
-"""`kiku models`: which there are, what they are, whether they are whole, fetching them."""
+"""`kiku models`: which there are, what they are, whether they are whole, fetching and converting
+them.
+"""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiku.checkpoint import DEMO, KNOWN_REPOS, Files, KnownRepo, find
-from kiku.cli.terminal import FAILED, say
-from kiku.errors import MissingExtra
+from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find
+from kiku.checkpoint.cache import Entry, entries, entries_of, remove
+from kiku.cli.columns import columns
+from kiku.cli.progress import Meter
+from kiku.cli.terminal import FAILED, complain, say
 
 if TYPE_CHECKING:
     from kiku.config import ModelConfig
 
-app = typer.Typer(help="List, describe, check and download models.", rich_markup_mode=None)
+app = typer.Typer(help="List, describe, check, download and convert models.", rich_markup_mode=None)
 
 _Model = Annotated[
     str, typer.Argument(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
@@ -21,42 +25,81 @@ _Model = Annotated[
 _Revision = Annotated[
     str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
 ]
+_Precision = Annotated[str | None, typer.Option(metavar="NAME", help="int8, int4 or float32.")]
+_Target = Annotated[
+    Path | None, typer.Option("--to", metavar="DIR", help="Put it here, not into the cache.")
+]
 
 _DEMO = (DEMO, "en", "0.5 s", "4", "-", "ships with kiku; a few words only")
 
 
 @app.command("list")
 def list_models() -> int:
-    """List the models that can be named, with what has to be downloaded for each."""
+    """List the models that can be named, with what has to be downloaded for each, and those that
+    are converted for ONNX Runtime.
+    """
     head = ("NAME", "LANGUAGES", "DELAY", "PAUSE HEADS", "DOWNLOAD", "NOTE")
-    say(_columns([head, _DEMO, *map(_row, KNOWN_REPOS)]))
+    say(columns([head, _DEMO, *map(_row, KNOWN_REPOS)]))
+    if kept := entries():
+        say("\n" + columns([("CONVERTED", "PRECISION", "SIZE", "FOLDER"), *map(_entry, kept)]))
     return 0
 
 
 @app.command("info")
 def info(model: _Model = DEMO, revision: _Revision = None) -> int:
     """Show the numbers of a model. Of a repository only the small files are fetched."""
+    from kiku.checkpoint import is_converted, open_converted, read_config
+
+    if is_converted(model):
+        opened = open_converted(model)
+        rows = [
+            ("name", opened.name),
+            ("layout", f"converted to {opened.precision} by kiku {opened.manifest.kiku}"),
+            *_facts(opened.name, opened.config),
+            ("folder", str(opened.folder)),
+            ("weights", f"{opened.manifest.num_bytes / 1e6:,.1f} MB"),
+        ]
+        say(columns(rows))
+        return 0
     local = model == DEMO or Path(model).is_dir()
     files = find(model, revision=revision, weights=local)
-    try:
-        from kiku.checkpoint import read_config
-    except ModuleNotFoundError as error:
-        raise MissingExtra("reading a model's config", "torch") from error
-    say(_columns(_facts(model, files, read_config(files))))
+    rows = [
+        ("name", model),
+        ("layout", files.layout),
+        *_facts(model, read_config(files)),
+        ("folder", str(files.config.parent)),
+    ]
+    if files.weights:
+        size = sum(path.stat().st_size for path in files.weights)
+        rows.append(("weights", f"{size / 1e6:,.1f} MB in {len(files.weights)} files"))
+    say(columns(rows))
     return 0
 
 
 @app.command("verify")
 def verify_model(model: _Model = DEMO, revision: _Revision = None) -> int:
-    """Check that a model is whole: its files, tensors and vocabulary. Exit code 1 if it is not."""
-    try:
-        from kiku.checkpoint import verify
-    except ModuleNotFoundError as error:
-        raise MissingExtra("checking a model", "torch") from error
+    """Check that a model is whole: its files, tensors and vocabulary, and what it was converted to.
+    Exit code 1 if it is not.
+    """
+    from kiku.checkpoint import verify
+
     findings = verify(model, revision=revision)
     for finding in findings:
         say(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.detail}\n")
-    return 0 if all(finding.ok for finding in findings) else FAILED
+    good = all(finding.ok for finding in findings)
+    for entry in entries_of(model):
+        if not entry.is_whole:
+            continue
+        wrong = [finding for finding in verify(entry.folder) if not finding.ok]
+        for finding in wrong:
+            say(f"BAD  {entry.folder / finding.what}: {finding.detail}\n")
+        if wrong:
+            again = f"kiku models convert {model} --precision {entry.precision}"
+            complain(f"{again}  makes what is damaged anew")
+        else:
+            say(f"ok   converted to {entry.precision}: {entry.folder}\n")
+        good &= not wrong
+    return 0 if good else FAILED
 
 
 @app.command("pull")
@@ -65,6 +108,49 @@ def pull(model: _Model, revision: _Revision = None) -> int:
     files = find(model, revision=revision)
     say(f"{files.config.parent}\n")
     return 0
+
+
+@app.command("convert")
+def convert_model(
+    model: _Model,
+    precision: _Precision = None,
+    target: _Target = None,
+    revision: _Revision = None,
+) -> int:
+    """Convert a model for ONNX Runtime, as the first use of it would; print where it is.
+
+    The folder holds all that is needed: it can be copied to another machine and named there as the
+    model. One that is there already is read as a whole, and made anew if it is damaged.
+    """
+    from kiku.checkpoint import convert
+
+    with Meter(quiet=False).noting():
+        made = convert(model, precision=precision, revision=revision, folder=target, checksums=True)
+    say(f"{made.folder}\n")
+    return 0
+
+
+@app.command("rm")
+def remove_model(model: _Model, precision: _Precision = None) -> int:
+    """Remove from the cache what a model was converted to. The model itself stays where it is."""
+    found = entries_of(model, precision)
+    if not found:
+        what = f"{model} in {precision}" if precision else model
+        complain(f"{what} is not converted; kiku models list tells what is")
+        return FAILED
+    for entry in found:
+        remove(entry)
+        say(f"removed {entry.folder}, {_megabytes(entry)}\n")
+    return 0
+
+
+def _entry(entry: Entry) -> tuple[str, ...]:
+    note = "" if entry.is_whole else " (not finished)"
+    return entry.title, entry.precision, _megabytes(entry), f"{entry.folder}{note}"
+
+
+def _megabytes(entry: Entry) -> str:
+    return f"{entry.num_bytes / 1e6:,.1f} MB"
 
 
 def _row(repo: KnownRepo) -> tuple[str, ...]:
@@ -78,13 +164,11 @@ def _row(repo: KnownRepo) -> tuple[str, ...]:
     )
 
 
-def _facts(name: str, files: Files, config: "ModelConfig") -> Iterable[tuple[str, str]]:
+def _facts(name: str, config: "ModelConfig") -> Iterable[tuple[str, str]]:
     lm, codec = config.lm, config.codec
     heads = max(
         [lm.num_pause_heads, *(r.num_pause_heads for r in KNOWN_REPOS if r.repo_id == name)]
     )
-    yield "name", name
-    yield "layout", files.layout
     yield "sound", f"{config.sample_rate:,} Hz, {config.frame_rate:g} frames a second"
     yield "codec", f"{codec.num_codebooks} codebooks of {codec.codebook_size:,} codes"
     yield (
@@ -96,18 +180,3 @@ def _facts(name: str, files: Files, config: "ModelConfig") -> Iterable[tuple[str
     yield "delay", f"{config.text_delay_s:g} s"
     yield "silence before", f"{config.silence_prefix_s:g} s"
     yield "pause heads", str(heads)
-    yield "folder", str(files.config.parent)
-    if files.weights:
-        size = sum(path.stat().st_size for path in files.weights)
-        yield "weights", f"{size / 1e6:,.1f} MB in {len(files.weights)} files"
-
-
-def _columns(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines whose columns stand below one another."""
-    table = [tuple(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in table
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)

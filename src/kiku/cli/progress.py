@@ -1,5 +1,6 @@
 """How far it is, on standard error: seconds of sound, speed, time left. Only for terminals."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -26,6 +27,20 @@ class Meter:
         """A line about what happens, for whoever looks on."""
         if self.visible:
             self._console.print(Text(text, style="dim"), soft_wrap=True)
+
+    @contextmanager
+    def noting(self) -> "Generator[None, None, None]":
+        """While the block runs, what kiku logs about long work is shown as notes."""
+        logger, handler = logging.getLogger("kiku"), _Notes(self)
+        level = logger.level
+        if self.visible:
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
     def closing(self, num_recordings: int) -> None:
         """The line at the end: how much sound, how fast."""
@@ -55,6 +70,18 @@ class Meter:
             redirect_stdout=sys.stdout.isatty(),
         ):
             yield bars
+
+
+class _Notes(logging.Handler):
+    """Log records as notes, but for warnings: whoever looks on or not is told of those."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__(logging.INFO)
+        self._meter = meter
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.WARNING:
+            self._meter.note(record.getMessage())
 
 
 class Bars:

@@ -31,7 +31,18 @@ _Revision = Annotated[
 _Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
 ]
-_Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16.")]
+_Engine = Annotated[
+    str, typer.Option(metavar="NAME", help="onnx or torch; auto is the faster one here.")
+]
+_Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="int8, int4 or float32; bfloat16 or float16 with the torch engine."
+    ),
+]
+_Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Threads that compute; else all there are.")
+]
 _Format = Annotated[Format, typer.Option("--format", "-f", help="What to write; all needs -o.")]
 _Folder = Annotated[
     Path | None,
@@ -57,8 +68,10 @@ def transcribe(
     paths: _Paths,
     model: _Model = DEMO,
     revision: _Revision = None,
+    engine: _Engine = "auto",
     device: _Device = None,
     dtype: _Dtype = None,
+    threads: _Threads = None,
     format: _Format = Format.TXT,
     folder: _Folder = None,
     max_line_width: _Width = None,
@@ -92,7 +105,15 @@ def transcribe(
     meter = Meter(quiet=quiet)
     meter.note(f"loading {model}")
     try:
-        recognizer = kiku.load(model, device=device, dtype=dtype, revision=revision)
+        with meter.noting():
+            recognizer = kiku.load(
+                model,
+                engine=engine,
+                device=device,
+                dtype=dtype,
+                threads=threads,
+                revision=revision,
+            )
     except KeyboardInterrupt:
         complain(f"interrupted while loading {model}")
         return INTERRUPTED

@@ -34,9 +34,13 @@ class Engine(Protocol):
     token t + 1: so the token that follows a frame comes in the same step as the frame.
     """
 
-    num_slots: int
     max_block: int
     """Frames that one step takes at most."""
+
+    @property
+    def num_slots(self) -> int:
+        """How many slots there are."""
+        ...
 
     @property
     def free_slots(self) -> int:

@@ -1,25 +1,29 @@
 """The reference engine: PyTorch, a fixed batch of slots, any device that PyTorch knows."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from kiku.codec import MimiEncoder, MimiState
-from kiku.config import REWIND_FRAMES
+from kiku.config import PAD_ID, REWIND_FRAMES
 from kiku.engine.contract import Choose, StepOutput
-from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
+from kiku.engine.decoding import Block, Said, decode_blocks
+from kiku.engine.saved import KEY, check_saved
+from kiku.engine.slots import Slots
+from kiku.errors import ConfigError
 from kiku.lm import LM, LMState
 from kiku.nn.state import all_active, copy_slot, restore_slot, save_slot
 
 _MPS_MAX_SAMPLES = 65_536
+
+_WIDTH = 16
+"""Columns that the decoder reads in one pass of a block."""
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -45,18 +49,16 @@ def pick_device(name: str | None) -> torch.device:
 
 
 class _State:
-    """What the engine remembers of its slots; `codes` and `token` are what the next column is made
-    of."""
+    """What the two networks remember of the engine's slots."""
 
     def __init__(self, codec: MimiEncoder, lm: LM, batch_size: int, device: torch.device) -> None:
         # On a CPU attention over float32 keys is the faster one (see `nn.attention`).
         dtype = torch.float32 if device.type == "cpu" else lm.out_norm.weight.dtype
         self.codec: MimiState = codec.init_state(batch_size, device, torch.float32)
         self.lm: LMState = lm.init_state(batch_size, device, dtype)
-        self.token = torch.zeros(batch_size, dtype=torch.int64, device=device)
 
-    def parts(self) -> list[MimiState | LMState | Tensor]:
-        return [self.codec, self.lm, self.token]
+    def parts(self) -> list[MimiState | LMState]:
+        return [self.codec, self.lm]
 
 
 class TorchEngine:
@@ -70,8 +72,12 @@ class TorchEngine:
         slots: int = 1,
         device: str | None = None,
         keep_logits: bool = False,
+        pad_id: int = PAD_ID,
     ) -> None:
-        """Make `slots` slots on `device` (see `pick_device`); the two networks are moved there."""
+        """Make `slots` slots on `device` (see `pick_device`); the two networks are moved there.
+
+        `keep_logits` gives the logits out; `pad_id` is the token that most frames have.
+        """
         self.device = pick_device(device)
         self.max_block = REWIND_FRAMES
         if self.device.type == "mps":
@@ -79,12 +85,13 @@ class TorchEngine:
             self.max_block = min(REWIND_FRAMES, _MPS_MAX_SAMPLES // codec.config.frame_size)
         self.codec = codec.to(self.device).eval()
         self.lm = lm.to(self.device).eval()
-        self.num_slots = slots
         self.keep_logits = keep_logits
+        self.pad_id = pad_id
+        self._slots = Slots(slots)
         self._frame_size = codec.config.frame_size
         self._num_codebooks = lm.config.num_codebooks
-        self._choices: dict[int, Choose | None] = {}
-        self._positions: dict[int, int] = {}  # of the decoder, by slot
+        self._positions = np.zeros(slots, np.int64)  # of the decoder
+        self._tokens = np.zeros(slots, np.int64)
         with torch.inference_mode():
             self._state = _State(codec, lm, slots, self.device)
             self._prime()
@@ -94,66 +101,64 @@ class TorchEngine:
         one = all_active(1, self.device)
         self._primed = _State(self.codec, self.lm, 1, self.device)
         out = self.lm(self.lm.initial_column(1, self.device), self._primed.lm, one)
-        self._first_logits = out.logits[:, -1].float()
-        self._first_pauses = out.pauses
+        self._first = self._said(out.logits[0], None if out.pauses is None else out.pauses[0], True)
+
+    @property
+    def num_slots(self) -> int:
+        """How many slots there are."""
+        return self._slots.count
 
     @property
     def free_slots(self) -> int:
         """How many slots nobody holds."""
-        return self.num_slots - len(self._choices)
+        return self._slots.free
 
     @torch.inference_mode()
     def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
         """See `Engine.open`."""
-        free = [slot for slot in range(self.num_slots) if slot not in self._choices]
-        if not free:
-            raise NoFreeSlot(
-                f"all {self.num_slots} slots are held; close a stream or load the model with more"
-            )
-        slot = free[0]
-        self._choices[slot] = choose
+        slot = self._slots.take(choose)
         copy_slot(self._state.parts(), slot, self._primed.parts())
         self._positions[slot] = 1
         try:
-            tokens, logprobs = self._pick(self._first_logits, [slot])
+            block = self._block(slot, np.zeros((1, self._num_codebooks), np.int64), choose)
+            block.accept(self._first)
         except BaseException:  # `choose` may raise anything, and nobody knows of the slot yet
             self.close(slot)
             raise
-        self._state.token[slot] = tokens[0]
-        pauses = None if self._first_pauses is None else self._first_pauses.float().cpu().numpy()
-        logits = self._first_logits[:, None].cpu().numpy() if self.keep_logits else None
-        return slot, StepOutput(
-            tokens[:, None].cpu().numpy(), logprobs[:, None].cpu().numpy(), pauses, logits
-        )
+        self._tokens[slot] = block.token
+        return slot, block.output()
 
     def close(self, slot: int) -> None:
         """See `Engine.close`."""
-        self._choices.pop(slot, None)
+        self._slots.release(slot)
 
     @torch.inference_mode()
     def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
-        """See `Engine.step`. The codec takes the block at once; the decoder goes frame by frame."""
-        n, T, size = frames.shape
-        if size != self._frame_size or not 1 <= T <= self.max_block:
-            raise FrameError(
-                f"a step takes 1 to {self.max_block} frames of {self._frame_size} samples, "
-                f"not {T} of {size}"
-            )
+        """See `Engine.step`. The codec takes the block at once; the decoder reads it in few passes
+        (see `decoding`)."""
+        self._slots.check_step(slots, frames.shape, self._frame_size, self.max_block)
         rows = list(slots)
-        self._check_held(rows)
-        if len(set(rows)) != n:
-            raise StreamError(f"slots {rows} cannot be stepped: each may stand there once")
-        active = torch.zeros(self.num_slots, dtype=torch.bool)
-        active[rows] = True
+        n, T, size = frames.shape
         pcm = torch.zeros(self.num_slots, 1, T * size)
         samples = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32))
         pcm[rows, 0] = samples.view(n, T * size)
-        active = active.to(self.device)
-        codes = self._encode(pcm.to(self.device), active)
-        shape = (self.num_slots, T, 1 + self._num_codebooks)
-        columns = torch.empty(shape, dtype=torch.int64, device=self.device)
-        columns[:, :, 1:] = codes.transpose(1, 2)
-        return self._decode(rows, columns, active)
+        codes = self._encode(pcm.to(self.device), self._active(rows)).transpose(1, 2)[rows]
+        blocks = [
+            self._block(slot, part, self._slots.choices[slot])
+            for slot, part in zip(rows, codes.cpu().numpy(), strict=True)
+        ]
+        out = decode_blocks(self, blocks, _WIDTH)
+        self._tokens[rows] = out.tokens[:, -1]
+        return out
+
+    def _active(self, rows: Sequence[int]) -> Tensor:
+        active = torch.zeros(self.num_slots, dtype=torch.bool)
+        active[list(rows)] = True
+        return active.to(self.device)
+
+    def _block(self, slot: int, codes: NDArray[np.int64], choose: Choose | None) -> Block:
+        token = int(self._tokens[slot])
+        return Block(slot, codes, token, choose, guess=self.pad_id, keep_logits=self.keep_logits)
 
     def _encode(self, pcm: Tensor, active: Tensor) -> Tensor:
         """[B, 1, T * frame_size] -> [B, K, T], as many codebooks as the decoder reads."""
@@ -161,76 +166,66 @@ class TorchEngine:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             return self.codec(pcm, self._state.codec, active)[:, : self._num_codebooks]
 
-    def _decode(self, rows: list[int], columns: Tensor, active: Tensor) -> StepOutput:
-        """Run the decoder over columns [B, T, 1 + K], filling in the tokens as they are chosen."""
-        tokens: list[Tensor] = []
-        logprobs: list[Tensor] = []
-        pauses: list[Tensor] = []
-        logits: list[Tensor] = []
-        index = torch.tensor(rows, device=self.device)
-        for slot in rows:
-            self._positions[slot] += columns.shape[1]
+    @torch.inference_mode()
+    def read(
+        self, slots: Sequence[int], columns: Sequence[NDArray[np.int64]], *, logits: bool
+    ) -> list[Said]:
+        """See `decoding.Reader.read`. All slots go through together; what a slot has fewer columns
+        than the longest is filled up, and taken back."""
+        counts = [len(part) for part in columns]
+        most = max(counts)
+        padded = np.zeros((self.num_slots, most, 1 + self._num_codebooks), np.int64)
+        for slot, part in zip(slots, columns, strict=True):
+            padded[slot, : len(part)] = part
         # Elsewhere than on a CPU shapes that change with every frame cost more than they save.
         on_cpu = self.device.type == "cpu"
-        horizon = max(self._positions[slot] for slot in rows) if on_cpu else None
-        for t in range(columns.shape[1]):
-            columns[:, t, 0] = self._state.token
-            out = self.lm(columns[:, t : t + 1], self._state.lm, active, horizon=horizon)
-            row_logits = out.logits[index, 0].float()
-            chosen, logprob = self._pick(row_logits, rows)
-            self._state.token[index] = chosen
-            tokens.append(chosen)
-            logprobs.append(logprob)
-            if out.pauses is not None:
-                pauses.append(out.pauses[index, 0])
-            if self.keep_logits:
-                logits.append(row_logits)
-        return StepOutput(
-            torch.stack(tokens, 1).cpu().numpy(),
-            torch.stack(logprobs, 1).cpu().numpy(),
-            torch.stack(pauses, 1).float().cpu().numpy() if pauses else None,
-            torch.stack(logits, 1).cpu().numpy() if logits else None,
+        horizon = int(self._positions[list(slots)].max()) + most if on_cpu else None
+        given = torch.from_numpy(padded).to(self.device)
+        out = self.lm(given, self._state.lm, self._active(slots), horizon=horizon)
+        said: list[Said] = []
+        for slot, count in zip(slots, counts, strict=True):
+            pauses = None if out.pauses is None else out.pauses[slot, :count]
+            said.append(self._said(out.logits[slot, :count], pauses, logits))
+            self._positions[slot] += most
+            if count < most:
+                self.rewind(slot, most - count)
+        return said
+
+    def rewind(self, slot: int, frames: int) -> None:
+        """See `decoding.Reader.rewind`: what is written ahead in the ring is seen by nobody."""
+        self._state.lm.position[slot] -= frames
+        self._positions[slot] -= frames
+
+    def _said(self, logits: Tensor, pauses: Tensor | None, keep: bool) -> Said:
+        """Of columns [t, V], [t, E]."""
+        wide = logits.float()
+        tokens = wide.argmax(-1)
+        logprobs = wide.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        return Said(
+            tokens.cpu().numpy(),
+            logprobs.cpu().numpy(),
+            None if pauses is None else pauses.float().cpu().numpy(),
+            wide.cpu().numpy() if keep else None,
         )
-
-    def _pick(self, logits: Tensor, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """[n, V] float32 logits of `rows` -> tokens [n], log-probabilities [n]."""
-        tokens = logits.argmax(-1)
-        for i, slot in enumerate(rows):
-            choose = self._choices[slot]
-            if choose is not None:
-                tokens[i] = choose(logits[i].cpu().numpy().copy())
-        return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-
-    def _check_held(self, slots: list[int]) -> None:
-        if unheld := [slot for slot in slots if slot not in self._choices]:
-            raise StreamError(f"slots {unheld} are not held: open them first")
 
     def save(self, slot: int) -> bytes:
         """See `Engine.save`."""
-        self._check_held([slot])
-        tensors = {str(i): leaf for i, leaf in enumerate(save_slot(self._state.parts(), slot))}
-        return save_tensors(tensors, metadata={"kiku": self._signature()})
+        self._slots.check_held([slot])
+        leaves = save_slot(self._state.parts(), slot)
+        leaves.append(torch.tensor(int(self._tokens[slot])))
+        tensors = {str(i): leaf for i, leaf in enumerate(leaves)}
+        return save_tensors(tensors, metadata={KEY: self._signature()})
 
     def restore(self, slot: int, saved: bytes) -> None:
         """See `Engine.restore`."""
-        self._check_held([slot])
-        signature = self._signature()
-        try:
-            tensors = load_tensors(saved)
-            header = json.loads(saved[8 : 8 + int.from_bytes(saved[:8], "little")])
-            theirs = header.get("__metadata__", {}).get("kiku")
-        except (SafetensorError, ValueError) as error:
-            raise StreamError(
-                f"the saved state is damaged ({error}); open a fresh stream"
-            ) from error
-        if theirs != signature:
-            raise StreamError(
-                f"the saved state belongs to another model or engine ({theirs}, "
-                f"this is {signature}); load the same model with the same dtype"
-            )
+        self._slots.check_held([slot])
+        check_saved(saved, self._signature())
+        tensors = load_tensors(saved)
+        leaves = [tensors[str(i)] for i in range(len(tensors))]
         with torch.inference_mode():
-            restore_slot(self._state.parts(), slot, [tensors[str(i)] for i in range(len(tensors))])
-            self._positions[slot] = int(self._state.lm.position[slot])
+            restore_slot(self._state.parts(), slot, leaves[:-1])
+        self._tokens[slot] = int(leaves[-1])
+        self._positions[slot] = int(self._state.lm.position[slot])
 
     def _signature(self) -> str:
         dtype = str(self.lm.out_norm.weight.dtype)

@@ -28,9 +28,16 @@ def demo(
     scale: Annotated[
         float, typer.Option(help="Multiplies the time that every stage trains.")
     ] = 1.0,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Goes on from an earlier model (what kiku.load takes) in place of the stages"
+            " before the tuning: a folder of the same shapes, or demo."
+        ),
+    ] = None,
 ) -> None:
     """Make the demo model: over an hour on two cores. Goes on where it was killed."""
-    make_demo(data, out, out / "demo", Budgets().scaled(scale))
+    make_demo(data, out, out / "demo", Budgets().scaled(scale), start)
     typer.echo(
         f"the model is in {out / 'demo'}, its learning curve in {out / 'learning_curve.png'}"
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kiku.train.corpus import Corpus, Recording
 from kiku.train.features import LogMel
 from kiku.train.fit import Fit, Plan
+from kiku.train.precision import lowered
 from kiku.train.voices import espeak
 
 LATENT_S = 0.04
@@ -135,7 +136,7 @@ def fit_aligner(source: SentenceBatches, folder: Path, plan: Plan) -> Aligner:
     def loss(
         model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor], progress: float
     ) -> dict[str, Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
+        with lowered():
             logits = model(batch[0])
         return {"loss": ctc(logits, *batch[1:])}
 

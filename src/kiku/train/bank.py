@@ -38,8 +38,9 @@ class Snippet:
 
     Attributes:
         kind: "whole" (recordings of single words, untrimmed), "real" and "voice" (single words of
-            people, of synthetic voices), "cut" (words inside sentences), "said" (several words by
-            a synthetic voice), "other" (speech without vocabulary words).
+            people, of synthetic voices), "usual" (single words of the synthetic voices that one
+            gets without asking), "cut" (words inside sentences), "said" (several words by a
+            synthetic voice), "other" (speech without vocabulary words).
         begin, end: its samples in the bank's file.
         places: the vocabulary words in it.
     """
@@ -89,16 +90,23 @@ class Bank:
             )
             for r in rows
         ]
-        return cls(snippets, np.memmap(folder / "snippets.i16", dtype=np.int16, mode="r"))
+        path = folder / "snippets.i16"
+        if not path.stat().st_size:  # no snippets: nothing to map
+            return cls(snippets, np.zeros(0, np.int16))
+        return cls(snippets, np.memmap(path, dtype=np.int16, mode="r"))
 
-    def joined(self, other: "Bank") -> "Bank":
-        """Both banks' snippets in one."""
-        shift = len(self.samples)
-        moved = [
+
+def joined(banks: list[Bank]) -> Bank:
+    """All snippets of `banks`, which are some, in one."""
+    snippets: list[Snippet] = []
+    shift = 0
+    for bank in banks:
+        snippets += [
             Snippet(s.kind, s.speaker, s.begin + shift, s.end + shift, s.places)
-            for s in other.snippets
+            for s in bank.snippets
         ]
-        return Bank(self.snippets + moved, np.concatenate([self.samples, other.samples]))
+        shift += len(bank.samples)
+    return Bank(snippets, np.concatenate([bank.samples for bank in banks]))
 
 
 class BankWriter:

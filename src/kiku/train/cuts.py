@@ -8,6 +8,7 @@ import torch
 from kiku.train.align import LATENT_S, Aligner, Phones, force
 from kiku.train.bank import WORD_INDEX, Bank, BankWriter, Place, cut
 from kiku.train.corpus import SAMPLE_RATE, Corpus, Recording
+from kiku.train.precision import lowered
 from kiku.train.speak import HOMOPHONES
 
 CONFUSABLE = frozenset(["won", "ate", "know", "write", "knows", "too", "nigh", "fore"])
@@ -63,7 +64,7 @@ def log_probabilities(aligner: Aligner, sounds: list[np.ndarray]) -> list[np.nda
     for row, sound in zip(pcm, sounds, strict=True):
         level = float(np.sqrt(np.mean(sound**2))) + 1e-4
         row[0, : len(sound)] = torch.from_numpy(sound) * (0.07 / level)
-    with torch.autocast("cpu", torch.bfloat16):
+    with lowered():
         logits = aligner(pcm)
     given = logits.float().log_softmax(-1).numpy()
     return [row[: max(1, len(sound) // 960)] for row, sound in zip(given, sounds, strict=True)]

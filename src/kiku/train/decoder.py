@@ -16,6 +16,7 @@ from kiku.train.columns import PAD, UNKNOWN, pause_targets, text_column, words_o
 from kiku.train.corpus import VOCABULARY
 from kiku.train.encoder import Encoder
 from kiku.train.mix import FRAME_SIZE, Mixer, frame_targets
+from kiku.train.precision import compute_dtype, lowered
 
 HINT_DELAY = 5
 """The hidden state of a frame is also asked for the word of so many frames ago: a denser lesson
@@ -87,11 +88,19 @@ class CodeCache:
 
 
 @torch.no_grad()
-def encode(model: Encoder, pcm: Tensor) -> np.ndarray:
-    """Codes int16 [B, K, T] of whole strings [B, 1, S], as fast as training runs (bfloat16)."""
-    with torch.autocast("cpu", torch.bfloat16):
-        latents = model.trunk(model.front(pcm))[1]
-    return model.mimi.quantizer.encode(latents.float()).numpy().astype(np.int16)
+def encode(model: Encoder, features: Tensor, noises: tuple[float, ...] = (0.0,)) -> np.ndarray:
+    """Codes int16 [N B, K, T] of whole strings, once for each of N `noises`.
+
+    Args:
+        model: the encoder.
+        features: [B, L, D] of its convolutions.
+        noises: the root mean square of what is added to the latents (theirs is about 1): for the
+            decoder to see codes less tidy than those of speakers whom the encoder knows.
+    """
+    with lowered():
+        latents = model.trunk(features)[1].float()
+    told = torch.cat([latents + noise * torch.randn_like(latents) for noise in noises])
+    return model.mimi.quantizer.encode(told).numpy().astype(np.int16)
 
 
 class CachedColumns:
@@ -165,21 +174,24 @@ def decoder_loss(
         batch: of `CachedColumns`.
         progress: the hint's weight falls from a half to a tenth with it.
         spoiled: share of text tokens replaced in what the decoder reads.
-        dropped: share of codes hidden.
+        dropped: share of codes hidden, each alone and again half as often by whole
+            frames.
     """
     assert isinstance(model, Decoder)
     codes, text, pauses, hints = batch
     config = model.lm.config
-    hidden_codes = torch.where(torch.rand(codes.shape) < dropped, torch.full_like(codes, -1), codes)
+    hidden = torch.rand(codes.shape) < dropped
+    hidden |= torch.rand(len(codes), 1, codes.shape[-1]) < dropped / 2
+    hidden_codes = torch.where(hidden, torch.full_like(codes, -1), codes)
     columns = columns_of(spoil(text, config.text_vocab_size, spoiled), hidden_codes, config)
     active = torch.ones(len(text), dtype=torch.bool)
-    with torch.autocast("cpu", torch.bfloat16):
-        state = model.lm.init_state(len(text), "cpu", torch.bfloat16, remember=False)
+    with lowered():
+        state = model.lm.init_state(len(text), "cpu", compute_dtype(), remember=False)
         out = model.lm(columns, state, active)
         pause_logits = model.lm.pause_logits(out.hidden)
         hint_logits = model.hint(out.hidden)
     weight = torch.full((config.text_vocab_size,), 1.0)
-    weight[PAD] = 0.5
+    weight[PAD] = 0.8
     wanted = F.cross_entropy(out.logits.float().flatten(0, 1), text.flatten(), weight=weight)
     pause = F.cross_entropy(pause_logits.flatten(0, 2), pauses.flatten(), ignore_index=UNKNOWN)
     hint = F.cross_entropy(hint_logits.float().flatten(0, 1), hints.flatten())

@@ -4,15 +4,19 @@ import gzip
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from kiku.checkpoint.loading import load
 from kiku.checkpoint.saving import as_stored, save_native
+from kiku.codec import MimiEncoder
 from kiku.train import align, corpus, cuts, decoder, quantise, speak, voices
-from kiku.train.bank import Bank, single_words, whole_words
+from kiku.train.bank import Bank, joined, single_words, whole_words
 from kiku.train.curve import draw_curve
 from kiku.train.encoder import (
     DELAYS,
@@ -23,7 +27,9 @@ from kiku.train.encoder import (
     front_loss,
 )
 from kiku.train.fit import Fit, Loss, Plan, batches, keep_memory
+from kiku.train.heard import Heard, HeardStrings
 from kiku.train.mix import Mixer, Recipe, StringBatches
+from kiku.train.report import clip_strings
 from kiku.train.score import Test, person_strings
 from kiku.train.shapes import DELAY_S, demo_codec, demo_model
 from kiku.train.sound import Surroundings
@@ -31,7 +37,11 @@ from kiku.train.spelling import Spelling
 
 SENTENCE_GROUPS = ("en-an4", "en-l2", "en-read", "en-story", "en-prompts")
 _SENTENCES = "text/sentences.en.txt.gz"
-_LONG_FRAMES = 300
+_LONG_FRAMES = 200
+_SHARD = 50
+"""Batches of strings kept together."""
+_NOISES = (0.0, 0.15, 0.3)
+_LATENT_BATCHES = 40
 _NEVER = 1 << 30
 
 Check = Callable[[Any], dict[str, float]]
@@ -40,15 +50,16 @@ Check = Callable[[Any], dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Seconds of training of each stage, and hours of sound whose codes the decoder gets."""
+    """Seconds of training of each stage, and hours of strings that the last two stages get."""
 
-    align: float = 300
+    align: float = 430
     trunk: float = 900
     front: float = 300
     joint: float = 1600
-    tuned: float = 660
-    cache_h: float = 18
-    decoder: float = 1000
+    tuned: float = 780
+    heard_h: float = 21
+    settled: float = 1100
+    decoder: float = 720
 
     def scaled(self, factor: float) -> "Budgets":
         """All of them times `factor`."""
@@ -61,9 +72,20 @@ class DemoRecipe:
     Every stage reads what the ones before left in `folder`.
     """
 
-    def __init__(self, data: Path, folder: Path, budgets: Budgets | None = None) -> None:
-        """`data` is the folder of recordings, `folder` the one for results and caches."""
+    def __init__(
+        self,
+        data: Path,
+        folder: Path,
+        budgets: Budgets | None = None,
+        start: str | Path | None = None,
+    ) -> None:
+        """`data` is the folder of recordings, `folder` the one for results and caches.
+
+        `start`, a model of the same shape, takes the place of the stages before the tuning; what
+        its quantiser and its decoder know is gone on from, too.
+        """
         self.data, self.folder, self.budgets = data, folder, budgets or Budgets()
+        self.start = None if start is None else load(start)
         keep_memory()
         folder.mkdir(parents=True, exist_ok=True)
         self.corpus = corpus.build(data, folder / "corpus")
@@ -95,9 +117,12 @@ class DemoRecipe:
         train = self.corpus.select("train")
         sentences = [r for r in train if r.group in SENTENCE_GROUPS]
         french = self.corpus.select("train", language="fr")
-        whole = self.bank("real_train", lambda: single_words(self.corpus, train))
-        for name, make in {
-            "voices": lambda: speak.synthetic(voices.VARIANTS, self.sentences()),
+        makers: dict[str, Callable[[], Bank]] = {
+            "real_train": lambda: single_words(self.corpus, train),
+            "voices": lambda: speak.synthetic(
+                voices.VARIANTS, self.sentences(), rounds=3, manner=speak.WIDE
+            ),
+            "usual": lambda: speak.usual(self.sentences()),
             "whole_train": lambda: whole_words(self.corpus, train),
             "other_words": lambda: cuts.other_words(
                 self.corpus, sentences, self.aligner(), self.phones
@@ -105,12 +130,10 @@ class DemoRecipe:
             "cut_train": lambda: cuts.cut_words(
                 self.corpus, sentences, self.aligner(), self.phones
             ),
-            "other": lambda: cuts.other_speech(self.corpus, sentences).joined(
-                cuts.other_speech(self.corpus, french, most_s=1800)
-            ),
-        }.items():
-            whole = whole.joined(self.bank(name, make))
-        return whole
+            "other": lambda: cuts.other_speech(self.corpus, sentences),
+            "french": lambda: cuts.other_speech(self.corpus, french, most_s=1800),
+        }
+        return joined([self.bank(name, make) for name, make in makers.items()])
 
     def tests(self) -> dict[str, list[Test]]:
         """Strings of people and of synthetic voices that no training hears."""
@@ -121,9 +144,7 @@ class DemoRecipe:
         )
         spoken = self.bank(
             "voices_test",
-            lambda: speak.synthetic(
-                voices.HELD_OUT_VARIANTS, self.sentences(), rounds=1, seed=7, flite_voices=()
-            ),
+            lambda: speak.synthetic(voices.HELD_OUT_VARIANTS, self.sentences(), rounds=1, seed=7),
         )
         digits = [
             (0.3 * found.audio(s), list(s.places))
@@ -132,6 +153,7 @@ class DemoRecipe:
         ]
         return {
             "dev": person_strings(people, count=80, seed=11),
+            "clips": clip_strings(self.corpus, count=40, seed=13),
             "syn": person_strings(spoken, count=30, seed=12),
             "an4": digits,
         }
@@ -140,11 +162,10 @@ class DemoRecipe:
         """Makes strings of the training bank."""
         return Mixer(self.training_bank(), Surroundings.load(self.data / "noise"), recipe)
 
-    def _check(self, tests: dict[str, list[Test]], *, spectra: bool) -> Check:
+    def _check(self, tests: dict[str, list[Test]], **how: bool) -> Check:
         def check(model: Any) -> dict[str, float]:
-            return {
-                name: frame_errors(model, test, spectra=spectra) for name, test in tests.items()
-            }
+            logits_of = partial(model.word_logits, **how)
+            return {name: frame_errors(logits_of, test) for name, test in tests.items()}
 
         return check
 
@@ -216,63 +237,113 @@ class DemoRecipe:
         assert isinstance(fitted, Encoder)
         return fitted
 
-    def quantised(self) -> Encoder:
-        """The encoder with its quantiser, its weights rounded to the bfloat16 in which they are
-        shipped.
-        """
-        path = self.folder / "quantised.pt"
-        model = self.encoder()
-        if not path.exists():
-            torch.manual_seed(1)
-            mixer = self.mixer()
-            strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=3)
-            model.requires_grad_(False)
+    def tuned(self) -> quantise.Quantised:
+        """The encoder and its quantiser, tuned together."""
+        torch.manual_seed(1)
+        model = self.encoder() if self.start is None else self._started(self.start.codec)
+        strings = StringBatches(self.mixer(), size=8, seconds=6.4, delays=DELAYS, seed=3)
+        model.requires_grad_(False)
+        plan = Plan(
+            "tuned", 100_000, self.budgets.tuned, 4e-4, 60, weight_decay=0.02, average=0.998
+        )
+        left: dict[str, float] = {}
+        if not Fit.begun(plan, self.folder / "runs"):
             latents, targets = quantise.collect_latents(
-                model, [strings(1_000_000 + step) for step in range(60)]
+                model, [strings(1_000_000 + step) for step in range(_LATENT_BATCHES)]
             )
-            latents = quantise.bring_to_unit_size(model, latents)
-            left = quantise.start_quantiser(model, latents)
+            if self.start is None:
+                latents = quantise.bring_to_unit_size(model, latents)
+                left = quantise.start_quantiser(model, latents)
             whole = quantise.Quantised(model, self.config)
-            left["heads"] = quantise.start_heads(whole, latents, targets)
-            whole.encoder.mimi.requires_grad_(True)
             whole.encoder.heads.requires_grad_(True)
-            plan = Plan("tuned", 100_000, self.budgets.tuned, 3e-4, 50, average=0.997)
-            fit = Fit(plan, whole, self.folder / "runs")
+            left["heads"] = quantise.start_heads(whole, latents, targets)
+        else:
+            whole = quantise.Quantised(model, self.config)
+            whole.encoder.heads.requires_grad_(True)
+        whole.encoder.mimi.requires_grad_(True)
+        fit = Fit(plan, whole, self.folder / "runs")
+        if left:
             fit.log({f"left_{name}": value for name, value in left.items()})
-            tuned = fit.run(
-                Lessons(strings, strings, _NEVER), lambda m, b, _: quantise.quantised_loss(m, b)
-            )
-            assert isinstance(tuned, quantise.Quantised)
-            torch.save(tuned.finish().state_dict(), path)
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict({k: v.bfloat16().float() for k, v in state.items()})
-        model.mimi.quantizer.semantic.refresh()
-        model.mimi.quantizer.acoustic.refresh()
-        return model.eval().requires_grad_(False)
+        tuned = fit.run(
+            Lessons(strings, self._sentences_for_phones(), 8),
+            lambda m, b, done: quantise.quantised_loss(m, b, detached=done < 0.05),
+            self._check(self.tests()),
+            240,
+        )
+        assert isinstance(tuned, quantise.Quantised)
+        return tuned
 
-    def spelling(self) -> Spelling:
-        """The vocabulary's pieces."""
-        return Spelling.made(self.folder / "tokenizer.model")
-
-    def cache(self) -> decoder.CodeCache:
-        """Codes of hours of strings, with what is to be written about them."""
-        path = self.folder / "codes.npz"
-        if not path.exists():
-            model = self.quantised()
-            mixer = self.mixer(Recipe(long_pauses=0.08, empty=0.12))
+    def heard(self) -> list[Heard]:
+        """What the tuned convolutions give for hours of strings."""
+        shards = max(1, round(self.budgets.heard_h * 3600 / (_SHARD * 8 * _LONG_FRAMES / 12.5)))
+        folders = [self.folder / "heard" / str(shard) for shard in range(shards)]
+        missing = [shard for shard, folder in enumerate(folders) if not folder.exists()]
+        if missing:
+            model = self.tuned().encoder
             make = decoder.LongStrings(
-                mixer,
+                self.mixer(Recipe(long_pauses=0.08, empty=0.12)),
                 self.spelling().pieces,
                 size=8,
                 num_frames=_LONG_FRAMES,
                 delay_s=DELAY_S,
                 seed=4,
             )
-            steps = int(self.budgets.cache_h * 3600 / (8 * _LONG_FRAMES / 12.5))
-            rows = [
-                (decoder.encode(model, pcm), text, pauses, hints)
-                for pcm, text, pauses, hints in batches(make, 0, steps, 1)
-            ]
+            made = batches(make, _SHARD * missing[0], _SHARD * (shards - missing[0]), 1)
+            for folder in folders[missing[0] :]:
+                Heard.by(model, islice(made, _SHARD)).save(folder)
+        return [Heard.load(folder) for folder in folders]
+
+    def quantised(self) -> Encoder:
+        """The encoder with its quantiser, everything behind its convolutions taught further, its
+        weights rounded to the bfloat16 in which they are shipped.
+        """
+        whole = self.tuned()
+        strings = HeardStrings(self.heard(), size=12, seconds=6.4, delays=DELAYS, seed=6)
+        whole.requires_grad_(True).encoder.mimi.seanet.requires_grad_(False)
+        plan = Plan(
+            "settled", 100_000, self.budgets.settled, 5e-4, 60, weight_decay=0.03, average=0.998
+        )
+        settled = Fit(plan, whole, self.folder / "runs").run(
+            Lessons(strings, self._sentences_for_phones(), 8, "heard"),
+            lambda m, b, _: quantise.quantised_loss(m, b),
+            self._check(self.tests()),
+            240,
+        )
+        assert isinstance(settled, quantise.Quantised)
+        model = settled.finish()
+        state = model.state_dict()
+        model.load_state_dict({k: v.bfloat16().float() for k, v in state.items()})
+        model.mimi.quantizer.semantic.refresh()
+        model.mimi.quantizer.acoustic.refresh()
+        return model.eval().requires_grad_(False)
+
+    def _started(self, codec: MimiEncoder) -> Encoder:
+        """The encoder of an earlier model, with heads that know nothing."""
+        torch.manual_seed(0)
+        model = Encoder(self.config, len(self.phones.symbols))
+        model.mimi.load_state_dict(codec.state_dict())
+        return model
+
+    def spelling(self) -> Spelling:
+        """The vocabulary's pieces."""
+        return Spelling.made(self.folder / "tokenizer.model")
+
+    def cache(self) -> decoder.CodeCache:
+        """Codes of all that was heard, with what is to be written about it."""
+        path = self.folder / "codes.npz"
+        if not path.exists():
+            torch.manual_seed(3)
+            model = self.quantised()
+            rows: list[tuple[np.ndarray, ...]] = []
+            for shard in self.heard():
+                for first in range(0, len(shard.text), 8):
+                    part = slice(first, first + 8)
+                    features = torch.from_numpy(shard.features[part].astype(np.float32))
+                    wanted = (
+                        np.concatenate([whole[part]] * len(_NOISES))
+                        for whole in (shard.text, shard.pauses, shard.hints)
+                    )
+                    rows.append((decoder.encode(model, features, _NOISES), *wanted))
             parts = [np.concatenate([row[i] for row in rows]) for i in range(4)]
             decoder.CodeCache(*parts).save(path)
         return decoder.CodeCache.load(path)
@@ -281,11 +352,15 @@ class DemoRecipe:
         """The decoder, trained on the cached codes."""
         torch.manual_seed(2)
         config = demo_model(self.spelling().size).lm
-        source = decoder.CachedColumns(self.cache(), size=12, num_frames=_LONG_FRAMES)
+        source = decoder.CachedColumns(self.cache(), size=16, num_frames=_LONG_FRAMES)
+        begun = decoder.Decoder(config)
+        if self.start is not None:
+            begun.lm.load_state_dict(self.start.lm.state_dict())
+        peak = 2e-3 if self.start is None else 1e-3
         plan = Plan(
-            "decoder", 100_000, self.budgets.decoder, 2e-3, 100, weight_decay=0.05, average=0.998
+            "decoder", 100_000, self.budgets.decoder, peak, 100, weight_decay=0.05, average=0.998
         )
-        model = Fit(plan, decoder.Decoder(config), self.folder / "runs").run(
+        model = Fit(plan, begun, self.folder / "runs").run(
             source, lambda m, b, done: decoder.decoder_loss(m, b, progress=done)
         )
         assert isinstance(model, decoder.Decoder)
@@ -304,9 +379,15 @@ class DemoRecipe:
         )
 
 
-def make_demo(data: Path, folder: Path, target: Path, budgets: Budgets | None = None) -> None:
-    """Everything, from the recordings to the shipped files."""
-    recipe = DemoRecipe(data, folder, budgets)
+def make_demo(
+    data: Path,
+    folder: Path,
+    target: Path,
+    budgets: Budgets | None = None,
+    start: str | Path | None = None,
+) -> None:
+    """Everything, from the recordings (and the model `start`, if given) to the shipped files."""
+    recipe = DemoRecipe(data, folder, budgets, start)
     recipe.export(target)
     log = folder / "runs" / "log.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()]

@@ -123,6 +123,11 @@ class Fit:
         if self.path.exists():
             self._restore()
 
+    @staticmethod
+    def begun(plan: Plan, folder: Path) -> bool:
+        """Whether there is a checkpoint to resume from."""
+        return (folder / f"{plan.name}.pt").exists()
+
     @property
     def path(self) -> Path:
         """The checkpoint."""

@@ -27,16 +27,17 @@ class Recipe:
         changed: share of words and strings whose sound is changed.
         long_pauses: share of gaps that are a second longer or more.
         plain: share of strings that are recordings set one after the other, nothing but zeros
-            between them, at any level up to clipping.
+            or faint noise between them, at any level up to clipping.
     """
 
     kinds: dict[str, float] = field(
         default_factory=lambda: {
-            "whole": 0.18,
-            "real": 0.20,
-            "cut": 0.20,
-            "voice": 0.15,
-            "said": 0.08,
+            "whole": 0.20,
+            "real": 0.13,
+            "cut": 0.15,
+            "voice": 0.14,
+            "usual": 0.08,
+            "said": 0.11,
             "other": 0.19,
         }
     )
@@ -44,7 +45,7 @@ class Recipe:
     same_speaker: float = 0.5
     changed: float = 0.85
     long_pauses: float = 0.0
-    plain: float = 0.4
+    plain: float = 0.5
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Mixer:
             sound[first : first + len(piece)] += piece
             moved = [place.moved(first / SAMPLE_RATE) for place in moved]
             places.extend(moved)
-            if snippet.kind in ("whole", "real", "voice", "said"):
+            if snippet.kind in ("whole", "real", "voice", "usual", "said"):
                 voices.extend((place.start_s, place.end_s) for place in moved)
             else:
                 voices.append((time, time + len(piece) / SAMPLE_RATE))
@@ -121,7 +122,8 @@ class Mixer:
         sound = np.zeros(num_samples, np.float32)
         places: list[Place] = []
         voices: list[tuple[float, float]] = []
-        level_db = rng.uniform(-30, 8)
+        level_db = rng.uniform(-38, 8)
+        uneven_db = rng.choice([2.0, 5.0, 10.0])
         usual_gap = rng.uniform(0.05, 0.9)
         time = float(rng.uniform(0.0, 1.5))
         before: Snippet | None = None
@@ -135,9 +137,12 @@ class Mixer:
             if rng.random() < 0.3:
                 piece = coloured(piece, rng, self.surroundings.rooms)
                 piece *= 0.7 / (np.abs(piece).max() + 1e-3)
-            piece = piece * np.float32(10 ** ((level_db + rng.uniform(-4, 4)) / 20))
+            level = min(level_db + rng.uniform(-uneven_db, uneven_db), 12.0)
+            piece = piece * np.float32(10 ** (level / 20))
             first = int(time * SAMPLE_RATE)
             moved = [p.moved(first / SAMPLE_RATE, speed=speed) for p in snippet.places]
+            if not moved:
+                piece = piece[: num_samples - first]
             if first + len(piece) > num_samples:
                 break
             sound[first : first + len(piece)] = np.clip(piece, -1, 1)
@@ -147,7 +152,10 @@ class Mixer:
             time = whole[1] + rng.uniform(0.0, 2 * usual_gap)
             if rng.random() < self.recipe.long_pauses:
                 time += rng.uniform(1.0, 5.0)
-        return Mixed(sound, places, voices)
+        if rng.random() < 0.3:
+            hiss = rng.standard_normal(num_samples, dtype=np.float32)
+            sound = np.clip(sound + hiss * np.float32(10 ** rng.uniform(-4.5, -2.7)), -1, 1)
+        return Mixed(sound if rng.random() < 0.5 else -sound, places, voices)
 
     def _next(self, rng: np.random.Generator, before: Snippet | None, *, empty: bool) -> Snippet:
         kind = "other" if empty else str(rng.choice(self._kinds, p=self._weights))

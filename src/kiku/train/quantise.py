@@ -9,8 +9,11 @@ from torch.nn import functional as F
 
 from kiku.codec.rvq import RVQ
 from kiku.config import CodecConfig
+from kiku.train.align import ctc
 from kiku.train.corpus import VOCABULARY
 from kiku.train.encoder import DELAYS, Encoder, even_norm, word_loss
+from kiku.train.heard import roughened
+from kiku.train.precision import lowered
 
 
 def k_means(points: Tensor, count: int, *, rounds: int = 12, seed: int = 0) -> Tensor:
@@ -129,6 +132,12 @@ class Quantised(nn.Module):
         read, drawn = self.read(latents)
         return torch.stack([head(read) for head in self.words], dim=1), drawn
 
+    def word_logits(self, pcm: Tensor) -> Tensor:
+        """[B, 1, S] -> [B, delays, T, 1 + words], read from codes"""
+        with lowered():
+            latents = self.encoder.trunk(self.encoder.front(pcm))[1]
+        return self(latents.float())[0]
+
     @torch.no_grad()
     def finish(self) -> Encoder:
         """The encoder with the tuned codebooks."""
@@ -141,17 +150,32 @@ class Quantised(nn.Module):
         return self.encoder
 
 
-def quantised_loss(model: nn.Module, lesson: tuple[str, Any]) -> dict[str, Tensor]:
+def quantised_loss(
+    model: nn.Module, lesson: tuple[str, Any], *, detached: bool = False
+) -> dict[str, Tensor]:
     """Word frames read from codes; the unquantised heads keep their say, so that the latents stay
-    useful.
+    useful, and so do the phones of sentences, where the lesson is one.
+
+    Args:
+        model: a `Quantised`.
+        lesson: what `Lessons` gives; or "heard", with what the convolutions gave in the sound's
+            place.
+        detached: whether the phones teach their head alone (one that knows nothing yet).
     """
     assert isinstance(model, Quantised)
-    pcm, targets = lesson[1]
-    with torch.autocast("cpu", torch.bfloat16):
-        latents = model.encoder.trunk(model.encoder.front(pcm))[1]
-        plain, _ = word_loss(model.encoder.heads.word_logits(latents), targets)
+    kind, batch = lesson
+    heads = model.encoder.heads
+    with lowered():
+        x = roughened(batch[0]) if kind == "heard" else model.encoder.front(batch[0])
+        positions, latents = model.encoder.trunk(x)
+        if kind == "phones":
+            read = positions.detach() if detached else positions
+            phones = ctc(heads.phone_logits(read), *batch[1:])
+            drawn = model(latents.float())[1]
+            return {"loss": 0.3 * phones + 0.5 * drawn, "phones": phones}
+        plain, _ = word_loss(heads.word_logits(latents), batch[1])
     logits, drawn = model(latents.float())
-    coded, right = word_loss(logits, targets)
+    coded, right = word_loss(logits, batch[1])
     total = coded + 0.3 * plain + 0.5 * drawn + 0.02 * even_norm(latents)
     return {"loss": total, "coded": coded, "plain": plain, "drawn": drawn, "right": right}
 
@@ -171,7 +195,7 @@ def collect_latents(
     rows: list[Tensor] = []
     wanted: list[Tensor] = []
     for pcm, targets in batches:
-        with torch.autocast("cpu", torch.bfloat16):
+        with lowered():
             latents = model.trunk(model.front(pcm))[1]
         rows.append(latents.float().transpose(1, 2).flatten(0, 1))
         wanted.append(targets.transpose(1, 2).flatten(0, 1))
@@ -181,7 +205,8 @@ def collect_latents(
 
 
 def start_heads(model: Quantised, latents: Tensor, targets: Tensor, *, steps: int = 250) -> float:
-    """Teach the heads to read codes before anything else moves; gives the last cross-entropy.
+    """Teach the heads to read codes, and latents, before anything else moves; gives the last
+    cross-entropy of the codes' heads.
 
     Heads that know nothing would pull the encoder apart with their first gradients.
 
@@ -191,15 +216,24 @@ def start_heads(model: Quantised, latents: Tensor, targets: Tensor, *, steps: in
         targets: int64 [N, delays].
         steps: of 4,096 latents each.
     """
-    optimizer = torch.optim.Adam(model.words.parameters(), 1e-2)
+    plain = model.encoder.heads.words
+    optimizer = torch.optim.Adam([*model.words.parameters(), *plain.parameters()], 1e-2)
     with torch.no_grad():
         read = model.read(latents.T.unsqueeze(0))[0].squeeze(0)
+        normed = F.layer_norm(latents, latents.shape[-1:])
     loss = torch.zeros(())
     for _ in range(steps):
         rows = torch.randint(len(read), (4096,))
-        logits = torch.stack([head(read[rows]) for head in model.words], dim=1)
-        loss = F.cross_entropy(logits.flatten(0, 1), targets[rows].flatten(), label_smoothing=0.05)
+        wanted = targets[rows].flatten()
+        loss, besides = (
+            F.cross_entropy(
+                torch.stack([head(given[rows]) for head in heads], dim=1).flatten(0, 1),
+                wanted,
+                label_smoothing=0.05,
+            )
+            for heads, given in ((model.words, read), (plain, normed))
+        )
         optimizer.zero_grad()
-        loss.backward()
+        (loss + besides).backward()
         optimizer.step()
     return float(loss.detach())

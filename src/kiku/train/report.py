@@ -4,18 +4,19 @@ import gzip
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from kiku.checkpoint import DEMO
 from kiku.recognizer import load
-from kiku.train.bank import WORD_INDEX, Place, single_words
+from kiku.train.bank import WORD_INDEX, Bank, Place, joined, single_words
 from kiku.train.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording, build, normalise
 from kiku.train.score import Test, errors, person_strings
 from kiku.train.sound import Surroundings, noise
-from kiku.train.speak import synthetic
-from kiku.train.voices import HELD_OUT_VARIANTS
+from kiku.train.speak import USUAL, other_phrases, say_flite, say_variant, synthetic
+from kiku.train.voices import FLITE_VOICES, HELD_OUT_VARIANTS, VARIANTS
 
 _SLOTS = 8
 
@@ -80,6 +81,32 @@ def clip_strings(corpus: Corpus, *, count: int, seed: int) -> list[Test]:
     return tests
 
 
+def usual_voices(sentences: list[str]) -> Bank:
+    """Words and strings by plain espeak-ng and by flite's voices: voices of the training, said
+    anew.
+    """
+    others = other_phrases(sentences, 20, 7)
+    return joined(
+        [
+            say_variant("", others, rounds=5, seed=7, manner=USUAL),
+            *(
+                say_flite(voice, others, seed=7, stretches=(1.0,), strings=8)
+                for voice in FLITE_VOICES
+            ),
+        ]
+    )
+
+
+def in_one_go(bank: Bank) -> list[Test]:
+    """The strings of synthetic voices in `bank`, half a second of zeros before, a second after."""
+    before, after = np.zeros(SAMPLE_RATE // 2, np.float32), np.zeros(SAMPLE_RATE, np.float32)
+    return [
+        (np.concatenate([before, bank.audio(snippet), after]), list(snippet.places))
+        for snippet in bank.snippets
+        if snippet.kind == "said"
+    ]
+
+
 def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
     """The fixed sets; the same data give the same sets.
 
@@ -91,7 +118,8 @@ def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
     people = single_words(corpus, corpus.select("dev"))
     with gzip.open(data / "text/sentences.en.txt.gz", "rt") as lines:
         sentences = lines.read().splitlines()
-    spoken = synthetic(HELD_OUT_VARIANTS, sentences, rounds=1, seed=7, jobs=1, flite_voices=())
+    say = partial(synthetic, sentences=sentences, rounds=1, seed=7, jobs=1)
+    spoken, chosen, plain = say(HELD_OUT_VARIANTS), say(VARIANTS[1::4]), usual_voices(sentences)
     other = [
         (0.5 * corpus.audio(r), [])
         for r in corpus.select("dev", "en-read", "en-l2")
@@ -113,6 +141,9 @@ def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
         "people never heard": person_strings(people, count=120, seed=31),
         "people never heard, digit strings as recorded": digit_strings(corpus),
         "synthetic voices never heard": person_strings(spoken, count=60, seed=32),
+        "synthetic voices of the training": person_strings(chosen, count=60, seed=32),
+        "plain espeak-ng and flite": person_strings(plain, count=60, seed=34),
+        "plain espeak-ng and flite, strings said in one go": in_one_go(plain),
         "silence": [(np.zeros(120 * SAMPLE_RATE, np.float32), [])],
         "noise": noises,
         "other speech, no word of the vocabulary": other[:120],

@@ -36,7 +36,7 @@ def person_strings(bank: Bank, *, count: int, seed: int, level: float = 0.1) -> 
     rng = np.random.default_rng(seed)
     said: dict[str, list[Snippet]] = defaultdict(list)
     for snippet in bank.snippets:
-        if len(snippet.places) == 1 and snippet.kind in ("real", "voice"):
+        if len(snippet.places) == 1 and snippet.kind in ("real", "voice", "usual"):
             said[snippet.speaker].append(snippet)
     speakers = sorted(said)
     tests: list[Test] = []

@@ -131,10 +131,12 @@ class Spoken:
     Attributes:
         samples: float32 [S] at 24 kHz.
         starts_s: for each word of the text, in seconds (empty where the voice does not tell).
+        phones_s: where each phone begins and ends, pauses left out (empty likewise).
     """
 
     samples: np.ndarray
     starts_s: list[float] = field(default_factory=list)
+    phones_s: list[tuple[float, float]] = field(default_factory=list)
 
 
 class Espeak:
@@ -231,13 +233,20 @@ def flite(text: str, voice: str, *, stretch: float = 1.0) -> Spoken:
             voice,
             "--setf",
             f"duration_stretch={stretch}",
+            "-psdur",
             "-t",
             text,
             "-o",
             str(path),
         ]
         try:
-            subprocess.run(command, check=True, capture_output=True)
+            told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         except FileNotFoundError as error:
             raise ConfigError("flite is not installed; install Debian's package flite") from error
-        return Spoken(decode(path).astype(np.float32) / 32768.0)
+        phones: list[tuple[float, float]] = []
+        begun_s = 0.0
+        for phone, ended in (part.rsplit(":", 1) for part in told.split()):
+            if phone != "pau":
+                phones.append((begun_s, float(ended)))
+            begun_s = float(ended)
+        return Spoken(decode(path).astype(np.float32) / 32768.0, phones_s=phones)

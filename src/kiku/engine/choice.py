@@ -1,0 +1,116 @@
+"""Which engine runs a model: decided before anything is fetched, and before PyTorch is imported."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from kiku.errors import ConfigError, MissingExtra
+
+EngineName = Literal["onnx", "torch"]
+
+DTYPES: dict[EngineName, tuple[str, ...]] = {
+    "onnx": ("float32", "int8", "int4"),
+    "torch": ("float32", "bfloat16", "float16", "auto"),
+}
+"""What each engine can keep a decoder's weights in; "auto" is what the checkpoint has."""
+
+# Where the drivers of NVIDIA's and AMD's devices show themselves.
+_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
+
+
+def choose_engine(
+    engine: str, *, device: str | None, dtype: str | None, converted: bool = False
+) -> EngineName:
+    """The engine that is meant.
+
+    "auto" is ONNX Runtime, which is the fastest on a processor; it is PyTorch where a device or a
+    dtype asks for that, or where it is installed and has a device to run on.
+
+    Args:
+        engine: "auto", "onnx" or "torch".
+        device: as for `kiku.load`.
+        dtype: as for `kiku.load`.
+        converted: the model is one that was converted for ONNX Runtime.
+
+    Raises:
+        ConfigError: these do not go together, or there is no such engine or dtype.
+        MissingExtra: it is PyTorch, which is not installed.
+    """
+    if engine not in ("auto", "onnx", "torch"):
+        raise ConfigError(f"there is no engine {engine!r}; use 'auto', 'onnx' or 'torch'")
+    known = sorted({name for names in DTYPES.values() for name in names})
+    if dtype is not None and dtype not in known:
+        raise ConfigError(f"dtype must be one of {', '.join(known)}, not {dtype!r}")
+    for_torch = _reason_for_torch(device, dtype)
+    for_onnx = _reason_for_onnx(dtype, converted)
+    if for_torch and for_onnx:
+        raise ConfigError(f"{for_torch}, but {for_onnx}: leave one of them out")
+    if for_torch and engine == "onnx":
+        raise ConfigError(
+            f"{for_torch}; engine='onnx' runs on the processor, in {_listed('onnx')}: leave one of "
+            "them out"
+        )
+    if for_onnx and engine == "torch":
+        raise ConfigError(
+            f"{for_onnx}; engine='torch' runs checkpoints, in {_listed('torch')}: leave one of "
+            "them out"
+        )
+    if for_onnx or engine == "onnx":
+        return "onnx"
+    if for_torch or engine == "torch":
+        if not _has_torch():
+            raise MissingExtra("running a model with PyTorch", "torch")
+        return "torch"
+    return "torch" if device != "cpu" and _has_torch_device() else "onnx"
+
+
+def _reason_for_torch(device: str | None, dtype: str | None) -> str:
+    if device not in (None, "auto", "cpu"):
+        return f"device {device!r} needs PyTorch"
+    return "" if dtype in (None, *DTYPES["onnx"]) else f"dtype {dtype!r} needs PyTorch"
+
+
+def _reason_for_onnx(dtype: str | None, converted: bool) -> str:
+    if converted:
+        return "a converted model needs ONNX Runtime"
+    return "" if dtype in (None, *DTYPES["torch"]) else f"dtype {dtype!r} needs ONNX Runtime"
+
+
+def _listed(engine: EngineName) -> str:
+    *first, last = DTYPES[engine]
+    return f"{', '.join(first)} or {last}"
+
+
+def _has_torch() -> bool:
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _has_torch_device() -> bool:
+    """Whether PyTorch is here and has a device other than the processor.
+
+    It takes a second or more to import, so it is asked only where there are signs of a device.
+    """
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        if not _sees_device() or not _has_torch():
+            return False
+        import torch
+    return bool(torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
+def _sees_device() -> bool:
+    """Whether this machine looks as if PyTorch had a device on it."""
+    if sys.platform == "darwin":
+        return os.uname().machine == "arm64"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if hidden is not None and hidden.strip() in ("", "-1"):
+        return False
+    if sys.platform == "win32":
+        system = Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32"
+        return (system / "nvcuda.dll").exists()
+    return any(Path(sign).exists() for sign in _SIGNS)

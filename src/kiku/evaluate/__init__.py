@@ -1,0 +1,13 @@
+"""What a model does and costs, measured: time per frame, memory, start-up.
+
+    times.py      many durations in a few numbers
+    speed.py      live streams, blocks, hours on end, on an engine that is ready
+    files.py      recordings: in blocks, and frame by frame
+    apart.py      memory and start-up, each in a process of its own
+    stand_in.py   models of the published shapes with random weights
+    machine.py    the processor, its instructions, and how fast the memory is read
+    limit.py      what that allows at best
+    doctor.py     what is installed here, and what to expect of it
+
+Nothing here imports torch. Whoever measures passes the clock, so that the arithmetic can be tested.
+"""

@@ -1,0 +1,259 @@
+"""The codec's graph: frames of samples to codes.
+
+Sequences lie [B, L, C], channels last, so that every convolution is a plain matrix product whose
+weights are read once for all slots and frames. A kernel of k taps becomes k products with the same
+input, added one position apart; what a slot remembers of a convolution is not its last inputs but
+what these add to the outputs to come.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.config import CodecConfig
+from kiku.errors import UnsupportedConfig
+from kiku.graph.layers import FLOAT32, Grain, Layers, linear
+from kiku.graph.quantise import check_precision
+from kiku.graph.writer import GraphWriter, Weights
+
+CODEC_GRAPH = "codec"
+"""Name of the two files: `.onnx` and `.data`."""
+
+_END = 1 << 40
+
+_GRAINS = {"float32": FLOAT32, "int8": Grain(8, 32), "int4": Grain(8, 32)}
+"""Of the codec's large matrices. Its codes are what the decoder was trained on, so it keeps 8 bits,
+in small blocks, where the decoder has 4."""
+
+_LARGE = 500_000
+"""Numbers from which a convolution's matrix is large: reading it costs more than using it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What one slot remembers of one convolution: [size, channels], zeros at first."""
+
+    name: str
+    size: int
+    channels: int
+
+
+def codec_pasts(config: CodecConfig) -> list[Past]:
+    """All of them; the graph takes each as an input of its name and gives `new_{name}` out."""
+    pasts = [Past("past_first", config.kernel_size - 1, 1)]
+    channels = config.num_filters
+    for stage in range(len(config.strides)):
+        for block in range(config.num_residual_layers):
+            pasts += _taps(
+                f"past_{stage}_{block}",
+                config.residual_kernel_size,
+                channels // config.compress,
+                config.dilation_growth**block,
+            )
+        pasts += _taps(f"past_{stage}_down", 2, 2 * channels)
+        channels *= 2
+    pasts += _taps("past_last", config.last_kernel_size, config.latent_dim)
+    return [*pasts, Past("past_downsample", 1, config.downsample * config.latent_dim)]
+
+
+def _taps(name: str, kernel_size: int, channels: int, dilation: int = 1) -> list[Past]:
+    """One for each tap but the last, which hears the present."""
+    return [
+        Past(f"{name}_{tap}", (kernel_size - 1 - tap) * dilation, channels)
+        for tap in range(kernel_size - 1)
+    ]
+
+
+def write_codec(folder: Path, config: CodecConfig, weights: Weights, precision: str) -> None:
+    """Write `codec.onnx` and `codec.data`.
+
+    Inputs, besides those of `layers.Seats`, the keys and values of each layer and the pasts:
+    `pcm` [B', S, 1], the samples of the B' slots that hear something; `begun` [B', 1, 1] bool,
+    whether they heard anything before. Output: `codes` [B', T, K] int64, semantic codebooks first.
+
+    At int8 and int4 the transformer and the last convolutions, where most weights are, are kept in
+    8 bits; the first convolutions and the codebooks stay as they are.
+
+    Args:
+        folder: where the files go; it must exist.
+        config: of the codec.
+        weights: the tensors of `kiku.codec.MimiEncoder`.
+        precision: one of `PRECISIONS`.
+
+    Raises:
+        ConfigError: there is no such precision.
+        UnsupportedConfig: a shape that ONNX Runtime cannot run.
+    """
+    check_precision(precision)
+    with GraphWriter(folder, CODEC_GRAPH) as writer:
+        _Codec(writer, config, weights, _GRAINS[precision]).write()
+        writer.finish()
+
+
+class _Codec:
+    """One graph being written."""
+
+    def __init__(
+        self, writer: GraphWriter, config: CodecConfig, weights: Weights, grain: Grain
+    ) -> None:
+        self.writer, self.config, self.weights, self.grain = writer, config, weights, grain
+        self.pasts = {past.name: past for past in codec_pasts(config)}
+
+    def write(self) -> None:
+        config, writer = self.config, self.writer
+        pcm = writer.input("pcm", np.float32, ["N", "samples", 1])
+        latents = self._seanet(pcm)  # [N, L, D]
+        layers = Layers(writer, config.transformer, self.weights, self.grain)
+        rows = layers(writer.node("Reshape", [latents, writer.constant(-1, config.latent_dim)]))
+        # The number of slots that hear something, to undo the packing.
+        like = writer.node("Shape", [latents], end=1)
+        shape = writer.node("Concat", [like, writer.constant(-1, config.latent_dim)], axis=0)
+        frames = self._downsample(writer.node("Reshape", [rows, shape]))  # [N, T, D]
+        flat = writer.node("Reshape", [frames, writer.constant(-1, config.latent_dim)])
+        codes = self._quantise(flat)  # [N T, K]
+        shape = writer.node("Concat", [like, writer.constant(-1, config.num_codebooks)], axis=0)
+        out = writer.node("Reshape", [codes, shape])
+        writer.output(out, "codes", np.int64, ["N", "T", config.num_codebooks])
+
+    def _seanet(self, pcm: str) -> str:
+        """[N, S, 1] -> [N, L, D]"""
+        config = self.config
+        x = self._first(pcm)
+        channels = config.num_filters
+        for stage, stride in enumerate(config.strides):
+            prefix = f"seanet.stages.{stage}."
+            for block in range(config.num_residual_layers):
+                at = f"{prefix}residuals.{block}."
+                inner = self._conv(
+                    self._elu(x),
+                    at + "wide",
+                    f"past_{stage}_{block}",
+                    dilation=config.dilation_growth**block,
+                )
+                inner = self._conv(self._elu(inner), at + "narrow", "")
+                x = self.writer.node("Add", [x, inner])
+            blocks = self.writer.constant(0, -1, stride * channels)
+            x = self.writer.node("Reshape", [self._elu(x), blocks])
+            x = self._conv(x, prefix + "down", f"past_{stage}_down", stride=stride)
+            channels *= 2
+        return self._conv(self._elu(x), "seanet.last", "past_last")
+
+    def _elu(self, x: str) -> str:
+        return self.writer.node("Elu", [x])
+
+    def _part(self, x: str, first: int, last: int) -> str:
+        """x[:, first:last]"""
+        constant = self.writer.constant
+        return self.writer.node("Slice", [x, constant(first), constant(last), constant(1)])
+
+    def _remembered(self, name: str, now: str) -> str:
+        """The past with the present behind it; its end is what is remembered next."""
+        past = self.pasts[name]
+        kept = self.writer.input(name, np.float32, ["N", past.size, past.channels])
+        both = self.writer.node("Concat", [kept, now], axis=1)
+        shape = ["N", past.size, past.channels]
+        self.writer.output(self._part(both, -past.size, _END), f"new_{name}", np.float32, shape)
+        return both
+
+    def _first(self, pcm: str) -> str:
+        """The first convolution hears one channel, so its taps are laid side by side instead."""
+        weight = self.weights("seanet.first.conv.weight")  # [C, 1, taps]
+        taps = weight.shape[2]
+        both = self._remembered("past_first", pcm) if taps > 1 else pcm
+        shifted = [
+            self._part(both, tap, tap - taps + 1 if tap < taps - 1 else _END) for tap in range(taps)
+        ]
+        beside = self.writer.node("Concat", shifted, axis=2)
+        matrix = np.ascontiguousarray(weight[:, 0].T)
+        product = self.writer.node("MatMul", [beside, self.writer.tensor("first", matrix)])
+        return self._biased(product, "seanet.first")
+
+    def _biased(self, x: str, name: str) -> str:
+        bias = self.writer.tensor(f"{name}.bias", self.weights(f"{name}.conv.bias"))
+        return self.writer.node("Add", [x, bias])
+
+    def _conv(self, x: str, name: str, past: str, *, stride: int = 1, dilation: int = 1) -> str:
+        """[N, L, C] -> [N, L, C'].
+
+        A strided one has a kernel of twice the stride. It takes [N, L, stride * C], blocks as wide
+        as the stride, and so has two taps.
+        """
+        writer = self.writer
+        weight = self.weights(f"{name}.conv.weight")  # [C', C, kernel]
+        out = weight.shape[0]
+        taps = weight.shape[2] // stride
+        products = self._product(x, name, _beside(weight, taps))
+        if taps == 1:
+            return self._biased(products, name)
+        parts = writer.nodes("Split", [products], taps, axis=2, num_outputs=taps)
+        total = self._biased(parts[-1], name)
+        for tap, part in enumerate(parts[:-1]):
+            behind = (taps - 1 - tap) * dilation
+            both = self._remembered(f"{past}_{tap}", part)
+            total = writer.node("Add", [total, self._part(both, 0, -behind)])
+        assert out == self.pasts[f"{past}_0"].channels
+        return total
+
+    def _downsample(self, x: str) -> str:
+        """[N, L, D] -> [N, T, D]; before the first position stands that position again."""
+        writer, step, dim = self.writer, self.config.downsample, self.config.latent_dim
+        past = self.pasts["past_downsample"]
+        kept = writer.input(past.name, np.float32, ["N", past.size, past.channels])
+        begun = writer.input("begun", np.bool_, ["N", 1, 1])
+        first = self._part(x, 0, 1)
+        repeated = writer.node("Concat", [first] * step, axis=2) if step > 1 else first
+        before = writer.node("Where", [begun, kept, repeated])
+        blocks = writer.node("Reshape", [x, writer.constant(0, -1, step * dim)])
+        both = writer.node("Concat", [before, blocks], axis=1)
+        shape = ["N", past.size, past.channels]
+        writer.output(self._part(both, -1, _END), f"new_{past.name}", np.float32, shape)
+        window = writer.node("Concat", [self._part(both, 0, -1), self._part(both, 1, _END)], axis=2)
+        weight = self.weights("downsample.conv.weight")  # [D, D, 2 step]
+        matrix = weight.transpose(2, 1, 0).reshape(2 * step * dim, dim)
+        return self._product(window, "downsample", matrix)
+
+    def _product(self, x: str, name: str, matrix: NDArray[np.float32]) -> str:
+        """[N, L, C] times a matrix [C, C']: [N, L, C']"""
+        if self.grain.bits == 32 or matrix.size < _LARGE:
+            return self.writer.node("MatMul", [x, self.writer.tensor(name, matrix)])
+        return linear(self.writer, x, name, np.ascontiguousarray(matrix.T), self.grain)
+
+    def _quantise(self, x: str) -> str:
+        """[R, D] -> [R, K]"""
+        codes: list[str] = []
+        for chain in ("semantic", "acoustic"):
+            codes += self._chain(x, f"quantizer.{chain}.")
+        return self.writer.node("Concat", codes, axis=1)
+
+    def _chain(self, x: str, prefix: str) -> list[str]:
+        """One residual chain of codebooks: [R, D] -> n x [R, 1]."""
+        writer = self.writer
+        if self.config.project_latents:
+            matrix = self.weights(f"{prefix}input_proj.weight")[:, :, 0]  # [D', D]
+            x = writer.node("Gemm", [x, writer.tensor(f"{prefix}proj", matrix)], transB=1)
+        codes: list[str] = []
+        books = self.weights(f"{prefix}codebooks")  # [n, codes, D']
+        for number, book in enumerate(books):
+            table = writer.tensor(f"{prefix}book.{number}", book)
+            half_norms = writer.tensor(
+                f"{prefix}norms.{number}", -np.square(book).sum(-1, dtype=np.float32) / 2
+            )
+            # argmin |x - c|^2 = argmax (x . c - |c|^2 / 2)
+            nearness = writer.node("Gemm", [x, table, half_norms], transB=1)
+            code = writer.node("ArgMax", [nearness], axis=-1, keepdims=0)
+            codes.append(writer.node("Unsqueeze", [code, writer.constant(1)]))
+            if number < len(books) - 1:
+                x = writer.node("Sub", [x, writer.node("Gather", [table, code], axis=0)])
+        return codes
+
+
+def _beside(weight: NDArray[np.float32], taps: int) -> NDArray[np.float32]:
+    """[C', C, taps * stride] -> [stride * C, taps * C']: the taps' matrices side by side."""
+    out, channels, kernel = weight.shape
+    if kernel % taps:
+        raise UnsupportedConfig(f"a kernel of {kernel} has no {taps} taps of the same width")
+    stride = kernel // taps
+    split = weight.reshape(out, channels, taps, stride)
+    return split.transpose(3, 1, 2, 0).reshape(stride * channels, taps * out)

@@ -1,0 +1,151 @@
+"""What becomes of rows of results; and, `heavy`, that the whole run works at a tiny shape."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from kiku.evaluate.times import Times
+from tests.conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("report")
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("peers")
+
+
+def row(what: str, **values: Any) -> dict[str, Any]:
+    return {
+        "what": what, "run": "r", "date": "2026-11-23", "commit": "c", "machine": "m",
+        "versions": {"kiku": "0.1.0"}, "threads": 2, "bandwidth_gb_s": 40.0, "shape": "1b",
+        "precision": "int8", **values,
+    }  # fmt: skip
+
+
+def live(precision: str, window: str, ms: float, peer: str, **theirs: float) -> dict[str, Any]:
+    return row(
+        "live", precision=precision, window=window, streams=1, peer_precision=peer,
+        ms_per_frame={"kiku": ms, **theirs}, times=Times.of([ms / 1000]).to_dict(),
+        ratio_to_transformers=round(theirs["transformers"] / ms, 2),
+        ratio_to_moshi=round(theirs["moshi"] / ms, 2),
+        codec_ms=8.0, decoder_ms=ms - 8, limit={"ms": 20.0}, share_of_limit=0.8,
+        peers={
+            f"{who} {peer}": {"step": Times.of([t / 1000]).to_dict(), "codec": 9.0, "decoder": 90.0}
+            for who, t in theirs.items()
+        },
+        reasons={},
+    )  # fmt: skip
+
+
+def streams(what: str, count: int, p99_s: float, precision: str = "int8") -> dict[str, Any]:
+    times = Times.of([p99_s]).to_dict()
+    return row(what, streams=count, window="full", precision=precision, times=times)
+
+
+ROWS = [
+    live("int8", "full", 99.0, "bfloat16", transformers=99.0, moshi=99.0),  # an older one
+    live("int8", "empty", 30.0, "bfloat16", transformers=150.0, moshi=330.0),
+    live("int8", "full", 32.0, "bfloat16", transformers=160.0, moshi=320.0),
+    live("int4", "full", 20.0, "bfloat16", transformers=160.0, moshi=320.0),
+    live("int8", "full", 32.0, "float32", transformers=176.0, moshi=240.0),
+    streams("streams", 1, 0.03), streams("streams", 6, 0.08), streams("streams", 8, 0.081),
+    streams("big", 1, 0.09), streams("big", 1, 0.06, "int4"),
+    row("memory", after_load=1_100_000_000, after_a_minute=1_600_000_000, per_slot=200_000_000),
+    row("start", loaded_s=1.0, first_tokens_s=1.5, first_word_s=None),
+    row("soak", shape="demo", hours=3.0, position=135_000, change=0.08,
+        resident_after_a_minute=None, resident_at_the_end=None,
+        at_the_end=Times.of([0.002]).to_dict(), after_a_minute=Times.of([0.002]).to_dict()),
+]  # fmt: skip
+
+
+def test_targets_take_the_worst_of_the_latest_rows(report: ModuleType) -> None:
+    found = report.Rows(ROWS, "1b")
+    said = {target.text: target.measured(found) for target in report.TARGETS}
+    assert said["1B int8, one live stream: times as fast as transformers"] == 5.0
+    assert said["1B int8, one live stream: times as fast as moshi"] == 7.5
+    assert said["1B int4 against int8"] == 1.6
+    assert said["2.6B, one live stream, p99 of a step"] == 60
+    assert said["1B int8, live streams at once with p99 up to 80 ms"] == 6
+    assert said["1B int8, one stream, resident after a minute"] == 1.6
+    assert said["1B int8, from the command to the first text"] == 1.5
+    assert said["a step after three hours against after a minute"] == 8
+    assert said["1B int8, decoder, in blocks of 16"] is None
+
+
+def test_the_table_says_which_targets_are_met(report: ModuleType) -> None:
+    text = report.table(ROWS)
+    assert (
+        "| 1B int8, one stream, resident after a minute | ≤ 1.7 GB | 1.4 GB | 1.6 GB | yes |"
+        in text
+    )
+    assert (
+        "| a step after three hours against after a minute | ≤ 5 % slower |  | 8 % slower | no |"
+        in text
+    )
+    assert "| not measured |  |" in text
+    assert "| moshi, float32 | full | 240.0 |" in text
+
+
+def test_the_page_keeps_what_stands_around_the_table(report: ModuleType) -> None:
+    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    assert report.filled(page, "new") == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    with pytest.raises(ValueError, match="the page has no"):
+        report.filled("nothing", "new")
+    report.filled((ROOT / "docs" / "speed.md").read_text(), "new")
+
+
+def test_everything_is_written(report: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "peers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in ROWS))
+    (tmp_path / "speed.md").write_text(f"{report.BEGIN}{report.END}")
+    report.write(tmp_path, tmp_path)
+    assert (tmp_path / "peers.md").read_text().startswith("| | target |")
+    assert "![" in (tmp_path / "speed.md").read_text()
+    drawn = (tmp_path / "speed.svg").read_bytes()
+    report.write(tmp_path, tmp_path)
+    assert (tmp_path / "speed.svg").read_bytes() == drawn
+
+
+def test_what_memory_cannot_hold_at_once_is_measured_in_parts(
+    peers: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = peers.GROUPS[1]
+    monkeypatch.setattr(peers, "_available", lambda: 64e9)
+    assert list(peers._that_fit(group, "1b")) == [list(group)]
+    monkeypatch.setattr(peers, "_available", lambda: 9e9)
+    assert list(peers._that_fit(group, "1b")) == [[group[0], peer] for peer in group[1:]]
+    assert list(peers._that_fit([], "1b")) == []
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1800)
+def test_the_whole_run_works_at_a_tiny_shape(tmp_path: Path) -> None:
+    results, docs = tmp_path / "results", tmp_path / "docs"
+    docs.mkdir()
+    (docs / "speed.md").write_text((ROOT / "docs" / "speed.md").read_text())
+    command = [
+        sys.executable, str(BENCHMARKS / "peers.py"), "--shape", "tiny", "--frames", "3",
+        "--streams", "1,2", "--threads", "1", "--out", str(results), "--docs", str(docs),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (results / "peers.jsonl").read_text().splitlines()]
+    assert {one["what"] for one in rows} == {
+        "live", "streams", "block", "big", "file", "product", "memory", "start", "soak",
+    }  # fmt: skip
+    for one in rows:
+        if one["what"] == "live":
+            assert all(one["ms_per_frame"].values()), one["reasons"]

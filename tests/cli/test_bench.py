@@ -1,0 +1,127 @@
+"""`kiku bench` and `kiku doctor`: what they accept, and what they print."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiku.cli import bench as command
+from kiku.config import ModelConfig
+from kiku.evaluate import apart, doctor, machine, stand_in
+from tests.cli.conftest import Ran
+from tests.cli.simple import simple_recognizer
+from tests.evaluate.timed import Timed
+
+Run = Callable[..., Ran]
+GB = 1_000_000_000
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What was opened; nothing is measured in other processes, and engines are not real."""
+    seen: dict[str, Any] = {}
+
+    def open_model(source: str, **options: Any) -> Any:
+        seen.update(source=source, **options)
+        return simple_recognizer(Timed(options["slots"]), "timed")  # pyright: ignore
+
+    def write(folder: Path, config: ModelConfig, precision: str) -> Path:
+        seen["written"] = (config.lm.transformer.num_layers, precision)
+        return folder
+
+    monkeypatch.setattr(stand_in, "open_model", open_model)
+    monkeypatch.setattr(stand_in, "write_stand_in", write)
+    monkeypatch.setattr(apart, "memory", lambda *_, **__: apart.Memory(GB, 2 * GB, GB // 5, 1))
+    monkeypatch.setattr(apart, "start", lambda *_, **__: apart.Start(1.5, 1.75, None))
+    return seen
+
+
+def test_everything_is_shown_and_written(run: Run, asked: dict[str, Any], tmp_path: Path) -> None:
+    ran = run("bench", "--frames", 3, "--streams", "1,3", "--json", tmp_path / "b.json")
+    assert ran.code == 0, ran.err
+    assert ran.out.startswith("demo\n")
+    for head in ("LIVE STREAMS", "FRAMES IN A BLOCK", "A RECORDING", "MEMORY", "START"):
+        assert f"\n{head}" in ran.out
+    assert "2,000 MB" in ran.out
+    assert "heard none" in ran.out
+    assert (asked["source"], asked["slots"], asked["precision"]) == ("demo", 3, None)
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert [row["streams"] for row in written["live"]] == [1, 1, 3, 3]
+    assert [row["size"] for row in written["block"]] == [1, 4, 8, 16]
+    assert written["model"] == "demo"
+
+
+def test_a_shape_is_written_first(run: Run, asked: dict[str, Any]) -> None:
+    ran = run("bench", "--shape", "2.6b", "--what", "block", "--frames", 2)
+    assert ran.code == 0, ran.err
+    assert asked["written"] == (48, "int8")
+    assert ran.out.startswith("2.6b, random weights, int8\n")
+    assert "LIVE" not in ran.out
+    assert not Path(asked["source"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--what", "live,smell"), "'smell' is none of live"),
+        (("--what", ""), "nothing to measure"),
+        (("--streams", "1,two"), "'1,two' is no list of numbers"),
+        (("--streams", "0"), "at least one stream"),
+        (("--shape", "7b"), "7b"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    ran = run("bench", *arguments)
+    assert ran.code == 2
+    assert said in ran.err
+
+
+def test_what_fails_is_told_in_a_sentence(
+    run: Run, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> apart.Memory:
+        raise apart.ChildFailed("measuring failed with exit code 9: killed")
+
+    monkeypatch.setattr(apart, "memory", fail)
+    ran = run("bench", "--what", "memory")
+    assert (ran.code, ran.err) == (1, "kiku: measuring failed with exit code 9: killed\n")
+
+
+def test_there_is_something_to_hear_where_nobody_brings_a_recording(tmp_path: Path) -> None:
+    from contextlib import ExitStack
+
+    from kiku.audio import duration_s
+
+    with ExitStack() as stack:
+        path = command._noise_file(stack)
+        assert duration_s(str(path)) == 2.0
+    assert not path.exists()
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing is measured."""
+    monkeypatch.setattr(doctor, "read_bandwidth", lambda *_, **__: 40e9)
+    monkeypatch.setenv("KIKU_CACHE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_doctor_tells_what_is_here(run: Run) -> None:
+    ran = run("doctor")
+    assert ran.code == 0, ran.err
+    for word in ("onnxruntime", "processor", "40 GB/s", "extra torch", "kernels", "TYPICAL"):
+        assert word in ran.out
+    told = json.loads(run("doctor", "--json").out)
+    assert told["machine"]["threads"] == machine.usable_threads()
+    assert told["missing"] == []
+
+
+@pytest.mark.usefixtures("quiet")
+def test_the_doctor_minds_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NEEDED", ("numpy", "no-such-package-here"))
+    ran = run("doctor")
+    assert ran.code == 1
+    assert "MISSING" in ran.out
+    assert ran.err.startswith("kiku: missing: no-such-package-here;")

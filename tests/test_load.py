@@ -1,0 +1,115 @@
+"""`kiku.load`: the real engines on tiny checkpoints, and what it refuses."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kiku
+from kiku.checkpoint import convert
+from kiku.engine.torch import TorchEngine
+from kiku.errors import CheckpointError, ConfigError
+from tests.checkpoint.models import write_native_folder, write_transformers_folder
+from tests.conftest import ROOT, without_torch
+from tests.tiny import PIECES
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint."""
+    return write_native_folder(tmp_path_factory.mktemp("load") / "tiny")
+
+
+def _sound() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 0.3, 4000).astype(np.float32)
+
+
+def _is_onnx(recognizer: kiku.Recognizer) -> bool:
+    return type(recognizer.engine).__name__ == "OnnxEngine"
+
+
+def test_both_engines_say_the_same(native: Path, tmp_path: Path) -> None:
+    for folder in (native, write_transformers_folder(tmp_path / "transformers")):
+        onnx, torch = (kiku.load(folder, engine=name, device="cpu") for name in ("onnx", "torch"))
+        assert _is_onnx(onnx)
+        assert isinstance(torch.engine, TorchEngine)
+        assert onnx.config == torch.config
+        assert onnx.name == torch.name == str(folder)
+        assert len(onnx.vocabulary) == len(torch.vocabulary) == len(PIECES)
+        tokens = onnx.tokens(_sound())
+        assert len(set(tokens.tolist())) > 2, "not a trivial model"
+        assert np.array_equal(tokens, torch.tokens(_sound()))
+
+
+def test_dtypes_slots_and_threads(native: Path) -> None:
+    for dtype in ("float32", "int8", "int4"):
+        recognizer = kiku.load(native, device="cpu", dtype=dtype, slots=3, threads=1)
+        assert _is_onnx(recognizer)
+        assert recognizer.free_slots == 3
+        assert len(recognizer.tokens([_sound()] * 2)[1]) == 4000 // recognizer.config.frame_size
+    half = kiku.load(native, device="cpu", dtype="bfloat16")
+    assert isinstance(half.engine, TorchEngine)
+
+
+def test_threads_of_torch(native: Path) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        kiku.load(native, engine="torch", device="cpu", threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_converted_folder(native: Path, tmp_path: Path) -> None:
+    model = convert(native, precision="int8", folder=tmp_path / "there")
+    recognizer = kiku.load(model.folder)
+    same = kiku.load(native, engine="onnx", dtype="int8")
+    assert np.array_equal(recognizer.tokens(_sound()), same.tokens(_sound()))
+    assert kiku.load(model.folder, dtype="int8").config == same.config
+    with pytest.raises(ConfigError, match="converted to int8, not int4; leave dtype out"):
+        kiku.load(model.folder, dtype="int4")
+    with pytest.raises(ConfigError, match="is a converted model: leave revision 'v1' out"):
+        kiku.load(model.folder, revision="v1")
+    (model.folder / "decoder.data").unlink()
+    with pytest.raises(CheckpointError, match=r"decoder\.data is damaged .missing."):
+        kiku.load(model.folder)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"slots": 0}, "slots must be at least 1, not 0"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
+        ({"engine": "tpu"}, "no engine 'tpu'"),
+        ({"device": "cuda:99"}, "no device 'cuda:99'"),
+        ({"dtype": "int8", "engine": "torch"}, "needs ONNX Runtime"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_fetched(
+    asked: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kiku.load("owner/never-fetched", **asked)  # pyright: ignore[reportArgumentType]
+
+
+_LISTEN = """
+import kiku
+recognizer = kiku.load(engine=sys.argv[1])
+print(recognizer.transcribe(sys.argv[2]).text)
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("engine", ["auto", "onnx"])
+def test_the_demo_listens_without_torch(engine: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", without_torch(_LISTEN), engine, str(ROOT / "examples/digits.wav")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout == "seven three zero one nine four\n"

@@ -1,0 +1,111 @@
+"""The whole recipe on a handful of made recordings: from a folder of sound to a model that loads.
+
+What it learns in seconds is nothing; that every stage finds what the one before left is the point.
+"""
+
+import ctypes
+import gzip
+import json
+import shutil
+import wave
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kiku
+from kiku.config import ModelConfig
+from kiku.train import demo, speak, voices
+from kiku.train.corpus import VOCABULARY
+from kiku.train.voices import espeak
+from tests.train.test_decoder import lm_config
+from tests.train.test_quick import config as codec_config
+
+SECONDS = demo.Budgets(
+    align=0.5, trunk=0.5, front=0.5, joint=0.5, tuned=0.5, heard_h=0.01, settled=0.5, decoder=0.5
+)
+SENTENCES = (
+    "the green house stood near a river",
+    "we go up the hill at nine",
+    "she said no and left",
+    "turn right on the second street",
+    "it was late in the evening",
+    "they read a long letter",
+)
+
+
+def has_voices() -> bool:
+    try:
+        ctypes.CDLL("libespeak-ng.so.1")
+    except OSError:
+        return False
+    return shutil.which("flite") is not None
+
+
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.skipif(not has_voices(), reason="espeak-ng or flite is not installed"),
+]
+
+
+def write_data(data: Path) -> None:
+    """Every word once and some sentences, by two voices in train and by one in dev."""
+    (data / "speech").mkdir(parents=True)
+
+    def said(text: str, voice: str, group: str, language: str) -> str:
+        path = data / "speech" / f"{voice}-{text.replace(' ', '-')}.wav"
+        samples = np.pad(espeak().say(text, voice).samples, 4800)
+        with wave.open(str(path), "wb") as out:
+            out.setparams((1, 2, 24_000, 0, "NONE", ""))
+            out.writeframes((samples * 32767).astype("<i2").tobytes())
+        row = {"file": f"speech/{path.name}", "text": text, "speaker": voice, "group": group}
+        return json.dumps({**row, "language": language})
+
+    for split, speakers in {"train": ("en+f2", "en-us"), "dev": ("en-us+m5",)}.items():
+        rows = [said(word, who, "en-words", "en") for who in speakers for word in VOCABULARY]
+        rows += [said(text, who, "en-an4", "en") for who in speakers for text in SENTENCES]
+        rows += [said("la maison", who, "fr-verse", "fr") for who in speakers]
+        (data / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    (data / "text").mkdir()
+    with gzip.open(data / "text/sentences.en.txt.gz", "wt") as out:
+        out.write("\n".join(SENTENCES))
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of recordings, and the recipe with tiny networks and few voices."""
+    data = tmp_path / "data"
+    write_data(data)
+    monkeypatch.setattr(demo, "demo_codec", codec_config)
+    model = ModelConfig(codec_config(), lm_config(), text_delay_s=0.5)
+    monkeypatch.setattr(demo, "demo_model", lambda _size: model)
+    monkeypatch.setattr(demo, "_SHARD", 1)
+    monkeypatch.setattr(demo, "_LATENT_BATCHES", 1)
+    monkeypatch.setattr(voices, "VARIANTS", ("",))
+    monkeypatch.setattr(voices, "HELD_OUT_VARIANTS", ("m5",))
+    monkeypatch.setattr(speak, "FLITE_VOICES", ())
+    monkeypatch.setattr(speak, "other_phrases", lambda *_: ("house", "green river"))
+    monkeypatch.setattr(speak, "usual", partial(speak.usual, rounds=1))
+    return data
+
+
+def test_from_recordings_to_a_model_and_on_from_that(small: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    demo.make_demo(small, first, first / "demo", SECONDS)
+    stages = [json.loads(line)["stage"] for line in (first / "runs/log.jsonl").open()]
+    assert list(dict.fromkeys(stages)) == [
+        "trunk", "front", "joint", "tuned", "settled", "decoder",
+    ]  # fmt: skip
+    assert (first / "learning_curve.png").stat().st_size > 5_000
+    kiku.load(first / "demo").transcribe(np.zeros(24_000, np.float32))
+
+    demo.make_demo(small, second, second / "demo", SECONDS, first / "demo")
+    stages = [json.loads(line)["stage"] for line in (second / "runs/log.jsonl").open()]
+    assert list(dict.fromkeys(stages)) == ["tuned", "settled", "decoder"]
+    kiku.load(second / "demo").transcribe(np.zeros(24_000, np.float32))
+
+    # Whatever is there is used: nothing trains again.
+    lines = len((second / "runs/log.jsonl").read_text().splitlines())
+    demo.make_demo(small, second, second / "demo", SECONDS, first / "demo")
+    assert len((second / "runs/log.jsonl").read_text().splitlines()) == lines
