@@ -122,13 +122,33 @@ def test_into_a_folder(native_folder: Path, tmp_path: Path, own_cache: Path) -> 
     assert convert(native_folder, precision="int8", folder=model.folder) == model
     with pytest.raises(CheckpointError, match=r"holds native in int8, .*native in int4"):
         convert(native_folder, precision="int4", folder=model.folder)
-    with pytest.raises(CheckpointError, match="not empty, and is not a converted model"):
+    with pytest.raises(CheckpointError, match="holds what is no converted model"):
         convert(native_folder, folder=native_folder)
     (tmp_path / "a file").write_text("mine")
-    with pytest.raises(CheckpointError, match="not empty, and is not a converted model"):
+    with pytest.raises(CheckpointError, match="holds what is no converted model"):
         convert(native_folder, folder=tmp_path / "a file")
     with pytest.raises(CheckpointError, match="converted already; give the checkpoint"):
         convert(model.folder)
+
+
+def test_files_of_others_are_not_lost(native_folder: Path, tmp_path: Path) -> None:
+    model = convert(native_folder, folder=tmp_path / "here")
+    (model.folder / "notes.txt").write_text("mine")
+    (model.folder / "codec.data").unlink()
+    with pytest.raises(CheckpointError, match=r"holds what is no converted model \(notes\.txt\)"):
+        convert(native_folder, folder=model.folder)
+    assert (model.folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_vocabulary_that_cannot_be_read(
+    native_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(cache, "sha256_of", refuse)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read: Permission"):
+        convert(native_folder)
 
 
 def test_a_precision_that_there_is_not() -> None:
@@ -268,20 +288,31 @@ def test_a_manifest_with_nonsense_and_a_right_checksum(
 def test_no_space_is_seen_before(native_folder: Path, own_cache: Path, monkeypatch: Any) -> None:
     usage = shutil.disk_usage(native_folder)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(CheckpointError, match=r"takes about 0\.00 GB in .*KIKU_CACHE"):
+    with pytest.raises(CheckpointError, match=r"takes about 0 MB in .*set KIKU_CACHE"):
         convert(native_folder)
     assert list(own_cache.iterdir()) == []
 
 
 @pytest.mark.parametrize("writer", ["write_codec", "write_decoder"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("36864 requested and 20480 written"),  # numpy's own
+    ],
+)
 def test_no_space_in_the_middle(
-    writer: str, native_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+    error: OSError,
+    writer: str,
+    native_folder: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     real = getattr(kiku.graph, writer)
 
     def full(folder: Path, *rest: Any) -> None:
         real(folder, *rest)
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(kiku.graph, writer, full)
     with pytest.raises(CheckpointError, match=r"no space left on the disk .* set KIKU_CACHE"):

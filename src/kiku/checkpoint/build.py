@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.checkpoint.cache import PART
+from kiku.checkpoint.cache import PART, cache_folder
 from kiku.checkpoint.expected import codec_shapes, lm_shapes
 from kiku.checkpoint.layout import Files
 from kiku.checkpoint.manifest import (
@@ -125,17 +125,23 @@ class Build:
             shutil.rmtree(self.part, ignore_errors=True)
             raise
         except OSError as e:
-            full = e.errno in (errno.ENOSPC, errno.EDQUOT)
+            # numpy says in words, without a number, that fewer bytes were written than it gave.
+            full = e.errno in (errno.ENOSPC, errno.EDQUOT, None)
             if full:
                 shutil.rmtree(self.part, ignore_errors=True)
-                reason = f"no space left on the disk for {self._needed() / 1e9:.1f} GB"
-                remedy = "make room, or set KIKU_CACHE to a folder on a bigger one"
+                reason = f"no space left on the disk for {self._needed() / 1e6:,.0f} MB; make room"
             else:
                 reason = e.strerror or str(e)
-                remedy = "set KIKU_CACHE to another folder"
             raise CheckpointError(
-                f"{self.order.name} cannot be converted to {self.folder}: {reason}; {remedy}"
+                f"{self.order.name} cannot be converted to {self.folder}: {reason}, or "
+                f"{self._elsewhere}"
             ) from e
+
+    @property
+    def _elsewhere(self) -> str:
+        """How to have it on another disk."""
+        in_cache = self.folder.parent == cache_folder()
+        return f"{'set KIKU_CACHE to' if in_cache else 'choose'} a folder on another disk"
 
     def _kept(self) -> dict[str, Checked]:
         """Files of an earlier run of the same that are whole; all others are removed."""
@@ -168,9 +174,9 @@ class Build:
         free = shutil.disk_usage(self.folder.parent).free
         if free < needed:
             raise CheckpointError(
-                f"{self.order.name} in {self.order.precision} takes about {needed / 1e9:.2f} GB in "
-                f"{self.folder.parent}, where {free / 1e9:.2f} GB are free; make room, or set "
-                "KIKU_CACHE to a folder on a bigger disk"
+                f"{self.order.name} in {self.order.precision} takes about "
+                f"{needed / 1e6:,.0f} MB in {self.folder.parent}, where "
+                f"{free / 1e6:,.0f} MB are free; make room, or {self._elsewhere}"
             )
 
     def _note(self, name: str, files: Mapping[str, Checked]) -> None:

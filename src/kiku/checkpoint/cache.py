@@ -150,12 +150,19 @@ def place_of(name: str, precision: str, identity: str, format: int) -> Path:
 
 
 def identity_of(files: Files, config: ModelConfig) -> str:
-    """A digest that tells a checkpoint from any other, wherever it lies."""
-    described: dict[str, Any] = {
-        "config": config.to_dict(),
-        "vocabulary": files.vocabulary and sha256_of(files.vocabulary),
-        "weights": [_weights(path) for path in files.weights],
-    }
+    """A digest that tells a checkpoint from any other, wherever it lies.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+    """
+    try:
+        described: dict[str, Any] = {
+            "config": config.to_dict(),
+            "vocabulary": files.vocabulary and sha256_of(files.vocabulary),
+            "weights": [_weights(path) for path in files.weights],
+        }
+    except OSError as e:
+        raise CheckpointError(f"{e.filename} cannot be read: {e.strerror or e}") from e
     return digest_of(described)
 
 

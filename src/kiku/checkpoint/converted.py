@@ -23,7 +23,15 @@ from kiku.checkpoint.expected import is_small
 from kiku.checkpoint.hub import commit_of
 from kiku.checkpoint.layout import Files, find
 from kiku.checkpoint.lock import locked
-from kiku.checkpoint.manifest import ADVICE, MANIFEST, STAGES, Manifest, read_manifest, stated_in
+from kiku.checkpoint.manifest import (
+    ADVICE,
+    MANIFEST,
+    STAGES,
+    VOCABULARIES,
+    Manifest,
+    read_manifest,
+    stated_in,
+)
 from kiku.checkpoint.reading import read_config
 from kiku.config import LMConfig, ModelConfig
 from kiku.errors import CheckpointError
@@ -180,15 +188,12 @@ def _convert(order: Order, folder: Path, *, checksums: bool) -> ConvertedModel:
 def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> ConvertedModel | None:
     """What is in the folder, if it is what was ordered, and whole."""
     if not is_converted(folder):
-        # In the cache everything is kiku's own.
-        if folder.parent != cache_folder() and _is_taken(folder):
-            raise CheckpointError(
-                f"{folder} is not empty, and is not a converted model; choose another folder"
-            )
+        _refuse_strangers(folder)
         return None
     try:
         model = open_converted(folder, checksums=checksums)
     except CheckpointError as e:
+        _refuse_strangers(folder)
         if tell:
             _log.warning("%s: it is made anew", str(e).removesuffix(ADVICE))
         return None
@@ -201,8 +206,17 @@ def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> Con
     return model
 
 
-def _is_taken(folder: Path) -> bool:
-    return any(folder.iterdir()) if folder.is_dir() else folder.exists()
+def _refuse_strangers(folder: Path) -> None:
+    """Nothing that kiku did not write is ever replaced. In the cache everything is its own."""
+    if folder.parent == cache_folder() or not folder.exists():
+        return
+    known = {MANIFEST, *VOCABULARIES, *(name for names in STAGES.values() for name in names)}
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if strangers := sorted(inside - known):
+        raise CheckpointError(
+            f"{folder} holds what is no converted model ({', '.join(strangers[:5])}); choose "
+            "another folder"
+        )
 
 
 def _forget_older(order: Order, folder: Path) -> None:
