@@ -31,8 +31,8 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
 """Extra -> the packages that it brings."""
 
 TYPICAL_SHARE = {"int8": 0.65, "int4": 0.5}
-"""How much of the memory's limit a step of the 1B's decoder reaches as a rule: see
-benchmarks/results/peers.jsonl, share_of_limit."""
+"""How much of the memory's limit a step of the 1B's decoder is taken to reach: an estimate, not a
+measurement. `benchmarks/peers.py` measures it (share_of_limit)."""
 
 _MICROPHONE = "sounddevice"
 
