@@ -12,6 +12,7 @@ picture and docs/speed.md are made from them.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,11 +26,12 @@ import numpy as np
 import report
 from children import config_of
 
+from kiku.engine.choice import usable_threads
 from kiku.errors import KikuError
 from kiku.evaluate import apart
 from kiku.evaluate.files import product
 from kiku.evaluate.limit import limit, share_of_limit
-from kiku.evaluate.machine import read_bandwidth, usable_threads
+from kiku.evaluate.machine import MemoryReader
 from kiku.evaluate.times import Times
 
 HERE = Path(__file__).parent
@@ -106,18 +108,27 @@ class Run:
         self.run = time.strftime("%Y-%m-%dT%H:%M:%S")
         self.rows: list[dict[str, Any]] = []
         self.written: dict[tuple[str, str], dict[str, Any]] = {}
-        self.bandwidth = 0.0
+        size = 1 << (26 if args.shape == "tiny" else 30)
+        self.reader = MemoryReader(size, threads=self.threads)
+        self.bandwidths: list[float] = []
         self.look_at_memory()
 
     def say(self, text: str) -> None:
         """A line of progress."""
         print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
 
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second at which memory is read: the median since `bandwidths` was emptied.
+
+        Looked at once a round, as one of those whose turn it is: where a machine is shared, its
+        memory is twice as fast in one minute as in the next.
+        """
+        return float(np.median(self.bandwidths))
+
     def look_at_memory(self) -> None:
-        """The best of all measurements is what the machine can do."""
-        size = 1 << (26 if self.args.shape == "tiny" else 30)
-        self.bandwidth = max(self.bandwidth, read_bandwidth(size, threads=self.threads))
-        self.say(f"memory is read at {self.bandwidth / 1e9:.1f} GB/s")
+        """One more reading."""
+        self.bandwidths.append(self.reader.bandwidth(0.3))
 
     def add(self, what: str, **values: Any) -> None:
         """One row."""
@@ -196,6 +207,7 @@ def _live_group(run: Run, shape: str, members: Sequence[tuple[str, str]]) -> Non
     children: dict[tuple[str, str], Child] = {}
     failed: dict[tuple[str, str], str] = {}
     found: dict[str, dict[tuple[str, str], dict[str, list[float]]]] = {"empty": {}, "full": {}}
+    read: dict[str, list[float]] = {}
     try:
         for peer in members:
             who, precision = peer
@@ -206,12 +218,14 @@ def _live_group(run: Run, shape: str, members: Sequence[tuple[str, str]]) -> Non
             except (ChildFailed, KikuError, OSError) as error:
                 failed[peer] = str(error)
         for window, taken in found.items():
+            run.bandwidths.clear()
             _rounds(run, window, children, failed, taken)
+            read[window] = list(run.bandwidths)
     finally:
         for child in children.values():
             child.stop()
-    run.look_at_memory()
     for window, taken in found.items():
+        run.bandwidths = read[window]
         _live_rows(run, shape, window, members, taken, failed)
 
 
@@ -245,6 +259,7 @@ def _rounds(
         for peer in children:
             for part, seconds in ask(peer, {"steps": count}).items():
                 taken.setdefault(peer, {}).setdefault(part, []).extend(seconds)
+        run.look_at_memory()
         run.say(f"  {window} window: {run.args.frames - left} of {run.args.frames} frames")
 
 
@@ -284,8 +299,9 @@ def _live_rows(
             codec_ms=round(float(np.median(codec)) * 1000, 2) if codec else None,
             decoder_ms=round(decoder_ms, 2) if decoder_ms else None,
             limit=limit(lm, peer[1], run.bandwidth).to_dict(),
-            share_of_limit=share_of_limit(lm, peer[1], run.bandwidth, decoder_ms)
-            if decoder_ms else None,
+            share_of_limit=share_of_limit(
+                lm, peer[1], run.bandwidth, decoder_ms, full_window=window == "full"
+            ) if decoder_ms else None,
             reasons={" ".join(p): why for p, why in failed.items()},
         )  # fmt: skip
 
@@ -409,6 +425,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure, record, and draw; the exit code is 1 if a part failed."""
     args = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the children end, too
     failed = 0
     with tempfile.TemporaryDirectory(prefix="kiku-peers-") as scratch:
         run = Run(args, args.keep or Path(scratch))

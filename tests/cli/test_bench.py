@@ -9,7 +9,8 @@ import pytest
 
 from kiku.cli import bench as command
 from kiku.config import ModelConfig
-from kiku.evaluate import apart, doctor, machine, stand_in
+from kiku.engine.choice import usable_threads
+from kiku.evaluate import apart, doctor, stand_in
 from tests.cli.conftest import Ran
 from tests.cli.simple import simple_recognizer
 from tests.evaluate.timed import Timed
@@ -114,7 +115,7 @@ def test_the_doctor_tells_what_is_here(run: Run) -> None:
     for word in ("onnxruntime", "processor", "40 GB/s", "extra torch", "kernels", "TYPICAL"):
         assert word in ran.out
     told = json.loads(run("doctor", "--json").out)
-    assert told["machine"]["threads"] == machine.usable_threads()
+    assert told["machine"]["threads"] == usable_threads()
     assert told["missing"] == []
 
 

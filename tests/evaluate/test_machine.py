@@ -5,13 +5,13 @@ import itertools
 import pytest
 
 from kiku.checkpoint.shapes import SHAPES
+from kiku.engine.choice import usable_threads
 from kiku.evaluate.limit import limit, share_of_limit, weight_bytes, window_bytes
 from kiku.evaluate.machine import (
     instructions_of,
     read_bandwidth,
     resident_bytes,
     this_machine,
-    usable_threads,
 )
 
 _INTEL = "processor\t: 0\nmodel name\t: A Xeon\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_tile\n"
@@ -60,3 +60,5 @@ def test_the_limit_is_bytes_by_bandwidth() -> None:
     assert found.ms_full_window > found.ms
     assert window_bytes(lm) == 2 * 4 * 16 * 2048 * 750
     assert share_of_limit(lm, "int8", 40e9, found.ms * 2) == pytest.approx(0.5, abs=0.001)
+    full = share_of_limit(lm, "int8", 40e9, found.ms_full_window * 2, full_window=True)
+    assert full == pytest.approx(0.5, abs=0.001)

@@ -114,3 +114,11 @@ def _sees_device() -> bool:
         system = Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32"
         return (system / "nvcuda.dll").exists()
     return any(Path(sign).exists() for sign in _SIGNS)
+
+
+def usable_threads() -> int:
+    """Processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1

@@ -5,7 +5,6 @@ for all that is new in them, and writes keys and values in place.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
 from kiku.config import REWIND_FRAMES, ModelConfig, TransformerConfig
+from kiku.engine.choice import usable_threads
 from kiku.engine.contract import Choose, StepOutput
 from kiku.engine.decoding import Block, Said, decode_blocks
 from kiku.engine.memory import Memory, Seating, seat
@@ -33,14 +33,6 @@ _WIDTH = 16
 """Columns that the decoder reads in one pass of a block."""
 
 Array = NDArray[Any]
-
-
-def usable_threads() -> int:
-    """Processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
 
 
 def _fingerprint(folder: Path) -> str:
@@ -67,6 +59,9 @@ class _Network:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.enable_mem_pattern = False  # shapes change from call to call
+        # Between two operators threads wait busily, which is quickest; but not between two calls:
+        # then it is the other network's turn, and its threads need the processors.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]

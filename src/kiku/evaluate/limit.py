@@ -63,6 +63,15 @@ def limit(config: LMConfig, precision: str, bandwidth: float) -> Limit:
     )
 
 
-def share_of_limit(config: LMConfig, precision: str, bandwidth: float, decoder_ms: float) -> float:
-    """How much of the possible speed a measured step has reached: 1 is all of it."""
-    return round(limit(config, precision, bandwidth).ms / decoder_ms, 3)
+def share_of_limit(
+    config: LMConfig,
+    precision: str,
+    bandwidth: float,
+    decoder_ms: float,
+    *,
+    full_window: bool = False,
+) -> float:
+    """How much of the possible speed a measured step has reached: 1 is all of it. With a full
+    window the step has its keys and values to read, too."""
+    least = limit(config, precision, bandwidth)
+    return round((least.ms_full_window if full_window else least.ms) / decoder_ms, 3)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kiku.engine.choice import usable_threads
 from kiku.evaluate.times import Clock
 
 _FLAGS = {  # as /proc/cpuinfo and sysctl spell them -> as people do
@@ -52,14 +53,6 @@ def this_machine() -> Machine:
     """As the system describes it."""
     name, instructions = _processor()
     return Machine(name, platform.machine(), instructions, usable_threads(), _memory_bytes())
-
-
-def usable_threads() -> int:
-    """Processors that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
 
 
 def instructions_of(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
@@ -115,6 +108,37 @@ def resident_bytes() -> int | None:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+class MemoryReader:
+    """Reads memory with all threads, to see how fast that goes at the moment: on a machine that is
+    shared the speed changes from minute to minute."""
+
+    def __init__(
+        self, size: int = 1 << 30, *, threads: int | None = None, clock: Clock = perf_counter
+    ) -> None:
+        """Write what will be read.
+
+        Args:
+            size: of what is read, in bytes: many times the processor's caches.
+            threads: None takes all that this process may use.
+            clock: gives seconds.
+        """
+        self._size, self._clock = size, clock
+        self._parts = np.array_split(np.ones(size // 4, np.float32), threads or usable_threads())
+
+    def bandwidth(self, seconds: float = 2.0) -> float:
+        """Bytes a second that all threads together read: the best of as many rounds as fit into
+        the time, but of one with each way of reading at least."""
+        best, rounds, began = 0.0, 0, self._clock()
+        with ThreadPoolExecutor(len(self._parts)) as pool:  # numpy lets go of the interpreter
+            while rounds < len(_READERS) or self._clock() - began < seconds:
+                reader = _READERS[rounds % len(_READERS)]
+                started = self._clock()
+                list(pool.map(reader, self._parts))
+                best = max(best, self._size / max(self._clock() - started, 1e-9))
+                rounds += 1
+        return best
+
+
 def read_bandwidth(
     size: int = 1 << 30,
     *,
@@ -122,26 +146,8 @@ def read_bandwidth(
     threads: int | None = None,
     clock: Clock = perf_counter,
 ) -> float:
-    """Bytes a second that all threads together read from memory: the best of as many rounds as
-    fit into the time, but of one with each reader at least.
-
-    Args:
-        size: of what is read, in bytes: many times the processor's caches.
-        seconds: for reading; writing it first takes as long again.
-        threads: None takes all that this process may use.
-        clock: gives seconds.
-    """
-    threads = threads or usable_threads()
-    parts = np.array_split(np.ones(size // 4, np.float32), threads)
-    best, rounds, began = 0.0, 0, clock()
-    with ThreadPoolExecutor(threads) as pool:  # numpy lets go of the interpreter in long loops
-        while rounds < len(_READERS) or clock() - began < seconds:
-            reader = _READERS[rounds % len(_READERS)]
-            started = clock()
-            list(pool.map(reader, parts))
-            best = max(best, size / max(clock() - started, 1e-9))
-            rounds += 1
-    return best
+    """Bytes a second that all threads together read from memory now: see `MemoryReader`."""
+    return MemoryReader(size, threads=threads, clock=clock).bandwidth(seconds)
 
 
 def _largest(part: NDArray[np.float32]) -> float:

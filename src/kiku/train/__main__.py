@@ -35,9 +35,10 @@ def demo(
             " before the tuning: a folder of the same shapes, or demo."
         ),
     ] = None,
+    seed: Annotated[int, typer.Option(help="Another one draws other strings to train on.")] = 0,
 ) -> None:
     """Make the demo model: over an hour on two cores. Goes on where it was killed."""
-    make_demo(data, out, out / "demo", Budgets().scaled(scale), start)
+    make_demo(data, out, out / "demo", Budgets().scaled(scale), start, seed)
     typer.echo(
         f"the model is in {out / 'demo'}, its learning curve in {out / 'learning_curve.png'}"
     )

@@ -43,6 +43,8 @@ _SHARD = 50
 _NOISES = (0.0, 0.15, 0.3)
 _LATENT_BATCHES = 40
 _NEVER = 1 << 30
+_SEEDS = 1000
+"""How far apart the seeds of two runs are: each stage of a run adds its own number."""
 
 Check = Callable[[Any], dict[str, float]]
 """Measures a model now and then; what it gives goes to the log."""
@@ -78,12 +80,15 @@ class DemoRecipe:
         folder: Path,
         budgets: Budgets | None = None,
         start: str | Path | None = None,
+        seed: int = 0,
     ) -> None:
         """`data` is the folder of recordings, `folder` the one for results and caches.
 
         `start`, a model of the same shape, takes the place of the stages before the tuning; what
-        its quantiser and its decoder know is gone on from, too.
+        its quantiser and its decoder know is gone on from, too. Another `seed` draws other
+        strings and other ways of speaking for the synthetic voices.
         """
+        self.seed = _SEEDS * seed
         self.data, self.folder, self.budgets = data, folder, budgets or Budgets()
         self.start = None if start is None else load(start)
         keep_memory()
@@ -120,9 +125,9 @@ class DemoRecipe:
         makers: dict[str, Callable[[], Bank]] = {
             "real_train": lambda: single_words(self.corpus, train),
             "voices": lambda: speak.synthetic(
-                voices.VARIANTS, self.sentences(), rounds=3, manner=speak.WIDE
+                voices.VARIANTS, self.sentences(), rounds=3, seed=self.seed, manner=speak.WIDE
             ),
-            "usual": lambda: speak.usual(self.sentences()),
+            "usual": lambda: speak.usual(self.sentences(), seed=self.seed),
             "whole_train": lambda: whole_words(self.corpus, train),
             "other_words": lambda: cuts.other_words(
                 self.corpus, sentences, self.aligner(), self.phones
@@ -171,7 +176,7 @@ class DemoRecipe:
 
     def encoder(self) -> Encoder:
         """The encoder without quantiser: trunk on spectra, SEANet after the spectra, then both."""
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         mixer, tests = self.mixer(), self.tests()
         model = Encoder(self.config, len(self.phones.symbols))
         for stage in (self._trunk, self._front, self._joint):
@@ -190,7 +195,7 @@ class DemoRecipe:
     def _trunk(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
         """Everything behind SEANet, on spectra."""
         model.requires_grad_(True).mimi.seanet.requires_grad_(False)
-        strings = StringBatches(mixer, size=24, seconds=4.0, delays=DELAYS, seed=0)
+        strings = StringBatches(mixer, size=24, seconds=4.0, delays=DELAYS, seed=self.seed)
         plan = Plan(
             "trunk", 100_000, self.budgets.trunk, 1.5e-3, 150, weight_decay=0.05, average=0.998
         )
@@ -205,7 +210,7 @@ class DemoRecipe:
     def _front(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
         """SEANet alone learns to give what the trunk was given."""
         model.requires_grad_(False).mimi.seanet.requires_grad_(True)
-        strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=1)
+        strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=self.seed + 1)
         plan = Plan("front", 100_000, self.budgets.front, 2e-3, 50, weight_decay=0.0, average=0.99)
         return self._fit(
             plan,
@@ -218,7 +223,7 @@ class DemoRecipe:
     def _joint(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
         """Both together; the spectra let go of SEANet by and by."""
         model.requires_grad_(True).from_mel.requires_grad_(False)
-        strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=2)
+        strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=self.seed + 2)
         plan = Plan(
             "joint", 100_000, self.budgets.joint, 8e-4, 50, weight_decay=0.03, average=0.998
         )
@@ -239,9 +244,11 @@ class DemoRecipe:
 
     def tuned(self) -> quantise.Quantised:
         """The encoder and its quantiser, tuned together."""
-        torch.manual_seed(1)
+        torch.manual_seed(self.seed + 1)
         model = self.encoder() if self.start is None else self._started(self.start.codec)
-        strings = StringBatches(self.mixer(), size=8, seconds=6.4, delays=DELAYS, seed=3)
+        strings = StringBatches(
+            self.mixer(), size=8, seconds=6.4, delays=DELAYS, seed=self.seed + 3
+        )
         model.requires_grad_(False)
         plan = Plan(
             "tuned", 100_000, self.budgets.tuned, 4e-4, 60, weight_decay=0.02, average=0.998
@@ -286,7 +293,7 @@ class DemoRecipe:
                 size=8,
                 num_frames=_LONG_FRAMES,
                 delay_s=DELAY_S,
-                seed=4,
+                seed=self.seed + 4,
             )
             made = batches(make, _SHARD * missing[0], _SHARD * (shards - missing[0]), 1)
             for folder in folders[missing[0] :]:
@@ -298,7 +305,9 @@ class DemoRecipe:
         weights rounded to the bfloat16 in which they are shipped.
         """
         whole = self.tuned()
-        strings = HeardStrings(self.heard(), size=12, seconds=6.4, delays=DELAYS, seed=6)
+        strings = HeardStrings(
+            self.heard(), size=12, seconds=6.4, delays=DELAYS, seed=self.seed + 6
+        )
         whole.requires_grad_(True).encoder.mimi.seanet.requires_grad_(False)
         plan = Plan(
             "settled", 100_000, self.budgets.settled, 5e-4, 60, weight_decay=0.03, average=0.998
@@ -319,7 +328,7 @@ class DemoRecipe:
 
     def _started(self, codec: MimiEncoder) -> Encoder:
         """The encoder of an earlier model, with heads that know nothing."""
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         model = Encoder(self.config, len(self.phones.symbols))
         model.mimi.load_state_dict(codec.state_dict())
         return model
@@ -332,7 +341,7 @@ class DemoRecipe:
         """Codes of all that was heard, with what is to be written about it."""
         path = self.folder / "codes.npz"
         if not path.exists():
-            torch.manual_seed(3)
+            torch.manual_seed(self.seed + 3)
             model = self.quantised()
             rows: list[tuple[np.ndarray, ...]] = []
             for shard in self.heard():
@@ -350,7 +359,7 @@ class DemoRecipe:
 
     def decoder(self) -> decoder.Decoder:
         """The decoder, trained on the cached codes."""
-        torch.manual_seed(2)
+        torch.manual_seed(self.seed + 2)
         config = demo_model(self.spelling().size).lm
         source = decoder.CachedColumns(self.cache(), size=16, num_frames=_LONG_FRAMES)
         begun = decoder.Decoder(config)
@@ -385,9 +394,10 @@ def make_demo(
     target: Path,
     budgets: Budgets | None = None,
     start: str | Path | None = None,
+    seed: int = 0,
 ) -> None:
     """Everything, from the recordings (and the model `start`, if given) to the shipped files."""
-    recipe = DemoRecipe(data, folder, budgets, start)
+    recipe = DemoRecipe(data, folder, budgets, start, seed)
     recipe.export(target)
     log = folder / "runs" / "log.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()]

@@ -29,7 +29,8 @@ class Plan:
 
     Attributes:
         max_steps: the run ends after so many steps.
-        budget_s: or after so many seconds of training, whichever comes first.
+        budget_s: or after so many seconds of the training thread's own processor time, whichever
+            comes first: a machine that does other work, or sleeps, does not cut the training.
         peak_lr: the learning rate after `warmup_steps`; from there a cosine leads to a hundredth of
             it.
         average: decay of the averaged weights, which are the ones handed on.
@@ -156,13 +157,14 @@ class Fit:
         if self.progress >= 1.0:
             return self.averaged
         source = batches(make, self.step, self.plan.max_steps - self.step, self.plan.workers)
-        saved = checked = last = time.monotonic()
+        saved = checked = time.monotonic()
         sums: dict[str, float] = {}
         while self.progress < 1.0:
             batch = next(source)
+            begun = time.thread_time()
             values = self.advance(batch, loss)
+            self.trained_s += time.thread_time() - begun
             now = time.monotonic()
-            self.trained_s, last = self.trained_s + now - last, now
             for key, value in values.items():
                 sums[key] = sums.get(key, 0.0) + value / self.plan.log_every
             if self.step % self.plan.log_every == 0:
@@ -170,7 +172,7 @@ class Fit:
                 sums = {}
             if check is not None and now - checked > check_every_s:
                 self.log(check(self.averaged))
-                checked = last = time.monotonic()
+                checked = time.monotonic()
             if now - saved > self.plan.save_every_s:
                 self.save()
                 saved = time.monotonic()
