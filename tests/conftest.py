@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# The models of the tests are tiny: threads that wait for one another cost far more than they bring,
+# above all beside other programs. It counts from when torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

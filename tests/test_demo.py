@@ -41,7 +41,7 @@ def sound_of(path: Path) -> NDArray[np.float32]:
 
 def words_of(recognizer: Recognizer, chunks: Iterator[NDArray[np.float32]]) -> list[Word]:
     """Live: each chunk is stepped before the next comes."""
-    stream = recognizer.stream()
+    stream = recognizer.open()
     words: list[Word] = []
     for chunk in chunks:
         stream.push(chunk)
@@ -91,7 +91,7 @@ def test_file_live_and_batch_give_the_same_words(recognizer: Recognizer, repo_ro
 
 def test_live_words_come_while_one_speaks(recognizer: Recognizer, repo_root: Path) -> None:
     sound = sound_of(repo_root / "examples/digits.wav")
-    stream = recognizer.stream()
+    stream = recognizer.open()
     first_at_s = None
     for at in range(0, len(sound), 1920):
         stream.push(sound[at : at + 1920])
@@ -119,7 +119,7 @@ def test_it_has_four_pause_heads_that_hear_a_pause(recognizer: Recognizer, repo_
         pauses.append(out.pauses[0])
 
     sound = sound_of(repo_root / "examples/digits.wav")
-    stream = recognizer.stream(padded=False, tap=tap)
+    stream = recognizer.open(padded=False, tap=tap)
     stream.push(np.concatenate([sound, np.zeros(4 * RATE, np.float32)]))
     stream.close()
     while recognizer.step():

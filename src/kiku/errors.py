@@ -12,6 +12,7 @@
     ├── VocabularyError             tokens or text that a vocabulary cannot hold
     ├── StreamError
     │   ├── StreamClosed            pushed after close
+    │   ├── QueueFull               sound came faster than it is heard
     │   └── NoFreeSlot              all slots are held
     ├── OutputError                 a result cannot be written where it should go
     └── TrainingError               data or a recipe that cannot be trained on
@@ -75,6 +76,10 @@ class StreamError(KikuError):
 
 class StreamClosed(StreamError):
     """Sound was pushed after `close()`."""
+
+
+class QueueFull(StreamError):
+    """More sound waits to be heard than may; what was pushed last was not taken."""
 
 
 class NoFreeSlot(StreamError):

@@ -1,131 +1,250 @@
-"""The public face: a model, its slots, and the one loop: file, microphone and socket end in it."""
+"""The public face: a model, its slots, and every way to have it listen."""
 
+import asyncio
 import os
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, cast, overload
+from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import chunks_of, read_chunks
-from kiku.checkpoint import DEMO
+from kiku.audio import as_mono, chunks_of, read_chunks
 from kiku.config import ModelConfig
 from kiku.engine import Choose, Engine, StepOutput
-from kiku.engine.choice import choose_engine
-from kiku.errors import ConfigError, InputError
-from kiku.stream import Stream
-from kiku.text import Vocabulary
+from kiku.engine.steering import Chooser, Steering
+from kiku.errors import InputError, NoFreeSlot
+from kiku.live import AsyncStream, LiveStream, WhenFull, Worker, check_queue
+from kiku.loop import Loop, Seat, Tap
+from kiku.stream import NO_CARE, Care, Stream, Wishes
+from kiku.stream.saved import pack, unpack
+from kiku.text import Eagerness, TurnPolicy, Vocabulary
 from kiku.transcription import Batch, Job, Transcription
 
 Source = str | os.PathLike[str] | BinaryIO | NDArray[np.generic]
 """A path, "-" for standard input, an open binary file, or samples (all that numpy takes)."""
 
-Tap = Callable[[StepOutput], None]
-"""Is shown everything that the engine says about one stream, one row at a time (n = 1)."""
+Turning = bool | Eagerness | TurnPolicy
+"""Whether a stream tells turns: no, yes, how eagerly, or exactly when."""
 
 
 class Recognizer:
-    """A model with a number of slots. Not for several threads at once."""
+    """A model with a number of slots, for any number of threads.
+
+    `transcribe` is for recordings, `stream` and `astream` are for sound as it comes. `open` and
+    `step` are what these stand on, for who drives the loop himself.
+    """
 
     def __init__(
-        self, engine: Engine, config: ModelConfig, vocabulary: Vocabulary, *, name: str
+        self,
+        engine: Engine,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        *,
+        name: str,
+        max_block: int | None = None,
     ) -> None:
-        """Around an engine that is ready; `load` makes one from a checkpoint."""
+        """Around an engine that is ready; `load` makes one from a checkpoint.
+
+        Args:
+            engine: with its slots.
+            config: of the model.
+            vocabulary: its text tokens.
+            name: how the model was called.
+            max_block: frames that one step takes at most; None leaves it to the engine.
+        """
         self.engine = engine
         self.config = config
         self.vocabulary = vocabulary
         self.name = name
-        self._slots: dict[Stream, int] = {}
-        self._taps: dict[Stream, Tap] = {}
-        self._stepping = False
-        self._leaving: list[Stream] = []  # given up while a step was under way
+        self.loop = Loop(engine, max_block)
+        """Through which all its streams go."""
+        self._worker = Worker(self.loop)
 
     def stream(
-        self, *, padded: bool = True, choose: Choose | None = None, tap: Tap | None = None
+        self,
+        state: bytes | None = None,
+        *,
+        turns: Turning = False,
+        partials: bool = False,
+        pauses: bool = False,
+        steering: Steering | None = None,
+        care: Care | None = None,
+        max_queue_s: float = 30.0,
+        when_full: WhenFull = "block",
+        timeout: float = 0.0,
+    ) -> LiveStream:
+        """Open a live stream: push sound into it from any thread, and iterate over its events.
+
+        Args:
+            state: what `save` of another stream gave, to go on with that; None begins a new one.
+            turns: tell when somebody begins and ends a turn: "low", "medium" or "high" eagerness,
+                or a `TurnPolicy`; True is "medium".
+            partials: give out the pieces of a word that is still being written, as `Partial`.
+            pauses: give out what the pause heads say after every frame, as `Pause`.
+            steering: how text is picked; None is the model's own likeliest token, or, with
+                `state`, how that stream was steered.
+            care: how the stream is kept well for hours; None is the usual care.
+            max_queue_s: seconds of sound that may wait to be heard.
+            when_full: what `push` does when so much waits: "block" waits for room, "error" raises
+                `QueueFull`.
+            timeout: seconds to wait for a free slot.
+
+        Raises:
+            NoFreeSlot: all slots are held.
+            ConfigError: an argument that cannot be, or that this model cannot follow.
+            StreamError: the state is damaged, or of another model or engine.
+        """
+        check_queue(max_queue_s, when_full)
+        ends = time.monotonic() + timeout
+        opened = self._opening(state, turns, partials, pauses, steering, care)
+        freed = _Freed(self.loop)
+        try:
+            while True:
+                try:
+                    seat = opened()
+                    break
+                except NoFreeSlot:
+                    left = ends - time.monotonic()
+                    if left <= 0:
+                        raise
+                    freed.wait(left)
+        finally:
+            freed.end()
+        return self._live(seat, max_queue_s, when_full)
+
+    async def astream(
+        self,
+        state: bytes | None = None,
+        *,
+        turns: Turning = False,
+        partials: bool = False,
+        pauses: bool = False,
+        steering: Steering | None = None,
+        care: Care | None = None,
+        max_queue_s: float = 30.0,
+        when_full: WhenFull = "block",
+        timeout: float = 0.0,
+    ) -> AsyncStream:
+        """As `stream`, for tasks: nothing of it blocks the event loop."""
+        check_queue(max_queue_s, when_full)
+        ends = time.monotonic() + timeout
+        opened = self._opening(state, turns, partials, pauses, steering, care)
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def freed() -> None:
+            loop.call_soon_threadsafe(changed.set)
+
+        end = self.loop.on_freed(freed)
+        try:
+            while True:
+                changed.clear()
+                try:
+                    seat = await asyncio.to_thread(opened)
+                    break
+                except NoFreeSlot:
+                    left = ends - time.monotonic()
+                    if left <= 0:
+                        raise
+                    try:
+                        await asyncio.wait_for(changed.wait(), left)
+                    except TimeoutError:
+                        continue
+        finally:
+            end()
+        return AsyncStream(self._live(seat, max_queue_s, when_full))
+
+    def _opening(
+        self,
+        state: bytes | None,
+        turns: Turning,
+        partials: bool,
+        pauses: bool,
+        steering: Steering | None,
+        care: Care | None,
+    ) -> "_Opening":
+        if turns is True:
+            turns = "medium"
+        policy = TurnPolicy.of(turns) if isinstance(turns, str) else (turns or None)
+        wishes = Wishes(policy, partials, pauses, Care() if care is None else care)
+        saved = None if state is None else unpack(state)
+        if steering is None and saved is not None:
+            steering = Steering.from_dict(saved["steering"])
+        return _Opening(self, wishes, steering or Steering(), saved)
+
+    def _live(self, seat: Seat, max_queue_s: float, when_full: WhenFull) -> LiveStream:
+        return LiveStream(
+            seat, self.loop, self._worker, max_queue_s=max_queue_s, when_full=when_full,
+            save=self._save, steer=self._steer,
+        )  # fmt: skip
+
+    def _save(self, seat: Seat) -> bytes:
+        with self.loop.held():
+            state, slot = self.loop.save(seat)
+            steering: Steering = seat.steering
+            chosen = seat.choose.save() if isinstance(seat.choose, Chooser) else None
+        return pack(
+            {"stream": state, "slot": slot, "steering": steering.to_dict(), "choice": chosen}
+        )
+
+    def _steer(self, seat: Seat, steering: Steering | None) -> None:
+        steering = steering or Steering()
+        with self.loop.held():
+            before = seat.choose if isinstance(seat.choose, Chooser) else None
+            choose = steering.chooser(self.vocabulary, self.config, after=before)
+            self.loop.steer(seat, choose, steering.num_codebooks)
+            seat.steering = steering
+
+    def open(
+        self,
+        *,
+        padded: bool = True,
+        wishes: Wishes | None = None,
+        choose: Choose | None = None,
+        tap: Tap | None = None,
     ) -> Stream:
-        """Open a live stream in a free slot. Push sound into it and call `step` while it moves.
+        """Open a stream that nobody steps but you: push sound into it and call `step` while it
+        moves.
 
         Args:
             padded: see `Stream`.
-            choose: picks each text token from the logits (`kiku.lm.Sampler` is one); None is
+            wishes: see `Stream`.
+            choose: picks each text token from the logits (a `Chooser` or `Sampler`, say); None is
                 greedy.
             tap: is shown every output of the engine for this stream.
 
         Raises:
             NoFreeSlot: all slots are held.
         """
-        stream = Stream(self.config, self.vocabulary, padded=padded)
-        slot, first = self.engine.open(choose)
-        self._slots[stream] = slot
-        if tap is not None:
-            self._taps[stream] = tap
-        try:
-            self._deliver(stream, first)
-        except BaseException:  # a tap may raise anything; nobody has the stream to release it
-            self.release(stream)
-            raise
+        stream = Stream(self.config, self.vocabulary, wishes or Wishes(), padded=padded)
+        self.loop.seat(stream, choose, tap=tap)
         return stream
 
     def step(self) -> int:
         """Advance every stream that has whole frames waiting; return how many frames moved.
 
-        Streams with a backlog move a block of frames, live ones a single frame. 0 means that all
-        wait for sound. Should the engine raise, the frames that it was given are lost.
+        Streams with a backlog move a block of frames, live ones a single frame. What else has to be
+        done for a stream (see `Stream.due`) counts as one. 0 means that all wait for sound. A
+        stream whose step failed ends, with the error in it; the others go on.
         """
-        self._stepping = True
-        try:
-            moved = self._move()
-        finally:
-            self._stepping = False
-            while self._leaving:
-                self.release(self._leaving.pop())
-        for stream in list(self._slots):
-            stream.settle()
-            if stream.done:
-                self.release(stream)
-        return moved
-
-    def _move(self) -> int:
-        """Step every stream that has whole frames waiting, and deliver what the engine says."""
-        blocks: dict[int, list[Stream]] = {}
-        for stream in self._slots:
-            if ready := min(stream.num_ready, self.max_block):
-                blocks.setdefault(1 << (ready.bit_length() - 1), []).append(stream)
-        for size, members in blocks.items():
-            frames = np.stack([stream.take(size) for stream in members])
-            out = self.engine.step([self._slots[stream] for stream in members], frames)
-            for i, stream in enumerate(members):
-                self._deliver(stream, _row(out, i))
-        return sum(size * len(members) for size, members in blocks.items())
+        return self.loop.step()
 
     def release(self, stream: Stream) -> None:
         """Give up a stream before its end: its slot is free at once. Twice does no harm."""
-        if self._stepping:
-            # The garbage collector may give up a transcription at any moment.
-            self._leaving.append(stream)
-            return
-        slot = self._slots.pop(stream, None)
-        self._taps.pop(stream, None)
-        if slot is not None:
-            self.engine.close(slot)
-
-    def _deliver(self, stream: Stream, out: StepOutput) -> None:
-        stream.accept(out.tokens[0].tolist(), out.logprobs[0].tolist())
-        if stream in self._taps:
-            self._taps[stream](out)
+        self.loop.release(stream)
 
     @property
     def max_block(self) -> int:
         """Frames that one step takes at most."""
-        return self.engine.max_block
+        return self.loop.max_block
 
     @property
     def free_slots(self) -> int:
         """Slots that no stream holds."""
-        return self.engine.free_slots
+        return self.loop.free_slots
 
     @overload
     def tokens(
@@ -188,6 +307,8 @@ class Recognizer:
             len(a) // size if max_tokens is None else min(len(a) // size, max_tokens)
             for a in arrays
         ]
+        for array in arrays:
+            as_mono(array)  # refuses what is not finite, which a stream would make silent
         collected: list[list[int]] = [[] for _ in arrays]
         waiting = deque(i for i, count in enumerate(counts) if count)
         running: list[Stream] = []
@@ -196,11 +317,14 @@ class Recognizer:
                 while waiting and (self.free_slots or not running):
                     i = waiting.popleft()
                     tap = _Collector(collected[i])
-                    running.append(self.stream(padded=False, choose=choose, tap=tap))
+                    running.append(self.open(padded=False, wishes=_RAW, choose=choose, tap=tap))
                     # Token 0 needs no frame, so the last one wanted comes with the frame before.
                     running[-1].push(arrays[i][: (counts[i] - 1) * size])
                     running[-1].close()
                 self.step()
+                for stream in running:
+                    if stream.failure is not None:
+                        raise stream.failure
                 running = [stream for stream in running if not stream.done]
         finally:
             for stream in running:
@@ -229,10 +353,10 @@ class Recognizer:
         """
         if isinstance(source, list | tuple):
             jobs = [Job(self._sound_later(one, rate)) for one in source]
-            batch = Batch(self, jobs)
+            batch = Batch(self.loop, jobs, self.open)
             return [Transcription(job, batch) for job in jobs]
         job = Job(self._sound(source, rate))  # pyright: ignore[reportArgumentType]
-        return Transcription(job, Batch(self, [job]))
+        return Transcription(job, Batch(self.loop, [job], self.open))
 
     def _sound_later(self, source: Source, rate: int | None) -> Iterator[NDArray[np.float32]]:
         """As `_sound`, but what is wrong at once is told by this recording, not by the call."""
@@ -245,14 +369,45 @@ class Recognizer:
         return chunks_of(np.asarray(source), sample_rate if rate is None else rate, sample_rate)
 
 
-def _row(out: StepOutput, i: int) -> StepOutput:
-    row = slice(i, i + 1)
-    return StepOutput(
-        out.tokens[row],
-        out.logprobs[row],
-        None if out.pauses is None else out.pauses[row],
-        None if out.logits is None else out.logits[row],
-    )
+_RAW = Wishes(care=NO_CARE)
+"""Of a stream whose tokens are wanted as the model says them."""
+
+
+class _Freed:
+    """Waits for a slot to become free, in a thread."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._event = threading.Event()
+        self.end = loop.on_freed(self._event.set)
+
+    def wait(self, seconds: float) -> None:
+        self._event.wait(min(seconds, threading.TIMEOUT_MAX))
+        self._event.clear()
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """A stream that is to be opened, as often as it takes to find a free slot."""
+
+    recognizer: Recognizer
+    wishes: Wishes
+    steering: Steering
+    saved: dict[str, Any] | None
+
+    def __call__(self) -> Seat:
+        rec, saved = self.recognizer, self.saved
+        stream = Stream(rec.config, rec.vocabulary, self.wishes)
+        choose = self.steering.chooser(rec.vocabulary, rec.config)
+        if saved is not None:
+            stream.restore(saved["stream"])
+            if choose is not None and saved["choice"] is not None:
+                choose.restore(saved["choice"])
+        seat = rec.loop.seat(
+            stream, choose, num_codebooks=self.steering.num_codebooks,
+            saved=None if saved is None else saved["slot"],
+        )  # fmt: skip
+        seat.steering = self.steering
+        return seat
 
 
 @dataclass(frozen=True)
@@ -263,99 +418,3 @@ class _Collector:
 
     def __call__(self, out: StepOutput) -> None:
         self.tokens.extend(out.tokens[0].tolist())
-
-
-def load(
-    model: str | Path = DEMO,
-    *,
-    engine: str = "auto",
-    device: str | None = None,
-    dtype: str | None = None,
-    slots: int = 1,
-    threads: int | None = None,
-    revision: str | None = None,
-) -> Recognizer:
-    """Load a model and make it ready to listen.
-
-    For ONNX Runtime a checkpoint is converted when it is first loaded, which takes a while and is
-    kept (see `kiku.checkpoint.convert`); the log says so.
-
-    Args:
-        model: "demo" (ships with kiku), a Hugging Face repository ("kyutai/stt-1b-en_fr",
-            "kyutai/stt-2.6b-en", their `-candle` and `-trfs` forms, or one of the same layout), a
-            local folder, or a folder that `kiku models convert` made.
-        engine: "onnx" (ONNX Runtime, on the processor), "torch" (PyTorch, on any device), or
-            "auto": PyTorch where `device` or `dtype` asks for it, or where it is installed and
-            finds a CUDA or MPS device; else ONNX Runtime.
-        device: as PyTorch names them ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest there
-            is.
-        dtype: of the decoder's weights. ONNX Runtime: "float32", "int8", "int4"; None takes int8.
-            PyTorch: "float32", "bfloat16", "float16", or "auto", which is the checkpoint's; None
-            takes that too. Either takes float32 for decoders below 100 million weights. The codec
-            is always float32.
-        slots: how many streams can be open at once.
-        threads: that compute on the processor; None takes those that this process may use. Of
-            PyTorch's this is a setting of the whole process.
-        revision: branch, tag or commit of the repository.
-
-    Raises:
-        CheckpointError: the model cannot be found, fetched, read or converted.
-        ConfigError: an engine, a device, a dtype or a number that cannot be, or that do not go
-            together.
-        MissingExtra: the engine is not installed.
-    """
-    for what, number in (("slots", slots), ("threads", threads)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{what} must be at least 1, not {number}")
-    from kiku.checkpoint import is_converted
-
-    converted = is_converted(model)
-    if converted and revision is not None:
-        raise ConfigError(f"{model} is a converted model: leave revision {revision!r} out")
-    chosen = choose_engine(engine, device=device, dtype=dtype, converted=converted)
-    if chosen == "onnx":
-        return _load_with_onnx(model, dtype, slots, threads, revision)
-    return _load_with_torch(model, device, dtype, slots, threads, revision)
-
-
-def _load_with_onnx(
-    model: str | Path, dtype: str | None, slots: int, threads: int | None, revision: str | None
-) -> Recognizer:
-    from kiku.checkpoint import convert, is_converted, open_converted
-    from kiku.engine.onnx import OnnxEngine
-
-    if is_converted(model):
-        opened = open_converted(model)
-        if dtype not in (None, opened.precision):
-            raise ConfigError(
-                f"{model} is converted to {opened.precision}, not {dtype}; leave dtype out, or "
-                f"convert the checkpoint to {dtype}"
-            )
-    else:
-        opened = convert(model, precision=dtype, revision=revision)
-    onnx_engine = OnnxEngine(opened.folder, opened.config, slots=slots, threads=threads)
-    return Recognizer(onnx_engine, opened.config, opened.vocabulary, name=str(model))
-
-
-def _load_with_torch(
-    model: str | Path,
-    device: str | None,
-    dtype: str | None,
-    slots: int,
-    threads: int | None,
-    revision: str | None,
-) -> Recognizer:
-    import torch
-
-    from kiku.checkpoint import load as load_checkpoint
-    from kiku.engine.torch import TorchEngine, pick_device
-
-    place = str(pick_device(device))  # before gigabytes are fetched for a device that is not there
-    if threads is not None:
-        torch.set_num_threads(threads)
-    loaded = load_checkpoint(model, dtype=dtype, revision=revision)
-    config = loaded.config
-    torch_engine = TorchEngine(
-        loaded.codec, loaded.lm, slots=slots, device=place, pad_id=config.pad_id
-    )
-    return Recognizer(torch_engine, config, loaded.vocabulary, name=str(model))

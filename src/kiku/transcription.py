@@ -3,15 +3,16 @@
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kiku.errors import AudioError, StreamError
-from kiku.stream import End, Stream
+from kiku.stream import End, Stream, Warning
 from kiku.text import Segment, Word, segments
 
 
@@ -28,16 +29,16 @@ class Loop(Protocol):
         """Frames that one step takes at most."""
         ...
 
-    def stream(self) -> Stream:
-        """Open a stream in a free slot."""
-        ...
-
     def step(self) -> int:
         """Advance every stream that has whole frames waiting."""
         ...
 
     def release(self, stream: Stream) -> None:
         """Give up a stream before its end."""
+        ...
+
+    def guard(self, stream: Stream) -> AbstractContextManager[Any]:
+        """Nobody else touches the stream meanwhile: another thread may step it."""
         ...
 
 
@@ -48,50 +49,63 @@ class Job:
     sound: Iterator[NDArray[np.float32]]
     stream: Stream | None = None
     words: list[Word] = field(default_factory=list[Word])
+    warnings: list[Warning] = field(default_factory=list[Warning])
     duration: float = 0.0
     problem: AudioError | None = None
     failure: Exception | None = None
+    ended: bool = False
+    """Whether the sound is at its end."""
     done: bool = False
 
-    def feed(self, enough: int) -> None:
+    def feed(self, enough: int, loop: Loop) -> None:
         """Push sound until `enough` frames wait or it ends."""
         stream = self.stream
         assert stream is not None
-        try:
-            while stream.num_ready < enough:
-                stream.push(next(self.sound))
-        except StopIteration:
-            stream.close()
-        except AudioError as error:
-            if stream.duration == 0:
-                raise
-            self.problem = error
-            warnings.warn(f"{error}; everything before was transcribed", stacklevel=2)
-            stream.close()
+        while not self.ended and stream.num_waiting < enough:
+            try:
+                sound = next(self.sound, None)
+            except AudioError as error:
+                if stream.duration == 0:
+                    raise
+                self.problem = error
+                warnings.warn(f"{error}; everything before was transcribed", stacklevel=2)
+                sound = None
+            with loop.guard(stream):
+                if sound is None:
+                    self.ended = True
+                    stream.close()
+                else:
+                    stream.push(sound)
 
     def collect(self) -> None:
         """Take over what the stream has to say."""
         assert self.stream is not None
         self.duration = self.stream.duration
-        for event in self.stream.events():
-            if isinstance(event, End):
-                self.done = True
-            else:
-                self.words.append(event)
+        while self.stream.num_events:
+            match self.stream.next_event():
+                case Word() as word:
+                    self.words.append(word)
+                case Warning() as warning:
+                    self.warnings.append(warning)
+                case End():
+                    self.done = True
+                case _:
+                    pass
 
 
 class Batch:
     """Recordings that share the free slots of a recognizer."""
 
-    def __init__(self, loop: Loop, jobs: list[Job]) -> None:
-        self._loop = loop
+    def __init__(self, loop: Loop, jobs: list[Job], opened: Callable[[], Stream]) -> None:
+        """Of `jobs`, each in a stream that `opened` gives in a free slot."""
+        self._loop, self._open = loop, opened
         self._waiting = deque(jobs)
         self._running: list[Job] = []
 
     def advance(self) -> None:
         """One round of the loop: open what has room, feed, step, collect."""
         while self._waiting and (self._loop.free_slots or not self._running):
-            stream = self._loop.stream()  # may raise: the job then waits on
+            stream = self._open()  # may raise: the job then waits on
             job = self._waiting.popleft()
             job.stream = stream
             self._running.append(job)
@@ -105,13 +119,18 @@ class Batch:
                 self._fail(job, error)
             raise
         for job in list(self._running):
-            job.collect()
-            if job.done:
+            assert job.stream is not None
+            with self._loop.guard(job.stream):
+                job.collect()
+            failure = job.stream.failure
+            if failure is not None and not job.done:
+                self._fail(job, failure)
+            elif job.done:
                 self._running.remove(job)
 
     def _feed(self, job: Job) -> None:
         try:
-            job.feed(self._loop.max_block)
+            job.feed(self._loop.max_block, self._loop)
         except Exception as error:  # whatever a caller's own file raises concerns this one alone
             self._fail(job, error)
 
@@ -130,7 +149,8 @@ class Batch:
         job.done = True
         known = len(job.words)
         if job.stream is not None:
-            job.stream.cut()
+            with self._loop.guard(job.stream):
+                job.stream.cut()
             job.collect()
         return job.words[known:]
 
@@ -216,6 +236,12 @@ class Transcription:
     def duration(self) -> float:
         """Seconds of sound."""
         return self._finish().duration
+
+    @property
+    def warnings(self) -> list[Warning]:
+        """What was not as it should be: sound that is clipped or silent for long, a decoder that
+        had to listen again (see `kiku.stream.Warning`)."""
+        return list(self._finish().warnings)
 
     @property
     def problem(self) -> AudioError | None:

@@ -201,15 +201,17 @@ def test_of_another_format(
 ) -> None:
     caplog.set_level(logging.INFO, "kiku")
     old = convert(native_folder)
-    monkeypatch.setattr(kiku.graph, "FORMAT", kiku.graph.FORMAT + 1)
+    before = kiku.graph.FORMAT
+    monkeypatch.setattr(kiku.graph, "FORMAT", before + 1)
     with pytest.raises(
-        CheckpointError, match=r"an older version of kiku .format 1, this one runs 2"
+        CheckpointError,
+        match=rf"an older version of kiku .format {before}, this one runs {before + 1}",
     ):
         open_converted(old.folder)
     new = convert(native_folder)
     assert [path.name for path in own_cache.iterdir()] == [new.folder.name], "the old one has gone"
     assert any("made by an older version" in r.getMessage() for r in caplog.records)
-    monkeypatch.setattr(kiku.graph, "FORMAT", 1)
+    monkeypatch.setattr(kiku.graph, "FORMAT", before)
     with pytest.raises(CheckpointError, match="a newer version of kiku"):
         open_converted(new.folder)
     assert convert(native_folder) == old

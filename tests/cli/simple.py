@@ -34,11 +34,18 @@ class SimpleEngine:
     def free_slots(self) -> int:
         return 0 if self._held else 1
 
-    def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
+    def open(
+        self, choose: Choose | None = None, *, num_codebooks: int | None = None
+    ) -> tuple[int, StepOutput]:
         assert not self._held, "a slot was not given back"
         self._held = True
         self.num_heard = 0
         return 0, self._out([3])
+
+    def steer(
+        self, slot: int, choose: Choose | None = None, *, num_codebooks: int | None = None
+    ) -> None:
+        raise NotImplementedError
 
     def close(self, slot: int) -> None:
         self._held = False
@@ -56,6 +63,18 @@ class SimpleEngine:
             tokens.append(4 + self.num_heard // 10 % 6 if loud and place == 1 else 3)
             self.num_heard += loud
         return self._out(tokens)
+
+    def refresh(self, slot: int, frames: int) -> None:
+        assert self._held
+
+    def mark(self, slot: int) -> object:
+        raise NotImplementedError
+
+    def go_back(self, slot: int, mark: object) -> None:
+        raise NotImplementedError
+
+    def reread(self, slot: int, frames: int) -> StepOutput:
+        raise NotImplementedError
 
     def save(self, slot: int) -> bytes:
         raise NotImplementedError

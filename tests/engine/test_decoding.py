@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kiku.engine.contract import Choose
 from kiku.engine.decoding import Block, Said, decode_blocks, logprob_of
-from kiku.lm import Sampler
+from kiku.engine.sampling import Sampler
 from tests.engine.engines import KINDS, make_engine
 from tests.engine.test_engines import sound
 

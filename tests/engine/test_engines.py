@@ -259,3 +259,16 @@ def test_both_engines_say_the_same() -> None:
                 atol=2e-4,
                 rtol=1e-4,
             )
+
+
+def test_a_state_with_tensors_of_other_names_or_shapes_is_damaged(make: Make) -> None:
+    one = make()
+    slot, _ = one.open()
+    saved = one.save(slot)
+    size = int.from_bytes(saved[:8], "little")
+    header = saved[8 : 8 + size]
+    for old, new in ((b'"10":', b'"x0":'), (b'"shape":[16', b'"shape":[61')):
+        if old in header:
+            changed = header.replace(old, new, 1)
+            with pytest.raises(StreamError, match="damaged"):
+                one.restore(slot, saved[:8] + changed + saved[8 + size :])

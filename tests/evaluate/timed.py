@@ -27,8 +27,10 @@ class Timed(EchoEngine):
     def clock(self) -> float:
         return self.now
 
-    def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
-        slot, first = super().open(choose)
+    def open(
+        self, choose: Choose | None = None, *, num_codebooks: int | None = None
+    ) -> tuple[int, StepOutput]:
+        slot, first = super().open(choose, num_codebooks=num_codebooks)
         self.heard[slot] = 0
         self._silent.discard(slot)
         if choose is not None and choose(np.zeros(8, np.float32)) == PAD:

@@ -10,7 +10,7 @@ import torch
 
 from kiku.engine.onnx import OnnxEngine
 from kiku.errors import CheckpointError, UnsupportedConfig
-from kiku.graph import code_offsets, codec_pasts, write_codec, write_decoder
+from kiku.graph import code_offsets, codec_pasts, empty_row, write_codec, write_decoder
 from tests import tiny
 from tests.engine.engines import graphs, weights_of
 
@@ -66,6 +66,24 @@ def test_columns_index_one_table() -> None:
     config = tiny.lm_config()
     offsets = code_offsets(config)
     assert offsets.tolist() == [0, *(config.text_rows + k * 17 for k in range(4))]
+    assert empty_row(config) == config.text_rows + 4 * 17
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "int4"])
+def test_the_last_row_of_the_table_adds_nothing(precision: str) -> None:
+    tensors = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(str(graphs(precision) / "decoder.onnx")).graph.initializer
+    }
+    row = empty_row(tiny.lm_config())
+    table = tensors["embeddings"]
+    assert len(table) == row + 1
+    if precision == "float32":
+        assert not table[row].any()
+    else:
+        assert (table[row] == 128).all()
+        assert tensors["embedding_scales"].shape == (row + 1, 1)
+        assert np.isfinite(tensors["embedding_scales"][row]).all()
 
 
 def test_the_pasts_are_those_of_the_convolutions() -> None:

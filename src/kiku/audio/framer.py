@@ -30,9 +30,18 @@ class Framer:
         return self._num_samples // self.frame_size
 
     @property
+    def num_samples(self) -> int:
+        """All samples that wait."""
+        return self._num_samples
+
+    @property
     def num_left(self) -> int:
         """Samples behind the last whole frame, fewer than `frame_size`."""
         return self._num_samples % self.frame_size
+
+    def peek(self) -> npt.NDArray[np.float32]:
+        """A copy of all samples that wait, [S]."""
+        return np.concatenate([np.zeros(0, np.float32), *self._chunks])
 
     def push(self, samples: npt.NDArray[np.float32]) -> None:
         """Add [S] float32 samples, any S; they are copied, so the caller may reuse the array.

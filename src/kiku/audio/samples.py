@@ -60,6 +60,24 @@ def as_mono(
     return floats if axis is None else floats.mean(axis=axis, dtype=np.float32)
 
 
+def as_channels(
+    samples: npt.ArrayLike, *, channels_axis: int | None = None
+) -> npt.NDArray[np.float32]:
+    """The channels of an array of any usual kind, [S, C] float32; a mono array has one.
+
+    As `as_mono`, but the channels stay apart and what is not a number stays in.
+
+    Raises:
+        AudioError: a dtype or shape that is not sound, finite floats that reach beyond 64.
+    """
+    array = _as_array(samples)
+    axis = _channels_axis(array.shape, channels_axis)
+    floats = _as_float(array)
+    if array.dtype.kind == "f":
+        _check_peak(floats[np.isfinite(floats)])
+    return floats[:, np.newaxis] if axis is None else np.moveaxis(floats, axis, 1)
+
+
 def chunks_of(
     samples: npt.ArrayLike,
     rate: int,
@@ -180,6 +198,11 @@ def _check_floats(floats: npt.NDArray[np.float32], axis: int | None, first_sampl
             f"sample {first_sample + where} is NaN or infinite: "
             "replace or cut out the samples that are not numbers"
         )
+    _check_peak(floats)
+
+
+def _check_peak(floats: npt.NDArray[np.float32]) -> None:
+    """Refuse integer values in finite floats of any shape."""
     peak = float(np.abs(floats).max(initial=0.0))
     if peak > _MAX_FLOAT:
         raise AudioError(

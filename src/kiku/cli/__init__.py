@@ -3,6 +3,11 @@
     app.py          the commands, and what every one of them does with errors
     transcribe.py   kiku transcribe: its options, and whether they make sense
     run.py          one recording after the other, whatever happens to each
+    listen.py       kiku listen: its options, and whether they make sense
+    listening.py    one live stream from its first sound to its last word
+    feed.py         sound -> a live stream, in its own time
+    live_results.py events -> txt, srt and JSON lines, written while they come
+    captions_view.py  live captions on a terminal
     inputs.py       paths and folders -> recordings
     outputs.py      recordings -> names of files, written whole or not at all
     show.py         words on standard output, as they come

@@ -10,6 +10,7 @@ import typer
 import kiku
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
+from kiku.cli.listen import listen
 from kiku.cli.models import app as models
 from kiku.cli.terminal import (
     FAILED,
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("transcribe")(transcribe)
+app.command("listen")(listen)
 app.add_typer(models, name="models")
 app.command("bench")(bench)
 app.command("doctor")(doctor)

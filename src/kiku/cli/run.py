@@ -15,8 +15,9 @@ from kiku.cli.progress import Bars, Meter
 from kiku.cli.show import Flow, Lines, Nothing, Show, Table, table_line
 from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, complain, describe, say
 from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
-from kiku.recognizer import Recognizer, Transcription
+from kiku.recognizer import Recognizer
 from kiku.text import FORMATS, CaptionOptions, Word
+from kiku.transcription import Transcription
 
 
 class Format(StrEnum):

@@ -26,6 +26,25 @@ class StepOutput:
     logits: NDArray[np.float32] | None = None
     """[n, T, V] where the engine was asked to keep them"""
 
+    def row(self, i: int) -> "StepOutput":
+        """What was said to the i-th slot alone."""
+        row = slice(i, i + 1)
+        return StepOutput(
+            self.tokens[row],
+            self.logprobs[row],
+            None if self.pauses is None else self.pauses[row],
+            None if self.logits is None else self.logits[row],
+        )
+
+    def first(self, frames: int) -> "StepOutput":
+        """The same of the first `frames` frames."""
+        return StepOutput(
+            self.tokens[:, :frames],
+            self.logprobs[:, :frames],
+            None if self.pauses is None else self.pauses[:, :frames],
+            None if self.logits is None else self.logits[:, :frames],
+        )
+
 
 class Engine(Protocol):
     """A fixed number of slots on a device.
@@ -47,14 +66,35 @@ class Engine(Protocol):
         """How many slots nobody holds."""
         ...
 
-    def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
+    def open(
+        self, choose: Choose | None = None, *, num_codebooks: int | None = None
+    ) -> tuple[int, StepOutput]:
         """Take a free slot: its number, and token 0 (n = 1, T = 1).
 
         Args:
             choose: picks each token from the logits; None is greedy.
+            num_codebooks: of how many codebooks the decoder reads the codes, the first ones; None
+                reads all. The slot then gives what a model without the others would.
 
         Raises:
             NoFreeSlot: all are held.
+            ConfigError: the model has no such number of codebooks.
+        """
+        ...
+
+    def steer(
+        self, slot: int, choose: Choose | None = None, *, num_codebooks: int | None = None
+    ) -> None:
+        """From the next frame on, pick tokens and read codes so, as if opened with it.
+
+        Args:
+            slot: an open one.
+            choose: see `open`.
+            num_codebooks: see `open`.
+
+        Raises:
+            StreamError: the slot is not open.
+            ConfigError: the model has no such number of codebooks.
         """
         ...
 
@@ -75,8 +115,57 @@ class Engine(Protocol):
         """
         ...
 
+    def mark(self, slot: int) -> object:
+        """Where the slot stands now: for `go_back`. Costs a copy of what the convolutions remember.
+
+        How it is steered is not part of it.
+
+        Raises:
+            StreamError: the slot is not open.
+        """
+        ...
+
+    def go_back(self, slot: int, mark: object) -> None:
+        """Put the slot back to where `mark` found it, exactly.
+
+        Holds while it has advanced by at most `REWIND_FRAMES` since, and was neither opened anew
+        nor restored nor made to read again.
+
+        Raises:
+            StreamError: the slot is not open.
+        """
+        ...
+
+    def refresh(self, slot: int, frames: int) -> None:
+        """Let the decoder forget all but the last `frames` frames and their text.
+
+        It reads the initial column and then those columns again, their text as it was picked. The
+        next token follows the last one as if nothing had happened. The codec goes on.
+
+        Args:
+            slot: an open one.
+            frames: at most `HISTORY_FRAMES`; a younger slot has fewer.
+
+        Raises:
+            StreamError: the slot is not open.
+        """
+        ...
+
+    def reread(self, slot: int, frames: int) -> StepOutput:
+        """As `refresh`, but the decoder says anew what it hears in those frames.
+
+        Returns:
+            What it said to them (n = 1, T = `frames`, or as many as there are).
+
+        Raises:
+            StreamError: the slot is not open.
+        """
+        ...
+
     def save(self, slot: int) -> bytes:
         """Everything that the slot remembers, for the same model on an engine of the same kind.
+
+        How it is steered is not part of it: that belongs to whoever steers.
 
         Raises:
             StreamError: the slot is not open.

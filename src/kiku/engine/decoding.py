@@ -83,6 +83,11 @@ class Block:
         self._logits: list[NDArray[np.float32]] = []
 
     @property
+    def columns(self) -> NDArray[np.int64]:
+        """[T, 1 + K] as they were read, once all is done: no guess is left among the tokens."""
+        return self._columns
+
+    @property
     def wants_logits(self) -> bool:
         """Whether the likeliest token and its probability are not enough."""
         return self.keep_logits or self.choose is not None
@@ -167,6 +172,12 @@ def decode_blocks(reader: Reader, blocks: Sequence[Block], width: int) -> StepOu
                 reader.rewind(block.slot, in_vain)
         waiting = [block for block in waiting if block.done < block.num_frames]
     return joined([block.output() for block in blocks])
+
+
+def read_over(reader: Reader, slot: int, columns: NDArray[np.int64], width: int) -> None:
+    """Read columns [T, 1 + K] whose text is known; what the decoder says to them is not asked."""
+    for at in range(0, len(columns), width):
+        reader.read([slot], [columns[at : at + width]], logits=False)
 
 
 def joined(rows: Sequence[StepOutput]) -> StepOutput:

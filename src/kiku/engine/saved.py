@@ -1,6 +1,8 @@
 """The wrapping of a saved slot: safetensors, signed by the model and the kind of engine."""
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from safetensors import SafetensorError, deserialize
 
@@ -27,3 +29,12 @@ def check_saved(saved: bytes, signature: str) -> None:
             f"the saved state belongs to another model or engine ({theirs}, this is {signature}); "
             "load the same model with the same dtype"
         )
+
+
+@contextmanager
+def damage_is_told() -> Generator[None]:
+    """What goes wrong inside, while saved tensors are put in their places, is a StreamError."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise StreamError(f"the saved state is damaged ({error!r}); open a fresh stream") from error

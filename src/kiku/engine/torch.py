@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from torch import Tensor
 from kiku.codec import MimiEncoder, MimiState
 from kiku.config import PAD_ID, REWIND_FRAMES
 from kiku.engine.contract import Choose, StepOutput
-from kiku.engine.decoding import Block, Said, decode_blocks
-from kiku.engine.saved import KEY, check_saved
+from kiku.engine.decoding import Block, Said, decode_blocks, read_over
+from kiku.engine.history import History
+from kiku.engine.saved import KEY, check_saved, damage_is_told
 from kiku.engine.slots import Slots
 from kiku.errors import ConfigError
 from kiku.lm import LM, LMState
-from kiku.nn.state import all_active, copy_slot, restore_slot, save_slot
+from kiku.nn.state import Mark, all_active, copy_slot, mark, restore_slot, rewind, save_slot
 
 _MPS_MAX_SAMPLES = 65_536
 
@@ -61,6 +63,16 @@ class _State:
         return [self.codec, self.lm]
 
 
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Where a slot stood."""
+
+    state: Mark
+    position: int
+    token: int
+    num_columns: int
+
+
 class TorchEngine:
     """`engine.contract.Engine` with PyTorch. One thread uses it at a time."""
 
@@ -87,11 +99,12 @@ class TorchEngine:
         self.lm = lm.to(self.device).eval()
         self.keep_logits = keep_logits
         self.pad_id = pad_id
-        self._slots = Slots(slots)
+        self._slots = Slots(slots, lm.config.num_codebooks)
         self._frame_size = codec.config.frame_size
         self._num_codebooks = lm.config.num_codebooks
         self._positions = np.zeros(slots, np.int64)  # of the decoder
         self._tokens = np.zeros(slots, np.int64)
+        self._history = History(slots, lm.config.num_codebooks)
         with torch.inference_mode():
             self._state = _State(codec, lm, slots, self.device)
             self._prime()
@@ -114,19 +127,42 @@ class TorchEngine:
         return self._slots.free
 
     @torch.inference_mode()
-    def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
+    def open(
+        self, choose: Choose | None = None, *, num_codebooks: int | None = None
+    ) -> tuple[int, StepOutput]:
         """See `Engine.open`."""
-        slot = self._slots.take(choose)
-        copy_slot(self._state.parts(), slot, self._primed.parts())
-        self._positions[slot] = 1
+        slot = self._slots.take(choose, num_codebooks)
+        copy_slot(self._state.codec, slot, self._primed.codec)
+        self._history.forget(slot)
         try:
-            block = self._block(slot, np.zeros((1, self._num_codebooks), np.int64), choose)
-            block.accept(self._first)
+            return slot, self._begin(slot)
         except BaseException:  # `choose` may raise anything, and nobody knows of the slot yet
             self.close(slot)
             raise
+
+    def _begin(self, slot: int) -> StepOutput:
+        """The decoder forgets the slot, and reads its initial column."""
+        self._tokens[slot] = self.lm.config.initial_text_id
+        codes = np.full((1, self._num_codebooks), self.lm.config.initial_code, np.int64)
+        block = self._block(slot, codes)
+        block.accept(self._primed_copy(slot, block.ask(1)))
         self._tokens[slot] = block.token
-        return slot, block.output()
+        return block.output()
+
+    def _primed_copy(self, slot: int, column: NDArray[np.int64]) -> Said:
+        """The slot's decoder has read `column` [1, 1 + K], the initial one, and nothing else."""
+        copy_slot(self._state.lm, slot, self._primed.lm)
+        self._positions[slot] = 1
+        if (column[:, 1:] == self.lm.config.initial_code).all():
+            return self._first
+        self.rewind(slot, 1)  # the copy has read the codes of all codebooks
+        return self.read([slot], [column], logits=True)[0]
+
+    def steer(
+        self, slot: int, choose: Choose | None = None, *, num_codebooks: int | None = None
+    ) -> None:
+        """See `Engine.steer`."""
+        self._slots.steer(slot, choose, num_codebooks)
 
     def close(self, slot: int) -> None:
         """See `Engine.close`."""
@@ -144,11 +180,15 @@ class TorchEngine:
         pcm[rows, 0] = samples.view(n, T * size)
         codes = self._encode(pcm.to(self.device), self._active(rows)).transpose(1, 2)[rows]
         blocks = [
-            self._block(slot, part, self._slots.choices[slot])
-            for slot, part in zip(rows, codes.cpu().numpy(), strict=True)
+            self._block(slot, part) for slot, part in zip(rows, codes.cpu().numpy(), strict=True)
         ]
+        return self._decoded(blocks)
+
+    def _decoded(self, blocks: list[Block]) -> StepOutput:
         out = decode_blocks(self, blocks, _WIDTH)
-        self._tokens[rows] = out.tokens[:, -1]
+        for block, token in zip(blocks, out.tokens[:, -1], strict=True):
+            self._tokens[block.slot] = token
+            self._history.add(block.slot, block.columns)
         return out
 
     def _active(self, rows: Sequence[int]) -> Tensor:
@@ -156,9 +196,11 @@ class TorchEngine:
         active[list(rows)] = True
         return active.to(self.device)
 
-    def _block(self, slot: int, codes: NDArray[np.int64], choose: Choose | None) -> Block:
-        token = int(self._tokens[slot])
-        return Block(slot, codes, token, choose, guess=self.pad_id, keep_logits=self.keep_logits)
+    def _block(self, slot: int, codes: NDArray[np.int64]) -> Block:
+        return Block(
+            slot, self._slots.as_read(slot, codes), int(self._tokens[slot]),
+            self._slots.choices[slot], guess=self.pad_id, keep_logits=self.keep_logits,
+        )  # fmt: skip
 
     def _encode(self, pcm: Tensor, active: Tensor) -> Tensor:
         """[B, 1, T * frame_size] -> [B, K, T], as many codebooks as the decoder reads."""
@@ -208,11 +250,52 @@ class TorchEngine:
             wide.cpu().numpy() if keep else None,
         )
 
+    @torch.inference_mode()
+    def mark(self, slot: int) -> object:
+        """See `Engine.mark`."""
+        self._slots.check_held([slot])
+        return _Mark(
+            mark(self._state.parts(), slot),
+            int(self._positions[slot]),
+            int(self._tokens[slot]),
+            int(self._history.counts[slot]),
+        )
+
+    @torch.inference_mode()
+    def go_back(self, slot: int, mark: object) -> None:
+        """See `Engine.go_back`."""
+        self._slots.check_held([slot])
+        assert isinstance(mark, _Mark)
+        rewind(self._state.parts(), slot, mark.state)
+        self._positions[slot] = mark.position
+        self._tokens[slot] = mark.token
+        self._history.counts[slot] = mark.num_columns
+
+    @torch.inference_mode()
+    def refresh(self, slot: int, frames: int) -> None:
+        """See `Engine.refresh`."""
+        self._slots.check_held([slot])
+        config = self.lm.config
+        codes = np.full((1, config.num_codebooks), config.initial_code, np.int64)
+        text = np.full((1, 1), config.initial_text_id, np.int64)
+        self._primed_copy(slot, np.hstack([text, self._slots.as_read(slot, codes)]))
+        read_over(self, slot, self._history.last(slot, frames), _WIDTH)
+
+    @torch.inference_mode()
+    def reread(self, slot: int, frames: int) -> StepOutput:
+        """See `Engine.reread`."""
+        self._slots.check_held([slot])
+        codes = self._history.last(slot, frames)[:, 1:]
+        self._history.counts[slot] -= len(codes)
+        begun = self._begin(slot)
+        return self._decoded([self._block(slot, codes)]) if len(codes) else begun.first(0)
+
     def save(self, slot: int) -> bytes:
         """See `Engine.save`."""
         self._slots.check_held([slot])
         leaves = save_slot(self._state.parts(), slot)
         leaves.append(torch.tensor(int(self._tokens[slot])))
+        leaves.append(torch.from_numpy(self._history.save(slot)))
         tensors = {str(i): leaf for i, leaf in enumerate(leaves)}
         return save_tensors(tensors, metadata={KEY: self._signature()})
 
@@ -221,11 +304,12 @@ class TorchEngine:
         self._slots.check_held([slot])
         check_saved(saved, self._signature())
         tensors = load_tensors(saved)
-        leaves = [tensors[str(i)] for i in range(len(tensors))]
-        with torch.inference_mode():
-            restore_slot(self._state.parts(), slot, leaves[:-1])
-        self._tokens[slot] = int(leaves[-1])
-        self._positions[slot] = int(self._state.lm.position[slot])
+        with damage_is_told(), torch.inference_mode():
+            leaves = [tensors[str(i)] for i in range(len(tensors))]
+            restore_slot(self._state.parts(), slot, leaves[:-2])
+            self._tokens[slot] = int(leaves[-2])
+            self._history.restore(slot, leaves[-1].numpy())
+            self._positions[slot] = int(self._state.lm.position[slot])
 
     def _signature(self) -> str:
         dtype = str(self.lm.out_norm.weight.dtype)

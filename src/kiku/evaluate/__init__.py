@@ -2,6 +2,8 @@
 
     times.py      many durations in a few numbers
     speed.py      live streams, blocks, hours on end, on an engine that is ready
+    live.py       streams through the whole loop; from finalize to its answer
+    recorder.py   an engine that notes what its parts take, and can be told what to say
     files.py      recordings: in blocks, and frame by frame
     apart.py      memory and start-up, each in a process of its own
     stand_in.py   models of the published shapes with random weights

@@ -157,7 +157,7 @@ def _measure_start(job: dict[str, Any]) -> dict[str, Any]:
     recognizer = open_model(job["model"], precision=job["precision"], threads=job["threads"])
     loaded_s = time.time() - began
     tokens_s: list[float] = []
-    stream = recognizer.stream()
+    stream = recognizer.open()
     chunks = read_chunks(job["sound"], recognizer.config.sample_rate)
     while not stream.done:
         chunk = next(chunks, None)

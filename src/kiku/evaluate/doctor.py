@@ -27,6 +27,7 @@ NEEDED = (
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "train": ("torch", "matplotlib"),
+    "mic": ("sounddevice",),
 }
 """Extra -> the packages that it brings."""
 

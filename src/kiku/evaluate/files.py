@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.audio import read_chunks
-from kiku.engine import Choose, Engine, StepOutput
 from kiku.evaluate.speed import TwoParts
 from kiku.evaluate.times import Clock
 from kiku.recognizer import Recognizer
+from kiku.stream import NO_CARE, Wishes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,48 +40,14 @@ class FileSpeed:
         return asdict(self)
 
 
-class Capped:
-    """An engine that takes at most so many frames in a step, and is otherwise another's."""
-
-    def __init__(self, engine: Engine, max_block: int) -> None:
-        """`max_block` is at most that of `engine`."""
-        self._engine = engine
-        self.num_slots = engine.num_slots
-        self.max_block = max_block
-
-    @property
-    def free_slots(self) -> int:
-        """See `Engine.free_slots`."""
-        return self._engine.free_slots
-
-    def open(self, choose: Choose | None = None) -> tuple[int, StepOutput]:
-        """See `Engine.open`."""
-        return self._engine.open(choose)
-
-    def close(self, slot: int) -> None:
-        """See `Engine.close`."""
-        self._engine.close(slot)
-
-    def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
-        """See `Engine.step`."""
-        return self._engine.step(slots, frames)
-
-    def save(self, slot: int) -> bytes:
-        """See `Engine.save`."""
-        return self._engine.save(slot)
-
-    def restore(self, slot: int, saved: bytes) -> None:
-        """See `Engine.restore`."""
-        self._engine.restore(slot, saved)
-
-
 def capped(recognizer: Recognizer, max_block: int) -> Recognizer:
     """The same model, at most so many frames a step."""
     return Recognizer(
-        Capped(recognizer.engine, max_block),
+        recognizer.engine,
         recognizer.config,
         recognizer.vocabulary,
         name=recognizer.name,
+        max_block=max_block,
     )
 
 
@@ -149,7 +115,7 @@ def acceptance(
 
 
 def _count_frames(recognizer: Recognizer, samples: NDArray[np.float32]) -> int:
-    stream = recognizer.stream()
+    stream = recognizer.open(wishes=Wishes(care=NO_CARE))  # which would cut blocks short
     stream.push(samples)
     stream.close()
     frames = 0

@@ -87,9 +87,9 @@ def open_model(
     """A stand-in's folder, or whatever `kiku.load` takes, on the engine for CPUs."""
     if is_stand_in(source):
         return open_stand_in(Path(source), slots=slots, threads=threads)
-    from kiku import recognizer
+    from kiku import loading
 
-    return recognizer.load(source, engine="onnx", dtype=precision, slots=slots, threads=threads)
+    return loading.load(source, engine="onnx", dtype=precision, slots=slots, threads=threads)
 
 
 def _read(note: Path) -> Mapping[str, Any]:

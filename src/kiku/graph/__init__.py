@@ -13,11 +13,11 @@ small arrays. Nothing here knows ONNX Runtime's sessions; that is `engine.onnx`.
 """
 
 from kiku.graph.codec import CODEC_GRAPH, codec_pasts, write_codec
-from kiku.graph.decoder import DECODER_GRAPH, code_offsets, write_decoder
+from kiku.graph.decoder import DECODER_GRAPH, code_offsets, empty_row, write_decoder
 from kiku.graph.quantise import PRECISIONS, check_precision
 from kiku.graph.writer import Weights
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever graphs that were written before could not be run any more."""
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "check_precision",
     "code_offsets",
     "codec_pasts",
+    "empty_row",
     "write_codec",
     "write_decoder",
 ]

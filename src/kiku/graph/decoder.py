@@ -23,12 +23,18 @@ def code_offsets(config: LMConfig) -> NDArray[np.int64]:
     return np.concatenate([[0], codes]).astype(np.int64)
 
 
+def empty_row(config: LMConfig) -> int:
+    """The last row of the table: it adds nothing, and is read for a code that is left out."""
+    return config.text_rows + config.num_codebooks * (config.codebook_size + 1)
+
+
 def write_decoder(folder: Path, config: LMConfig, weights: Weights, precision: str) -> None:
     """Write `decoder.onnx` and `decoder.data`.
 
     Inputs, besides those of `layers.Seats` and the keys and values of each layer: `columns`
-    [R, 1 + K] int64, rows of the one table (see `code_offsets`). Outputs: `tokens` [R] int64, the
-    likeliest; `logprobs` [R], theirs; `logits` [R, V]; `pauses` [R, E] where there are heads.
+    [R, 1 + K] int64, rows of the one table (see `code_offsets` and `empty_row`). Outputs: `tokens`
+    [R] int64, the likeliest; `logprobs` [R], theirs; `logits` [R, V]; `pauses` [R, E] where there
+    are heads.
 
     Args:
         folder: where the files go; it must exist.
@@ -61,12 +67,14 @@ def _embed(
 ) -> str:
     """[R, 1 + K] -> [R, D]: the sum of the embeddings."""
     names = ["text_embedding", *(f"code_embeddings.{k}" for k in range(config.num_codebooks))]
+    empty = np.zeros((1, config.transformer.dim), np.float32)
     if grain.bits == 32:
-        table = np.concatenate([weights(f"{name}.weight") for name in names])
+        table = np.concatenate([*(weights(f"{name}.weight") for name in names), empty])
         rows = writer.node("Gather", [writer.tensor("embeddings", table), columns], axis=0)
     else:
         # A row's numbers are summed with those of 32 others: 8 bits with a scale each are plenty.
         parts = [quantise_rows(weights(f"{name}.weight")) for name in names]
+        parts.append(quantise_rows(empty))
         table = np.concatenate([part[0] for part in parts])
         scales = np.concatenate([part[1] for part in parts])
         rows = writer.node(

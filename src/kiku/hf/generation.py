@@ -12,10 +12,11 @@ from torch import Tensor
 
 from kiku.config import ModelConfig
 from kiku.engine import Engine, StepOutput
+from kiku.engine.sampling import Sampler
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.values import Values
-from kiku.lm import Sampler
 from kiku.recognizer import Recognizer
+from kiku.stream import NO_CARE, Stream, Wishes
 from kiku.text import Vocabulary
 
 _logger = logging.getLogger(__name__)
@@ -208,10 +209,12 @@ class Batch:
     def run(self, engine: Engine, streamer: Streamer | None) -> None:
         """Push every row through the loop; each collects a token for every whole frame it has."""
         recognizer = Recognizer(engine, self.model_config, _WORDLESS, name="generate")
+        streams: list[Stream] = []
         for row, num_tokens in zip(self.rows, self.num_tokens, strict=True):
             if not num_tokens:
                 continue
-            stream = recognizer.stream(padded=False, choose=row.choose, tap=row.tap)
+            stream = recognizer.open(padded=False, wishes=_RAW, choose=row.choose, tap=row.tap)
+            streams.append(stream)
             # Token 0 needs no frame, so the last token comes with the frame before the last.
             stream.push(row.samples[: (num_tokens - 1) * self.model_config.frame_size])
             stream.close()
@@ -221,6 +224,9 @@ class Batch:
             if feed is not None:
                 feed.hand_over()
             moved = recognizer.step()
+            for stream in streams:
+                if stream.failure is not None:
+                    raise stream.failure
         if streamer is not None:
             streamer.end()
 
@@ -262,6 +268,9 @@ class Batch:
                 table[t, i, : len(logits)] = values
             table[len(row.logits) :, i] = ended
         return torch.from_numpy(table).unbind(0)
+
+
+_RAW = Wishes(care=NO_CARE)  # tokens as the model says them
 
 
 class _Feed:

@@ -12,15 +12,35 @@ from kiku.text.captions import (
     write_vtt,
 )
 from kiku.text.segments import Segment, segments
+from kiku.text.turn_policy import Eagerness, TurnPolicy
+from kiku.text.turns import (
+    TurnEnd,
+    TurnEndEager,
+    TurnEvent,
+    TurnFrame,
+    TurnResumed,
+    Turns,
+    TurnStart,
+)
 from kiku.text.vocabulary import Vocabulary
-from kiku.text.words import Timing, Word, WordBuilder
+from kiku.text.words import Partial, Timing, Word, WordBuilder
 
 __all__ = [
     "FORMATS",
     "CaptionOptions",
     "Captionable",
+    "Eagerness",
+    "Partial",
     "Segment",
     "Timing",
+    "TurnEnd",
+    "TurnEndEager",
+    "TurnEvent",
+    "TurnFrame",
+    "TurnPolicy",
+    "TurnResumed",
+    "TurnStart",
+    "Turns",
     "Vocabulary",
     "Word",
     "WordBuilder",

@@ -6,13 +6,14 @@ begins with "▁" arrives while it is open: the model often leaves out the marke
 Knows tokens and frames; does not know audio, slots or sockets. Pure: no clock, no input, no output.
 """
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, Self
 
 from kiku.config import PAD_ID, WORD_START_ID
-from kiku.errors import ConfigError
+from kiku.errors import ConfigError, StreamError
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,17 @@ class Word:
     """Seconds in this stream; never before `start`."""
     probability: float
     """That the whole word is right, as the model sees it: the product over its pieces, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """The word that is being written, as far as its pieces are known. It may still become longer,
+    and only the `Word` that follows counts."""
+
+    text: str
+    """From the beginning of the word; never empty."""
+    start: float
+    """Seconds in this stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +109,7 @@ class WordBuilder:
         self._timing = timing
         self._boundaries = (pad_id, word_start_id)
         self._num_tokens = 0
+        self._expects_word = False
         self._pieces: list[int] = []
         self._first = 0
         self._logprob = 0.0
@@ -119,6 +132,7 @@ class WordBuilder:
         """
         index = self._num_tokens
         self._num_tokens += 1
+        self._expects_word = token == self._boundaries[1]
         if token in self._boundaries:
             return self._close(index)
         if not self._vocabulary.is_text(token):
@@ -129,6 +143,60 @@ class WordBuilder:
         self._pieces.append(token)
         self._logprob += logprob
         return ended
+
+    @property
+    def partial(self) -> Partial | None:
+        """The word that is open, if there is one whose pieces say anything yet."""
+        text = self._vocabulary.decode(self._pieces).strip()
+        return Partial(text, self._timing.seconds(self._first)) if text else None
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a word is open or announced: the next token belongs to it."""
+        return bool(self._pieces) or self._expects_word
+
+    def at(self, index: int) -> Self:
+        """Another one, which stands before token `index` and has no word open."""
+        other = copy.copy(self)
+        other._num_tokens, other._expects_word = index, False
+        other._pieces, other._logprob = [], 0.0
+        return other
+
+    def fork(self) -> Self:
+        """Another one that stands in the same place; neither changes the other."""
+        other = copy.copy(self)
+        other._pieces = list(self._pieces)
+        return other
+
+    def save(self) -> dict[str, Any]:
+        """Where it stands, in values for JSON."""
+        return {
+            "num_tokens": self._num_tokens,
+            "expects_word": self._expects_word,
+            "pieces": self._pieces,
+            "first": self._first,
+            "logprob": self._logprob,
+        }
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Go on where `save` was called.
+
+        Raises:
+            StreamError: it is not what `save` gave.
+        """
+        try:
+            num_tokens, first = int(saved["num_tokens"]), int(saved["first"])
+            pieces = [int(piece) for piece in saved["pieces"]]
+            logprob = float(saved["logprob"])
+            if not all(map(self._vocabulary.is_text, pieces)) or not 0 <= first <= num_tokens:
+                raise ValueError("pieces that this vocabulary does not have")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise StreamError(
+                f"the saved words are damaged ({error!r}); open a fresh stream"
+            ) from error
+        self._num_tokens, self._first, self._pieces = num_tokens, first, pieces
+        self._logprob = logprob
+        self._expects_word = bool(saved.get("expects_word"))
 
     def finish(self) -> list[Word]:
         """The word that is still open, if there is one; it ends with the last token pushed."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kiku.checkpoint import DEMO
-from kiku.recognizer import load
+from kiku.loading import load
 from kiku.train.bank import WORD_INDEX, Bank, Place, joined, single_words
 from kiku.train.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording, build, normalise
 from kiku.train.score import Test, errors, person_strings

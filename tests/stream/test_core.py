@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kiku import End, Stream, Word
+from kiku import End, Stream, Warning, Word, WordEnd
 from kiku.config import ModelConfig
 from kiku.errors import AudioError, StreamClosed
+from kiku.stream import NO_CARE, Wishes
 from tests import tiny
 
 CONFIG = tiny.model_config()
@@ -17,7 +18,17 @@ ONE, TWO, ED = (tiny.PIECES.index(p) for p in ("▁one", "▁two", "ed"))
 
 def stream(**changes: float) -> Stream:
     config = ModelConfig.from_dict({**CONFIG.to_dict(), **changes})
-    return Stream(config, tiny.vocabulary())
+    return Stream(config, tiny.vocabulary(), Wishes(care=NO_CARE))
+
+
+def said(s: Stream, tokens: list[int], logprobs: list[float] | None = None) -> None:
+    """What an engine does: token 0 before any frame, then one after each."""
+    logprobs = logprobs or [0.0] * len(tokens)
+    s.begin(tokens[0], logprobs[0])
+    s.push(np.zeros((len(tokens) - 1) * SIZE, np.float32))
+    for token, logprob in zip(tokens[1:], logprobs[1:], strict=True):
+        s.take(1)
+        s.accept([token], [logprob])
 
 
 def drained(s: Stream) -> np.ndarray:
@@ -39,14 +50,14 @@ def test_frames_are_the_silence_the_sound_and_the_silence() -> None:
 
 
 def test_an_unpadded_stream_hears_exactly_what_is_pushed() -> None:
-    s = Stream(CONFIG, tiny.vocabulary(), padded=False)
+    s = Stream(CONFIG, tiny.vocabulary(), Wishes(care=NO_CARE), padded=False)
     s.push(np.ones(3 * SIZE + 5, np.float32))
     s.close()
     assert drained(s).shape == (3, SIZE)
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.integers(0, 200), max_size=12), st.sampled_from([None, 1600, 1000, 8000]))
+@given(st.lists(st.integers(0, 200), max_size=12), st.sampled_from([None, 1000, 8000, 16000]))
 def test_any_chunks_give_the_same_frames(lengths: list[int], rate: int | None) -> None:
     sound = np.random.default_rng(1).uniform(-1, 1, sum(lengths)).astype(np.float32)
     whole, cut = stream(), stream()
@@ -63,12 +74,13 @@ def test_any_chunks_give_the_same_frames(lengths: list[int], rate: int | None) -
 
 def test_words_come_as_decided_with_the_delay_removed() -> None:
     s = stream()
-    s.accept([3] * 20, [0.0] * 20)
-    s.accept([0, ONE], [0.0, -0.5])
+    said(s, [3] * 20 + [0, ONE], [0.0] * 21 + [-0.5])
     assert s.events() == []
-    s.accept([ED], [-0.25])
-    s.accept([3], [0.0])
-    (word,) = s.events()
+    s.push(np.zeros(2 * SIZE, np.float32))
+    s.take(2)
+    s.accept([ED, 3], [-0.25, 0.0])
+    word, ended = s.events()
+    assert ended == WordEnd(word.end)
     assert isinstance(word, Word)
     assert word.text == "oneed"
     assert word.start == pytest.approx(21 * 0.08 - 0.5)
@@ -81,10 +93,11 @@ def test_the_last_word_is_never_lost() -> None:
     s.push(np.zeros(2 * SIZE, np.float32))
     s.close()
     n = s.num_ready
+    s.begin(3, 0.0)
     drained(s)
     s.accept([3] * (n - 1) + [TWO], [0.0] * n)
     s.settle()
-    word, end = s.events()
+    word, _, end = s.events()
     assert isinstance(word, Word)
     assert word.text == "two"
     assert word.end <= s.duration
@@ -102,11 +115,14 @@ def test_nothing_is_pushed_after_the_end() -> None:
         s.push(np.zeros(10, np.float32))
 
 
-def test_the_rate_stays() -> None:
+def test_a_change_of_rate_is_forgiven_and_told() -> None:
     s = stream()
-    s.push(np.zeros(10, np.float32), rate=16000)
-    with pytest.raises(AudioError, match="16000 Hz, now 8000 Hz"):
-        s.push(np.zeros(10, np.float32), rate=8000)
+    s.push(np.zeros(1600, np.float32), rate=16000)
+    s.push(np.zeros(800, np.float32), rate=8000)
+    (warning,) = s.events()
+    assert isinstance(warning, Warning)
+    assert warning.kind == "rate_changed"
+    assert s.duration == pytest.approx(0.2)
 
 
 def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
@@ -118,10 +134,19 @@ def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
     assert s.num_ready == 1
 
 
-def test_bad_samples_are_refused_and_the_stream_lives() -> None:
+def test_samples_that_are_not_finite_become_silence_and_are_told() -> None:
+    s = stream()
+    s.push(np.full(CONFIG.sample_rate, np.nan, np.float32))
+    (warning,) = s.events()
+    assert isinstance(warning, Warning)
+    assert warning.kind == "not_finite"
+    assert not drained(s).any()
+
+
+def test_what_is_no_sound_is_refused_and_the_stream_lives() -> None:
     s = stream()
     with pytest.raises(AudioError):
-        s.push(np.array([0.0, np.nan], np.float32))
+        s.push(np.array(["a"]))
     s.push(np.zeros(SIZE, np.float32))
     assert s.num_ready == 1
     assert s.duration == pytest.approx(0.08)

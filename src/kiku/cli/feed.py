@@ -1,0 +1,231 @@
+"""Sound -> a live stream, in a thread of its own: from a microphone, or a recording in its time."""
+
+import math
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import BinaryIO, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from kiku.audio import read_chunks
+from kiku.audio.microphone import Gap, Piece
+from kiku.cli.inputs import STDIN
+from kiku.errors import QueueFull, StreamClosed
+from kiku.live import LiveStream
+
+_CHUNK_S = 0.08
+_WAIT_S = 0.2  # so long a stop may take
+_SILENCE_S = 1.0  # gaps are pushed in parts, each when there is room
+
+FLOOR_DB = -60.0
+"""What is not louder counts as silence."""
+_HOLD_S = 1.5
+"""So long the loudest sample stands."""
+
+
+class Sound(Protocol):
+    """Where sound comes from."""
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of it that have come and were not taken."""
+        ...
+
+    def pieces(self) -> Iterator[Piece | Gap]:
+        """The sound, each piece when it is time for it."""
+        ...
+
+    def stop(self) -> None:
+        """End `pieces` soon."""
+        ...
+
+
+class Played:
+    """A recording in its own time, or faster or slower."""
+
+    waiting_s = 0.0
+
+    def __init__(
+        self,
+        source: str,
+        rate: int,
+        speed: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            source: a path, or "-" for standard input.
+            rate: samples a second of what comes out.
+            speed: seconds of sound in a second; 0 is as fast as possible.
+            clock: seconds that only grow.
+            wait: waits for an event for so many seconds at most.
+        """
+        self._source, self._rate, self._speed = source, rate, speed
+        self._clock, self._wait = clock, wait
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End `pieces` soon."""
+        self._stopped.set()
+
+    def pieces(self) -> Iterator[Piece | Gap]:
+        """Chunks of 80 ms, each when its last sample would have been spoken.
+
+        Raises:
+            AudioError: it cannot be read.
+            TruncatedAudio: it ends too early; after all that is there.
+        """
+        begun, num_samples = self._clock(), 0
+        source = self._standard_input() if self._source == STDIN else self._source
+        for chunk in read_chunks(source, self._rate, chunk_s=_CHUNK_S):
+            num_samples += len(chunk)
+            if self._speed:
+                # Counted from the beginning, so that what a wait takes too long does not add up.
+                due = begun + num_samples / self._rate / self._speed
+                while not self._stopped.is_set() and (left_s := due - self._clock()) > 0:
+                    self._wait(self._stopped, left_s)
+            if self._stopped.is_set():
+                return
+            yield Piece(chunk, self._rate)
+
+    def _standard_input(self) -> str | BinaryIO:
+        try:
+            # A file does not keep a reader waiting, and some are read from their end.
+            if not sys.stdin.seekable():
+                return cast("BinaryIO", _Pipe(sys.stdin.fileno(), self._stopped))
+        except (AttributeError, OSError, ValueError):  # closed, or what stands in for it
+            pass
+        return STDIN
+
+
+class _Pipe:
+    """A pipe whose reader can be stopped while it waits: a thread that still read when the program
+    ends would spoil that."""
+
+    name = "standard input"
+
+    def __init__(self, number: int, stopped: threading.Event) -> None:
+        self._number, self._stopped = number, stopped
+
+    def read(self, num_bytes: int) -> bytes:
+        while not self._stopped.is_set():
+            try:
+                ready = select.select([self._number], [], [], _WAIT_S / 2)[0]
+            except OSError:  # Windows asks this of sockets only
+                ready = True
+            if ready:
+                return os.read(self._number, num_bytes)
+        return b""
+
+
+class Level:
+    """How loud it is. One thread tells it, any may look."""
+
+    def __init__(self) -> None:
+        """Silence."""
+        self.mean_db = self.peak_db = -math.inf
+        self._peak_left_s = 0.0
+
+    def hear(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+        """The next piece, [S] or [S, C]."""
+        if not samples.size:
+            return
+        self.mean_db = _db(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))))
+        peak_db = _db(float(np.abs(samples).max()))
+        self._peak_left_s -= len(samples) / rate
+        if peak_db >= self.peak_db or self._peak_left_s <= 0:
+            self.peak_db, self._peak_left_s = peak_db, _HOLD_S
+
+    def silence(self) -> None:
+        """Nothing comes."""
+        self.mean_db = self.peak_db = -math.inf
+
+
+class Feed:
+    """Pushes a sound into a stream, and closes the stream after it."""
+
+    def __init__(self, sound: Sound, stream: LiveStream, notices: deque[str]) -> None:
+        """Nothing runs yet.
+
+        Args:
+            sound: what is pushed.
+            stream: nobody else pushes to it.
+            notices: what is told of the sound meanwhile.
+        """
+        self._sound, self._stream = sound, stream
+        self.notices = notices
+        self.level = Level()
+        self.problem: Exception | None = None
+        """What ended the sound before its time, once the stream is closed."""
+        self._stopped = threading.Event()
+        # It may sit in a read that never ends, which must not keep the program.
+        self._thread = threading.Thread(target=self._run, name="kiku-feed", daemon=True)
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds of sound that have come and are not understood yet."""
+        return self._stream.waiting_s + self._sound.waiting_s
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let no more sound in, and close the stream."""
+        self._stopped.set()
+        self._sound.stop()
+        if self._thread.ident is not None:
+            self._thread.join(2 * _WAIT_S)
+        with suppress(StreamClosed):
+            self._stream.close()
+
+    def _run(self) -> None:
+        try:
+            for piece in self._sound.pieces():
+                if self._stopped.is_set():
+                    break
+                if isinstance(piece, Gap):
+                    self._push_silence(piece.seconds)
+                else:
+                    self._push(piece)
+        except StreamClosed:
+            pass  # it was stopped while it waited for sound
+        except Exception as error:
+            if not self._stopped.is_set():  # a sound that is stopped seems to be cut off
+                self.problem = error
+        finally:
+            self._stream.close()
+
+    def _push(self, piece: Piece) -> None:
+        self.level.hear(piece.samples, piece.rate)
+        axis = None if piece.samples.ndim == 1 else 1
+        while not self._stopped.is_set():
+            with suppress(QueueFull):
+                self._stream.push(
+                    piece.samples, rate=piece.rate, channels_axis=axis, timeout=_WAIT_S
+                )
+                return
+
+    def _push_silence(self, seconds: float) -> None:
+        self.level.silence()
+        while seconds > 0 and not self._stopped.is_set():
+            if not self._stream.has_room:
+                self._stopped.wait(_WAIT_S)
+                continue
+            part_s = min(seconds, _SILENCE_S)
+            self._stream.push_silence(part_s)
+            seconds -= part_s
+
+
+def _db(amplitude: float) -> float:
+    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf

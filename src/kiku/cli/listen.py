@@ -1,0 +1,245 @@
+"""`kiku listen`: what it is told."""
+
+import sys
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import kiku
+from kiku.audio.microphone import Microphone, list_devices
+from kiku.checkpoint import DEMO
+from kiku.cli.captions_view import CaptionsView
+from kiku.cli.columns import columns
+from kiku.cli.feed import Played
+from kiku.cli.inputs import Recording, find_recordings
+from kiku.cli.listening import Listening, Sink
+from kiku.cli.live_results import TEXTS, LiveFile, LiveFormat, Printed
+from kiku.cli.outputs import make_folder, refuse_existing
+from kiku.cli.progress import Meter
+from kiku.cli.terminal import INTERRUPTED, Manner, complain, say
+from kiku.live import LiveStream
+from kiku.recognizer import Recognizer, Turning
+
+
+class TurnsWanted(StrEnum):
+    """How soon a silence is the end of a turn."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    OFF = "off"
+
+
+_From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="FILE", help="A recording, or - for standard input."),
+]
+_Speed = Annotated[
+    float,
+    typer.Option(metavar="X", min=0.0, help="Of --from: 1 is as spoken, 0 as fast as possible."),
+]
+_Device = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Which microphone: its number, or a part of its name."),
+]
+_List = Annotated[bool, typer.Option("--list-devices", help="List the microphones, and end.")]
+_Model = Annotated[
+    str, typer.Option(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
+]
+_Revision = Annotated[
+    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
+]
+_Engine = Annotated[
+    str, typer.Option(metavar="NAME", help="onnx or torch; auto is the faster one here.")
+]
+_Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="int8, int4 or float32; bfloat16 or float16 with the torch engine."
+    ),
+]
+_Threads = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Threads that compute; else all there are.")
+]
+_Turns = Annotated[
+    TurnsWanted, typer.Option(help="How eagerly a silence is the end of a turn, and of a line.")
+]
+_Bias = Annotated[
+    list[str] | None,
+    typer.Option(metavar="WORDS", help="A word or phrase to expect. May be given several times."),
+]
+_Temperature = Annotated[
+    float, typer.Option(metavar="X", min=0.0, help="0 takes the likeliest text; above, by chance.")
+]
+_Format = Annotated[
+    list[LiveFormat] | None,
+    typer.Option(
+        "--format",
+        "-f",
+        metavar="NAME",
+        help="txt, srt, jsonl, several of them, or all; several need -o. Else txt, or all with -o.",
+    ),
+]
+_Folder = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DIR", help="Write files here while it listens."),
+]
+_Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Text and errors only, also on a terminal.")
+]
+
+
+def listen(
+    context: typer.Context,
+    source: _From = None,
+    speed: _Speed = 1.0,
+    device: _Device = None,
+    devices: _List = False,
+    model: _Model = DEMO,
+    revision: _Revision = None,
+    engine: _Engine = "auto",
+    dtype: _Dtype = None,
+    threads: _Threads = None,
+    turns: _Turns = TurnsWanted.MEDIUM,
+    bias: _Bias = None,
+    temperature: _Temperature = 0.0,
+    formats: _Format = None,
+    folder: _Folder = None,
+    force: _Force = False,
+    quiet: _Quiet = False,
+) -> int:
+    """Caption what is said into a microphone, or in a recording as if it were said now.
+
+    On a terminal each word appears as it is recognised: yellow if its probability is below 0.9, red
+    below 0.6, grey while it is being written. Elsewhere each turn is a line. A microphone that
+    disappears is listened to again when it is back. Ctrl-C ends it, with the last words.
+    """
+    if devices:
+        _say_devices()
+        return 0
+    wanted = _formats(formats, folder)
+    _check(source, device)
+    notices: deque[str] = deque()
+    heard: Recording | Microphone
+    if source is not None:
+        heard, label, stem = (recording := _recording(source)), recording.label, recording.stem
+    else:
+        heard = Microphone(_number_or_name(device), tell=notices.append)
+        # What a microphone hears is called by the time: there is no better name for it.
+        label, stem = heard.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}"
+    files = _files(folder, stem, wanted, force=force)
+    asked = bool(bias) or temperature > 0
+    steering = kiku.Steering(bias=bias or (), temperature=temperature) if asked else None
+    meter = Meter(quiet=quiet)
+    meter.note(f"loading {model}")
+    try:
+        with meter.noting():
+            recognizer = kiku.load(
+                model, engine=engine, dtype=dtype, threads=threads, revision=revision
+            )
+    except KeyboardInterrupt:
+        complain(f"interrupted while loading {model}")
+        return INTERRUPTED
+    eagerness = False if turns is TurnsWanted.OFF else turns.value
+    with _stream(recognizer, eagerness, steering) as stream:
+        sound = (
+            Played(heard.source, recognizer.config.sample_rate, speed)
+            if isinstance(heard, Recording)
+            else heard
+        )
+        sinks: list[Sink] = [LiveFile(files[f], TEXTS[f](), force=force) for f in files]
+        in_view = not quiet and sys.stdout.isatty() and (bool(files) or wanted == [LiveFormat.TXT])
+        if not in_view and not files:
+            sinks.append(Printed(TEXTS[wanted[0]]()))
+        listening = Listening(
+            stream, sound, notices, sinks, label=label, quiet=quiet,
+            debug=context.ensure_object(Manner).debug,
+        )  # fmt: skip
+        if in_view:
+            listening.show(_view(listening, stream, label))
+        code = listening.run()
+    if code == 0 and files:
+        meter.note(f"wrote {', '.join(map(str, files.values()))}")
+    return code
+
+
+@contextmanager
+def _stream(
+    recognizer: Recognizer, turns: Turning, steering: kiku.Steering | None
+) -> Generator[LiveStream, None, None]:
+    """A stream; at the end of the block its engine is idle."""
+    try:
+        with recognizer.stream(turns=turns, partials=True, steering=steering) as stream:
+            yield stream
+    finally:
+        # A step that is under way when the program ends would bring it down.
+        with recognizer.loop.held():
+            pass
+
+
+def _view(listening: Listening, stream: LiveStream, label: str) -> CaptionsView:
+    feed = listening.feed
+    return CaptionsView(
+        label,
+        levels_db=lambda: (feed.level.mean_db, feed.level.peak_db),
+        lag_s=lambda: feed.lag_s,
+        heard_s=lambda: stream.duration,
+    )
+
+
+def _say_devices() -> None:
+    rows = [("", "NUMBER", "NAME", "BY", "CHANNELS", "RATE")]
+    for device in list_devices():
+        mark = "*" if device.is_default else ""
+        numbers = str(device.num_channels), f"{device.rate} Hz"
+        rows.append((mark, str(device.index), device.name, device.host, *numbers))
+    say(columns(rows))
+
+
+def _check(source: str | None, device: str | None) -> None:
+    """Refuse what makes no sense before anything is loaded."""
+    if source is not None and device is not None:
+        raise typer.BadParameter("it is a microphone, and --from is none", param_hint="--device")
+    if source is not None and Path(source).is_dir():
+        raise typer.BadParameter("it is a folder; name one recording", param_hint="--from")
+
+
+def _formats(formats: Sequence[LiveFormat] | None, folder: Path | None) -> list[LiveFormat]:
+    chosen = list(dict.fromkeys(formats or ()))
+    if folder is None:
+        if len(chosen) > 1 or LiveFormat.ALL in chosen:
+            raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
+        return chosen or [LiveFormat.TXT]
+    return list(TEXTS) if not chosen or LiveFormat.ALL in chosen else chosen
+
+
+def _recording(source: str) -> Recording:
+    """The recording of this name; AudioError where there is none."""
+    (found,) = find_recordings([source])
+    if not isinstance(found, Recording):
+        raise found
+    return found
+
+
+def _files(
+    folder: Path | None, stem: str, formats: Sequence[LiveFormat], *, force: bool
+) -> Mapping[LiveFormat, Path]:
+    """Where results go, by format; refused before anything is loaded if they cannot."""
+    if folder is None:
+        return {}
+    files = {ending: folder / f"{stem}.{ending}" for ending in formats}
+    make_folder(folder)
+    if not force:
+        refuse_existing({ending.value: path for ending, path in files.items()})
+    return files
+
+
+def _number_or_name(device: str | None) -> str | int | None:
+    return int(device) if device is not None and device.isdecimal() else device

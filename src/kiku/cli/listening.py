@@ -1,0 +1,189 @@
+"""One live stream from its first sound to its last word, shown and written while it goes on."""
+
+import signal
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import Protocol
+
+from kiku.cli.captions_view import CaptionsView
+from kiku.cli.feed import Feed, Sound
+from kiku.cli.live_results import LiveFile, Printed
+from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, complain, describe
+from kiku.errors import KikuError, OutputError
+from kiku.live import LiveStream
+from kiku.stream import End, Event, Warning
+
+_LOOK_S = 0.1
+"""So long a Ctrl-C or a notice may wait to be seen."""
+
+
+class Sink(Protocol):
+    """Is given every event."""
+
+    def take(self, event: Event) -> None:
+        """Make of it what it likes; OutputError where that is impossible."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class Interrupts:
+    """How often Ctrl-C was pressed. It does not break into what is being written."""
+
+    def __init__(self) -> None:
+        """Not yet."""
+        self.count = 0
+
+    def note(self, _number: int, _frame: FrameType | None) -> None:
+        """Once more. The third time it does break in: something must be stuck."""
+        self.count += 1
+        if self.count > 2:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def counted_interrupts() -> Generator[Interrupts, None, None]:
+    """While the block runs, Ctrl-C is counted."""
+    interrupts = Interrupts()
+    try:
+        before = signal.signal(signal.SIGINT, interrupts.note)
+    except ValueError:  # not in the main thread, where signals do not come either
+        yield interrupts
+        return
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Listening:
+    """A stream, what feeds it, and who is told of its events."""
+
+    def __init__(
+        self,
+        stream: LiveStream,
+        sound: Sound,
+        notices: deque[str],
+        sinks: Sequence[Sink],
+        *,
+        label: str,
+        quiet: bool,
+        debug: bool,
+    ) -> None:
+        """Get ready.
+
+        Args:
+            stream: that nobody has pushed to.
+            sound: what is listened to.
+            notices: what is told of the sound, from any thread.
+            sinks: are given every event.
+            label: what the sound is called.
+            quiet: do not tell on standard error what is no error.
+            debug: let unexpected errors through.
+        """
+        self._stream, self._label = stream, label
+        self._sinks = list(sinks)
+        self._quiet, self._debug = quiet, debug
+        self.feed = Feed(sound, stream, notices)
+        self._view: CaptionsView | None = None
+        self._warned: set[str] = set()
+        self._failed = False
+
+    def show(self, view: CaptionsView) -> None:
+        """Draw it there."""
+        self._view = view
+        self._sinks.append(view)
+
+    def run(self) -> int:
+        """Listen until the sound ends, or Ctrl-C; the exit code."""
+        with counted_interrupts() as interrupts, ExitStack() as stack:
+            stack.callback(self._end)
+            if self._view is not None:
+                stack.enter_context(self._view)
+            self.feed.start()
+            try:
+                self._follow(interrupts)
+            except ReaderGone:
+                raise
+            except Exception as error:
+                if self._debug and not isinstance(error, KikuError):
+                    raise
+                self.feed.problem = error
+                self._give(End(self._stream.duration))  # the line that was open is not lost
+        return self._code(interrupts)
+
+    def _follow(self, interrupts: Interrupts) -> None:
+        """Give out the events to the last one."""
+        handled = 0
+        while True:
+            event = self._stream.next_event(_LOOK_S)
+            if event is not None:
+                self._give(event)
+            while self.feed.notices:
+                self._give(Warning("device", self.feed.notices.popleft(), self._stream.duration))
+            if self._view is not None:
+                self._view.tick()
+            if isinstance(event, End):
+                return
+            if interrupts.count > handled:
+                handled = interrupts.count
+                if handled == 1:
+                    if self._view is not None and self.feed.lag_s > 1:
+                        self._view.note("the last words come; Ctrl-C once more does without them")
+                    self.feed.stop()
+                else:
+                    self._stream.stop()
+
+    def _give(self, event: Event) -> None:
+        if isinstance(event, Warning) and not self._is_news(event):
+            return
+        for sink in tuple(self._sinks):
+            try:
+                sink.take(event)
+            except OutputError as error:
+                # The others, and the sound, go on.
+                self._failed = True
+                self._sinks.remove(sink)
+                sink.close()
+                complain(str(error))
+
+    def _is_news(self, warning: Warning) -> bool:
+        """Whether it is to be told; if so, and there is no view, it is."""
+        # A stream warns as often as something is found; a device comes and goes.
+        if warning.kind != "device":
+            if warning.kind in self._warned:
+                return False
+            self._warned.add(warning.kind)
+        if self._view is None and not (self._quiet and warning.kind != "device"):
+            complain(f"warning: {warning.message}")
+        return True
+
+    def _end(self) -> None:
+        """Whatever happened: nothing runs on, and what was written is on its way."""
+        self.feed.stop()
+        if not self._stream.done:
+            self._stream.stop()
+        for sink in self._sinks:
+            sink.close()
+
+    def _code(self, interrupts: Interrupts) -> int:
+        heard = f"{self._stream.duration:.1f} s of {self._label}"
+        problem = self.feed.problem
+        if problem is not None:
+            message = describe(problem)
+            complain(message if self._label in message else f"{self._label}: {message}")
+        if interrupts.count:
+            complain(f"interrupted after {heard}; {self._where()}")
+            return INTERRUPTED
+        return FAILED if problem is not None or self._failed else 0
+
+    def _where(self) -> str:
+        files = [str(sink.path) for sink in self._sinks if isinstance(sink, LiveFile)]
+        if files:
+            return f"its words until then are in {', '.join(files)}"
+        shown = any(isinstance(sink, Printed | CaptionsView) for sink in self._sinks)
+        return "what was said until then is above" if shown else "nothing of it was kept"

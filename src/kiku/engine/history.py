@@ -1,0 +1,47 @@
+"""The last columns that the decoder read of each slot, for it to read them again."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.config import REWIND_FRAMES
+
+HISTORY_FRAMES = 128
+"""How many frames back a slot's decoder can be made to read again: 10 s."""
+
+_ROOM = HISTORY_FRAMES + REWIND_FRAMES  # a slot that went back still has all of its history
+
+
+class History:
+    """Columns of B slots in rings of the last frames."""
+
+    def __init__(self, num_slots: int, num_codebooks: int) -> None:
+        """Nothing read."""
+        self._columns = np.zeros((num_slots, _ROOM, 1 + num_codebooks), np.int32)
+        self.counts = np.zeros(num_slots, np.int64)
+        """Columns that each slot has read since it was opened, the initial one not among them."""
+
+    def forget(self, slot: int) -> None:
+        """Make a slot as new."""
+        self.counts[slot] = 0
+
+    def add(self, slot: int, columns: NDArray[np.int64]) -> None:
+        """Columns [T, 1 + K] that were read: each with the text token before its frame."""
+        columns = columns[-_ROOM:]
+        count = int(self.counts[slot])
+        self._columns[slot, (count + np.arange(len(columns))) % _ROOM] = columns
+        self.counts[slot] = count + len(columns)
+
+    def last(self, slot: int, frames: int) -> NDArray[np.int64]:
+        """The last columns [T, 1 + K]; T is `frames`, or what there is."""
+        count = int(self.counts[slot])
+        first = max(0, count - min(frames, HISTORY_FRAMES))
+        return self._columns[slot, np.arange(first, count) % _ROOM].astype(np.int64)
+
+    def save(self, slot: int) -> NDArray[np.int64]:
+        """All that a slot can be asked for."""
+        return self.last(slot, HISTORY_FRAMES)
+
+    def restore(self, slot: int, saved: NDArray[np.int64]) -> None:
+        """Put what `save` gave into a slot."""
+        self.forget(slot)
+        self.add(slot, saved)

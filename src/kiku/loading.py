@@ -1,0 +1,104 @@
+"""From the name of a model to a recognizer that is ready to listen."""
+
+from pathlib import Path
+
+from kiku.checkpoint import DEMO
+from kiku.engine.choice import choose_engine
+from kiku.errors import ConfigError
+from kiku.recognizer import Recognizer
+
+
+def load(
+    model: str | Path = DEMO,
+    *,
+    engine: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    slots: int = 1,
+    threads: int | None = None,
+    revision: str | None = None,
+) -> Recognizer:
+    """Load a model and make it ready to listen.
+
+    For ONNX Runtime a checkpoint is converted when it is first loaded, which takes a while and is
+    kept (see `kiku.checkpoint.convert`); the log says so.
+
+    Args:
+        model: "demo" (ships with kiku), a Hugging Face repository ("kyutai/stt-1b-en_fr",
+            "kyutai/stt-2.6b-en", their `-candle` and `-trfs` forms, or one of the same layout), a
+            local folder, or a folder that `kiku models convert` made.
+        engine: "onnx" (ONNX Runtime, on the processor), "torch" (PyTorch, on any device), or
+            "auto": PyTorch where `device` or `dtype` asks for it, or where it is installed and
+            finds a CUDA or MPS device; else ONNX Runtime.
+        device: as PyTorch names them ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest there
+            is.
+        dtype: of the decoder's weights. ONNX Runtime: "float32", "int8", "int4"; None takes int8.
+            PyTorch: "float32", "bfloat16", "float16", or "auto", which is the checkpoint's; None
+            takes that too. Either takes float32 for decoders below 100 million weights. The codec
+            is always float32.
+        slots: how many streams can be open at once.
+        threads: that compute on the processor; None takes those that this process may use. Of
+            PyTorch's this is a setting of the whole process.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        CheckpointError: the model cannot be found, fetched, read or converted.
+        ConfigError: an engine, a device, a dtype or a number that cannot be, or that do not go
+            together.
+        MissingExtra: the engine is not installed.
+    """
+    for what, number in (("slots", slots), ("threads", threads)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{what} must be at least 1, not {number}")
+    from kiku.checkpoint import is_converted
+
+    converted = is_converted(model)
+    if converted and revision is not None:
+        raise ConfigError(f"{model} is a converted model: leave revision {revision!r} out")
+    chosen = choose_engine(engine, device=device, dtype=dtype, converted=converted)
+    if chosen == "onnx":
+        return _load_with_onnx(model, dtype, slots, threads, revision)
+    return _load_with_torch(model, device, dtype, slots, threads, revision)
+
+
+def _load_with_onnx(
+    model: str | Path, dtype: str | None, slots: int, threads: int | None, revision: str | None
+) -> Recognizer:
+    from kiku.checkpoint import convert, is_converted, open_converted
+    from kiku.engine.onnx import OnnxEngine
+
+    if is_converted(model):
+        opened = open_converted(model)
+        if dtype not in (None, opened.precision):
+            raise ConfigError(
+                f"{model} is converted to {opened.precision}, not {dtype}; leave dtype out, or "
+                f"convert the checkpoint to {dtype}"
+            )
+    else:
+        opened = convert(model, precision=dtype, revision=revision)
+    onnx_engine = OnnxEngine(opened.folder, opened.config, slots=slots, threads=threads)
+    return Recognizer(onnx_engine, opened.config, opened.vocabulary, name=str(model))
+
+
+def _load_with_torch(
+    model: str | Path,
+    device: str | None,
+    dtype: str | None,
+    slots: int,
+    threads: int | None,
+    revision: str | None,
+) -> Recognizer:
+    import torch
+
+    from kiku.checkpoint import load as load_checkpoint
+    from kiku.engine.torch import TorchEngine, pick_device
+
+    place = str(pick_device(device))  # before gigabytes are fetched for a device that is not there
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_checkpoint(model, dtype=dtype, revision=revision)
+    config = loaded.config
+    torch_engine = TorchEngine(
+        loaded.codec, loaded.lm, slots=slots, device=place, pad_id=config.pad_id
+    )
+    return Recognizer(torch_engine, config, loaded.vocabulary, name=str(model))

@@ -1,0 +1,114 @@
+"""What a stream says. Every event is frozen, and nothing that was said is taken back.
+
+Times are seconds of the stream's own sound, counted from its first sample; the silence that a model
+wants before the sound and the delay of its text are taken out. Among events of one kind they never
+decrease. Where a kind gains a field or a meaning, `VERSION` grows.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
+
+VERSION = 1
+"""Of all kinds together."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordEnd:
+    """The word before has ended; it follows each `Word` at once."""
+
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """What the model's pause heads say after a frame."""
+
+    time: float
+    """The end of the frame."""
+    probabilities: tuple[float, ...]
+    """[E] of each head: that nobody speaks for 0.5, 1, 2 and 3 seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finalized:
+    """All words that were begun before `time` have been given out, but for one that is still being
+    spoken."""
+
+    time: float
+    """Where in the sound `finalize` was called."""
+    open_word: Partial | None
+    """What has been heard of the word that is being spoken there; it will come as a `Word` when it
+    is whole. None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Warning:
+    """Something is not as it should be; the stream goes on."""
+
+    kind: str
+    """Of the sound: "clipped", "silent", "offset", "not_finite", "wrong_rate", "rate_changed",
+    "damaged". Of the model: "frozen", "loop"."""
+    message: str
+    """One sentence: what was seen, and what was or can be done."""
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Nothing will come after this."""
+
+    duration: float
+    """Seconds of sound that were pushed."""
+
+
+Event = (
+    Word
+    | WordEnd
+    | Partial
+    | Pause
+    | TurnStart
+    | TurnEndEager
+    | TurnResumed
+    | TurnEnd
+    | Finalized
+    | Warning
+    | End
+)
+
+_KINDS: dict[str, type] = {
+    "word": Word,
+    "word_end": WordEnd,
+    "partial": Partial,
+    "pause": Pause,
+    "turn_start": TurnStart,
+    "turn_end_eager": TurnEndEager,
+    "turn_resumed": TurnResumed,
+    "turn_end": TurnEnd,
+    "finalized": Finalized,
+    "warning": Warning,
+    "end": End,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def event_to_dict(event: Event) -> dict[str, Any]:
+    """Plain values, ready for JSON: `type`, which is a name like "turn_end_eager", and the event's
+    own fields."""
+    return {"type": _NAMES[type(event)], **asdict(event)}
+
+
+def event_from_dict(values: dict[str, Any]) -> Event:
+    """Undo `event_to_dict`.
+
+    Raises:
+        KeyError, TypeError: it is not what `event_to_dict` gave.
+    """
+    given = dict(values)
+    kind = _KINDS[given.pop("type")]
+    if kind is Pause:
+        given["probabilities"] = tuple(given["probabilities"])
+    if kind is Finalized and given["open_word"] is not None:
+        given["open_word"] = Partial(**given["open_word"])
+    return kind(**given)

@@ -1,0 +1,262 @@
+"""What the benchmarks of live streams count; no real time is asserted."""
+
+import importlib
+import itertools
+import json
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kiku.evaluate.live import crowd, flushes
+from kiku.evaluate.recorder import Recorder, Script, recorded
+from kiku.recognizer import Recognizer
+from tests import tiny
+from tests.conftest import ROOT
+from tests.evaluate.timed import CODEC_S, COLUMN_S, READ_S, Timed
+from tests.fakes import PAD, EchoEngine, spoken
+
+BENCHMARKS = ROOT / "benchmarks"
+CONFIG = tiny.model_config()
+FRAME_S = 1 / CONFIG.frame_rate
+START, ONE, TWO = CONFIG.word_start_id, 4, 5
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module
+
+
+def recognizer(engine: EchoEngine) -> Recognizer:
+    return Recognizer(engine, CONFIG, tiny.vocabulary(), name="fake")
+
+
+def step_s(streams: int) -> float:
+    """Of `Timed`, one frame each."""
+    return streams * (CODEC_S + COLUMN_S) + READ_S
+
+
+def test_streams_in_step_take_what_a_round_takes() -> None:
+    engine = Timed(slots=3)
+    found = crowd(recognizer(engine), 3, count=20, clock=engine.clock)
+    assert found.step.count == 20
+    assert found.step.median_ms == pytest.approx(1000 * step_s(3))
+    assert found.codec is not None
+    assert found.codec.median_ms == pytest.approx(1000 * 3 * CODEC_S)
+    assert found.decoder is not None
+    assert found.decoder.median_ms == pytest.approx(1000 * (READ_S + 3 * COLUMN_S))
+    assert found.refresh is None
+    assert engine.free_slots == 3
+
+
+def test_streams_out_of_step_have_steps_of_their_own_while_these_are_quick() -> None:
+    engine = Timed(slots=3)
+    found = crowd(recognizer(engine), 3, count=20, clock=engine.clock)
+    assert found.frames_per_step == 1
+    assert found.delay.count == 3 * 20
+    assert found.delay.max_ms == pytest.approx(1000 * step_s(1))
+    assert found.busy == pytest.approx(3 * step_s(1) / FRAME_S, rel=0.05)
+
+
+def test_too_many_streams_keep_the_loop_busy_and_wait_longer_and_longer() -> None:
+    engine = Timed(slots=30)
+    found = crowd(recognizer(engine), 30, count=20, clock=engine.clock)
+    assert found.busy == 1
+    assert found.frames_per_step > 10
+    assert found.delay.max_ms > 1000 * FRAME_S
+
+
+def test_streams_have_heard_as_much_as_their_window_says() -> None:
+    engine = Timed(slots=2)
+    crowd(recognizer(engine), 2, "full", count=5, warmup=1, clock=engine.clock)
+    assert engine.heard == {0: 10 + 37 + 11, 1: 10 + 11}
+
+
+def test_kept_streams_are_refreshed_while_they_are_measured() -> None:
+    engine = Timed(slots=2)
+    found = crowd(recognizer(engine), 2, "kept", count=40, clock=engine.clock)
+    assert found.refresh is not None
+    assert found.refresh.count > 1
+    assert {frames for _, frames in engine.refreshes} == {4}
+    json.dumps(found.to_dict())
+
+
+def test_a_flush_is_timed_from_the_call_to_its_answer() -> None:
+    engine = Timed()
+    sound = np.full(CONFIG.sample_rate, 0.1, np.float32)
+    found = flushes(
+        recognizer(engine), [sound] * 4, script=Script(PAD), past=20, clock=engine.clock
+    )
+    assert found.total.count == 3
+    assert (found.passes, found.words) == (1, 0)
+    # The delay and one frame more; or with the part of a frame that is left, one more still.
+    frames = 8 if found.total.median_ms < 1000 * (READ_S + 8.5 * (CODEC_S + COLUMN_S)) else 9
+    assert found.total.median_ms == pytest.approx(1000 * (READ_S + frames * (CODEC_S + COLUMN_S)))
+    assert found.codec is not None
+    assert found.codec.median_ms == pytest.approx(1000 * frames * CODEC_S)
+    assert engine.free_slots == 1
+
+
+def test_words_of_a_flush_are_counted() -> None:
+    tokens = [PAD] * 8 + [START, ONE, PAD]
+    found = flushes(recognizer(EchoEngine()), [spoken(tokens, CONFIG.frame_size)] * 3)
+    assert (found.passes, found.codec, found.decoder) == (None, None, None)
+    assert found.total.count == 2
+    assert found.words == 0  # it came before, as text
+    tokens = [PAD] * 8 + [START, ONE]
+    found = flushes(recognizer(EchoEngine()), [spoken(tokens, CONFIG.frame_size)] * 3)
+    assert found.words == 1
+
+
+def test_a_script_says_what_it_is_told_and_then_nothing() -> None:
+    script = Script(PAD)
+    script.next = deque([START, ONE])
+    logits = np.zeros(8, np.float32)
+    assert [script(logits) for _ in range(4)] == [START, ONE, PAD, PAD]
+
+
+def test_a_recorder_is_the_engine_that_it_notes() -> None:
+    engine = Timed(slots=2)
+    same, notes = recorded(recognizer(engine), clock=engine.clock)
+    stream = same.open()
+    stream.push(np.zeros(3 * CONFIG.frame_size, np.float32))
+    while same.step():
+        pass
+    assert (same.free_slots, engine.free_slots) == (1, 1)
+    assert sum(notes.codec) == pytest.approx(3 * CODEC_S)
+    assert notes.passes == engine.num_passes
+    notes.clear()
+    assert notes.codec == []
+    assert Recorder(EchoEngine()).passes == 0
+
+
+def talk(module: Any, words: tuple[str, ...] = ("one", "two")) -> Any:
+    """One speaker, who says these words in the fake engine's way."""
+    made = module("talk")
+    tokens = {"one": ONE, "two": TWO}
+    delay = [PAD] * 7  # the text lags
+    said = [token for word in words for token in (START, tokens[word], PAD)]
+    clip = made.Clip(spoken([*delay, *said, PAD], CONFIG.frame_size), words)
+    hiss = np.full(CONFIG.sample_rate, 0.2 / 256, np.float32)
+    return made.Talk({"somebody": [clip]}, [hiss], rate=CONFIG.sample_rate, seed=1)
+
+
+def test_a_talk_is_as_long_as_it_should_be_and_ends_silent(module: ModuleType) -> None:
+    pieces = list(talk(module).part(60.0))
+    assert sum(len(piece.sound) for piece in pieces) == 60 * CONFIG.sample_rate
+    assert not pieces[-1].sound.any()
+    assert len(pieces[-1].sound) >= 3 * CONFIG.sample_rate
+    strings = [piece for piece in pieces if piece.words]
+    assert strings
+    for piece in strings:
+        assert piece.words == ("one", "two") * len(piece.speech)
+        assert all(begin < end for begin, end in piece.speech)
+
+
+def test_clips_are_those_of_known_words(module: Any, shared_data: Path, tmp_path: Path) -> None:
+    made = module("talk")
+    rows = [json.loads(line) for line in (shared_data / "dev.jsonl").read_text().splitlines()]
+    with (tmp_path / "dev.jsonl").open("w") as file:
+        for row in rows[::40]:
+            file.write(json.dumps({**row, "file": str(shared_data / row["file"])}) + "\n")
+    clips = made.clips_of(tmp_path)
+    found = [clip for some in clips.values() for clip in some]
+    assert 5 < len(found) < len(rows[::40])
+    assert {word for clip in found for word in clip.words} <= set(made.WORDS)
+    assert all(len(clip.sound) > 0 for clip in found)
+    assert len(made.noises_of(shared_data)) == 5
+
+
+def test_hours_are_told_part_by_part(module: Any) -> None:
+    made = module("soak")
+    ticks, memory = itertools.count(), iter([100, 130])
+    said: list[str] = []
+    found = made.soak(
+        recognizer(EchoEngine()), talk(module), 0.05,
+        clock=lambda: next(ticks) / 1000, resident=lambda: next(memory), say=said.append,
+    )  # fmt: skip
+    assert len(found["parts"]) == len(said) == 2
+    first, last = found["parts"]
+    assert (first["until_hours"], last["until_hours"]) == (0.025, 0.05)
+    assert first["step"]["count"] == 0.025 * 3600 * CONFIG.frame_rate
+    assert first["step"]["median_ms"] == 1
+    assert first["said"] > 0
+    assert first["refreshes"] > 0
+    assert (found["growth_bytes"], found["step_ratio"]) == (30, 1)
+    json.dumps(found)
+
+
+def test_what_is_heard_where_it_was_said_is_no_error(module: Any) -> None:
+    made, piece = module("soak"), module("talk").Piece
+    part = made.Part(100.0)
+    part.add(piece(np.zeros(0), ("one", "two"), ((1.0, 2.0), (3.0, 4.0))), 10.0)
+    part.add(piece(np.zeros(0)), 5.0)
+    part.add(piece(np.zeros(0), ("three",), ((0.5, 1.5),)), 5.0)
+    part.words = [("one", 101.2, 101.5), ("three", 114.8, 115.1)]
+    assert made.errors_of(part) == 1
+    # 0.5 s of the first recording after "one", and the second one.
+    assert made.longest_gap(part) == 1.5
+    part.words.insert(1, ("two", 112.0, 112.2))  # where nobody speaks
+    assert made.errors_of(part) == 2
+    part.words = []
+    assert made.errors_of(part) == 3
+    assert made.longest_gap(part) == 3.0
+
+
+def test_errors_are_the_fewest(module: Any) -> None:
+    num_errors = module("soak").num_errors
+    assert num_errors(["one", "two"], ["one", "two"]) == 0
+    assert num_errors(["one", "two", "three"], ["one", "three"]) == 1
+    assert num_errors([], ["one", "two"]) == 2
+    assert num_errors(["one", "two"], ["two", "one"]) == 2
+
+
+def test_the_end_is_compared_with_the_beginning(module: Any) -> None:
+    def row(memory: int, ms: float, errors: int) -> dict[str, Any]:
+        return {
+            "resident_bytes": memory, "step": {"median_ms": ms, "p99_ms": 2 * ms}, "said": 10,
+            "errors": errors, "longest_gap_s": ms, "warnings": {"frozen": errors},
+        }  # fmt: skip
+
+    found = module("soak").summary([row(100, 2, 1), row(110, 2, 1), row(110, 2, 0), row(120, 3, 3)])
+    assert found == {
+        "growth_bytes": 20, "step_ratio": 1.5, "step_ratio_p99": 1.5,
+        "word_error_rate_first_hour": 0.1, "word_error_rate_last_hour": 0.15,
+        "longest_gap_s": 3, "warnings": {"frozen": 5},
+    }  # fmt: skip
+
+
+def test_unknown_parts_and_missing_recordings_are_told(
+    module: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    live = module("live")
+    for arguments, said in (
+        (["dance"], "there is no part dance"),
+        (["soak"], "say where they are with --data"),
+        (["finalize"], "say where they are with --data"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["live.py", *arguments])
+        with pytest.raises(SystemExit):
+            live._arguments()
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1800)
+def test_the_whole_run_works_at_a_tiny_shape(tmp_path: Path, shared_data: Path) -> None:
+    command = [
+        sys.executable, str(BENCHMARKS / "live.py"), "--shape", "tiny", "--streams", "1,2",
+        "--frames", "5", "--rounds", "2", "--hours", "0.02", "--threads", "1",
+        "--data", str(shared_data), "--out", str(tmp_path),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "live.jsonl").read_text().splitlines()]
+    assert [row["what"] for row in rows] == ["streams", "finalize", "soak"]
+    assert "MODEL" in done.stdout

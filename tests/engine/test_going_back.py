@@ -1,0 +1,178 @@
+"""Marks, refreshes and readings again, on both engines: what a slot says afterwards."""
+
+import numpy as np
+import pytest
+
+from kiku.engine import Engine
+from kiku.engine.history import HISTORY_FRAMES, History
+from kiku.errors import StreamError
+from tests.engine.engines import KINDS, make_engine
+from tests.engine.test_engines import sound
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def said(engine: Engine, slot: int, frames: np.ndarray, block: int = 8) -> list[int]:
+    tokens: list[int] = []
+    for at in range(0, len(frames), block):
+        tokens += engine.step([slot], frames[None, at : at + block]).tokens[0].tolist()
+    return tokens
+
+
+@pytest.mark.parametrize("before", [0, 3, 45])
+@pytest.mark.parametrize("detour", [1, 9, 64])
+def test_a_detour_changes_nothing(kind: str, before: int, detour: int) -> None:
+    frames = sound(80)
+    engine = make_engine(kind, slots=2)
+    engine.open()
+    slot, _ = engine.open()
+    first = said(engine, slot, frames[:before])
+    mark = engine.mark(slot)
+    said(engine, slot, sound(detour, seed=9))
+    engine.go_back(slot, mark)
+    straight = make_engine(kind)
+    alone, _ = straight.open()
+    assert first + said(engine, slot, frames[before:]) == said(straight, alone, frames)
+
+
+def test_a_detour_is_forgotten_by_what_is_read_again_later(kind: str) -> None:
+    frames = sound(40)
+    engine, straight = make_engine(kind), make_engine(kind)
+    slot, _ = engine.open()
+    said(engine, slot, frames[:20])
+    mark = engine.mark(slot)
+    said(engine, slot, sound(30, seed=3))
+    engine.go_back(slot, mark)
+    said(engine, slot, frames[20:30])
+    alone, _ = straight.open()
+    said(straight, alone, frames[:30])
+    again, expected = engine.reread(slot, 25), straight.reread(alone, 25)
+    assert again.tokens.tolist() == expected.tokens.tolist()
+    assert said(engine, slot, frames[30:]) == said(straight, alone, frames[30:])
+
+
+def test_a_refreshed_slot_that_forgot_nothing_goes_on_alike(kind: str) -> None:
+    """The tiny decoder's window holds 10 columns: the initial one and 8 frames stay inside."""
+    frames = sound(9)
+    engine, straight = make_engine(kind), make_engine(kind)
+    slot, _ = engine.open()
+    said(engine, slot, frames[:5])
+    engine.refresh(slot, 5)
+    alone, _ = straight.open()
+    said(straight, alone, frames[:5])
+    assert said(engine, slot, frames[5:]) == said(straight, alone, frames[5:])
+
+
+def test_a_refreshed_slot_knows_only_what_it_was_left(kind: str) -> None:
+    """Two streams with different pasts and the same last frames differ only by their codec: given
+    the same codes they say the same."""
+    engine = make_engine(kind)
+    slot, _ = engine.open()
+    said(engine, slot, sound(70))
+    before = engine.mark(slot)
+    engine.refresh(slot, 20)
+    told = said(engine, slot, sound(9, seed=5))
+    other = make_engine(kind)
+    twin, _ = other.open()
+    other.restore(twin, engine.save(slot))
+    engine.refresh(slot, 20)
+    other.refresh(twin, 20)
+    assert said(engine, slot, sound(9, seed=6)) == said(other, twin, sound(9, seed=6))
+    assert len(told) == 9
+    assert before is not None
+
+
+def test_what_is_read_again_is_said_as_if_the_stream_had_begun_there(kind: str) -> None:
+    """Rereading everything from the beginning is what the slot said in the first place."""
+    frames = sound(50)
+    engine = make_engine(kind)
+    slot, _ = engine.open()
+    first = said(engine, slot, frames)
+    again = engine.reread(slot, 50)
+    assert again.tokens[0].tolist() == first
+    assert again.logprobs.shape == (1, 50)
+    assert said(engine, slot, sound(9, seed=1)) == _after(kind, frames, sound(9, seed=1))
+
+
+def _after(kind: str, frames: np.ndarray, more: np.ndarray) -> list[int]:
+    straight = make_engine(kind)
+    alone, _ = straight.open()
+    said(straight, alone, frames)
+    return said(straight, alone, more)
+
+
+def test_no_more_is_read_again_than_is_kept(kind: str) -> None:
+    engine = make_engine(kind)
+    slot, _ = engine.open()
+    assert engine.reread(slot, 10).tokens.shape == (1, 0)
+    said(engine, slot, sound(3))
+    assert engine.reread(slot, 10).tokens.shape == (1, 3)
+    said(engine, slot, sound(HISTORY_FRAMES + 10), block=64)
+    assert engine.reread(slot, 10**6).tokens.shape == (1, HISTORY_FRAMES)
+
+
+def test_neighbours_do_not_notice(kind: str) -> None:
+    frames = sound(60)
+    engine = make_engine(kind, slots=3)
+    left, middle, right = (engine.open()[0] for _ in range(3))
+    got: dict[int, list[int]] = {left: [], right: []}
+    for at in range(0, 60, 4):
+        out = engine.step([left, middle, right], np.stack([frames[at : at + 4]] * 3))
+        got[left] += out.tokens[0].tolist()
+        got[right] += out.tokens[2].tolist()
+        if at % 12 == 0:
+            mark = engine.mark(middle)
+            said(engine, middle, sound(7))
+            engine.go_back(middle, mark)
+        elif at % 12 == 4:
+            engine.refresh(middle, 5)
+        else:
+            engine.reread(middle, 9)
+    straight = make_engine(kind)
+    alone, _ = straight.open()
+    expected = said(straight, alone, frames)
+    assert got == {left: expected, right: expected}
+
+
+def test_a_slot_restored_elsewhere_reads_again_alike(kind: str) -> None:
+    engine, other = make_engine(kind), make_engine(kind, slots=2)
+    slot, _ = engine.open()
+    said(engine, slot, sound(200), block=64)
+    other.open()
+    twin, _ = other.open()
+    other.restore(twin, engine.save(slot))
+    a, b = engine.reread(slot, 100), other.reread(twin, 100)
+    assert a.tokens.tolist() == b.tokens.tolist()
+
+
+def test_only_held_slots(kind: str) -> None:
+    engine = make_engine(kind)
+    slot, _ = engine.open()
+    mark = engine.mark(slot)
+    engine.close(slot)
+    for call in (
+        lambda: engine.mark(slot),
+        lambda: engine.go_back(slot, mark),
+        lambda: engine.refresh(slot, 1),
+        lambda: engine.reread(slot, 1),
+    ):
+        with pytest.raises(StreamError, match="not held"):
+            call()
+
+
+def test_history_keeps_the_last_columns() -> None:
+    history = History(2, 1)
+    columns = np.arange(1000).reshape(-1, 2)
+    for at in range(0, 500, 7):
+        history.add(1, columns[at : at + 7])
+    np.testing.assert_array_equal(history.last(1, 10), columns[490:])
+    np.testing.assert_array_equal(history.last(1, 10**9), columns[500 - HISTORY_FRAMES :])
+    history.counts[1] -= 64
+    np.testing.assert_array_equal(
+        history.last(1, HISTORY_FRAMES), columns[436 - HISTORY_FRAMES : 436]
+    )
+    assert len(history.last(0, 5)) == 0
+    assert len(history.last(1, 0)) == 0

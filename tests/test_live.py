@@ -1,0 +1,532 @@
+"""Live streams: any threads and tasks, bounded queues, bad days, save and resume."""
+
+import asyncio
+import gc
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import kiku
+from kiku import End, Event, Finalized, LiveStream, Partial, Pause, Recognizer, Steering, Word
+from kiku.engine import StepOutput
+from kiku.errors import (
+    AudioError,
+    ConfigError,
+    NoFreeSlot,
+    QueueFull,
+    StreamClosed,
+    StreamError,
+)
+from kiku.stream import NO_CARE, event_to_dict
+from tests import tiny
+from tests.engine.engines import KINDS, make_engine
+from tests.fakes import EchoEngine, spoken
+
+CONFIG = tiny.model_config()
+SIZE = CONFIG.frame_size
+ONE, TWO, THREE, ED = (tiny.PIECES.index(p) for p in ("▁one", "▁two", "▁three", "ed"))
+LONG_S = 30.0
+"""Nothing here takes so long, unless it never comes."""
+
+
+def recognizer(engine: EchoEngine | None = None, slots: int = 1) -> Recognizer:
+    engine = engine or EchoEngine(slots)
+    return Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
+
+
+def sentence(*words: int) -> NDArray[np.float32]:
+    return spoken([t for word in words for t in (3, 0, word, 3, 3)], SIZE)
+
+
+def noise(num_frames: int, seed: int) -> NDArray[np.float32]:
+    return (np.random.default_rng(seed).standard_normal(num_frames * SIZE) * 0.3).astype(np.float32)
+
+
+def until(ready: Callable[[], bool]) -> None:
+    ends = time.monotonic() + LONG_S
+    while not ready():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def texts(events: Sequence[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Word)]
+
+
+def rounded(event: Event) -> dict[str, object]:
+    """As sums in another order give it too: which slots step together is chance."""
+    return {
+        name: round(value, 4) if isinstance(value, float) else value
+        for name, value in event_to_dict(event).items()
+    }
+
+
+class Gated(EchoEngine):
+    """Steps only while its gate is open."""
+
+    def __init__(self, slots: int = 1) -> None:
+        super().__init__(slots)
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+
+    def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
+        self.entered.set()
+        assert self.gate.wait(LONG_S)
+        return super().step(slots, frames)
+
+
+def test_words_come_while_one_speaks() -> None:
+    with recognizer().stream() as stream:
+        stream.push(sentence(ONE))
+        event = stream.next_event(LONG_S)
+        assert isinstance(event, Word)
+        assert event.text == "one"
+        stream.push(sentence(TWO))
+        stream.close()
+        events = list(stream.events())
+        assert texts(events) == ["two"]
+        assert events[-1] == End(pytest.approx(10 * 0.08))
+        assert list(stream.events()) == []
+        assert stream.next_event() is None
+
+
+def test_leaving_the_loop_loses_no_event() -> None:
+    with recognizer().stream() as stream:
+        stream.push(sentence(ONE, TWO, THREE))
+        stream.close()
+        seen: list[Event] = []
+        for _ in range(20):
+            for event in stream.events():
+                seen.append(event)
+                break
+    assert texts(seen) == ["one", "two", "three"]
+
+
+def test_one_thread_speaks_and_another_listens() -> None:
+    with recognizer().stream() as stream:
+        sound = sentence(*[ONE, TWO, THREE] * 20)
+
+        def speak() -> None:
+            for piece in np.array_split(sound, 97):
+                stream.push(piece)
+            stream.close()
+
+        thread = threading.Thread(target=speak)
+        thread.start()
+        assert texts(list(stream.events())) == ["one", "two", "three"] * 20
+        thread.join(LONG_S)
+
+
+def test_leaving_frees_the_slot_and_ends_the_worker() -> None:
+    rec = recognizer()
+    for _ in range(3):
+        with rec.stream() as stream:
+            stream.push(sentence(ONE))
+        until(lambda: rec.free_slots == 1)
+        with pytest.raises(StreamClosed):
+            stream.push(sentence(TWO))
+    until(lambda: not [t for t in threading.enumerate() if t.name == "kiku-worker"])
+
+
+def test_what_is_open_when_one_stops_comes_out() -> None:
+    rec = recognizer()
+    stream = rec.stream()
+    stream.push(spoken([3, 0, ONE], SIZE))
+    until(lambda: stream.waiting_s == 0)
+    stream.stop()
+    events = stream.poll()
+    assert isinstance(events[-1], End)
+    assert texts(events) == ["one"]
+    assert rec.free_slots == 1
+
+
+def test_a_forgotten_stream_gives_its_slot_back() -> None:
+    rec = recognizer()
+    stream = rec.stream()
+    stream.push(sentence(ONE))
+    del stream
+    gc.collect()
+    until(lambda: rec.free_slots == 1)
+    rec.stream().stop()
+
+
+def test_a_full_house_is_told_at_once_or_waited_for() -> None:
+    rec = recognizer()
+    first = rec.stream()
+    with pytest.raises(NoFreeSlot):
+        rec.stream()
+    with pytest.raises(NoFreeSlot):
+        rec.stream(timeout=0.02)
+    threading.Timer(0.05, first.stop).start()
+    with rec.stream(timeout=LONG_S) as second:
+        second.push(sentence(TWO))
+        second.close()
+        assert texts(list(second.events())) == ["two"]
+
+
+def test_sound_that_comes_too_fast_is_refused_or_waited_with() -> None:
+    engine = Gated()
+    rec = recognizer(engine)
+    with rec.stream(max_queue_s=1.0, when_full="error") as stream:
+        stream.push(np.zeros(SIZE, np.float32))
+        assert engine.entered.wait(LONG_S)
+        stream.push(np.zeros(14 * SIZE, np.float32))
+        with pytest.raises(QueueFull, match="wait to be heard"):
+            stream.push(sentence(ONE))
+        before = stream.duration
+        engine.gate.set()
+        until(lambda: stream.waiting_s == 0)
+        stream.push(sentence(TWO))
+        stream.close()
+        assert texts(list(stream.events())) == ["two"]
+        assert stream.duration == pytest.approx(before + 5 * 0.08)
+
+
+def test_a_push_waits_for_room() -> None:
+    engine = Gated()
+    with recognizer(engine).stream(max_queue_s=1.0) as stream:
+        stream.push(np.zeros(SIZE, np.float32))
+        assert engine.entered.wait(LONG_S)
+        stream.push(np.zeros(14 * SIZE, np.float32))
+        with pytest.raises(QueueFull):
+            stream.push(sentence(ONE), timeout=0.02)
+        threading.Timer(0.05, engine.gate.set).start()
+        stream.push(sentence(TWO))
+        stream.close()
+        assert texts(list(stream.events())) == ["two"]
+
+
+def test_stopping_wakes_a_push_that_waits() -> None:
+    engine = Gated()
+    stream = recognizer(engine).stream(max_queue_s=0.5)
+    stream.push(np.zeros(20 * SIZE, np.float32))
+    assert engine.entered.wait(LONG_S)
+    stream.push(np.zeros(20 * SIZE, np.float32)) if stream.has_room else None
+    failed: list[BaseException] = []
+
+    def push() -> None:
+        try:
+            while True:
+                stream.push(np.zeros(20 * SIZE, np.float32))
+        except StreamError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=push)
+    thread.start()
+    time.sleep(0.02)
+    stream.stop()
+    thread.join(LONG_S)
+    engine.gate.set()
+    assert isinstance(failed[0], StreamClosed)
+
+
+def test_events_that_nobody_fetches_hold_the_stream_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kiku.live._MAX_EVENTS", 20)
+    with recognizer().stream(max_queue_s=4.0) as stream:
+
+        def fill() -> None:
+            while True:
+                stream.push(sentence(ONE), timeout=0.2)
+
+        with pytest.raises(QueueFull):
+            fill()
+        held = stream.poll()
+        assert 20 <= len(held) < 20 + 2 * 8, "what one more step gave"
+        until(lambda: stream.waiting_s < 4.0)
+        stream.push(sentence(TWO))
+        more = [stream.next_event(LONG_S) for _ in range(10)]
+        assert None not in more
+
+
+class Fails(EchoEngine):
+    """Cannot step slot 0 any more after some steps."""
+
+    def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
+        if 0 in slots and len(self.said[0]) >= 4:
+            raise RuntimeError("out of memory")
+        return super().step(slots, frames)
+
+
+def test_a_step_that_fails_ends_its_stream_with_all_it_had_and_no_other() -> None:
+    rec = recognizer(Fails(2))
+    bad, good = rec.stream(), rec.stream()
+    bad.push(spoken([3, 0, ONE, ED], SIZE))
+    until(lambda: bad.waiting_s == 0)
+    bad.push(sentence(TWO))
+    until(lambda: bad.done)
+    good.push(sentence(THREE))
+    good.close()
+    assert texts(list(good.events())) == ["three"]
+    event = bad.next_event()
+    assert isinstance(event, Word)
+    assert event.text == "oneed"
+    bad.next_event()  # its end
+    for call in (bad.next_event, bad.poll, lambda: bad.push(sentence(ONE))):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            call()
+    assert rec.free_slots == 2
+
+
+def test_garbage_is_refused_and_the_stream_lives() -> None:
+    with recognizer().stream() as stream:
+        for garbage in (np.array(["x"]), np.zeros((3, 3, 3)), np.full(9, 1e9, np.float32)):
+            with pytest.raises(AudioError):
+                stream.push(garbage)
+        with pytest.raises(AudioError):
+            stream.push(b"abc", encoding="mp3")
+        stream.push(sentence(ONE))
+        stream.close()
+        assert texts(list(stream.events())) == ["one"]
+
+
+def test_what_is_asked_for_is_said() -> None:
+    with recognizer(make_recording("onnx")).stream(
+        partials=True, pauses=True, turns="high", care=NO_CARE
+    ) as stream:
+        stream.push(noise(60, 3))
+        stream.finalize()
+        stream.close()
+        events = list(stream.events())
+    kinds = {type(event) for event in events}
+    assert {Word, Partial, Pause, Finalized, kiku.TurnStart, kiku.TurnEnd, End} <= kinds
+    pauses = [event for event in events if isinstance(event, Pause)]
+    assert len(pauses[0].probabilities) == 4
+    with recognizer(make_recording("onnx")).stream(care=NO_CARE) as stream:
+        stream.push(noise(60, 3))
+        stream.close()
+        assert {type(event) for event in stream.events()} == {Word, kiku.WordEnd, End}
+
+
+def make_recording(kind: str, slots: int = 1):
+    return make_engine(kind, slots=slots)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_queue_s": 0},
+        {"when_full": "drop"},
+        {"turns": "keen"},
+        {"steering": Steering(bias=["ß"])},
+        {"steering": Steering(num_codebooks=9)},
+    ],
+)
+def test_what_cannot_be_is_refused_and_no_slot_is_lost(wrong: dict[str, object]) -> None:
+    rec = Recognizer(make_recording("onnx"), CONFIG, tiny.vocabulary(), name="tiny")
+    with pytest.raises(ConfigError):
+        rec.stream(**wrong)  # pyright: ignore[reportArgumentType]
+    assert rec.free_slots == 1
+
+
+def test_steering_changes_in_mid_stream() -> None:
+    engine = EchoEngine()
+    with recognizer(engine).stream(steering=Steering(temperature=0.5)) as stream:
+        first, _ = engine.steered[0]
+        assert first is not None
+        stream.steer(None)
+        assert engine.steered[0] == (None, None)
+        stream.steer(Steering(num_codebooks=3))
+        assert engine.steered[0] == (None, 3)
+    stream.stop()
+    with pytest.raises(StreamError, match="ended"):
+        stream.steer(None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_streams_from_many_threads_give_what_each_gives_alone(
+    kind: str, data: st.DataObject
+) -> None:
+    """Random offsets, chunks and lifetimes, finalizes in between, more streams than slots, some of
+    which break off or push garbage."""
+    count = data.draw(st.integers(2, 5))
+    lengths = [data.draw(st.integers(1, 40)) for _ in range(count)]
+    cuts = [data.draw(st.lists(st.integers(1, 5 * SIZE), min_size=1, max_size=8)) for _ in lengths]
+    rude = [data.draw(st.booleans()) for _ in lengths]
+    alone = Recognizer(make_recording(kind), CONFIG, tiny.vocabulary(), name="tiny")
+    expected = [alone.transcribe(noise(n, seed)).words for seed, n in enumerate(lengths)]
+    rec = Recognizer(make_recording(kind, 2), CONFIG, tiny.vocabulary(), name="tiny")
+    found: dict[int, list[Word]] = {}
+    errors: list[BaseException] = []
+
+    def talk(i: int) -> None:
+        try:
+            sound = noise(lengths[i], i)
+            with rec.stream(timeout=LONG_S) as stream:
+                at, step = 0, 0
+                while at < len(sound):
+                    size = cuts[i][step % len(cuts[i])]
+                    stream.push(sound[at : at + size])
+                    at, step = at + size, step + 1
+                    if rude[i]:
+                        with pytest.raises(AudioError):
+                            stream.push(np.array(["?"]))
+                if rude[i] and i % 2:
+                    return  # hangs up
+                stream.close()
+                found[i] = [event for event in stream.events() if isinstance(event, Word)]
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=talk, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG_S)
+    assert not errors
+    for i, words in found.items():
+        assert [(w.text, w.start, w.end) for w in words] == [
+            (w.text, w.start, w.end) for w in expected[i]
+        ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    at=st.integers(0, 50 * SIZE),
+    chunk=st.integers(SIZE // 2, 6 * SIZE),
+    temperature=st.sampled_from([0.0, 0.8]),
+    rate=st.sampled_from([None, 8_000]),
+)
+def test_a_saved_stream_goes_on_elsewhere_with_no_word_lost_or_doubled(
+    kind: str, at: int, chunk: int, temperature: float, rate: int | None
+) -> None:
+    sound = noise(50 * (1 if rate is None else 8), 9)
+    at = at * (1 if rate is None else 8)
+
+    def fresh() -> Recognizer:
+        return Recognizer(make_recording(kind), CONFIG, tiny.vocabulary(), name="tiny")
+
+    def push(stream: LiveStream, sound: NDArray[np.float32]) -> None:
+        for first in range(0, len(sound), chunk):
+            stream.push(sound[first : first + chunk], rate=rate)
+
+    steering = Steering(temperature=temperature)
+    with fresh().stream(steering=steering, turns=True) as stream:
+        push(stream, sound)
+        stream.close()
+        expected = [event for event in stream.events()]
+    with fresh().stream(steering=steering, turns=True) as stream:
+        push(stream, sound[:at])
+        state = stream.save()
+    with fresh().stream(state, turns=True) as stream:
+        push(stream, sound[at:])
+        stream.close()
+        assert list(map(rounded, stream.events())) == list(map(rounded, expected))
+
+
+def test_a_state_that_cannot_be_gone_on_with() -> None:
+    rec = Recognizer(make_recording("onnx"), CONFIG, tiny.vocabulary(), name="tiny")
+    with rec.stream() as stream:
+        stream.push(noise(10, 0))
+        state = stream.save()
+    for bad, message in (
+        (b"", "no stream saved"),
+        (b"RIFF" + state, "no stream saved"),
+        (state[:-1], "damaged or cut short"),
+        (state[:200] + bytes([state[200] ^ 1]) + state[201:], "damaged or cut short"),
+    ):
+        with pytest.raises(StreamError, match=message):
+            rec.stream(bad)
+    other = Recognizer(make_recording("torch"), CONFIG, tiny.vocabulary(), name="tiny")
+    with pytest.raises(StreamError, match="another model or engine"):
+        other.stream(state)
+    assert (rec.free_slots, other.free_slots) == (1, 1)
+    with pytest.raises(StreamError, match="ended"):
+        stream.save()
+
+
+def test_finalize_in_the_middle_of_a_talk() -> None:
+    with recognizer().stream() as stream:
+        stream.push(sentence(ONE))
+        stream.finalize()
+        stream.push(sentence(TWO))
+        stream.close()
+        kinds = [
+            event.text if isinstance(event, Word) else "final"
+            for event in stream.events()
+            if isinstance(event, Word | Finalized)
+        ]
+    assert kinds == ["one", "final", "two"]
+
+
+def test_tasks_speak_and_listen() -> None:
+    rec = recognizer(slots=3)
+
+    async def talk(*words: int) -> list[str]:
+        async with await rec.astream(timeout=LONG_S, max_queue_s=1.0) as stream:
+
+            async def speak() -> None:
+                for piece in np.array_split(sentence(*words), 31):
+                    await stream.push(piece)
+                await stream.push_silence(1.0)
+                await stream.finalize()
+                await stream.close()
+
+            speaking = asyncio.create_task(speak())
+            events = [event async for event in stream.events()]
+            await speaking
+            assert sum(isinstance(event, Finalized) for event in events) == 1
+            assert stream.done
+            return texts(events)
+
+    async def main() -> list[list[str]]:
+        return await asyncio.gather(*[talk(*[ONE, TWO, THREE][: 1 + i % 3]) for i in range(12)])
+
+    assert asyncio.run(main()) == [["one", "two", "three"][: 1 + i % 3] for i in range(12)]
+    assert rec.free_slots == 3
+
+
+def test_tasks_are_refused_or_wait_like_threads() -> None:
+    async def main() -> None:
+        engine = Gated()
+        rec = recognizer(engine)
+        async with await rec.astream(when_full="error", max_queue_s=0.5) as stream:
+            with pytest.raises(NoFreeSlot):
+                await rec.astream()
+            with pytest.raises(NoFreeSlot):
+                await rec.astream(timeout=0.02)
+            await stream.push(np.zeros(20 * SIZE, np.float32))
+            await asyncio.to_thread(engine.entered.wait, LONG_S)
+            if stream.waiting_s >= 0.5:
+                with pytest.raises(QueueFull):
+                    await stream.push(np.zeros(SIZE, np.float32))
+            engine.gate.set()
+        with pytest.raises(StreamClosed):
+            await stream.push(np.zeros(SIZE, np.float32))
+        async with await rec.astream(timeout=LONG_S) as stream:
+            await stream.push(sentence(ONE))
+            await stream.steer(None)
+            await stream.close()
+            assert texts([event async for event in stream.events()]) == ["one"]
+
+    asyncio.run(main())
+
+
+def test_a_task_that_is_cancelled_leaves_its_slot() -> None:
+    rec = recognizer()
+
+    async def listen() -> None:
+        async with await rec.astream() as stream:
+            async for _ in stream.events():
+                pass
+
+    async def main() -> None:
+        task = asyncio.create_task(listen())
+        while rec.free_slots:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert rec.free_slots == 1
+
+    asyncio.run(main())

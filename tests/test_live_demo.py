@@ -1,0 +1,206 @@
+"""Live streams on the demo model: the examples always, and people that it never heard where their
+recordings are at hand."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import kiku
+from kiku import Event, Finalized, Recognizer, TurnEnd, TurnStart, Warning, Word
+from kiku.audio import as_mono, read_chunks
+from kiku.stream import NO_CARE, Care, FrozenPolicy, LoopPolicy, Wishes
+from tests.test_demo import RATE, sound_of, strings_of_people
+from tests.test_live import LONG_S
+
+
+@pytest.fixture(scope="module")
+def recognizer() -> Recognizer:
+    return kiku.load("demo", engine="onnx", slots=8, threads=1)
+
+
+@pytest.fixture(scope="module")
+def people(shared_data: Path) -> list[NDArray[np.float32]]:
+    """Half a minute to a minute of people each."""
+    strings = [sound for sound, _ in strings_of_people(shared_data, 24)]
+    return [np.concatenate(strings[i : i + 6]) for i in range(0, 24, 6)]
+
+
+def texts(events: Sequence[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Word)]
+
+
+def heard(
+    rec: Recognizer, sound: NDArray[np.float32], points: Sequence[int], *, care: Care | None = None
+) -> list[Event]:
+    """Live, with a finalize at each of the samples `points`."""
+    stream = rec.open(wishes=Wishes(care=care or Care()))
+    events: list[Event] = []
+    at = 0
+    for point in [*sorted(points), len(sound)]:
+        stream.push(sound[at:point])
+        at = point
+        while rec.step():
+            pass
+        if point < len(sound):
+            stream.finalize()
+    stream.close()
+    while rec.step():
+        pass
+    events += stream.events()
+    return events
+
+
+def test_twenty_finalizes_a_minute_change_no_word_of_the_examples(
+    recognizer: Recognizer, repo_root: Path
+) -> None:
+    files = [repo_root / "examples" / name for name in ("digits.wav", "answers.mp3")]
+    sound = np.concatenate([sound_of(path) for path in files] * 2)
+    points = np.random.default_rng(2).integers(0, len(sound), 24)
+    with_them = heard(recognizer, sound, points.tolist())
+    assert texts(with_them) == texts(heard(recognizer, sound, []))
+    assert sum(isinstance(event, Finalized) for event in with_them) == 24
+
+
+def test_twenty_finalizes_a_minute_change_no_word_of_people(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> None:
+    for seed, sound in enumerate(people):
+        count = round(20 * len(sound) / RATE / 60)
+        assert count >= 8
+        points = np.random.default_rng(seed).integers(0, len(sound), count)
+        events = heard(recognizer, sound, points.tolist())
+        assert texts(events) == texts(heard(recognizer, sound, []))
+        starts = [event.start for event in events if isinstance(event, Word)]
+        assert starts == sorted(starts)
+
+
+def test_a_finalize_brings_the_last_word_half_a_second_early(
+    recognizer: Recognizer, repo_root: Path
+) -> None:
+    """Cut right behind the last word, when its text has not come."""
+    sound = sound_of(repo_root / "examples/digits.wav")
+    last = recognizer.transcribe(sound).words[-1]
+    loud = np.flatnonzero(np.abs(sound) > 0.05 * np.abs(sound).max())
+    with recognizer.stream() as stream:
+        stream.push(sound[: loud[-1] + RATE // 5])
+        before: list[Event] = []
+        while stream.waiting_s >= 0.08:
+            before += stream.poll()
+        before += stream.poll()
+        stream.finalize()
+        while True:
+            event = stream.next_event(LONG_S)
+            assert event is not None
+            before.append(event)
+            if isinstance(event, Finalized):
+                break
+    assert texts(before)[-1] == last.text
+    assert event.open_word is None
+
+
+def test_people_that_speak_at_once_are_heard_as_if_each_were_alone(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> None:
+    expected = [result.text.split() for result in recognizer.transcribe(people)]
+    found: dict[int, list[str]] = {}
+
+    def talk(i: int) -> None:
+        random = np.random.default_rng(i)
+        with recognizer.stream(timeout=LONG_S) as stream:
+            at = 0
+            while at < len(people[i]):
+                size = int(random.integers(1, RATE))
+                stream.push(people[i][at : at + size])
+                at += size
+            stream.close()
+            found[i] = texts(list(stream.events()))
+
+    threads = [threading.Thread(target=talk, args=(i,)) for i in range(len(people))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[i] for i in range(len(people))] == expected
+
+
+def test_a_stream_that_moves_to_another_process_loses_no_word(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> None:
+    sound = people[0]
+    whole = recognizer.transcribe(sound).words
+    cut = len(sound) * 2 // 5
+    with recognizer.stream() as stream:
+        stream.push(sound[:cut])
+        while stream.waiting_s > 0.5:
+            pass
+        first = stream.poll()
+        state = stream.save()
+    with kiku.load("demo", engine="onnx", threads=1).stream(state) as stream:
+        stream.push(sound[cut:])
+        stream.close()
+        rest = list(stream.events())
+    found = [event for event in [*first, *rest] if isinstance(event, Word)]
+    assert [(w.text, w.start, w.end) for w in found] == [(w.text, w.start, w.end) for w in whole]
+
+
+def test_a_telephone_is_heard(recognizer: Recognizer, repo_root: Path) -> None:
+    """8 kHz and mu-law, in packets of 20 ms, on one of two channels."""
+    import av
+
+    chunks = read_chunks(str(repo_root / "examples/digits.wav"), 8_000)
+    sound = np.concatenate(list(chunks))
+    codec = av.CodecContext.create("pcm_mulaw", "w")
+    codec.sample_rate, codec.layout, codec.format = 8_000, "mono", "s16"
+    pcm = (np.clip(sound, -1, 1) * 32767).astype(np.int16)
+    frame = av.AudioFrame.from_ndarray(pcm[None], format="s16", layout="mono")
+    frame.sample_rate = 8_000
+    voice = b"".join(bytes(packet) for packet in codec.encode(frame))
+    both = np.stack([np.full(len(voice), 0xFF, np.uint8), np.frombuffer(voice, np.uint8)], axis=1)
+    with recognizer.stream() as stream:
+        for at in range(0, len(both), 160):
+            stream.push(both[at : at + 160].tobytes(), encoding="mulaw", channels=2, channel=1)
+        stream.close()
+        events = list(stream.events())
+    expected = recognizer.transcribe(str(repo_root / "examples/digits.wav")).text.split()
+    assert texts(events) == expected
+    assert not [event for event in events if isinstance(event, Warning)]
+    assert as_mono(sound).size == len(voice)
+
+
+def test_turns_of_people_begin_and_end(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> None:
+    pause = np.zeros(3 * RATE, np.float32)
+    with recognizer.stream(turns="medium") as stream:
+        for sound in people:
+            stream.push(sound[: 4 * RATE])
+            stream.push(pause)
+        stream.close()
+        events = list(stream.events())
+    starts = [event.time for event in events if isinstance(event, TurnStart)]
+    ends = [event.time for event in events if isinstance(event, TurnEnd)]
+    assert len(starts) == len(ends) >= len(people)
+    for i in range(len(people)):
+        first, last = i * 7.0, i * 7.0 + 4.0
+        assert any(first - 0.5 <= start <= last for start in starts)
+        assert any(last < end <= last + 3.2 for end in ends), "told in the pause behind it"
+
+
+def test_care_never_misleads_the_demo(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> None:
+    """Listening again, when there is no need, changes hardly a word and doubles none."""
+    eager = Care((LoopPolicy(), FrozenPolicy(after_s=0.8, share=0.2)))
+    wrong = total = 0
+    for sound in people:
+        plain = texts(heard(recognizer, sound, [], care=NO_CARE))
+        events = heard(recognizer, sound, [], care=eager)
+        found = texts(events)
+        total += len(plain)
+        wrong += abs(len(found) - len(plain))
+    assert total > 80
+    assert wrong / total < 0.05
