@@ -530,3 +530,38 @@ def test_a_task_that_is_cancelled_leaves_its_slot() -> None:
         assert rec.free_slots == 1
 
     asyncio.run(main())
+
+
+def test_a_recording_does_not_hold_up_who_speaks() -> None:
+    """While files go through the same slots in another thread, each step of theirs is short, and
+    the worker has its turn after every one."""
+
+    class Order(EchoEngine):
+        def __init__(self) -> None:
+            super().__init__(2)
+            self.order: list[int] = []
+
+        def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
+            self.order.append(slots[0])
+            time.sleep(0.001)
+            return super().step(slots, frames)
+
+    engine = Order()
+    rec = recognizer(engine)
+    with rec.stream() as stream:
+        result = rec.transcribe(np.zeros(3_000 * SIZE, np.float32))
+        thread = threading.Thread(target=lambda: result.words)
+        thread.start()
+        until(lambda: len(engine.order) > 5)
+        for _ in range(30):
+            stream.push(np.zeros(SIZE, np.float32))
+            until(lambda: stream.waiting_s == 0)
+        order = list(engine.order)
+        stream.close()
+        list(stream.events())
+        thread.join(LONG_S)
+    ours = [i for i, slot in enumerate(order) if slot == 0]
+    assert len(ours) >= 30
+    assert max(frames for _, frames in engine.steps[ours[0] : ours[-1]]) <= 4
+    # Between a push and its step the file may have had a step or two, not dozens.
+    assert np.median(np.diff(ours)) <= 8

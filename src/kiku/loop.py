@@ -67,7 +67,9 @@ class Loop:
         """Nobody sits anywhere yet; a step takes at most `max_block` frames of a stream."""
         self.engine = engine
         self.max_block = min(engine.max_block, max_block or engine.max_block)
-        self._lock = threading.RLock()  # held while the engine is used
+        self._lock = threading.Lock()  # held while the engine is used
+        self._turn = threading.Lock()  # held by who is next: so nobody goes twice before another
+        self._owner: int | None = None
         self._seats: dict[Stream, Seat] = {}
         self._stepping = False
         self._leaving: deque[Stream] = deque()
@@ -76,11 +78,18 @@ class Loop:
     @contextmanager
     def held(self) -> Generator[None]:
         """Nobody else uses the engine meanwhile. Who holds a stream's lock must not wait for it."""
+        if self._owner == threading.get_ident():
+            yield
+            return
+        with self._turn:
+            self._lock.acquire()
+        self._owner = threading.get_ident()
         try:
-            with self._lock:
-                self._sweep()
-                yield
+            self._sweep()
+            yield
         finally:
+            self._owner = None
+            self._lock.release()
             self._sweep()  # whoever left in between found the lock held, and counts on this
 
     @property
@@ -279,9 +288,11 @@ class Loop:
                 if ready := min(seat.stream.num_ready, self.max_block):
                     waiting.append((seat, ready))
         live = any(ready <= _LIVE_FRAMES for _, ready in waiting)
+        # A recording, stepped by another thread, must not hold up who speaks meanwhile.
+        beside = any(seat.is_live for seat in self._seats.values() if seat not in seats)
         blocks: dict[int, list[Seat]] = {}
         for seat, ready in waiting:
-            most = min(ready, _SHARED_BLOCK) if live else ready
+            most = min(ready, _SHARED_BLOCK) if live or beside else ready
             blocks.setdefault(1 << (most.bit_length() - 1), []).append(seat)
         return sum(self._step(blocks[size], size) for size in sorted(blocks))  # live ones first
 
@@ -321,7 +332,10 @@ class Loop:
 
     def _sweep(self) -> None:
         """Free the slots of those that leave, unless somebody is at work: then he will."""
-        if not self._leaving or not self._lock.acquire(blocking=False):
+        if not self._leaving:
+            return
+        mine = self._owner == threading.get_ident()
+        if not mine and not self._lock.acquire(blocking=False):
             return
         try:
             while self._leaving and not self._stepping:
@@ -331,7 +345,8 @@ class Loop:
                     for call in list(self._freed):
                         call()
         finally:
-            self._lock.release()
+            if not mine:
+                self._lock.release()
 
     def on_freed(self, call: Callable[[], None]) -> Callable[[], None]:
         """Have `call` called whenever a slot becomes free; the result ends that."""
