@@ -103,7 +103,7 @@ class RefreshPolicy:
     pause_s: float = 0.5
     """Without text or speech for so long there is a pause."""
     keep_s: float = 2.0
-    """What is kept; at most two fifths of the window. It is read again while all others wait, and on
+    """What is kept; at most two fifths of the window. It is read again while others wait, and on
     people the demo made as many errors with one second as with two or four."""
 
     def __post_init__(self) -> None:
