@@ -312,7 +312,7 @@ def make_recording(kind: str, slots: int = 1):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"max_queue_s": 0},
+        {"max_queue_s": 0.1},
         {"when_full": "drop"},
         {"turns": "keen"},
         {"steering": Steering(bias=["ß"])},
@@ -510,6 +510,99 @@ def test_tasks_are_refused_or_wait_like_threads() -> None:
             assert texts([event async for event in stream.events()]) == ["one"]
 
     asyncio.run(main())
+
+
+def test_opening_that_is_cancelled_leaves_no_slot_behind() -> None:
+    engine = Gated(2)
+    rec = recognizer(engine)
+
+    async def main() -> None:
+        async with await rec.astream() as stream:
+            await stream.push(np.zeros(SIZE, np.float32))
+            await asyncio.to_thread(engine.entered.wait, LONG_S)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(rec.astream(), 0.05)
+            engine.gate.set()
+            while rec.free_slots != 1:
+                await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+    assert rec.free_slots == 2
+
+
+def test_a_task_that_listens_learns_that_another_one_left() -> None:
+    async def main() -> None:
+        rec = recognizer()
+        async with await rec.astream() as stream:
+
+            async def listen() -> list[Event]:
+                return [event async for event in stream.events()]
+
+            listening = asyncio.create_task(listen())
+            await asyncio.sleep(0)
+        events = await asyncio.wait_for(listening, LONG_S)
+        assert isinstance(events[-1], End)
+
+    asyncio.run(main())
+
+
+def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
+    engine = Gated()
+    rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="gated")
+    engine.gate.set()
+    engine.save = lambda slot: b""  # pyright: ignore[reportAttributeAccessIssue]
+    with rec.stream() as stream:
+        stream.push(spoken([3, 0, ONE, 3, 3], SIZE))
+        until(lambda: stream.waiting_s == 0)
+        stream.poll()
+        found: list[Event | None] = []
+        thread = threading.Thread(target=lambda: found.append(stream.next_event(LONG_S)))
+        with rec.loop.held():  # the worker cannot do what is due before `save` does
+            thread.start()
+            time.sleep(0.02)
+            stream.finalize()
+            stream.save()
+        thread.join(LONG_S)
+        assert isinstance(found[0], Finalized)
+
+
+def test_a_listener_that_fails_stops_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    with recognizer().stream() as stream:
+        stream.listen(lambda: 1 // 0)
+        stream.push(sentence(ONE))
+        stream.close()
+        assert texts(list(stream.events())) == ["one"]
+    assert "listener" in caplog.text
+
+
+def test_an_event_loop_that_is_gone_stops_nobody() -> None:
+    rec = recognizer()
+    first = rec.stream()
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(rec.astream(timeout=LONG_S))
+    loop.run_until_complete(asyncio.sleep(0.05))
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        loop.run_until_complete(waiting)
+    loop.close()
+    first.stop()
+    with rec.stream() as second:
+        second.push(sentence(TWO))
+        second.close()
+        assert texts(list(second.events())) == ["two"]
+
+
+def test_a_failure_can_be_raised_any_number_of_times() -> None:
+    with recognizer(Fails()).stream() as stream:
+        stream.push(sentence(ONE, TWO))
+        until(lambda: stream.done)
+        stream.poll()
+        depths: list[int] = []
+        for _ in range(20):
+            with pytest.raises(RuntimeError, match="out of memory") as caught:
+                stream.poll()
+            depths.append(len(caught.traceback))
+        assert depths[0] == depths[-1]
 
 
 def test_a_task_that_is_cancelled_leaves_its_slot() -> None:

@@ -16,6 +16,9 @@ from kiku.errors import ConfigError, FrameError
 REWIND_FRAMES = 64
 """How many frames back a slot can always be rewound exactly (see `nn.state.rewind`)."""
 
+HISTORY_FRAMES = 128
+"""How many frames back a slot's decoder can be made to read again: 10 s."""
+
 TAIL_S = 1.0
 """Seconds of silence after the sound and the delay, as both references append: time for the last
 words."""

@@ -2,10 +2,12 @@
 anywhere."""
 
 import asyncio
+import logging
 import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -14,6 +16,8 @@ from numpy.typing import ArrayLike
 from kiku.errors import ConfigError, QueueFull
 from kiku.loop import Loop, Seat
 from kiku.stream import End, Event, Stream
+
+_LOG = logging.getLogger(__name__)
 
 WhenFull = Literal["block", "error"]
 """What happens to a push when enough sound waits: it waits for room, or raises QueueFull."""
@@ -35,7 +39,8 @@ class Worker:
         """No thread yet."""
         self._loop = loop
         self._lock = threading.RLock()  # the garbage collector may make a stream leave anywhere
-        self._work = threading.Event()
+        # Not an Event: the garbage collector may wake it while this thread holds an Event's lock.
+        self._work: SimpleQueue[None] = SimpleQueue()
         self._streams: set[Stream] = set()
 
     def join(self, stream: Stream) -> None:
@@ -43,7 +48,7 @@ class Worker:
         with self._lock:
             self._streams.add(stream)
             if len(self._streams) == 1:
-                self._work = threading.Event()
+                self._work = SimpleQueue()
                 threading.Thread(
                     target=self._run, args=(self._work,), name="kiku-worker", daemon=True
                 ).start()
@@ -52,16 +57,16 @@ class Worker:
         """One stream less; twice does no harm."""
         with self._lock:
             self._streams.discard(stream)
-            self._work.set()
+            self._work.put(None)
 
     def wake(self) -> None:
         """There may be something to step."""
-        self._work.set()
+        if self._work.empty():
+            self._work.put(None)
 
-    def _run(self, work: threading.Event) -> None:
+    def _run(self, work: SimpleQueue[None]) -> None:
         while True:
-            work.wait()
-            work.clear()
+            work.get()
             try:
                 while self._loop.step(live=True):
                     pass
@@ -108,6 +113,8 @@ class LiveStream:
         seat.news = lambda: None if (live := this()) is None else live._tell()
         weakref.finalize(self, _abandon, stream, loop, worker)
         worker.join(stream)
+        if stream.done:  # another thread's step may have come to its end already
+            worker.leave(stream)
         worker.wake()
 
     def _tell(self) -> None:
@@ -117,7 +124,10 @@ class LiveStream:
             if self._stream.done:
                 self._worker.leave(self._stream)
         for call in listeners:
-            call()
+            try:
+                call()
+            except Exception:  # whoever listens must not stop those who speak
+                _LOG.exception("a listener of a stream failed")
 
     def push(
         self,
@@ -323,13 +333,13 @@ class AsyncStream:
     def __init__(self, live: LiveStream) -> None:
         """`Recognizer.astream` makes one."""
         self._live = live
-        self._changed = asyncio.Event()
+        self._changed = changed = asyncio.Event()
         self._order = asyncio.Lock()
         loop = asyncio.get_running_loop()
 
-        def call() -> None:
+        def call() -> None:  # it does not hold this stream, which may be forgotten
             with suppress(RuntimeError):  # the event loop has been closed
-                loop.call_soon_threadsafe(self._changed.set)
+                loop.call_soon_threadsafe(changed.set)
 
         self._deafen = live.listen(call)
 
@@ -422,15 +432,16 @@ class AsyncStream:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        self._deafen()
         if not self._live.done:
             self._live.stop()
+        self._deafen()
+        self._changed.set()  # other tasks learn of the end
 
 
 def check_queue(max_queue_s: float, when_full: str) -> None:
     """Raise ConfigError for a bound that cannot be."""
-    if not max_queue_s > 0:
-        raise ConfigError(f"max_queue_s must be above 0 seconds, not {max_queue_s}")
+    if not max_queue_s >= 0.2:
+        raise ConfigError(f"max_queue_s must be at least 0.2 seconds, not {max_queue_s}")
     if when_full not in ("block", "error"):
         raise ConfigError(f"when_full must be 'block' or 'error', not {when_full!r}")
 

@@ -6,6 +6,7 @@ its frames are taken and its words are given back. So no client waits for anothe
 """
 
 import copy
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from kiku.engine import Choose, Engine, StepOutput
 from kiku.errors import StreamError
 from kiku.stream import Due, Refresh, Reread, Stream
+
+_LOG = logging.getLogger(__name__)
 
 Tap = Callable[[StepOutput], None]
 """Is shown everything that the engine says about one stream, one row at a time (n = 1)."""
@@ -42,17 +45,14 @@ class Seat:
     steering: Any = None
     """How whoever opened it calls the two above."""
     tap: Tap | None = None
+    is_live: bool = False
+    """Whether a worker steps it."""
     lock: Any = field(default_factory=threading.RLock)
     """Held by whoever touches the stream."""
     news: Callable[[], None] | None = None
     """Called when frames were taken or events have come, with no lock held but the loop's."""
     held_back: Callable[[], bool] | None = None
     """Whether the stream is to wait: its events are not fetched."""
-
-    @property
-    def is_live(self) -> bool:
-        """Whether a worker steps it."""
-        return self.news is not None
 
     @property
     def is_held_back(self) -> bool:
@@ -106,6 +106,7 @@ class Loop:
         num_codebooks: int | None = None,
         tap: Tap | None = None,
         saved: bytes | None = None,
+        is_live: bool = False,
     ) -> Seat:
         """Give a stream a slot.
 
@@ -115,6 +116,7 @@ class Loop:
             num_codebooks: see `Engine.open`.
             tap: is shown every output of the engine for this stream.
             saved: what the slot remembers; None is a fresh one.
+            is_live: a worker will step it.
 
         Raises:
             NoFreeSlot: all slots are held.
@@ -124,7 +126,7 @@ class Loop:
             # What the first frame's token costs a chooser that goes on, it has spent already.
             chooser = copy.deepcopy(choose) if saved is not None else choose
             slot, first = self.engine.open(chooser, num_codebooks=num_codebooks)
-            seat = Seat(stream, slot, choose, num_codebooks, tap=tap)
+            seat = Seat(stream, slot, choose, num_codebooks, tap=tap, is_live=is_live)
             self._seats[stream] = seat
             try:
                 if saved is not None:
@@ -163,9 +165,12 @@ class Loop:
                 with seat.lock:
                     due = seat.stream.due
                     if due is None:
+                        seat.stream.check_alive()
                         state = seat.stream.save()
                         break
-                self._act(seat, due)
+                with self._told_to([seat]):
+                    self._act(seat, due)
+                self._tell(seat)
             # Sound that is pushed meanwhile is not in the state, and no frame is stepped.
             return state, self.engine.save(seat.slot)
 
@@ -189,15 +194,19 @@ class Loop:
                 seats = [seat for seat in self._seats.values() if seat.is_live == live]
                 return self._act_for_one(seats) + self._move(seats)
             finally:
-                self._stepping = False
                 self._settle(live)
+                self._stepping = False
 
     def fail_live(self, error: Exception) -> None:
         """End every live stream with an error that nobody foresaw."""
         with self.held():
-            with self._told_to([seat for seat in self._seats.values() if seat.is_live]):
-                raise error
-            self._settle(live=True)
+            self._stepping = True
+            try:
+                with self._told_to([seat for seat in self._seats.values() if seat.is_live]):
+                    raise error
+                self._settle(live=True)
+            finally:
+                self._stepping = False
 
     def guard(self, stream: Stream) -> AbstractContextManager[Any]:
         """Nobody else touches the stream meanwhile."""
@@ -211,8 +220,11 @@ class Loop:
                 done = seat.stream.done
             if done:
                 self.release(seat.stream)
-                if seat.news is not None:
-                    seat.news()
+                self._tell(seat)
+
+    def _tell(self, seat: Seat) -> None:
+        if seat.news is not None:
+            _call(seat.news)
 
     def _act_for_one(self, seats: list[Seat]) -> int:
         """What is due in a slot, for one stream at most: the others must not wait for long."""
@@ -226,8 +238,7 @@ class Loop:
             with self._told_to([seat]):
                 self._act(seat, due)
             self._seats[seat.stream] = self._seats.pop(seat.stream)  # it is the last one next time
-            if seat.news is not None:
-                seat.news()
+            self._tell(seat)
             return 1
         return 0
 
@@ -312,8 +323,7 @@ class Loop:
                 with self._told_to([seat]):
                     self._deliver(seat, out.row(i))
         for seat in moving:
-            if seat.news is not None:
-                seat.news()
+            self._tell(seat)
         return size * len(moving)
 
     def _deliver(self, seat: Seat, out: StepOutput) -> None:
@@ -331,24 +341,38 @@ class Loop:
         self._sweep()
 
     def _sweep(self) -> None:
-        """Free the slots of those that leave, unless somebody is at work: then he will."""
-        if not self._leaving:
-            return
-        mine = self._owner == threading.get_ident()
-        if not mine and not self._lock.acquire(blocking=False):
-            return
-        try:
-            while self._leaving and not self._stepping:
-                seat = self._seats.pop(self._leaving.popleft(), None)
-                if seat is not None:
-                    self.engine.close(seat.slot)
-                    for call in list(self._freed):
-                        call()
-        finally:
-            if not mine:
-                self._lock.release()
+        """Free the slots of those that leave, unless somebody is at work, who then will."""
+        while self._leaving and not self._stepping:
+            mine = self._owner == threading.get_ident()
+            if not mine and not self._lock.acquire(blocking=False):
+                return
+            try:
+                self._free_slots()
+            finally:
+                if not mine:
+                    self._lock.release()
+
+    def _free_slots(self) -> None:
+        while not self._stepping:
+            try:
+                stream = self._leaving.popleft()
+            except IndexError:  # the garbage collector may have come here in between
+                return
+            seat = self._seats.pop(stream, None)
+            if seat is not None:
+                self.engine.close(seat.slot)
+                for call in list(self._freed):
+                    _call(call)
 
     def on_freed(self, call: Callable[[], None]) -> Callable[[], None]:
         """Have `call` called whenever a slot becomes free; the result ends that."""
         self._freed.append(call)
         return lambda: self._freed.remove(call)
+
+
+def _call(call: Callable[[], None]) -> None:
+    """A listener's mistake is his own."""
+    try:
+        call()
+    except Exception:
+        _LOG.exception("a callback of a stream failed")

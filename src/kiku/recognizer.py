@@ -5,8 +5,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
@@ -136,15 +138,20 @@ class Recognizer:
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
         def freed() -> None:
-            loop.call_soon_threadsafe(changed.set)
+            with suppress(RuntimeError):  # the event loop has been closed
+                loop.call_soon_threadsafe(changed.set)
 
         end = self.loop.on_freed(freed)
         try:
             while True:
                 changed.clear()
+                claim = _Claim(opened, self.release)
                 try:
-                    seat = await asyncio.to_thread(opened)
+                    seat = await asyncio.to_thread(claim.open)
                     break
+                except asyncio.CancelledError:
+                    claim.leave()  # the thread cannot be stopped
+                    raise
                 except NoFreeSlot:
                     left = ends - time.monotonic()
                     if left <= 0:
@@ -213,7 +220,7 @@ class Recognizer:
             padded: see `Stream`.
             wishes: see `Stream`.
             choose: picks each text token from the logits (a `Chooser` or `Sampler`, say); None is
-                greedy.
+                greedy. What `finalize` looks ahead for is picked by a deep copy of it.
             tap: is shown every output of the engine for this stream.
 
         Raises:
@@ -377,12 +384,37 @@ class _Freed:
     """Waits for a slot to become free, in a thread."""
 
     def __init__(self, loop: Loop) -> None:
-        self._event = threading.Event()
-        self.end = loop.on_freed(self._event.set)
+        # Not an Event: the garbage collector may free a slot while this thread holds its lock.
+        self._freed: SimpleQueue[None] = SimpleQueue()
+        self.end = loop.on_freed(lambda: self._freed.put(None))
 
     def wait(self, seconds: float) -> None:
-        self._event.wait(min(seconds, threading.TIMEOUT_MAX))
-        self._event.clear()
+        with suppress(Empty):
+            self._freed.get(timeout=min(seconds, threading.TIMEOUT_MAX))
+
+
+class _Claim:
+    """A stream that is opened in a thread for a task, which may be cancelled at any moment."""
+
+    def __init__(self, opened: Callable[[], Seat], release: Callable[[Stream], None]) -> None:
+        self._opened, self._release = opened, release
+        self._lock = threading.Lock()
+        self._seat: Seat | None = None
+        self._left = False
+
+    def open(self) -> Seat:
+        seat = self._opened()
+        with self._lock:
+            self._seat = seat
+            if self._left:
+                self._release(seat.stream)
+        return seat
+
+    def leave(self) -> None:
+        with self._lock:
+            self._left = True
+            if self._seat is not None:
+                self._release(self._seat.stream)
 
 
 @dataclass(frozen=True)
@@ -403,7 +435,7 @@ class _Opening:
             if choose is not None and saved["choice"] is not None:
                 choose.restore(saved["choice"])
         seat = rec.loop.seat(
-            stream, choose, num_codebooks=self.steering.num_codebooks,
+            stream, choose, num_codebooks=self.steering.num_codebooks, is_live=True,
             saved=None if saved is None else saved["slot"],
         )  # fmt: skip
         seat.steering = self.steering

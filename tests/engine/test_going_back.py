@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from kiku.config import HISTORY_FRAMES
 from kiku.engine import Engine
-from kiku.engine.history import HISTORY_FRAMES, History
+from kiku.engine.history import History
 from kiku.errors import StreamError
 from tests.engine.engines import KINDS, make_engine
 from tests.engine.test_engines import sound

@@ -31,6 +31,14 @@ def said(s: Stream, tokens: list[int], logprobs: list[float] | None = None) -> N
         s.accept([token], [logprob])
 
 
+def hear(s: Stream) -> np.ndarray:
+    """Step all that waits, with nothing to say to it."""
+    s.begin(3, 0.0)
+    frames = drained(s)
+    s.accept([3] * len(frames), [0.0] * len(frames))
+    return frames
+
+
 def drained(s: Stream) -> np.ndarray:
     return s.take(s.num_ready)
 
@@ -118,11 +126,14 @@ def test_nothing_is_pushed_after_the_end() -> None:
 def test_a_change_of_rate_is_forgiven_and_told() -> None:
     s = stream()
     s.push(np.zeros(1600, np.float32), rate=16000)
-    s.push(np.zeros(800, np.float32), rate=8000)
+    s.push(np.zeros(16_000, np.float32), rate=8000)
+    assert s.events() == [], "it is told when it has been heard"
+    hear(s)
     (warning,) = s.events()
     assert isinstance(warning, Warning)
     assert warning.kind == "rate_changed"
-    assert s.duration == pytest.approx(0.2)
+    assert warning.time == pytest.approx(0.1)
+    assert s.duration == pytest.approx(2.1)
 
 
 def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
@@ -136,11 +147,11 @@ def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
 
 def test_samples_that_are_not_finite_become_silence_and_are_told() -> None:
     s = stream()
-    s.push(np.full(CONFIG.sample_rate, np.nan, np.float32))
+    s.push(np.full(2 * CONFIG.sample_rate, np.nan, np.float32))
+    assert not hear(s).any()
     (warning,) = s.events()
     assert isinstance(warning, Warning)
     assert warning.kind == "not_finite"
-    assert not drained(s).any()
 
 
 def test_what_is_no_sound_is_refused_and_the_stream_lives() -> None:
@@ -150,3 +161,17 @@ def test_what_is_no_sound_is_refused_and_the_stream_lives() -> None:
     s.push(np.zeros(SIZE, np.float32))
     assert s.num_ready == 1
     assert s.duration == pytest.approx(0.08)
+
+
+def test_what_was_wrong_with_the_last_second_is_told_at_the_end() -> None:
+    s = stream()
+    s.begin(3, 0.0)
+    s.push(np.full(CONFIG.sample_rate // 2, np.nan, np.float32))
+    s.close()
+    frames = drained(s)
+    s.accept([3] * len(frames), [0.0] * len(frames))
+    s.settle()
+    warning, end = s.events()
+    assert isinstance(warning, Warning)
+    assert warning.kind == "not_finite"
+    assert isinstance(end, End)

@@ -75,6 +75,27 @@ def test_it_can_be_cut_and_does_not_come_again() -> None:
     assert texts(run(rec, stream)) == ["two"]
 
 
+def test_a_word_that_was_cut_is_not_open_any_more() -> None:
+    rec, _ = echo()
+    stream = rec.open(wishes=Wishes(care=NO_CARE))
+    stream.push(spoken([*QUIET, 0, ONE], SIZE))
+    stream.finalize(cut=True)
+    stream.finalize()
+    assert run(rec, stream)[-1] == Finalized(pytest.approx(0.48), None)
+
+
+def test_words_of_a_flush_do_not_go_beyond_its_sound() -> None:
+    for closes in (False, True):
+        rec, _ = echo()
+        stream = rec.open(wishes=Wishes(care=NO_CARE))
+        stream.push(spoken([*[PAD] * 10, 0, ONE], SIZE))
+        stream.finalize(cut=True)
+        if closes:
+            stream.close()
+        word = next(event for event in run(rec, stream) if isinstance(event, Word))
+        assert word.end <= 12 * 0.08 + 1e-9
+
+
 def test_a_word_that_has_faded_is_over() -> None:
     rec, _ = echo()
     stream = rec.open(wishes=Wishes(care=NO_CARE))

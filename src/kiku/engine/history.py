@@ -3,10 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.config import REWIND_FRAMES
-
-HISTORY_FRAMES = 128
-"""How many frames back a slot's decoder can be made to read again: 10 s."""
+from kiku.config import HISTORY_FRAMES, REWIND_FRAMES
 
 _ROOM = HISTORY_FRAMES + REWIND_FRAMES  # a slot that went back still has all of its history
 

@@ -21,6 +21,9 @@ _CODEC_FRAMES = 8
 WIDTH = 16
 """Columns that the decoder reads in one pass of a block."""
 
+_MAX_BINDINGS = 32
+"""Groups of slots whose buffers stay bound."""
+
 Array = NDArray[Any]
 
 
@@ -63,7 +66,8 @@ class Network:
 
     def _binding(self, slots: range, outputs: tuple[str, ...]) -> Any:
         """A binding whose keys and values, in and out, are the buffers of `slots`."""
-        if (slots, outputs) in self._bindings:
+        if (slots, outputs) in self._bindings:  # and now it is the youngest
+            self._bindings[slots, outputs] = self._bindings.pop((slots, outputs))
             return self._bindings[slots, outputs]
         binding: Any = self._session.io_binding()
         memory = self.memory
@@ -73,6 +77,8 @@ class Network:
                 place = buffer[slots.start].ctypes.data
                 binding.bind_input(f"{part}_{layer}", "cpu", 0, np.float32, shape, place)
                 binding.bind_output(f"new_{part}_{layer}", "cpu", 0, np.float32, shape, place)
+        if len(self._bindings) >= _MAX_BINDINGS:  # each keeps the arrays of its last call
+            del self._bindings[next(iter(self._bindings))]
         self._bindings[slots, outputs] = binding
         return binding
 

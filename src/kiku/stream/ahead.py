@@ -1,6 +1,6 @@
 """Words that were given out before their sound had been read in the ordinary way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from kiku.text import Partial, Word
@@ -8,7 +8,7 @@ from kiku.text import Partial, Word
 _SAME_S = 0.4
 """The same text so near in time is the same word."""
 
-_PLACE_S = 0.2
+_PLACE_S = 0.12
 """Whatever the text, what is so near in time is the same word: it was heard with silence after it
 at first."""
 
@@ -20,7 +20,7 @@ class Ahead:
     little earlier, later or otherwise. What was given out stands.
     """
 
-    def __init__(self, told: Sequence[Word] = ()) -> None:
+    def __init__(self, told: Iterable[Word] = ()) -> None:
         """With words that were given out, in order."""
         self._told = list(told)
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kiku.config import HISTORY_FRAMES
 from kiku.errors import ConfigError
 
 CHECK_FRAMES = 16
@@ -114,7 +115,8 @@ class RefreshPolicy:
     def decide(self, look: Look) -> Refresh | None:
         """See `Policy.decide`."""
         soft = self.soft * look.window
-        hard = max(soft, look.window - self.spare_s * look.frame_rate)
+        # It is not asked again before so many frames have passed.
+        hard = max(soft, look.window - self.spare_s * look.frame_rate - CHECK_FRAMES)
         if look.age < soft:
             return None
         quiet = round(self.pause_s * look.frame_rate)
@@ -273,7 +275,7 @@ class Carer:
 
     def done(self, action: Refresh | Reread, frames: int) -> None:
         """What was decided has been done, with so many frames kept."""
-        self._age = frames
+        self._age = min(frames, HISTORY_FRAMES, self._num_frames)
         if isinstance(action, Reread):
             self._num_rereads += 1
             self._last_reread = self._num_frames

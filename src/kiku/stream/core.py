@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,11 @@ class Stream:
         self._action: Refresh | Reread | None = None
         self._num_frames = 0  # taken, of which all but those of the step under way were heard
         self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames taken
-        self._last_start = self._last_end = self._turn_time = 0.0
+        self._last_start = self._last_end = self._turn_time = self._warned_at = 0.0
+        self._recent: deque[Word] = deque(maxlen=32)  # given out last, as they were heard
+        self._late: list[Word] = []  # given out since the last frame, which turns do not know yet
+        self._complaints: deque[Warning] = deque()  # of sound that has not been heard yet
+        self._trace: TracebackType | None = None
         self._closed = self._done = False
         self._failure: Exception | None = None
         self._silence(self._prefix_s)
@@ -210,16 +215,16 @@ class Stream:
         Raises:
             Exception: what the engine failed with, once all events before have been given out.
         """
-        if self._failure is not None and not self._events:
-            raise self._failure
+        if not self._events:
+            self.check_alive()
         events = list(self._events)
         self._events.clear()
         return events
 
     def next_event(self) -> Event | None:
         """The oldest of them alone; None if there is none. Raises as `events`."""
-        if self._failure is not None and not self._events:
-            raise self._failure
+        if not self._events:
+            self.check_alive()
         return self._events.popleft() if self._events else None
 
     @property
@@ -240,23 +245,31 @@ class Stream:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound that wait to be stepped."""
-        return self._framer.num_samples / self._config.sample_rate
+        """Seconds of sound that wait to be stepped, in whole frames."""
+        return self._framer.num_ready / self._config.frame_rate
 
     # The halves of the above for who converts sound in one thread and steps in another.
 
     def check_open(self) -> None:
         """Raise StreamClosed if no more sound may come, or the engine's failure if it failed."""
-        if self._failure is not None:
-            raise self._failure
+        self.check_alive()
         if self._closed:
             raise StreamClosed("sound was pushed after close(); open another stream")
+
+    def check_alive(self) -> None:
+        """Raise the engine's failure if it failed."""
+        if self._failure is not None:
+            raise self._failure.with_traceback(self._trace)
 
     def add(self, mono: NDArray[np.float32]) -> None:
         """Take what the ear gave."""
         self._framer.push(mono)
-        for complaint in self.ear.complaints():
-            self._events.append(Warning(complaint.kind, complaint.message, complaint.at))
+        # They are told when the decoder has come so far, however the sound was cut.
+        self._complaints += [Warning(c.kind, c.message, c.at) for c in self.ear.complaints()]
+
+    def _warn(self, warning: Warning) -> None:
+        self._warned_at = max(self._warned_at, warning.time)
+        self._events.append(replace(warning, time=self._warned_at))
 
     def add_flush(self, tail: NDArray[np.float32], time: float, *, cut: bool) -> None:
         """Take a request to finalize: what the ear still holds, and where the sound is."""
@@ -268,7 +281,7 @@ class Stream:
     def add_end(self, tail: NDArray[np.float32]) -> None:
         """Take the last of the sound."""
         self._closed = True
-        self._framer.push(tail)
+        self.add(tail)
         if self._padded:
             self._framer.pad()
             frames = math.ceil((self._config.text_delay_s + TAIL_S) * self._config.frame_rate)
@@ -352,13 +365,16 @@ class Stream:
         now = self._now
         if now <= 0:
             return  # the silence before the sound
+        while self._complaints and self._complaints[0].time <= now:
+            self._warn(self._complaints.popleft())
         if self._wishes.pauses and heads is not None:
             self._events.append(Pause(now, heads))
         if self._turns is not None:
             self._turn_time = max(self._turn_time, now)  # a flush may have been ahead
             self._events += self._turns.push(
-                TurnFrame(self._turn_time, heads, level, told, partial is not None)
+                TurnFrame(self._turn_time, heads, level, [*self._late, *told], partial is not None)
             )
+        self._late = []
 
     @property
     def _now(self) -> float:
@@ -367,7 +383,7 @@ class Stream:
         now = heard / self._config.frame_rate - self._prefix_s
         return min(now, self.duration) if self._closed else now
 
-    def _tell(self, words: list[Word]) -> list[Word]:
+    def _tell(self, words: Sequence[Word]) -> list[Word]:
         """Give out those of the stream's next words that have not been; gives them back."""
         told: list[Word] = []
         for word in words:
@@ -376,13 +392,13 @@ class Stream:
                     continue
                 if self._ahead.missed(word):  # its place in the text is taken
                     word = replace(word, start=self._last_start)
-            told.append(self._give(word))
+            # The text of the last words may lag past the end of the sound.
+            told.append(self._give(word, self.duration if self._closed else math.inf))
         return told
 
-    def _give(self, word: Word) -> Word:
-        """Give out a word, with times that never decrease and do not go beyond the sound."""
-        # The text of the last words may lag past the end of the sound.
-        latest = self.duration if self._closed else math.inf
+    def _give(self, word: Word, latest: float) -> Word:
+        """Give out a word, with times that never decrease and do not go beyond `latest`."""
+        self._recent.append(word)
         start = max(min(word.start, latest), self._last_start)
         end = max(min(word.end, latest), start, self._last_end)
         word = replace(word, start=start, end=end)
@@ -400,17 +416,16 @@ class Stream:
     def reread(self, action: Reread, tokens: Sequence[int], logprobs: Sequence[float]) -> None:
         """The decoder has listened again, and said this to the last frames.
 
-        What it says to the time before the last word given out is dropped.
+        What had been given out stands: it is not given out again.
         """
         if self._action is not action:
             return
         self._action = None
-        self._events.append(Warning(action.kind, action.message, max(0.0, self._now)))
-        last = self._last_end
+        self._warn(Warning(action.kind, action.message, max(0.0, self._now)))
         self._words = self._words.at(self._words.num_tokens - len(tokens))
+        self._ahead = Ahead(self._recent)  # whatever of it is heard again
         for token, logprob in zip(tokens, logprobs, strict=True):
-            found = self._words.push(token, logprob)
-            self._tell([word for word in found if word.start >= last])
+            self._late += self._tell(self._words.push(token, logprob))
         self._care.done(action, len(tokens))
 
     def flushed(self, flush: Flush) -> None:
@@ -420,8 +435,11 @@ class Stream:
         self._flushes.popleft()
         words, open_word = flush.result(self._levels)
         known = self._ahead.copy()  # by an earlier flush
-        told = [self._give(word) for word in words if not known.has(word)]
-        self._ahead.add(told)
+        fresh = [word for word in words if not known.has(word)]
+        told = [self._give(word, flush.time) for word in fresh]
+        if open_word is not None and known.covers(open_word):
+            open_word = None
+        self._ahead.add(fresh)
         if self._turns is not None:
             self._turn_time = max(self._turn_time, flush.time)
             self._events += self._turns.finalized(flush.time, told)
@@ -435,7 +453,9 @@ class Stream:
         """Give out the last word and `End` once the stream is closed and all its frames are
         stepped."""
         if self._closed and not self._done and not self._framer.num_ready and self.due is None:
-            told = self._tell(self._words.finish())
+            told = [*self._late, *self._tell(self._words.finish())]
+            while self._complaints:
+                self._warn(self._complaints.popleft())
             if self._turns is not None:
                 if told:
                     self._events += self._turns.finalized(self._now, told)
@@ -458,7 +478,10 @@ class Stream:
             "flushes": [flush.save() for flush in self._flushes],
             "num_frames": self._num_frames,
             "levels": list(self._levels),
-            "last": [self._last_start, self._last_end, self._turn_time],
+            "last": [self._last_start, self._last_end, self._turn_time, self._warned_at],
+            "recent": [[w.text, w.start, w.end, w.probability] for w in self._recent],
+            "late": [[w.text, w.start, w.end, w.probability] for w in self._late],
+            "complaints": [event_to_dict(complaint) for complaint in self._complaints],
             "closed": self._closed,
             "events": [event_to_dict(event) for event in self._events],
         }
@@ -488,7 +511,14 @@ class Stream:
             self._flushes = deque(Flush.restored(one, self._config) for one in saved["flushes"])
             self._num_frames = int(saved["num_frames"])
             self._levels = deque(map(float, saved["levels"]), _LEVELS)
-            self._last_start, self._last_end, self._turn_time = map(float, saved["last"])
+            last = map(float, saved["last"])
+            self._last_start, self._last_end, self._turn_time, self._warned_at = last
+            self._recent.extend(Word(*word) for word in saved["recent"])
+            self._late = [Word(*word) for word in saved["late"]]
+            for complaint in saved["complaints"]:
+                warning = event_from_dict(complaint)
+                assert isinstance(warning, Warning)
+                self._complaints.append(warning)
             self._closed = bool(saved["closed"])
             self._events = deque(map(event_from_dict, saved["events"]))
         except (KeyError, TypeError, ValueError, KikuError) as error:
@@ -503,7 +533,7 @@ class Stream:
         `error`."""
         if not self._done:
             self._tell(self._words.finish())  # what was heard is not lost
-            self._failure, self._done = error, True
+            self._failure, self._trace, self._done = error, error.__traceback__, True
 
     @property
     def failure(self) -> Exception | None:
