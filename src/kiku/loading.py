@@ -35,7 +35,7 @@ def load(
         dtype: of the decoder's weights. ONNX Runtime: "float32", "int8", "int4"; None takes int8.
             PyTorch: "float32", "bfloat16", "float16", or "auto", which is the checkpoint's; None
             takes that too. Either takes float32 for decoders below 100 million weights. The codec
-            is always float32.
+            stays in float32, but for its large matrices beside an int8 or int4 decoder.
         slots: how many streams can be open at once.
         threads: that compute on the processor; None takes those that this process may use. Of
             PyTorch's this is a setting of the whole process.

@@ -35,7 +35,7 @@ from kiku.errors import CheckpointError, KikuError
 _JOURNAL = "journal.json"
 _TELL_EVERY_S = 5.0
 
-# Of the decoder, scales and all, a little more than measured; the codec is always float32.
+# Of the decoder, scales and all, a little more than measured.
 _BYTES_PER_WEIGHT = {"float32": 4.0, "int8": 1.15, "int4": 0.75}
 
 _log = logging.getLogger(__name__)

@@ -51,8 +51,9 @@ class Flush:
         self.at, self.rest, self.time, self.cut = at, rest, time, cut
         self._size, self._rate = config.frame_size, config.frame_rate
         self._num_steps = 0
-        # One more than the delay: the token after a word is what ends it.
-        silent = math.ceil(config.text_delay_s * config.frame_rate) + 1
+        # Frame t brings token t + 1: so that is the text of all the sound, and mostly the token
+        # after it, which ends a word. `accept` asks for more if it does not.
+        silent = math.ceil(config.text_delay_s * config.frame_rate)
         frames = np.zeros((-(-rest.size // self._size) + silent, self._size), np.float32)
         frames.ravel()[: rest.size] = rest
         self._next = frames[: REWIND_FRAMES - 4]
