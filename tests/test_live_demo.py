@@ -4,6 +4,7 @@ recordings are at hand."""
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 import kiku
 from kiku import Event, Finalized, Recognizer, TurnEnd, TurnStart, Warning, Word
 from kiku.audio import as_mono, read_chunks
+from kiku.engine import Engine, StepOutput
 from kiku.stream import NO_CARE, Care, FrozenPolicy, LoopPolicy, Wishes
+from kiku.train.score import errors
 from tests.test_demo import RATE, sound_of, strings_of_people
 from tests.test_live import LONG_S
 
@@ -204,3 +207,76 @@ def test_care_never_misleads_the_demo(
         wrong += abs(len(found) - len(plain))
     assert total > 80
     assert wrong / total < 0.05
+
+
+class Faulty:
+    """The demo's engine with a decoder that can only write certain tokens from some frame on, until
+    it is made to read again."""
+
+    def __init__(self, engine: Engine, at: int, tokens: Sequence[int]) -> None:
+        self._engine, self._at, self._tokens = engine, at, tokens
+        self._calls = self.rereads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def choose(self, logits: NDArray[np.float32]) -> int:
+        self._calls += 1
+        if self._calls > self._at and not self.rereads:
+            return self._tokens[self._calls % len(self._tokens)]
+        return int(np.argmax(logits))
+
+    def reread(self, slot: int, frames: int) -> StepOutput:
+        self.rereads += 1
+        return self._engine.reread(slot, frames)
+
+
+def of_people(recognizer: Recognizer, sound: NDArray[np.float32], engine: Faulty, care: Care):
+    """What is said of a sound by a decoder that goes wrong."""
+    rec = Recognizer(
+        engine,  # pyright: ignore[reportArgumentType]
+        recognizer.config,
+        recognizer.vocabulary,
+        name="faulty",
+    )
+    stream = rec.open(choose=engine.choose, wishes=Wishes(care=care))
+    stream.push(sound)
+    stream.close()
+    while rec.step():
+        pass
+    return stream.events()
+
+
+def test_a_decoder_that_freezes_on_people_is_woken(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> None:
+    pad = recognizer.config.pad_id
+    care = Care((FrozenPolicy(after_s=3.0, share=0.3),))
+    for sound in people[:2]:
+        good = texts(heard(recognizer, sound, [], care=NO_CARE))
+        frozen = Faulty(recognizer.engine, 100, [pad])
+        lost = texts(of_people(recognizer, sound, frozen, NO_CARE))
+        assert len(lost) < 0.6 * len(good)
+        woken = Faulty(recognizer.engine, 100, [pad])
+        events = of_people(recognizer, sound, woken, care)
+        kinds = [event.kind for event in events if isinstance(event, Warning)]
+        assert "frozen" in kinds
+        assert errors(good, texts(events)) <= 0.12 * len(good)
+
+
+def test_a_decoder_that_loops_on_people_is_brought_back(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> None:
+    pieces = recognizer.vocabulary.encode("stop")
+    loop = [recognizer.config.word_start_id, *pieces]
+    care = Care((LoopPolicy(),))
+    for sound in people[:2]:
+        good = texts(heard(recognizer, sound, [], care=NO_CARE))
+        forever = texts(of_people(recognizer, sound, Faulty(recognizer.engine, 100, loop), NO_CARE))
+        assert forever[-50:] == ["stop"] * 50
+        events = of_people(recognizer, sound, Faulty(recognizer.engine, 100, loop), care)
+        assert [event.kind for event in events if isinstance(event, Warning)].count("loop") == 1
+        found = texts(events)
+        assert found.count("stop") < good.count("stop") + 20
+        half = len(good) // 2
+        assert errors(good[-half:], found[-half:]) <= 0.12 * half
