@@ -11,7 +11,7 @@ from kiku import End, Event, Finalized, Partial, Recognizer, Stream, Word, WordE
 from kiku.engine.steering import Steering
 from kiku.errors import StreamClosed
 from kiku.stream import NO_CARE, Wishes
-from kiku.stream.ahead import Ahead
+from kiku.stream.telling import Ahead
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
 from tests.fakes import PAD, EchoEngine, spoken

@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 from kiku.audio import Ear, Framer
 from kiku.config import TAIL_S, ModelConfig
 from kiku.errors import KikuError, StreamClosed, StreamError
-from kiku.stream.ahead import Ahead
 from kiku.stream.care import Care, Carer, Refresh, Reread
 from kiku.stream.events import (
     End,
@@ -31,6 +30,7 @@ from kiku.stream.events import (
     event_to_dict,
 )
 from kiku.stream.flush import Flush
+from kiku.stream.telling import Teller, words_to_lists
 from kiku.text import (
     Timing,
     TurnFrame,
@@ -97,8 +97,10 @@ class Stream:
         self._framer = Framer(config.frame_size)
         self._prefix_s = config.silence_prefix_s if padded else 0.0
         timing = Timing(config.frame_rate, config.text_delay_s, self._prefix_s)
-        self._words = WordBuilder(
-            vocabulary, timing, pad_id=config.pad_id, word_start_id=config.word_start_id
+        self._words = Teller(
+            WordBuilder(
+                vocabulary, timing, pad_id=config.pad_id, word_start_id=config.word_start_id
+            )
         )
         self._care = Carer(
             wishes.care,
@@ -112,13 +114,11 @@ class Stream:
             else Turns(wishes.turns, frame_rate=config.frame_rate, delay_s=config.text_delay_s)
         )
         self._events: deque[Event] = deque()
-        self._ahead = Ahead()
         self._flushes: deque[Flush] = deque()
         self._action: Refresh | Reread | None = None
         self._num_frames = 0  # taken, of which all but those of the step under way were heard
         self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames taken
-        self._last_start = self._last_end = self._turn_time = self._warned_at = 0.0
-        self._recent: deque[Word] = deque(maxlen=32)  # given out last, as they were heard
+        self._turn_time = self._warned_at = 0.0
         self._late: list[Word] = []  # given out since the last frame, which turns do not know yet
         self._complaints: deque[Warning] = deque()  # of sound that has not been heard yet
         self._trace: TracebackType | None = None
@@ -347,17 +347,15 @@ class Stream:
 
     def begin(self, token: int, logprob: float) -> None:
         """What the engine said before the first frame."""
-        self._tell(self._words.push(token, logprob))
+        self._give(self._words.read(token, logprob, latest=math.inf))
 
     def _hear(
         self, token: int, logprob: float, level: float, heads: tuple[float, ...] | None
     ) -> None:
         """Take what was said after one frame."""
-        told = self._tell(self._words.push(token, logprob))
+        told = self._give(self._words.read(token, logprob, latest=self._latest))
         is_text = self._vocabulary.is_text(token)
         partial = self._words.partial
-        if partial is not None and self._ahead.covers(partial):
-            partial = None  # it was given out already
         if self._wishes.partials and is_text and partial is not None:
             self._events.append(partial)
         pause = None if heads is None else heads[min(PAUSE_HEAD, len(heads) - 1)]
@@ -383,29 +381,17 @@ class Stream:
         now = heard / self._config.frame_rate - self._prefix_s
         return min(now, self.duration) if self._closed else now
 
-    def _tell(self, words: Sequence[Word]) -> list[Word]:
-        """Give out those of the stream's next words that have not been; gives them back."""
-        told: list[Word] = []
-        for word in words:
-            if self._ahead:
-                if self._ahead.has(word):
-                    continue
-                if self._ahead.missed(word):  # its place in the text is taken
-                    word = replace(word, start=self._last_start)
-            # The text of the last words may lag past the end of the sound.
-            told.append(self._give(word, self.duration if self._closed else math.inf))
-        return told
+    @property
+    def _latest(self) -> float:
+        """Where a word may end: the text of the last ones may lag past the end of the sound."""
+        return self.duration if self._closed else math.inf
 
-    def _give(self, word: Word, latest: float) -> Word:
-        """Give out a word, with times that never decrease and do not go beyond `latest`."""
-        self._recent.append(word)
-        start = max(min(word.start, latest), self._last_start)
-        end = max(min(word.end, latest), start, self._last_end)
-        word = replace(word, start=start, end=end)
-        self._last_start, self._last_end = start, end
-        self._events += [word, WordEnd(end)]
-        self._care.told(word.text, start)
-        return word
+    def _give(self, words: list[Word]) -> list[Word]:
+        """Say these words."""
+        for word in words:
+            self._events += [word, WordEnd(word.end)]
+            self._care.told(word.text, word.start)
+        return words
 
     def refreshed(self, action: Refresh) -> None:
         """The decoder has forgotten what it was to forget."""
@@ -422,10 +408,7 @@ class Stream:
             return
         self._action = None
         self._warn(Warning(action.kind, action.message, max(0.0, self._now)))
-        self._words = self._words.at(self._words.num_tokens - len(tokens))
-        self._ahead = Ahead(self._recent)  # whatever of it is heard again
-        for token, logprob in zip(tokens, logprobs, strict=True):
-            self._late += self._tell(self._words.push(token, logprob))
+        self._late += self._give(self._words.read_again(tokens, logprobs))
         self._care.done(action, len(tokens))
 
     def flushed(self, flush: Flush) -> None:
@@ -434,12 +417,8 @@ class Stream:
             return
         self._flushes.popleft()
         words, open_word = flush.result(self._levels)
-        known = self._ahead.copy()  # by an earlier flush
-        fresh = [word for word in words if not known.has(word)]
-        told = [self._give(word, flush.time) for word in fresh]
-        if open_word is not None and known.covers(open_word):
-            open_word = None
-        self._ahead.add(fresh)
+        told, open_word = self._words.looked_ahead(words, open_word, latest=flush.time)
+        self._give(told)
         if self._turns is not None:
             self._turn_time = max(self._turn_time, flush.time)
             self._events += self._turns.finalized(flush.time, told)
@@ -453,7 +432,7 @@ class Stream:
         """Give out the last word and `End` once the stream is closed and all its frames are
         stepped."""
         if self._closed and not self._done and not self._framer.num_ready and self.due is None:
-            told = [*self._late, *self._tell(self._words.finish())]
+            told = [*self._late, *self._give(self._words.finish(latest=self._latest))]
             while self._complaints:
                 self._warn(self._complaints.popleft())
             if self._turns is not None:
@@ -474,13 +453,11 @@ class Stream:
             "words": self._words.save(),
             "care": self._care.save(),
             "turns": None if self._turns is None else self._turns.save(),
-            "ahead": self._ahead.save(),
             "flushes": [flush.save() for flush in self._flushes],
             "num_frames": self._num_frames,
             "levels": list(self._levels),
-            "last": [self._last_start, self._last_end, self._turn_time, self._warned_at],
-            "recent": [[w.text, w.start, w.end, w.probability] for w in self._recent],
-            "late": [[w.text, w.start, w.end, w.probability] for w in self._late],
+            "times": [self._turn_time, self._warned_at],
+            "late": words_to_lists(self._late),
             "complaints": [event_to_dict(complaint) for complaint in self._complaints],
             "closed": self._closed,
             "events": [event_to_dict(event) for event in self._events],
@@ -507,13 +484,10 @@ class Stream:
             self._care.restore(saved["care"])
             if self._turns is not None and saved["turns"] is not None:
                 self._turns.restore(saved["turns"])
-            self._ahead = Ahead([Word(*word) for word in saved["ahead"]])
             self._flushes = deque(Flush.restored(one, self._config) for one in saved["flushes"])
             self._num_frames = int(saved["num_frames"])
             self._levels = deque(map(float, saved["levels"]), _LEVELS)
-            last = map(float, saved["last"])
-            self._last_start, self._last_end, self._turn_time, self._warned_at = last
-            self._recent.extend(Word(*word) for word in saved["recent"])
+            self._turn_time, self._warned_at = map(float, saved["times"])
             self._late = [Word(*word) for word in saved["late"]]
             for complaint in saved["complaints"]:
                 warning = event_from_dict(complaint)
@@ -532,7 +506,7 @@ class Stream:
         """The engine has failed: nothing more will come. `events` gives out what has, then raises
         `error`."""
         if not self._done:
-            self._tell(self._words.finish())  # what was heard is not lost
+            self._give(self._words.finish(latest=self._latest))  # what was heard is not lost
             self._failure, self._trace, self._done = error, error.__traceback__, True
 
     @property
