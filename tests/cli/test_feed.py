@@ -131,7 +131,7 @@ def test_a_full_stream_does_not_hold_up_a_stop() -> None:
     engine = SimpleEngine(pace_s=0.5)
     piece = Piece(np.full(1920, 0.2, np.float32), 24_000)
     for pieces in ((piece,) * 4, (piece, Gap(1.0), Gap(1.0))):
-        with simple_recognizer(engine, "demo").stream(max_queue_s=0.1) as stream:
+        with simple_recognizer(engine, "demo").stream(max_queue_s=0.2) as stream:
             feed = Feed(Sound(*pieces), stream, deque())
             feed.start()
             feed.stop()
