@@ -22,6 +22,7 @@ from kiku.evaluate.recorder import recorded
 from kiku.evaluate.times import Clock, Times
 from kiku.stream import Stream, Warning
 from kiku.text import Word
+from kiku.train.score import errors
 
 PART_S = 1800.0
 PARTS_PER_HOUR = 2
@@ -54,23 +55,13 @@ class Part:
         self.duration += seconds
 
 
-def num_errors(said: Sequence[str], heard: Sequence[str]) -> int:
-    """The fewest words that were changed, left out or put in."""
-    row = list(range(len(heard) + 1))
-    for i, word in enumerate(said, 1):
-        before, row[0] = row[0], i
-        for j, other in enumerate(heard, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (word != other))
-    return row[-1]
-
-
 def errors_of(part: Part) -> int:
     """Of all pieces: a word belongs to the piece in which it starts."""
     heard: list[list[str]] = [[] for _ in part.pieces]
     begins = np.array([at for at, _ in part.pieces])
     for text, start, _ in part.words:
         heard[max(0, int(np.searchsorted(begins, start + _EARLY_S, "right")) - 1)].append(text)
-    return sum(num_errors(said, got) for (_, said), got in zip(part.pieces, heard, strict=True))
+    return sum(errors(said, got) for (_, said), got in zip(part.pieces, heard, strict=True))
 
 
 def longest_gap(part: Part) -> float:

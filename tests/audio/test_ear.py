@@ -355,3 +355,9 @@ def test_what_is_not_a_saved_ear_is_refused() -> None:
     ):
         with pytest.raises(AudioError, match="restored"):
             Ear.restore(wrong)
+
+
+def test_a_rate_that_an_ear_does_not_take_is_told_with_the_rates_that_it_takes() -> None:
+    for rate in (300, 7_999, 192_001, 10**9):
+        with pytest.raises(AudioError, match="outside 8000 to 192000 Hz"):
+            Ear(24_000).hear(np.zeros(10, np.float32), rate=rate)

@@ -209,14 +209,6 @@ def test_what_is_heard_where_it_was_said_is_no_error(module: Any) -> None:
     assert made.longest_gap(part) == 3.0
 
 
-def test_errors_are_the_fewest(module: Any) -> None:
-    num_errors = module("soak").num_errors
-    assert num_errors(["one", "two"], ["one", "two"]) == 0
-    assert num_errors(["one", "two", "three"], ["one", "three"]) == 1
-    assert num_errors([], ["one", "two"]) == 2
-    assert num_errors(["one", "two"], ["two", "one"]) == 2
-
-
 def test_the_end_is_compared_with_the_beginning(module: Any) -> None:
     def row(memory: int, ms: float, errors: int) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ from kiku.engine.history import History
 from kiku.errors import StreamError
 from tests.engine.engines import KINDS, make_engine
 from tests.engine.test_engines import sound
+from tests.fakes import PAD
 
 
 @pytest.fixture(params=KINDS)
@@ -67,23 +68,28 @@ def test_a_refreshed_slot_that_forgot_nothing_goes_on_alike(kind: str) -> None:
     assert said(engine, slot, frames[5:]) == said(straight, alone, frames[5:])
 
 
-def test_a_refreshed_slot_knows_only_what_it_was_left(kind: str) -> None:
-    """Two streams with different pasts and the same last frames differ only by their codec: given
-    the same codes they say the same."""
-    engine = make_engine(kind)
-    slot, _ = engine.open()
-    said(engine, slot, sound(70))
-    before = engine.mark(slot)
-    engine.refresh(slot, 20)
-    told = said(engine, slot, sound(9, seed=5))
-    other = make_engine(kind)
-    twin, _ = other.open()
-    other.restore(twin, engine.save(slot))
-    engine.refresh(slot, 20)
-    other.refresh(twin, 20)
-    assert said(engine, slot, sound(9, seed=6)) == said(other, twin, sound(9, seed=6))
-    assert len(told) == 9
-    assert before is not None
+def _logits_after(kind: str, past: int, *, refreshed: bool) -> np.ndarray:
+    """What follows a text of `past` and then seven times PAD, over always the same sound."""
+    tokens = [past] * 4 + [PAD] * 7
+    written = iter(tokens)
+    engine = make_engine(kind, keep_logits=True)
+    slot, _ = engine.open(lambda _: next(written))
+    engine.step([slot], sound(10)[None])
+    if refreshed:
+        engine.refresh(slot, 5)
+    engine.steer(slot)
+    out = engine.step([slot], sound(1, seed=7)[None])
+    assert out.logits is not None
+    return out.logits[0, 0]
+
+
+def test_a_refreshed_slot_has_forgotten_what_was_written_before(kind: str) -> None:
+    """The window of the tiny decoder's two layers reaches back to where the texts differ."""
+    differ = [_logits_after(kind, past, refreshed=False) for past in (4, 11)]
+    same = [_logits_after(kind, past, refreshed=True) for past in (4, 11)]
+    assert np.abs(differ[0] - differ[1]).max() > 1e-3
+    np.testing.assert_allclose(same[0], same[1], atol=1e-5)
+    assert np.abs(same[0] - differ[0]).max() > 1e-3
 
 
 def test_what_is_read_again_is_said_as_if_the_stream_had_begun_there(kind: str) -> None:

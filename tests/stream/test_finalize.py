@@ -8,10 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiku import End, Event, Finalized, Partial, Recognizer, Stream, Word, WordEnd
+from kiku.config import REWIND_FRAMES
 from kiku.engine.steering import Steering
 from kiku.errors import StreamClosed
 from kiku.stream import NO_CARE, Wishes
+from kiku.stream.flush import Flush
 from kiku.stream.telling import Ahead
+from kiku.text import Timing, WordBuilder
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
 from tests.fakes import PAD, EchoEngine, spoken
@@ -228,3 +231,28 @@ def test_whatever_is_asked_no_word_is_lost_or_doubled(tokens: list[int], points:
     assert texts(events) == expected
     times = [event.start for event in events if isinstance(event, Word)]
     assert times == sorted(times)
+
+
+def test_a_word_that_is_not_at_its_end_gets_more_silence() -> None:
+    timing = Timing(CONFIG.frame_rate, CONFIG.text_delay_s, 0.0)
+    flush = Flush(20, np.zeros(0, np.float32), 20 * 0.08, cut=True, config=CONFIG)
+    flush.begin(WordBuilder(tiny.vocabulary(), timing).at(21))
+    assert len(flush.take(64)) == 7
+    flush.accept([PAD] * 5 + [0, ONE], [0.0] * 7)
+    assert flush.take(64).shape == (4, SIZE)
+    flush.accept([ED, PAD, PAD, PAD], [0.0] * 4)
+    assert len(flush.take(64)) == 0
+    words, open_word = flush.result([-100.0] * 20)
+    assert [word.text for word in words] == ["oneed"]
+    assert open_word is None
+
+
+def test_a_word_that_never_ends_does_not_go_beyond_what_can_be_taken_back() -> None:
+    timing = Timing(CONFIG.frame_rate, CONFIG.text_delay_s, 0.0)
+    flush = Flush(20, np.zeros(0, np.float32), 20 * 0.08, cut=True, config=CONFIG)
+    flush.begin(WordBuilder(tiny.vocabulary(), timing).at(21))
+    stepped = 0
+    while len(frames := flush.take(8)):
+        stepped += len(frames)
+        flush.accept([ED] * len(frames), [0.0] * len(frames))
+    assert stepped == REWIND_FRAMES

@@ -347,13 +347,14 @@ def _bytes_of(samples: Any) -> bytes | None:
 
 
 def _ear_rate(rate: int, own: int) -> int:
-    whole_rate = checked_rate(rate)
-    if whole_rate != own and not MIN_EAR_RATE <= whole_rate <= MAX_EAR_RATE:
+    # A rate that is no number at all is for `checked_rate` to tell.
+    is_number = isinstance(rate, int | float)
+    if is_number and rate != own and not MIN_EAR_RATE <= rate <= MAX_EAR_RATE:
         raise AudioError(
             f"a sample rate of {rate} Hz is outside {MIN_EAR_RATE} to {MAX_EAR_RATE} Hz: "
             "give the rate in samples a second, such as 16000"
         )
-    return whole_rate
+    return checked_rate(rate)
 
 
 def _rounded(number: Fraction) -> int:

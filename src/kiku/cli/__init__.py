@@ -8,6 +8,7 @@
     feed.py         sound -> a live stream, in its own time
     live_results.py events -> txt, srt and JSON lines, written while they come
     captions_view.py  live captions on a terminal
+    options.py      options that several commands take
     inputs.py       paths and folders -> recordings
     outputs.py      recordings -> names of files, written whole or not at all
     show.py         words on standard output, as they come

@@ -20,6 +20,7 @@ from kiku.cli.feed import Played
 from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, LiveFormat, Printed
+from kiku.cli.options import Dtype, Engine, Model, Revision, Threads
 from kiku.cli.outputs import make_folder, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import INTERRUPTED, Manner, complain, say
@@ -49,24 +50,6 @@ _Device = Annotated[
     typer.Option(metavar="NAME", help="Which microphone: its number, or a part of its name."),
 ]
 _List = Annotated[bool, typer.Option("--list-devices", help="List the microphones, and end.")]
-_Model = Annotated[
-    str, typer.Option(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
-]
-_Revision = Annotated[
-    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
-]
-_Engine = Annotated[
-    str, typer.Option(metavar="NAME", help="onnx or torch; auto is the faster one here.")
-]
-_Dtype = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="int8, int4 or float32; bfloat16 or float16 with the torch engine."
-    ),
-]
-_Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Threads that compute; else all there are.")
-]
 _Turns = Annotated[
     TurnsWanted, typer.Option(help="How eagerly a silence is the end of a turn, and of a line.")
 ]
@@ -102,11 +85,11 @@ def listen(
     speed: _Speed = 1.0,
     device: _Device = None,
     devices: _List = False,
-    model: _Model = DEMO,
-    revision: _Revision = None,
-    engine: _Engine = "auto",
-    dtype: _Dtype = None,
-    threads: _Threads = None,
+    model: Model = DEMO,
+    revision: Revision = None,
+    engine: Engine = "auto",
+    dtype: Dtype = None,
+    threads: Threads = None,
     turns: _Turns = TurnsWanted.MEDIUM,
     bias: _Bias = None,
     temperature: _Temperature = 0.0,

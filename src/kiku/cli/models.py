@@ -11,6 +11,7 @@ import typer
 from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find
 from kiku.checkpoint.cache import Entry, entries, entries_of, remove
 from kiku.cli.columns import columns
+from kiku.cli.options import Revision
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED, complain, say
 
@@ -21,9 +22,6 @@ app = typer.Typer(help="List, describe, check, download and convert models.", ri
 
 _Model = Annotated[
     str, typer.Argument(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
-]
-_Revision = Annotated[
-    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
 ]
 _Precision = Annotated[str | None, typer.Option(metavar="NAME", help="int8, int4 or float32.")]
 _Target = Annotated[
@@ -46,7 +44,7 @@ def list_models() -> int:
 
 
 @app.command("info")
-def info(model: _Model = DEMO, revision: _Revision = None) -> int:
+def info(model: _Model = DEMO, revision: Revision = None) -> int:
     """Show the numbers of a model. Of a repository only the small files are fetched."""
     from kiku.checkpoint import is_converted, open_converted, read_config
 
@@ -77,7 +75,7 @@ def info(model: _Model = DEMO, revision: _Revision = None) -> int:
 
 
 @app.command("verify")
-def verify_model(model: _Model = DEMO, revision: _Revision = None) -> int:
+def verify_model(model: _Model = DEMO, revision: Revision = None) -> int:
     """Check that a model is whole: its files, tensors and vocabulary, and what it was converted to.
     Exit code 1 if it is not.
     """
@@ -103,7 +101,7 @@ def verify_model(model: _Model = DEMO, revision: _Revision = None) -> int:
 
 
 @app.command("pull")
-def pull(model: _Model, revision: _Revision = None) -> int:
+def pull(model: _Model, revision: Revision = None) -> int:
     """Download what a model needs, so that it can be used without a network; print where it is."""
     files = find(model, revision=revision)
     say(f"{files.config.parent}\n")
@@ -115,7 +113,7 @@ def convert_model(
     model: _Model,
     precision: _Precision = None,
     target: _Target = None,
-    revision: _Revision = None,
+    revision: Revision = None,
 ) -> int:
     """Convert a model for ONNX Runtime, as the first use of it would; print where it is.
 

@@ -9,6 +9,7 @@ import typer
 import kiku
 from kiku.checkpoint import DEMO
 from kiku.cli.inputs import Recording, find_recordings
+from kiku.cli.options import Dtype, Engine, Model, Revision, Threads
 from kiku.cli.outputs import make_folder, name_outputs
 from kiku.cli.progress import Meter
 from kiku.cli.run import Format, Request, Run
@@ -22,26 +23,8 @@ _Paths = Annotated[
         metavar="PATH", help="Audio or video files, folders of such, or - for standard input."
     ),
 ]
-_Model = Annotated[
-    str, typer.Option(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
-]
-_Revision = Annotated[
-    str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
-]
 _Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
-]
-_Engine = Annotated[
-    str, typer.Option(metavar="NAME", help="onnx or torch; auto is the faster one here.")
-]
-_Dtype = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="int8, int4 or float32; bfloat16 or float16 with the torch engine."
-    ),
-]
-_Threads = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Threads that compute; else all there are.")
 ]
 _Format = Annotated[Format, typer.Option("--format", "-f", help="What to write; all needs -o.")]
 _Folder = Annotated[
@@ -66,12 +49,12 @@ _Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exis
 def transcribe(
     context: typer.Context,
     paths: _Paths,
-    model: _Model = DEMO,
-    revision: _Revision = None,
-    engine: _Engine = "auto",
+    model: Model = DEMO,
+    revision: Revision = None,
+    engine: Engine = "auto",
     device: _Device = None,
-    dtype: _Dtype = None,
-    threads: _Threads = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
     format: _Format = Format.TXT,
     folder: _Folder = None,
     max_line_width: _Width = None,

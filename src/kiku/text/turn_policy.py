@@ -15,23 +15,8 @@ class TurnPolicy:
     """When a pause is an end.
 
     The third head, 0.6, 0.4, the smoothing (next to none) and the 12 frames are what Kyutai's own
-    voice agent uses. The rest was chosen by measuring: 400 turns of 1 to 5 words by people whom the
-    demo model never heard, pauses of 0.2 to 0.6 s within them and 1.5 to 3 s between, sound from
-    clean to 12 dB above noise. Ends within a turn, eager ends within one, and ends not told before
-    the next turn, for 100 turns each; seconds from the end of the sound, median / nine of ten:
-
-        level    evidence   within  eagerly   missed     eager end     end
-        high     heads         4        16         4     0.71 / 1.41   0.83 / 1.41
-        medium   heads         1         2         7     0.83 / 1.58   1.47 / 1.68
-        low      heads         1         0        29     1.46 / 2.10   1.88 / 2.22
-        high     silence      10        18         7     0.70 / 1.42   0.80 / 1.43
-        medium   silence       2        16         9     0.70 / 1.57   1.02 / 1.58
-        low      silence       2         3        31     1.02 / 1.71   1.81 / 2.00
-
-    In 3 of those missed the model wrote no word, and low misses pauses shorter than it waits. On
-    112 dictated numbers of 5 to 10 digits in groups 0.7 to 1.2 s apart, the wait for numbers took
-    ends within them, for 100, from 145 to 53 (high), 4 to 4 (medium) and 2 to 1 (low) with heads,
-    and eager ones of medium from 137 to 27; without heads ends from 134 to 54, 89 to 31 and 3 to 3.
+    voice agent uses. The rest was chosen on people whom the demo model never heard;
+    `benchmarks/people.py` measures what the levels do, and docs/live.md has its table.
     """
 
     head: int = 2
