@@ -346,15 +346,15 @@ def _bytes_of(samples: Any) -> bytes | None:
     return bytes(cast("bytes", samples))
 
 
-def _ear_rate(rate: int, own: int) -> int:
-    # A rate that is no number at all is for `checked_rate` to tell.
-    is_number = isinstance(rate, int | float)
-    if is_number and rate != own and not MIN_EAR_RATE <= rate <= MAX_EAR_RATE:
+def _ear_rate(rate: Any, own: int) -> int:
+    # What is no number at all, or not whole, is for `checked_rate` to tell.
+    whole_rate = rate if isinstance(rate, int) else checked_rate(rate)
+    if whole_rate != own and not MIN_EAR_RATE <= whole_rate <= MAX_EAR_RATE:
         raise AudioError(
             f"a sample rate of {rate} Hz is outside {MIN_EAR_RATE} to {MAX_EAR_RATE} Hz: "
             "give the rate in samples a second, such as 16000"
         )
-    return checked_rate(rate)
+    return checked_rate(whole_rate)
 
 
 def _rounded(number: Fraction) -> int:

@@ -3,11 +3,11 @@
 Sound that is said to be at three times its rate is heard three times too high.
 Knows how high people speak. Does not know what to say about it (`complaints`).
 
-The bounds were drawn around the voices of 187 speakers, children among them, so that none of them at
-its own rate is taken to be at another; who speaks higher still than the highest of them is an error
-that is known. Therefore many wrong rates are not noticed: high voices hide a rate that is too low,
-deep ones a rate that is too high, and words with long gaps have too little voice. It takes some ten
-seconds of speech. Music may be taken for voices.
+The bounds were drawn around the voices of 187 speakers, children among them, so that none of
+them at its own rate is taken to be at another; who speaks higher still than the highest of them is
+an error that is known. Therefore many wrong rates are not noticed: high voices hide a rate that is
+too low, deep ones a rate that is too high, and words with long gaps have too little voice. It takes
+some ten seconds of speech. Music may be taken for voices.
 """
 
 import numpy as np
