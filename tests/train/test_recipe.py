@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file
 
 import kiku
 from kiku.config import ModelConfig
@@ -90,22 +91,36 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data
 
 
+def stages(folder: Path) -> set[str]:
+    """The stages that a run has ended."""
+    return {path.stem for path in (folder / "runs").glob("*.pt")}
+
+
 def test_from_recordings_to_a_model_and_on_from_that(small: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    demo.make_demo(small, first, first / "demo", SECONDS)
-    stages = [json.loads(line)["stage"] for line in (first / "runs/log.jsonl").open()]
-    assert list(dict.fromkeys(stages)) == [
-        "trunk", "front", "joint", "tuned", "settled", "decoder",
-    ]  # fmt: skip
+    demo.make_demo(demo.DemoRecipe(small, first, SECONDS), first / "demo")
+    assert stages(first) == {"trunk", "front", "joint", "tuned", "settled", "decoder"}
     assert (first / "learning_curve.png").stat().st_size > 5_000
-    kiku.load(first / "demo").transcribe(np.zeros(24_000, np.float32))
+    kiku.load(first / "demo", engine="torch").transcribe(np.zeros(24_000, np.float32))
 
-    demo.make_demo(small, second, second / "demo", SECONDS, first / "demo")
-    stages = [json.loads(line)["stage"] for line in (second / "runs/log.jsonl").open()]
-    assert list(dict.fromkeys(stages)) == ["tuned", "settled", "decoder"]
-    kiku.load(second / "demo").transcribe(np.zeros(24_000, np.float32))
+    demo.make_demo(demo.DemoRecipe(small, second, SECONDS, first / "demo"), second / "demo")
+    assert stages(second) == {"tuned", "settled", "decoder"}
+    kiku.load(second / "demo", engine="torch").transcribe(np.zeros(24_000, np.float32))
 
     # Whatever is there is used: nothing trains again.
     lines = len((second / "runs/log.jsonl").read_text().splitlines())
-    demo.make_demo(small, second, second / "demo", SECONDS, first / "demo")
+    demo.make_demo(demo.DemoRecipe(small, second, SECONDS, first / "demo"), second / "demo")
     assert len((second / "runs/log.jsonl").read_text().splitlines()) == lines
+
+    # What stays of the start is nothing, half or all of it.
+    of = {}
+    for kept in (0.0, 0.5, 1.0):
+        recipe = demo.DemoRecipe(small, second, SECONDS, first / "demo", kept=kept)
+        recipe.export(tmp_path / str(kept))
+        of[kept] = load_file(tmp_path / str(kept) / "model.safetensors")
+    start = load_file(first / "demo" / "model.safetensors")
+    for name, tensor in start.items():
+        assert np.array_equal(of[1.0][name].float(), tensor.float())
+        half = (of[0.0][name].float() + tensor.float()) / 2
+        np.testing.assert_allclose(of[0.5][name].float(), half, rtol=2e-2, atol=1e-4)
+    assert any(not np.array_equal(of[0.0][name].float(), start[name].float()) for name in start)

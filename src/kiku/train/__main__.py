@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from kiku.checkpoint import DEMO
-from kiku.train.demo import Budgets, make_demo
+from kiku.train.demo import KEPT, Budgets, DemoRecipe, make_demo
 from kiku.train.report import as_rows, measure
 
 app = typer.Typer(
@@ -36,9 +36,15 @@ def demo(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Another one draws other strings to train on.")] = 0,
+    kept: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="How much of --start stays in the weights that are written."
+        ),
+    ] = KEPT,
 ) -> None:
     """Make the demo model: over an hour on two cores. Goes on where it was killed."""
-    make_demo(data, out, out / "demo", Budgets().scaled(scale), start, seed)
+    make_demo(DemoRecipe(data, out, Budgets().scaled(scale), start, seed, kept), out / "demo")
     typer.echo(
         f"the model is in {out / 'demo'}, its learning curve in {out / 'learning_curve.png'}"
     )

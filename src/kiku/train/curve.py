@@ -24,7 +24,7 @@ def draw_curve(rows: Sequence[Mapping[str, float | str]], path: Path) -> None:
         raise MissingExtra("drawing the learning curve", "train") from error
     figure = Figure(figsize=(9, 6), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
-    before = 0.0
+    before, named = 0.0, set[str]()
     for stage in dict.fromkeys(str(row["stage"]) for row in rows):
         lines = [row for row in rows if row["stage"] == stage]
         if not lines:
@@ -43,16 +43,19 @@ def draw_curve(rows: Sequence[Mapping[str, float | str]], path: Path) -> None:
                     *zip(*curves[key], strict=True),
                     "o-",
                     color=colour,
-                    label=key if before == 0 else None,
+                    label=None if key in named else key,
                 )
+                named.add(key)
         before += max(float(row["trained_s"]) for row in lines)
         above.axvline(before / 60, color="0.8")
         below.axvline(before / 60, color="0.8")
     above.set_ylabel("loss")
     above.set_yscale("log")
-    above.legend()
     below.set_ylabel("word error, frame heads")
     below.set_xlabel("minutes of training")
     below.set_ylim(0, 1)
-    below.legend()
+    for axes in (above, below):
+        # A run of seconds may have ended before it logged anything.
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
     figure.savefig(path, dpi=100)

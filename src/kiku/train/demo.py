@@ -28,6 +28,7 @@ from kiku.train.encoder import (
 )
 from kiku.train.fit import Fit, Loss, Plan, batches, keep_memory
 from kiku.train.heard import Heard, HeardStrings
+from kiku.train.mean import mean_state
 from kiku.train.mix import Mixer, Recipe, StringBatches
 from kiku.train.report import clip_strings
 from kiku.train.score import Test, person_strings
@@ -45,6 +46,9 @@ _LATENT_BATCHES = 40
 _NEVER = 1 << 30
 _SEEDS = 1000
 """How far apart the seeds of two runs are: each stage of a run adds its own number."""
+
+KEPT = 0.5
+"""How much of the model that a run goes on from stays in what it makes."""
 
 Check = Callable[[Any], dict[str, float]]
 """Measures a model now and then; what it gives goes to the log."""
@@ -81,14 +85,16 @@ class DemoRecipe:
         budgets: Budgets | None = None,
         start: str | Path | None = None,
         seed: int = 0,
+        kept: float = KEPT,
     ) -> None:
         """`data` is the folder of recordings, `folder` the one for results and caches.
 
         `start`, a model of the same shape, takes the place of the stages before the tuning; what
-        its quantiser and its decoder know is gone on from, too. Another `seed` draws other
-        strings and other ways of speaking for the synthetic voices.
+        its quantiser and its decoder know is gone on from, too, and `kept` of it (0 to 1) stays in
+        the weights that are written (`mean`). Another `seed` draws other strings and other ways of
+        speaking for the synthetic voices.
         """
-        self.seed = _SEEDS * seed
+        self.seed, self.kept = _SEEDS * seed, kept
         self.data, self.folder, self.budgets = data, folder, budgets or Budgets()
         self.start = None if start is None else load(start)
         keep_memory()
@@ -377,28 +383,22 @@ class DemoRecipe:
 
     def export(self, target: Path) -> None:
         """Write the model in Kyutai's layout, in bfloat16, and the figures of its training."""
-        spelling = self.spelling()
-        model = demo_model(spelling.size)
+        lm, codec = self.decoder().lm.state_dict(), self.quantised().mimi.state_dict()
+        if self.start is not None:
+            lm = mean_state(lm, self.start.lm.state_dict(), self.kept)
+            codec = mean_state(codec, self.start.codec.state_dict(), self.kept)
         save_native(
             target,
-            model,
-            lm=as_stored(self.decoder().lm.state_dict(), torch.bfloat16),
-            codec=as_stored(self.quantised().mimi.state_dict(), torch.bfloat16),
+            demo_model(self.spelling().size),
+            lm=as_stored(lm, torch.bfloat16),
+            codec=as_stored(codec, torch.bfloat16),
             vocabulary=self.folder / "tokenizer.model",
         )
 
 
-def make_demo(
-    data: Path,
-    folder: Path,
-    target: Path,
-    budgets: Budgets | None = None,
-    start: str | Path | None = None,
-    seed: int = 0,
-) -> None:
-    """Everything, from the recordings (and the model `start`, if given) to the shipped files."""
-    recipe = DemoRecipe(data, folder, budgets, start, seed)
+def make_demo(recipe: DemoRecipe, target: Path) -> None:
+    """Everything, from the recordings (or a model to go on from) to the shipped files."""
     recipe.export(target)
-    log = folder / "runs" / "log.jsonl"
-    rows = [json.loads(line) for line in log.read_text().splitlines()]
-    draw_curve(rows, folder / "learning_curve.png")
+    runs = recipe.folder / "runs"
+    rows = [json.loads(line) for line in (runs / "log.jsonl").read_text().splitlines()]
+    draw_curve(rows, recipe.folder / "learning_curve.png")
