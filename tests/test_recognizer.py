@@ -85,7 +85,17 @@ def test_a_backlog_moves_in_blocks_and_live_sound_frame_by_frame() -> None:
     live.push(np.zeros(13 * SIZE, np.float32))
     while rec.step():
         pass
-    assert engine.steps == [(1, 1)] * 3 + [(1, 8), (1, 4), (1, 1)]
+    assert engine.steps == [(1, 1)] * 3 + [(1, 8), (1, 5)]  # alone, it takes what there is
+
+
+def test_backlogs_of_several_streams_share_steps() -> None:
+    rec, engine = echo(slots=2)
+    streams = [rec.open() for _ in range(2)]
+    for stream, frames in zip(streams, (13, 9), strict=True):
+        stream.push(np.zeros(frames * SIZE, np.float32))
+    while rec.step():
+        pass
+    assert engine.steps == [(2, 8), (1, 1), (1, 4), (1, 1)]
 
 
 @settings(deadline=None, max_examples=25)

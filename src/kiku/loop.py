@@ -304,7 +304,9 @@ class Loop:
         blocks: dict[int, list[Seat]] = {}
         for seat, ready in waiting:
             most = min(ready, _SHARED_BLOCK) if live or beside else ready
-            blocks.setdefault(1 << (most.bit_length() - 1), []).append(seat)
+            # Few sizes, so that many streams share a step.
+            size = most if len(waiting) == 1 else 1 << (most.bit_length() - 1)
+            blocks.setdefault(size, []).append(seat)
         return sum(self._step(blocks[size], size) for size in sorted(blocks))  # live ones first
 
     def _step(self, seats: list[Seat], size: int) -> int:
