@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from kiku.config import REWIND_FRAMES, TransformerConfig
 
-_SLACK_FRAMES = 96
+_SLACK_FRAMES = 80
 """Frames between two moves of a layer's keys. More would make attention, which computes over all
 that lies in the buffer, slower; fewer, the moves more frequent."""
 
