@@ -33,6 +33,7 @@ from kiku.evaluate.files import product
 from kiku.evaluate.limit import limit, share_of_limit
 from kiku.evaluate.machine import MemoryReader
 from kiku.evaluate.times import Times
+from kiku.stream.care import CHECK_FRAMES
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -358,7 +359,9 @@ def file(run: Run) -> None:
     if blocks is None or not accepted or blocks["single"]["decoder"] is None:
         return
     by_size = {row["size"]: row for row in blocks["blocks"]}
-    sizes = {size: got for size, got in accepted.items() if size > 1 and size in by_size}
+    # What keeps a stream well is asked after every so many frames: no block is longer.
+    used = [size for size in by_size if 1 < size <= CHECK_FRAMES]
+    sizes = {size: accepted[size] for size in used if size in accepted}
     single = blocks["single"]
 
     def pass_ms(size: int) -> float:

@@ -36,10 +36,16 @@ class Rows:
     def __init__(self, rows: Sequence[Row], shape: str) -> None:
         """`shape` is that of the peers; other models' rows are kept whatever they are."""
         latest: dict[tuple[Any, ...], Row] = {}
+        rows = [
+            row
+            for row in rows
+            if (row.get("shape") == "tiny") == (shape == "tiny") or row["what"] in ("file", "soak")
+        ]
+        # Peers are compared within a run only, whoever of them fitted into memory side by side.
+        last = next((row["run"] for row in reversed(rows) if row["what"] == "live"), None)
         for row in rows:
-            tiny = row.get("shape") == "tiny"
-            if tiny == (shape == "tiny") or row["what"] in ("file", "soak"):
-                latest[tuple(row.get(key) for key in _KEYS)] = row
+            if row["what"] != "live" or row["run"] == last:
+                latest[(*(row.get(key) for key in _KEYS), *row.get("peers", ()))] = row
         self.rows = list(latest.values())
 
     def all(self, what: str, **values: Any) -> list[Row]:
@@ -99,7 +105,7 @@ def _of_block(size: int, key: str) -> Callable[[Rows], float | None]:
 def _int4_against_int8(rows: Rows) -> float | None:
     ratios: list[float] = []
     for row in rows.all("live", precision="int4"):
-        same = {"run": row["run"], "window": row["window"]}
+        same = {key: row[key] for key in ("run", "window", "peer_precision")}
         other = rows.one("live", "ms_per_frame", "kiku", precision="int8", **same)
         ours = row["ms_per_frame"]["kiku"]
         if other and ours:
