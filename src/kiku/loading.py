@@ -99,6 +99,7 @@ def _load_with_torch(
     loaded = load_checkpoint(model, dtype=dtype, revision=revision)
     config = loaded.config
     torch_engine = TorchEngine(
-        loaded.codec, loaded.lm, slots=slots, device=place, pad_id=config.pad_id
-    )
+        loaded.codec, loaded.lm, slots=slots, device=place,
+        pad_id=config.pad_id, word_start_id=config.word_start_id,
+    )  # fmt: skip
     return Recognizer(torch_engine, config, loaded.vocabulary, name=str(model))

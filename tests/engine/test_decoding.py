@@ -16,7 +16,7 @@ from tests.engine.engines import KINDS, make_engine
 from tests.engine.test_engines import sound
 
 VOCABULARY = 7
-PAD = 3
+PAD, START = 3, 0
 
 
 class Arithmetic:
@@ -73,7 +73,7 @@ def run(
     for cut in cuts:
         blocks = [
             Block(slot, codes(num_frames, slot)[at : at + cut], tokens[slot], choose,
-                  guess=PAD, keep_logits=False)
+                  guess=PAD, word_start=START, keep_logits=False)
             for slot, choose in enumerate(choices)
         ]  # fmt: skip
         out = decode_blocks(reader, blocks, width)
@@ -117,6 +117,46 @@ def test_right_guesses_save_passes() -> None:
     out = decode_blocks(reader, [block], 16)
     assert (out.tokens == PAD).mean() > 0.3
     assert reader.num_passes == block.num_passes < 50
+
+
+class Impatient:
+    """A decoder that wants a word at columns that say so, and asks for its start until it has
+    read it; the word is what the column's code says."""
+
+    WORD = 5
+
+    def __init__(self) -> None:
+        self.num_passes = 0
+
+    def read(
+        self, slots: Sequence[int], columns: Sequence[NDArray[np.int64]], *, logits: bool
+    ) -> list[Said]:
+        self.num_passes += 1
+        (part,) = columns
+        rows = np.zeros((len(part), VOCABULARY), np.float32)
+        for row, (text, wanted) in zip(rows, part.tolist(), strict=True):
+            row[PAD] = 1.0
+            if wanted:
+                row[self.WORD] = 2.0
+                row[START] = 0.0 if text == START else 3.0
+        top = rows.max(-1)
+        return [Said(rows.argmax(-1), top, None, rows if logits else None)]
+
+    def rewind(self, slot: int, frames: int) -> None:
+        pass
+
+
+def test_what_follows_a_word_start_is_guessed_too() -> None:
+    wanted = np.zeros((16, 1), np.int64)
+    wanted[4:6] = 1
+    passes = {}
+    for start in (None, START):
+        reader = Impatient()
+        block = Block(0, wanted, PAD, None, guess=PAD, word_start=start, keep_logits=False)
+        said = decode_blocks(reader, [block], 16).tokens[0].tolist()
+        assert said == [PAD] * 4 + [START, Impatient.WORD] + [PAD] * 10
+        passes[start] = reader.num_passes
+    assert passes == {None: 3, START: 2}
 
 
 @pytest.mark.parametrize("kind", KINDS)

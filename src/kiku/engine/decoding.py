@@ -57,6 +57,7 @@ class Block:
         choose: Choose | None,
         *,
         guess: int,
+        word_start: int | None = None,
         keep_logits: bool,
     ) -> None:
         """Before the first pass.
@@ -67,9 +68,11 @@ class Block:
             token: the text token before them.
             choose: see `engine.contract.Choose`.
             guess: the token that is guessed where nothing better is known.
+            word_start: the token that opens a word, and never follows itself.
             keep_logits: whether they are handed on.
         """
         self.slot, self.choose, self.keep_logits = slot, choose, keep_logits
+        self._word_start = word_start
         self.num_frames = len(codes)
         self.done = 0
         self.num_passes = 0
@@ -90,7 +93,8 @@ class Block:
     @property
     def wants_logits(self) -> bool:
         """Whether the likeliest token and its probability are not enough."""
-        return self.keep_logits or self.choose is not None
+        mends = self._word_start is not None and self.num_frames > 1
+        return self.keep_logits or self.choose is not None or mends
 
     @property
     def token(self) -> int:
@@ -115,10 +119,25 @@ class Block:
                 self._columns[self.done, 0] = token
                 later = slice(self.done + 1, self.done + asked - i - 1)
                 self._columns[later, 0] = said.tokens[i + 1 : asked - 1]
+                self._mend(said, i)
                 return asked - i - 1
         if self.done < self.num_frames:
             self._columns[self.done, 0] = self.token
         return 0
+
+    def _mend(self, said: Said, i: int) -> None:
+        """Guess what a word begins with that nobody had guessed to begin.
+
+        Having read no word start, the decoder asks for one again a frame later; what it would say
+        next best is then more often right than not.
+        """
+        after = self.done + 1
+        if after >= self.num_frames or i + 1 >= len(said.tokens) or said.logits is None:
+            return
+        if self.token == self._word_start == said.tokens[i + 1]:
+            rest = said.logits[i + 1].copy()
+            rest[self._word_start] = -np.inf
+            self._columns[after, 0] = rest.argmax()
 
     def _pick(self, said: Said, i: int) -> int:
         token, logprob = int(said.tokens[i]), float(said.logprobs[i])

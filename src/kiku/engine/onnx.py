@@ -168,7 +168,8 @@ class OnnxEngine:
         return [
             Block(
                 slot, self._slots.as_read(slot, part), token, self._slots.choices[slot],
-                guess=self._config.pad_id, keep_logits=self.keep_logits,
+                guess=self._config.pad_id, word_start=self._config.word_start_id,
+                keep_logits=self.keep_logits,
             )
             for slot, part, token in zip(slots, codes, tokens, strict=True)
         ]  # fmt: skip

@@ -12,7 +12,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from kiku.codec import MimiEncoder, MimiState
-from kiku.config import PAD_ID, REWIND_FRAMES
+from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
 from kiku.engine.contract import Choose, StepOutput
 from kiku.engine.decoding import Block, Said, decode_blocks, read_over
 from kiku.engine.history import History
@@ -85,10 +85,12 @@ class TorchEngine:
         device: str | None = None,
         keep_logits: bool = False,
         pad_id: int = PAD_ID,
+        word_start_id: int = WORD_START_ID,
     ) -> None:
         """Make `slots` slots on `device` (see `pick_device`); the two networks are moved there.
 
-        `keep_logits` gives the logits out; `pad_id` is the token that most frames have.
+        `keep_logits` gives the logits out; `pad_id` is the token that most frames have, and
+        `word_start_id` the one that opens a word: guesses, which change no token.
         """
         self.device = pick_device(device)
         self.max_block = REWIND_FRAMES
@@ -98,7 +100,7 @@ class TorchEngine:
         self.codec = codec.to(self.device).eval()
         self.lm = lm.to(self.device).eval()
         self.keep_logits = keep_logits
-        self.pad_id = pad_id
+        self.pad_id, self._word_start_id = pad_id, word_start_id
         self._slots = Slots(slots, lm.config.num_codebooks)
         self._frame_size = codec.config.frame_size
         self._num_codebooks = lm.config.num_codebooks
@@ -199,7 +201,8 @@ class TorchEngine:
     def _block(self, slot: int, codes: NDArray[np.int64]) -> Block:
         return Block(
             slot, self._slots.as_read(slot, codes), int(self._tokens[slot]),
-            self._slots.choices[slot], guess=self.pad_id, keep_logits=self.keep_logits,
+            self._slots.choices[slot], guess=self.pad_id, word_start=self._word_start_id,
+            keep_logits=self.keep_logits,
         )  # fmt: skip
 
     def _encode(self, pcm: Tensor, active: Tensor) -> Tensor:
