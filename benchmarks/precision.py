@@ -458,7 +458,7 @@ def tables(rows: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]] = ())
         row = found["layers"]
         lines += [f"![relative error behind each layer of the {row['shape']}](precision.svg)", ""]
         lines += [*_layer_table(row), "", *_kind_table(row), ""]
-    for row in found.values():
+    for row in (found[part] for part in PARTS if part in found):
         versions = ", ".join(f"{name} {number}" for name, number in row["versions"].items())
         lines.append(
             f"{row['what'].capitalize()}: {row['date']}, commit {row['commit']}, "

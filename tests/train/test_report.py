@@ -42,6 +42,11 @@ def test_the_curve_is_drawn(tmp_path) -> None:
     assert (tmp_path / "curve.png").stat().st_size > 5_000
 
 
+def test_a_run_too_short_to_log_a_loss_is_drawn_too(tmp_path) -> None:
+    draw_curve([{"stage": "tuned", "step": 3, "trained_s": 0.5, "dev": 0.9}], tmp_path / "c.png")
+    assert (tmp_path / "c.png").stat().st_size > 5_000
+
+
 def test_budgets_scale_together() -> None:
     half = Budgets().scaled(0.5)
     assert half.trunk == Budgets().trunk / 2
