@@ -75,9 +75,10 @@ class EchoEngine:
     def go_back(self, slot: int, mark: object) -> None:
         assert mark == self.detours
 
-    def refresh(self, slot: int, frames: int) -> None:
+    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
         assert slot in self.held
         self.refreshes.append((slot, frames))
+        return 0
 
     def reread(self, slot: int, frames: int) -> StepOutput:
         assert slot in self.held

@@ -33,6 +33,9 @@ _SHARED_BLOCK = 4
 """While somebody is live, a backlog moves in steps of so many frames: it costs them little more
 than a step of their own."""
 
+_SHARED_REFRESH = 8
+"""Columns that a stream's decoder reads again before it is the others' turn."""
+
 
 @dataclass(eq=False)
 class Seat:
@@ -245,7 +248,9 @@ class Loop:
     def _act(self, seat: Seat, due: Due) -> None:
         stream, slot = seat.stream, seat.slot
         if isinstance(due, Refresh):
-            self.engine.refresh(slot, due.frames)
+            most = _SHARED_REFRESH if len(self._seats) > 1 else None
+            if self.engine.refresh(slot, due.frames, most=most):
+                return  # it is still due
             with seat.lock:
                 stream.refreshed(due)
         elif isinstance(due, Reread):

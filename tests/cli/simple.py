@@ -64,8 +64,9 @@ class SimpleEngine:
             self.num_heard += loud
         return self._out(tokens)
 
-    def refresh(self, slot: int, frames: int) -> None:
+    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
         assert self._held
+        return 0
 
     def mark(self, slot: int) -> object:
         raise NotImplementedError

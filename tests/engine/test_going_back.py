@@ -92,6 +92,45 @@ def test_a_refreshed_slot_has_forgotten_what_was_written_before(kind: str) -> No
     assert np.abs(same[0] - differ[0]).max() > 1e-3
 
 
+def test_a_refresh_in_parts_lets_others_step_between(kind: str) -> None:
+    """Whatever the parts, and whoever is stepped meanwhile."""
+    frames, others = sound(60), sound(20, seed=5)
+    whole = make_engine(kind)
+    slot, _ = whole.open()
+    said(whole, slot, frames[:40])
+    assert whole.refresh(slot, 30) == 0
+    expected = said(whole, slot, frames[40:])
+    alone = make_engine(kind)
+    beside, _ = alone.open()
+    told = said(alone, beside, others)
+
+    engine = make_engine(kind, slots=2)
+    slot, _ = engine.open()
+    other, _ = engine.open()
+    said(engine, slot, frames[:40])
+    heard, parts = [], 0
+    while engine.refresh(slot, 30, most=7):
+        heard += said(engine, other, others[parts * 4 : parts * 4 + 4])
+        parts += 1
+    assert parts == 4
+    heard += said(engine, other, others[parts * 4 :])
+    assert said(engine, slot, frames[40:]) == expected
+    assert heard == told
+
+
+def test_a_slot_that_is_closed_within_a_refresh_begins_anew(kind: str) -> None:
+    frames = sound(20)
+    engine, fresh = make_engine(kind), make_engine(kind)
+    slot, _ = engine.open()
+    said(engine, slot, frames)
+    assert engine.refresh(slot, 15, most=3) > 0
+    engine.close(slot)
+    slot, _ = engine.open()
+    same, _ = fresh.open()
+    assert said(engine, slot, frames) == said(fresh, same, frames)
+    assert engine.refresh(slot, 5) == 0
+
+
 def test_what_is_read_again_is_said_as_if_the_stream_had_begun_there(kind: str) -> None:
     """Rereading everything from the beginning is what the slot said in the first place."""
     frames = sound(50)

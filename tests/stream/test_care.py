@@ -234,6 +234,46 @@ def test_the_window_never_fills() -> None:
     assert not [event for event in stream.events() if isinstance(event, Warning)]
 
 
+class Slow(EchoEngine):
+    """Notes the columns of each call of `refresh`, and the steps between."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.left: dict[int, int] = {}
+        self.calls: list[str] = []
+
+    def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
+        assert not set(slots) & set(self.left), "a slot was stepped within its refresh"
+        self.calls += ["step"] * (self.left != {})
+        return super().step(slots, frames)
+
+    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
+        left = self.left.pop(slot, 1 + frames)
+        now = left if most is None else min(most, left)
+        self.calls.append(f"read {now}")
+        if left > now:
+            self.left[slot] = left - now
+        return left - now
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_others_go_on_while_a_stream_is_refreshed(beside: bool) -> None:
+    engine = Slow(2)
+    rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
+    streams = [rec.open() for _ in range(1 + beside)]
+    for frames, talking in ((440, streams[:1]), (80, streams)):
+        for stream in talking:
+            stream.push(np.zeros(frames * SIZE, np.float32))
+        while rec.step():
+            pass
+    assert not engine.left
+    if beside:
+        assert [call for call in engine.calls if call != "step"] == ["read 8"] * 3 + ["read 2"]
+        assert engine.calls[1] == "step"
+    else:
+        assert engine.calls == ["read 26"]
+
+
 def test_without_care_nothing_is_done() -> None:
     engine = EchoEngine()
     rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")

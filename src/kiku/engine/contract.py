@@ -136,7 +136,7 @@ class Engine(Protocol):
         """
         ...
 
-    def refresh(self, slot: int, frames: int) -> None:
+    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
         """Let the decoder forget all but the last `frames` frames and their text.
 
         It reads the initial column and then those columns again, their text as it was picked. The
@@ -145,6 +145,11 @@ class Engine(Protocol):
         Args:
             slot: an open one.
             frames: at most `HISTORY_FRAMES`; a younger slot has fewer.
+            most: columns that this call reads at most, at least 1; None reads all.
+
+        Returns:
+            How many are left. While there are some, the slot must do nothing else: call this
+            again, as often as it takes. Other slots may be stepped in between.
 
         Raises:
             StreamError: the slot is not open.

@@ -193,10 +193,37 @@ def decode_blocks(reader: Reader, blocks: Sequence[Block], width: int) -> StepOu
     return joined([block.output() for block in blocks])
 
 
-def read_over(reader: Reader, slot: int, columns: NDArray[np.int64], width: int) -> None:
-    """Read columns [T, 1 + K] whose text is known; what the decoder says to them is not asked."""
-    for at in range(0, len(columns), width):
-        reader.read([slot], [columns[at : at + width]], logits=False)
+class Rereading:
+    """Columns of slots whose text is known and which are read again, by and by."""
+
+    def __init__(self, reader: Reader, width: int) -> None:
+        """Nothing to read; a pass of `reader` takes at most `width` columns."""
+        self._reader, self._width = reader, width
+        self._left: dict[int, NDArray[np.int64]] = {}
+
+    def begun(self, slot: int) -> bool:
+        """Whether some are left."""
+        return slot in self._left
+
+    def begin(self, slot: int, columns: NDArray[np.int64]) -> None:
+        """`columns` [T, 1 + K] are to be read."""
+        self._left[slot] = columns
+
+    def go_on(self, slot: int, most: int | None) -> int:
+        """Read at most so many, None all, and give how many are left; what the decoder says to them
+        is not asked."""
+        columns = self._left.pop(slot)
+        now = len(columns) if most is None else most
+        for at in range(0, min(now, len(columns)), self._width):
+            part = columns[at : min(at + self._width, now)]
+            self._reader.read([slot], [part], logits=False)
+        if now < len(columns):
+            self._left[slot] = columns[now:]
+        return max(0, len(columns) - now)
+
+    def forget(self, slot: int) -> None:
+        """Nobody wants them any more."""
+        self._left.pop(slot, None)
 
 
 def joined(rows: Sequence[StepOutput]) -> StepOutput:

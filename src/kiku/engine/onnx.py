@@ -18,7 +18,7 @@ from safetensors.numpy import save as save_arrays
 from kiku.config import REWIND_FRAMES, ModelConfig
 from kiku.engine.choice import usable_threads
 from kiku.engine.contract import Choose, StepOutput
-from kiku.engine.decoding import Block, decode_blocks, read_over
+from kiku.engine.decoding import Block, Rereading, decode_blocks
 from kiku.engine.history import History
 from kiku.engine.saved import KEY, check_saved, damage_is_told
 from kiku.engine.sessions import WIDTH, Codec, CodecMark, Decoder
@@ -85,6 +85,7 @@ class OnnxEngine:
             self._codec = codec.result()
         self._tokens = np.zeros(slots, np.int64)
         self._history = History(slots, config.lm.num_codebooks)
+        self._rereading = Rereading(self._decoder, WIDTH)
         self._signature = f"onnx {_fingerprint(folder)}"
 
     @property
@@ -113,6 +114,7 @@ class OnnxEngine:
     def _begin(self, slot: int) -> StepOutput:
         """The decoder forgets the slot, and reads its initial column."""
         lm = self._config.lm
+        self._rereading.forget(slot)
         self._decoder.memory.forget(slot)
         codes = np.full((1, lm.num_codebooks), lm.initial_code, np.int64)
         blocks = self._blocks([slot], codes[None], [lm.initial_text_id])
@@ -198,16 +200,18 @@ class OnnxEngine:
         self._tokens[slot] = mark.token
         self._history.counts[slot] = mark.num_columns
 
-    def refresh(self, slot: int, frames: int) -> None:
+    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
         """See `Engine.refresh`."""
         self._slots.check_held([slot])
-        lm = self._config.lm
-        first = np.full((1, 1 + lm.num_codebooks), lm.initial_code, np.int64)
-        first[0, 0] = lm.initial_text_id
-        first[:, 1:] = self._slots.as_read(slot, first[:, 1:])
-        self._decoder.memory.forget(slot)
-        columns = np.concatenate([first, self._history.last(slot, frames)])
-        read_over(self._decoder, slot, columns, WIDTH)
+        if not self._rereading.begun(slot):
+            lm = self._config.lm
+            first = np.full((1, 1 + lm.num_codebooks), lm.initial_code, np.int64)
+            first[0, 0] = lm.initial_text_id
+            first[:, 1:] = self._slots.as_read(slot, first[:, 1:])
+            self._decoder.memory.forget(slot)
+            columns = np.concatenate([first, self._history.last(slot, frames)])
+            self._rereading.begin(slot, columns)
+        return self._rereading.go_on(slot, most)
 
     def reread(self, slot: int, frames: int) -> StepOutput:
         """See `Engine.reread`."""

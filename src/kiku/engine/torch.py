@@ -14,7 +14,7 @@ from torch import Tensor
 from kiku.codec import MimiEncoder, MimiState
 from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
 from kiku.engine.contract import Choose, StepOutput
-from kiku.engine.decoding import Block, Said, decode_blocks, read_over
+from kiku.engine.decoding import Block, Rereading, Said, decode_blocks
 from kiku.engine.history import History
 from kiku.engine.saved import KEY, check_saved, damage_is_told
 from kiku.engine.slots import Slots
@@ -107,6 +107,7 @@ class TorchEngine:
         self._positions = np.zeros(slots, np.int64)  # of the decoder
         self._tokens = np.zeros(slots, np.int64)
         self._history = History(slots, lm.config.num_codebooks)
+        self._rereading = Rereading(self, _WIDTH)
         with torch.inference_mode():
             self._state = _State(codec, lm, slots, self.device)
             self._prime()
@@ -144,6 +145,7 @@ class TorchEngine:
 
     def _begin(self, slot: int) -> StepOutput:
         """The decoder forgets the slot, and reads its initial column."""
+        self._rereading.forget(slot)
         self._tokens[slot] = self.lm.config.initial_text_id
         codes = np.full((1, self._num_codebooks), self.lm.config.initial_code, np.int64)
         block = self._block(slot, codes)
@@ -275,14 +277,16 @@ class TorchEngine:
         self._history.counts[slot] = mark.num_columns
 
     @torch.inference_mode()
-    def refresh(self, slot: int, frames: int) -> None:
+    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
         """See `Engine.refresh`."""
         self._slots.check_held([slot])
-        config = self.lm.config
-        codes = np.full((1, config.num_codebooks), config.initial_code, np.int64)
-        text = np.full((1, 1), config.initial_text_id, np.int64)
-        self._primed_copy(slot, np.hstack([text, self._slots.as_read(slot, codes)]))
-        read_over(self, slot, self._history.last(slot, frames), _WIDTH)
+        if not self._rereading.begun(slot):
+            config = self.lm.config
+            codes = np.full((1, config.num_codebooks), config.initial_code, np.int64)
+            text = np.full((1, 1), config.initial_text_id, np.int64)
+            self._primed_copy(slot, np.hstack([text, self._slots.as_read(slot, codes)]))
+            self._rereading.begin(slot, self._history.last(slot, frames))
+        return self._rereading.go_on(slot, most)
 
     @torch.inference_mode()
     def reread(self, slot: int, frames: int) -> StepOutput:

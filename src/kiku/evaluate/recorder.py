@@ -93,10 +93,10 @@ class Recorder:
         self.decoder.append(self._clock() - between)
         return out
 
-    def refresh(self, slot: int, frames: int) -> None:
-        """See `Engine.refresh`."""
+    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
+        """See `Engine.refresh`. Each call counts: it is what others wait for."""
         with self._noted(self.refreshes):
-            self._engine.refresh(slot, frames)
+            return self._engine.refresh(slot, frames, most=most)
 
     def reread(self, slot: int, frames: int) -> StepOutput:
         """See `Engine.reread`."""
