@@ -104,8 +104,8 @@ class RefreshPolicy:
     pause_s: float = 0.5
     """Without text or speech for so long there is a pause."""
     keep_s: float = 2.0
-    """What is kept; at most two fifths of the window. It is read again while others wait, and on
-    people the demo made as many errors with one second as with two or four."""
+    """What is kept; at most two fifths of the window. It is read again, for which others wait, and
+    on people the demo made as many errors with one second as with two or four."""
 
     def __post_init__(self) -> None:
         _check(self, ("soft", "spare_s", "pause_s", "keep_s"))
