@@ -3,7 +3,7 @@
 #   make demo     transcribe the recordings in examples/ with the model that ships with kiku
 #   make test     the tests; `make test ARGS="tests/text -x"` for some of them
 #   make lint     ruff, pyright, import-linter
-#   make bench    kiku beside transformers and moshi, 20 minutes; figures go to benchmarks/results/
+#   make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/
 #
 # PYTHON       the Python to build on, 3.11 or newer
 # TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
@@ -46,11 +46,11 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN): pyproject.toml | $(PY)
-	$(PIP) install --quiet $(TORCH_FLAGS) "$(TORCH)"
-	$(PIP) install --quiet -e ".[torch]"
+	$(PIP) install --quiet -e .
 	@touch $@
 
 $(DEV): pyproject.toml $(RUN)
+	$(PIP) install --quiet $(TORCH_FLAGS) "$(TORCH)"
 	$(PIP) install --quiet -e ".[dev]"
 	$(PIP) install --quiet --no-deps "moshi==0.2.13" "sphn>=0.2,<0.3"
 	@touch $@

@@ -1,6 +1,6 @@
 """kiku beside transformers and moshi: one command, in turn in one run, on this machine.
 
-    python benchmarks/peers.py                         # all of it: about 20 minutes on two cores
+    python benchmarks/peers.py                         # all of it: about half an hour on two cores
     python benchmarks/peers.py --only live,block       # parts of it
     python benchmarks/peers.py --shape tiny --frames 5 --no-record     # does everything work?
 
