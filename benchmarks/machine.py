@@ -1,9 +1,11 @@
 """What a number was measured on: the line that every result carries."""
 
+import argparse
 import json
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,3 +44,18 @@ def append(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def measured(description: str, name: str, measure: Callable[[Path], dict[str, Any]]) -> None:
+    """The whole of a script that measures something on a folder of recordings, prints it, and
+    appends it to the results of this name."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder of recordings")
+    parser.add_argument("--no-record", action="store_true", help="print only")
+    given = parser.parse_args()
+    row = {**stamp(), **measure(given.data)}
+    print(json.dumps(row, indent=2))
+    if not given.no_record:
+        append(RESULTS / f"{name}.jsonl", row)

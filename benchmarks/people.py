@@ -15,7 +15,6 @@ called twenty times a minute. One line is appended to results/people.jsonl; with
 only printed.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -220,19 +219,5 @@ def measure(data: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, print, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="the folder of recordings")
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    given = parser.parse_args()
-    row = {**machine.stamp(), **measure(given.data)}
-    print(json.dumps(row, indent=2))
-    if not given.no_record:
-        machine.append(machine.RESULTS / "people.jsonl", row)
-
-
 if __name__ == "__main__":
-    main()
+    machine.measured(__doc__ or "", "people", measure)

@@ -273,11 +273,16 @@ def _other_lines(rows: Rows) -> list[str]:
             f"{row['after_a_minute']['median_ms']:.2f} after a minute{grown}."
         )
     if rows.rows:
+        parts: dict[str, dict[str, None]] = {}  # what was measured when, each once and in order
+        for row in rows.rows:
+            parts.setdefault(f"{row['date']}, commit {row['commit']}", {})[row["what"]] = None
+        lines += [f"{', '.join(whats)}: {when}." for when, whats in parts.items()]
         last = rows.rows[-1]
+        speeds = [row["bandwidth_gb_s"] for row in rows.rows]
         versions = ", ".join(f"{name} {number}" for name, number in last["versions"].items())
         lines.append(
-            f"{last['date']}, commit {last['commit']}, {last['machine']}, {last['threads']} "
-            f"threads, memory read at {last['bandwidth_gb_s']:g} GB/s; {versions}."
+            f"{last['machine']}, {last['threads']} threads, memory read at {min(speeds):g} to "
+            f"{max(speeds):g} GB/s; {versions}."
         )
     return [text for line in lines for text in (line, "")][:-1]
 

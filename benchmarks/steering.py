@@ -13,7 +13,6 @@ a choice among 8000 tokens, and how well a prior over pieces tells two languages
 appended to results/steering.jsonl; with --no-record it is only printed.
 """
 
-import argparse
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -283,19 +282,5 @@ def measure(data: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, print, record."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="the folder of recordings")
-    parser.add_argument("--no-record", action="store_true", help="print only")
-    given = parser.parse_args()
-    row = {**machine.stamp(), **measure(given.data)}
-    print(json.dumps(row, indent=2))
-    if not given.no_record:
-        machine.append(machine.RESULTS / "steering.jsonl", row)
-
-
 if __name__ == "__main__":
-    main()
+    machine.measured(__doc__ or "", "steering", measure)

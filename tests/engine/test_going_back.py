@@ -128,7 +128,8 @@ def test_a_slot_that_is_closed_within_a_refresh_begins_anew(kind: str) -> None:
     slot, _ = engine.open()
     same, _ = fresh.open()
     assert said(engine, slot, frames) == said(fresh, same, frames)
-    assert engine.refresh(slot, 5) == 0
+    assert engine.refresh(slot, 5) == fresh.refresh(same, 5) == 0
+    assert said(engine, slot, sound(30, seed=6)) == said(fresh, same, sound(30, seed=6))
 
 
 def test_what_is_read_again_is_said_as_if_the_stream_had_begun_there(kind: str) -> None:
