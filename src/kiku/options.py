@@ -1,0 +1,463 @@
+"""What a user asks of a stream: the same objects at every door (Python, command line, server).
+
+All are frozen and check themselves; `from_dict` reads them from JSON and refuses what it does not
+know. They only hold wishes: what is done with them is the business of `audio`, `decoding`, `text`
+and `stream`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal, Protocol, Self, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.errors import ConfigError
+from kiku.serial import from_plain, to_plain
+
+Encoding = Literal["s16le", "s32le", "f32le", "mulaw", "alaw", "opus"]
+"""How samples are written in bytes."""
+
+Eagerness = Literal["low", "medium", "high"]
+"""How soon a silence is taken for the end of a turn."""
+
+WhenFull = Literal["block", "error"]
+"""What a push does when enough sound waits: it waits for room, or raises QueueFull."""
+
+Channel = int | Literal["mix", "each"]
+"""Which channel of the sound is heard: one of them (from 0), all mixed, or each by itself."""
+
+MIN_INPUT_RATE, MAX_INPUT_RATE = 8_000, 192_000
+"""Samples a second of what may be pushed; the model's own rate is always understood."""
+
+MAX_HOTWORDS = 1_000
+"""Phrases of one stream: what they cost grows with their number."""
+
+MAX_HOTWORD_CHARACTERS = 200
+"""Of one phrase."""
+
+MAX_BOOST = 20.0
+"""Nats; more is surely a mistake: a word e^20 times less likely than another was not said."""
+
+
+class _Options:
+    """Plain values and back, for every class of options."""
+
+    WHAT: ClassVar[str] = "the options"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return to_plain(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """From `to_dict`'s values; those that are missing are as by default.
+
+        Raises:
+            ConfigError: a name that is not known (the nearest is named), or a value that cannot be.
+        """
+        return from_plain(cls, values, what=cls.WHAT, defaults=True)
+
+
+def _check(name: str, value: Any, wanted: str, least: float, most: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and least <= value <= most):
+        raise ConfigError(f"{name} must be {wanted}, not {value!r}")
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} must be a whole number, at least {least}, not {value!r}")
+
+
+def _check_one_of(name: str, value: Any, known: Sequence[Any]) -> None:
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, known))}, not {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFormat(_Options):
+    """How the sound is written that will be pushed."""
+
+    WHAT: ClassVar[str] = "the audio format"
+
+    encoding: Encoding | None = None
+    """Of bytes; None is "s16le". Arrays say themselves what they hold. A push of "opus" is one
+    packet, without container."""
+    sample_rate: int | None = None
+    """Samples a second; None is the model's (24,000), 8,000 for mu-law and A-law, 48,000 for
+    Opus. A push may name another."""
+    channels: int = 1
+    """In bytes: how many are interleaved."""
+    channels_axis: int | None = None
+    """In arrays of two axes: which one counts the channels; None guesses it from the shape, which
+    needs more than eight samples."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        _check_one_of("encoding", self.encoding, [None, *get_args(Encoding)])
+        _check_whole("channels", self.channels, 1)
+        _check("channels", self.channels, "at most 64", 1, 64)
+        if self.sample_rate is not None:
+            _check_whole("sample_rate", self.sample_rate, 1)
+        _check_one_of("channels_axis", self.channels_axis, [None, 0, 1, -1, -2])
+        if self.encoding == "opus" and self.sample_rate not in (None, 48_000):
+            raise ConfigError(f"Opus is at 48000 Hz: leave sample_rate={self.sample_rate} out")
+        if self.encoding == "opus" and self.channels != 1:
+            raise ConfigError(f"Opus is heard as one channel: leave channels={self.channels} out")
+
+
+@dataclass(frozen=True, slots=True)
+class Hotword:
+    """One or more words that are expected."""
+
+    text: str
+    """As it is to be written."""
+    boost: float = 2.0
+    """What each word of it gains at most, in nats: a word that the model holds more than e^boost
+    times likelier still wins. 1 to 3 tip the scales between words that sound alike; names that the
+    model would never spell so by itself want 4 to 8."""
+    any_case: bool = True
+    """Expect it also in small letters and with capitals at the beginning of its words."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        if not isinstance(self.text, str) or not self.text.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"a hotword must be text with letters in it, not {self.text!r}")
+        if len(self.text) > MAX_HOTWORD_CHARACTERS:
+            raise ConfigError(
+                f"a hotword may have {MAX_HOTWORD_CHARACTERS} characters, not {len(self.text)}: "
+                f"{self.text[:40]!r}..."
+            )
+        boost: Any = self.boost
+        is_number = isinstance(boost, int | float) and not isinstance(boost, bool)
+        if not (is_number and 0 < boost <= MAX_BOOST):
+            raise ConfigError(
+                f"the boost of {self.text!r} must be above 0 and at most {MAX_BOOST:g} nats, "
+                f"not {boost!r}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecodingOptions(_Options):
+    """How the text of a stream is picked. The default is the model's own likeliest token.
+
+    It can be changed while a stream runs. How sure a word is (`Word.probability`) is always what
+    the model says, at temperature 1, without boosts and prior: a word that stands there only
+    because it was expected shows its low probability.
+    """
+
+    WHAT: ClassVar[str] = "the decoding options"
+
+    temperature: float = 0.0
+    """0 takes the likeliest token. 0.25 is what Kyutai serves its 1B model with: by chance a stream
+    gets out of silence or repetition where the likeliest token would keep it."""
+    top_k: int = 0
+    """Draw among the k likeliest tokens only; 0 does not cut. Needs a temperature, as `top_p`."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together hold this probability; 1 does not cut."""
+    seed: int = 0
+    """Of what is drawn: the same seed and sound give the same words."""
+    num_codebooks: int | None = None
+    """Read only the first codebooks of each frame; None reads all. Of the 32 of the published
+    models Kyutai serves 20."""
+    hotwords: Sequence[str | Hotword] = ()
+    """Words and phrases that are expected, each as text or as a `Hotword`, which says how much; at
+    most `MAX_HOTWORDS`."""
+    cooldown_s: float = 3.0
+    """A phrase that has been written is not expected again at once: its boost comes back within so
+    many seconds. So a name that was written wrongly is not written again and again. 0 leaves the
+    boost as it is."""
+    language_prior: NDArray[np.float32] | None = None
+    """[V] what is added to the logits, in nats (see `kiku.decoding.language_prior`). What it gives
+    text weighs one text against another; what it gives tokens that are no text (PAD, the
+    word-start marker) weighs whether there is text."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        _check("temperature", self.temperature, "a number from 0 to 10", 0.0, 10.0)
+        _check("top_p", self.top_p, "a number above 0, at most 1", math.ulp(0.0), 1.0)
+        _check("cooldown_s", self.cooldown_s, "a number of seconds, at least 0", 0.0, 1e9)
+        _check_whole("top_k", self.top_k, 0)
+        _check_whole("seed", self.seed, 0)
+        if self.num_codebooks is not None:
+            _check_whole("num_codebooks", self.num_codebooks, 1)
+        object.__setattr__(self, "hotwords", _hotwords(self.hotwords))
+        if self.language_prior is not None:
+            object.__setattr__(self, "language_prior", _prior(self.language_prior))
+
+    @property
+    def phrases(self) -> tuple[Hotword, ...]:
+        """The hotwords, each as a `Hotword`."""
+        return cast("tuple[Hotword, ...]", self.hotwords)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the likeliest token is always taken, as the model says it."""
+        return self.temperature == 0 and not self.hotwords and self.language_prior is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `_Options.to_dict`."""
+        prior = self.language_prior
+        return to_plain(self) | {"language_prior": None if prior is None else prior.tolist()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """See `_Options.from_dict`."""
+        prior = values.get("language_prior") if isinstance(values, Mapping) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        if prior is None or isinstance(prior, np.ndarray):
+            return from_plain(cls, values, what=cls.WHAT, defaults=True)
+        return from_plain(
+            cls, {**values, "language_prior": _prior(prior)}, what=cls.WHAT, defaults=True
+        )
+
+
+def _hotwords(given: Any) -> tuple[Hotword, ...]:
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        raise ConfigError(f"hotwords must be a list of phrases, not {given!r}; write [{given!r}]")
+    items = cast("Sequence[Any]", given)
+    if len(items) > MAX_HOTWORDS:
+        raise ConfigError(
+            f"a stream may have {MAX_HOTWORDS} hotwords, not {len(items)}: give those that matter "
+            "in this talk"
+        )
+    for one in items:
+        if not isinstance(one, Hotword | str):
+            raise ConfigError(f"a hotword must be text or a Hotword, not {one!r}")
+    return tuple(one if isinstance(one, Hotword) else Hotword(one) for one in items)
+
+
+def _prior(given: object) -> NDArray[np.float32]:
+    try:
+        array = np.array(given, np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"language_prior must be numbers, one for each token ({error})"
+        ) from error
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ConfigError(
+            f"language_prior must be finite numbers [V], one for each token, not "
+            f"{list(array.shape)} of which {int((~np.isfinite(array)).sum())} are not finite"
+        )
+    array.setflags(write=False)
+    return array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnPolicy(_Options):
+    """When a pause is the end of a turn.
+
+    The third head, 0.6, 0.4, the smoothing (next to none) and the 12 frames are what Kyutai's own
+    voice agent uses. The rest was chosen on people whom the demo model never heard;
+    `benchmarks/people.py` measures what the levels do, and docs/live.md has its table.
+    """
+
+    WHAT: ClassVar[str] = "the turn policy"
+
+    head: int = 2
+    """Which pause head tells an end (from 0: the third is of 2 s); the later ones, being of longer
+    pauses, tell it too."""
+    eager_head: int = 1
+    """Which one tells an eager end; not above `head`."""
+    on: float = 0.6
+    """A pause begins where the smoothed probability is above this."""
+    off: float = 0.4
+    """It is over where the probability is below this; not above `on`."""
+    half_life_s: float = 0.01
+    """Of the smoothing: seconds in which an old value loses half its weight."""
+    ignored_frames: int = 12
+    """At the beginning of a stream, of which the heads say nothing useful."""
+    hold_s: float = 0.0
+    """Seconds for which the pause must stand before it is an end."""
+
+    eager_silence_s: float = 0.7
+    """Without heads: seconds of quiet that tell an eager end; not above `silence_s`."""
+    silence_s: float = 1.0
+    """Without heads: seconds of quiet that tell an end."""
+    text_silence_s: float = 2.4
+    """Without heads: seconds without text that tell an end even where it is not quiet."""
+    margin_db: float = 9.0
+    """What lies less above the noise than this is quiet. (With heads, quiet only tells since when
+    there is a pause.)"""
+    quiet_db: float = -60.0
+    """The noise counts as at least this loud (dBFS)."""
+    rise_db_s: float = 4.0
+    """How fast the noise is believed to grow, in dB per second."""
+
+    number_s: float = 1.6
+    """Seconds that a pause must last where a number is being dictated."""
+    word_s: float = 1.6
+    """Seconds that a pause must last after a word that is left open."""
+    longest_s: float = 4.0
+    """A turn ends that many seconds after its last text, whatever the rest says."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for numbers that cannot be."""
+        for one in fields(self):
+            value: float = getattr(self, one.name)
+            least = -math.inf if one.name == "quiet_db" else 0.0
+            if not (math.isfinite(value) and value >= least):
+                raise ConfigError(f"{one.name} must be at least 0 and finite, not {value}")
+        for less, more in (("eager_head", "head"), ("eager_silence_s", "silence_s"), ("off", "on")):
+            if getattr(self, less) > getattr(self, more):
+                raise ConfigError(
+                    f"{less} must not be above {more}: "
+                    f"they are {getattr(self, less)} and {getattr(self, more)}"
+                )
+        if self.on >= 1 or self.longest_s == 0 or self.half_life_s == 0:
+            raise ConfigError(
+                "on must be below 1, longest_s and half_life_s above 0: "
+                f"they are {self.on}, {self.longest_s} and {self.half_life_s}"
+            )
+
+    @classmethod
+    def of(cls, eagerness: Eagerness) -> "TurnPolicy":
+        """The policy of a level of eagerness.
+
+        On the same frames a more eager level never ends a turn later, however many it has made of
+        what is one turn for the other; only a number that it has cut may keep it longer.
+
+        Raises:
+            ConfigError: there is no such level.
+        """
+        if eagerness not in _POLICIES:
+            raise ConfigError(f"eagerness must be one of {', '.join(_POLICIES)}, not {eagerness!r}")
+        return _POLICIES[eagerness]
+
+
+_POLICIES: dict[Eagerness, TurnPolicy] = {
+    "low": TurnPolicy(
+        eager_head=2, hold_s=0.4, eager_silence_s=1.0, silence_s=1.4, text_silence_s=3.2,
+        number_s=2.2, word_s=2.2, longest_s=8.0,
+    ),
+    "medium": TurnPolicy(),
+    "high": TurnPolicy(
+        head=1, eager_head=0, eager_silence_s=0.6, silence_s=0.8, text_silence_s=2.0,
+        number_s=1.4, word_s=1.2, longest_s=2.0,
+    ),
+}  # fmt: skip
+
+
+class RecoveryPolicy(Protocol):
+    """Decides what is to be done with a stream's decoder; see `kiku.stream.recovery`."""
+
+    def decide(self, stats: Any) -> Any:
+        """From `StreamStats`: a `Truncate` or `Redecode` that is to be done now, or None."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What keeps a stream's decoder well for hours: it forgets at pauses, and listens again where
+    it has frozen or repeats itself."""
+
+    policies: Sequence[RecoveryPolicy] | None = None
+    """The first that wants something has its way; None is `kiku.stream.recovery.POLICIES`."""
+
+
+Turns = bool | Eagerness | TurnPolicy | None
+"""Whether a stream tells turns: no, yes, how eagerly, or exactly when."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamOptions(_Options):
+    """What a stream hears, how its text is picked, what it says, and how much may wait."""
+
+    WHAT: ClassVar[str] = "the stream options"
+
+    format: AudioFormat = field(default_factory=AudioFormat)
+    """How the sound is written that will be pushed; recordings know it themselves."""
+    channel: Channel = "mix"
+    """Which channel is heard. "each" hears every one by itself, in a slot of its own, and marks
+    words with `channel`."""
+    start_s: float = 0.0
+    """Hear the sound from here on, in seconds; times still count from its beginning."""
+    end_s: float | None = None
+    """Hear it up to here; None is its end."""
+    signal_checks: bool = True
+    """Warn of sound that is clipped, silent, or lies off zero."""
+    rate_check: bool = False
+    """Warn also where voices sound as if the sample rate were wrong: costs some processor time."""
+
+    decoding: DecodingOptions = field(default_factory=DecodingOptions)
+    """How text is picked."""
+    recovery: Recovery | None = field(default_factory=Recovery)
+    """How the decoder is kept well for hours; None leaves its memory alone."""
+
+    turns: Turns = None
+    """Tell when somebody begins and ends a turn: no, yes, how eagerly, or exactly when."""
+    partials: bool = False
+    """Give out the pieces of a word that is still being written, as `Partial`."""
+    pauses: bool = False
+    """Give out what the pause heads say after every frame, as `Pause`, where the model has them."""
+
+    max_queue_s: float = 30.0
+    """Seconds of sound that may wait to be heard."""
+    when_full: WhenFull = "block"
+    """What a push does when so much waits: "block" waits for room, "error" raises `QueueFull`."""
+    max_events: int = 10_000
+    """Events that may wait to be fetched; a stream with more is not stepped on."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        object.__setattr__(self, "turns", _turns(self.turns))
+        if self.channel not in ("mix", "each"):
+            _check_whole("channel", self.channel, 0)
+        _check("start_s", self.start_s, "a number of seconds, at least 0", 0.0, 1e9)
+        if self.end_s is not None:
+            _check("end_s", self.end_s, "a number of seconds above start_s", 0.0, 1e9)
+            if self.end_s <= self.start_s:
+                raise ConfigError(f"end_s must be above start_s={self.start_s}, not {self.end_s}")
+        _check("max_queue_s", self.max_queue_s, "at least 0.2 seconds", 0.2, 1e9)
+        _check_one_of("when_full", self.when_full, get_args(WhenFull))
+        _check_whole("max_events", self.max_events, 1)
+        if not isinstance(self.decoding, DecodingOptions):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"decoding must be DecodingOptions, not {self.decoding!r}")
+
+    @property
+    def turn_policy(self) -> TurnPolicy | None:
+        """`turns` as a policy; None tells no turns."""
+        return cast("TurnPolicy | None", self.turns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """See `_Options.to_dict`. Recovery policies of one's own cannot be written down.
+
+        Raises:
+            ConfigError: there are such.
+        """
+        if self.recovery is not None and self.recovery.policies is not None:
+            raise ConfigError("recovery policies of one's own cannot be written down: leave them "
+                              "out, and give them where the options are read")  # fmt: skip
+        values = to_plain(self)
+        values["recovery"] = self.recovery is not None
+        values["decoding"] = self.decoding.to_dict()
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """See `_Options.from_dict`; `recovery` is true or false, `turns` may be an eagerness."""
+        if not isinstance(values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"{cls.WHAT} must be an object, not {values!r}")
+        given = dict(values)
+        rich: dict[str, Any] = {}
+        if "recovery" in given:
+            wanted = given.pop("recovery")
+            if not isinstance(wanted, bool):
+                raise ConfigError(f"recovery must be true or false, not {wanted!r}")
+            rich["recovery"] = Recovery() if wanted else None
+        if "decoding" in given:
+            rich["decoding"] = DecodingOptions.from_dict(given.pop("decoding"))
+        return replace(from_plain(cls, given, what=cls.WHAT, defaults=True), **rich)
+
+
+def _turns(turns: Any) -> TurnPolicy | None:
+    if turns is None or turns is False:
+        return None
+    if turns is True:
+        return TurnPolicy()
+    if isinstance(turns, TurnPolicy):
+        return turns
+    if isinstance(turns, str):
+        return TurnPolicy.of(cast("Eagerness", turns))
+    raise ConfigError(f"turns must be true or false, an eagerness or a TurnPolicy, not {turns!r}")

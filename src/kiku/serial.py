@@ -1,0 +1,261 @@
+"""Dataclasses as plain values and back, for options that arrive as JSON and for saved states.
+
+The types of the fields are the rule: what comes back is of exactly these types or it is refused,
+and nothing is built, counted or allocated by a number that stands in the values. One function
+writes all states of the package and one reads them, so each has one way to fail.
+
+Understood are bool, int, float, str, bytes, numpy arrays (by their dtype), Literal, None, unions,
+`tuple[T, ...]`, `tuple[T, U]`, `list[T]`, `Sequence[T]`, `dict[str, T]` and dataclasses of these.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.errors import ConfigError
+
+MAX_INT = 2**62
+"""Whole numbers of a saved state lie between minus this and this: they fit 64 bits with room to
+add."""
+
+_MAX_ITEMS = 2**20
+"""Items of one list at most."""
+
+T = TypeVar("T")
+
+Reader = Callable[[Any, str], Any]
+"""Takes a value and the path to it; gives what it stands for, or raises ValueError."""
+
+
+def to_plain(value: Any) -> Any:
+    """`value` in dicts, lists, numbers, strings, bytes and arrays; dataclasses become dicts by the
+    names of their fields."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v) for k, v in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, str | bytes | np.ndarray):
+        return value
+    if isinstance(value, Sequence):
+        return [to_plain(item) for item in cast("Sequence[Any]", value)]
+    return value
+
+
+def from_plain(
+    cls: type[T],
+    values: Any,
+    *,
+    what: str,
+    error: type[Exception] = ConfigError,
+    defaults: bool = False,
+) -> T:
+    """The dataclass that `to_plain` made these values of.
+
+    Args:
+        cls: the dataclass.
+        values: a mapping, as JSON or a saved state has it.
+        what: what the values are, for the message: "the saved stream".
+        error: raised for whatever is wrong with them.
+        defaults: whether fields that have a default may be missing.
+
+    Raises:
+        Exception: `error`, which names the field and what was found there.
+    """
+    try:
+        return _dataclass_of(cls, values, "", defaults=defaults)
+    except RecursionError:
+        raise error(f"{what} is nested too deeply") from None
+    except (ValueError, TypeError, OverflowError, ArithmeticError) as problem:
+        raise error(f"{what} cannot be read: {problem}") from problem
+
+
+def _dataclass_of(cls: type[T], values: Any, path: str, *, defaults: bool) -> T:
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{path or cls.__name__} must be an object, not {_shown(values)}")
+    given = cast("Mapping[Any, Any]", values)
+    readers = _readers(cls, defaults)
+    for name in given:
+        if name not in readers:
+            near = difflib.get_close_matches(str(name), readers, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(readers)}"
+            raise ValueError(f"there is no {path}{_shown(name)}; {hint}")
+    found: dict[str, Any] = {}
+    for name, (read, optional) in readers.items():
+        if name in given:
+            found[name] = read(given[name], f"{path}{name}")
+        elif not (defaults and optional):
+            raise ValueError(f"{path}{name} is missing")
+    return cls(**found)
+
+
+@cache
+def _readers(cls: type[Any], defaults: bool) -> dict[str, tuple[Reader, bool]]:
+    """By field: what reads it, and whether it has a default."""
+    hints = get_type_hints(cls)
+    missing = dataclasses.MISSING
+    return {
+        f.name: (
+            _reader(hints[f.name], defaults),
+            f.default is not missing or f.default_factory is not missing,
+        )
+        for f in dataclasses.fields(cls)
+        if f.init
+    }
+
+
+def _reader(hint: Any, defaults: bool) -> Reader:
+    origin, parts = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return lambda value, path: _dataclass_of(hint, value, f"{path}.", defaults=defaults)
+    if origin is Literal:
+        return lambda value, path: _one_of(value, parts, path)
+    if origin in (Union, types.UnionType):
+        objects = [part for part in parts if dataclasses.is_dataclass(part)]
+        of_object = _reader(objects[0], defaults) if objects else None
+        return _union_reader([_reader(part, defaults) for part in parts], of_object)
+    if origin is np.ndarray:
+        dtype = np.dtype(get_args(parts[1])[0])
+        return lambda value, path: _array(value, dtype, path)
+    if origin is dict:
+        item = _reader(parts[1], defaults)
+        return lambda value, path: _dict(value, item, path)
+    if origin is tuple and not (len(parts) == 2 and parts[1] is Ellipsis):
+        items = [_reader(part, defaults) for part in parts]
+        return lambda value, path: _fixed(value, items, path)
+    if origin in (tuple, list, Sequence):
+        item = _reader(parts[0], defaults)
+        kind = list if origin is list else tuple
+        return lambda value, path: kind(_items(value, item, path))
+    if hint in _SIMPLE:
+        return _SIMPLE[hint]
+    return lambda value, path: _refuse(hint, path)
+
+
+def _refuse(hint: Any, path: str) -> Any:
+    raise ValueError(f"{path} ({hint}) cannot be given as plain values: leave it out")
+
+
+def _union_reader(readers: Sequence[Reader], of_object: Reader | None) -> Reader:
+    def read(value: Any, path: str) -> Any:
+        if of_object is not None and isinstance(value, Mapping):
+            return of_object(value, path)  # its own mistakes are the ones to tell
+        problem = ""
+        for one in readers:
+            try:
+                return one(value, path)
+            except (ValueError, TypeError) as error:
+                problem = problem or str(error)
+        raise ValueError(problem)
+
+    return read
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: short, whatever it is."""
+    if isinstance(value, int) and abs(value) > MAX_INT:
+        return f"a whole number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _must(path: str, wanted: str, value: Any) -> ValueError:
+    return ValueError(f"{path} must be {wanted}, not {_shown(value)}")
+
+
+def _bool(value: Any, path: str) -> bool:
+    if not isinstance(value, bool):
+        raise _must(path, "true or false", value)
+    return value
+
+
+def _int(value: Any, path: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > MAX_INT:
+        raise _must(path, "a whole number below 2^62", value)
+    return value
+
+
+def _float(value: Any, path: str) -> float:
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    # Before it is converted: a whole number may be too long for a float.
+    if not number or abs(value) > 1e300 or not math.isfinite(value):
+        raise _must(path, "a finite number", value)
+    return float(value)
+
+
+def _str(value: Any, path: str) -> str:
+    if not isinstance(value, str):
+        raise _must(path, "text", value)
+    return value
+
+
+def _bytes(value: Any, path: str) -> bytes:
+    if not isinstance(value, bytes):
+        raise _must(path, "bytes", value)
+    return value
+
+
+def _none(value: Any, path: str) -> None:
+    if value is not None:
+        raise _must(path, "nothing", value)
+
+
+_SIMPLE: Mapping[Any, Reader] = {
+    bool: _bool,
+    int: _int,
+    float: _float,
+    str: _str,
+    bytes: _bytes,
+    type(None): _none,
+}
+
+
+def _one_of(value: Any, parts: Sequence[Any], path: str) -> Any:
+    if not any(value == part and type(value) is type(part) for part in parts):
+        raise _must(path, f"one of {', '.join(map(str, parts))}", value)
+    return value
+
+
+def _array(value: Any, dtype: np.dtype[Any], path: str) -> NDArray[Any]:
+    if not isinstance(value, np.ndarray):
+        raise _must(path, f"an array of {dtype}", value)
+    array = cast("NDArray[Any]", value)
+    if array.dtype != dtype:
+        raise ValueError(f"{path} must be an array of {dtype}, not of {array.dtype}")
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{path} holds numbers that are not finite")
+    return array
+
+
+def _sequence(value: Any, path: str) -> Sequence[Any]:
+    if not isinstance(value, list | tuple):
+        raise _must(path, "a list", value)
+    items = cast("Sequence[Any]", value)
+    if len(items) > _MAX_ITEMS:
+        raise ValueError(f"{path} has {len(items)} items; {_MAX_ITEMS} is the most")
+    return items
+
+
+def _items(value: Any, read: Reader, path: str) -> list[Any]:
+    return [read(item, f"{path}[{i}]") for i, item in enumerate(_sequence(value, path))]
+
+
+def _fixed(value: Any, readers: Sequence[Reader], path: str) -> tuple[Any, ...]:
+    items = _sequence(value, path)
+    if len(items) != len(readers):
+        raise ValueError(f"{path} must have {len(readers)} items, not {len(items)}")
+    pairs = enumerate(zip(readers, items, strict=True))
+    return tuple(read(item, f"{path}[{i}]") for i, (read, item) in pairs)
+
+
+def _dict(value: Any, read: Reader, path: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _must(path, "an object", value)
+    given = cast("Mapping[Any, Any]", value)
+    return {_str(key, path): read(item, f"{path}.{key}") for key, item in given.items()}
