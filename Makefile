@@ -4,6 +4,8 @@
 #   make test     the tests; `make test ARGS="tests/text -x"` for some of them
 #   make lint     ruff, pyright, import-linter
 #   make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/
+#   make mutants  how many small mistakes the tests notice, and which they miss; a quarter of an hour;
+#                 `make mutants ARGS="src/kiku/text/words.py --most 50"` for some of them
 #
 # PYTHON       the Python to build on, 3.11 or newer
 # TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
@@ -21,7 +23,7 @@ PIP := $(PY) -m pip
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-test
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench mutants clean
 
 demo: $(RUN)
 	$(PY) -m kiku transcribe examples --words
@@ -37,6 +39,9 @@ lint: $(DEV)
 
 bench: $(DEV)
 	$(PY) benchmarks/peers.py $(ARGS)
+
+mutants: $(DEV)
+	$(PY) tools/mutants.py $(ARGS)
 
 clean:
 	rm -rf $(VENV)

@@ -23,10 +23,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kiku.checkpoint.shapes import SHAPES
+from kiku.checkpoint.model_shapes import SHAPES
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
-from kiku.evaluate.machine import resident_bytes
-from kiku.evaluate.speed import Speed, TwoParts, full_window, noise
+from kiku.measure.machine import resident_bytes
+from kiku.measure.speed import Speed, full_window, noise
 
 TINY = ModelConfig(
     CodecConfig(),
@@ -65,14 +65,14 @@ class Kiku:
     """kiku on ONNX Runtime."""
 
     def __init__(self, job: dict[str, Any]) -> None:
-        """Open the folder of a stand-in."""
-        from kiku.evaluate.stand_in import open_model
+        """Open the folder of a dummy model."""
+        from kiku.measure.dummy import open_model
 
         model = open_model(job["folder"], threads=job["threads"])
-        self.engine, self.config = model.engine, model.config
+        self.engine, self.config = model.scheduler.engine, model.config
         self.speed = Speed(self.engine, self.config)
         sound = noise(self.config)
-        self.frames = sound.reshape(1, -1, 1, self.config.frame_size)
+        self.frames = sound.reshape(-1, 1, self.config.frame_size)
         self.slots = self.speed.listeners(1, 0)
         self.heard = 0
 
@@ -81,19 +81,15 @@ class Kiku:
         taken: dict[str, list[float]] = {"step": [], "codec": [], "decoder": []}
         engine = self.engine
         for _ in range(count):
-            frame = self.frames[:, self.heard % self.frames.shape[1]]
+            frame = self.frames[self.heard % len(self.frames)]
             self.heard += 1
             started = time.perf_counter()
-            if isinstance(engine, TwoParts):
-                codes = engine.encode(self.slots, frame)
-                between = time.perf_counter()
-                engine.decode(self.slots, codes)
-                ended = time.perf_counter()
-                taken["codec"].append(between - started)
-                taken["decoder"].append(ended - between)
-            else:
-                engine.step(self.slots, frame)
-                ended = time.perf_counter()
+            codes = engine.encode(self.slots, frame)
+            between = time.perf_counter()
+            engine.decode(self.slots, codes)
+            ended = time.perf_counter()
+            taken["codec"].append(between - started)
+            taken["decoder"].append(ended - between)
             taken["step"].append(ended - started)
         return taken
 
@@ -318,23 +314,23 @@ PEERS: dict[str, Callable[[dict[str, Any]], Peer]] = {
 
 
 def write(job: dict[str, Any]) -> dict[str, Any]:
-    """Write the stand-in of a shape."""
-    from kiku.evaluate.stand_in import write_stand_in
+    """Write the dummy model of a shape."""
+    from kiku.measure.dummy import write_dummy_model
 
     started = time.perf_counter()
-    folder = write_stand_in(Path(job["folder"]), config_of(job["shape"]), job["precision"])
+    folder = write_dummy_model(Path(job["folder"]), config_of(job["shape"]), job["precision"])
     size = sum(path.stat().st_size for path in folder.iterdir())
     return {"seconds": time.perf_counter() - started, "bytes": size}
 
 
 def streams(job: dict[str, Any]) -> Any:
     """Simultaneous live streams, with empty and with full windows."""
-    from kiku.evaluate.stand_in import open_model
+    from kiku.measure.dummy import open_model
 
     rows = []
     for count in job["streams"]:
         model = open_model(job["folder"], slots=count, threads=job["threads"])
-        speed = Speed(model.engine, model.config)
+        speed = Speed(model.scheduler.engine, model.config)
         for past in (0, full_window(model.config)):
             rows.append(speed.live(count, past=past, count=job["count"]).to_dict())
         del model, speed
@@ -343,11 +339,11 @@ def streams(job: dict[str, Any]) -> Any:
 
 def block(job: dict[str, Any]) -> Any:
     """Blocks whose every guess is right, the codec in bulk, and single frames beside them."""
-    from kiku.evaluate.stand_in import open_model
+    from kiku.measure.dummy import open_model
 
     model = open_model(job["folder"], threads=job["threads"])
-    speed, full = Speed(model.engine, model.config), full_window(model.config)
-    sizes = [size for size in job["sizes"] if size <= model.max_block]
+    speed, full = Speed(model.scheduler.engine, model.config), full_window(model.config)
+    sizes = [size for size in job["sizes"] if size <= model.scheduler.max_block]
     return {
         "single": speed.live(1, past=full, count=job["count"]).to_dict(),
         "blocks": [speed.block(n, past=full, count=job["blocks"]).to_dict() for n in sizes],
@@ -357,12 +353,12 @@ def block(job: dict[str, Any]) -> Any:
 
 def file(job: dict[str, Any]) -> Any:
     """Recordings in blocks and frame by frame, and the acceptance by block size."""
-    from kiku.evaluate.files import acceptance, file_speed, sound_of
-    from kiku.evaluate.stand_in import open_model
+    from kiku.measure.dummy import open_model
+    from kiku.measure.files import acceptance, file_speed, sound_of
 
     model = open_model(job["model"], precision=job["precision"], threads=job["threads"])
     samples = sound_of(job["sounds"], model.config.sample_rate)
-    sizes = [size for size in job["sizes"] if size <= model.max_block]
+    sizes = [size for size in job["sizes"] if size <= model.scheduler.max_block]
     return {
         **file_speed(model, samples, rounds=job["rounds"]).to_dict(),
         "acceptance": {str(n): acceptance(model, samples, n) for n in sizes},
@@ -371,10 +367,10 @@ def file(job: dict[str, Any]) -> Any:
 
 def soak(job: dict[str, Any]) -> Any:
     """A stream for hours."""
-    from kiku.evaluate.stand_in import open_model
+    from kiku.measure.dummy import open_model
 
     model = open_model(job["model"], precision=job["precision"], threads=job["threads"])
-    speed = Speed(model.engine, model.config)
+    speed = Speed(model.scheduler.engine, model.config)
     return speed.soak(job["hours"], count=job["count"]).to_dict()
 
 

@@ -7,7 +7,7 @@
 streams   streams of the 1B's shape in int8 with random weights, and of the demo model, through the
           real loop: in step (every stream has a frame; what a round takes) and out of step (frames
           come spread over 80 ms; how long one waits until it has been heard). Windows are empty;
-          kept by the usual refresh, each stream at another place; or full, without refresh.
+          kept by the usual truncation, each stream at another place; or full, without it.
 finalize  from `finalize()` to `Finalized`, in a stream with its worker. With random weights the
           text is written beforehand: silence, which is the common case (nothing more to say), or
           two words. There no guess is right after the first of them, so that every token costs a
@@ -38,13 +38,13 @@ from kiku import Recognizer
 from kiku.cli.columns import columns
 from kiku.config import LMConfig
 from kiku.engine.choice import usable_threads
-from kiku.evaluate.files import sound_of
-from kiku.evaluate.limit import weight_bytes, window_bytes
-from kiku.evaluate.live import WINDOWS, crowd, flushes
-from kiku.evaluate.machine import MemoryReader
-from kiku.evaluate.recorder import Script
-from kiku.evaluate.speed import full_window, noise
-from kiku.evaluate.stand_in import open_model, write_stand_in
+from kiku.measure.dummy import open_model, write_dummy_model
+from kiku.measure.files import sound_of
+from kiku.measure.instrumented import Script
+from kiku.measure.limit import weight_bytes, window_bytes
+from kiku.measure.live import WINDOWS, flushes, live_load
+from kiku.measure.machine import MemoryReader
+from kiku.measure.speed import full_window, noise
 
 HERE = Path(__file__).parent
 PARTS = ("streams", "finalize", "soak")
@@ -81,7 +81,7 @@ class Run:
         source = DEMO
         if model != DEMO:
             folder = self.scratch / f"{model}-{PRECISION}"
-            source = str(write_stand_in(folder, config_of(model), PRECISION))
+            source = str(write_dummy_model(folder, config_of(model), PRECISION))
         return open_model(source, slots=slots, threads=self.threads)
 
     def least_ms(self, model: str, lm: LMConfig, windows: int, bandwidth: float) -> float:
@@ -101,7 +101,7 @@ def streams(run: Run) -> Row:
             for window in WINDOWS:
                 run.say(f"{model}: {count} live streams, window {window}")
                 before = run.bandwidth()
-                found = crowd(
+                found = live_load(
                     recognizer, count, window, sound=sound, count=run.args.frames
                 ).to_dict()
                 bandwidth = (before + run.bandwidth()) / 2
@@ -124,7 +124,7 @@ def finalize(run: Run) -> Row:
     rows: list[Row] = []
     for model in run.args.models:
         recognizer = run.open(model)
-        cases = _heard(run, recognizer) if model == DEMO else _written(run, recognizer)
+        cases = _recorded(run, recognizer) if model == DEMO else _written(run, recognizer)
         for name, measured in cases:
             run.say(f"{model}: {name}")
             before = run.bandwidth()
@@ -158,7 +158,7 @@ def _written(run: Run, recognizer: Recognizer) -> Iterator[Case]:
     yield "two words", lambda: measure([pad, start, 10, pad, start, 11])
 
 
-def _heard(run: Run, recognizer: Recognizer) -> Iterator[Case]:
+def _recorded(run: Run, recognizer: Recognizer) -> Iterator[Case]:
     """The demo model hears strings of words."""
     from talk import RATE, Talk, clips_of
 
@@ -179,24 +179,24 @@ def _heard(run: Run, recognizer: Recognizer) -> Iterator[Case]:
 
 def soak(run: Run) -> Row:
     """Hours through one stream."""
-    from soak import soak as hear
+    from soak import soak as listen
     from talk import Talk, clips_of, noises_of
 
     recognizer = run.open(DEMO)
     run.say("reading recordings")
     talk = Talk(clips_of(run.args.data), noises_of(run.args.data))
     started = time.perf_counter()
-    found = hear(recognizer, talk, run.args.hours, say=run.say)
+    found = listen(recognizer, talk, run.args.hours, report=run.say)
     return {"model": DEMO, "took_s": round(time.perf_counter() - started, 1), **found}
 
 
 def _streams_table(row: Row) -> Iterable[Sequence[str]]:
     yield (
         "MODEL", "STREAMS", "WINDOW", "STEP P50", "P99", "CODEC", "DECODER", "LIMIT", "SHARE",
-        "OUT OF STEP: P50", "P99", "FRAMES A STEP", "BUSY", "REFRESHES", "MS EACH",
+        "OUT OF STEP: P50", "P99", "FRAMES A STEP", "BUSY", "TRUNCATIONS", "MS EACH",
     )  # fmt: skip
     for one in row["rows"]:
-        refresh = one["refresh"] or {"count": 0, "median_ms": None}
+        truncation = one["truncation"] or {"count": 0, "median_ms": None}
         yield (
             one["model"], str(one["streams"]), one["window"],
             _ms(one["step"]["median_ms"]), _ms(one["step"]["p99_ms"]),
@@ -204,7 +204,7 @@ def _streams_table(row: Row) -> Iterable[Sequence[str]]:
             _ms(one["limit_ms"]), _number(one["share_of_limit"]),
             _ms(one["delay"]["median_ms"]), _ms(one["delay"]["p99_ms"]),
             _number(one["frames_per_step"]), _number(one["busy"]),
-            str(refresh["count"]), _ms(refresh["median_ms"]),
+            str(truncation["count"]), _ms(truncation["median_ms"]),
         )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def _finalize_table(row: Row) -> Iterable[Sequence[str]]:
 def _soak_table(row: Row) -> Iterable[Sequence[str]]:
     yield (
         "HOURS", "MEMORY", "STEP P50", "P99", "PUSH P50", "SAID", "HEARD", "ERRORS",
-        "LONGEST GAP", "REFRESHES", "MS EACH", "READ AGAIN", "WARNINGS",
+        "LONGEST GAP", "TRUNCATIONS", "MS EACH", "DECODED AGAIN", "WARNINGS",
     )  # fmt: skip
     for one in row["parts"]:
         memory = one["resident_bytes"]
@@ -234,7 +234,7 @@ def _soak_table(row: Row) -> Iterable[Sequence[str]]:
             f"{one['step']['median_ms']:.2f}", f"{one['step']['p99_ms']:.2f}",
             f"{one['push']['median_ms']:.2f}", str(one["said"]), str(one["words"]),
             f"{100 * one['errors'] / max(one['said'], 1):.1f} %", f"{one['longest_gap_s']:.1f} s",
-            str(one["refreshes"]), _median(one["refresh"]), str(one["rereads"]),
+            str(one["truncations"]), _median(one["truncation"]), str(one["redecodes"]),
             _counts(one["warnings"]),
         )  # fmt: skip
 

@@ -1,26 +1,32 @@
-"""What a number was measured on: the line that every result carries."""
+"""What a number was measured on: the line that every result carries.
+
+Importing it puts the root of the repository on the path, for scripts that measure with `recipes`.
+"""
 
 import argparse
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kiku.evaluate.machine import this_machine
+from kiku.measure.machine import this_machine
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+sys.path.append(str(ROOT))
 
 
 def stamp() -> dict[str, Any]:
     """Date, commit, machine and versions."""
-    root = Path(__file__).parent.parent
     git = subprocess.run(
         ["git", "describe", "--always", "--dirty"],
-        cwd=root, capture_output=True, text=True, check=False,
+        cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     versions = {"python": platform.python_version()}
     for package in ("kiku", "torch", "transformers", "moshi", "onnxruntime", "numpy"):

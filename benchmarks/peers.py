@@ -28,12 +28,12 @@ from children import config_of
 
 from kiku.engine.choice import usable_threads
 from kiku.errors import KikuError
-from kiku.evaluate import apart
-from kiku.evaluate.files import product
-from kiku.evaluate.limit import limit, share_of_limit
-from kiku.evaluate.machine import MemoryReader
-from kiku.evaluate.times import Times
-from kiku.stream.care import CHECK_FRAMES
+from kiku.measure import subprocesses
+from kiku.measure.files import product
+from kiku.measure.limit import limit, share_of_limit
+from kiku.measure.machine import MemoryReader
+from kiku.measure.times import Times
+from kiku.stream.recovery import CHECK_FRAMES
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "examples"
@@ -148,10 +148,12 @@ class Run:
     def part(self, part: str, **values: Any) -> Any:
         """Have one of kiku's parts measured in a process of its own."""
         job = self.job(who="kiku-part", part=part, **values)
-        return json.loads(apart.run([sys.executable, str(HERE / "children.py"), json.dumps(job)]))
+        return json.loads(
+            subprocesses.run([sys.executable, str(HERE / "children.py"), json.dumps(job)])
+        )
 
     def folder(self, shape: str, precision: str) -> str:
-        """Of a stand-in; written when it is first asked for."""
+        """Of a dummy model; written when it is first asked for."""
         folder = self.scratch / f"{shape}-{precision}"
         if (shape, precision) not in self.written:
             self.say(f"writing random weights: {shape}, {precision}")
@@ -187,7 +189,7 @@ def _that_fit(wanted: Sequence[tuple[str, str]], shape: str) -> Iterator[list[tu
 
 
 def _weights(shape: str) -> list[int]:
-    from kiku.checkpoint.expected import codec_shapes, lm_shapes
+    from kiku.checkpoint.tensor_shapes import codec_shapes, lm_shapes
 
     config = config_of(shape)
     shapes = [*lm_shapes(config.lm).values(), *codec_shapes(config.codec).values()]
@@ -381,7 +383,7 @@ def file(run: Run) -> None:
 def memory(run: Run) -> None:
     """Resident memory with one stream."""
     for precision in ("int8", "int4"):
-        found = apart.memory(run.folder(run.args.shape, precision), threads=run.threads)
+        found = subprocesses.memory(run.folder(run.args.shape, precision), threads=run.threads)
         if found is not None:
             run.add("memory", shape=run.args.shape, precision=precision, **found.to_dict())
 
@@ -389,7 +391,7 @@ def memory(run: Run) -> None:
 def start(run: Run) -> None:
     """From the start of a process to its first word: the best of three, with warm files."""
     folder = run.folder(run.args.shape, "int8")
-    tries = [apart.start(folder, SOUNDS[0], threads=run.threads) for _ in range(3)]
+    tries = [subprocesses.start(folder, SOUNDS[0], threads=run.threads) for _ in range(3)]
     best = min(tries, key=lambda one: one.first_word_s or one.first_tokens_s)
     run.add("start", shape=run.args.shape, precision="int8", **best.to_dict())
 

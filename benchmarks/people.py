@@ -1,18 +1,18 @@
-"""What live streams make of people, on the demo model: turns, care, finalize.
+"""What live streams make of people, on the demo model: turns, recovery, finalize.
 
     python benchmarks/people.py --data FOLDER          # about 5 minutes on two cores
 
 FOLDER holds recordings of people (`dev.jsonl`, `speech/`) and noises (`noise/noise/`). None of the
-speakers was in the model's training. Everything goes through `Recognizer.open` and `step`.
+speakers was in the model's training. Everything goes through the scheduler, driven by hand.
 
 Turns: single words, cut out and of even level, joined to turns of one to five words with 0.2 to 0.6
 s between them, and 1.5 to 3 s between turns; a quarter of the sounds clean, the others in noise 12
 to 30 dB below. At every level of eagerness, with the model's pause heads and without: ends inside a
 turn, turns without an end before the next one, and seconds from the end of the speech to the eager
-end and to the end. Care and finalize: strings of five words as they were recorded, joined to half
-a minute and more: word errors with and without care, and the words that change when `finalize` is
-called twenty times a minute. One line is appended to results/people.jsonl; with --no-record it is
-only printed.
+end and to the end. Recovery and finalize: strings of five words as they were recorded, joined to
+half a minute and more: word errors with and without recovery, and the words that change when
+`finalize` is called twenty times a minute. One line is appended to results/people.jsonl; with
+--no-record it is only printed.
 """
 
 import json
@@ -23,16 +23,17 @@ from typing import Any
 
 import machine
 import numpy as np
+from decoding import RATE, sound_of, strings
 from numpy.typing import NDArray
-from steering import RATE, sound_of, strings
 from talk import noises_of
 
 from kiku import Event, Recognizer, TurnEnd, TurnEndEager, TurnPolicy, Word, load
 from kiku.engine import StepOutput
-from kiku.stream import NO_CARE, Care, Wishes
-from kiku.text import Eagerness
-from kiku.train.bank import find_word
-from kiku.train.score import errors
+from kiku.options import Eagerness, StreamOptions
+from kiku.scheduler import Member, Opening
+from kiku.stream import FinalizeRequest, WordSession
+from recipes.demo.bank import find_word
+from recipes.demo.score import errors
 
 LEVELS: tuple[Eagerness, ...] = ("high", "medium", "low")
 SOUNDS, TURNS = 50, 8
@@ -43,8 +44,8 @@ Sound = NDArray[np.float32]
 Span = tuple[float, float]
 
 
-class Deaf:
-    """An engine whose pause heads are not heard."""
+class WithoutHeads:
+    """An engine whose pause heads nobody is told of."""
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
@@ -52,14 +53,16 @@ class Deaf:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def step(self, slots: Sequence[int], frames: Sound) -> StepOutput:
-        """See `Engine.step`."""
-        return replace(self._engine.step(slots, frames), pauses=None)
+    def step(
+        self, slots: Sequence[int], frames: Sound, counts: Sequence[int] | None = None
+    ) -> StepOutput:
+        """See `SlotEngine.step`."""
+        return replace(self._engine.step(slots, frames, counts), pauses=None)
 
 
 def without_heads(recognizer: Recognizer) -> Recognizer:
     """The same model, as if it had none."""
-    engine: Any = Deaf(recognizer.engine)
+    engine: Any = WithoutHeads(recognizer.scheduler.engine)
     return Recognizer(engine, recognizer.config, recognizer.vocabulary, name="without heads")
 
 
@@ -118,51 +121,53 @@ def conversation(
     return sound + noise.astype(np.float32), turns
 
 
-def hear(
-    recognizer: Recognizer, sound: Sound, wishes: Wishes, points: Sequence[int] = ()
+def events_of(
+    recognizer: Recognizer, sound: Sound, options: StreamOptions, points: Sequence[int] = ()
 ) -> list[Event]:
     """All that a stream says of a sound, with a `finalize` at each of the samples `points`."""
-    stream = recognizer.open(wishes=wishes)
+    session = WordSession(recognizer.config, recognizer.vocabulary, options)
+    scheduler = recognizer.scheduler
+    scheduler.open(Opening([Member(session)]))
     at = 0
     for point in sorted(points):
-        stream.push(sound[at:point])
+        session.push(session.input.check(sound[at:point]))
         at = point
-        while recognizer.step():
+        while scheduler.step():
             pass
-        stream.finalize()
-    stream.push(sound[at:])
-    stream.close()
-    while recognizer.step():
+        session.finalize(FinalizeRequest(None, False))
+    session.push(session.input.check(sound[at:]))
+    session.close()
+    while scheduler.step():
         pass
-    return stream.events()
+    return list(session.events)
 
 
 def turns_found(
     recognizer: Recognizer, level: Eagerness, sounds: Sequence[tuple[Sound, list[Span]]]
 ) -> dict[str, Any]:
     """See the top of this file."""
-    cuts = missed = eager_inside = 0
+    false_ends = misses = false_eager_ends = 0
     to_eager: list[float] = []
     to_end: list[float] = []
     for sound, turns in sounds:
-        events = hear(recognizer, sound, Wishes(turns=TurnPolicy.of(level)))
+        events = events_of(recognizer, sound, StreamOptions(turns=TurnPolicy.of(level)))
         ends = [event.time for event in events if isinstance(event, TurnEnd)]
         eager = [event.time for event in events if isinstance(event, TurnEndEager)]
         nexts = [begins for begins, _ in turns[1:]] + [len(sound) / RATE]
         for (begins, over), following in zip(turns, nexts, strict=True):
-            cuts += sum(begins <= time < over for time in ends)
-            eager_inside += sum(begins <= time < over for time in eager)
+            false_ends += sum(begins <= time < over for time in ends)
+            false_eager_ends += sum(begins <= time < over for time in eager)
             told = [time for time in ends if over <= time < following]
             thought = [time for time in [*eager, *told] if over <= time < following]
-            missed += not told
+            misses += not told
             to_end += [told[0] - over] if told else []
             to_eager += [min(thought) - over] if thought else []
     number = sum(len(turns) for _, turns in sounds)
     return {
         "turns": number,
-        "cut_in_per_100": round(100 * cuts / number, 1),
-        "eager_inside_per_100": round(100 * eager_inside / number, 1),
-        "missed_per_100": round(100 * missed / number, 1),
+        "false_ends_per_100": round(100 * false_ends / number, 1),
+        "false_eager_ends_per_100": round(100 * false_eager_ends / number, 1),
+        "misses_per_100": round(100 * misses / number, 1),
         "eager_s": [round(float(np.quantile(to_eager, q)), 2) for q in (0.5, 0.9)],
         "end_s": [round(float(np.quantile(to_end, q)), 2) for q in (0.5, 0.9)],
     }
@@ -173,23 +178,25 @@ def texts(events: Sequence[Event]) -> list[str]:
     return [event.text for event in events if isinstance(event, Word)]
 
 
-def care_and_finalize(recognizer: Recognizer, data: Path) -> dict[str, Any]:
+def recovery_and_finalize(recognizer: Recognizer, data: Path) -> dict[str, Any]:
     """See the top of this file."""
     found = strings(data, STRINGS)
     order = np.random.default_rng(0).permutation(len(found))
-    wrong = {"with care": 0, "without care": 0}
+    wrong = {"with recovery": 0, "without recovery": 0}
+    kept, left_alone = StreamOptions(), StreamOptions(recovery=None)
     words = finalizes = changed = 0
     seconds = 0.0
     for first in range(0, len(found), JOINED):
         part = [found[i] for i in order[first : first + JOINED]]
         sound = np.concatenate([one for one, _ in part])
         said = [word for _, words_said in part for word in words_said]
-        cared = texts(hear(recognizer, sound, Wishes(care=Care())))
-        wrong["with care"] += errors(said, cared)
-        wrong["without care"] += errors(said, texts(hear(recognizer, sound, Wishes(care=NO_CARE))))
+        found_words = texts(events_of(recognizer, sound, kept))
+        wrong["with recovery"] += errors(said, found_words)
+        alone = texts(events_of(recognizer, sound, left_alone))
+        wrong["without recovery"] += errors(said, alone)
         count = round(20 * len(sound) / RATE / 60)
         points = np.random.default_rng(first).integers(0, len(sound), count).tolist()
-        changed += errors(cared, texts(hear(recognizer, sound, Wishes(care=Care()), points)))
+        changed += errors(found_words, texts(events_of(recognizer, sound, kept, points)))
         words, finalizes, seconds = (
             words + len(said),
             finalizes + count,
@@ -215,7 +222,7 @@ def measure(data: Path) -> dict[str, Any]:
             name: {level: turns_found(model, level, sounds) for level in LEVELS}
             for name, model in evidence.items()
         },
-        "strings": care_and_finalize(recognizer, data),
+        "strings": recovery_and_finalize(recognizer, data),
     }
 
 

@@ -1,5 +1,5 @@
-"""Steering in a vocabulary of 8000 pieces for two languages, as the 1B has one: what a choice
-costs, and how well a prior over pieces tells the languages apart. `steering.py` runs it.
+"""Decoding options in a vocabulary of 8000 pieces for two languages, as the 1B has one: what a
+choice costs, and how well a prior over pieces tells the languages apart. `decoding.py` runs it.
 
 The vocabulary is made here from sentences: the published one is not needed.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import sentencepiece
 
-from kiku.checkpoint.shapes import SHAPES
-from kiku.engine.language import language_prior
-from kiku.engine.steering import Steering
+from kiku.checkpoint.model_shapes import SHAPES
+from kiku.decoding import language_prior, token_picker
+from kiku.options import DecodingOptions
 from kiku.text import Vocabulary
 
 
@@ -51,17 +51,17 @@ def costs(vocabulary: Vocabulary, words: Sequence[str]) -> dict[str, Any]:
     silent[config.pad_id] = 20
     text[vocabulary.encode("the")[0]] = 16
     rows: dict[str, Any] = {}
-    for name, steering in {
-        "temperature": Steering(temperature=0.25),
-        "100 phrases": Steering(bias=words[:100]),
-        "1000 phrases": Steering(bias=words[:1000]),
-        "100 phrases and temperature": Steering(bias=words[:100], temperature=0.25),
+    for name, options in {
+        "temperature": DecodingOptions(temperature=0.25),
+        "100 phrases": DecodingOptions(hotwords=words[:100]),
+        "1000 phrases": DecodingOptions(hotwords=words[:1000]),
+        "100 phrases and temperature": DecodingOptions(hotwords=words[:100], temperature=0.25),
     }.items():
-        choose = steering.chooser(vocabulary, config)
-        assert choose is not None
+        picker = token_picker(options, vocabulary, config)
+        assert picker is not None
         rows[name] = {
-            "no text": round(1e6 * seconds(lambda: choose(silent)), 1),  # noqa: B023
-            "text": round(1e6 * seconds(lambda: choose(text)), 1),  # noqa: B023
+            "no text": round(1e6 * seconds(lambda: picker(silent)), 1),  # noqa: B023
+            "text": round(1e6 * seconds(lambda: picker(text)), 1),  # noqa: B023
         }
     return rows
 

@@ -6,7 +6,7 @@ Sizes are those of the converted files. Layers: the same columns go through a de
 shape with random weights, in float32 and with every matrix replaced by what its blocks of 8 or 4
 bits stand for; what counts is the relative error of the residual stream behind each layer, and of
 the logits. Then the graphs themselves are run, which round what is multiplied to 8 bits as well.
-Words: the demo model hears strings of people whom it never heard (those of steering.py; FOLDER is
+Words: the demo model hears strings of people whom it never heard (those of decoding.py; FOLDER is
 the same), in each precision. Codes: how many of the codec's are not those of float32.
 
 One line for each part is appended to results/precision.jsonl; from the latest of each come the
@@ -23,22 +23,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import decoding
 import machine
 import numpy as np
 import onnx
 import report
-import steering
 import torch
 from numpy.typing import NDArray
 
 from kiku import Recognizer, load
-from kiku.checkpoint import convert
-from kiku.checkpoint.expected import lm_shapes
-from kiku.checkpoint.shapes import SHAPES, random_weights
+from kiku.checkpoint.model_shapes import SHAPES, random_weights
+from kiku.checkpoint.tensor_shapes import lm_shapes
 from kiku.config import LMConfig, ModelConfig
-from kiku.engine.memory import seat
-from kiku.engine.onnx import OnnxEngine
-from kiku.engine.sessions import WIDTH, Decoder
+from kiku.converted import convert
+from kiku.engine import SlotEngine
+from kiku.engine.memory import layout_of
+from kiku.engine.networks import WIDTH, Decoder
+from kiku.engine.onnx import onnx_engine
 from kiku.graph import (
     CODEC_GRAPH,
     DECODER_GRAPH,
@@ -52,7 +53,7 @@ from kiku.graph import (
 from kiku.graph.layers import block_size_for
 from kiku.graph.quantise import quantise, quantise_rows
 from kiku.nn.transformer import RMSNorm, Transformer
-from kiku.train.score import errors
+from recipes.demo.score import errors
 
 DOCS = Path(__file__).parent.parent / "docs"
 POSITIONS = 64
@@ -305,8 +306,8 @@ def run(
     parts: list[list[Array]] = []
     for at in range(0, len(columns), WIDTH):
         part = columns[at : at + WIDTH] + code_offsets(config.lm)
-        seating = seat(decoder.memory, [0], [len(part)])
-        given = decoder.run(seating, {"columns": part}, (*places, "logits"))
+        layout = layout_of(decoder.memory, np.zeros(1, np.int64), np.array([len(part)]))
+        given = decoder.run(layout, {"columns": part}, (*places, "logits"))
         parts.append([one.copy() for one in given])
         decoder.memory.position[0] += len(part)
     names = [*(f"layer {i + 1}" for i in range(len(places))), "logits"]
@@ -368,24 +369,24 @@ def words(data: Path, count: int = STRINGS) -> dict[str, Any]:
     """Word error rates of the demo model, and how many of its codes and tokens are not those of
     float32; and the same with the codes of float32, which leaves the decoder's part."""
     models = {name: load("demo", engine="onnx", dtype=name, slots=8) for name in PRECISIONS}
-    noises = [steering.sound_of(path) for path in sorted((data / "noise/noise").glob("*.wav"))]
-    made = steering.strings(data, count)
+    noises = [decoding.sound_of(path) for path in sorted((data / "noise/noise").glob("*.wav"))]
+    made = decoding.strings(data, count)
     said = [one for _, one in made]
     rows: dict[str, Any] = {}
     for level, below in LEVELS.items():
         sounds = [
-            sound if below is None else steering.noisy(sound, noises, below, i)
+            sound if below is None else decoding.noisy(sound, noises, below, i)
             for i, (sound, _) in enumerate(made)
         ]
         rows[level] = {}
         right_codes: list[NDArray[np.int64]] = []
         right: list[int] = []
         for precision, model in models.items():
-            assert isinstance(model.engine, OnnxEngine)
-            codes = steering.encoded(model.engine, sounds, model.config.frame_size)
+            engine = model.scheduler.engine
+            codes = decoding.encoded(engine, sounds, model.config.frame_size)
             right_codes = right_codes or codes
-            texts = tokens(model.engine, codes)
-            by_right_codes = tokens(model.engine, right_codes)
+            texts = tokens(engine, codes)
+            by_right_codes = tokens(engine, right_codes)
             flat = [token for one in texts for token in one]
             right = right or flat
             other_codes = np.concatenate(codes) != np.concatenate(right_codes)
@@ -408,14 +409,15 @@ def wrong_words(model: Recognizer, said: Sequence[list[str]], texts: Sequence[li
     return sum(errors(*pair) for pair in zip(said, heard, strict=True))
 
 
-def tokens(engine: OnnxEngine, codes: Sequence[NDArray[np.int64]]) -> list[list[int]]:
+def tokens(engine: SlotEngine, codes: Sequence[NDArray[np.int64]]) -> list[list[int]]:
     """What the decoder writes for the codes of each sound, apart from all others."""
     texts: list[list[int]] = []
     for one in codes:
         slot, out = engine.open()
-        said = out.tokens[0].tolist()
+        said = out.tokens.tolist()
         for at in range(0, len(one), engine.max_block):
-            said += engine.decode([slot], one[None, at : at + engine.max_block]).tokens[0].tolist()
+            block = one[at : at + engine.max_block]
+            said += engine.decode([slot], block, [len(block)]).tokens.tolist()
         engine.close(slot)
         texts.append(said)
     return texts
@@ -424,7 +426,7 @@ def tokens(engine: OnnxEngine, codes: Sequence[NDArray[np.int64]]) -> list[list[
 def codes(data: Path, folder: Path) -> dict[str, Any]:
     """Shares of the demo model's codes that are not those of float32, by codebook: as it is run,
     and if only the weights are rounded, not what they are multiplied by."""
-    sounds = [sound for sound, _ in steering.strings(data, 32)]
+    sounds = [sound for sound, _ in decoding.strings(data, 32)]
     right: NDArray[np.int64] | None = None
     rows: dict[str, Any] = {}
     for way, precision in (("float32", "float32"), ("int8", "int8"), ("weights only", "int8")):
@@ -434,8 +436,8 @@ def codes(data: Path, folder: Path) -> dict[str, Any]:
             model = onnx.load(str(path), load_external_data=False)
             take_products_in_float(model)
             path.write_bytes(model.SerializeToString())
-        engine = OnnxEngine(made.folder, made.config, slots=steering.SLOTS, threads=1)
-        given = np.concatenate(steering.encoded(engine, sounds, made.config.frame_size))
+        engine = onnx_engine(made.folder, made.config, slots=decoding.SLOTS, threads=1)
+        given = np.concatenate(decoding.encoded(engine, sounds, made.config.frame_size))
         right = given if right is None else right
         rows[way] = [round(float(share), 4) for share in (given != right).mean(axis=0)]
     return {"model": "demo", "strings": len(sounds), "other_codes": rows}

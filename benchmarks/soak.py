@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from talk import Piece, Talk
 
 from kiku import Recognizer
-from kiku.evaluate.machine import resident_bytes
-from kiku.evaluate.recorder import recorded
-from kiku.evaluate.times import Clock, Times
-from kiku.stream import Stream, Warning
+from kiku.measure.instrumented import instrumented
+from kiku.measure.machine import resident_bytes
+from kiku.measure.times import Clock, Times
+from kiku.scheduler import Member, Opening
+from kiku.stream import StreamWarning, WordSession
 from kiku.text import Word
-from kiku.train.score import errors
+from recipes.demo.score import errors
 
 PART_S = 1800.0
 PARTS_PER_HOUR = 2
@@ -37,7 +38,7 @@ class Part:
 
     begins: float
     seconds: list[float] = field(default_factory=list)
-    """Of each chunk, until nothing of it waits: a step, and a refresh where one was due."""
+    """Of each chunk, until nothing of it waits: a step, and a truncation where one was due."""
     pushes: list[float] = field(default_factory=list)
     words: list[tuple[str, float, float]] = field(default_factory=list)
     """Text, start and end of each that was heard."""
@@ -89,10 +90,11 @@ class Soak:
         resident: Callable[[], int | None] = resident_bytes,
     ) -> None:
         """Open the stream, which is kept as streams usually are."""
-        self._rec, self._notes = recorded(recognizer, clock=clock)
+        self._rec, self._notes = instrumented(recognizer, clock=clock)
         self._talk, self._clock, self._resident = talk, clock, resident
         self._rate = recognizer.config.sample_rate
-        self._stream: Stream = self._rec.open()
+        self._session = WordSession(recognizer.config, recognizer.vocabulary)
+        (self._binding,) = self._rec.scheduler.open(Opening([Member(self._session)]))
         self._heard_s = 0.0
 
     def part(self, seconds: float) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class Soak:
         part = Part(self._heard_s)
         for chunk in self._chunks(part, seconds):
             started = self._clock()
-            self._stream.push(chunk)
+            self._session.push(self._session.input.check(chunk))
             part.pushes.append(self._clock() - started)
             self._step(part)
         self._heard_s += part.duration
@@ -120,17 +122,17 @@ class Soak:
 
     def _step(self, part: Part) -> None:
         started = self._clock()
-        while self._rec.step():
+        while self._rec.scheduler.step():
             pass
         part.seconds.append(self._clock() - started)
-        for event in self._stream.events():
+        while (event := self._session.next_event()) is not None:
             if isinstance(event, Word):
                 part.words.append((event.text, event.start, event.end))
-            elif isinstance(event, Warning):
+            elif isinstance(event, StreamWarning):
                 part.warnings[event.kind] += 1
 
     def _row(self, part: Part) -> dict[str, Any]:
-        refreshes, rereads = self._notes.refreshes, self._notes.rereads
+        truncations, redecodes = self._notes.truncations, self._notes.redecodes
         row = {
             "until_hours": round(self._heard_s / 3600, 3),
             "step": Times.of(part.seconds).to_dict(),
@@ -140,9 +142,9 @@ class Soak:
             "errors": errors_of(part),
             "longest_gap_s": longest_gap(part),
             "warnings": dict(part.warnings),
-            "refreshes": len(refreshes),
-            "refresh": Times.of(refreshes).to_dict() if refreshes else None,
-            "rereads": len(rereads),
+            "truncations": len(truncations),
+            "truncation": Times.of(truncations).to_dict() if truncations else None,
+            "redecodes": len(redecodes),
         }
         self._notes.clear()
         for kept in (part.seconds, part.pushes, part.words, part.pieces, part.speech):
@@ -151,7 +153,7 @@ class Soak:
 
     def close(self) -> None:
         """Give the stream up."""
-        self._rec.release(self._stream)
+        self._rec.scheduler.release(self._binding)
 
 
 def soak(
@@ -161,7 +163,7 @@ def soak(
     *,
     clock: Clock = perf_counter,
     resident: Callable[[], int | None] = resident_bytes,
-    say: Callable[[str], None] = print,
+    report: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Hours of the talk in parts of half an hour, two at least.
 
@@ -171,7 +173,7 @@ def soak(
         hours: of it.
         clock: gives seconds.
         resident: gives the memory of this process.
-        say: is told of progress.
+        report: is given lines of progress.
     """
     part_s = min(PART_S, hours * 3600 / 2)
     rows: list[dict[str, Any]] = []
@@ -179,7 +181,7 @@ def soak(
     try:
         while len(rows) < round(hours * 3600 / part_s):
             rows.append(one.part(part_s))
-            say(f"{rows[-1]['until_hours']:g} h: {rows[-1]['words']} words")
+            report(f"{rows[-1]['until_hours']:g} h: {rows[-1]['words']} words")
     finally:
         one.close()
     return {"hours": hours, "parts": rows, **summary(rows)}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from decoding import WORDS, sound_of
 from numpy.typing import NDArray
-from steering import WORDS, sound_of
 
 Sound = NDArray[np.float32]
 

@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # The models of the tests are tiny: threads that wait for one another cost far more than they bring,
 # above all beside other programs. It counts from when torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes says nothing where other programs run too. A run of CI can be repeated.
+settings.register_profile("kiku", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("kiku")
 
 ROOT = Path(__file__).resolve().parent.parent
 

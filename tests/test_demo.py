@@ -5,7 +5,7 @@ Laws that hold for tiny random networks are held here on real speech, where a sl
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,10 +14,11 @@ import pytest
 from numpy.typing import NDArray
 
 import kiku
-from kiku import End, Recognizer, Word
+from kiku import End, Recognizer, StreamOptions, Word
 from kiku.audio import read_chunks
 from kiku.engine import StepOutput
-from kiku.train.score import errors
+from recipes.demo.score import errors
+from tests.fakes import Driven
 
 RATE = 24_000
 
@@ -41,22 +42,18 @@ def sound_of(path: Path) -> NDArray[np.float32]:
 
 def words_of(recognizer: Recognizer, chunks: Iterator[NDArray[np.float32]]) -> list[Word]:
     """Live: each chunk is stepped before the next comes."""
-    stream = recognizer.open()
+    stream = Driven(recognizer)
     words: list[Word] = []
     for chunk in chunks:
         stream.push(chunk)
-        while recognizer.step():
-            pass
-        words += [event for event in stream.events() if isinstance(event, Word)]
+        words += [event for event in stream.run() if isinstance(event, Word)]
     stream.close()
-    while recognizer.step():
-        pass
-    *rest, end = stream.events()
+    *rest, end = stream.run()
     assert isinstance(end, End)
     return words + [event for event in rest if isinstance(event, Word)]
 
 
-def spoken(words: list[Word]) -> list[tuple[str, float, float]]:
+def spoken(words: Iterable[Word]) -> list[tuple[str, float, float]]:
     return [(word.text, word.start, word.end) for word in words]
 
 
@@ -91,39 +88,37 @@ def test_file_live_and_batch_give_the_same_words(recognizer: Recognizer, repo_ro
 
 def test_live_words_come_while_one_speaks(recognizer: Recognizer, repo_root: Path) -> None:
     sound = sound_of(repo_root / "examples/digits.wav")
-    stream = recognizer.open()
+    stream = Driven(recognizer)
     first_at_s = None
     for at in range(0, len(sound), 1920):
         stream.push(sound[at : at + 1920])
-        recognizer.step()
-        if first_at_s is None and (events := stream.events()):
+        if (events := stream.run()) and first_at_s is None:
             assert isinstance(events[0], Word)
             first_at_s = (at + 1920) / RATE
             # Half a second of delay, the length of its pieces, and the frame that ends it.
             assert first_at_s - events[0].start < 1.2
-    recognizer.release(stream)
+    stream.release()
     assert first_at_s is not None
 
 
 @pytest.mark.parametrize("level", [0.0, 0.003, 0.03])
 def test_silence_and_noise_give_no_words(recognizer: Recognizer, level: float) -> None:
     noise = np.random.default_rng(3).standard_normal(30 * RATE).astype(np.float32) * level
-    assert recognizer.transcribe(noise).words == []
+    assert recognizer.transcribe(noise).words == ()
 
 
 def test_it_has_four_pause_heads_that_hear_a_pause(recognizer: Recognizer, repo_root: Path) -> None:
     pauses: list[NDArray[np.float32]] = []
 
-    def tap(out: StepOutput) -> None:
+    def listen(out: StepOutput) -> None:
         assert out.pauses is not None
-        pauses.append(out.pauses[0])
+        pauses.append(out.pauses)
 
     sound = sound_of(repo_root / "examples/digits.wav")
-    stream = recognizer.open(padded=False, tap=tap)
+    stream = Driven(recognizer, StreamOptions(recovery=None), padded=False, on_output=listen)
     stream.push(np.concatenate([sound, np.zeros(4 * RATE, np.float32)]))
     stream.close()
-    while recognizer.step():
-        pass
+    stream.run()
     heard = np.concatenate(pauses)
     assert heard.shape[1] == 4
     speech = heard[int(len(sound) / 1920 / 4) : int(len(sound) / 1920 * 3 / 4)]

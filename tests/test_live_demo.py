@@ -2,7 +2,8 @@
 recordings are at hand."""
 
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,35 @@ import pytest
 from numpy.typing import NDArray
 
 import kiku
-from kiku import Event, Finalized, Recognizer, TurnEnd, TurnStart, Warning, Word
+from kiku import (
+    AudioFormat,
+    Event,
+    Finalized,
+    Recognizer,
+    Recovery,
+    StreamOptions,
+    StreamWarning,
+    TurnEnd,
+    TurnStart,
+    Word,
+)
 from kiku.audio import as_mono, read_chunks
-from kiku.engine import Engine, StepOutput
-from kiku.stream import NO_CARE, Care, FrozenPolicy, LoopPolicy, Wishes
-from kiku.train.score import errors
+from kiku.engine import SlotEngine, StepOutput
+from kiku.stream import LoopPolicy, StallPolicy
+from recipes.demo.score import errors
+from tests.fakes import Driven
 from tests.test_demo import RATE, sound_of, strings_of_people
-from tests.test_live import LONG_S
+
+DEFAULT = Recovery()
+LONG_S = 120.0
+"""Nothing here takes so long, unless it never comes."""
+
+
+def until(ready: Callable[[], bool]) -> None:
+    ends = time.monotonic() + LONG_S
+    while not ready():
+        assert time.monotonic() < ends
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")
@@ -37,24 +60,24 @@ def texts(events: Sequence[Event]) -> list[str]:
 
 
 def heard(
-    rec: Recognizer, sound: NDArray[np.float32], points: Sequence[int], *, care: Care | None = None
+    rec: Recognizer,
+    sound: NDArray[np.float32],
+    points: Sequence[int],
+    *,
+    recovery: Recovery | None = DEFAULT,
 ) -> list[Event]:
     """Live, with a finalize at each of the samples `points`."""
-    stream = rec.open(wishes=Wishes(care=care or Care()))
+    stream = Driven(rec, StreamOptions(recovery=recovery))
     events: list[Event] = []
     at = 0
     for point in [*sorted(points), len(sound)]:
         stream.push(sound[at:point])
         at = point
-        while rec.step():
-            pass
+        events += stream.run()
         if point < len(sound):
-            stream.finalize()
+            stream.finalize(str(point))
     stream.close()
-    while rec.step():
-        pass
-    events += stream.events()
-    return events
+    return events + stream.run()
 
 
 def test_twenty_finalizes_a_minute_change_no_word_of_the_examples(
@@ -91,8 +114,7 @@ def test_a_finalize_brings_the_last_word_half_a_second_early(
     with recognizer.stream() as stream:
         stream.push(sound[: loud[-1] + RATE // 5])
         before: list[Event] = []
-        while stream.waiting_s >= 0.08:
-            before += stream.poll()
+        until(lambda: stream.waiting_s < 0.08)
         before += stream.poll()
         stream.finalize()
         while True:
@@ -138,11 +160,10 @@ def test_a_stream_that_moves_to_another_process_loses_no_word(
     cut = len(sound) * 2 // 5
     with recognizer.stream() as stream:
         stream.push(sound[:cut])
-        while stream.waiting_s > 0.5:
-            pass
+        until(lambda: stream.waiting_s <= 0.5)
         first = stream.poll()
         state = stream.save()
-    with kiku.load("demo", engine="onnx", threads=1).stream(state) as stream:
+    with kiku.load("demo", engine="onnx", threads=1).stream(state=state) as stream:
         stream.push(sound[cut:])
         stream.close()
         rest = list(stream.events())
@@ -163,14 +184,15 @@ def test_a_telephone_is_heard(recognizer: Recognizer, repo_root: Path) -> None:
     frame.sample_rate = 8_000
     voice = b"".join(bytes(packet) for packet in codec.encode(frame))
     both = np.stack([np.full(len(voice), 0xFF, np.uint8), np.frombuffer(voice, np.uint8)], axis=1)
-    with recognizer.stream() as stream:
+    written = AudioFormat(encoding="mulaw", channels=2)
+    with recognizer.stream(StreamOptions(format=written, channel=1)) as stream:
         for at in range(0, len(both), 160):
-            stream.push(both[at : at + 160].tobytes(), encoding="mulaw", channels=2, channel=1)
+            stream.push(both[at : at + 160].tobytes())
         stream.close()
         events = list(stream.events())
     expected = recognizer.transcribe(str(repo_root / "examples/digits.wav")).text.split()
     assert texts(events) == expected
-    assert not [event for event in events if isinstance(event, Warning)]
+    assert not [event for event in events if isinstance(event, StreamWarning)]
     assert as_mono(sound).size == len(voice)
 
 
@@ -178,7 +200,7 @@ def test_turns_of_people_begin_and_end(
     recognizer: Recognizer, people: list[NDArray[np.float32]]
 ) -> None:
     pause = np.zeros(3 * RATE, np.float32)
-    with recognizer.stream(turns="medium") as stream:
+    with recognizer.stream(StreamOptions(turns=True)) as stream:
         for sound in people:
             stream.push(sound[: 4 * RATE])
             stream.push(pause)
@@ -196,42 +218,49 @@ def test_turns_of_people_begin_and_end(
 def test_listening_again_without_need_changes_hardly_a_word(
     recognizer: Recognizer, people: list[NDArray[np.float32]]
 ) -> None:
-    eager = Care((FrozenPolicy(after_s=0.8, share=0.2),))
-    wrong = total = rereads = 0
+    eager = Recovery((StallPolicy(after_s=0.8, share=0.2),))
+    wrong = total = redecodes = 0
     for sound in people:
-        plain = texts(heard(recognizer, sound, [], care=NO_CARE))
-        events = heard(recognizer, sound, [], care=eager)
-        rereads += sum(isinstance(event, Warning) for event in events)
+        plain = texts(heard(recognizer, sound, [], recovery=None))
+        events = heard(recognizer, sound, [], recovery=eager)
+        redecodes += sum(isinstance(event, StreamWarning) for event in events)
         total += len(plain)
         wrong += errors(plain, texts(events))
     assert total > 80
-    assert rereads >= 3
+    assert redecodes >= 3
     assert wrong / total < 0.05
 
 
 class Faulty:
     """The demo's engine with a decoder that can only write certain tokens from some frame on, until
-    it is made to read again."""
+    it is made to decode again."""
 
-    def __init__(self, engine: Engine, at: int, tokens: Sequence[int]) -> None:
+    def __init__(self, engine: SlotEngine, at: int, tokens: Sequence[int]) -> None:
         self._engine, self._at, self._tokens = engine, at, tokens
-        self._calls = self.rereads = 0
+        self._calls = self.redecodes = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def choose(self, logits: NDArray[np.float32]) -> int:
+    def pick(self, logits: NDArray[np.float32]) -> int:
         self._calls += 1
-        if self._calls > self._at and not self.rereads:
+        if self._calls > self._at and not self.redecodes:
             return self._tokens[self._calls % len(self._tokens)]
         return int(np.argmax(logits))
 
-    def reread(self, slot: int, frames: int) -> StepOutput:
-        self.rereads += 1
-        return self._engine.reread(slot, frames)
+    def redecode(
+        self, slot: int, frames: int, *, most: int | None = None
+    ) -> tuple[StepOutput, int]:
+        self.redecodes += 1
+        return self._engine.redecode(slot, frames, most=most)
 
 
-def of_people(recognizer: Recognizer, sound: NDArray[np.float32], engine: Faulty, care: Care):
+def of_people(
+    recognizer: Recognizer,
+    sound: NDArray[np.float32],
+    engine: Faulty,
+    recovery: Recovery | None,
+) -> list[Event]:
     """What is said of a sound by a decoder that goes wrong."""
     rec = Recognizer(
         engine,  # pyright: ignore[reportArgumentType]
@@ -239,27 +268,25 @@ def of_people(recognizer: Recognizer, sound: NDArray[np.float32], engine: Faulty
         recognizer.vocabulary,
         name="faulty",
     )
-    stream = rec.open(choose=engine.choose, wishes=Wishes(care=care))
+    stream = Driven(rec, StreamOptions(recovery=recovery), picker=engine.pick)
     stream.push(sound)
     stream.close()
-    while rec.step():
-        pass
-    return stream.events()
+    return stream.run()
 
 
 def test_a_decoder_that_freezes_on_people_is_woken(
     recognizer: Recognizer, people: list[NDArray[np.float32]]
 ) -> None:
     pad = recognizer.config.pad_id
-    care = Care((FrozenPolicy(after_s=3.0, share=0.3),))
+    recovery = Recovery((StallPolicy(after_s=3.0, share=0.3),))
     for sound in people[:2]:
-        good = texts(heard(recognizer, sound, [], care=NO_CARE))
-        frozen = Faulty(recognizer.engine, 100, [pad])
-        lost = texts(of_people(recognizer, sound, frozen, NO_CARE))
+        good = texts(heard(recognizer, sound, [], recovery=None))
+        frozen = Faulty(recognizer.scheduler.engine, 100, [pad])
+        lost = texts(of_people(recognizer, sound, frozen, None))
         assert len(lost) < 0.6 * len(good)
-        woken = Faulty(recognizer.engine, 100, [pad])
-        events = of_people(recognizer, sound, woken, care)
-        kinds = [event.kind for event in events if isinstance(event, Warning)]
+        woken = Faulty(recognizer.scheduler.engine, 100, [pad])
+        events = of_people(recognizer, sound, woken, recovery)
+        kinds = [event.kind for event in events if isinstance(event, StreamWarning)]
         assert "frozen" in kinds
         assert errors(good, texts(events)) <= 0.12 * len(good)
 
@@ -269,13 +296,19 @@ def test_a_decoder_that_loops_on_people_is_brought_back(
 ) -> None:
     pieces = recognizer.vocabulary.encode("stop")
     loop = [recognizer.config.word_start_id, *pieces]
-    care = Care((LoopPolicy(),))
+    recovery = Recovery((LoopPolicy(),))
     for sound in people[:2]:
-        good = texts(heard(recognizer, sound, [], care=NO_CARE))
-        forever = texts(of_people(recognizer, sound, Faulty(recognizer.engine, 100, loop), NO_CARE))
+        good = texts(heard(recognizer, sound, [], recovery=None))
+        forever = texts(
+            of_people(recognizer, sound, Faulty(recognizer.scheduler.engine, 100, loop), None)
+        )
         assert forever[-50:] == ["stop"] * 50
-        events = of_people(recognizer, sound, Faulty(recognizer.engine, 100, loop), care)
-        assert [event.kind for event in events if isinstance(event, Warning)].count("loop") == 1
+        events = of_people(
+            recognizer, sound, Faulty(recognizer.scheduler.engine, 100, loop), recovery
+        )
+        assert [event.kind for event in events if isinstance(event, StreamWarning)].count(
+            "loop"
+        ) == 1
         found = texts(events)
         assert found.count("stop") < good.count("stop") + 20
         half = len(good) // 2

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import kiku
-from kiku.checkpoint import convert
-from kiku.engine.torch import TorchEngine
+from kiku.converted import convert
 from kiku.errors import CheckpointError, ConfigError
 from tests.checkpoint.models import write_native_folder, write_transformers_folder
 from tests.conftest import ROOT, without_torch
@@ -27,14 +26,14 @@ def _sound() -> np.ndarray:
 
 
 def _is_onnx(recognizer: kiku.Recognizer) -> bool:
-    return type(recognizer.engine).__name__ == "OnnxEngine"
+    return recognizer.scheduler.engine.description.startswith("onnx")
 
 
 def test_both_engines_say_the_same(native: Path, tmp_path: Path) -> None:
     for folder in (native, write_transformers_folder(tmp_path / "transformers")):
         onnx, torch = (kiku.load(folder, engine=name, device="cpu") for name in ("onnx", "torch"))
         assert _is_onnx(onnx)
-        assert isinstance(torch.engine, TorchEngine)
+        assert torch.scheduler.engine.description == "torch float32 on cpu"
         assert onnx.config == torch.config
         assert onnx.name == torch.name == str(folder)
         assert len(onnx.vocabulary) == len(torch.vocabulary) == len(PIECES)
@@ -50,7 +49,7 @@ def test_dtypes_slots_and_threads(native: Path) -> None:
         assert recognizer.free_slots == 3
         assert len(recognizer.tokens([_sound()] * 2)[1]) == 4000 // recognizer.config.frame_size
     half = kiku.load(native, device="cpu", dtype="bfloat16")
-    assert isinstance(half.engine, TorchEngine)
+    assert half.scheduler.engine.description == "torch bfloat16 on cpu"
 
 
 def test_threads_of_torch(native: Path) -> None:

@@ -1,7 +1,8 @@
-"""The one loop: streams side by side, files as streams fed faster, what happens on bad days."""
+"""Recordings: streams fed faster, side by side; raw tokens; what happens on bad days."""
 
 import gc
 import io
+import threading
 import wave
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,24 +13,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku import End, Recognizer, Stream, Transcription, Word
+from kiku import End, Event, Recognizer, StreamOptions, Transcription, Word
+from kiku.audio import Chunk, array_chunks
+from kiku.decoding import SamplingParams
 from kiku.engine import StepOutput
-from kiku.engine.torch import TorchEngine
 from kiku.errors import (
     AudioError,
+    ConfigError,
     InputError,
     NoFreeSlot,
     StreamError,
     TruncatedAudio,
 )
-from kiku.stream import NO_CARE, Wishes
-from kiku.transcription import Batch, Job
+from kiku.scheduler import Member
+from kiku.stream import WordSession
+from kiku.transcription import Batch, Recording
 from tests import tiny
-from tests.fakes import EchoEngine, spoken
+from tests.engine.engines import make_engine
+from tests.fakes import Driven, EchoEngine, spoken
 
 CONFIG = tiny.model_config()
 SIZE = CONFIG.frame_size
 ONE, TWO, THREE = (tiny.PIECES.index(p) for p in ("▁one", "▁two", "▁three"))
+PLAIN = StreamOptions(recovery=None)
 
 
 def echo(slots: int = 1) -> tuple[Recognizer, EchoEngine]:
@@ -38,8 +44,7 @@ def echo(slots: int = 1) -> tuple[Recognizer, EchoEngine]:
 
 
 def real(slots: int = 1) -> Recognizer:
-    engine = TorchEngine(tiny.codec(), tiny.lm(), slots=slots, device="cpu")
-    return Recognizer(engine, CONFIG, tiny.vocabulary(), name="tiny")
+    return Recognizer(make_engine("torch", slots=slots), CONFIG, tiny.vocabulary(), name="tiny")
 
 
 def sentence(*words: int) -> NDArray[np.float32]:
@@ -51,6 +56,10 @@ def noise(num_frames: int, seed: int) -> NDArray[np.float32]:
     return (np.random.default_rng(seed).standard_normal(num_frames * SIZE) * 0.3).astype(np.float32)
 
 
+def words_of(events: Sequence[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Word)]
+
+
 def test_a_recording_becomes_words_with_times() -> None:
     rec, engine = echo()
     result = rec.transcribe(sentence(ONE, TWO))
@@ -59,12 +68,13 @@ def test_a_recording_becomes_words_with_times() -> None:
     assert result.duration == pytest.approx(10 * 0.08)
     assert result.problem is None
     assert [s.text for s in result.segments] == ["one two"]
+    assert result.model == "echo"
     assert not engine.held
 
 
 def test_words_come_before_the_recording_ends() -> None:
     rec, _ = echo()
-    result = rec.transcribe(np.concatenate([sentence(ONE), np.zeros(10_000 * SIZE, np.float32)]))
+    result = rec.transcription(np.concatenate([sentence(ONE), np.zeros(10_000 * SIZE, np.float32)]))
     assert next(iter(result)).text == "one"
     assert result.heard_s < 100
     assert [w.text for w in result.so_far] == ["one"]
@@ -72,30 +82,30 @@ def test_words_come_before_the_recording_ends() -> None:
 
 def test_iterating_twice_gives_the_same_words() -> None:
     rec, _ = echo()
-    result = rec.transcribe(sentence(ONE, TWO, THREE))
-    assert list(result) == list(result) == result.words
+    result = rec.transcription(sentence(ONE, TWO, THREE))
+    assert list(result) == list(result) == list(result.result().words) == list(result.result())
 
 
 def test_a_backlog_moves_in_blocks_and_live_sound_frame_by_frame() -> None:
     rec, engine = echo()
-    live = rec.open()
+    live = Driven(rec, PLAIN)
     for _ in range(3):
         live.push(np.zeros(SIZE, np.float32))
-        assert rec.step() == 1
+        live.run()
     live.push(np.zeros(13 * SIZE, np.float32))
-    while rec.step():
-        pass
-    assert engine.steps == [(1, 1)] * 3 + [(1, 8), (1, 5)]  # alone, it takes what there is
+    live.run()
+    assert engine.steps == [{0: 1}] * 3 + [{0: 8}, {0: 5}]  # alone, it takes what there is
 
 
 def test_backlogs_of_several_streams_share_steps() -> None:
     rec, engine = echo(slots=2)
-    streams = [rec.open() for _ in range(2)]
+    streams = [Driven(rec, PLAIN) for _ in range(2)]
     for stream, frames in zip(streams, (13, 9), strict=True):
         stream.push(np.zeros(frames * SIZE, np.float32))
-    while rec.step():
-        pass
-    assert engine.steps == [(2, 8), (1, 1), (1, 4), (1, 1)]
+    for stream in streams:
+        stream.run()
+    # When one has a frame left, it is live, and the other moves by little.
+    assert engine.steps == [{0: 8, 1: 8}, {0: 4, 1: 1}, {0: 1}]
 
 
 @settings(deadline=None, max_examples=25)
@@ -111,12 +121,12 @@ def test_streams_side_by_side_give_what_each_gives_alone(data: st.DataObject) ->
         expected.append([(w.text, w.start, w.end) for w in rec.transcribe(sound)])
     rec = real(slots=2)
     words: dict[int, list[tuple[str, float, float]]] = {i: [] for i in range(len(sounds))}
-    open_streams: dict[int, tuple[Stream, int]] = {}
+    open_streams: dict[int, tuple[Driven, int]] = {}
     waiting = list(range(len(sounds)))
     while waiting or open_streams:
         if waiting and rec.free_slots and (not open_streams or data.draw(st.booleans())):
             i = waiting.pop(0)
-            open_streams[i] = (rec.open(), 0)
+            open_streams[i] = (Driven(rec), 0)
         for i, (stream, at) in list(open_streams.items()):
             chunk = sounds[i][at : at + data.draw(st.integers(1, 6 * SIZE))]
             if len(chunk):
@@ -124,9 +134,8 @@ def test_streams_side_by_side_give_what_each_gives_alone(data: st.DataObject) ->
             else:
                 stream.close()
             open_streams[i] = (stream, at + len(chunk))
-        rec.step()
         for i, (stream, _) in list(open_streams.items()):
-            for event in stream.events():
+            for event in stream.run():
                 if isinstance(event, Word):
                     words[i].append((event.text, event.start, event.end))
                 elif isinstance(event, End):
@@ -138,7 +147,7 @@ def test_several_recordings_share_the_slots() -> None:
     rec, engine = echo(slots=2)
     sounds = [sentence(ONE), sentence(TWO, TWO), sentence(THREE), sentence(ONE, THREE)]
     assert [r.text for r in rec.transcribe(sounds)] == ["one", "two two", "three", "one three"]
-    assert any(n == 2 for n, _ in engine.steps)
+    assert any(len(step) == 2 for step in engine.steps)
     assert not engine.held
 
 
@@ -148,17 +157,24 @@ def test_one_bad_recording_does_not_stop_the_rest(tmp_path: Path) -> None:
     good, bad, also, empty = rec.transcribe(sources)
     assert good.text == "one"
     assert also.text == "two"
+    assert isinstance(bad.problem, AudioError)
+    assert isinstance(empty.problem, AudioError)
+    assert not engine.held
+    good, bad, also, empty = rec.transcriptions(sources)
+    assert good.result().text == "one"
+    assert also.result().text == "two"
     with pytest.raises(AudioError, match=r"missing\.wav"):
         list(bad)
     with pytest.raises(AudioError, match="no samples"):
         list(empty)
+    assert isinstance(bad.result_or_problem().problem, AudioError)
     assert not engine.held
 
 
 def _wav(samples: NDArray[np.float32], rate: int) -> bytes:
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as out:
-        out.setnchannels(1)
+        out.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
         out.setsampwidth(2)
         out.setframerate(rate)
         out.writeframes((samples * 32767).astype("<i2").tobytes())
@@ -168,9 +184,8 @@ def _wav(samples: NDArray[np.float32], rate: int) -> bytes:
 def test_a_truncated_file_gives_its_words_and_says_so(tmp_path: Path) -> None:
     rec, engine = echo()
     path = tmp_path / "cut.wav"
-    path.write_bytes(
-        _wav(np.concatenate([sentence(ONE), np.zeros(20 * SIZE, np.float32)]), 1000)[:-1000]
-    )
+    sound = np.concatenate([sentence(ONE), np.zeros(20 * SIZE, np.float32)])
+    path.write_bytes(_wav(np.repeat(sound, 8), 8000)[:-1000])
     with pytest.warns(UserWarning, match="everything before was transcribed"):
         words = (result := rec.transcribe(path)).words
     assert [w.text for w in words] == ["one"]
@@ -191,7 +206,7 @@ def test_sound_that_turns_bad_keeps_its_words() -> None:
 def test_an_abandoned_transcription_gives_its_slot_back() -> None:
     rec, engine = echo()
     for _ in range(3):
-        for word in rec.transcribe(sentence(ONE, TWO, THREE)):
+        for word in rec.transcription(sentence(ONE, TWO, THREE)):
             assert word.text == "one"
             break
         gc.collect()
@@ -200,74 +215,98 @@ def test_an_abandoned_transcription_gives_its_slot_back() -> None:
 
 def test_a_full_house_is_told() -> None:
     rec, _ = echo()
-    stream = rec.open()
+    stream = Driven(rec)
     with pytest.raises(NoFreeSlot):
-        rec.open()
-    result = rec.transcribe(sentence(ONE))
-    for _ in range(2):
-        with pytest.raises(NoFreeSlot):
-            list(result)
+        Driven(rec)
+    with pytest.raises(NoFreeSlot):
+        rec.transcribe(sentence(ONE))
+    with pytest.raises(NoFreeSlot):
+        rec.transcribe(sentence(ONE), timeout=0.01)
     with pytest.raises(NoFreeSlot):
         rec.tokens(sentence(ONE))
-    rec.release(stream)
-    rec.release(stream)
-    assert result.text == "one"
+    stream.release()
+    stream.release()
+    assert rec.transcribe(sentence(ONE)).text == "one"
+
+
+def test_a_recording_waits_for_a_slot_that_another_thread_gives_back() -> None:
+    rec, _ = echo()
+    streams: list[Driven] = []
+    other = threading.Thread(target=lambda: streams.append(Driven(rec)))
+    other.start()
+    other.join()
+    with pytest.raises(NoFreeSlot):
+        rec.transcribe(sentence(ONE), timeout=0.01)
+    timer = threading.Timer(0.05, streams[0].release)
+    timer.start()
+    assert rec.transcribe(sentence(ONE)).text == "one"
+    timer.join()
 
 
 def test_an_open_stream_that_waits_holds_up_nobody() -> None:
     rec, _ = echo(slots=2)
-    live = rec.open()
+    live = Driven(rec)
     assert rec.transcribe(sentence(ONE)).text == "one"
     assert rec.tokens([sentence(ONE), sentence(TWO)])[1].tolist()[3] == TWO
     live.push(sentence(THREE))
     live.close()
-    while rec.step():
-        pass
-    assert [e.text for e in live.events() if isinstance(e, Word)] == ["three"]
+    assert words_of(live.run()) == ["three"]
 
 
 def test_raw_tokens_are_one_a_frame() -> None:
-    rec, _ = echo()
+    rec, engine = echo()
     tokens = [5, 3, 0, 7, 3]
     # Token t comes after frame t - 1: the first is said before any sound, the last frame's is not
     # asked for.
     assert rec.tokens(spoken(tokens, SIZE)).tolist() == [3, 5, 3, 0, 7]
     assert rec.tokens(spoken(tokens, SIZE), max_tokens=2).tolist() == [3, 5]
+    assert rec.tokens(spoken(tokens, SIZE), max_tokens=0).tolist() == []
     assert rec.tokens(spoken(tokens, SIZE)[: SIZE - 1]).tolist() == []
-    several = rec.tokens([spoken(tokens, SIZE), spoken([9], SIZE)])
-    assert [t.tolist() for t in several] == [[3, 5, 3, 0, 7], [3]]
+    several = rec.tokens([spoken(tokens, SIZE), spoken([9], SIZE), np.zeros(0, np.float32)])
+    assert [t.tolist() for t in several] == [[3, 5, 3, 0, 7], [3], []]
+    assert not engine.held
 
 
-def test_a_tap_sees_every_output() -> None:
+def test_raw_tokens_are_picked_as_one_likes() -> None:
+    rec, engine = echo()
+    sound = spoken([5, 3, 0, 7, 3], SIZE)
+    assert rec.tokens(sound, picker=lambda logits: int(np.argmax(logits)) + 1).tolist() == [
+        4, 6, 4, 1, 8,
+    ]  # fmt: skip
+    assert rec.tokens([sound, sound], picker=SamplingParams(temperature=0.01))[1].tolist()[1] == 5
+    assert not engine.held
+
+
+def test_who_listens_to_the_engine_sees_every_output() -> None:
     rec = real()
     seen: list[int] = []
-    raw = Wishes(care=NO_CARE)
-    stream = rec.open(padded=False, wishes=raw, tap=lambda out: seen.extend(out.tokens[0].tolist()))
+    stream = Driven(
+        rec, PLAIN, padded=False, on_output=lambda out: seen.extend(out.tokens.tolist())
+    )
     stream.push(noise(20, 0))
     stream.close()
-    while rec.step():
-        pass
+    stream.run()
     assert seen[:20] == rec.tokens(noise(20, 0)).tolist()
     assert len(seen) == 21
 
 
-def test_refused_samples_and_failing_taps_give_the_slot_back() -> None:
+def test_refused_samples_and_failing_listeners_give_the_slot_back() -> None:
     rec, engine = echo()
     with pytest.raises(AudioError, match="NaN"):
         rec.tokens(np.full(5 * SIZE, np.nan, np.float32))
 
-    def tap(_: object) -> None:
-        raise RuntimeError("tap")
+    def listener(_: object) -> None:
+        raise RuntimeError("listener")
 
-    with pytest.raises(RuntimeError, match="tap"):
-        rec.open(tap=tap)
+    with pytest.raises(RuntimeError, match="listener"):
+        Driven(rec, on_output=listener)
     assert not engine.held
     with pytest.raises(InputError, match="at least 0"):
         rec.tokens(sentence(ONE), max_tokens=-1)
     with pytest.raises(InputError, match="mono"):
         rec.tokens(np.zeros((2, 5 * SIZE), np.float32))
     with pytest.raises(InputError, match="one array"):
-        rec.tokens([sentence(ONE)], choose=lambda logits: 0)
+        rec.tokens([sentence(ONE)], picker=lambda logits: 0)
 
 
 class _Breaks(EchoEngine):
@@ -275,68 +314,90 @@ class _Breaks(EchoEngine):
 
     error: BaseException = RuntimeError("out of memory")
 
-    def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
+    def step(
+        self,
+        slots: Sequence[int],
+        frames: NDArray[np.float32],
+        counts: Sequence[int] | None = None,
+    ) -> StepOutput:
         if len(self.steps) == 1:
-            self.steps.append((0, 0))
+            self.steps.append({})
             raise self.error
-        return super().step(slots, frames)
+        return super().step(slots, frames, counts)
 
 
 def test_a_step_that_fails_ends_its_recordings_and_frees_their_slots() -> None:
     engine = _Breaks()
     rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="breaks")
-    result = rec.transcribe(sentence(ONE, TWO, THREE))
+    result = rec.transcription(sentence(ONE, TWO, THREE))
     with pytest.raises(RuntimeError, match="out of memory"):
         list(result)
     assert not engine.held
     assert rec.transcribe(sentence(TWO)).text == "two"
     assert [w.text for w in result.so_far] == ["one", "two"]
+    told = result.result_or_problem()
+    assert told.text == "one two"
+    assert "out of memory" in str(told.problem)
 
 
 def test_an_interrupted_transcription_says_that_it_is_not_whole() -> None:
     engine = _Breaks()
     engine.error = KeyboardInterrupt()
     rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="breaks")
-    result = rec.transcribe(sentence(ONE, TWO, THREE))
+    result = rec.transcription(sentence(ONE, TWO, THREE))
     with pytest.raises(KeyboardInterrupt):
         list(result)
-    with pytest.raises(StreamError, match="so_far"):
-        _ = result.text
+    assert not engine.held
+    for _ in range(2):
+        with pytest.raises(StreamError, match="interrupted"):
+            result.result()
+    assert [w.text for w in result.so_far] == ["one", "two"]
 
 
 def test_a_transcription_collected_during_a_step_disturbs_nobody() -> None:
     rec, engine = echo(slots=2)
-    other = rec.open()
-    stream = rec.open(tap=lambda _: rec.release(other))
+    other = Driven(rec)
+    stream = Driven(rec, on_output=lambda _: other.release())
     stream.push(sentence(ONE))
     other.push(sentence(TWO))
-    rec.step()
+    stream.run()
     assert engine.held == {1}
 
 
 def test_stopping_gives_the_open_word_and_the_slot() -> None:
     rec, engine = echo()
-    result = rec.transcribe(np.concatenate([sentence(ONE), np.zeros(9_000 * SIZE, np.float32)]))
+    result = rec.transcription(np.concatenate([sentence(ONE), np.zeros(9_000 * SIZE, np.float32)]))
     iterator = iter(result)
     assert next(iterator).text == "one"
     assert engine.held
     assert result.stop() == []
     assert not engine.held
     assert list(iterator) == []
-    assert result.text == "one"
+    assert result.result().text == "one"
     assert result.stop() == []
+
+
+def test_a_recording_that_was_stopped_before_it_began_takes_no_slot() -> None:
+    rec, engine = echo()
+    first, second = rec.transcriptions([sentence(ONE), sentence(TWO)])
+    assert first.stop() == second.stop() == []
+    assert list(first) == list(second) == []
+    assert not engine.held
+    assert not engine.steps
 
 
 def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None:
     rec, _ = echo()
 
-    def endless() -> Iterator[NDArray[np.float32]]:
-        yield spoken([3, 0, TWO, ONE, *[3] * 5, 0], SIZE)
-        while True:
-            yield spoken([THREE] * 64, SIZE)  # glued words: one is always open
+    def endless() -> Iterator[Chunk]:
+        yield from array_chunks(spoken([3, 0, TWO, ONE, *[3] * 5, 0], SIZE), 1000)
+        while True:  # glued words: one is always open
+            yield from array_chunks(spoken([THREE] * 64, SIZE), 1000)
 
-    job = Job(endless())
-    result = Transcription(job, Batch(rec.loop, [job], rec.open))
+    recording = Recording(
+        endless(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
+    )
+    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
     first = [word.text for word, _ in zip(result, range(3), strict=False)]
     assert first == ["two", "one", "three"]
     known = len(result.so_far)
@@ -347,13 +408,11 @@ def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None
 
 def test_a_word_that_is_open_when_one_stops_is_not_lost() -> None:
     rec, _ = echo()
-    stream = rec.open()
+    stream = Driven(rec)
     stream.push(spoken([3, 0, TWO], SIZE))
-    while rec.step():
-        pass
-    assert stream.events() == []
-    stream.cut()
-    word, _, end = stream.events()
+    assert stream.run() == []
+    rec.scheduler.release(stream.binding, cut=True)
+    word, _, end = stream.run()
     assert isinstance(word, Word)
     assert word.text == "two"
     assert isinstance(end, End)
@@ -366,3 +425,150 @@ def test_anything_that_numpy_takes_is_sound() -> None:
     assert rec.transcribe(torch.from_numpy(sentence(ONE))).text == "one"  # pyright: ignore
     two = np.stack([sentence(TWO), sentence(TWO)])
     assert rec.transcribe(two).text == "two"
+
+
+EACH = StreamOptions(recovery=None, channel="each")
+
+
+def stereo() -> NDArray[np.float32]:
+    """The second channel speaks first."""
+    left = spoken([3] * 10 + [0, ONE, 3, 3, 3, 3, 3, 0, ONE, 3, 3, 3], SIZE)
+    right = spoken([3] * 7 + [0, TWO, 3, 3, 3, 3, 3, 0, THREE, *[3] * 6], SIZE)
+    return np.stack([left, right], axis=1)
+
+
+def test_each_channel_is_heard_by_itself_and_words_stand_in_their_order() -> None:
+    rec, engine = echo(slots=2)
+    result = rec.transcribe(stereo(), EACH)
+    assert [(w.text, w.channel) for w in result] == [
+        ("two", 1), ("one", 0), ("three", 1), ("one", 0),
+    ]  # fmt: skip
+    assert result.duration == pytest.approx(22 * 0.08)
+    assert not engine.held
+    lazy = rec.transcription(stereo(), EACH)
+    assert [w.text for w in lazy] == ["two", "one", "three", "one"]
+    assert rec.transcribe(stereo(), StreamOptions(recovery=None, channel=1)).text == "two three"
+    assert rec.transcribe(sentence(ONE), EACH)[0].channel == 0
+
+
+def test_channels_that_come_apart_are_put_in_order_at_the_end() -> None:
+    """One channel's words are held back by nothing; the transcript has them by their starts."""
+    rec, _ = echo(slots=2)
+    left = spoken([*[3] * 100, 0, ONE, 3, 3, 3, 3, 3], SIZE)
+    right = spoken([0, TWO, 3, 3, *[3] * 95, 0, TWO, 3, 3, 3, 3, 3, 3], SIZE)
+    left, right = left[: len(right)], right[: len(left)]
+    result = rec.transcribe(np.stack([left, right], axis=1), EACH)
+    starts = [word.start for word in result]
+    assert starts == sorted(starts)
+    assert len(starts) == 3
+
+
+def test_a_channel_that_lags_is_put_in_order_in_the_transcript() -> None:
+    rec, _ = echo(slots=2)
+
+    def members(count: int) -> list[Member]:
+        sessions = [WordSession(CONFIG, tiny.vocabulary(), EACH, channel=i) for i in range(count)]
+        first, second = sessions
+        pending = second.pending
+        second.pending = lambda: pending() if first.done else 0
+        return [Member(one) for one in sessions]
+
+    recording = Recording(array_chunks(stereo(), 1000), members)
+    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    assert [word.text for word in result] == ["one", "one", "two", "three"], "as they came"
+    assert result.result().text == "two one three one"
+
+
+def test_channels_without_a_slot_each_are_refused() -> None:
+    rec, engine = echo(slots=1)
+    with pytest.raises(ConfigError, match="slots=2"):
+        rec.transcribe(stereo(), EACH)
+    assert not engine.held
+
+
+def test_sound_that_cannot_be_read_from_its_beginning_is_raised() -> None:
+    rec, engine = echo()
+    sound = np.full(100, np.nan, np.float32)
+    with pytest.raises(AudioError):
+        rec.transcribe(sound)
+    assert not engine.held
+
+
+def test_no_more_sound_is_read_than_is_needed() -> None:
+    rec, _ = echo()
+    read: list[float] = []
+
+    def chunks() -> Iterator[Chunk]:
+        for _ in range(100):
+            read.append(1.0)
+            yield from array_chunks(np.zeros(1000, np.float32), 1000)
+
+    recording = Recording(
+        chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
+    )
+    batch = Batch(rec.scheduler, [recording], None)
+    batch.advance()
+    batch.advance()
+    assert sum(read) <= 12
+    batch.stop(recording)
+
+
+def test_a_part_of_a_recording_keeps_its_times() -> None:
+    rec, _ = echo()
+    sound = np.concatenate([np.zeros(25 * SIZE, np.float32), sentence(ONE, TWO, THREE)])
+    whole = rec.transcribe(sound, PLAIN)
+    options = StreamOptions(recovery=None, start_s=2.0, end_s=2.0 + 10 * 0.08)
+    part = rec.transcribe(sound, options)
+    assert part.text == "one two"
+    assert [w.start for w in part][1] == pytest.approx(whole[1].start)
+    assert all(2.0 <= w.start <= w.end <= 2.8 + 1e-9 for w in part)
+
+
+def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
+    rec, engine = echo()
+
+    def chunks() -> Iterator[Chunk]:
+        yield Chunk(np.zeros(0, np.float32), 1000, 0, 1, None, 0.0)
+        raise AudioError("broken")
+
+    recording = Recording(
+        chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
+    )
+    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    with pytest.raises(AudioError, match="broken"):
+        result.result()
+    assert not engine.held
+
+
+def test_a_recording_that_was_stopped_in_line_is_passed_over() -> None:
+    rec, engine = echo()
+    first, second, third = rec.transcriptions([sentence(ONE), sentence(TWO), sentence(THREE)])
+    assert first.stop() == []
+    assert next(iter(second)).text == "two"
+    assert third.stop() == [], "it had asked for a slot"
+    assert second.result().text == "two"
+    assert (first.so_far, third.so_far) == ([], [])
+    assert rec.transcribe(sentence(ONE), timeout=0.01).text == "one"
+    assert not engine.held
+
+
+def test_one_channel_that_fails_ends_the_recording() -> None:
+    rec, _ = echo(slots=2)
+
+    class Bad(WordSession):
+        def accept(self, *said: object) -> None:
+            raise RuntimeError("out of memory")
+
+    def members(count: int) -> list[Member]:
+        kinds = [WordSession, Bad][:count]
+        return [
+            Member(kind(CONFIG, tiny.vocabulary(), EACH, channel=i)) for i, kind in enumerate(kinds)
+        ]
+
+    sound = np.concatenate([stereo(), np.zeros((3_000 * SIZE, 2), np.float32)])
+    recording = Recording(array_chunks(sound, 1000), members)
+    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        result.result()
+    assert rec.free_slots == 2
+    assert result.heard_s < 200

@@ -9,48 +9,57 @@ What is needed to run a model, PyTorch above all, is imported by `load` and not 
 """
 
 from kiku.config import ModelConfig
-from kiku.engine.steering import Phrase, Steering
 from kiku.errors import KikuError
 from kiku.live import AsyncStream, LiveStream
 from kiku.loading import load
+from kiku.options import (
+    AudioFormat,
+    DecodingOptions,
+    Hotword,
+    Recovery,
+    StreamOptions,
+    TurnPolicy,
+)
 from kiku.recognizer import Recognizer
-from kiku.stream import End, Event, Finalized, Pause, Stream, Warning, WordEnd
+from kiku.stream import End, Event, Finalized, Pause, StreamWarning, WordEnd
 from kiku.text import (
     Partial,
     Segment,
     TurnEnd,
     TurnEndEager,
-    TurnPolicy,
     TurnResumed,
     TurnStart,
     Word,
 )
-from kiku.transcription import Transcription
+from kiku.transcription import Transcript, Transcription
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AsyncStream",
+    "AudioFormat",
+    "DecodingOptions",
     "End",
     "Event",
     "Finalized",
+    "Hotword",
     "KikuError",
     "LiveStream",
     "ModelConfig",
     "Partial",
     "Pause",
-    "Phrase",
     "Recognizer",
+    "Recovery",
     "Segment",
-    "Steering",
-    "Stream",
+    "StreamOptions",
+    "StreamWarning",
+    "Transcript",
     "Transcription",
     "TurnEnd",
     "TurnEndEager",
     "TurnPolicy",
     "TurnResumed",
     "TurnStart",
-    "Warning",
     "Word",
     "WordEnd",
     "load",

@@ -1,283 +1,380 @@
-"""Streams that live: pushed to from any thread or task, stepped by one worker, fetched from
-anywhere."""
+"""Streams that live: pushed to from any thread or task, stepped by the scheduler's own thread,
+fetched from anywhere.
+
+A stream has one condition, for who waits for room or for events. It is never held while the
+scheduler's is asked for (see `scheduler`).
+"""
 
 import asyncio
-import logging
 import threading
+import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from queue import SimpleQueue
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Self, TypeVar
 
 from numpy.typing import ArrayLike
 
-from kiku.errors import ConfigError, QueueFull
-from kiku.loop import Loop, Seat
-from kiku.stream import End, Event, Stream
+from kiku.audio import Chunk
+from kiku.errors import QueueFull, StreamError
+from kiku.options import DecodingOptions, StreamOptions
+from kiku.scheduler import Binding, Scheduler
+from kiku.stream import End, Event, FinalizeRequest, WordSession
 
-_LOG = logging.getLogger(__name__)
+Samples = ArrayLike | bytes | bytearray | memoryview
 
-WhenFull = Literal["block", "error"]
-"""What happens to a push when enough sound waits: it waits for room, or raises QueueFull."""
+T = TypeVar("T")
 
-_MAX_EVENTS = 10_000
-"""Events that may wait to be fetched; a stream with more is not stepped on."""
+_PART = 0.25
+"""Share of the queue that is taken at once of a push that is larger than the queue."""
 
-Save = Callable[[Seat], bytes]
-"""Writes down a stream and its slot."""
-
-Steer = Callable[[Seat, Any], None]
-"""Steers a slot from its next frame on."""
+_QUICK_BYTES = 1 << 20
+"""What is larger is checked and copied in another thread than the event loop's."""
 
 
-class Worker:
-    """The thread that steps the loop. It lives while there are live streams."""
+@dataclass(frozen=True, slots=True)
+class StreamSetup:
+    """What a live stream is made of."""
 
-    def __init__(self, loop: Loop) -> None:
-        """No thread yet."""
-        self._loop = loop
-        self._lock = threading.RLock()  # the garbage collector may make a stream leave anywhere
-        # Not an Event: the garbage collector may wake it while this thread holds an Event's lock.
-        self._work: SimpleQueue[None] = SimpleQueue()
-        self._streams: set[Stream] = set()
-
-    def join(self, stream: Stream) -> None:
-        """One more stream lives."""
-        with self._lock:
-            self._streams.add(stream)
-            if len(self._streams) == 1:
-                self._work = SimpleQueue()
-                threading.Thread(
-                    target=self._run, args=(self._work,), name="kiku-worker", daemon=True
-                ).start()
-
-    def leave(self, stream: Stream) -> None:
-        """One stream less; twice does no harm."""
-        with self._lock:
-            self._streams.discard(stream)
-            self._work.put(None)
-
-    def wake(self) -> None:
-        """There may be something to step."""
-        if self._work.empty():
-            self._work.put(None)
-
-    def _run(self, work: SimpleQueue[None]) -> None:
-        while True:
-            work.get()
-            try:
-                while self._loop.step(live=True):
-                    pass
-            except Exception as error:  # a mistake of kiku's own: whoever waits must learn of it
-                self._loop.fail_live(error)
-            with self._lock:
-                # Another thread may have begun for streams that came after the last one left.
-                if not self._streams or self._work is not work:
-                    return
+    scheduler: Scheduler
+    options: StreamOptions
+    sessions: Sequence[WordSession]
+    """One; or one for each channel, in their order."""
+    bindings: Sequence[Binding]
+    """Theirs."""
+    save: Callable[[Sequence[Binding], Sequence[int]], bytes]
+    """With what each session had been given."""
+    set_decoding: Callable[[Sequence[Binding], DecodingOptions], None]
+    """Both are called between two steps."""
 
 
 class LiveStream:
-    """Push sound in one thread, iterate over events in another; a worker does the rest.
+    """Push sound in one thread, iterate over events in another; a thread of kiku's does the rest.
 
     Any method may be called from any thread. Sound is taken in the order of the calls. As a context
     manager it gives its slot back at the end, whether all has been heard or not: `close` and fetch
     the events first.
     """
 
-    def __init__(
-        self,
-        seat: Seat,
-        loop: Loop,
-        worker: Worker,
-        *,
-        max_queue_s: float,
-        when_full: WhenFull,
-        save: Save,
-        steer: Steer,
-    ) -> None:
+    def __init__(self, setup: StreamSetup) -> None:
         """`Recognizer.stream` makes one."""
-        self._seat, self._loop, self._worker = seat, loop, worker
-        self._stream: Stream = seat.stream
-        self._max_queue_s, self._when_full = max_queue_s, when_full
-        self._save, self._steer = save, steer
-        self._pushing = threading.Lock()
-        """Held by who gives sound, so that it stays in order. Taken before the seat's."""
-        self._news = threading.Condition(seat.lock)
-        self._listeners: list[Callable[[], None]] = []
-        stream = seat.stream
-        seat.held_back = lambda: stream.num_events >= _MAX_EVENTS
-        # The loop knows the stream, but must not keep this alive: a forgotten one leaves its slot.
+        self._setup, self._scheduler = setup, setup.scheduler
+        self._sessions, self._options = setup.sessions, setup.options
+        self._first = setup.sessions[0]
+        self._changed = threading.Condition()
+        self._pushers: deque[object] = deque()  # who waits for room, in order
+        self._listener: Callable[[], None] | None = None
+        self._stopped = False
+        # The scheduler knows the sessions, but must not keep this alive: a forgotten stream gives
+        # its slots back.
         this = weakref.ref(self)
-        seat.news = lambda: None if (live := this()) is None else live._tell()
-        weakref.finalize(self, _abandon, stream, loop, worker)
-        worker.join(stream)
-        if stream.done:  # another thread's step may have come to its end already
-            worker.leave(stream)
-        worker.wake()
+
+        def tell() -> None:
+            live = this()
+            if live is not None:
+                live._tell()
+
+        for session in self._sessions:
+            session.on_change = tell
+        finalizer = weakref.finalize(self, _abandon, setup.scheduler, list(setup.bindings))
+        finalizer.atexit = False
+
+    def __repr__(self) -> str:
+        state = "done" if self.done else f"{self.waiting_s:.1f} s wait"
+        return f"<LiveStream {self.duration:.1f} s heard, {state}>"
 
     def _tell(self) -> None:
-        with self._news:
-            self._news.notify_all()
-            listeners = list(self._listeners)
-            if self._stream.done:
-                self._worker.leave(self._stream)
-        for call in listeners:
-            try:
-                call()
-            except Exception:  # whoever listens must not stop those who speak
-                _LOG.exception("a listener of a stream failed")
+        with self._changed:
+            self._changed.notify_all()
+            listener = self._listener
+        if listener is not None:
+            listener()
+
+    # Sound.
 
     def push(
-        self,
-        samples: ArrayLike | bytes,
-        *,
-        rate: int | None = None,
-        timeout: float | None = None,
-        **how: Any,
+        self, samples: Samples, *, rate: int | None = None, timeout: float | None = None
     ) -> None:
         """Give the stream some sound.
 
         Args:
-            samples: see `Stream.push`.
-            rate: samples per second; None means the model's (24,000).
+            samples: [S] mono, any length, or [S, C] or [C, S]; or bytes, as the stream's
+                `AudioFormat` says.
+            rate: samples per second; None is the format's.
             timeout: seconds to wait for room at most, where the stream waits for it.
-            how: `encoding`, `channel`, `channels`, `channels_axis`; see `Stream.push`.
 
         Raises:
             StreamClosed: after `close`.
-            QueueFull: too much sound waits to be heard. Nothing of this was taken.
-            AudioError: the rate, the encoding or the samples cannot be. Nothing was taken.
+            QueueFull: too much sound waits to be heard. Nothing of this was taken, or as much as
+                the message says.
+            AudioError: the rate or the samples cannot be. Nothing was taken.
         """
-        with self._pushing:
-            self._wait_for_room(timeout)
-            self.push_now(samples, rate=rate, **how)
+        self._push(self._first.input.check(samples, rate), timeout)
 
-    def push_now(self, samples: ArrayLike | bytes, **how: Any) -> None:
+    def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
+        """Sound is missing: a packet was lost, or the client was muted.
+
+        Raises:
+            StreamClosed, QueueFull: as `push`.
+            AudioError: no time that can be.
+        """
+        self._push(self._first.input.gap(seconds), timeout)
+
+    def _push(self, chunk: Chunk, timeout: float | None) -> None:
+        with self._changed:
+            if not self._pushers and self.has_room(chunk.seconds):
+                self.check_open()
+                self._take(chunk)
+                taken = True
+            else:
+                taken = False
+        if taken:
+            self._scheduler.wake()
+        else:
+            self._push_when_there_is_room(chunk, timeout)
+
+    def _push_when_there_is_room(self, chunk: Chunk, timeout: float | None) -> None:
+        ends = None if timeout is None else time.monotonic() + timeout
+        ticket, taken_s = object(), 0.0
+        with self._changed:
+            self._pushers.append(ticket)
+        try:
+            for part in self.parts(chunk):
+                with self._changed:
+                    self._wait_for_room(ticket, part.seconds, ends, taken_s)
+                    self._take(part)
+                taken_s += part.seconds
+                self._scheduler.wake()
+        finally:
+            with self._changed:
+                self._pushers.remove(ticket)
+                self._changed.notify_all()
+
+    def parts(self, chunk: Chunk) -> list[Chunk]:
+        """The sound in parts that fit into the queue.
+
+        Raises:
+            StreamClosed: after `close`.
+            QueueFull: it never fits, and the stream does not wait.
+        """
+        self.check_open()
+        most = self._options.max_queue_s
+        if chunk.seconds <= most:
+            return [chunk]
+        if self._options.when_full == "error":
+            raise QueueFull(
+                f"{chunk.seconds:.1f} s of sound were pushed at once, and {most:g} may wait: "
+                "push less at a time, or raise max_queue_s"
+            )
+        return chunk.split(_PART * most)
+
+    def _wait_for_room(
+        self, ticket: object, seconds: float, ends: float | None, taken_s: float
+    ) -> None:
+        def my_turn() -> bool:
+            return self._is_closed or (self._pushers[0] is ticket and self.has_room(seconds))
+
+        if self.waits_when_full:
+            left = None if ends is None else max(0.0, ends - time.monotonic())
+            self._changed.wait_for(my_turn, left)
+        self.check_open()
+        if not my_turn():
+            raise self.queue_full(taken_s)
+
+    def has_room(self, seconds: float) -> bool:
+        """Whether so much sound may be pushed; also where pushing it would raise at once."""
+        return self._is_closed or self.waiting_s + seconds <= self._options.max_queue_s + 1e-9
+
+    def queue_full(self, taken_s: float = 0.0) -> QueueFull:
+        """The error of a push that found no room, of which so many seconds were taken."""
+        taken = f" The first {taken_s:.2f} s of this push were taken." if taken_s else ""
+        return QueueFull(
+            f"{self.waiting_s:.1f} s of sound wait to be heard, and "
+            f"{self._options.max_queue_s:g} may: push it again later, or drop it and say so with "
+            f"push_silence.{taken}"
+        )
+
+    def _take(self, part: Chunk) -> None:
+        for session in self._sessions:
+            session.push(part)
+
+    def take(self, part: Chunk) -> None:
         """Take sound without asking for room; for who has asked and keeps calls in order."""
-        mono = self._stream.ear.hear(samples, **how)
-        with self._news:
-            self._stream.check_open()
-            self._stream.add(mono)
-        self._worker.wake()
+        with self._changed:
+            self.check_open()
+            self._take(part)
+        self._scheduler.wake()
+
+    def check(self, samples: Samples, rate: int | None) -> Chunk:
+        """See `AudioInput.check`."""
+        return self._first.input.check(samples, rate)
+
+    def gap(self, seconds: float) -> Chunk:
+        """See `AudioInput.gap`."""
+        return self._first.input.gap(seconds)
 
     @property
     def waits_when_full(self) -> bool:
         """Whether a push waits for room."""
-        return self._when_full == "block"
+        return self._options.when_full == "block"
 
     @property
-    def has_room(self) -> bool:
-        """Whether sound may be pushed; also where pushing it would raise at once."""
-        with self._news:
-            return self._stream.done or self._stream.waiting_s < self._max_queue_s
+    def _is_closed(self) -> bool:
+        return self._first.is_closing or self._failure is not None
+
+    @property
+    def _failure(self) -> Exception | None:
+        return next((s.failure for s in self._sessions if s.failure is not None), None)
 
     def check_open(self) -> None:
-        """Raise StreamClosed if no more sound may be pushed, or what the engine failed with."""
-        with self._news:
-            self._stream.check_open()
+        """Raise StreamClosed if no more sound may be pushed, or what a session failed with."""
+        for session in self._sessions:
+            session.check_open()
 
-    def check_room(self) -> None:
-        """Raise QueueFull if there is none."""
-        if not self.has_room:
-            raise QueueFull(
-                f"{self.waiting_s:.1f} s of sound wait to be heard, and {self._max_queue_s:g} may: "
-                "push it again later, or drop it and say so with push_silence"
-            )
+    # Requests.
 
-    def _wait_for_room(self, timeout: float | None) -> None:
-        with self._news:
-            self._stream.check_open()
-            if self.waits_when_full:
-                self._news.wait_for(lambda: self.has_room, timeout)
-            self._stream.check_open()
-            self.check_room()
-
-    def push_silence(self, seconds: float) -> None:
-        """Sound is missing: a packet was lost, or the client was muted. See
-        `Stream.push_silence`."""
-        with self._pushing:
-            self._wait_for_room(None)
-            mono = self._stream.ear.silence(seconds)
-            with self._news:
-                self._stream.check_open()
-                self._stream.add(mono)
-        self._worker.wake()
-
-    def finalize(self, *, cut: bool = False) -> None:
+    def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
         """Have all words that were begun until now, without ending the talk: they come as events,
-        and then `Finalized`. See `Stream.finalize`."""
-        with self._pushing, self._news:
-            self._stream.finalize(cut=cut)
-        self._worker.wake()
+        and then `Finalized`.
+
+        The delay of the text is let run out at full speed, with silence in the place of the sound
+        that has not come, and then taken back. Equal requests at one place are answered once.
+
+        Args:
+            tag: comes back in `Finalized`.
+            cut: give out the last word as well if it seems to be still spoken. It is then not given
+                out again, however it goes on.
+
+        Raises:
+            StreamClosed: after `close`.
+            QueueFull: too many wait to be answered.
+        """
+        with self._changed:
+            self.check_open()
+            for session in self._sessions:
+                session.finalize(FinalizeRequest(tag, cut))
+        self._scheduler.wake()
 
     def close(self) -> None:
         """Say that no more sound comes; the last words and `End` come as events."""
-        with self._pushing, self._news:
-            self._stream.close()
-        self._worker.wake()
+        with self._changed:
+            for session in self._sessions:
+                session.check_alive()
+                session.close()
+        self._scheduler.wake()
 
     def stop(self) -> None:
-        """Give up: the slot is given back at once, and what was not heard is dropped. The events
-        that wait, the word that is open and `End` can still be fetched."""
-        with self._news:
-            self._stream.cut()
-        self._loop.release(self._stream)
-        self._tell()
+        """Give up: the slot is given back, and what was not heard is dropped. The events that
+        wait, the word that is open and `End` can still be fetched."""
+        self.request_stop()
+        with suppress(StreamError):  # from a callback, or at the end of the program
+            self._scheduler.drive(lambda: self.done)
 
-    def steer(self, steering: Any) -> None:
-        """From the next frame on, pick tokens so.
+    def request_stop(self) -> None:
+        """As `stop`, but the slot may be given back a moment later."""
+        if not self._stopped:
+            self._stopped = True
+            for binding in self._setup.bindings:
+                self._scheduler.release(binding, cut=True)
 
-        Args:
-            steering: a `kiku.Steering`; None is the model's own likeliest token.
+    def set_decoding(self, options: DecodingOptions | None) -> None:
+        """From the next frame on, pick tokens so; None is the model's own likeliest token.
 
         Raises:
             StreamError: the stream has ended.
-            ConfigError: the model cannot be steered so.
+            ConfigError: the model cannot decode so.
         """
-        self._steer(self._seat, steering)
+        self._scheduler.call(lambda: self.set_decoding_now(options))
+
+    def set_decoding_now(self, options: DecodingOptions | None) -> None:
+        """The part of `set_decoding` that is done between two steps."""
+        self._setup.set_decoding(self._setup.bindings, options or DecodingOptions())
 
     def save(self) -> bytes:
-        """Everything that the stream is, for `Recognizer.stream(state)`, also elsewhere.
+        """Everything that the stream is, for `Recognizer.stream(state=...)`, also elsewhere.
 
         The stream itself goes on. Events that have not been fetched are in both.
 
         Raises:
             StreamError: the stream has ended.
         """
-        with self._pushing:
-            return self._save(self._seat)
+        return self._scheduler.call(self.save_now)
+
+    def save_now(self) -> bytes:
+        """The part of `save` that is done between two steps."""
+        with self._changed:  # nothing is pushed into one channel and not into another
+            num_given = [session.num_given for session in self._sessions]
+        return self._setup.save(self._setup.bindings, num_given)
+
+    # Events.
 
     def next_event(self, timeout: float | None = None) -> Event | None:
         """The next event, as soon as there is one; None after the last, or after `timeout` seconds
         without one.
 
         Raises:
-            Exception: what the engine failed with, once all events before have been given out.
+            Exception: what the stream failed with, once all events before have been given out.
         """
-        with self._news:
-            self._news.wait_for(lambda: self._stream.num_events or self._stream.done, timeout)
-            held_back = self._stream.num_events >= _MAX_EVENTS
-            event = self._stream.next_event()
-        if held_back:
-            self._worker.wake()
-        return event
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            ended = self.has_ended  # before it is looked: whatever came until then is found
+            event = self._fetch()
+            if event is not None or ended:
+                return event
+            left = None if ends is None else max(0.0, ends - time.monotonic())
+            with self._changed:
+                # The end of one channel of several is news, and no event.
+                if left == 0 or not self._changed.wait_for(lambda: self.has_news, left):
+                    return None
+
+    def _fetch(self) -> Event | None:
+        """The next event; of several channels each in turn, and one `End`."""
+        for session in self._sessions:
+            while (waiting := len(session.events)) > 0:
+                event = session.next_event()
+                if waiting >= self._options.max_events:
+                    self._scheduler.wake()  # it is stepped on
+                if isinstance(event, End) and self._others_speak(session):
+                    break
+                return event
+        for session in self._sessions:
+            session.check_alive()
+        return None
+
+    def _others_speak(self, session: WordSession) -> bool:
+        """Whether this session's end is not the end of all."""
+        return any(
+            other is not session and (other.events or not other.has_ended)
+            for other in self._sessions
+        )
 
     def poll(self) -> list[Event]:
         """The events that have come and were not fetched; most often none. Raises as
         `next_event`."""
-        with self._news:
-            events = self._stream.events()
-        if len(events) >= _MAX_EVENTS:
-            self._worker.wake()
-        return events
+        events: list[Event] = []
+        while True:
+            try:
+                event = self._fetch()
+            except Exception:
+                if events:
+                    return events  # the next call tells
+                raise
+            if event is None:
+                return events
+            events.append(event)
 
     @property
     def has_news(self) -> bool:
         """Whether `next_event` would return at once."""
-        with self._news:
-            return self._stream.num_events > 0 or self._stream.done
+        return any(session.events for session in self._sessions) or self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no event will come any more but those that wait."""
+        return all(session.done for session in self._sessions) or self._failure is not None
 
     def events(self) -> Iterator[Event]:
         """Every event as it comes, to the last. Leaving the loop early loses none: the next call
@@ -287,32 +384,26 @@ class LiveStream:
             if isinstance(event, End):
                 return
 
-    def listen(self, call: Callable[[], None]) -> Callable[[], None]:
-        """Have `call` called, by the worker, whenever something has changed; the result ends
-        that."""
-        with self._news:
-            self._listeners.append(call)
-
-        def end() -> None:
-            with self._news, suppress(ValueError):
-                self._listeners.remove(call)
-
-        return end
+    def listen(self, call: Callable[[], None] | None) -> None:
+        """Have `call` called, by whoever drives, whenever something has changed; None ends that.
+        If it raises, the stream ends with that error."""
+        with self._changed:
+            self._listener = call
 
     @property
     def duration(self) -> float:
         """Seconds of sound pushed so far."""
-        return self._stream.duration
+        return self._first.duration
 
     @property
     def waiting_s(self) -> float:
         """Seconds of sound that wait to be heard: how far the engine lags behind."""
-        return self._stream.waiting_s
+        return max(session.waiting_s for session in self._sessions)
 
     @property
     def done(self) -> bool:
-        """Whether the slot has been given back; events may still wait."""
-        return self._stream.done
+        """Whether the slot is free again; events may still wait."""
+        return all(session.done for session in self._sessions)
 
     def __enter__(self) -> Self:
         return self
@@ -328,70 +419,84 @@ class LiveStream:
 
 
 class AsyncStream:
-    """A `LiveStream` for tasks of one event loop. No call blocks the event loop."""
+    """A `LiveStream` for tasks of one event loop. In the event loop's thread no call converts sound
+    or decodes, nor waits for a lock that is held meanwhile."""
 
-    def __init__(self, live: LiveStream) -> None:
+    def __init__(self, live: LiveStream, scheduler: Scheduler) -> None:
         """`Recognizer.astream` makes one."""
-        self._live = live
-        self._changed = changed = asyncio.Event()
-        self._order = asyncio.Lock()
-        loop = asyncio.get_running_loop()
+        self._live, self._scheduler = live, scheduler
+        self._pushers: deque[object] = deque()  # in order
+        self._waiters = waiters = Waiters(asyncio.get_running_loop())
+        live.listen(waiters.wake)  # which does not hold this stream: it may be forgotten
 
-        def call() -> None:  # it does not hold this stream, which may be forgotten
-            with suppress(RuntimeError):  # the event loop has been closed
-                loop.call_soon_threadsafe(changed.set)
+    def __repr__(self) -> str:
+        return repr(self._live).replace("LiveStream", "AsyncStream", 1)
 
-        self._deafen = live.listen(call)
-
-    async def _until(self, ready: Callable[[], bool]) -> None:
-        while not ready():
-            self._changed.clear()
-            if ready():  # it may have come true before the event was cleared
-                return
-            await self._changed.wait()
-            # Other tasks wait for the same event: they look for themselves, once it is set.
-
-    async def push(
-        self, samples: ArrayLike | bytes, *, rate: int | None = None, **how: Any
-    ) -> None:
-        """See `LiveStream.push`; cancelling it takes nothing."""
-        async with self._order:
-            self._live.check_open()
-            if self._live.waits_when_full:
-                await self._until(lambda: self._live.has_room)
-            self._live.check_room()
-            self._live.push_now(samples, rate=rate, **how)
+    async def push(self, samples: Samples, *, rate: int | None = None) -> None:
+        """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
+        if getattr(samples, "nbytes", 0) > _QUICK_BYTES:
+            chunk = await asyncio.to_thread(self._live.check, samples, rate)
+        else:
+            chunk = self._live.check(samples, rate)
+        await self._push(chunk)
 
     async def push_silence(self, seconds: float) -> None:
         """See `LiveStream.push_silence`."""
-        async with self._order:
-            self._live.check_open()
-            if self._live.waits_when_full:
-                await self._until(lambda: self._live.has_room)
-            self._live.push_silence(seconds)
+        await self._push(self._live.gap(seconds))
 
-    async def finalize(self, *, cut: bool = False) -> None:
-        """See `LiveStream.finalize`."""
-        async with self._order:
-            self._live.finalize(cut=cut)
+    async def _push(self, chunk: Chunk) -> None:
+        live, ticket, taken_s = self._live, object(), 0.0
+        parts = live.parts(chunk)
+        self._pushers.append(ticket)
+        try:
+            for part in parts:
+                seconds = part.seconds
+
+                def my_turn(seconds: float = seconds) -> bool:
+                    return self._pushers[0] is ticket and live.has_room(seconds)
+
+                if not my_turn():
+                    if not live.waits_when_full:
+                        raise live.queue_full(taken_s)
+                    await self._waiters.until(my_turn)
+                live.take(part)
+                taken_s += seconds
+        finally:
+            self._pushers.remove(ticket)
+            self._waiters.wake_here()
+
+    async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
+        """See `LiveStream.finalize`; it comes behind the pushes that still wait for room."""
+        await self._after_pushes()
+        self._live.finalize(tag, cut=cut)
 
     async def close(self) -> None:
-        """See `LiveStream.close`."""
-        async with self._order:
-            self._live.close()
+        """See `LiveStream.close`; it comes behind the pushes that still wait for room."""
+        await self._after_pushes()
+        self._live.close()
+
+    async def _after_pushes(self) -> None:
+        if self._pushers:
+            ticket = object()
+            self._pushers.append(ticket)
+            try:
+                await self._waiters.until(lambda: self._pushers[0] is ticket)
+            finally:
+                self._pushers.remove(ticket)
+                self._waiters.wake_here()
 
     def stop(self) -> None:
-        """See `LiveStream.stop`."""
-        self._live.stop()
+        """See `LiveStream.stop`; the slot is given back a moment later."""
+        self._live.request_stop()
 
-    async def steer(self, steering: Any) -> None:
-        """See `LiveStream.steer`."""
-        await asyncio.to_thread(self._live.steer, steering)
+    async def set_decoding(self, options: DecodingOptions | None) -> None:
+        """See `LiveStream.set_decoding`."""
+        await self._waiters.call(self._scheduler, lambda: self._live.set_decoding_now(options))
 
     async def save(self) -> bytes:
         """See `LiveStream.save`."""
-        async with self._order:
-            return await asyncio.to_thread(self._live.save)
+        await self._after_pushes()
+        return await self._waiters.call(self._scheduler, self._live.save_now)
 
     def poll(self) -> list[Event]:
         """See `LiveStream.poll`."""
@@ -400,10 +505,13 @@ class AsyncStream:
     async def events(self) -> AsyncIterator[Event]:
         """See `LiveStream.events`. For one task at a time."""
         while True:
-            await self._until(lambda: self._live.has_news)
+            await self._waiters.until(lambda: self._live.has_news)
+            ended = self._live.has_ended
             event = self._live.next_event(0)
             if event is None:
-                return
+                if ended:
+                    return
+                continue
             yield event
             if isinstance(event, End):
                 return
@@ -433,19 +541,51 @@ class AsyncStream:
         where: TracebackType | None,
     ) -> None:
         if not self._live.done:
-            self._live.stop()
-        self._deafen()
-        self._changed.set()  # other tasks learn of the end
+            self._live.request_stop()
+            await self._waiters.until(lambda: self._live.done)
+        self._live.listen(None)
+        self._waiters.wake_here()  # other tasks learn of the end
 
 
-def check_queue(max_queue_s: float, when_full: str) -> None:
-    """Raise ConfigError for a bound that cannot be."""
-    if not max_queue_s >= 0.2:
-        raise ConfigError(f"max_queue_s must be at least 0.2 seconds, not {max_queue_s}")
-    if when_full not in ("block", "error"):
-        raise ConfigError(f"when_full must be 'block' or 'error', not {when_full!r}")
+class Waiters:
+    """Tasks of one event loop that wait for something that another thread brings about."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nobody waits."""
+        self._loop = loop
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until `ready()`, which is asked again after every `wake`."""
+        while not ready():
+            waiter = self._loop.create_future()
+            self._waiting.add(waiter)
+            try:
+                if ready():  # before the other thread could know of the waiter
+                    return
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        """Have all look again; from any thread."""
+        if self._waiting:
+            with suppress(RuntimeError):  # the event loop has been closed
+                self._loop.call_soon_threadsafe(self.wake_here)
+
+    def wake_here(self) -> None:
+        """As `wake`, in the event loop's thread."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def call(self, scheduler: Scheduler, call: Callable[[], T]) -> T:
+        """`call` between two steps, and what it gave."""
+        job = scheduler.submit(call, self.wake)
+        await self.until(lambda: job.done)
+        return job.result()
 
 
-def _abandon(stream: Stream, loop: Loop, worker: Worker) -> None:
-    loop.release(stream)
-    worker.leave(stream)
+def _abandon(scheduler: Scheduler, bindings: Sequence[Binding]) -> None:
+    for binding in bindings:
+        scheduler.release(binding)

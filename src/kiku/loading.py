@@ -21,7 +21,7 @@ def load(
     """Load a model and make it ready to listen.
 
     For ONNX Runtime a checkpoint is converted when it is first loaded, which takes a while and is
-    kept (see `kiku.checkpoint.convert`); the log says so.
+    kept (see `kiku.converted.convert`); the log says so.
 
     Args:
         model: "demo" (ships with kiku), a Hugging Face repository ("kyutai/stt-1b-en_fr",
@@ -50,7 +50,7 @@ def load(
     for what, number in (("slots", slots), ("threads", threads)):
         if number is not None and number < 1:
             raise ConfigError(f"{what} must be at least 1, not {number}")
-    from kiku.checkpoint import is_converted
+    from kiku.converted import is_converted
 
     converted = is_converted(model)
     if converted and revision is not None:
@@ -64,8 +64,8 @@ def load(
 def _load_with_onnx(
     model: str | Path, dtype: str | None, slots: int, threads: int | None, revision: str | None
 ) -> Recognizer:
-    from kiku.checkpoint import convert, is_converted, open_converted
-    from kiku.engine.onnx import OnnxEngine
+    from kiku.converted import convert, is_converted, open_converted
+    from kiku.engine.onnx import onnx_engine
 
     if is_converted(model):
         opened = open_converted(model)
@@ -76,8 +76,10 @@ def _load_with_onnx(
             )
     else:
         opened = convert(model, precision=dtype, revision=revision)
-    onnx_engine = OnnxEngine(opened.folder, opened.config, slots=slots, threads=threads)
-    return Recognizer(onnx_engine, opened.config, opened.vocabulary, name=str(model))
+    engine = onnx_engine(
+        opened.folder, opened.config, slots=slots, threads=threads, precision=opened.precision
+    )
+    return Recognizer(engine, opened.config, opened.vocabulary, name=str(model))
 
 
 def _load_with_torch(
@@ -91,15 +93,15 @@ def _load_with_torch(
     import torch
 
     from kiku.checkpoint import load as load_checkpoint
-    from kiku.engine.torch import TorchEngine, pick_device
+    from kiku.engine.torch import pick_device, torch_engine
 
     place = str(pick_device(device))  # before gigabytes are fetched for a device that is not there
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load_checkpoint(model, dtype=dtype, revision=revision)
     config = loaded.config
-    torch_engine = TorchEngine(
+    engine = torch_engine(
         loaded.codec, loaded.lm, slots=slots, device=place,
         pad_id=config.pad_id, word_start_id=config.word_start_id,
     )  # fmt: skip
-    return Recognizer(torch_engine, config, loaded.vocabulary, name=str(model))
+    return Recognizer(engine, config, loaded.vocabulary, name=str(model))

@@ -2,47 +2,43 @@
 
 import asyncio
 import os
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import as_mono, chunks_of, read_chunks
+from kiku.audio import Chunk, array_chunks, as_mono, read_file
 from kiku.config import ModelConfig
-from kiku.engine import Choose, Engine, StepOutput
-from kiku.engine.steering import Chooser, Steering
-from kiku.errors import InputError, NoFreeSlot
-from kiku.live import AsyncStream, LiveStream, WhenFull, Worker, check_queue
-from kiku.loop import Loop, Seat, Tap
-from kiku.stream import NO_CARE, Care, Stream, Wishes
+from kiku.decoding import Picker, TokenPicker, token_picker
+from kiku.engine import SamplingParams, SlotEngine
+from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
+from kiku.live import AsyncStream, LiveStream, StreamSetup, Waiters
+from kiku.options import AudioFormat, DecodingOptions, StreamOptions
+from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
+from kiku.stream import TokenSession, WordSession
 from kiku.stream.saved import pack, unpack
-from kiku.text import Eagerness, TurnPolicy, Vocabulary
-from kiku.transcription import Batch, Job, Transcription
+from kiku.text import Vocabulary
+from kiku.transcription import Batch, Recording, Transcript, Transcription
 
 Source = str | os.PathLike[str] | BinaryIO | NDArray[np.generic]
 """A path, "-" for standard input, an open binary file, or samples (all that numpy takes)."""
 
-Turning = bool | Eagerness | TurnPolicy
-"""Whether a stream tells turns: no, yes, how eagerly, or exactly when."""
+_MAX_SESSIONS = 64
+"""Channels of one stream."""
 
 
 class Recognizer:
     """A model with a number of slots, for any number of threads.
 
-    `transcribe` is for recordings, `stream` and `astream` are for sound as it comes. `open` and
-    `step` are what these stand on, for who drives the loop himself.
+    `transcribe` is for recordings, `stream` and `astream` are for sound as it comes. All that is
+    open at the same time is stepped together.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: SlotEngine,
         config: ModelConfig,
         vocabulary: Vocabulary,
         *,
@@ -56,202 +52,216 @@ class Recognizer:
             config: of the model.
             vocabulary: its text tokens.
             name: how the model was called.
-            max_block: frames that one step takes at most; None leaves it to the engine.
+            max_block: frames of a stream that one step takes at most; None leaves it to the engine.
         """
-        self.engine = engine
         self.config = config
         self.vocabulary = vocabulary
         self.name = name
-        self.loop = Loop(engine, max_block)
-        """Through which all its streams go."""
-        self._worker = Worker(self.loop)
+        self.scheduler = Scheduler(engine, max_block)
+        """Through which all that is open is stepped: for who drives it himself."""
+        self.state_key: bytes | None = None
+        """Set it to sign saved streams with; only those signed with it are then taken."""
+
+    def __repr__(self) -> str:
+        engine = self.scheduler.engine
+        free, count = engine.free_slots, engine.num_slots
+        return f"<Recognizer {self.name}, {engine.description}, {free} of {count} slots free>"
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that nothing holds."""
+        return self.scheduler.free_slots
+
+    # Live streams.
 
     def stream(
         self,
-        state: bytes | None = None,
+        options: StreamOptions | None = None,
         *,
-        turns: Turning = False,
-        partials: bool = False,
-        pauses: bool = False,
-        steering: Steering | None = None,
-        care: Care | None = None,
-        max_queue_s: float = 30.0,
-        when_full: WhenFull = "block",
+        state: bytes | None = None,
         timeout: float = 0.0,
     ) -> LiveStream:
         """Open a live stream: push sound into it from any thread, and iterate over its events.
 
         Args:
+            options: what it hears and says; None is words alone.
             state: what `save` of another stream gave, to go on with that; None begins a new one.
-            turns: tell when somebody begins and ends a turn: "low", "medium" or "high" eagerness,
-                or a `TurnPolicy`; True is "medium".
-            partials: give out the pieces of a word that is still being written, as `Partial`.
-            pauses: give out what the pause heads say after every frame, as `Pause`.
-            steering: how text is picked; None is the model's own likeliest token, or, with
-                `state`, how that stream was steered.
-            care: how the stream is kept well for hours; None is the usual care.
-            max_queue_s: seconds of sound that may wait to be heard.
-            when_full: what `push` does when so much waits: "block" waits for room, "error" raises
-                `QueueFull`.
+                Where `options` is None, text is picked as that stream did.
             timeout: seconds to wait for a free slot.
 
         Raises:
             NoFreeSlot: all slots are held.
-            ConfigError: an argument that cannot be, or that this model cannot follow.
-            StreamError: the state is damaged, or of another model or engine.
+            ConfigError: options that this model cannot follow.
+            StreamError: the state is damaged, or of another model, engine or key.
         """
-        check_queue(max_queue_s, when_full)
-        ends = time.monotonic() + timeout
-        opened = self._opening(state, turns, partials, pauses, steering, care)
-        freed = _Freed(self.loop)
-        try:
-            while True:
-                try:
-                    seat = opened()
-                    break
-                except NoFreeSlot:
-                    left = ends - time.monotonic()
-                    if left <= 0:
-                        raise
-                    freed.wait(left)
-        finally:
-            freed.end()
-        return self._live(seat, max_queue_s, when_full)
+        options, members = self._live_members(options, state)
+        bindings = self.scheduler.open(Opening(members, live=True), timeout)
+        return self._live(options, members, bindings)
 
     async def astream(
         self,
-        state: bytes | None = None,
+        options: StreamOptions | None = None,
         *,
-        turns: Turning = False,
-        partials: bool = False,
-        pauses: bool = False,
-        steering: Steering | None = None,
-        care: Care | None = None,
-        max_queue_s: float = 30.0,
-        when_full: WhenFull = "block",
+        state: bytes | None = None,
         timeout: float = 0.0,
     ) -> AsyncStream:
         """As `stream`, for tasks: nothing of it blocks the event loop."""
-        check_queue(max_queue_s, when_full)
-        ends = time.monotonic() + timeout
-        opened = self._opening(state, turns, partials, pauses, steering, care)
-        loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-        def freed() -> None:
-            with suppress(RuntimeError):  # the event loop has been closed
-                loop.call_soon_threadsafe(changed.set)
-
-        end = self.loop.on_freed(freed)
+        options, members = await asyncio.to_thread(self._live_members, options, state)
+        waiters = Waiters(asyncio.get_running_loop())
+        opening = Opening(members, live=True, at_once=timeout <= 0, on_done=waiters.wake)
+        self.scheduler.request(opening)
         try:
-            while True:
-                changed.clear()
-                claim = _Claim(opened, self.release)
-                try:
-                    seat = await asyncio.to_thread(claim.open)
-                    break
-                except asyncio.CancelledError:
-                    claim.leave()  # the thread cannot be stopped
-                    raise
-                except NoFreeSlot:
-                    left = ends - time.monotonic()
-                    if left <= 0:
-                        raise
-                    try:
-                        await asyncio.wait_for(changed.wait(), left)
-                    except TimeoutError:
-                        continue
-        finally:
-            end()
-        return AsyncStream(self._live(seat, max_queue_s, when_full))
+            async with asyncio.timeout(None if opening.at_once else timeout):
+                await waiters.until(lambda: opening.done)
+        except TimeoutError:
+            if not self.scheduler.cancel(opening):
+                raise self.scheduler.no_free_slot() from None
+        except BaseException:
+            self.scheduler.give_up(opening)
+            raise
+        live = self._live(options, members, opening.result())
+        return AsyncStream(live, self.scheduler)
 
-    def _opening(
-        self,
-        state: bytes | None,
-        turns: Turning,
-        partials: bool,
-        pauses: bool,
-        steering: Steering | None,
-        care: Care | None,
-    ) -> "_Opening":
-        if turns is True:
-            turns = "medium"
-        policy = TurnPolicy.of(turns) if isinstance(turns, str) else (turns or None)
-        wishes = Wishes(policy, partials, pauses, Care() if care is None else care)
-        saved = None if state is None else unpack(state)
-        if steering is None and saved is not None:
-            steering = Steering.from_dict(saved["steering"])
-        return _Opening(self, wishes, steering or Steering(), saved)
+    def _live_members(
+        self, options: StreamOptions | None, state: bytes | None
+    ) -> tuple[StreamOptions, list[Member]]:
+        """What a live stream opens, from a saved state where there is one."""
+        if state is None:
+            options = options or StreamOptions()
+            count = options.format.channels if options.channel == "each" else 1
+            return options, self._members(options, count)
+        saved = _SavedStream(unpack(state, self.state_key))
+        if options is None:
+            options = StreamOptions(decoding=saved.decoding)
+            if saved.num_channels:
+                options = replace(
+                    options, channel="each", format=AudioFormat(channels=saved.num_channels)
+                )
+        members = self._members(options, max(1, saved.num_channels))
+        return options, [saved.member(i, member) for i, member in enumerate(members)]
 
-    def _live(self, seat: Seat, max_queue_s: float, when_full: WhenFull) -> LiveStream:
+    def _members(self, options: StreamOptions, num_channels: int) -> list[Member]:
+        """Sessions as `options` want them, with what their slots need."""
+        each = options.channel == "each"
+        if num_channels > _MAX_SESSIONS:
+            raise ConfigError(
+                f"{num_channels} channels cannot be heard one by one, {_MAX_SESSIONS} can: "
+                "choose one with `channel`, or mix them"
+            )
+        if each and num_channels > self.scheduler.engine.num_slots:
+            raise ConfigError(
+                f"to hear {num_channels} channels one by one takes as many slots, and there are "
+                f"{self.scheduler.engine.num_slots}: load the model with slots={num_channels}"
+            )
+        return [
+            Member(
+                WordSession(self.config, self.vocabulary, options, channel=channel),
+                self._slot_options(options.decoding),
+            )
+            for channel in (range(num_channels) if each else [None])
+        ]
+
+    def _slot_options(
+        self, decoding: DecodingOptions, after: TokenPicker | None = None
+    ) -> SlotOptions:
+        picker = token_picker(decoding, self.vocabulary, self.config, after=after)
+        return SlotOptions(picker, decoding.num_codebooks)
+
+    def _live(
+        self, options: StreamOptions, members: Sequence[Member], bindings: Sequence[Binding]
+    ) -> LiveStream:
+        sessions = [cast("WordSession", member.session) for member in members]
+        decoding = _Decoding(self, options.decoding)
         return LiveStream(
-            seat, self.loop, self._worker, max_queue_s=max_queue_s, when_full=when_full,
-            save=self._save, steer=self._steer,
-        )  # fmt: skip
-
-    def _save(self, seat: Seat) -> bytes:
-        with self.loop.held():
-            state, slot = self.loop.save(seat)
-            steering: Steering = seat.steering
-            chosen = seat.choose.save() if isinstance(seat.choose, Chooser) else None
-        return pack(
-            {"stream": state, "slot": slot, "steering": steering.to_dict(), "choice": chosen}
+            StreamSetup(self.scheduler, options, sessions, bindings, decoding.save, decoding.change)
         )
 
-    def _steer(self, seat: Seat, steering: Steering | None) -> None:
-        steering = steering or Steering()
-        with self.loop.held():
-            before = seat.choose if isinstance(seat.choose, Chooser) else None
-            choose = steering.chooser(self.vocabulary, self.config, after=before)
-            self.loop.steer(seat, choose, steering.num_codebooks)
-            seat.steering = steering
+    # Recordings.
 
-    def open(
+    @overload
+    def transcribe(
         self,
+        source: Source,
+        options: StreamOptions | None = None,
         *,
-        padded: bool = True,
-        wishes: Wishes | None = None,
-        choose: Choose | None = None,
-        tap: Tap | None = None,
-    ) -> Stream:
-        """Open a stream that nobody steps but you: push sound into it and call `step` while it
-        moves.
+        rate: int | None = None,
+        timeout: float | None = None,
+    ) -> Transcript: ...
+    @overload
+    def transcribe(
+        self,
+        source: Sequence[Source],
+        options: StreamOptions | None = None,
+        *,
+        rate: int | None = None,
+        timeout: float | None = None,
+    ) -> list[Transcript]: ...
+    def transcribe(
+        self,
+        source: Source | Sequence[Source],
+        options: StreamOptions | None = None,
+        *,
+        rate: int | None = None,
+        timeout: float | None = None,
+    ) -> Transcript | list[Transcript]:
+        """What is said in a recording.
 
         Args:
-            padded: see `Stream`.
-            wishes: see `Stream`.
-            choose: picks each text token from the logits (a `Chooser` or `Sampler`, say); None is
-                greedy. What `finalize` looks ahead for is picked by a deep copy of it.
-            tap: is shown every output of the engine for this stream.
+            source: a path to anything with sound in it, "-" for standard input, an open binary
+                file, or samples ([S] or [S, C]). A list of such is transcribed side by side in the
+                free slots; what stopped one of them stands in its `problem`.
+            options: what is heard, and how; see `StreamOptions`.
+            rate: of samples, in Hz; None means the model's. Files know theirs.
+            timeout: seconds to wait for a free slot; None waits as long as others hold them.
 
         Raises:
-            NoFreeSlot: all slots are held.
+            AudioError: the recording cannot be read. One that stops in the middle is told in
+                `problem`, and by a warning.
+            NoFreeSlot: there was none in time, or only this thread could free one.
         """
-        stream = Stream(self.config, self.vocabulary, wishes or Wishes(), padded=padded)
-        self.loop.seat(stream, choose, tap=tap)
-        return stream
+        if isinstance(source, list | tuple):
+            several = self.transcriptions(source, options, rate=rate, timeout=timeout)
+            return [one.result_or_problem() for one in several]
+        one = self.transcription(cast("Source", source), options, rate=rate, timeout=timeout)
+        return one.result()
 
-    def step(self) -> int:
-        """Advance every stream that has whole frames waiting; return how many frames moved.
+    def transcription(
+        self,
+        source: Source,
+        options: StreamOptions | None = None,
+        *,
+        rate: int | None = None,
+        timeout: float | None = None,
+    ) -> Transcription:
+        """As `transcribe`, word by word: work happens while you iterate."""
+        return self.transcriptions([source], options, rate=rate, timeout=timeout)[0]
 
-        Streams with a backlog move a block of frames, live ones a single frame. What else has to be
-        done for a stream (see `Stream.due`) counts as one. 0 means that all wait for sound. A
-        stream whose step failed ends, with the error in it; the others go on.
-        """
-        return self.loop.step()
+    def transcriptions(
+        self,
+        sources: Sequence[Source],
+        options: StreamOptions | None = None,
+        *,
+        rate: int | None = None,
+        timeout: float | None = None,
+    ) -> list[Transcription]:
+        """As `transcription`, for recordings that go side by side."""
+        wanted = replace(options or StreamOptions(), format=AudioFormat())
+        recordings = [
+            Recording(self._chunks(source, rate), lambda n: self._members(wanted, n))
+            for source in sources
+        ]
+        batch = Batch(self.scheduler, recordings, timeout)
+        return [Transcription(recording, batch, self.name) for recording in recordings]
 
-    def release(self, stream: Stream) -> None:
-        """Give up a stream before its end: its slot is free at once. Twice does no harm."""
-        self.loop.release(stream)
+    def _chunks(self, source: Source, rate: int | None) -> Iterator[Chunk]:
+        """The sound of a recording as it is; what is wrong with it is told when it is read."""
+        if isinstance(source, str | os.PathLike) or not hasattr(source, "__array__"):
+            yield from read_file(cast("str | BinaryIO", source))
+        else:
+            array = cast("NDArray[np.generic]", source)
+            yield from array_chunks(array, self.config.sample_rate if rate is None else rate)
 
-    @property
-    def max_block(self) -> int:
-        """Frames that one step takes at most."""
-        return self.loop.max_block
-
-    @property
-    def free_slots(self) -> int:
-        """Slots that no stream holds."""
-        return self.loop.free_slots
+    # Tokens.
 
     @overload
     def tokens(
@@ -259,7 +269,7 @@ class Recognizer:
         samples: NDArray[np.float32],
         *,
         max_tokens: int | None = None,
-        choose: Choose | None = None,
+        picker: Picker | SamplingParams | None = None,
     ) -> NDArray[np.int64]: ...
     @overload
     def tokens(
@@ -267,14 +277,14 @@ class Recognizer:
         samples: Sequence[NDArray[np.float32]],
         *,
         max_tokens: int | None = None,
-        choose: Choose | None = None,
+        picker: Picker | SamplingParams | None = None,
     ) -> list[NDArray[np.int64]]: ...
     def tokens(
         self,
         samples: NDArray[np.float32] | Sequence[NDArray[np.float32]],
         *,
         max_tokens: int | None = None,
-        choose: Choose | None = None,
+        picker: Picker | SamplingParams | None = None,
     ) -> NDArray[np.int64] | list[NDArray[np.int64]]:
         """The raw text token of every frame, for research and parity.
 
@@ -285,168 +295,126 @@ class Recognizer:
         Args:
             samples: [S] mono at the model's rate, or several such arrays, which share the slots.
             max_tokens: stop there.
-            choose: see `stream`; for one array only.
+            picker: picks each token from the logits [V]; None takes the likeliest. A callable is
+                for one array only: it may remember.
 
         Returns:
             [S // frame_size] token ids, or one such array for each that was given.
 
         Raises:
-            InputError: not [S], a negative `max_tokens`, or `choose` for several arrays.
+            InputError: not [S], a negative `max_tokens`, or a callable for several arrays.
             AudioError: samples that are not finite numbers.
             NoFreeSlot: all slots are held.
         """
         if max_tokens is not None and max_tokens < 0:
             raise InputError(f"max_tokens must be at least 0, not {max_tokens}")
-        if isinstance(samples, np.ndarray):
-            return self._tokens([samples], max_tokens, choose)[0]
-        if choose is not None:
-            raise InputError("choose may remember, so it is for one array: pass them one by one")
-        return self._tokens(samples, max_tokens, choose)
+        several = not isinstance(samples, np.ndarray)
+        if several and callable(picker):
+            raise InputError("a picker may remember, so it is for one array: pass them one by one")
+        arrays = samples if several else [samples]
+        frames = [self._token_frames(array, max_tokens) for array in arrays]
+        sessions = [None if one is None else TokenSession(one) for one in frames]
+        options = SlotOptions(picker)
+        self.scheduler.run([Member(one, options) for one in sessions if one is not None])
+        tokens = [np.array([] if one is None else one.tokens, np.int64) for one in sessions]
+        return tokens if several else tokens[0]
 
-    def _tokens(
-        self, arrays: Sequence[NDArray[np.float32]], max_tokens: int | None, choose: Choose | None
-    ) -> list[NDArray[np.int64]]:
-        for array in arrays:
-            if np.ndim(array) != 1:
-                raise InputError(f"samples must be mono [S], not {list(np.shape(array))}")
+    def _token_frames(
+        self, samples: NDArray[np.float32], max_tokens: int | None
+    ) -> NDArray[np.float32] | None:
+        """The frames [T, S] that must be heard for the tokens; None where no token is wanted."""
+        if np.ndim(samples) != 1:
+            raise InputError(f"samples must be mono [S], not {list(np.shape(samples))}")
+        mono = as_mono(samples)
         size = self.config.frame_size
-        counts = [
-            len(a) // size if max_tokens is None else min(len(a) // size, max_tokens)
-            for a in arrays
+        count = len(mono) // size
+        count = count if max_tokens is None else min(count, max_tokens)
+        # Token 0 needs no frame, so the last one wanted comes with the frame before.
+        return mono[: (count - 1) * size].reshape(-1, size) if count else None
+
+
+class _Decoding:
+    """How the text of a live stream is picked, and its saving; called between two steps."""
+
+    def __init__(self, recognizer: Recognizer, options: DecodingOptions) -> None:
+        self._recognizer, self._options = recognizer, options
+
+    def change(self, bindings: Sequence[Binding], options: DecodingOptions) -> None:
+        """From the next frame on, pick tokens so."""
+        rec = self._recognizer
+        for binding in bindings:
+            rec.scheduler.settle(binding)
+        slots = [
+            rec._slot_options(options, after=_token_picker_of(binding))  # pyright: ignore[reportPrivateUsage]
+            for binding in bindings
         ]
-        for array in arrays:
-            as_mono(array)  # refuses what is not finite, which a stream would make silent
-        collected: list[list[int]] = [[] for _ in arrays]
-        waiting = deque(i for i, count in enumerate(counts) if count)
-        running: list[Stream] = []
+        for binding, slot in zip(bindings, slots, strict=True):
+            binding.set_decoding(slot)
+        self._options = options
+
+    def save(self, bindings: Sequence[Binding], num_given: Sequence[int]) -> bytes:
+        """The stream as bytes."""
+        rec = self._recognizer
+        for binding in bindings:
+            rec.scheduler.settle(binding)
+        sessions: list[dict[str, Any]] = []
+        for binding, given in zip(bindings, num_given, strict=True):
+            picker = _token_picker_of(binding)
+            session = cast("WordSession", binding.session)
+            sessions.append(
+                {
+                    "session": session.save(given),
+                    "slot": rec.scheduler.engine.save(binding.slot),
+                    "picker": None if picker is None else picker.save(),
+                }
+            )
+        tree = {"decoding": self._options.to_dict(), "sessions": sessions}
+        return pack(tree, rec.state_key)
+
+
+def _token_picker_of(binding: Binding) -> TokenPicker | None:
+    picker = binding.options.picker
+    return picker if isinstance(picker, TokenPicker) else None
+
+
+class _SavedStream:
+    """A saved stream that has been unpacked, and is not trusted yet."""
+
+    def __init__(self, tree: dict[str, Any]) -> None:
+        sessions: Any = tree.get("sessions")
+        listed = cast("list[Any]", sessions if isinstance(sessions, list) else [])
+        whole = tree.keys() == {"decoding", "sessions"}
+        if not whole or not listed or not all(map(_is_session, listed)):
+            raise StreamError("the saved stream is damaged: parts of it are missing")
+        self._sessions = cast("list[dict[str, Any]]", listed)
         try:
-            while waiting or running:
-                while waiting and (self.free_slots or not running):
-                    i = waiting.popleft()
-                    tap = _Collector(collected[i])
-                    running.append(self.open(padded=False, wishes=_RAW, choose=choose, tap=tap))
-                    # Token 0 needs no frame, so the last one wanted comes with the frame before.
-                    running[-1].push(arrays[i][: (counts[i] - 1) * size])
-                    running[-1].close()
-                self.step()
-                for stream in running:
-                    if stream.failure is not None:
-                        raise stream.failure
-                running = [stream for stream in running if not stream.done]
-        finally:
-            for stream in running:
-                self.release(stream)
-        return [np.array(tokens, dtype=np.int64) for tokens in collected]
+            self.decoding = DecodingOptions.from_dict(tree["decoding"])
+        except ConfigError as error:
+            raise StreamError(f"the saved stream is damaged ({error})") from error
 
-    @overload
-    def transcribe(self, source: Source, *, rate: int | None = None) -> Transcription: ...
-    @overload
-    def transcribe(
-        self, source: Sequence[Source], *, rate: int | None = None
-    ) -> list[Transcription]: ...
-    def transcribe(
-        self, source: Source | Sequence[Source], *, rate: int | None = None
-    ) -> Transcription | list[Transcription]:
-        """Words of a recording, as they are decided; work happens while you iterate.
+    @property
+    def num_channels(self) -> int:
+        """Channels that are heard one by one; 0 where they are mixed."""
+        first = self._sessions[0]["session"].get("channel")
+        return 0 if first is None else len(self._sessions)
 
-        Args:
-            source: a path to anything with sound in it, "-" for standard input, an open binary
-                file, or samples ([S] or [S, C]). A list of such is transcribed side by side in the
-                free slots.
-            rate: of samples, in Hz; None means 24,000. Files know theirs.
-
-        Returns:
-            One `Transcription`, or one for each source.
-        """
-        if isinstance(source, list | tuple):
-            jobs = [Job(self._sound_later(one, rate)) for one in source]
-            batch = Batch(self.loop, jobs, self.open)
-            return [Transcription(job, batch) for job in jobs]
-        job = Job(self._sound(source, rate))  # pyright: ignore[reportArgumentType]
-        return Transcription(job, Batch(self.loop, [job], self.open))
-
-    def _sound_later(self, source: Source, rate: int | None) -> Iterator[NDArray[np.float32]]:
-        """As `_sound`, but what is wrong at once is told by this recording, not by the call."""
-        yield from self._sound(source, rate)
-
-    def _sound(self, source: Source, rate: int | None) -> Iterator[NDArray[np.float32]]:
-        sample_rate = self.config.sample_rate
-        if isinstance(source, str | os.PathLike) or not hasattr(source, "__array__"):
-            return read_chunks(cast("str | BinaryIO", source), sample_rate)
-        return chunks_of(np.asarray(source), sample_rate if rate is None else rate, sample_rate)
+    def member(self, i: int, member: Member) -> Member:
+        """The i-th session as it was."""
+        saved = self._sessions[i]
+        session, options = cast("WordSession", member.session), member.options
+        session.restore(saved["session"])
+        if isinstance(options.picker, TokenPicker) and saved["picker"] is not None:
+            options.picker.restore(saved["picker"])
+        return replace(member, saved=saved["slot"])
 
 
-_RAW = Wishes(care=NO_CARE)
-"""Of a stream whose tokens are wanted as the model says them."""
+def _is_session(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and cast("dict[str, Any]", value).keys() == {"session", "slot", "picker"}
+        and isinstance(value["session"], dict)
+        and isinstance(value["slot"], bytes)
+    )
 
 
-class _Freed:
-    """Waits for a slot to become free, in a thread."""
-
-    def __init__(self, loop: Loop) -> None:
-        # Not an Event: the garbage collector may free a slot while this thread holds its lock.
-        self._freed: SimpleQueue[None] = SimpleQueue()
-        self.end = loop.on_freed(lambda: self._freed.put(None))
-
-    def wait(self, seconds: float) -> None:
-        with suppress(Empty):
-            self._freed.get(timeout=min(seconds, threading.TIMEOUT_MAX))
-
-
-class _Claim:
-    """A stream that is opened in a thread for a task, which may be cancelled at any moment."""
-
-    def __init__(self, opened: Callable[[], Seat], release: Callable[[Stream], None]) -> None:
-        self._opened, self._release = opened, release
-        self._lock = threading.Lock()
-        self._seat: Seat | None = None
-        self._left = False
-
-    def open(self) -> Seat:
-        seat = self._opened()
-        with self._lock:
-            self._seat = seat
-            if self._left:
-                self._release(seat.stream)
-        return seat
-
-    def leave(self) -> None:
-        with self._lock:
-            self._left = True
-            if self._seat is not None:
-                self._release(self._seat.stream)
-
-
-@dataclass(frozen=True)
-class _Opening:
-    """A stream that is to be opened, as often as it takes to find a free slot."""
-
-    recognizer: Recognizer
-    wishes: Wishes
-    steering: Steering
-    saved: dict[str, Any] | None
-
-    def __call__(self) -> Seat:
-        rec, saved = self.recognizer, self.saved
-        stream = Stream(rec.config, rec.vocabulary, self.wishes)
-        choose = self.steering.chooser(rec.vocabulary, rec.config)
-        if saved is not None:
-            stream.restore(saved["stream"])
-            if choose is not None and saved["choice"] is not None:
-                choose.restore(saved["choice"])
-        seat = rec.loop.seat(
-            stream, choose, num_codebooks=self.steering.num_codebooks, is_live=True,
-            saved=None if saved is None else saved["slot"],
-        )  # fmt: skip
-        seat.steering = self.steering
-        return seat
-
-
-@dataclass(frozen=True)
-class _Collector:
-    """A tap that keeps the tokens."""
-
-    tokens: list[int]
-
-    def __call__(self, out: StepOutput) -> None:
-        self.tokens.extend(out.tokens[0].tolist())
+__all__ = ["NoFreeSlot", "Recognizer", "Source"]

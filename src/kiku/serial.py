@@ -5,7 +5,8 @@ and nothing is built, counted or allocated by a number that stands in the values
 writes all states of the package and one reads them, so each has one way to fail.
 
 Understood are bool, int, float, str, bytes, numpy arrays (by their dtype), Literal, None, unions,
-`tuple[T, ...]`, `tuple[T, U]`, `list[T]`, `Sequence[T]`, `dict[str, T]` and dataclasses of these.
+`tuple[T, ...]`, `tuple[T, U]`, `list[T]`, `Sequence[T]`, `dict[str, T]`, dataclasses of these, and
+`Any`, which is handed on unread.
 """
 
 import dataclasses
@@ -42,7 +43,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(k): to_plain(v) for k, v in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, str | bytes | np.ndarray):
-        return value
+        return cast("Any", value)
     if isinstance(value, Sequence):
         return [to_plain(item) for item in cast("Sequence[Any]", value)]
     return value
@@ -112,6 +113,8 @@ def _readers(cls: type[Any], defaults: bool) -> dict[str, tuple[Reader, bool]]:
 
 def _reader(hint: Any, defaults: bool) -> Reader:
     origin, parts = get_origin(hint), get_args(hint)
+    if hint is Any:  # whoever owns that part reads it himself
+        return lambda value, path: value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return lambda value, path: _dataclass_of(hint, value, f"{path}.", defaults=defaults)
     if origin is Literal:
@@ -132,7 +135,7 @@ def _reader(hint: Any, defaults: bool) -> Reader:
     if origin in (tuple, list, Sequence):
         item = _reader(parts[0], defaults)
         kind = list if origin is list else tuple
-        return lambda value, path: kind(_items(value, item, path))
+        return lambda value, path: cast("Any", kind)(_items(value, item, path))
     if hint in _SIMPLE:
         return _SIMPLE[hint]
     return lambda value, path: _refuse(hint, path)

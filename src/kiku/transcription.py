@@ -1,197 +1,379 @@
-"""Recordings on their way through the loop: sound in as it is needed, words out as decided."""
+"""Recordings on their way through the scheduler: sound in as it is needed, words out as decided."""
 
+import os
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from kiku.audio import Chunk, StreamWarning
+from kiku.errors import AudioError, NoFreeSlot, OutputError, StreamError
+from kiku.scheduler import Binding, Member, Opening, Scheduler
+from kiku.stream import End, WordSession
+from kiku.text import FORMATS, CaptionOptions, Segment, Word, segments
 
-from kiku.errors import AudioError, StreamError
-from kiku.stream import End, Stream, Warning
-from kiku.text import Segment, Word, segments
 
+@dataclass(frozen=True)
+class Transcript:
+    """What was said in a recording. Plain values: it can be pickled, compared and kept."""
 
-class Loop(Protocol):
-    """What a batch asks of a recognizer."""
+    words: tuple[Word, ...]
+    """In the order of their starts."""
+    duration: float
+    """Seconds of sound."""
+    warnings: tuple[StreamWarning, ...] = ()
+    """What was not as it should be: sound that is clipped or silent for long, a decoder that had
+    to listen again."""
+    problem: Exception | None = None
+    """Why the sound stopped before its end, or could not be read at all; None if it was heard
+    whole."""
+    model: str | None = None
+    """Which model heard it."""
 
     @property
-    def free_slots(self) -> int:
-        """Slots that no stream holds."""
-        ...
+    def text(self) -> str:
+        """All words with a space between them."""
+        return " ".join(word.text for word in self.words)
 
     @property
-    def max_block(self) -> int:
-        """Frames that one step takes at most."""
-        ...
+    def segments(self) -> list[Segment]:
+        """The words in sentences and phrases (see `kiku.text.segments`)."""
+        return segments(self.words)
 
-    def step(self) -> int:
-        """Advance every stream that has whole frames waiting."""
-        ...
+    def __iter__(self) -> Iterator[Word]:
+        return iter(self.words)
 
-    def release(self, stream: Stream) -> None:
-        """Give up a stream before its end."""
-        ...
+    def __len__(self) -> int:
+        return len(self.words)
 
-    def guard(self, stream: Stream) -> AbstractContextManager[Any]:
-        """Nobody else touches the stream meanwhile: another thread may step it."""
-        ...
+    def __getitem__(self, index: int) -> Word:
+        return self.words[index]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        text = self.text if len(self.text) <= 60 else f"{self.text[:57]}..."
+        broken = "" if self.problem is None else f", problem: {self.problem}"
+        return f"<Transcript {len(self)} words in {self.duration:.1f} s: {text!r}{broken}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "text": self.text,
+            "duration": self.duration,
+            "words": [_of_word(word) for word in self.words],
+            "segments": [
+                {"start": one.start, "end": one.end, "text": one.text} for one in self.segments
+            ],
+            "warnings": [
+                {"kind": one.kind, "message": one.message, "time": one.time}
+                for one in self.warnings
+            ],
+            "problem": None if self.problem is None else str(self.problem),
+            "model": self.model,
+        }
+
+    def to_srt(self) -> str:
+        """SubRip captions."""
+        return self._written("srt")
+
+    def to_vtt(self) -> str:
+        """WebVTT captions."""
+        return self._written("vtt")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it into a file, in the format that the name ends in: txt, json, srt, vtt or tsv.
+
+        Raises:
+            OutputError: there is no such format, or the file cannot be written.
+        """
+        ending = Path(path).suffix.lstrip(".").lower()
+        if ending not in FORMATS:
+            raise OutputError(
+                f"{os.fspath(path)!r} names no format that is known: end it in one of "
+                f"{', '.join('.' + name for name in FORMATS)}"
+            )
+        try:
+            Path(path).write_text(self._written(ending), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"{os.fspath(path)!r} cannot be written ({error.strerror or error}): check the "
+                "folder, its permissions and the disk"
+            ) from error
+
+    def _written(self, ending: str) -> str:
+        options = CaptionOptions(self.model or "")
+        return FORMATS[ending](self.words, replace(options, duration=self.duration))
+
+
+def _of_word(word: Word) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "text": word.text, "start": word.start, "end": word.end, "probability": word.probability,
+    }  # fmt: skip
+    return values if word.channel is None else {**values, "channel": word.channel}
+
+
+MakeMembers = Callable[[int], Sequence[Member]]
+"""Sessions for a recording of so many channels, with what their slots need."""
 
 
 @dataclass(eq=False)
-class Job:
-    """One recording on its way through a slot."""
+class Recording:
+    """One recording on its way through its slots."""
 
-    sound: Iterator[NDArray[np.float32]]
-    stream: Stream | None = None
+    chunks: Iterator[Chunk]
+    members: MakeMembers
+    sessions: list[WordSession] = field(default_factory=list[WordSession])
+    bindings: list[Binding] = field(default_factory=list[Binding])
+    opening: Opening | None = None
+    first: Chunk | None = None
     words: list[Word] = field(default_factory=list[Word])
-    warnings: list[Warning] = field(default_factory=list[Warning])
+    warnings: list[StreamWarning] = field(default_factory=list[StreamWarning])
     duration: float = 0.0
     problem: AudioError | None = None
-    failure: Exception | None = None
+    failure: BaseException | None = None
     ended: bool = False
     """Whether the sound is at its end."""
     done: bool = False
 
-    def feed(self, enough: int, loop: Loop) -> None:
-        """Push sound until `enough` frames wait or it ends."""
-        stream = self.stream
-        assert stream is not None
-        while not self.ended and stream.num_waiting < enough:
-            try:
-                sound = next(self.sound, None)
-            except AudioError as error:
-                if stream.duration == 0:
-                    raise
-                self.problem = error
-                warnings.warn(f"{error}; everything before was transcribed", stacklevel=2)
-                sound = None
-            with loop.guard(stream):
-                if sound is None:
-                    self.ended = True
-                    stream.close()
+    def begin(self) -> Opening:
+        """Read the first of the sound, and ask for slots."""
+        self.first = self._next()
+        members = self.members(1 if self.first is None else self.first.num_channels)
+        self.sessions = [member.session for member in members]  # pyright: ignore[reportAttributeAccessIssue]
+        self.opening = Opening(members)
+        return self.opening
+
+    def _next(self) -> Chunk | None:
+        """The next of the sound; None at its end."""
+        try:
+            return next(self.chunks, None)
+        except AudioError as error:
+            if not self.sessions or self.sessions[0].duration == 0:
+                raise
+            self.problem = error
+            warnings.warn(f"{error}; everything before was transcribed", stacklevel=2)
+            return None
+
+    @property
+    def is_hungry(self) -> bool:
+        """Whether it could be stepped further if it had more sound."""
+        first = self.sessions[0]
+        return not (self.ended or first.has_ended) and first.waiting_s < self._enough_s
+
+    _enough_s: float = 5.0
+    """Seconds of sound that wait for the engine: as many as one step takes."""
+
+    def feed(self) -> None:
+        """Push sound until enough waits or it ends."""
+        while self.is_hungry:
+            chunk, self.first = self.first or self._next(), None
+            for session in self.sessions:
+                if chunk is None:
+                    session.close()
                 else:
-                    stream.push(sound)
+                    session.push(chunk)
+            self.ended = chunk is None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `collect` would find something, or more sound is wanted."""
+        sessions = self.sessions
+        told = any(one.events or one.failure is not None for one in sessions)
+        # One channel may be done before another, which is still to be stepped.
+        return told or self.is_hungry or all(one.done for one in sessions)
 
     def collect(self) -> None:
-        """Take over what the stream has to say."""
-        assert self.stream is not None
-        self.duration = self.stream.duration
-        while self.stream.num_events:
-            match self.stream.next_event():
-                case Word() as word:
-                    self.words.append(word)
-                case Warning() as warning:
-                    self.warnings.append(warning)
-                case End():
-                    self.done = True
-                case _:
-                    pass
+        """Take over what the sessions have to say."""
+        self.duration = self.sessions[0].duration
+        found: list[Word] = []
+        for session in self.sessions:
+            while session.events:
+                match session.next_event():
+                    case Word() as word:
+                        found.append(word)
+                    case StreamWarning() as warning:
+                        self.warnings.append(warning)
+                    case End(duration):
+                        self.duration = duration
+                    case _:
+                        pass
+        if len(self.sessions) > 1:  # in the order of time, as far as they came together
+            found.sort(key=lambda word: word.start)
+        self.words += found
+        self.failure = self.failure or next(
+            (one.failure for one in self.sessions if one.failure is not None), None
+        )
+        self.done = self.failure is not None or all(one.done for one in self.sessions)
+
+    def transcript(self, model: str) -> Transcript:
+        """What has come of it."""
+        words = sorted(self.words, key=lambda word: word.start)
+        problem = self.failure if isinstance(self.failure, Exception) else self.problem
+        return Transcript(tuple(words), self.duration, tuple(self.warnings), problem, model)
 
 
 class Batch:
-    """Recordings that share the free slots of a recognizer."""
+    """Recordings that are transcribed side by side, in the slots that are free."""
 
-    def __init__(self, loop: Loop, jobs: list[Job], opened: Callable[[], Stream]) -> None:
-        """Of `jobs`, each in a stream that `opened` gives in a free slot."""
-        self._loop, self._open = loop, opened
-        self._waiting = deque(jobs)
-        self._running: list[Job] = []
+    def __init__(
+        self, scheduler: Scheduler, recordings: Sequence[Recording], timeout: float | None
+    ) -> None:
+        """Of `recordings`; the first waits for its slot for `timeout` seconds, None as long as
+        others hold it."""
+        self._scheduler, self._timeout = scheduler, timeout
+        self._waiting = deque(recordings)
+        self._opening: Recording | None = None
+        self._running: list[Recording] = []
 
     def advance(self) -> None:
-        """One round of the loop: open what has room, feed, step, collect."""
-        while self._waiting and (self._loop.free_slots or not self._running):
-            stream = self._open()  # may raise: the job then waits on
-            job = self._waiting.popleft()
-            job.stream = stream
-            self._running.append(job)
+        """Open, feed, have all stepped until there is news, and collect.
+
+        Raises:
+            NoFreeSlot: there is none for the first recording.
+        """
         try:
-            for job in list(self._running):
-                self._feed(job)
-            self._loop.step()
-        except BaseException as error:
-            # The frames of a step that broke off are gone: these recordings cannot go on.
-            for job in list(self._running):
-                self._fail(job, error)
+            self._open_next()
+            for recording in list(self._running):
+                self._feed(recording)
+            self._wait()
+        except NoFreeSlot:
             raise
-        for job in list(self._running):
-            assert job.stream is not None
-            with self._loop.guard(job.stream):
-                job.collect()
-            failure = job.stream.failure
-            if failure is not None and not job.done:
-                self._fail(job, failure)
-            elif job.done:
-                self._running.remove(job)
+        except BaseException as error:
+            # It may have interrupted the step of these: they cannot be trusted to go on.
+            for recording in [*self._running, *([self._opening] if self._opening else [])]:
+                self._fail(recording, error)
+            raise
+        self._take_slots()
+        for recording in list(self._running):
+            recording.collect()
+            if recording.failure is not None:
+                self.abandon(recording)
+            elif recording.done:
+                self._running.remove(recording)
 
-    def _feed(self, job: Job) -> None:
+    def _open_next(self) -> None:
+        while self._opening is None and self._waiting:
+            recording = self._waiting.popleft()
+            try:
+                opening = recording.begin()
+            except Exception as error:  # a file that cannot be read concerns itself alone
+                recording.failure, recording.done = error, True
+                continue
+            self._opening = recording
+            self._scheduler.request(opening)
+
+    def _wait(self) -> None:
+        wanted = None if self._opening is None else self._opening.opening
+        scheduler = self._scheduler
+
+        def news() -> bool:
+            if wanted is not None and (wanted.done or scheduler.is_stuck(wanted)):
+                return True
+            nobody = wanted is None and not self._running
+            return nobody or any(one.has_news for one in self._running)
+
+        found = scheduler.drive(news, None if self._running else self._timeout)
+        if wanted is None or wanted.done or self._running:
+            return
+        if not found or scheduler.is_stuck(wanted):
+            recording, self._opening = self._opening, None
+            if recording is not None and not scheduler.cancel(wanted):
+                self._fail(recording, error := scheduler.no_free_slot())
+                raise error
+
+    def _take_slots(self) -> None:
+        """The recording that waited has its slots, or will never have them."""
+        recording = self._opening
+        if recording is None or recording.opening is None or not recording.opening.done:
+            return
+        self._opening = None
         try:
-            job.feed(self._loop.max_block, self._loop)
-        except Exception as error:  # whatever a caller's own file raises concerns this one alone
-            self._fail(job, error)
+            recording.bindings = recording.opening.result()
+        except Exception as error:
+            recording.failure, recording.done = error, True
+            return
+        self._running.append(recording)
 
-    def _fail(self, job: Job, error: BaseException) -> None:
+    def _feed(self, recording: Recording) -> None:
+        try:
+            recording.feed()
+        except Exception as error:  # whatever a caller's own file raises concerns this one alone
+            self._fail(recording, error)
+
+    def _fail(self, recording: Recording, error: BaseException) -> None:
         if not isinstance(error, Exception):  # Ctrl-C interrupts once, not whenever words are read
             error = StreamError(
                 "the transcription was interrupted: `so_far` has its words until then; "
                 "transcribe again to have all"
             )
-        job.failure, job.done = error, True
-        self.abandon(job)
+        if recording.sessions:
+            recording.collect()
+        recording.failure, recording.done = error, True
+        self.abandon(recording)
 
-    def stop(self, job: Job) -> list[Word]:
+    def stop(self, recording: Recording) -> list[Word]:
         """End a recording where it is; the word that was open."""
-        self.abandon(job)
-        job.done = True
-        known = len(job.words)
-        if job.stream is not None:
-            with self._loop.guard(job.stream):
-                job.stream.cut()
-            job.collect()
-        return job.words[known:]
+        known = len(recording.words)
+        if not recording.done and recording.bindings:
+            for binding in recording.bindings:
+                self._scheduler.release(binding, cut=True)
+            self._scheduler.drive(lambda: all(one.done for one in recording.sessions))
+            recording.collect()
+        recording.done = True
+        self.abandon(recording)
+        return recording.words[known:]
 
-    def abandon(self, job: Job) -> None:
-        """Give its slot back; nobody wants its words any more."""
-        if job in self._waiting:
-            self._waiting.remove(job)
-        if job in self._running:
-            self._running.remove(job)
-        if job.stream is not None:
-            self._loop.release(job.stream)
+    def abandon(self, recording: Recording) -> None:
+        """Give its slots back; nobody wants its words any more. The garbage collector may call it
+        at any moment."""
+        if recording in self._waiting:
+            self._waiting.remove(recording)
+        if recording in self._running:
+            self._running.remove(recording)
+        if recording is self._opening:
+            self._opening = None
+        if recording.opening is not None:
+            recording.opening.cancelled = True
+            for binding in recording.opening.given:
+                self._scheduler.release(binding)
 
 
 class Transcription:
-    """The words of one recording.
+    """A recording that is being transcribed.
 
-    Iterate to have each as soon as it is decided; the properties wait for the end.
-
-    If the sound stops in the middle (a truncated file), the words before are all there, a warning
-    says so, and `problem` holds the error. If it cannot be read at all, iterating raises that
+    Iterate to have each word as soon as it is decided; `result` waits for the end. If the sound
+    stops in the middle (a truncated file), the words before are all there, a warning says so, and
+    the transcript's `problem` holds the error. If it cannot be read at all, iterating raises that
     error.
     """
 
-    def __init__(self, job: Job, batch: Batch) -> None:
-        """`Recognizer.transcribe` makes them."""
-        self._job = job
-        self._batch = batch
-        weakref.finalize(self, batch.abandon, job)
+    def __init__(self, recording: Recording, batch: Batch, model: str) -> None:
+        """`Recognizer.transcription` makes them."""
+        self._recording, self._batch, self._model = recording, batch, model
+        finalizer = weakref.finalize(self, batch.abandon, recording)
+        finalizer.atexit = False
+
+    def __repr__(self) -> str:
+        state = "done" if self._recording.done else "going on"
+        return f"<Transcription {self.heard_s:.1f} s heard, {len(self.so_far)} words, {state}>"
 
     def __iter__(self) -> Iterator[Word]:
         """Every word from the first, waiting for those that are not decided yet."""
-        index = 0
+        index, recording = 0, self._recording
         while True:
-            while index < len(self._job.words):
-                yield self._job.words[index]
+            while index < len(recording.words):
+                yield recording.words[index]
                 index += 1
-            if self._job.done:
+            if recording.done:
                 break
             self._batch.advance()
-        if self._job.failure is not None:
-            raise self._job.failure
+        if recording.failure is not None:
+            raise recording.failure
 
     def stop(self) -> list[Word]:
         """Give up the rest of the recording and free its slot.
@@ -200,50 +382,43 @@ class Transcription:
             The word that was open, if there was one, now decided; it stands in `so_far` too.
             Iterating again ends after the words of `so_far`.
         """
-        return self._batch.stop(self._job)
-
-    def _finish(self) -> Job:
-        for _ in self:
-            pass
-        return self._job
+        return self._batch.stop(self._recording)
 
     @property
     def so_far(self) -> list[Word]:
         """The words decided until now, without waiting."""
-        return list(self._job.words)
+        return list(self._recording.words)
 
     @property
     def heard_s(self) -> float:
         """Seconds of sound taken in until now, without waiting."""
-        return self._job.duration
+        return self._recording.duration
 
     @property
-    def words(self) -> list[Word]:
-        """All words."""
-        return list(self._finish().words)
+    def warnings(self) -> list[StreamWarning]:
+        """What was not as it should be until now, without waiting."""
+        return list(self._recording.warnings)
 
     @property
-    def text(self) -> str:
-        """All words with a space between them."""
-        return " ".join(word.text for word in self._finish().words)
+    def problem(self) -> Exception | None:
+        """Why the sound stopped before its end, as far as is known."""
+        return self._recording.problem
 
-    @property
-    def segments(self) -> list[Segment]:
-        """The words in sentences and phrases (see `kiku.text.segments`)."""
-        return segments(self._finish().words)
+    def result(self) -> Transcript:
+        """All of it, when it is done.
 
-    @property
-    def duration(self) -> float:
-        """Seconds of sound."""
-        return self._finish().duration
+        Raises:
+            Exception: what stopped it, if it cannot go on.
+        """
+        for _ in self:
+            pass
+        return self._recording.transcript(self._model)
 
-    @property
-    def warnings(self) -> list[Warning]:
-        """What was not as it should be: sound that is clipped or silent for long, a decoder that
-        had to listen again (see `kiku.stream.Warning`)."""
-        return list(self._finish().warnings)
-
-    @property
-    def problem(self) -> AudioError | None:
-        """Why the sound stopped before its end; None if it did not."""
-        return self._finish().problem
+    def result_or_problem(self) -> Transcript:
+        """As `result`, but what stopped it stands in the transcript's `problem`."""
+        try:
+            return self.result()
+        except Exception as error:
+            if self._recording.failure is not error:
+                raise
+            return self._recording.transcript(self._model)

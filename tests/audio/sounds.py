@@ -1,4 +1,4 @@
-"""Sounds made on the spot, good and bad, for the tests of the ear."""
+"""Sounds made on the spot, good and bad, for the tests of the input."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ def noise(num_samples: int, seed: int = 0) -> np.ndarray:
 
 
 def voice(rate: int, seconds: float) -> np.ndarray:
-    """Syllables of a buzz around 140 Hz with pauses, [S] float32: what pitch is heard from."""
+    """Syllables of a buzz around 140 Hz with pauses, [S] float32: what has a pitch."""
     time_s = np.arange(round(rate * seconds)) / rate
     pitch_hz = 140 + 30 * np.sin(2 * np.pi * 0.7 * time_s)
     phase = 2 * np.pi * np.cumsum(pitch_hz) / rate

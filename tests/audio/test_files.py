@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kiku.audio import Resampler, duration_s, read_chunks
+from kiku.audio import AudioInput, Resampler, duration_s, num_channels, read_chunks, read_file
 from kiku.errors import AudioError, TruncatedAudio
 
 # Container, codec, sample format, channels, rate, signal-to-error ratio that the codec allows.
@@ -46,7 +46,7 @@ def read(source, sample_rate: int = 24_000, **options) -> np.ndarray:
 
 def ideal(samples: np.ndarray, rate: int) -> np.ndarray:
     resampler = Resampler(rate)
-    return np.concatenate([resampler.push(samples), resampler.flush()])
+    return np.concatenate([resampler.push(samples), resampler.end()])
 
 
 def signal_to_error_db(got: np.ndarray, want: np.ndarray) -> float:
@@ -77,22 +77,70 @@ def test_every_format_gives_the_same_sound(
     assert signal_to_error_db(got, ideal(samples, rate)) > min_db
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "layout", "dtype"),
+    [
+        ("wav", "pcm_u8", "mono", "uint8"),
+        ("wav", "pcm_s16le", "stereo", "int16"),
+        ("flac", "flac", "5.1", "int16"),
+        ("wav", "pcm_s24le", "stereo", "int32"),
+        ("wav", "pcm_f32le", "stereo", "float32"),
+        ("wav", "pcm_f64le", "mono", "float32"),
+        ("nut", "pcm_s32le_planar", "hexadecagonal", "float32"),
+    ],
+)
+def test_a_file_gives_its_own_samples(container, codec, layout, dtype, record) -> None:
+    count = {"mono": 1, "stereo": 2, "5.1": 6, "hexadecagonal": 16}[layout]
+    planes = np.stack([np.full(9_000, level / 32, np.float32) for level in range(count)])
+    how = {"sample_format": "s16"} if codec == "flac" else {}
+    source = io.BytesIO(record(container, codec, planes, 11_025, layout=layout, **how))
+    assert num_channels(source) == count
+    inputs = [AudioInput(11_025, channel=number) for number in range(count)]
+    parts: list[list[np.ndarray]] = [[] for _ in inputs]
+    for chunk in read_file(source):
+        assert (chunk.rate, chunk.num_channels, chunk.data.dtype) == (11_025, count, dtype)
+        assert len(chunk.data) == chunk.num_samples
+        for audio, part in zip(inputs, parts, strict=True):
+            part.append(audio.feed(chunk))
+    for number, (audio, part) in enumerate(zip(inputs, parts, strict=True)):
+        sound = np.concatenate([*part, audio.end()])
+        assert sound.size == 9_000
+        assert np.abs(sound - number / 32).max() < 0.01
+
+
+def test_a_file_has_the_warnings_of_a_stream(record, tone) -> None:
+    samples = np.clip(9 * tone(24_000, 2.0), -1, 1)
+    samples[30_000:30_005] = np.nan
+    audio = AudioInput(24_000)
+    for chunk in read_file(io.BytesIO(record("wav", "pcm_f32le", samples, 24_000))):
+        assert np.isfinite(audio.feed(chunk)).all()
+    found = [(warning.kind, warning.time) for warning in audio.warnings()]
+    assert found == [("clipped", 1.0), ("not_finite", 2.0)]
+
+
+def test_of_what_cannot_be_read_twice_no_channels_are_known(pipe, record, tone) -> None:
+    raw = pipe(record("wav", "pcm_s16le", tone(8_000, 1.0), 8_000))
+    assert num_channels(raw) is None
+    assert raw.num_given == 0
+    assert num_channels(io.BytesIO(b"no sound")) is None
+
+
 def test_channels_are_mixed_by_their_mean(record) -> None:
     planes = np.stack([np.full(8_000, level, np.float32) for level in (0.6, 0.2)])
     for codec in ("pcm_s16le", "pcm_f32le"):
         got = read(io.BytesIO(record("wav", codec, planes, 24_000, layout="stereo")))
         assert np.abs(got - 0.4).max() < 1e-4
-    for container, codec, layout, num_channels in (
+    for container, codec, layout, count in (
         ("flac", "flac", "5.1", 6),
         ("wav", "pcm_s24le", "7.1", 8),
         ("nut", "pcm_s16le_planar", "7.1", 8),
         ("nut", "pcm_s32le_planar", "hexadecagonal", 16),
     ):
-        planes = np.zeros((num_channels, 8_000), np.float32)
+        planes = np.zeros((count, 8_000), np.float32)
         planes[0] = 0.6
         got = read(io.BytesIO(record(container, codec, planes, 24_000, layout=layout)))
         assert len(got) == 8_000
-        assert np.abs(got - 0.6 / num_channels).max() < 1e-4
+        assert np.abs(got - 0.6 / count).max() < 1e-4
 
 
 def test_the_sound_of_a_film_keeps_its_place(tone) -> None:
@@ -110,6 +158,9 @@ def test_the_sound_of_a_film_keeps_its_place(tone) -> None:
         frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
         frame.sample_rate, frame.pts = 16_000, 8_000
         film.mux([*picture.encode(None), *sound.encode(frame), *sound.encode(None)])
+    first = next(read_file(io.BytesIO(out.getvalue())))
+    assert (first.data, first.num_channels) == (None, 1)
+    assert first.seconds == pytest.approx(0.5, abs=0.02)
     got = read(io.BytesIO(out.getvalue()))
     assert len(got) / 24_000 == pytest.approx(1.5, abs=0.02)
     assert np.abs(got[:11_500]).max() < 1e-3
@@ -351,13 +402,13 @@ def test_random_bytes_give_samples_or_a_clear_error(
 ) -> None:
     source = io.BytesIO(magic + data)
     source.seekable = lambda: seekable  # type: ignore[method-assign]
-    complaint = ""
+    message = ""
     try:
         for chunk in read_chunks(source, 24_000):
             assert np.isfinite(chunk).all()
     except AudioError as error:
-        complaint = str(error)
-    assert "\n" not in complaint
+        message = str(error)
+    assert "\n" not in message
 
 
 @given(
@@ -377,13 +428,13 @@ def test_damaged_recordings_give_samples_or_a_clear_error(
     data = bytearray(record(row[0], row[1], tone(row[4], 0.5), row[4], sample_format=row[2]))
     for place, piece in edits:
         data[place : place + len(piece)] = piece
-    complaint = ""
+    message = ""
     try:
         for chunk in read_chunks(io.BytesIO(bytes(data[:end])), 24_000):
             assert np.isfinite(chunk).all()
     except AudioError as error:
-        complaint = str(error)
-    assert "\n" not in complaint
+        message = str(error)
+    assert "\n" not in message
 
 
 def test_real_recordings_have_the_length_that_is_noted(shared_data: Path) -> None:

@@ -37,21 +37,21 @@ def listen(
     return list(mic.pieces())
 
 
-def length_s(heard: list[Piece | Gap]) -> float:
-    return sum(p.seconds if isinstance(p, Gap) else len(p.samples) / p.rate for p in heard)
+def length_s(pieces: list[Piece | Gap]) -> float:
+    return sum(p.seconds if isinstance(p, Gap) else len(p.samples) / p.rate for p in pieces)
 
 
-def gaps_s(heard: list[Piece | Gap]) -> float:
-    return sum(piece.seconds for piece in heard if isinstance(piece, Gap))
+def gaps_s(pieces: list[Piece | Gap]) -> float:
+    return sum(piece.seconds for piece in pieces if isinstance(piece, Gap))
 
 
 def test_sound_comes_in_pieces_at_the_rate_of_the_device(sd: FakeSounddevice) -> None:
     mic, told = microphone(sd)
-    heard = listen(sd, mic, 4.0)
+    pieces = listen(sd, mic, 4.0)
     assert mic.name == "USB Mic"
-    assert all(isinstance(p, Piece) and p.rate == 48_000 for p in heard)
-    assert length_s(heard) == pytest.approx(4.0, abs=0.17)
-    for piece in heard:
+    assert all(isinstance(p, Piece) and p.rate == 48_000 for p in pieces)
+    assert length_s(pieces) == pytest.approx(4.0, abs=0.17)
+    for piece in pieces:
         assert isinstance(piece, Piece)
         np.testing.assert_array_equal(piece.samples, np.full((3840, 1), 0.25, np.float32))
     assert told == []
@@ -137,24 +137,24 @@ def test_a_device_disappears_and_comes_back(sd: FakeSounddevice, how: str) -> No
     sd.seems_active, sd.raises_when_gone = how == "silent", how == "raises"
     mic, told = microphone(sd, "USB")
     sd.at(12.0, lambda: sd.plugged.insert(0, USB))
-    heard = listen(sd, mic, 20.0, unplug_at=3.0)
+    pieces = listen(sd, mic, 20.0, unplug_at=3.0)
     assert told == [
         "USB Mic has gone; listening goes on when it is back",
-        "USB Mic is heard again",
+        "USB Mic is recorded again",
     ]
     # Times stay true: sound and gaps together are as long as the time that went by.
-    assert length_s(heard) == pytest.approx(20.0, abs=0.3)
-    assert 9.0 <= gaps_s(heard) <= 9.0 + 4.5
+    assert length_s(pieces) == pytest.approx(20.0, abs=0.3)
+    assert 9.0 <= gaps_s(pieces) <= 9.0 + 4.5
     # While it was away the gaps came as time went by, not all in the end.
-    assert max(p.seconds for p in heard if isinstance(p, Gap)) <= 2.8
+    assert max(p.seconds for p in pieces if isinstance(p, Gap)) <= 2.8
     assert sd.num_looks >= 3
 
 
 def test_tries_become_rarer(sd: FakeSounddevice) -> None:
     mic, told = microphone(sd, "USB")
-    heard = listen(sd, mic, 62.0, unplug_at=1.0)
+    pieces = listen(sd, mic, 62.0, unplug_at=1.0)
     assert sd.num_looks == pytest.approx(3 + 54 / 4, abs=2)
-    assert length_s(heard) == pytest.approx(62.0, abs=0.6)
+    assert length_s(pieces) == pytest.approx(62.0, abs=0.6)
     assert len(told) == 1
 
 
@@ -163,34 +163,34 @@ def test_a_device_that_opens_and_says_nothing_is_not_back(sd: FakeSounddevice) -
     sd.seems_active = True
     sd.at(2.0, lambda: setattr(sd, "mute", True))
     sd.at(30.0, lambda: setattr(sd, "mute", False))
-    heard = listen(sd, mic, 40.0)
+    pieces = listen(sd, mic, 40.0)
     assert len(told) == 2
-    assert length_s(heard) == pytest.approx(40.0, abs=0.3)
-    assert gaps_s(heard) >= 27.9
+    assert length_s(pieces) == pytest.approx(40.0, abs=0.3)
+    assert gaps_s(pieces) >= 27.9
 
 
 def test_a_numbered_device_is_found_again_under_another_number(sd: FakeSounddevice) -> None:
     mic, told = microphone(sd, 0)
     sd.at(4.0, lambda: sd.plugged.append(USB))
-    heard = listen(sd, mic, 10.0, unplug_at=1.0)
-    assert told[-1] == "USB Mic is heard again"
-    last = heard[-1]
+    pieces = listen(sd, mic, 10.0, unplug_at=1.0)
+    assert told[-1] == "USB Mic is recorded again"
+    last = pieces[-1]
     assert isinstance(last, Piece)
     assert last.rate == 48_000
 
 
 def test_the_system_may_take_another_one_instead(sd: FakeSounddevice) -> None:
     mic, told = microphone(sd)
-    heard = listen(sd, mic, 10.0, unplug_at=1.0)
-    assert told[-1] == "Inner Mic is heard instead"
-    assert {p.rate for p in heard if isinstance(p, Piece)} == {48_000, 44_100}
-    assert length_s(heard) == pytest.approx(10.0, abs=0.3)
+    pieces = listen(sd, mic, 10.0, unplug_at=1.0)
+    assert told[-1] == "Inner Mic is recorded instead"
+    assert {p.rate for p in pieces if isinstance(p, Piece)} == {48_000, 44_100}
+    assert length_s(pieces) == pytest.approx(10.0, abs=0.3)
 
 
 def test_stopping_while_it_is_away(sd: FakeSounddevice) -> None:
     mic, _ = microphone(sd, "USB")
-    heard = listen(sd, mic, 5.0, unplug_at=1.0)
-    assert length_s(heard) == pytest.approx(5.0, abs=0.6)
+    pieces = listen(sd, mic, 5.0, unplug_at=1.0)
+    assert length_s(pieces) == pytest.approx(5.0, abs=0.6)
 
 
 def test_a_device_that_gives_no_single_channel_gives_all(sd: FakeSounddevice) -> None:

@@ -5,8 +5,10 @@ from av.audio.frame import AudioFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kiku.audio import Ear
+from kiku.audio import AudioInput
 from kiku.audio.opus import OpusDecoder, num_samples_of
+from kiku.errors import AudioError
+from kiku.options import AudioFormat
 
 
 def packets_of(sound: np.ndarray, *, frame_ms: float = 20, layout: str = "mono") -> list[bytes]:
@@ -74,20 +76,23 @@ def test_a_decoder_goes_on_from_the_last_packets(tone) -> None:
     assert np.array_equal(decoded(again, packets[150:]), decoded(decoder, packets[150:]))
 
 
-def test_a_damaged_packet_is_silence_of_its_length_and_is_complained_of(tone) -> None:
+OPUS = AudioFormat(encoding="opus")
+
+
+def test_a_damaged_packet_is_silence_of_its_length_and_becomes_a_warning(tone) -> None:
     packets = packets_of(tone(48_000, 2.0))
-    ear = Ear(48_000)
+    audio = AudioInput(48_000, OPUS)
     # Two frames of one size in an odd number of bytes: impossible.
     damaged = b"\xf9\x00\x00\x00"
-    parts = [ear.hear(packet, encoding="opus") for packet in packets[:40]]
-    assert ear.complaints() == []
-    parts.append(ear.hear(damaged, encoding="opus"))
-    parts += [ear.hear(packet, encoding="opus") for packet in packets[40:]]
-    (complaint,) = ear.complaints()
-    assert (complaint.kind, complaint.at) == ("damaged", pytest.approx(0.8))
-    assert "0.04 s of silence" in complaint.message
+    parts = [audio.feed(audio.check(packet)) for packet in packets[:40]]
+    assert audio.warnings() == []
+    parts.append(audio.feed(audio.check(damaged)))
+    parts += [audio.feed(audio.check(packet)) for packet in packets[40:]]
+    (warning,) = audio.warnings()
+    assert (warning.kind, warning.time) == ("damaged", pytest.approx(0.8))
+    assert "0.04 s of silence" in warning.message
     sound = np.concatenate(parts)
-    assert sound.size == ear.duration * 48_000 == len(packets) * 960 + 1_920
+    assert sound.size == audio.duration * 48_000 == len(packets) * 960 + 1_920
     assert not sound[38_400:40_320].any()
     assert np.abs(sound[20_000:38_400]).max() > 0.25
     assert np.abs(sound[60_000:]).max() > 0.25
@@ -96,7 +101,13 @@ def test_a_damaged_packet_is_silence_of_its_length_and_is_complained_of(tone) ->
 @given(st.binary(max_size=80))
 @settings(deadline=None, max_examples=200)
 def test_any_bytes_are_sound_or_damaged(packet: bytes) -> None:
-    ear = Ear(48_000)
-    sound = ear.hear(packet, encoding="opus")
+    audio = AudioInput(48_000, OPUS)
+    sound = audio.feed(audio.check(packet))
     assert np.isfinite(sound).all()
-    assert sound.size == round(ear.duration * 48_000) == num_samples_of(packet)
+    assert sound.size == round(audio.duration * 48_000) == num_samples_of(packet)
+
+
+@pytest.mark.parametrize("packets", [[b""], [b"\xfb"], [b"\xf9\x00\x00"] * 60])
+def test_a_decoder_is_not_made_of_packets_that_none_keeps(packets: list[bytes]) -> None:
+    with pytest.raises(AudioError, match="packets"):
+        OpusDecoder(packets)

@@ -10,7 +10,7 @@ RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000]
 
 
 def resample(resampler: Resampler, parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([*(resampler.push(part) for part in parts), resampler.flush()])
+    return np.concatenate([*(resampler.push(part) for part in parts), resampler.end()])
 
 
 @given(
@@ -27,7 +27,7 @@ def test_any_cut_gives_the_same_samples(
     samples = np.random.default_rng(seed).uniform(-1, 1, num_samples).astype(np.float32)
     resampler = Resampler(rate_in, rate_out)
     whole = resample(resampler, [samples])
-    # The same resampler again: `flush` has made it as new.
+    # The same resampler again: `end` has made it as new.
     cut = resample(resampler, np.split(samples, sorted(min(cut, num_samples) for cut in cuts)))
     assert np.array_equal(whole, cut)
     assert whole.dtype == np.float32
@@ -53,7 +53,7 @@ def test_equal_rates_pass_through_as_a_copy(tone) -> None:
     got = resampler.push(samples)
     assert np.array_equal(got, samples)
     assert not np.shares_memory(got, samples)
-    assert resampler.flush().size == 0
+    assert resampler.end().size == 0
 
 
 @pytest.mark.parametrize("rate", [0, -8_000, 999, 768_001, 44_100.5, "16000", None, True])

@@ -10,7 +10,7 @@ from kiku.audio.source import HEAD_SIZE, Reader, open_source
 from kiku.errors import AudioError, TruncatedAudio
 
 
-def complaint(source) -> str:
+def refusal(source) -> str:
     with pytest.raises(AudioError) as caught:
         next(read_chunks(source, 24_000))
     assert "\n" not in str(caught.value)
@@ -18,18 +18,18 @@ def complaint(source) -> str:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    assert f"looked for in {tmp_path}" in complaint(tmp_path / "absent.wav")
-    assert "no such file" in complaint(str(tmp_path / "no" / "folder.wav"))
-    assert "download it first" in complaint("https://example.org/talk.mp3")
+    assert f"looked for in {tmp_path}" in refusal(tmp_path / "absent.wav")
+    assert "no such file" in refusal(str(tmp_path / "no" / "folder.wav"))
+    assert "download it first" in refusal("https://example.org/talk.mp3")
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    assert "is a folder: name the recordings in it" in complaint(tmp_path)
+    assert "is a folder: name the recordings in it" in refusal(tmp_path)
 
 
 def test_names_that_the_system_refuses() -> None:
-    assert "cannot be opened" in complaint("a\0b.wav")
-    assert "cannot be opened" in complaint("x" * 5_000)
+    assert "cannot be opened" in refusal("a\0b.wav")
+    assert "cannot be opened" in refusal("x" * 5_000)
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_odd_names_are_only_names(tmp_path: Path, record, tone) -> None:
 
 def test_standard_input_that_is_closed(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
-    assert "standard input is closed" in complaint("-")
+    assert "standard input is closed" in refusal("-")
 
 
 def test_a_file_that_is_closed(tmp_path: Path) -> None:
     with (tmp_path / "x.wav").open("wb+") as file:
         pass
-    assert "open it again" in complaint(file)
+    assert "open it again" in refusal(file)
 
 
 def test_a_device_that_only_claims_to_seek_is_read_as_a_pipe(record, tone, pipe) -> None:
@@ -87,9 +87,9 @@ def test_a_device_that_only_claims_to_seek_is_read_as_a_pipe(record, tone, pipe)
 
 
 def test_what_cannot_be_read_from() -> None:
-    assert "chunks_of" in complaint([0.0, 0.1])
-    assert "opened with 'rb'" in complaint(None)
-    assert "'rb'" in complaint(io.StringIO("text"))
+    assert "chunks_of" in refusal([0.0, 0.1])
+    assert "opened with 'rb'" in refusal(None)
+    assert "'rb'" in refusal(io.StringIO("text"))
 
 
 @pytest.mark.parametrize("wrong", [None, b"x" * 10_000_000, bytearray(b"RIFF")])
@@ -98,7 +98,7 @@ def test_a_file_that_does_not_keep_to_the_rules(wrong) -> None:
         def read(self, size: int = -1):
             return wrong
 
-    assert "blocking binary mode" in complaint(Odd())
+    assert "blocking binary mode" in refusal(Odd())
 
 
 def test_a_disk_that_fails_in_the_middle_gives_what_came_before(record, tone, pipe) -> None:
@@ -122,7 +122,7 @@ def test_a_disk_that_fails_at_once(pipe) -> None:
         def readinto(self, buffer: memoryview) -> int:
             raise OSError(errno.EIO, "Input/output error")
 
-    assert "could not be read ([Errno 5] Input/output error)" in complaint(Failing(b""))
+    assert "could not be read ([Errno 5] Input/output error)" in refusal(Failing(b""))
 
 
 def test_a_reader_remembers_its_head_and_how_far_it_came(pipe) -> None:

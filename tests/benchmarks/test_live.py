@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 from collections import deque
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiku.evaluate.live import crowd, flushes
-from kiku.evaluate.recorder import Recorder, Script, recorded
+from kiku.engine import SlotEngine
+from kiku.measure.instrumented import Script, instrumented
+from kiku.measure.live import flushes, live_load
 from kiku.recognizer import Recognizer
+from kiku.scheduler import Member, Opening
+from kiku.stream import WordSession
 from tests import tiny
 from tests.conftest import ROOT
-from tests.evaluate.timed import CODEC_S, COLUMN_S, READ_S, Timed
-from tests.fakes import PAD, EchoEngine, spoken
+from tests.fakes import PAD, spoken
+from tests.measure.timed import CODEC_S, COLUMN_S, READ_S, Timed
 
 BENCHMARKS = ROOT / "benchmarks"
 CONFIG = tiny.model_config()
@@ -33,7 +37,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module
 
 
-def recognizer(engine: EchoEngine) -> Recognizer:
+def recognizer(engine: SlotEngine) -> Recognizer:
     return Recognizer(engine, CONFIG, tiny.vocabulary(), name="fake")
 
 
@@ -44,20 +48,20 @@ def step_s(streams: int) -> float:
 
 def test_streams_in_step_take_what_a_round_takes() -> None:
     engine = Timed(slots=3)
-    found = crowd(recognizer(engine), 3, count=20, clock=engine.clock)
+    found = live_load(recognizer(engine), 3, count=20, clock=engine.clock)
     assert found.step.count == 20
     assert found.step.median_ms == pytest.approx(1000 * step_s(3))
     assert found.codec is not None
     assert found.codec.median_ms == pytest.approx(1000 * 3 * CODEC_S)
     assert found.decoder is not None
     assert found.decoder.median_ms == pytest.approx(1000 * (READ_S + 3 * COLUMN_S))
-    assert found.refresh is None
+    assert found.truncation is None
     assert engine.free_slots == 3
 
 
 def test_streams_out_of_step_have_steps_of_their_own_while_these_are_quick() -> None:
     engine = Timed(slots=3)
-    found = crowd(recognizer(engine), 3, count=20, clock=engine.clock)
+    found = live_load(recognizer(engine), 3, count=20, clock=engine.clock)
     assert found.frames_per_step == 1
     assert found.delay.count == 3 * 20
     assert found.delay.max_ms == pytest.approx(1000 * step_s(1))
@@ -66,7 +70,7 @@ def test_streams_out_of_step_have_steps_of_their_own_while_these_are_quick() -> 
 
 def test_too_many_streams_keep_the_loop_busy_and_wait_longer_and_longer() -> None:
     engine = Timed(slots=30)
-    found = crowd(recognizer(engine), 30, count=20, clock=engine.clock)
+    found = live_load(recognizer(engine), 30, count=20, clock=engine.clock)
     assert found.busy == 1
     assert found.frames_per_step > 10
     assert found.delay.max_ms > 1000 * FRAME_S
@@ -74,16 +78,17 @@ def test_too_many_streams_keep_the_loop_busy_and_wait_longer_and_longer() -> Non
 
 def test_streams_have_heard_as_much_as_their_window_says() -> None:
     engine = Timed(slots=2)
-    crowd(recognizer(engine), 2, "full", count=5, warmup=1, clock=engine.clock)
+    live_load(recognizer(engine), 2, "full", count=5, warmup=1, clock=engine.clock)
     assert engine.heard == {0: 10 + 37 + 11, 1: 10 + 11}
 
 
-def test_kept_streams_are_refreshed_while_they_are_measured() -> None:
+def test_kept_streams_are_truncated_while_they_are_measured() -> None:
     engine = Timed(slots=2)
-    found = crowd(recognizer(engine), 2, "kept", count=40, clock=engine.clock)
-    assert found.refresh is not None
-    assert found.refresh.count > 1
-    assert {frames for _, frames in engine.refreshes} == {4}
+    found = live_load(recognizer(engine), 2, "kept", count=40, clock=engine.clock)
+    assert found.truncation is not None
+    assert found.truncation.count > 1
+    # The initial column is there already; four frames are read again.
+    assert found.truncation.median_ms == pytest.approx(1000 * (READ_S + 4 * COLUMN_S))
     json.dumps(found.to_dict())
 
 
@@ -105,12 +110,11 @@ def test_a_flush_is_timed_from_the_call_to_its_answer() -> None:
 
 def test_words_of_a_flush_are_counted() -> None:
     tokens = [PAD] * 8 + [START, ONE, PAD]
-    found = flushes(recognizer(EchoEngine()), [spoken(tokens, CONFIG.frame_size)] * 3)
-    assert (found.passes, found.codec, found.decoder) == (None, None, None)
+    found = flushes(recognizer(Timed()), [spoken(tokens, CONFIG.frame_size)] * 3)
     assert found.total.count == 2
     assert found.words == 0  # it came before, as text
     tokens = [PAD] * 8 + [START, ONE]
-    found = flushes(recognizer(EchoEngine()), [spoken(tokens, CONFIG.frame_size)] * 3)
+    found = flushes(recognizer(Timed()), [spoken(tokens, CONFIG.frame_size)] * 3)
     assert found.words == 1
 
 
@@ -121,19 +125,19 @@ def test_a_script_says_what_it_is_told_and_then_nothing() -> None:
     assert [script(logits) for _ in range(4)] == [START, ONE, PAD, PAD]
 
 
-def test_a_recorder_is_the_engine_that_it_notes() -> None:
+def test_an_instrumented_engine_is_the_engine_inside() -> None:
     engine = Timed(slots=2)
-    same, notes = recorded(recognizer(engine), clock=engine.clock)
-    stream = same.open()
-    stream.push(np.zeros(3 * CONFIG.frame_size, np.float32))
-    while same.step():
+    same, notes = instrumented(recognizer(engine), clock=engine.clock)
+    session = WordSession(CONFIG, same.vocabulary)
+    same.scheduler.open(Opening([Member(session)]))
+    session.push(session.input.check(np.zeros(3 * CONFIG.frame_size, np.float32)))
+    while same.scheduler.step():
         pass
     assert (same.free_slots, engine.free_slots) == (1, 1)
     assert sum(notes.codec) == pytest.approx(3 * CODEC_S)
     assert notes.passes == engine.num_passes
     notes.clear()
     assert notes.codec == []
-    assert Recorder(EchoEngine()).passes == 0
 
 
 def talk(module: Any, words: tuple[str, ...] = ("one", "two")) -> Any:
@@ -159,18 +163,28 @@ def test_a_talk_is_as_long_as_it_should_be_and_ends_silent(module: ModuleType) -
         assert all(begin < end for begin, end in piece.speech)
 
 
-def test_clips_are_those_of_known_words(module: Any, shared_data: Path, tmp_path: Path) -> None:
+def test_clips_are_those_of_known_words(module: Any, tmp_path: Path) -> None:
     made = module("talk")
-    rows = [json.loads(line) for line in (shared_data / "dev.jsonl").read_text().splitlines()]
+    noises = tmp_path / "noise" / "noise"
+    noises.mkdir(parents=True)
+    for name in ("a.wav", "b.wav"):
+        shutil.copy(ROOT / "examples" / "digits.wav", noises / name)
+    spoken = {"text": "Seven three zero one nine four", "language": "en", "speaker": "x"}
+    rows = [
+        spoken,
+        spoken | {"speaker": "y"},
+        spoken | {"text": "seven dwarfs"},
+        spoken | {"language": "de"},
+    ]
     with (tmp_path / "dev.jsonl").open("w") as file:
-        for row in rows[::40]:
-            file.write(json.dumps({**row, "file": str(shared_data / row["file"])}) + "\n")
+        for row in rows:
+            file.write(json.dumps(row | {"file": "noise/noise/a.wav"}) + "\n")
     clips = made.clips_of(tmp_path)
-    found = [clip for some in clips.values() for clip in some]
-    assert 5 < len(found) < len(rows[::40])
-    assert {word for clip in found for word in clip.words} <= set(made.WORDS)
-    assert all(len(clip.sound) > 0 for clip in found)
-    assert len(made.noises_of(shared_data)) == 5
+    assert [(speaker, len(some)) for speaker, some in clips.items()] == [("x", 1), ("y", 1)]
+    assert clips["x"][0].words == ("seven", "three", "zero", "one", "nine", "four")
+    assert set(clips["x"][0].words) <= set(made.WORDS)
+    assert len(clips["x"][0].sound) > 24_000
+    assert len(made.noises_of(tmp_path)) == 2
 
 
 def test_hours_are_told_part_by_part(module: Any) -> None:
@@ -178,16 +192,16 @@ def test_hours_are_told_part_by_part(module: Any) -> None:
     ticks, memory = itertools.count(), iter([100, 130])
     said: list[str] = []
     found = made.soak(
-        recognizer(EchoEngine()), talk(module), 0.05,
-        clock=lambda: next(ticks) / 1000, resident=lambda: next(memory), say=said.append,
+        recognizer(Timed()), talk(module), 0.05,
+        clock=lambda: next(ticks) / 1000, resident=lambda: next(memory), report=said.append,
     )  # fmt: skip
     assert len(found["parts"]) == len(said) == 2
     first, last = found["parts"]
     assert (first["until_hours"], last["until_hours"]) == (0.025, 0.05)
     assert first["step"]["count"] == 0.025 * 3600 * CONFIG.frame_rate
-    assert first["step"]["median_ms"] == 1
+    assert first["step"]["median_ms"] == 4  # the engine asks the clock three times in between
     assert first["said"] > 0
-    assert first["refreshes"] > 0
+    assert first["truncations"] > 0
     assert (found["growth_bytes"], found["step_ratio"]) == (30, 1)
     json.dumps(found)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kiku.evaluate.times import Times
+from kiku.measure.times import Times
 from tests.conftest import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"

@@ -94,7 +94,7 @@ def test_peak_is_at_most_a_fifth_above_the_size_of_the_files(
 
 _CONVERT = """
 import pathlib, sys
-from kiku.checkpoint import convert
+from kiku.converted import convert
 
 def peak():
     lines = open("/proc/self/status").read().splitlines()

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from kiku.checkpoint import names
-from kiku.checkpoint.conversions import Centroids, SplitHalves
 from kiku.checkpoint.names import Table
+from kiku.checkpoint.transforms import Centroids, SplitHalves
 from kiku.codec import MimiEncoder
 from kiku.config import CodecConfig
 from kiku.lm import LM

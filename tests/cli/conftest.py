@@ -1,7 +1,7 @@
 """Recordings and a recognizer for the commands."""
 
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +9,36 @@ import pytest
 
 import kiku
 from kiku.cli import main
-from tests.cli.simple import SimpleEngine, simple_recognizer
+from tests.cli.simple import SimpleBackend, simple_recognizer
 
 RATE = 24_000
 
 
 @pytest.fixture
-def engine(monkeypatch: pytest.MonkeyPatch) -> SimpleEngine:
+def backend(monkeypatch: pytest.MonkeyPatch) -> SimpleBackend:
     """What `kiku.load` now gives a recognizer around."""
-    engine = SimpleEngine()
-    monkeypatch.setattr(kiku, "load", lambda model, **_: simple_recognizer(engine, model))
-    return engine
+    backend = SimpleBackend()
+
+    def load(model: str, *, slots: int, **_: object) -> kiku.Recognizer:
+        backend.num_slots = slots
+        return simple_recognizer(backend, model)
+
+    monkeypatch.setattr(kiku, "load", load)
+    return backend
 
 
 @pytest.fixture
 def speech() -> Callable[..., Path]:
-    """`speech(path, seconds)`: a wav of something that is not silent."""
+    """`speech(path, seconds)`: a wav of something that is not silent; with `silent_s`, of as many
+    channels as there are numbers in it, each of which is silent for so long at first."""
 
-    def make(path: Path, seconds: float = 2.0) -> Path:
-        noise = np.random.default_rng(0).integers(-9000, 9000, round(seconds * RATE))
+    def make(path: Path, seconds: float = 2.0, silent_s: Sequence[float] = (0.0,)) -> Path:
+        shape = round(seconds * RATE), len(silent_s)
+        noise = np.random.default_rng(0).integers(-9000, 9000, shape)
+        for channel, begins_s in enumerate(silent_s):
+            noise[: round(begins_s * RATE), channel] = 0
         with wave.open(str(path), "wb") as file:
-            file.setnchannels(1)
+            file.setnchannels(len(silent_s))
             file.setsampwidth(2)
             file.setframerate(RATE)
             file.writeframes(noise.astype("<i2").tobytes())

@@ -15,7 +15,7 @@ from kiku.cli import main
 from kiku.cli.terminal import ReaderGone
 from kiku.errors import CheckpointError
 from tests.cli.conftest import Ran
-from tests.cli.simple import SimpleEngine
+from tests.cli.simple import SimpleBackend
 
 Run = Callable[..., Ran]
 Speech = Callable[..., Path]
@@ -41,7 +41,7 @@ def silent_film(path: Path) -> Path:
     return path
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 class TestInputs:
     def test_missing_file_does_not_even_load_the_model(
         self, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -110,7 +110,7 @@ class TestInputs:
         one_sentence(ran, "standard input is a terminal")
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 class TestOutputs:
     def test_output_folder_that_is_a_file(self, run: Run, speech: Speech, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
@@ -158,9 +158,9 @@ class TestOutputs:
 
 class TestInterruptions:
     def test_ctrl_c_keeps_what_was_printed(
-        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
     ) -> None:
-        engine.interrupt_at = 16
+        backend.interrupt_at = 16
         ran = run("transcribe", speech(tmp_path / "a.wav", 4.0), speech(tmp_path / "b.wav", 4.0))
         assert ran.code == 130
         assert ran.out == f"==> {tmp_path / 'a.wav'} <==\nzero one\n"
@@ -168,25 +168,25 @@ class TestInterruptions:
 
     @pytest.mark.parametrize("format", ["txt", "json"])
     def test_ctrl_c_writes_what_was_heard(
-        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine, format: str
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend, format: str
     ) -> None:
-        engine.interrupt_at = 16
+        backend.interrupt_at = 16
         ran = run("transcribe", speech(tmp_path / "a.wav", 4.0), "-o", tmp_path, "-f", format)
         assert ran.code == 130
         assert "zero one" in (tmp_path / f"a.{format}").read_text()
         one_sentence(ran, "interrupted", f"a.{format}")
 
     def test_ctrl_c_keeps_the_word_that_is_open(
-        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
     ) -> None:
-        engine.interrupt_at = 12  # "one" came in frame 11; nothing has ended it
+        backend.interrupt_at = 12  # "one" came in frame 11; nothing has ended it
         ran = run("transcribe", speech(tmp_path / "a.wav", 4.0))
         assert (ran.code, ran.out) == (130, "zero one\n")
 
     def test_ctrl_c_before_the_first_word_leaves_no_file(
-        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
     ) -> None:
-        engine.interrupt_at = 0
+        backend.interrupt_at = 0
         assert run("transcribe", speech(tmp_path / "a.wav"), "-o", tmp_path / "out").code == 130
         assert list((tmp_path / "out").iterdir()) == []
 
@@ -200,9 +200,9 @@ class TestInterruptions:
         assert run("transcribe", speech(tmp_path / "a.wav")).code == 130
 
     def test_a_device_that_breaks_loses_nothing_and_gives_no_traceback(
-        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
     ) -> None:
-        engine.break_at = 16
+        backend.break_at = 16
         ran = run("transcribe", speech(tmp_path / "a.wav", 4.0))
         assert (ran.code, ran.out) == (1, "zero one\n")
         one_sentence(ran, "a.wav", "the device fell off the table", "KIKU_DEBUG")
@@ -218,9 +218,9 @@ class TestInterruptions:
         ids=["python", "cuda", "mps", "cpu"],
     )
     def test_one_recording_without_memory_does_not_stop_the_rest(
-        self, run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine, broken: Exception
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend, broken: Exception
     ) -> None:
-        engine.break_at, engine.broken = 36, broken
+        backend.break_at, backend.broken = 36, broken
         long, short = speech(tmp_path / "a.wav", 4.0), speech(tmp_path / "b.wav", 0.8)
         ran = run("transcribe", long, short, "-o", tmp_path)
         assert ran.code == 1
@@ -234,23 +234,27 @@ class TestInterruptions:
         assert (tmp_path / "b.txt").read_text() == "zero\n"
 
     def test_debug_shows_the_traceback(
-        self, speech: Speech, tmp_path: Path, engine: SimpleEngine, monkeypatch: pytest.MonkeyPatch
+        self,
+        speech: Speech,
+        tmp_path: Path,
+        backend: SimpleBackend,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        engine.break_at = 16
+        backend.break_at = 16
         with pytest.raises(RuntimeError, match="fell off"):
             main(["--debug", "transcribe", str(speech(tmp_path / "a.wav"))])
         monkeypatch.setenv("KIKU_DEBUG", "1")
         with pytest.raises(RuntimeError, match="fell off"):
             main(["transcribe", str(speech(tmp_path / "b.wav"))])
 
-    @pytest.mark.usefixtures("engine")
+    @pytest.mark.usefixtures("backend")
     def test_a_reader_that_goes_is_no_error(
         self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def gone(_: str) -> None:
             raise ReaderGone
 
-        monkeypatch.setattr("kiku.cli.show.say", gone)
+        monkeypatch.setattr("kiku.cli.terminal.echo", gone)
         ran = run("transcribe", speech(tmp_path / "a.wav"))
         assert (ran.code, ran.err) == (141, "")
 

@@ -10,13 +10,15 @@ import pytest
 from kiku.cli import bench as command
 from kiku.config import ModelConfig
 from kiku.engine.choice import usable_threads
-from kiku.evaluate import apart, doctor, stand_in
+from kiku.measure import doctor, dummy, subprocesses
+from kiku.recognizer import Recognizer
+from tests import tiny
 from tests.cli.conftest import Ran
-from tests.cli.simple import simple_recognizer
-from tests.evaluate.timed import Timed
+from tests.measure.timed import Timed
 
 Run = Callable[..., Ran]
 GB = 1_000_000_000
+CONFIG = ModelConfig(tiny.codec_config(), tiny.lm_config(), text_delay_s=0.0)
 
 
 @pytest.fixture
@@ -26,16 +28,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def open_model(source: str, **options: Any) -> Any:
         seen.update(source=source, **options)
-        return simple_recognizer(Timed(options["slots"]), "timed")  # pyright: ignore
+        return Recognizer(Timed(options["slots"]), CONFIG, tiny.vocabulary(), name="timed")
 
     def write(folder: Path, config: ModelConfig, precision: str) -> Path:
         seen["written"] = (config.lm.transformer.num_layers, precision)
         return folder
 
-    monkeypatch.setattr(stand_in, "open_model", open_model)
-    monkeypatch.setattr(stand_in, "write_stand_in", write)
-    monkeypatch.setattr(apart, "memory", lambda *_, **__: apart.Memory(GB, 2 * GB, GB // 5, 1))
-    monkeypatch.setattr(apart, "start", lambda *_, **__: apart.Start(1.5, 1.75, None))
+    monkeypatch.setattr(dummy, "open_model", open_model)
+    monkeypatch.setattr(dummy, "write_dummy_model", write)
+    monkeypatch.setattr(
+        subprocesses, "memory", lambda *_, **__: subprocesses.Memory(GB, 2 * GB, GB // 5, 1)
+    )
+    monkeypatch.setattr(subprocesses, "start", lambda *_, **__: subprocesses.Start(1.5, 1.75, None))
     return seen
 
 
@@ -82,10 +86,10 @@ def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], sa
 def test_what_fails_is_told_in_a_sentence(
     run: Run, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> apart.Memory:
-        raise apart.ChildFailed("measuring failed with exit code 9: killed")
+    def fail(*_: object, **__: object) -> subprocesses.Memory:
+        raise subprocesses.ChildFailed("measuring failed with exit code 9: killed")
 
-    monkeypatch.setattr(apart, "memory", fail)
+    monkeypatch.setattr(subprocesses, "memory", fail)
     ran = run("bench", "--what", "memory")
     assert (ran.code, ran.err) == (1, "kiku: measuring failed with exit code 9: killed\n")
 

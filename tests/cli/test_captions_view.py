@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from kiku.cli.captions_view import CaptionsView, meter, words_as_text
-from kiku.stream import End, Event, Warning
+from kiku.stream import End, Event, StreamWarning
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -84,6 +84,18 @@ def test_the_open_line_grows_at_the_bottom_and_then_scrolls_up(screen: Screen) -
     assert len(screen.bottom()) == 1
 
 
+def test_each_channel_has_an_open_line_of_its_own(screen: Screen) -> None:
+    screen.take(Word("yes", 1.0, 1.5, 0.95, 0), Word("no", 2.0, 2.2, 0.95, 1))
+    screen.take(Partial("si", 3.0, 0), Partial("ma", 4.0, 2))
+    assert [line.split() for line in screen.bottom()[:-1]] == [
+        ["0:01", "[0]", "yes", "si"],
+        ["0:02", "[1]", "no"],
+        ["0:04", "[2]", "ma"],
+    ]
+    assert "   0:01 [0] yes\n" in screen.take(TurnEnd(3.0, 1.0, 0)).replace(" \n", "\n")
+    assert len(screen.bottom()) == 3
+
+
 def test_the_status(screen: Screen) -> None:
     (line,) = screen.bottom()
     assert line.startswith("   1:05 \u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588 ")
@@ -113,7 +125,9 @@ def test_it_is_not_drawn_more_often_than_anybody_sees(screen: Screen) -> None:
 
 
 def test_warnings_and_notes_are_lines(screen: Screen) -> None:
-    assert "    the sound is cut off" in screen.take(Warning("clipped", "the sound is cut off", 1))
+    assert "    the sound is cut off" in screen.take(
+        StreamWarning("clipped", "the sound is cut off", 1)
+    )
     screen.view.note("[b]as it is[/b]")
     assert "[b]as it is[/b]" in ESCAPES.sub("", screen.drawn())
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,14 @@ import pytest
 
 import kiku
 from kiku.audio.microphone import Gap, Piece
-from kiku.cli import listen, live_results
+from kiku.cli import listen, terminal
 from kiku.cli.live_results import Srt
 from kiku.errors import AudioError, MissingExtra, OutputError
-from kiku.stream import End, Event, Warning, event_from_dict
+from kiku.options import DecodingOptions, Hotword, StreamOptions, TurnPolicy
+from kiku.stream import End, Event, StreamWarning, event_from_dict
 from kiku.text import Partial, TurnEnd, Word, write_srt, write_txt
 from tests.cli.conftest import Ran
-from tests.cli.simple import SimpleEngine, simple_recognizer
+from tests.cli.simple import SimpleBackend, simple_recognizer
 
 Run = Callable[..., Ran]
 Speech = Callable[..., Path]
@@ -28,19 +30,19 @@ Speech = Callable[..., Path]
 NOISE = np.random.default_rng(0).uniform(-0.3, 0.3, (1920, 1)).astype(np.float32)
 
 
-def hear(run: Run, source: object, *arguments: object) -> Ran:
+def listen_to(run: Run, source: object, *arguments: object) -> Ran:
     return run("listen", "--from", source, "--speed", 0, *arguments)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_a_turn_is_a_line(run: Run, speech: Speech, tmp_path: Path) -> None:
-    ran = hear(run, speech(tmp_path / "talk.wav"))
+    ran = listen_to(run, speech(tmp_path / "talk.wav"))
     assert (ran.code, ran.out, ran.err) == (0, "zero one two\n", "")
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_files_are_written(run: Run, speech: Speech, tmp_path: Path) -> None:
-    ran = hear(run, speech(tmp_path / "talk.wav"), "-o", tmp_path / "out")
+    ran = listen_to(run, speech(tmp_path / "talk.wav"), "-o", tmp_path / "out")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
     files = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
     assert sorted(files) == ["talk.jsonl", "talk.srt", "talk.txt"]
@@ -53,22 +55,22 @@ def test_files_are_written(run: Run, speech: Speech, tmp_path: Path) -> None:
     assert files["talk.srt"] == write_srt(words)
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_one_format_goes_to_standard_output(run: Run, speech: Speech, tmp_path: Path) -> None:
     talk = speech(tmp_path / "talk.wav")
-    assert hear(run, talk, "-f", "srt").out.startswith("1\n00:00:00,160 --> ")
-    lines = hear(run, talk, "-f", "jsonl", "-q").out.splitlines()
+    assert listen_to(run, talk, "-f", "srt").out.startswith("1\n00:00:00,160 --> ")
+    lines = listen_to(run, talk, "-f", "jsonl", "-q").out.splitlines()
     assert json.loads(lines[-1]) == {"type": "end", "duration": 2.0}
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_some_formats_alone(run: Run, speech: Speech, tmp_path: Path) -> None:
     talk = speech(tmp_path / "talk.wav")
-    assert hear(run, talk, "-f", "txt", "-f", "srt", "--output", tmp_path / "out").code == 0
+    assert listen_to(run, talk, "-f", "txt", "-f", "srt", "--output", tmp_path / "out").code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["talk.srt", "talk.txt"]
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -82,63 +84,63 @@ def test_some_formats_alone(run: Run, speech: Speech, tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_refused(
     run: Run, speech: Speech, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    ran = hear(run, speech(tmp_path / "talk.wav"), *arguments)
+    ran = listen_to(run, speech(tmp_path / "talk.wav"), *arguments)
     assert ran.code == 2
     assert message in ran.err
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_sound_that_is_not_there(run: Run, tmp_path: Path) -> None:
-    assert "name one recording" in hear(run, tmp_path).err
-    ran = hear(run, tmp_path / "gone.wav", "-o", tmp_path / "out")
+    assert "name one recording" in listen_to(run, tmp_path).err
+    ran = listen_to(run, tmp_path / "gone.wav", "-o", tmp_path / "out")
     assert (ran.code, ran.err.count("\n")) == (1, 1)
     assert not (tmp_path / "out").exists()
     (tmp_path / "bad.wav").write_text("this is no sound")
-    ran = hear(run, tmp_path / "bad.wav")
+    ran = listen_to(run, tmp_path / "bad.wav")
     assert ran.code == 1
     assert "is not a recording that can be read" in ran.err
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_what_is_there_of_a_file_that_ends_too_early(
     run: Run, speech: Speech, tmp_path: Path
 ) -> None:
     cut = speech(tmp_path / "cut.wav", 2.0)
     cut.write_bytes(cut.read_bytes()[:-24_000])
-    ran = hear(run, cut)
+    ran = listen_to(run, cut)
     assert (ran.code, ran.out) == (1, "zero one\n")
     assert ran.err.startswith(f"kiku: {cut}")
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_files_that_exist_are_kept_unless_forced(run: Run, speech: Speech, tmp_path: Path) -> None:
     talk, text = speech(tmp_path / "talk.wav"), tmp_path / "talk.txt"
     text.write_text("precious\n")
-    ran = hear(run, talk, "-o", tmp_path)
+    ran = listen_to(run, talk, "-o", tmp_path)
     assert ran.code == 1
     assert ran.err == f"kiku: {text} exists already; --force overwrites it\n"
     assert text.read_text() == "precious\n"
-    assert hear(run, talk, "-o", tmp_path, "--force").code == 0
+    assert listen_to(run, talk, "-o", tmp_path, "--force").code == 0
     assert text.read_text() == "zero one two\n"
 
 
 def test_an_engine_that_breaks_keeps_what_was_heard(
-    run: Run, speech: Speech, tmp_path: Path, engine: SimpleEngine
+    run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
 ) -> None:
-    engine.break_at = 15
-    ran = hear(run, speech(tmp_path / "talk.wav"), "-f", "txt")
+    backend.break_at = 15
+    ran = listen_to(run, speech(tmp_path / "talk.wav"), "-f", "txt")
     assert (ran.code, ran.out) == (1, "zero one\n")
     assert "the device fell off the table" in ran.err
     assert ran.err.count("\n") == 1
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_standard_input(
     run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = speech(tmp_path / "talk.wav").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    assert hear(run, "-", "-f", "txt", "-o", tmp_path).code == 0
+    assert listen_to(run, "-", "-f", "txt", "-o", tmp_path).code == 0
     assert (tmp_path / "stdin.txt").read_text() == "zero one two\n"
 
 
@@ -149,39 +151,41 @@ def test_what_is_said_of_the_engine_is_passed_on(
 
     def load(model: str, **values: object) -> kiku.Recognizer:
         asked.update(values, model=model)
-        return simple_recognizer(SimpleEngine(), model)
+        return simple_recognizer(SimpleBackend(), model)
 
     monkeypatch.setattr(kiku, "load", load)
     talk = speech(tmp_path / "talk.wav", 0.8)
-    assert hear(run, talk, "--engine", "onnx", "--dtype", "int4", "--threads", 3).code == 0
+    assert listen_to(run, talk, "--engine", "onnx", "--dtype", "int4", "--threads", 3).code == 0
     assert asked == {
         "model": "demo", "engine": "onnx", "dtype": "int4", "threads": 3, "revision": None,
+        "device": None, "slots": 1,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("turns", ["low", "medium", "high", "off"])
-def test_turns_and_steering_reach_the_stream(
+def test_what_is_asked_of_the_text_reaches_the_stream(
     run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: str
 ) -> None:
-    asked: dict[str, object] = {}
-    recognizer = simple_recognizer(SimpleEngine(), "demo")
+    asked: list[StreamOptions] = []
+    recognizer = simple_recognizer(SimpleBackend())
     stream = recognizer.stream
 
-    def open(**wishes: object) -> kiku.LiveStream:
-        asked.update(wishes)
-        return stream(turns=wishes["turns"])  # type: ignore
+    def open_stream(options: StreamOptions) -> kiku.LiveStream:
+        asked.append(options)
+        return stream(replace(options, decoding=DecodingOptions()))
 
-    monkeypatch.setattr(recognizer, "stream", open)
+    monkeypatch.setattr(recognizer, "stream", open_stream)
     monkeypatch.setattr(kiku, "load", lambda *_, **__: recognizer)
-    ran = hear(
-        run, speech(tmp_path / "talk.wav"), "--turns", turns, "--bias", "two", "--temperature", 0.5
-    )
+    ran = listen_to(
+        run, speech(tmp_path / "talk.wav"), "--turns", turns, "--hotword", "two", "--hotword",
+        "Kyutai:6.5", "--temperature", 0.5, "--channel", 0,
+    )  # fmt: skip
     assert (ran.code, ran.out) == (0, "zero one two\n")
-    steering = asked["steering"]
-    assert isinstance(steering, kiku.Steering)
-    assert steering.temperature == 0.5
-    assert [getattr(phrase, "text", phrase) for phrase in steering.bias] == ["two"]
-    assert asked["turns"] == (False if turns == "off" else turns)
+    (options,) = asked
+    assert options.decoding.temperature == 0.5
+    assert options.decoding.phrases == (Hotword("two"), Hotword("Kyutai", 6.5))
+    assert options.turn_policy == (None if turns == "off" else TurnPolicy.of(turns))  # type: ignore
+    assert (options.channel, options.partials) == (0, True)
 
 
 class FakeMicrophone:
@@ -222,7 +226,7 @@ def mics(monkeypatch: pytest.MonkeyPatch) -> list[FakeMicrophone]:
     return made
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_a_microphone_that_goes_and_comes_keeps_the_time(
     run: Run, tmp_path: Path, mics: list[FakeMicrophone]
 ) -> None:
@@ -237,22 +241,25 @@ def test_a_microphone_that_goes_and_comes_keeps_the_time(
     events = [event_from_dict(json.loads(line)) for line in written.read_text().splitlines()]
     words = [event for event in events if isinstance(event, Word)]
     assert [(word.text, round(word.start, 2)) for word in words] == [("zero", 0.16), ("one", 4.96)]
-    assert [event.kind for event in events if isinstance(event, Warning)] == ["device", "device"]
+    assert [event.kind for event in events if isinstance(event, StreamWarning)] == [
+        "device",
+        "device",
+    ]
     # The silence has ended the first turn.
     assert sum(isinstance(event, TurnEnd) for event in events) == 2
     (text,) = tmp_path.glob("heard-*.txt")
     assert text.read_text() == "zero\none\n"
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_ctrl_c_ends_it_with_the_last_words(
     run: Run, tmp_path: Path, mics: list[FakeMicrophone], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def say(text: str) -> None:
+    def echo(text: str) -> None:
         print(text, end="")
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(live_results, "say", say)
+    monkeypatch.setattr(terminal, "echo", echo)
     monkeypatch.setattr(FakeMicrophone, "__init__", _endless(FakeMicrophone.__init__))
     before = signal.getsignal(signal.SIGINT)
     ran = run("listen", "--turns", "high")
@@ -273,27 +280,27 @@ def _endless(init: Callable[..., None]) -> Callable[..., None]:
     return make
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_a_third_ctrl_c_breaks_in(
     run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def say(text: str) -> None:
+    def echo(text: str) -> None:
         for _ in range(3):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(live_results, "say", say)
-    ran = hear(run, speech(tmp_path / "talk.wav"))
+    monkeypatch.setattr(terminal, "echo", echo)
+    ran = listen_to(run, speech(tmp_path / "talk.wav"))
     assert ran.code == 130
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_ctrl_c_while_loading(run: Run, tmp_path: Path, speech: Speech) -> None:
     def load(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kiku, "load", load)
-        ran = hear(run, speech(tmp_path / "talk.wav"), "-o", tmp_path / "out")
+        ran = listen_to(run, speech(tmp_path / "talk.wav"), "-o", tmp_path / "out")
     assert (ran.code, ran.err) == (130, "kiku: interrupted while loading demo\n")
     assert list((tmp_path / "out").iterdir()) == []  # which would be refused the next time
 
@@ -328,7 +335,7 @@ def test_no_microphone_is_one_sentence_before_a_model_is_loaded(
     assert (ran.code, ran.out, ran.err) == (1, "", f"kiku: {error}\n")
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_a_warning_of_the_sound_is_told_once(run: Run, tmp_path: Path) -> None:
     import wave
 
@@ -337,15 +344,15 @@ def test_a_warning_of_the_sound_is_told_once(run: Run, tmp_path: Path) -> None:
     with wave.open(str(tmp_path / "loud.wav"), "wb") as file:
         file.setparams((1, 2, 24_000, 0, "NONE", ""))
         file.writeframes(square.tobytes())
-    ran = hear(run, tmp_path / "loud.wav")
+    ran = listen_to(run, tmp_path / "loud.wav")
     assert ran.code == 0
     assert ran.err.count("cut off at full scale") == 1
-    assert "cut off" not in hear(run, tmp_path / "loud.wav", "-q").err
+    assert "cut off" not in listen_to(run, tmp_path / "loud.wav", "-q").err
 
 
 def test_the_demo_hears_live_what_it_transcribes(run: Run, repo_root: Path, tmp_path: Path) -> None:
     digits = repo_root / "examples" / "digits.wav"
-    assert hear(run, digits, "--threads", 1, "-o", tmp_path).code == 0
+    assert listen_to(run, digits, "--threads", 1, "-o", tmp_path).code == 0
     run("transcribe", digits, "--threads", 1, "-f", "json", "-o", tmp_path)
     whole = json.loads((tmp_path / "digits.json").read_text())
     lines = (tmp_path / "digits.jsonl").read_text().splitlines()
@@ -371,9 +378,9 @@ def test_a_pipe_that_never_ends_is_left_behind(repo_root: Path) -> None:
     """As `ffmpeg -i rtsp://... -f wav - | kiku listen --from -`, and Ctrl-C."""
     program = """
 import sys, threading, signal, time, kiku
-from kiku.cli import main, live_results
-from tests.cli.simple import SimpleEngine, simple_recognizer
-kiku.load = lambda model, **_: simple_recognizer(SimpleEngine(), model)
+from kiku.cli import main
+from tests.cli.simple import SimpleBackend, simple_recognizer
+kiku.load = lambda model, **_: simple_recognizer(SimpleBackend(), model)
 threading.Timer(1.5, signal.raise_signal, [signal.SIGINT]).start()
 sys.exit(main(["listen", "--from", "-", "--speed", "0"]))
 """
@@ -393,7 +400,7 @@ sys.exit(main(["listen", "--from", "-", "--speed", "0"]))
     assert told.count("\n") == 1
 
 
-@pytest.mark.usefixtures("engine")
+@pytest.mark.usefixtures("backend")
 def test_a_file_that_takes_no_more_does_not_stop_the_others(
     run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -401,7 +408,7 @@ def test_a_file_that_takes_no_more_does_not_stop_the_others(
         raise OutputError("talk.srt cannot be written (no space left on device)")
 
     monkeypatch.setattr(Srt, "take", full)
-    ran = hear(run, speech(tmp_path / "talk.wav"), "-o", tmp_path)
+    ran = listen_to(run, speech(tmp_path / "talk.wav"), "-o", tmp_path)
     assert ran.code == 1
     assert ran.err == "kiku: talk.srt cannot be written (no space left on device)\n"
     assert (tmp_path / "talk.txt").read_text() == "zero one two\n"

@@ -31,6 +31,18 @@ def test_cues_are_those_of_the_whole_file() -> None:
     assert "".join(map(txt.take, events)) == write_txt(lines)
 
 
+def test_each_channel_has_lines_of_its_own() -> None:
+    srt, txt = Srt(), Txt()
+    first, second = Word("yes", 0.0, 0.4, 0.9, 0), Word("no", 0.2, 0.5, 0.9, 1)
+    more = Word("sir", 0.6, 0.8, 0.9, 0)
+    events: list[Event] = [first, second, more, TurnEnd(2.0, 1.0, 1), End(3.0)]
+    assert "".join(map(txt.take, events)) == "[1] no\n[0] yes sir\n"
+    assert "".join(map(srt.take, events)) == (
+        "1\n00:00:00,200 --> 00:00:00,500\n[1] no\n\n"
+        "2\n00:00:00,000 --> 00:00:00,800\n[0] yes sir\n\n"
+    )
+
+
 def test_json_lines_know_no_nan() -> None:
     assert json.loads(JsonLines().take(WORDS[2]))["probability"] is None
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kiku.checkpoint import KNOWN_REPOS
-from kiku.checkpoint.cache import lock_of
-from kiku.checkpoint.lock import locked
+from kiku.converted.cache import lock_of
+from kiku.converted.lock import locked
 from tests.checkpoint.models import write_native_folder
 from tests.cli.conftest import Ran
 from tests.tiny import model_config

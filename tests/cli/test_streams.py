@@ -16,7 +16,7 @@ from tests.cli.conftest import Ran
 Run = Callable[..., Ran]
 Speech = Callable[..., Path]
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 class Stdout(io.StringIO):

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from kiku.cli.progress import Bars, Meter
-from kiku.cli.show import Flow, Lines
+from kiku.cli.word_output import Flow, Lines, Table
 from kiku.text import Word, write_txt
 from tests.checkpoint.models import write_native_folder
 
@@ -23,8 +23,8 @@ _SIMPLE = """
 import sys
 import kiku
 from kiku.cli import main
-from tests.cli.simple import SimpleEngine, simple_recognizer
-kiku.load = lambda model, **_: simple_recognizer(SimpleEngine(pace_s=0.02), model)
+from tests.cli.simple import SimpleBackend, simple_recognizer
+kiku.load = lambda model, **_: simple_recognizer(SimpleBackend(pace_s=0.02), model)
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -85,6 +85,31 @@ def test_what_is_shown_is_the_text_file(
     show.end()
     assert capsys.readouterr().out == write_txt(words)
     assert show.pending == ""
+
+
+@pytest.mark.parametrize(
+    ("output", "written"),
+    [
+        (Lines, "[0] a b\n[1] x y\n"),
+        (Flow, "[0] a\n[1] x\n[0] b\n[1] y\n"),
+        (
+            Table,
+            "     0.00      0.50   0.900  [0] a\n     0.20      0.40   0.900  [1] x\n"
+            "     0.60      0.80   0.900  [0] b\n     0.70      0.90   0.900  [1] y\n",
+        ),
+    ],
+)
+def test_words_of_channels_are_marked(
+    output: type[Lines | Flow | Table], written: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = output()
+    for text, start, end, channel in (
+        ("a", 0.0, 0.5, 0), ("x", 0.2, 0.4, 1), ("b", 0.6, 0.8, 0), ("y", 0.7, 0.9, 1),
+    ):  # fmt: skip
+        one.add(Word(text, start, end, 0.9, channel))
+    assert one.pending == ("[0] a b\n[1] x y" if output is Lines else "")
+    one.end()
+    assert capsys.readouterr().out == written
 
 
 def test_words_are_seen_before_their_line_is_complete_and_bars_vanish(

@@ -10,12 +10,12 @@ import pytest
 
 import kiku
 from tests.cli.conftest import Ran
-from tests.cli.simple import SimpleEngine, simple_recognizer
+from tests.cli.simple import SimpleBackend, simple_recognizer
 
 Run = Callable[..., Ran]
 Speech = Callable[..., Path]
 
-pytestmark = pytest.mark.usefixtures("engine")
+pytestmark = pytest.mark.usefixtures("backend")
 
 
 def test_text_goes_to_standard_output(run: Run, speech: Speech, tmp_path: Path) -> None:
@@ -156,13 +156,13 @@ def test_standard_input(
 
 
 def test_text_comes_while_the_recording_is_still_read(
-    speech: Speech, tmp_path: Path, engine: SimpleEngine, monkeypatch: pytest.MonkeyPatch
+    speech: Speech, tmp_path: Path, backend: SimpleBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pipe gets each line as soon as it is complete, not all at the end."""
-    from kiku.cli import main, show
+    from kiku.cli import main, terminal
 
     heard_at: list[tuple[str, int]] = []
-    monkeypatch.setattr(show, "say", lambda text: heard_at.append((text, engine.num_heard)))
+    monkeypatch.setattr(terminal, "echo", lambda text: heard_at.append((text, backend.num_heard)))
     assert main(["transcribe", str(speech(tmp_path / "talk.wav", 40.0))]) == 0
     assert len(heard_at) == 3
     lengths = [len(text.split()) for text, _ in heard_at]
@@ -178,13 +178,13 @@ def test_what_is_said_of_the_engine_is_passed_on(
 
     def load(model: str, **values: object) -> object:
         asked.update(values, model=model)
-        return simple_recognizer(SimpleEngine(), model)
+        return simple_recognizer(SimpleBackend(), model)
 
     monkeypatch.setattr(kiku, "load", load)
     talk = speech(tmp_path / "talk.wav", 0.8)
     assert run("transcribe", talk, "--engine", "onnx", "--dtype", "int4", "--threads", 3).code == 0
     assert asked == {
         "model": "demo", "engine": "onnx", "device": None, "dtype": "int4", "threads": 3,
-        "revision": None,
+        "revision": None, "slots": 1,
     }  # fmt: skip
     assert run("transcribe", talk, "--threads", 0).code == 2

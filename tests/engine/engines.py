@@ -1,25 +1,28 @@
-"""Both engines over the same tiny model."""
+"""Both engines over the same tiny model, and how they are stepped in tests."""
 
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
-from kiku.engine import Engine
-from kiku.engine.onnx import OnnxEngine
-from kiku.engine.torch import TorchEngine
+from kiku.engine import SlotEngine, StepOutput
+from kiku.engine.onnx import onnx_engine
+from kiku.engine.torch import torch_engine
 from kiku.graph import Weights, write_codec, write_decoder
 from tests import tiny
 
 KINDS = ("torch", "onnx")
+SIZE = tiny.codec_config().frame_size
 
 
 def weights_of(module: nn.Module) -> Weights:
     """A torch module's tensors, as graphs ask for them."""
     state = module.state_dict()
-    return lambda name: state[name].to(torch.float32).numpy().copy()
+    return lambda name: state[name].float().numpy().copy()
 
 
 def graphs(precision: str = "float32", seed: int = 0) -> Path:
@@ -42,11 +45,38 @@ def _folders() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory()
 
 
-def make_engine(kind: str, *, slots: int = 1, keep_logits: bool = False, seed: int = 0) -> Engine:
+def make_engine(
+    kind: str, *, slots: int = 1, keep_logits: bool = False, seed: int = 0
+) -> SlotEngine:
     """An engine over the tiny model with the weights of `seed`."""
     if kind == "torch":
         codec, lm = tiny.codec(seed), tiny.lm(seed)
-        return TorchEngine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
-    return OnnxEngine(
+        return torch_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
+    return onnx_engine(
         graphs(seed=seed), tiny.model_config(), slots=slots, threads=1, keep_logits=keep_logits
     )
+
+
+def sound(num_frames: int, seed: int = 0) -> NDArray[np.float32]:
+    """[T, frame_size] of noise."""
+    random = np.random.default_rng(seed)
+    return (random.standard_normal((num_frames, SIZE)) * 0.3).astype(np.float32)
+
+
+def advance(engine: SlotEngine, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
+    """One step of [n, T, frame_size]: what is said, packed."""
+    n, T, size = frames.shape
+    return engine.step(slots, frames.reshape(n * T, size), [T] * n)
+
+
+def step(
+    engine: SlotEngine, slots: Sequence[int], frames: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """One step of [n, T, frame_size]: tokens [n, T]."""
+    return advance(engine, slots, frames).tokens.reshape(frames.shape[:2])
+
+
+def said(engine: SlotEngine, slot: int, frames: NDArray[np.float32], block: int = 8) -> list[int]:
+    """The tokens of one slot to [T, frame_size], in blocks."""
+    parts = range(0, len(frames), block)
+    return [t for at in parts for t in step(engine, [slot], frames[None, at : at + block])[0]]

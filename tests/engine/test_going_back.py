@@ -1,27 +1,20 @@
-"""Marks, refreshes and readings again, on both engines: what a slot says afterwards."""
+"""Marks, truncations and decodings again, on both engines: what a slot says afterwards."""
 
 import numpy as np
 import pytest
 
 from kiku.config import HISTORY_FRAMES
-from kiku.engine import Engine
 from kiku.engine.history import History
 from kiku.errors import StreamError
-from tests.engine.engines import KINDS, make_engine
-from tests.engine.test_engines import sound
-from tests.fakes import PAD
+from tests import tiny
+from tests.engine.engines import KINDS, advance, make_engine, said, sound, step
+
+PAD = tiny.model_config().pad_id
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-def said(engine: Engine, slot: int, frames: np.ndarray, block: int = 8) -> list[int]:
-    tokens: list[int] = []
-    for at in range(0, len(frames), block):
-        tokens += engine.step([slot], frames[None, at : at + block]).tokens[0].tolist()
-    return tokens
 
 
 @pytest.mark.parametrize("before", [0, 3, 45])
@@ -51,54 +44,54 @@ def test_a_detour_is_forgotten_by_what_is_read_again_later(kind: str) -> None:
     said(engine, slot, frames[20:30])
     alone, _ = straight.open()
     said(straight, alone, frames[:30])
-    again, expected = engine.reread(slot, 25), straight.reread(alone, 25)
+    again, expected = engine.redecode(slot, 25)[0], straight.redecode(alone, 25)[0]
     assert again.tokens.tolist() == expected.tokens.tolist()
     assert said(engine, slot, frames[30:]) == said(straight, alone, frames[30:])
 
 
-def test_a_refreshed_slot_that_forgot_nothing_goes_on_alike(kind: str) -> None:
+def test_a_truncated_slot_that_forgot_nothing_goes_on_alike(kind: str) -> None:
     """The tiny decoder's window holds 10 columns: the initial one and 8 frames stay inside."""
     frames = sound(9)
     engine, straight = make_engine(kind), make_engine(kind)
     slot, _ = engine.open()
     said(engine, slot, frames[:5])
-    engine.refresh(slot, 5)
+    engine.truncate(slot, 5)
     alone, _ = straight.open()
     said(straight, alone, frames[:5])
     assert said(engine, slot, frames[5:]) == said(straight, alone, frames[5:])
 
 
-def _logits_after(kind: str, past: int, *, refreshed: bool) -> np.ndarray:
+def _logits_after(kind: str, past: int, *, truncated: bool) -> np.ndarray:
     """What follows a text of `past` and then seven times PAD, over always the same sound."""
     tokens = [past] * 4 + [PAD] * 7
     written = iter(tokens)
     engine = make_engine(kind, keep_logits=True)
     slot, _ = engine.open(lambda _: next(written))
-    engine.step([slot], sound(10)[None])
-    if refreshed:
-        engine.refresh(slot, 5)
-    engine.steer(slot)
-    out = engine.step([slot], sound(1, seed=7)[None])
+    step(engine, [slot], sound(10)[None])
+    if truncated:
+        engine.truncate(slot, 5)
+    engine.set_decoding(slot)
+    out = advance(engine, [slot], sound(1, seed=7)[None])
     assert out.logits is not None
-    return out.logits[0, 0]
+    return out.logits[0]
 
 
-def test_a_refreshed_slot_has_forgotten_what_was_written_before(kind: str) -> None:
+def test_a_truncated_slot_has_forgotten_what_was_written_before(kind: str) -> None:
     """The window of the tiny decoder's two layers reaches back to where the texts differ."""
-    differ = [_logits_after(kind, past, refreshed=False) for past in (4, 11)]
-    same = [_logits_after(kind, past, refreshed=True) for past in (4, 11)]
+    differ = [_logits_after(kind, past, truncated=False) for past in (4, 11)]
+    same = [_logits_after(kind, past, truncated=True) for past in (4, 11)]
     assert np.abs(differ[0] - differ[1]).max() > 1e-3
     np.testing.assert_allclose(same[0], same[1], atol=1e-5)
     assert np.abs(same[0] - differ[0]).max() > 1e-3
 
 
-def test_a_refresh_in_parts_lets_others_step_between(kind: str) -> None:
+def test_a_truncation_in_parts_lets_others_step_between(kind: str) -> None:
     """Whatever the parts, and whoever is stepped meanwhile."""
     frames, others = sound(60), sound(20, seed=5)
     whole = make_engine(kind)
     slot, _ = whole.open()
     said(whole, slot, frames[:40])
-    assert whole.refresh(slot, 30) == 0
+    assert whole.truncate(slot, 30) == 0
     expected = said(whole, slot, frames[40:])
     alone = make_engine(kind)
     beside, _ = alone.open()
@@ -109,7 +102,7 @@ def test_a_refresh_in_parts_lets_others_step_between(kind: str) -> None:
     other, _ = engine.open()
     said(engine, slot, frames[:40])
     heard, parts = [], 0
-    while engine.refresh(slot, 30, most=7):
+    while engine.truncate(slot, 30, most=7):
         heard += said(engine, other, others[parts * 4 : parts * 4 + 4])
         parts += 1
     assert parts == 4
@@ -118,17 +111,17 @@ def test_a_refresh_in_parts_lets_others_step_between(kind: str) -> None:
     assert heard == told
 
 
-def test_a_slot_that_is_closed_within_a_refresh_begins_anew(kind: str) -> None:
+def test_a_slot_that_is_closed_within_a_truncation_begins_anew(kind: str) -> None:
     frames = sound(20)
     engine, fresh = make_engine(kind), make_engine(kind)
     slot, _ = engine.open()
     said(engine, slot, frames)
-    assert engine.refresh(slot, 15, most=3) > 0
+    assert engine.truncate(slot, 15, most=3) > 0
     engine.close(slot)
     slot, _ = engine.open()
     same, _ = fresh.open()
     assert said(engine, slot, frames) == said(fresh, same, frames)
-    assert engine.refresh(slot, 5) == fresh.refresh(same, 5) == 0
+    assert engine.truncate(slot, 5) == fresh.truncate(same, 5) == 0
     assert said(engine, slot, sound(30, seed=6)) == said(fresh, same, sound(30, seed=6))
 
 
@@ -138,9 +131,10 @@ def test_what_is_read_again_is_said_as_if_the_stream_had_begun_there(kind: str) 
     engine = make_engine(kind)
     slot, _ = engine.open()
     first = said(engine, slot, frames)
-    again = engine.reread(slot, 50)
-    assert again.tokens[0].tolist() == first
-    assert again.logprobs.shape == (1, 50)
+    again, left = engine.redecode(slot, 50)
+    assert left == 0
+    assert again.tokens.tolist() == first
+    assert again.logprobs.shape == (50,)
     assert said(engine, slot, sound(9, seed=1)) == _after(kind, frames, sound(9, seed=1))
 
 
@@ -154,11 +148,11 @@ def _after(kind: str, frames: np.ndarray, more: np.ndarray) -> list[int]:
 def test_no_more_is_read_again_than_is_kept(kind: str) -> None:
     engine = make_engine(kind)
     slot, _ = engine.open()
-    assert engine.reread(slot, 10).tokens.shape == (1, 0)
+    assert len(engine.redecode(slot, 10)[0].tokens) == 0
     said(engine, slot, sound(3))
-    assert engine.reread(slot, 10).tokens.shape == (1, 3)
+    assert len(engine.redecode(slot, 10)[0].tokens) == 3
     said(engine, slot, sound(HISTORY_FRAMES + 10), block=64)
-    assert engine.reread(slot, 10**6).tokens.shape == (1, HISTORY_FRAMES)
+    assert len(engine.redecode(slot, 10**6)[0].tokens) == HISTORY_FRAMES
 
 
 def test_neighbours_do_not_notice(kind: str) -> None:
@@ -167,17 +161,17 @@ def test_neighbours_do_not_notice(kind: str) -> None:
     left, middle, right = (engine.open()[0] for _ in range(3))
     got: dict[int, list[int]] = {left: [], right: []}
     for at in range(0, 60, 4):
-        out = engine.step([left, middle, right], np.stack([frames[at : at + 4]] * 3))
-        got[left] += out.tokens[0].tolist()
-        got[right] += out.tokens[2].tolist()
+        tokens = step(engine, [left, middle, right], np.stack([frames[at : at + 4]] * 3))
+        got[left] += tokens[0].tolist()
+        got[right] += tokens[2].tolist()
         if at % 12 == 0:
             mark = engine.mark(middle)
             said(engine, middle, sound(7))
             engine.go_back(middle, mark)
         elif at % 12 == 4:
-            engine.refresh(middle, 5)
+            engine.truncate(middle, 5)
         else:
-            engine.reread(middle, 9)
+            engine.redecode(middle, 9)
     straight = make_engine(kind)
     alone, _ = straight.open()
     expected = said(straight, alone, frames)
@@ -191,7 +185,7 @@ def test_a_slot_restored_elsewhere_reads_again_alike(kind: str) -> None:
     other.open()
     twin, _ = other.open()
     other.restore(twin, engine.save(slot))
-    a, b = engine.reread(slot, 100), other.reread(twin, 100)
+    a, b = engine.redecode(slot, 100)[0], other.redecode(twin, 100)[0]
     assert a.tokens.tolist() == b.tokens.tolist()
 
 
@@ -203,8 +197,8 @@ def test_only_held_slots(kind: str) -> None:
     for call in (
         lambda: engine.mark(slot),
         lambda: engine.go_back(slot, mark),
-        lambda: engine.refresh(slot, 1),
-        lambda: engine.reread(slot, 1),
+        lambda: engine.truncate(slot, 1),
+        lambda: engine.redecode(slot, 1),
     ):
         with pytest.raises(StreamError, match="not held"):
             call()

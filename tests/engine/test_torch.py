@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from kiku.engine.torch import TorchEngine, pick_device
+from kiku.engine.torch import pick_device, torch_engine
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
 
 
 def test_a_state_of_another_dtype_is_refused() -> None:
-    wide = TorchEngine(tiny.codec(), tiny.lm(), device="cpu")
-    narrow = TorchEngine(tiny.codec(), tiny.lm().to(torch.bfloat16), device="cpu")
+    wide = torch_engine(tiny.codec(), tiny.lm(), device="cpu")
+    narrow = torch_engine(tiny.codec(), tiny.lm().to(torch.bfloat16), device="cpu")
     slot, _ = narrow.open()
     assert narrow.save(slot)
     wide.open()
@@ -20,10 +20,10 @@ def test_a_state_of_another_dtype_is_refused() -> None:
 
 
 def test_bfloat16_blocks_are_decoded_too() -> None:
-    engine = TorchEngine(tiny.codec(), tiny.lm().to(torch.bfloat16), device="cpu")
+    engine = torch_engine(tiny.codec(), tiny.lm().to(torch.bfloat16), device="cpu")
     slot, _ = engine.open()
-    frames = np.zeros((1, 16, tiny.codec_config().frame_size), np.float32)
-    assert engine.step([slot], frames).tokens.shape == (1, 16)
+    frames = np.zeros((16, tiny.codec_config().frame_size), np.float32)
+    assert len(engine.step([slot], frames, [16]).tokens) == 16
 
 
 @pytest.mark.parametrize("name", ["bogus", "cuda:99", "meta:x"])

@@ -8,7 +8,7 @@ import onnx
 import pytest
 import torch
 
-from kiku.engine.onnx import OnnxEngine
+from kiku.engine.onnx import onnx_engine
 from kiku.errors import CheckpointError, UnsupportedConfig
 from kiku.graph import code_offsets, codec_pasts, empty_row, write_codec, write_decoder
 from tests import tiny
@@ -59,7 +59,7 @@ def test_a_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
             data[: len(data) // 2] if "decoder" in file.name else data
         )
     with pytest.raises(CheckpointError, match="convert the model again"):
-        OnnxEngine(tmp_path, tiny.model_config())
+        onnx_engine(tmp_path, tiny.model_config())
 
 
 def test_columns_index_one_table() -> None:
@@ -116,12 +116,16 @@ def test_other_shapes_of_the_codec_give_the_codes_of_torch(tmp_path: Path) -> No
             weight.fill_(0.4)
     write_codec(tmp_path, config, weights_of(codec), "float32")
     write_decoder(tmp_path, tiny.lm_config(), weights_of(tiny.lm()), "float32")
-    engine = OnnxEngine(tmp_path, replace(tiny.model_config(), codec=config), slots=2, threads=1)
+    engine = onnx_engine(tmp_path, replace(tiny.model_config(), codec=config), slots=2, threads=1)
     engine.open()
     engine.open()
     sound = np.random.default_rng(0).standard_normal((2, 40, config.frame_size)).astype(np.float32)
-    pieces = [engine.encode([0, 1], sound[:, :1]), engine.encode([0, 1], sound[:, 1:])]
+    pieces = [
+        engine.encode([0, 1], part.reshape(-1, config.frame_size), [part.shape[1]] * 2)
+        for part in (sound[:, :1], sound[:, 1:])
+    ]
     pcm = torch.from_numpy(sound.reshape(2, 1, -1))
     state = codec.init_state(2, "cpu", torch.float32)
     expected = codec(pcm, state, torch.ones(2, dtype=torch.bool)).transpose(1, 2).numpy()
-    assert np.concatenate(pieces, axis=1).tolist() == expected.tolist()
+    codes = np.concatenate([part.reshape(2, -1, part.shape[1]) for part in pieces], axis=1)
+    assert codes.tolist() == expected.tolist()

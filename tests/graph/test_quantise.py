@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kiku.errors import ConfigError
 from kiku.graph import check_precision
-from kiku.graph.layers import Grain, block_size_for, linear
+from kiku.graph.layers import QuantScheme, block_size_for, linear
 from kiku.graph.quantise import quantise, quantise_rows
 from kiku.graph.writer import GraphWriter
 
@@ -64,7 +64,7 @@ def test_the_runtime_multiplies_what_the_blocks_stand_for(
     original = matrix(rows, width)
     with GraphWriter(tmp_path, "product") as writer:
         x = writer.input("x", np.float32, ["R", width])
-        out = linear(writer, x, "matrix", original, Grain(bits))
+        out = linear(writer, x, "matrix", original, QuantScheme(bits))
         writer.output(out, "y", np.float32, ["R", rows])
         writer.finish()
     session = onnxruntime.InferenceSession(str(tmp_path / "product.onnx"))

@@ -32,7 +32,7 @@ def test_there_and_back_again(
     processor: KyutaiSpeechToTextProcessor,
     tmp_path: Path,
 ) -> None:
-    """theirs -> ours -> theirs: the same tensors, codec's other half too, and the same tokens."""
+    """theirs -> ours -> theirs: the same tensors, Mimi's decoder too, and the same tokens."""
     ours.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     before, after = (

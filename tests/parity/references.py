@@ -96,7 +96,7 @@ def one_b_config(*, window: int = 750, num_pause_heads: int = 0) -> ModelConfig:
 
 
 def moshi_codec(network: Network) -> Any:
-    """moshi's Mimi with our weights (its decoder half at random)."""
+    """moshi's Mimi with our weights (its decoder at random)."""
     _, tensors = to_native(network.lm.state_dict(), network.codec.state_dict(), network.config)
     codec = network.config.codec
     mimi = get_mimi(None, mimi_config=write_native_codec(codec), num_codebooks=codec.num_codebooks)

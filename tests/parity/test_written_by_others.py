@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kiku.checkpoint import Loaded, load, read_other_half, save_native, save_transformers
+from kiku.checkpoint import Loaded, load, read_mimi_decoder, save_native, save_transformers
 from kiku.checkpoint.config_native import write_native, write_native_codec
 from tests import tiny
 from tests.parity import references as ref
@@ -160,7 +160,7 @@ def test_moshi_reads_what_kiku_wrote(
         lm=loaded.lm.state_dict(),
         codec=loaded.codec.state_dict(),
         vocabulary=tmp_path / "moshi" / "t.json",
-        other_half=read_other_half(loaded.files, loaded.config),
+        mimi_decoder=read_mimi_decoder(loaded.files, loaded.config),
     )
     from moshi.models.loaders import CheckpointInfo
 
@@ -196,8 +196,8 @@ def test_nothing_is_lost_from_layout_to_layout(
     assert one.config == two.config
     for a, b in ((one.lm, two.lm), (one.codec, two.codec)):
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-    before = read_other_half(one.files, one.config)
-    after = read_other_half(two.files, two.config)
+    before = read_mimi_decoder(one.files, one.config)
+    after = read_mimi_decoder(two.files, two.config)
     assert len(before) > 30
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -205,7 +205,7 @@ def test_nothing_is_lost_from_layout_to_layout(
 
 def _rewrite(source: Path, target: Path, *, to_native: bool) -> None:
     loaded = load(source)
-    half = read_other_half(loaded.files, loaded.config)
+    half = read_mimi_decoder(loaded.files, loaded.config)
     assert loaded.files.vocabulary is not None
     (save_native if to_native else save_transformers)(
         target,
@@ -213,7 +213,7 @@ def _rewrite(source: Path, target: Path, *, to_native: bool) -> None:
         lm=loaded.lm.state_dict(),
         codec=loaded.codec.state_dict(),
         vocabulary=loaded.files.vocabulary,
-        other_half=half,
+        mimi_decoder=half,
     )
 
 
@@ -227,7 +227,7 @@ def test_transformers_finds_every_tensor_in_what_kiku_wrote(
         loaded.config,
         lm=loaded.lm.state_dict(),
         codec=loaded.codec.state_dict(),
-        other_half=read_other_half(loaded.files, loaded.config),
+        mimi_decoder=read_mimi_decoder(loaded.files, loaded.config),
     )
     again, info = type(hf_model).from_pretrained(tmp_path / "b", output_loading_info=True)
     assert not info["missing_keys"]

@@ -94,6 +94,48 @@ def test_lines_and_cues_have_the_times_of_their_words() -> None:
     assert "\nMr.\nQuilter\n<&>\nleft.\n" in write("srt", WORDS, max_line_width=1)
 
 
+TWO = [
+    Word("How", 0.0, 0.4, 1.0, 0),
+    Word("are", 0.5, 0.9, 1.0, 0),
+    Word("Well,", 0.6, 1.0, 1.0, 1),
+    Word("you?", 1.0, 1.4, 1.0, 0),
+    Word("<I>", 1.2, 1.6, 1.0, 1),
+]
+"""Two channels that speak at once."""
+
+
+def test_channels_are_told_apart() -> None:
+    assert write("txt", TWO) == "[0] How are you?\n[1] Well, <I>\n"
+    assert write("srt", TWO) == (
+        "1\n00:00:00,000 --> 00:00:01,400\n[0] How are you?\n\n"
+        "2\n00:00:00,600 --> 00:00:01,600\n[1] Well, <I>\n\n"
+    )
+    assert write("vtt", TWO) == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:01.400\n<v Channel 0>How are you?\n\n"
+        "00:00:00.600 --> 00:00:01.600\n<v Channel 1>Well, &lt;I&gt;\n\n"
+    )
+    assert write("tsv", TWO).count("\n") == 3
+
+
+def test_json_has_the_channel_of_words_that_have_one() -> None:
+    content = json.loads(write("json", [*TWO, Word("mixed", 1.0, 1.1, 1.0)]))
+    assert [word.get("channel", "none") for word in content["words"]] == [0, 0, 1, 0, 1, "none"]
+    assert [word["text"] for word in content["words"][:4]] == ["How", "are", "Well,", "you?"]
+    assert content["duration"] == 1.6
+
+
+def test_lines_have_room_for_the_channel_and_cues_come_in_order() -> None:
+    assert write("srt", TWO, max_line_width=11, max_line_count=1) == (
+        "1\n00:00:00,000 --> 00:00:00,900\n[0] How are\n\n"
+        "2\n00:00:00,600 --> 00:00:01,000\n[1] Well,\n\n"
+        "3\n00:00:01,000 --> 00:00:01,400\n[0] you?\n\n"
+        "4\n00:00:01,200 --> 00:00:01,600\n[1] <I>\n\n"
+    )
+    assert "How are you?\n" not in write("vtt", TWO, max_line_width=11)
+    assert "<v Channel 0>How are\nyou?\n" in write("vtt", TWO, max_line_width=7)
+    assert "[0] How\nare\nyou?\n" in write("srt", TWO, max_line_width=2)
+
+
 def test_segments_are_kept_as_given() -> None:
     given_ = segments(WORDS, max_gap_s=0.2)
     assert FORMATS["txt"](given_, CaptionOptions()) == "Mr.\nQuilter <&> left.\nGood.\n"

@@ -65,3 +65,15 @@ def test_every_word_once_and_in_order(parts: list[tuple[str, float]], limit: flo
     cut = segments(words, max_gap_s=limit, max_duration_s=limit)
     assert [word for segment in cut for word in segment.words] == words
     assert all(len(s.words) == 1 or s.end - s.start <= limit for s in cut)
+
+
+def test_channels_are_cut_each_by_itself() -> None:
+    one = [Word("How", 0.0, 0.4, 1, 0), Word("are", 0.5, 0.9, 1, 0), Word("you?", 1.0, 1.4, 1, 0)]
+    two = [Word("Fine.", 0.6, 1.0, 1, 1), Word("You?", 1.1, 1.2, 1, 1)]
+    together = sorted([*one, *two], key=lambda word: word.start)
+    found = segments(together)
+    assert [(s.channel, s.text) for s in found] == [(0, "How are you?"), (1, "Fine."), (1, "You?")]
+    assert segments(one)[0].channel == 0
+    assert segments(spoken("go"))[0].channel is None
+    mixed = [Word("go", 0.0, 0.4, 1), Word("on", 0.5, 0.9, 1, 0)]
+    assert [segment.text for segment in segments(mixed)] == ["go", "on"]

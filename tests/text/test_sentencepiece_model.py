@@ -1,9 +1,12 @@
 """The reader of `.model` files sees what SentencePiece's own description of the format says."""
 
+import contextlib
 import struct
 
 import pytest
 import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kiku.errors import VocabularyError
 from kiku.text.sentencepiece_model import (
@@ -55,16 +58,29 @@ def test_negative_numbers() -> None:
     ("data", "message"),
     [
         (field(2, b""), "no pieces"),
-        (field(1, PIECE)[:-1], "bytes before the end"),
-        (b"\x0a", "middle of a number"),
-        (b"\x80" * 12, "number without end"),
-        (b"\x0b", "unknown kind of field 3"),
-        (b"\x08\x01", "the number 1 stands"),
-        (field(1, field(1, b"\xff")), "piece cannot be read"),
-        (field(1, field(1, b"a") + field(2, b"abc")), "piece cannot be read"),
-        (field(1, field(1, b"a") + field(3, b"abc")), "text stands where a number"),
+        (field(1, PIECE)[:-1], "not a SentencePiece model"),
+        (b"\x0a", "not a SentencePiece model"),
+        (b"\x80" * 12, "not a SentencePiece model"),
+        (b"\x0b", "not a SentencePiece model"),
+        (b"\x08\x01", "no pieces"),
+        (field(1, PIECE) + field(1, field(1, b"\xff")), "piece 1 cannot be read"),
+        (field(1, field(3, b"abc")), "piece 0 has no text"),
+        (field(1, field(1, b"")), "piece 0 has no text"),
     ],
 )
 def test_damage_is_named(data: bytes, message: str) -> None:
-    with pytest.raises(VocabularyError, match=message):
+    with pytest.raises(VocabularyError, match=f"{message}.*fetch the file again"):
         read_sentencepiece_model(data)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_any_damage_is_a_vocabulary_error_or_harmless(
+    unigram_model: bytes, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(unigram_model) - 1))
+    damaged = bytearray(unigram_model)
+    damaged[at] ^= data.draw(st.integers(1, 255))
+    for one in (bytes(damaged), unigram_model[:at], unigram_model[at:]):
+        with contextlib.suppress(VocabularyError):
+            assert read_sentencepiece_model(one).pieces

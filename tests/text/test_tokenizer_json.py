@@ -1,5 +1,6 @@
 """Our `tokenizer.json` is read by transformers and does what its own conversion does."""
 
+import base64
 import dataclasses
 import json
 from collections.abc import Callable
@@ -96,8 +97,64 @@ def test_damage_that_makes_the_library_panic(unigram_model: bytes) -> None:
             read_tokenizer_json(damaged.encode())
 
 
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        # 4 GB of index, for which the library would ask before it looks, and abort.
+        (base64.b64encode(b"\xff\xff\xff\xff" + bytes(8)).decode(), "4294967295 bytes of index"),
+        (base64.b64encode(b"\x09\0\0\0" + bytes(8)).decode(), "9 bytes of index .* there are 8"),
+        (base64.b64encode(b"\x09\0\0").decode(), "there are 0"),
+        ("x" * 9, "no base64"),
+        ("", "there are 0"),
+    ],
+)
+def test_rules_that_are_longer_than_the_file(
+    unigram_model: bytes, rules: str, message: str
+) -> None:
+    content = json.loads(tokenizer_json(read_sentencepiece_model(unigram_model)))
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": rules}
+    content["normalizer"]["normalizers"][0] = normalizer
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.from_bytes(json.dumps(content).encode())
+    # The library reads both of two fields of one name; Python keeps the last alone.
+    twice = json.dumps(content | {"normalizer": None})
+    twice = twice.replace(
+        '"normalizer": null', f'"normalizer": {json.dumps(normalizer)}, "normalizer": null'
+    )
+    with pytest.raises(VocabularyError, match=message):
+        Vocabulary.from_bytes(twice.encode())
+
+
+def test_rules_of_a_model_that_are_longer_than_it(unigram_model: bytes) -> None:
+    model = read_sentencepiece_model(unigram_model)
+    with pytest.raises(VocabularyError, match="bytes of index"):
+        tokenizer_json(dataclasses.replace(model, charsmap=b"\xff\xff\xff\xff"))
+
+
+def test_an_id_beyond_all_vocabularies_costs_no_memory(train: Callable[..., bytes]) -> None:
+    native = Vocabulary.from_bytes(train("bpe"))
+    content = json.loads(native.to_tokenizer_json())
+    content["model"]["vocab"]["far"] = 4_000_000_000
+    with pytest.raises(VocabularyError, match="id 4000000000, but ids are below"):
+        Vocabulary.from_bytes(json.dumps(content).encode())
+
+
+def test_padding_and_truncation_are_left_aside(unigram_model: bytes) -> None:
+    native = Vocabulary.from_bytes(unigram_model)
+    content = json.loads(native.to_tokenizer_json())
+    content["padding"] = {
+        "strategy": {"Fixed": 2**40}, "direction": "Right", "pad_to_multiple_of": None,
+        "pad_id": 3, "pad_type_id": 0, "pad_token": "<pad>",
+    }  # fmt: skip
+    content["truncation"] = {
+        "max_length": 1, "strategy": "LongestFirst", "stride": 0, "direction": "Right",
+    }  # fmt: skip
+    read = Vocabulary.from_bytes(json.dumps(content).encode())
+    assert read.encode("roast beef") == native.encode("roast beef")
+
+
 def test_an_interrupt_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(data: bytes) -> None:
+    def interrupted(data: bytes, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(json, "loads", interrupted)

@@ -171,7 +171,7 @@ def test_load_tells_the_files_apart_by_their_contents(tmp_path: Path, model_byte
         (b"{\xff", "not a tokenizer.json"),
         (b'{"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}', "no pieces"),
         (b"hello, I am no vocabulary", "not a SentencePiece model"),
-        (bytes(64), "no pieces"),
+        (bytes(64), "not a SentencePiece model"),
     ],
 )
 def test_damaged_files(tmp_path: Path, content: bytes, message: str) -> None:

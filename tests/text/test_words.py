@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kiku.errors import ConfigError
+from kiku.errors import ConfigError, StreamError
 from kiku.text.vocabulary import Vocabulary
-from kiku.text.words import Timing, Word, WordBuilder
+from kiku.text.words import Partial, Timing, Word, WordBuilder
 
 PIECES = ["<unk>", "<s>", "</s>", "<pad>", "▁", "▁roast", "▁beef", "▁cl", "asses", ",", "middle"]
 PIECES += ["▁4", "0", "00", "'", "s", "<0xC3>", "<0xA9>", "<0xE8>", "▁é", "x▁y"]
@@ -121,6 +121,28 @@ def test_probability_is_the_product_over_the_pieces_alone() -> None:
     assert [w.probability for w in words] == [pytest.approx(0.25), pytest.approx(0.9)]
 
 
+def test_the_probability_of_a_dropped_word_is_dropped() -> None:
+    """A lone "▁" is no word, and what follows begins without a space of its own."""
+    builder = WordBuilder(VOCABULARY, FRAMES)
+    tokens = [("▁", 0.5), ("PAD", 1.0), ("middle", 0.9), ("PAD", 1.0)]
+    words = [w for name, p in tokens for w in builder.push(ID[name], math.log(p))]
+    assert [(w.text, w.probability) for w in words] == [("middle", pytest.approx(0.9))]
+    builder.push(ID["middle"], math.log(0.5))
+    elsewhere = builder.at(0)
+    elsewhere.push(ID["middle"], math.log(0.9))
+    assert elsewhere.finish()[0].probability == pytest.approx(0.9)
+
+
+def test_a_word_is_announced_by_its_marker_alone() -> None:
+    builder = WordBuilder(VOCABULARY, FRAMES)
+    for name, undecided in (("PAD", 0), ("WORD", 1), ("<s>", 0), ("WORD", 1), ("PAD", 0)):
+        builder.push(ID[name], 0.0)
+        assert builder.undecided == bool(undecided)
+    builder.push(ID["WORD"], 0.0)
+    assert not builder.at(3).undecided
+    assert builder.fork().undecided
+
+
 @pytest.mark.parametrize(
     ("logprob", "probability"), [(1e-6, 1.0), (-math.inf, 0.0), (math.nan, 0.0), (0.0, 1.0)]
 )
@@ -142,12 +164,114 @@ def test_timing_removes_prefix_and_delay() -> None:
     assert timing.seconds(450_001) - timing.seconds(450_000) == pytest.approx(0.08)
 
 
+def test_timing_adds_where_the_stream_begins() -> None:
+    timing = Timing(frame_rate=12.5, delay_s=2.5, prefix_s=1.0, offset_s=60.0)
+    assert timing.seconds(51) == pytest.approx(60.58)
+    assert timing.seconds(3) == 60.0
+    for offset_s in (-1.0, math.inf, math.nan):
+        with pytest.raises(ConfigError, match="offset_s at least 0"):
+            Timing(12.5, 2.5, 1.0, offset_s=offset_s)
+
+
 @pytest.mark.parametrize(
     "numbers", [(0.0, 0.0, 0.0), (12.5, -1.0, 0.0), (12.5, 0.0, -1.0), (math.nan, 0.0, 0.0)]
 )
 def test_timing_refuses(numbers: tuple[float, float, float]) -> None:
     with pytest.raises(ConfigError, match="frame_rate must be above 0"):
         Timing(*numbers)
+
+
+def test_words_name_the_channel() -> None:
+    builder = WordBuilder(VOCABULARY, FRAMES, channel=1)
+    builder.push(ID["▁roast"], 0.0)
+    assert builder.partial == Partial("roast", 0, 1)
+    assert builder.finish() == [Word("roast", 0, 1, 1.0, 1)]
+
+
+@settings(deadline=None, max_examples=300)
+@given(TOKENS, st.integers(0, 60), st.floats(allow_nan=True))
+def test_saved_and_restored_it_goes_on_the_same(tokens: list[int], at: int, logprob: float) -> None:
+    builder, other = WordBuilder(VOCABULARY, FRAMES), WordBuilder(VOCABULARY, FRAMES)
+    for token in tokens[:at]:
+        builder.push(token, logprob)
+    other.restore(json.loads(json.dumps(builder.save(), allow_nan=False)))
+    assert other.save() == builder.save()
+    assert (other.num_tokens, other.partial, other.undecided) == (
+        builder.num_tokens,
+        builder.partial,
+        builder.undecided,
+    )
+    for token in tokens[at:]:
+        assert builder.push(token, -0.1) == other.push(token, -0.1)
+    assert builder.finish() == other.finish()
+
+
+SAVED = {"num_tokens": 9, "expects_word": False, "pieces": [5, 9], "first": 6, "logprob": -0.5}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_tokens": -1},
+        {"num_tokens": 5},
+        {"num_tokens": 2**40 + 1},
+        {"num_tokens": 9.0},
+        {"num_tokens": True},
+        {"first": -1},
+        {"first": 10},
+        {"first": 8},
+        {"pieces": [3]},
+        {"pieces": [5, 10**6]},
+        {"pieces": [-1]},
+        {"pieces": "roast"},
+        {"pieces": [5.0]},
+        {"logprob": math.nan},
+        {"logprob": None},
+        {"expects_word": 0},
+        {"more": 1},
+    ],
+)
+def test_what_was_not_saved_here_is_not_restored(wrong: dict[str, object]) -> None:
+    builder = WordBuilder(VOCABULARY, FRAMES)
+    builder.restore(SAVED)
+    with pytest.raises(StreamError, match="the saved stream cannot be read"):
+        builder.restore(SAVED | wrong)
+    assert builder.save() == SAVED
+
+
+def test_what_is_incomplete_or_no_object_is_not_restored() -> None:
+    builder = WordBuilder(VOCABULARY, FRAMES)
+    for name in SAVED:
+        with pytest.raises(StreamError, match=f"{name} is missing"):
+            builder.restore({key: value for key, value in SAVED.items() if key != name})
+    for wrong in (None, [], 1, "words"):
+        with pytest.raises(StreamError, match="must be an object"):
+            builder.restore(wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_ends_of_what_can_be_restored() -> None:
+    builder = WordBuilder(VOCABULARY, FRAMES)
+    for saved in (
+        SAVED | {"num_tokens": 2**40, "first": 2**40 - 2},
+        SAVED | {"num_tokens": 0, "first": 0, "pieces": []},
+    ):
+        builder.restore(saved)
+        assert builder.save() == saved
+
+
+def test_elsewhere_and_forked_it_is_another() -> None:
+    builder = WordBuilder(VOCABULARY, FRAMES)
+    for name in ("PAD", "PAD", "▁roast"):
+        builder.push(ID[name], math.log(0.5))
+    fork, elsewhere = builder.fork(), builder.at(1)
+    assert (elsewhere.num_tokens, elsewhere.partial, elsewhere.undecided) == (1, None, False)
+    other = WordBuilder(VOCABULARY, FRAMES)
+    other.restore(elsewhere.save())
+    assert elsewhere.push(ID["▁beef"], 0.0) == []
+    assert elsewhere.finish() == [Word("beef", 1, 2, 1.0)]
+    fork.push(ID["s"], 0.0)
+    assert fork.finish() == [Word("roasts", 2, 4, 0.5)]
+    assert builder.finish() == [Word("roast", 2, 3, 0.5)]
 
 
 # The spellings of 260-266, 269, 272, 277, 376, 409 and 414 are known; the others are chosen so that

@@ -1,19 +1,25 @@
-"""Sound from outside -> mono float32 samples at one rate: files, arrays, resampler, framer."""
+"""Sound from outside -> mono float32 samples at one rate: `AudioInput`, files, arrays, frames."""
 
-from kiku.audio.complaints import Complaint
-from kiku.audio.ear import Ear
-from kiku.audio.files import duration_s, read_chunks
-from kiku.audio.framer import Framer
+from kiku.audio.checks import SignalChecks, StreamWarning
+from kiku.audio.chunk import Chunk
+from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
+from kiku.audio.frames import FrameQueue
+from kiku.audio.input import AudioInput
 from kiku.audio.resample import Resampler
-from kiku.audio.samples import as_mono, chunks_of
+from kiku.audio.samples import array_chunks, as_mono, chunks_of
 
 __all__ = [
-    "Complaint",
-    "Ear",
-    "Framer",
+    "AudioInput",
+    "Chunk",
+    "FrameQueue",
     "Resampler",
+    "SignalChecks",
+    "StreamWarning",
+    "array_chunks",
     "as_mono",
     "chunks_of",
     "duration_s",
+    "num_channels",
     "read_chunks",
+    "read_file",
 ]

@@ -1,17 +1,17 @@
-"""Recordings in any container and codec -> mono samples at one rate, as a stream.
+"""Recordings in any container and codec -> chunks of sound, as a stream.
 
-Knows PyAV and how its formats misbehave; nothing of a recording but the second at hand is kept in
-memory. Does not know where bytes come from (`source`), nor when a file promises more than it holds
-(`promise`).
+Knows PyAV and how its formats misbehave; nothing of a recording but the frame at hand is kept in
+memory. Does not know where bytes come from (`source`), nor when a file holds less than it says
+(`truncation`).
 """
 
 import logging
 import os
-from collections.abc import Generator, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 
 import av
 import numpy as np
@@ -23,15 +23,20 @@ from av.container.input import InputContainer
 from av.error import EOFError as EndOfStream
 from av.error import FFmpegError
 
-from kiku.audio.promise import promised_s
-from kiku.audio.resample import Resampler
-from kiku.audio.samples import as_mono, chunk_size_of, even_chunks
+from kiku.audio.chunk import Chunk
+from kiku.audio.formats import check_finite, checked_peak, simple
+from kiku.audio.input import AudioInput
+from kiku.audio.resample import checked_rate
+from kiku.audio.samples import chunk_size_of, even_chunks, fed
 from kiku.audio.source import Reader, Source, open_source
+from kiku.audio.truncation import whole_length_s
 from kiku.errors import AudioError, TruncatedAudio
 
 if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
+
+_T = TypeVar("_T")
 
 _logger = logging.getLogger(__name__)
 
@@ -47,6 +52,28 @@ _TIMED_FORMATS = frozenset({"matroska", "mov", "flac", "ogg", "mpegts", "flv"})
 _STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv"})
 # Jumps below are rounding of timestamps; jumps above are broken clocks.
 _MIN_GAP_S, _MAX_GAP_S = 0.05, 60.0
+
+
+def read_file(source: Source) -> Generator[Chunk, None, None]:
+    """Decode a recording into chunks for `AudioInput.feed`, as the iterator is asked.
+
+    Any container and codec that PyAV opens, with any rate and sample format. Of several audio
+    tracks the default one is read. Sound that is missing or damaged in the middle becomes a gap
+    where the format tells its length, so that later times stay right, and a warning is logged.
+
+    Args:
+        source: a path, "-" for standard input, or a file open for reading bytes (a pipe will do).
+
+    Returns:
+        The recording's own samples, [S] or [S, C] at its own rate, in integers where it has such
+        and otherwise in float32; and gaps.
+
+    Raises:
+        AudioError: while iterating, for no such file, a folder, no permission, not a media file, no
+            audio track, no samples, floats beyond 64.
+        TruncatedAudio: after the last chunk: the recording ends too early.
+    """
+    return _decode(source, refuse_bad=False)
 
 
 def read_chunks(
@@ -74,7 +101,9 @@ def read_chunks(
         TruncatedAudio: while iterating, after the last readable sample: the recording ends too
             early.
     """
-    return even_chunks(_decode(source, sample_rate), chunk_size_of(sample_rate, chunk_s))
+    chunk_size = chunk_size_of(sample_rate, chunk_s)
+    # Who takes plain samples asks for no warnings: what is not a number is refused.
+    return even_chunks(_fed(source, sample_rate), chunk_size)
 
 
 def duration_s(source: Source) -> float | None:
@@ -84,6 +113,16 @@ def duration_s(source: Source) -> float | None:
     nothing is known, and an open file is put back to where it stood. What cannot be read has no
     duration either: `read_chunks` says why.
     """
+    return _peeked(source, _stated_s)
+
+
+def num_channels(source: Source) -> int | None:
+    """How many channels a recording says it has; None where it does not say, as `duration_s`."""
+    return _peeked(source, lambda _, track: track.codec_context.channels or None)
+
+
+def _peeked(source: Source, look: Callable[[InputContainer, AudioStream], _T | None]) -> _T | None:
+    """What `look` finds in an opened recording, of which nothing is consumed."""
     if (
         isinstance(source, str | os.PathLike)
         and os.fspath(source) != "-"
@@ -96,7 +135,7 @@ def duration_s(source: Source) -> float | None:
                 return None
             try:
                 with _open_container(reader) as container:
-                    return _stated_s(container, _audio_track(container, reader))
+                    return look(container, _audio_track(container, reader))
             finally:
                 reader.rewind()
     except AudioError:
@@ -113,6 +152,7 @@ class _Decoder(Protocol):
 class _Course:
     """How the reading of one recording went."""
 
+    num_samples: int = 0  # of the sound that was given out
     given_s: float = 0.0  # sound and silence given out
     end_s: float = 0.0  # the end of the last frame by its own timestamp
     file_end_s: float = 0.0  # the end of the last packet of any track
@@ -122,22 +162,36 @@ class _Course:
     gave_up: bool = False  # the demuxer failed before the end
 
 
-def _decode(source: Source, sample_rate: int) -> Generator[npt.NDArray[np.float32], None, None]:
-    """Pieces of any length at `sample_rate`; at the end, raises what was wrong."""
+def _fed(source: Source, sample_rate: int) -> Generator[npt.NDArray[np.float32], None, None]:
+    with closing(_decode(source, refuse_bad=True)) as chunks:
+        yield from fed(AudioInput(sample_rate, checks=False), chunks)
+
+
+def _decode(source: Source, *, refuse_bad: bool) -> Generator[Chunk, None, None]:
+    """The chunks of a recording; at the end, raises what was wrong. What is not a number is refused
+    or left in."""
     with open_source(source) as reader, _open_container(reader) as container:
         track = _audio_track(container, reader)
         course = _Course()
         stated_s = _stated_s(container, track)
-        resampler: Resampler | None = None
-        for samples, rate in _sound(container, track, reader, course):
-            if resampler is None or resampler.rate_in != rate:
-                if resampler is not None:
-                    yield resampler.flush()
-                resampler = Resampler(rate, sample_rate)
-            yield resampler.push(samples)
-        if resampler is not None:
-            yield resampler.flush()
-        _judge(container, track, reader, course, stated_s)
+        timed = _format(container) in _TIMED_FORMATS
+        # A track that begins after the picture keeps its place in the film.
+        start_s = (getattr(container, "start_time", None) or 0) / av.time_base
+        for frame in _frames(container, track, course):
+            rate = frame.sample_rate
+            if timed and frame.pts is not None and frame.time_base is not None:
+                frame_s = float(frame.pts * frame.time_base) - start_s
+                gap_s = frame_s - course.given_s
+                if _MIN_GAP_S < gap_s <= _MAX_GAP_S:
+                    # What comes late at the beginning is not missing.
+                    course.silence_s += gap_s if course.num_samples else 0.0
+                    course.given_s += gap_s
+                    yield Chunk(None, rate, round(gap_s * rate), frame.layout.nb_channels)
+                course.end_s = max(course.end_s, frame_s + frame.samples / max(rate, 1))
+            yield _chunk(frame, reader, course.num_samples if refuse_bad else None)
+            course.num_samples += frame.samples
+            course.given_s += frame.samples / rate
+        _check_end(container, track, reader, course, stated_s)
 
 
 def _open_container(reader: Reader) -> AbstractContextManager[InputContainer]:
@@ -209,37 +263,9 @@ def _stated_s(container: InputContainer, track: AudioStream) -> float | None:
     return stated_s if stated_s > 0 else None
 
 
-def _sound(
-    container: InputContainer, track: AudioStream, reader: Reader, course: _Course
-) -> Iterator[tuple[npt.NDArray[np.float32], int]]:
-    """Mono samples and their rate, frame by frame, with silence where sound is missing."""
-    timed = _format(container) in _TIMED_FORMATS
-    # A track that begins after the picture keeps its place in the film.
-    start_s = (getattr(container, "start_time", None) or 0) / av.time_base
-    num_samples = 0
-    for frame in _frames(container, track, course):
-        rate = frame.sample_rate
-        if timed and frame.pts is not None and frame.time_base is not None:
-            frame_s = float(frame.pts * frame.time_base) - start_s
-            gap_s = frame_s - course.given_s
-            if _MIN_GAP_S < gap_s <= _MAX_GAP_S:
-                # What comes late at the beginning is not missing.
-                course.silence_s += gap_s if num_samples else 0.0
-                course.given_s += gap_s
-                for piece in _silence(round(gap_s * rate), rate):
-                    yield piece, rate
-            course.end_s = max(course.end_s, frame_s + frame.samples / max(rate, 1))
-        yield _mono(frame, reader, num_samples), rate
-        num_samples += frame.samples
-        course.given_s += frame.samples / rate
-
-
-def _silence(num_samples: int, rate: int) -> Iterator[npt.NDArray[np.float32]]:
-    for first in range(0, num_samples, rate):
-        yield np.zeros(min(rate, num_samples - first), np.float32)
-
-
-def _mono(frame: AudioFrame, reader: Reader, first_sample: int) -> npt.NDArray[np.float32]:
+def _chunk(frame: AudioFrame, reader: Reader, first_sample: int | None) -> Chunk:
+    """The samples of a frame. Of what is not a number the place is told, counted from
+    `first_sample`; None leaves it in."""
     num_channels, num_samples = frame.layout.nb_channels, frame.samples
     try:
         packed = not frame.format.is_planar
@@ -250,8 +276,14 @@ def _mono(frame: AudioFrame, reader: Reader, first_sample: int) -> npt.NDArray[n
             packed = True
         array = frame.to_ndarray()
         if packed:
-            array = array[:, : num_samples * num_channels].reshape(-1, num_channels).T
-        return as_mono(array[:, :num_samples], channels_axis=0, first_sample=first_sample)
+            planes = array[0, : num_samples * num_channels].reshape(-1, num_channels)
+        else:
+            planes = array[:, :num_samples].T
+        planes = simple(planes if num_channels > 1 else planes[:, 0])
+        peak = checked_peak(planes) if planes.dtype.kind == "f" else None
+        if first_sample is not None:
+            check_finite(planes, first_sample)
+        return Chunk(planes, checked_rate(frame.sample_rate), num_samples, num_channels, None, peak)
     except AudioError as error:
         raise AudioError(f"{reader.label}: {error}") from None
     except (*_AV_ERRORS, IndexError) as error:
@@ -307,7 +339,7 @@ def _packets(
     yield None
 
 
-def _judge(
+def _check_end(
     container: InputContainer,
     track: AudioStream,
     reader: Reader,
@@ -333,7 +365,7 @@ def _judge(
             course.silence_s,
         )
     format_name = _format(container)
-    whole_s = promised_s(
+    whole_s = whole_length_s(
         format_name,
         track,
         reader,
@@ -344,10 +376,10 @@ def _judge(
     damaged_end = course.num_damaged_last > 0 and format_name in _STRICT_FORMATS
     if whole_s is None and not damaged_end and not course.gave_up:
         return
-    promise = ""
+    stated = ""
     if whole_s is not None and whole_s > course.given_s:
-        promise = f" although it says it lasts {whole_s:.2f} s"
+        stated = f" although it says it lasts {whole_s:.2f} s"
     raise TruncatedAudio(
-        f"{reader.label} breaks off after {course.given_s:.2f} s{promise}: "
+        f"{reader.label} breaks off after {course.given_s:.2f} s{stated}: "
         "what comes before was read; copy or record it again to have the rest"
     )

@@ -118,7 +118,7 @@ class Microphone:
         self._lost_s = 0.0
         self._overflowed = False
         self._told: set[str] = set()
-        self._heard_at = self._given_to = 0.0  # by the clock: last callback, end of what was given
+        self._called_at = self._given_to = 0.0  # by the clock: last callback, end of what was given
         self._away = False
         self._missed = ""
         self._num_tries = 0
@@ -165,7 +165,7 @@ class Microphone:
         if self._away:
             self._away, self._num_tries = False, 0
             how = "again" if self.name == self._missed else "instead"
-            self._tell(f"{self.name} is heard {how}")
+            self._tell(f"{self.name} is recorded {how}")
             seconds = len(block.piece.samples) / block.piece.rate
             missing_s = block.at - seconds - self._given_to
             if missing_s > 0:
@@ -193,7 +193,7 @@ class Microphone:
             active = bool(self._stream.active)
         except self._sd.PortAudioError:
             return True
-        return not active or self._clock() - self._heard_at > _GONE_S
+        return not active or self._clock() - self._called_at > _GONE_S
 
     def _look_for_it(self) -> Iterator[Gap]:
         """Wait, and then try once to open it."""
@@ -229,7 +229,7 @@ class Microphone:
                     dtype="float32",
                     callback=self._callback(device.rate),
                 )
-                self._heard_at = self._clock() + _START_S
+                self._called_at = self._clock() + _START_S
                 stream.start()
             except self._sd.PortAudioError as error:
                 problem = error
@@ -246,13 +246,13 @@ class Microphone:
         """What the sound system calls, in its own thread, with every block."""
 
         def take(samples: npt.NDArray[np.float32], num: int, _time: Any, status: Any) -> None:
-            self._heard_at = self._clock()
+            self._called_at = self._clock()
             self._overflowed |= bool(getattr(status, "input_overflow", False))
             if self.waiting_s >= _MAX_WAITING_S:
                 self._lost_s += num / rate
             else:
                 piece = Piece(samples.copy(), rate)  # the system uses its array again
-                self._blocks.append(_Block(self._heard_at, piece, self._lost_s))
+                self._blocks.append(_Block(self._called_at, piece, self._lost_s))
                 self._lost_s = 0.0
             self._arrived.set()
 

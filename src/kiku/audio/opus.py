@@ -15,11 +15,13 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.error import FFmpegError
 
+from kiku.errors import AudioError
+
 OPUS_RATE = 48_000
 # A packet holds at most 120 ms.
 _MAX_SAMPLES = 5_760
-# A decoder that has heard so much forgets what was before: after one second it gives the same
-# samples as one that has heard all, to the bit. Twice that is kept.
+# A decoder that has decoded so much forgets what was before: after one second it gives the same
+# samples as one that has decoded all, to the bit. Twice that is kept.
 _MEMORY = 2 * OPUS_RATE
 
 
@@ -34,20 +36,24 @@ class OpusDecoder:
     and can be restored from them."""
 
     def __init__(self, packets: Sequence[bytes] = ()) -> None:
-        """A decoder that has heard `packets`: none, or what `packets` gave."""
+        """A decoder that has decoded `packets`: none, or what `packets` gave; AudioError for
+        others."""
         context = AudioCodecContext.create("libopus", "r")
         context.sample_rate = OPUS_RATE
         context.layout = "mono"  # the decoder mixes stereo packets down
         self._decoder = cast("_Decoder", context)
-        self._heard: deque[tuple[bytes, int]] = deque()
-        self._num_heard = 0
+        self._kept: deque[tuple[bytes, int]] = deque()
+        self._num_kept = 0
+        num_samples = [num_samples_of(packet) for packet in packets]
+        if sum(num_samples) > _MEMORY + _MAX_SAMPLES or not all(num_samples):
+            raise AudioError("these packets of Opus are not what a decoder keeps: give its packets")
         for packet in packets:
             self.decode(packet)
 
     @property
     def packets(self) -> list[bytes]:
         """The last two seconds of packets, from which a decoder can be made that goes on here."""
-        return [packet for packet, _ in self._heard]
+        return [packet for packet, _ in self._kept]
 
     def decode(self, packet: bytes) -> npt.NDArray[np.float32] | None:
         """The samples of the next packet, [S] float32 at 48,000 Hz; None if it is damaged."""
@@ -65,10 +71,10 @@ class OpusDecoder:
         return sound.astype(np.float32) / np.float32(32_768)  # the decoder gives int16
 
     def _remember(self, packet: bytes, num_samples: int) -> None:
-        self._heard.append((packet, num_samples))
-        self._num_heard += num_samples
-        while self._num_heard - self._heard[0][1] >= _MEMORY:
-            self._num_heard -= self._heard.popleft()[1]
+        self._kept.append((packet, num_samples))
+        self._num_kept += num_samples
+        while self._num_kept - self._kept[0][1] >= _MEMORY:
+            self._num_kept -= self._kept.popleft()[1]
 
 
 def num_samples_of(packet: bytes) -> int:

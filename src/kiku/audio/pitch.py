@@ -1,7 +1,7 @@
 """The pitch of voices, by which a sample rate that cannot be right is known.
 
-Sound that is said to be at three times its rate is heard three times too high.
-Knows how high people speak. Does not know what to say about it (`complaints`).
+Sound that is said to be at three times its rate sounds three times too high.
+Knows how high people speak. Does not know what to say about it (`checks`).
 
 The bounds were drawn around the voices of 187 speakers, children among them, so that none of
 them at its own rate is taken to be at another; who speaks higher still than the highest of them is
@@ -9,6 +9,8 @@ an error that is known. Therefore many wrong rates are not noticed: high voices 
 too low, deep ones a rate that is too high, and words with long gaps have too little voice. It takes
 some ten seconds of speech. Music may be taken for voices.
 """
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -36,28 +38,37 @@ _MIN_POWER, _MIN_SHARE, _FADE = 1e-5, 1e-2, 0.9
 _MIN_LIKENESS = 0.3
 
 
+@dataclass(slots=True)
 class Pitch:
-    """Listens to whole seconds and says when the voices in them are impossibly high or low."""
+    """Takes whole seconds and says when the voices in them are impossibly high or low."""
 
-    def __init__(self) -> None:
-        """Nothing heard yet."""
-        self._loudest = 0.0
-        self._num_frames = 0  # since the last block, voiced or not
-        self._voiced: list[tuple[float, float]] = []  # pitch and lower quarter, log2 Hz
+    loudest: float = 0.0
+    """Mean square of the loudest frame of late."""
+    num_frames: int = 0
+    """Since the last block, voiced or not."""
+    voiced: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """Pitch and lower quarter of the voiced ones, log2 Hz."""
 
-    def hear(self, second: npt.NDArray[np.float32], rate: int) -> float:
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be."""
+        if not (self.loudest >= 0 and len(self.voiced) <= self.num_frames):
+            raise ValueError("there are more voiced frames than frames")
+        if len(self.voiced) >= _BLOCK_SIZE or any(abs(x) > 64 for row in self.voiced for x in row):
+            raise ValueError("these are not the pitches of voices")
+
+    def feed(self, second: npt.NDArray[np.float32], rate: int) -> float:
         """The next second, [rate] samples.
 
         Returns:
-            The pitch in Hz when enough voices were heard since the last answer and no person
+            The pitch in Hz when there were enough voices since the last answer and no person
             speaks like this; otherwise 0.
         """
-        self._voiced += self._frames(second, rate)
-        self._num_frames += _FRAMES_PER_S
-        if len(self._voiced) < _BLOCK_SIZE:
+        self.voiced += self._frames(second, rate)
+        self.num_frames += _FRAMES_PER_S
+        if len(self.voiced) < _BLOCK_SIZE:
             return 0.0
-        block, self._voiced = np.array(self._voiced), []
-        share, self._num_frames = len(block) / self._num_frames, 0
+        block, self.voiced = np.array(self.voiced), []
+        share, self.num_frames = len(block) / self.num_frames, 0
         pitch, quarter = np.median(block, axis=0)
         low, high = np.percentile(block[:, 0], [20, 80])
         if share > _MAX_SHARE_VOICED or not _MIN_SPREAD < high - low < _MAX_SPREAD:
@@ -65,16 +76,6 @@ class Pitch:
         too_high = pitch > _MAX_PITCH and pitch + quarter / 2 > _MAX_HEIGHT
         too_low = pitch < _MIN_PITCH and quarter < _MAX_DARK_QUARTER
         return float(2.0**pitch) if too_high or too_low else 0.0
-
-    def save(self) -> npt.NDArray[np.float64]:
-        """What is remembered, as one array for `restore`."""
-        return np.array([(self._loudest, self._num_frames), *self._voiced])
-
-    def restore(self, saved: npt.NDArray[np.float64]) -> None:
-        """Go on from what `save` gave."""
-        rows = [(float(pitch), float(quarter)) for pitch, quarter in saved]
-        self._loudest, self._num_frames = rows[0][0], int(rows[0][1])
-        self._voiced = rows[1:]
 
     def _frames(self, second: npt.NDArray[np.float32], rate: int) -> list[tuple[float, float]]:
         """Pitch and lower quarter of the voiced frames of a second."""
@@ -86,8 +87,8 @@ class Pitch:
         frames = kept.mean(axis=2, dtype=np.float64)  # [10, size]
         frames -= frames.mean(axis=1, keepdims=True)
         powers = np.square(frames).mean(axis=1)
-        self._loudest = max(self._loudest * _FADE, float(powers.max()))
-        frames = frames[powers > max(_MIN_POWER, self._loudest * _MIN_SHARE)]
+        self.loudest = max(self.loudest * _FADE, float(powers.max()))
+        frames = frames[powers > max(_MIN_POWER, self.loudest * _MIN_SHARE)]
 
         spectra = np.abs(np.fft.rfft(frames * np.hanning(size), 2 * size))
         hertz = np.arange(size + 1) * rate_kept / (2 * size)

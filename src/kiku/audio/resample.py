@@ -5,6 +5,7 @@ Knows soxr and its limits. Does not know files, channels or frames.
 
 import math
 import operator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,20 @@ MAX_RATE = 768_000
 # How many samples of the lower rate the filter looks back, with a margin: measured over rates from
 # 8,000 to 192,000, what lies further back than 135 changes nothing.
 _MEMORY = 192
+# What soxr has taken and not answered yet, in samples of the lower rate; 1,608 were seen.
+_MAX_LATE = 3_000
+# Louder than this nothing is pushed (`formats.MAX_FLOAT`).
+_MAX_VALUE = 64.0
+
+
+@dataclass(frozen=True, slots=True)
+class ResamplerState:
+    """What `Resampler.restore` needs besides the rates."""
+
+    kept: npt.NDArray[np.float32]
+    """[S] the last samples of the input."""
+    num_given: int
+    """Samples of the output that were given since the first of them."""
 
 
 class Resampler:
@@ -24,11 +39,11 @@ class Resampler:
 
     The resampling filter is symmetric and its delay is taken out, so sample `i` of the output is
     the moment `i / rate_out` of the input. Output comes late, therefore, by up to 40 ms from rates
-    of 44,100 or more, 80 ms from 16,000 and 150 ms from 8,000 (to 24,000): `flush` gives the last
+    of 44,100 or more, 80 ms from 16,000 and 150 ms from 8,000 (to 24,000): `end` gives the last
     of it. With equal rates the samples pass through unchanged.
 
     A resampler can be copied and saved in the middle of a sound (soxr's own state cannot): it keeps
-    the few samples that its filter still needs, and the copy hears them again. A copy gives the
+    the few samples that its filter still needs, and the copy filters them again. A copy gives the
     same samples within 1e-6, though perhaps one call sooner or later.
     """
 
@@ -52,6 +67,9 @@ class Resampler:
         # The two rates meet every `_period_in` samples of the one, `_period_out` of the other.
         common = math.gcd(self.rate_in, self.rate_out)
         self._period_in, self._period_out = self.rate_in // common, self.rate_out // common
+        ratio = max(1.0, self.rate_in / self.rate_out)
+        self._memory = math.ceil(_MEMORY * ratio)
+        self._most_kept = self._period_in + self._memory + math.ceil(_MAX_LATE * ratio)
         self._forget()
 
     def _forget(self) -> None:
@@ -63,11 +81,24 @@ class Resampler:
         self._num_behind = 0
 
     @classmethod
-    def restore(
-        cls, rate_in: int, rate_out: int, kept: npt.NDArray[np.float32], num_given: int
-    ) -> "Resampler":
-        """A resampler that goes on where the one with these rates was when `save` gave the rest."""
+    def restore(cls, rate_in: int, rate_out: int, state: ResamplerState) -> "Resampler":
+        """A resampler that goes on where the one with these rates was when `save` gave the state.
+
+        Raises:
+            AudioError: a rate out of range, or a state that none with these rates can have.
+        """
         resampler = cls(rate_in, rate_out)
+        kept, num_given = checked_mono(state.kept), state.num_given
+        most = 0 if resampler._soxr is None else resampler._most_kept
+        if not (kept.size <= most and np.abs(kept).max(initial=0) <= _MAX_VALUE):
+            raise AudioError(
+                f"a resampler from {rate_in} to {rate_out} Hz keeps at most {most} samples up to "
+                f"{_MAX_VALUE:g}, not these {kept.size}: give what save gave"
+            )
+        if not 0 <= num_given <= kept.size * rate_out // rate_in + 2:
+            raise AudioError(
+                f"{num_given} samples cannot have come of {kept.size}: give what save gave"
+            )
         if resampler._soxr is not None:
             again = resampler._soxr.resample_chunk(kept)
             resampler._kept, resampler._num_given = kept.copy(), num_given
@@ -75,13 +106,15 @@ class Resampler:
             resampler._num_behind = max(0, num_given - again.size)
         return resampler
 
-    def save(self) -> tuple[npt.NDArray[np.float32], int]:
-        """What `restore` needs besides the rates: some samples of input, and a count."""
-        return self._kept.copy(), self._num_given
+    def save(self) -> ResamplerState:
+        """What `restore` needs to go on from here."""
+        return ResamplerState(self._kept.copy(), self._num_given)
 
     def copy(self) -> "Resampler":
         """Another resampler at the same place of the same sound."""
-        return Resampler.restore(self.rate_in, self.rate_out, self._kept, self._num_given)
+        return Resampler.restore(
+            self.rate_in, self.rate_out, ResamplerState(self._kept, self._num_given)
+        )
 
     def push(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Take the next samples and give what can be said of the output by now.
@@ -116,13 +149,16 @@ class Resampler:
 
     def _keep(self, samples: npt.NDArray[np.float32]) -> None:
         """Keep what the output that is still to be given depends on."""
-        memory = math.ceil(_MEMORY * max(1.0, self.rate_in / self.rate_out))
-        needed = self._num_given * self._period_in // self._period_out - memory
+        needed = self._num_given * self._period_in // self._period_out - self._memory
         num_periods = max(0, needed // self._period_in)
-        self._kept = np.concatenate([self._kept, samples])[num_periods * self._period_in :].copy()
+        first = num_periods * self._period_in
+        if first >= self._kept.size:
+            self._kept = samples[first - self._kept.size :].copy()
+        else:
+            self._kept = np.concatenate([self._kept[first:], samples])
         self._num_given -= num_periods * self._period_out
 
-    def flush(self) -> npt.NDArray[np.float32]:
+    def end(self) -> npt.NDArray[np.float32]:
         """End this sound and give the rest of it, [S'] float32; the resampler is then as new.
 
         Over a whole sound the output has `S * rate_out / rate_in` samples, within one.

@@ -1,31 +1,28 @@
-"""Arrays as callers have them -> mono float32 samples.
+"""Whole arrays -> mono float32 samples; and pieces of any length -> even chunks.
 
-Knows dtypes, channels and their pitfalls (integer values kept in floats, NaN, axes the other way
-round). Does not know files.
+Does not know files, nor how samples are written (`formats`).
 """
 
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
 
-from kiku.audio.framer import Framer
-from kiku.audio.resample import Resampler, checked_rate
+from kiku.audio.chunk import Chunk
+from kiku.audio.formats import (
+    array_of,
+    check_finite,
+    checked_peak,
+    mono_of,
+    simple,
+    time_first,
+)
+from kiku.audio.frames import FrameQueue
+from kiku.audio.input import AudioInput
+from kiku.audio.resample import checked_rate
 from kiku.errors import AudioError
-
-# Full scale of the integer formats, and the value of silence in them.
-_SCALES: dict[str, tuple[float, float]] = {
-    "uint8": (2.0**7, 128.0),
-    "int16": (2.0**15, 0.0),
-    "int32": (2.0**31, 0.0),
-}
-_FLOATS = ("float16", "float32", "float64")
-# A float recording may peak above 1, even by some factor; beyond this the values were integers.
-_MAX_FLOAT = 64.0
-# More channels than this are not guessed from the shape.
-_MAX_GUESSED_CHANNELS = 8
 
 
 def as_mono(
@@ -52,30 +49,11 @@ def as_mono(
         AudioError: a dtype or shape that is not sound, NaN or infinity (the message says at which
             sample), floats that reach beyond 64 (they are integer values).
     """
-    array = _as_array(samples)
-    axis = _channels_axis(array.shape, channels_axis)
-    floats = _as_float(array)
-    if array.dtype.kind == "f":
-        _check_floats(floats, axis, first_sample)
-    return floats if axis is None else floats.mean(axis=axis, dtype=np.float32)
-
-
-def as_channels(
-    samples: npt.ArrayLike, *, channels_axis: int | None = None
-) -> npt.NDArray[np.float32]:
-    """The channels of an array of any usual kind, [S, C] float32; a mono array has one.
-
-    As `as_mono`, but the channels stay apart and what is not a number stays in.
-
-    Raises:
-        AudioError: a dtype or shape that is not sound, finite floats that reach beyond 64.
-    """
-    array = _as_array(samples)
-    axis = _channels_axis(array.shape, channels_axis)
-    floats = _as_float(array)
-    if array.dtype.kind == "f":
-        _check_peak(floats[np.isfinite(floats)])
-    return floats[:, np.newaxis] if axis is None else np.moveaxis(floats, axis, 1)
+    planes = simple(time_first(array_of(samples), channels_axis))
+    check_finite(planes, first_sample)
+    if planes.dtype.kind == "f":
+        checked_peak(planes)
+    return mono_of(planes, None, full_scale=None).sound
 
 
 def chunks_of(
@@ -103,14 +81,28 @@ def chunks_of(
         AudioError: at the call, for rates, `chunk_s`, a dtype or shape that cannot be, or no
             samples at all; while iterating, for NaN, infinity or values out of range.
     """
-    array = _as_array(samples)
-    axis = _channels_axis(array.shape, channels_axis)
+    chunk_size = chunk_size_of(sample_rate, chunk_s)
+    parts = array_chunks(samples, rate, channels_axis=channels_axis)
+    return even_chunks(fed(AudioInput(sample_rate, checks=False), parts), chunk_size)
+
+
+def array_chunks(
+    samples: npt.ArrayLike, rate: int, *, channels_axis: int | None = None
+) -> Iterator[Chunk]:
+    """An array with its rate, second by second, for `AudioInput.feed`; the channels stay apart.
+
+    Args:
+        samples: as for `as_mono`.
+        rate: samples a second of `samples`.
+        channels_axis: as for `as_mono`.
+
+    Raises:
+        AudioError: as `chunks_of`.
+    """
+    array = time_first(array_of(samples), channels_axis)
     if array.size == 0:
         raise AudioError("the array holds no samples: there is nothing to transcribe")
-    if axis is not None:
-        array = np.moveaxis(array, axis, 1)  # [S, C]
-    chunk_size = chunk_size_of(sample_rate, chunk_s)
-    return even_chunks(_resampled(array, Resampler(rate, sample_rate)), chunk_size)
+    return _parts(array, checked_rate(rate))
 
 
 def chunk_size_of(sample_rate: int, chunk_s: float) -> int:
@@ -128,7 +120,7 @@ def even_chunks(
 
     An AudioError of `pieces` is raised after all samples before it have been given out.
     """
-    framer = Framer(chunk_size)
+    queue = FrameQueue(chunk_size)
     error: AudioError | None = None
     with closing(pieces):
         while error is None:
@@ -139,98 +131,36 @@ def even_chunks(
             except AudioError as raised:
                 error = raised
                 break
-            framer.push(piece)
-            while framer.num_ready:
-                yield framer.take(1)[0]
-    if num_left := framer.num_left:
-        framer.pad()
-        yield framer.take(1)[0, :num_left]
+            queue.push(piece)
+            while queue.num_ready:
+                yield queue.take(1)[0]
+    if queue.num_samples:
+        yield queue.rest()
     if error is not None:
         raise error
 
 
-def _resampled(
-    array: npt.NDArray[np.generic], resampler: Resampler
+def fed(
+    audio: AudioInput, chunks: Iterable[Chunk]
 ) -> Generator[npt.NDArray[np.float32], None, None]:
-    step = resampler.rate_in
-    for first in range(0, array.shape[0], step):
-        part = array[first : first + step]
-        yield resampler.push(
-            as_mono(part, channels_axis=1 if part.ndim == 2 else None, first_sample=first)
-        )
-    yield resampler.flush()
+    """What comes out of `audio` for all of `chunks`, to its end.
 
-
-def _as_array(samples: npt.ArrayLike) -> npt.NDArray[np.generic]:
-    """The array behind `samples`, of a dtype that can be sound."""
+    An AudioError of `chunks` is raised after all samples before it have been given out.
+    """
     try:
-        array = np.asarray(samples)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise AudioError(
-            f"samples of type {type(samples).__name__} do not make an array ({error}): "
-            "give a numpy array [S] or a tensor in main memory without gradient"
-        ) from None
-    if array.dtype.name not in _SCALES and array.dtype.name not in _FLOATS:
-        raise AudioError(
-            f"samples of dtype {array.dtype} are not understood: "
-            "convert them to float32 in [-1, 1] or to int16"
-        )
-    return array
+        for chunk in chunks:
+            yield audio.feed(chunk)
+    except AudioError:
+        yield audio.end()
+        raise
+    yield audio.end()
 
 
-def _as_float(array: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-    scale = _SCALES.get(array.dtype.name)
-    if scale is None:
-        # What float32 cannot hold becomes infinite or NaN, and is refused by the caller.
-        with np.errstate(over="ignore", invalid="ignore"):
-            return array.astype(np.float32, copy=False)
-    full_scale, silence = scale
-    return (array.astype(np.float32) - np.float32(silence)) / np.float32(full_scale)
-
-
-def _check_floats(floats: npt.NDArray[np.float32], axis: int | None, first_sample: int) -> None:
-    """Refuse NaN, infinity and integer values in [S], [S, C] or [C, S] floats."""
-    finite = np.isfinite(floats)
-    if not finite.all():
-        whole = finite if axis is None else finite.all(axis=axis)
-        where = int(np.flatnonzero(~whole)[0])
-        raise AudioError(
-            f"sample {first_sample + where} is NaN or infinite: "
-            "replace or cut out the samples that are not numbers"
-        )
-    _check_peak(floats)
-
-
-def _check_peak(floats: npt.NDArray[np.float32]) -> None:
-    """Refuse integer values in finite floats of any shape."""
-    peak = float(np.abs(floats).max(initial=0.0))
-    if peak > _MAX_FLOAT:
-        raise AudioError(
-            f"the samples reach {peak:g} where floats are expected in [-1, 1]: "
-            "divide them by the full scale they were recorded with, such as 32768"
-        )
-
-
-def _channels_axis(shape: tuple[int, ...], channels_axis: int | None) -> int | None:
-    """The axis of the channels, 0 or 1; None for one axis. AudioError when it is not clear."""
-    if len(shape) == 1:
-        return None
-    if len(shape) != 2:
-        raise AudioError(
-            f"samples of shape {list(shape)} are not one sound: "
-            "give [S], or [S, C] with channels_axis=1"
-        )
-    if channels_axis is None:
-        axis = 0 if shape[0] < shape[1] else 1
-        if not shape[axis] <= _MAX_GUESSED_CHANNELS < shape[1 - axis]:
-            raise AudioError(
-                f"in samples of shape {list(shape)} the channels cannot be told from time: "
-                "pass channels_axis=0 or channels_axis=1"
-            )
-    elif channels_axis in (0, 1, -1, -2):
-        axis = channels_axis % 2
-    else:
-        raise AudioError(f"channels_axis is {channels_axis}: it must be 0 or 1")
-    if shape[axis] == 0:
-        raise AudioError(f"samples of shape {list(shape)} have no channel: give at least one")
-    return axis
+def _parts(array: npt.NDArray[np.generic], rate: int) -> Iterator[Chunk]:
+    """An array [S] or [S, C] second by second; AudioError for what is not finite or too large."""
+    num_channels = 1 if array.ndim == 1 else array.shape[1]
+    for first in range(0, len(array), rate):
+        part = simple(array[first : first + rate])
+        check_finite(part, first)
+        peak = checked_peak(part) if part.dtype.kind == "f" else None
+        yield Chunk(part, rate, len(part), num_channels, None, peak)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kiku.checkpoint.fixed import Fixed, check_fixed
+from kiku.checkpoint.supported import Supported, check_supported
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig, exact_div
 from kiku.errors import ConfigError, UnsupportedConfig
 
@@ -19,7 +19,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 # Keys whose other values would be another network, and the values that kiku builds.
-_FIXED: Fixed = {
+_SUPPORTED: Supported = {
     "dep_q": (0,),
     "causal": (True,),
     "layer_scale": (None,),
@@ -50,7 +50,7 @@ _FREE = frozenset({
 
 _DELAY_S, _PREFIX_S = 5.0, 1.0  # what Kyutai's scripts take where there is no stt_config
 
-_CODEC_FIXED: dict[str, Fixed] = {
+_CODEC_SUPPORTED: dict[str, Supported] = {
     "seanet": {
         "channels": (1,),
         "causal": (True,),
@@ -123,10 +123,10 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
         ConfigError: a key is missing, or a number cannot be.
         UnsupportedConfig: a value that kiku does not build.
     """
-    for section, fixed in _CODEC_FIXED.items():
+    for section, supported in _CODEC_SUPPORTED.items():
         if section not in codec:
             raise ConfigError(f"the codec's description lacks {section!r}")
-        check_fixed(codec[section], fixed, section)
+        check_supported(codec[section], supported, section)
     seanet, quantizer, transformer = codec["seanet"], codec["quantizer"], codec["transformer"]
     try:
         strides = tuple(reversed(seanet["ratios"]))
@@ -289,13 +289,13 @@ def _check_decoder(config: Mapping[str, Any]) -> None:
     missing = [key for key in _NEEDED if key not in config]
     if missing:
         raise ConfigError(f"it lacks {', '.join(missing)}")
-    known = _FREE | _FIXED.keys() | _DEFAULTS.keys() | set(_NEEDED)
+    known = _FREE | _SUPPORTED.keys() | _DEFAULTS.keys() | set(_NEEDED)
     unknown = [key for key in config if key not in known and not key.startswith("depformer_")]
     if unknown:
         raise UnsupportedConfig(
             f"it has keys that kiku does not know: {', '.join(sorted(unknown))}"
         )
-    check_fixed(config, _FIXED)
+    check_supported(config, _SUPPORTED)
     if any(config.get("delays", ())):
         raise UnsupportedConfig(
             f"delays must all be 0 in a speech-to-text model, not {config['delays']}"

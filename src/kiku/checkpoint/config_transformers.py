@@ -5,7 +5,7 @@ configs.
 from collections.abc import Mapping
 from typing import Any
 
-from kiku.checkpoint.fixed import Fixed, check_fixed
+from kiku.checkpoint.supported import Supported, check_supported
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 from kiku.errors import ConfigError, UnsupportedConfig
 
@@ -72,8 +72,8 @@ CODEC_THETA = CodecConfig().transformer.rope_theta
 
 _LATENTS_PER_FRAME = 2  # MimiConfig has no key for it
 
-_FIXED: Fixed = {"hidden_act": ("silu",), "tie_word_embeddings": (False,)}
-_CODEC_FIXED: Fixed = {
+_SUPPORTED: Supported = {"hidden_act": ("silu",), "tie_word_embeddings": (False,)}
+_CODEC_SUPPORTED: Supported = {
     "audio_channels": (1,),
     "use_causal_conv": (True,),
     "pad_mode": ("constant",),
@@ -173,7 +173,7 @@ def read_transformers_codec(config: Mapping[str, Any]) -> CodecConfig:
         UnsupportedConfig: a value that kiku does not build.
     """
     values = {**CODEC_DEFAULTS, **config}
-    check_fixed(values, _CODEC_FIXED, "codec_config")
+    check_supported(values, _CODEC_SUPPORTED, "codec_config")
     width = values["hidden_size"]
     codebook_dim = values["codebook_dim"] or width
     if codebook_dim != values["vector_quantization_hidden_dimension"]:
@@ -330,7 +330,7 @@ def _write_theta(theta: float) -> dict[str, Any]:
 
 
 def _check_decoder(config: Mapping[str, Any], codec: CodecConfig) -> None:
-    check_fixed(config, _FIXED)
+    check_supported(config, _SUPPORTED)
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     if kv_heads not in (None, heads):
         raise UnsupportedConfig(

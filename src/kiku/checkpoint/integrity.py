@@ -4,10 +4,9 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from kiku.checkpoint.converted import is_converted
 from kiku.checkpoint.headers import read_header
+from kiku.checkpoint.identity import sha256_of
 from kiku.checkpoint.layout import Files, find
-from kiku.checkpoint.manifest import MANIFEST, read_manifest, sha256_of
 from kiku.checkpoint.reading import open_files
 from kiku.errors import KikuError
 from kiku.text import Vocabulary
@@ -49,7 +48,7 @@ def verify(
     """Look at everything that can be looked at without running the model.
 
     Args:
-        source: "demo", a folder (also one with a converted model) or a repository id.
+        source: "demo", a folder or a repository id. (Of converted models: `verify_converted`.)
         revision: of a repository.
         checksums: false to skip reading whole files for those whose checksum is known.
 
@@ -57,8 +56,6 @@ def verify(
         What was found; all is well if every `ok` is true. Whatever is wrong is a finding, not an
         exception.
     """
-    if is_converted(source):
-        return _converted(Path(source).expanduser(), checksums=checksums)
     try:
         files = find(source, revision=revision)
     except KikuError as e:
@@ -73,26 +70,9 @@ def verify(
         except KikuError as e:
             findings.append(Finding(path.name, False, str(e)))
     assert files.vocabulary is not None, "find() insists on one"
-    findings += [*_tensors(files), *_vocabulary(files.vocabulary)]
+    findings += [*_tensors(files), vocabulary_finding(files.vocabulary)]
     if checksums:
         findings += _checksums(files)
-    return findings
-
-
-def _converted(folder: Path, *, checksums: bool) -> list[Finding]:
-    from kiku.graph import FORMAT
-
-    try:
-        manifest = read_manifest(folder / MANIFEST, format=FORMAT)
-    except KikuError as e:
-        return [Finding(MANIFEST, False, str(e))]
-    made = f"{manifest.name} in {manifest.precision}, made by kiku {manifest.kiku}"
-    findings = [Finding(MANIFEST, True, made)]
-    for name, problem in manifest.problems(folder, checksums=checksums):
-        size = f"{manifest.files[name].num_bytes:,} bytes"
-        findings.append(Finding(name, problem is None, problem or size))
-    if manifest.vocabulary is not None:
-        findings += _vocabulary(folder / manifest.vocabulary)
     return findings
 
 
@@ -109,11 +89,12 @@ def _tensors(files: Files) -> list[Finding]:
     return [*notes, Finding("tensors", True, "all there, none too many, all of the right shape")]
 
 
-def _vocabulary(path: Path) -> list[Finding]:
+def vocabulary_finding(path: Path) -> Finding:
+    """Whether a vocabulary can be read."""
     try:
-        return [Finding(path.name, True, f"{len(Vocabulary.load(path))} pieces")]
+        return Finding(path.name, True, f"{len(Vocabulary.load(path))} pieces")
     except KikuError as e:
-        return [Finding(path.name, False, str(e))]
+        return Finding(path.name, False, str(e))
 
 
 def _checksums(files: Files) -> list[Finding]:

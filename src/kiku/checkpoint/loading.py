@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from kiku.checkpoint.expected import is_small
 from kiku.checkpoint.layout import Files, find
 from kiku.checkpoint.mapped import MappedTensors
 from kiku.checkpoint.reading import Source, open_files
+from kiku.checkpoint.tensor_shapes import is_small
 from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError, ConfigError

@@ -12,17 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kiku.checkpoint.conversions import (
+from kiku.checkpoint.tensor_shapes import Shape, Shapes
+from kiku.checkpoint.transforms import (
     SAME,
     Centroids,
-    Conversion,
     HeadRows,
     OneTable,
     SplitHalves,
     StartRow,
+    Transform,
     Unsqueezed,
 )
-from kiku.checkpoint.expected import Shape, Shapes
 from kiku.config import CodecConfig, LMConfig
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Row:
 
     ours: str | tuple[str, ...]
     theirs: str | tuple[str, ...]
-    how: Conversion = SAME
+    how: Transform = SAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Pair:
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
-    how: Conversion
+    how: Transform
 
 
 @dataclass(frozen=True, slots=True)

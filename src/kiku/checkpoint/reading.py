@@ -14,7 +14,6 @@ from kiku.checkpoint.arrays import as_float32, mapped
 from kiku.checkpoint.config_native import read_native, read_native_codec
 from kiku.checkpoint.config_transformers import filled, read_transformers
 from kiku.checkpoint.corrections import Seen, correct, start_row_is_filler
-from kiku.checkpoint.expected import Shapes, codec_shapes, lm_shapes
 from kiku.checkpoint.headers import Stored, read_headers
 from kiku.checkpoint.layout import Files, Layout, read_json
 from kiku.checkpoint.names import (
@@ -25,6 +24,7 @@ from kiku.checkpoint.names import (
     transformers_codec,
     transformers_lm,
 )
+from kiku.checkpoint.tensor_shapes import Shapes, codec_shapes, lm_shapes
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError, ConfigError
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from kiku.checkpoint.config_native import write_native, write_native_codec
 from kiku.checkpoint.config_transformers import write_preprocessor, write_transformers
+from kiku.checkpoint.mimi_decoder import mimi_decoder_to_transformers
 from kiku.checkpoint.names import native_codec, native_lm, transformers_codec, transformers_lm
-from kiku.checkpoint.other_half import other_half_to_transformers
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError
 
@@ -47,12 +47,12 @@ def save_native(
     lm: State,
     codec: State,
     vocabulary: Path,
-    other_half: State | None = None,
+    mimi_decoder: State | None = None,
 ) -> None:
     """Write a checkpoint in Kyutai's layout: config.json, two safetensors files, the vocabulary.
 
     A codec that is not the published one is described in mimi_config.json, in moshi's own words.
-    moshi loads the folder as it is if `other_half` is given: its codec insists on the half that
+    moshi loads the folder as it is if `mimi_decoder` is given: its codec insists on the part that
     makes sound.
 
     Args:
@@ -62,7 +62,7 @@ def save_native(
         codec: `state_dict()` of the codec, in the dtype to be stored.
         vocabulary: a SentencePiece model (or tokenizer.json, which only kiku reads in this layout);
             copied.
-        other_half: what `read_other_half` gave.
+        mimi_decoder: what `read_mimi_decoder` gave.
 
     Raises:
         UnsupportedConfig: Kyutai's layout has no words for this model.
@@ -77,7 +77,7 @@ def save_native(
         if "mimi_config_name" in values:
             _write_json(folder / _CODEC_CONFIG_FILE, described)
         _write_tensors(folder / "model.safetensors", lm_tensors)
-        _write_tensors(folder / _CODEC_FILE, {**codec_tensors, **(other_half or {})})
+        _write_tensors(folder / _CODEC_FILE, {**codec_tensors, **(mimi_decoder or {})})
         _copy(vocabulary, folder / tokenizer_name)
         _write_json(folder / "config.json", values)
     except OSError as e:
@@ -91,7 +91,7 @@ def save_transformers(
     lm: State,
     codec: State,
     vocabulary: Path | None = None,
-    other_half: State | None = None,
+    mimi_decoder: State | None = None,
 ) -> None:
     """Write a checkpoint in transformers' layout: configs, one safetensors file, tokenizer.
 
@@ -101,8 +101,8 @@ def save_transformers(
         lm: `state_dict()` of the decoder, in the dtype to be stored.
         codec: `state_dict()` of the codec, in the dtype to be stored.
         vocabulary: a tokenizer.json; copied. None writes none.
-        other_half: what `read_other_half` gave; without it transformers fills that half at random,
-            with a warning.
+        mimi_decoder: what `read_mimi_decoder` gave; without it transformers fills that part at
+            random, with a warning.
 
     Raises:
         UnsupportedConfig: transformers' layout has no words for this model.
@@ -111,7 +111,7 @@ def save_transformers(
     if vocabulary is not None and vocabulary.suffix != ".json":
         raise CheckpointError(f"transformers' layout wants a tokenizer.json, not {vocabulary.name}")
     tensors = to_transformers(lm, codec, config)
-    tensors.update(other_half_to_transformers(other_half or {}, config.codec))
+    tensors.update(mimi_decoder_to_transformers(mimi_decoder or {}, config.codec))
     stored = str(lm["out_norm.weight"].dtype).removeprefix("torch.")
     values = {**write_transformers(config), "dtype": stored, "torch_dtype": stored}
     preprocessor = write_preprocessor(config)

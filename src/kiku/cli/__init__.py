@@ -8,10 +8,12 @@
     feed.py         sound -> a live stream, in its own time
     live_results.py events -> txt, srt and JSON lines, written while they come
     captions_view.py  live captions on a terminal
-    options.py      options that several commands take
+    options.py      options that several commands take, and what they make of a stream
+    loaded.py       the model, with notes while it is loaded
+    lines.py        words -> whole lines
     inputs.py       paths and folders -> recordings
     outputs.py      recordings -> names of files, written whole or not at all
-    show.py         words on standard output, as they come
+    word_output.py  words on standard output, as they come
     progress.py     how far it is, on standard error
     models.py       kiku models list | info | verify | pull | convert | rm
     bench.py        kiku bench

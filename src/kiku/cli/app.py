@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 import kiku
+from kiku.cli import terminal
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
 from kiku.cli.listen import listen
@@ -17,12 +18,9 @@ from kiku.cli.terminal import (
     INTERRUPTED,
     MISUSED,
     READER_GONE,
-    Manner,
     ReaderGone,
-    complain,
     describe,
-    plain_speech,
-    say,
+    plain_output,
 )
 from kiku.cli.transcribe import transcribe
 
@@ -44,7 +42,7 @@ app.command("doctor")(doctor)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        say(f"kiku {kiku.__version__}\n")
+        terminal.echo(f"kiku {kiku.__version__}\n")
         raise typer.Exit
 
 
@@ -59,7 +57,7 @@ def options(
     ] = False,
 ) -> None:
     """Kyutai's streaming speech-to-text: recorded speech in, words with times out."""
-    context.ensure_object(Manner).debug |= debug
+    context.ensure_object(terminal.Context).debug |= debug
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,23 +71,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         arguments = sys.argv[1:]
-    manner = Manner(debug=bool(os.environ.get("KIKU_DEBUG")))
-    with plain_speech():
+    shared = terminal.Context(debug=bool(os.environ.get("KIKU_DEBUG")))
+    with plain_output():
         try:
             code = app(
-                args=arguments or ["--help"], prog_name="kiku", standalone_mode=False, obj=manner
+                args=arguments or ["--help"], prog_name="kiku", standalone_mode=False, obj=shared
             )
             return code if isinstance(code, int) else 0
         except typer.TyperException as error:
-            complain(f"{error.format_message().rstrip('.')}; kiku --help tells what there is")
+            terminal.error(f"{error.format_message().rstrip('.')}; kiku --help tells what there is")
             return MISUSED
         except ReaderGone:
             return READER_GONE
         except KeyboardInterrupt:
-            complain("interrupted")
+            terminal.error("interrupted")
             return INTERRUPTED
         except Exception as error:
-            if manner.debug:
+            if shared.debug:
                 raise
-            complain(describe(error))
+            terminal.error(describe(error))
             return FAILED

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kiku.checkpoint import DEMO
+from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.outputs import write_whole
 from kiku.cli.progress import Meter
-from kiku.cli.terminal import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +64,7 @@ _What = Annotated[
 ]
 _Frames = Annotated[int, typer.Option(metavar="N", min=1, help="Steps that are measured of each.")]
 _Sound = Annotated[
-    Path | None, typer.Option(metavar="PATH", help="A recording to hear; else noise is.")
+    Path | None, typer.Option(metavar="PATH", help="A recording to transcribe; else noise is.")
 ]
 _Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads; else all processors.")
@@ -101,7 +101,7 @@ def bench(
     """Measure how fast a model is on this machine: live, in blocks, its memory and its start.
 
     With --shape random weights are written to a temporary folder first (1 GB for 1b in int8) and
-    removed in the end: the time of a step does not depend on what they say.
+    removed in the end: the time of a step does not depend on what they hold.
     """
     parts = _known(what)
     counts = _numbers(streams)
@@ -112,14 +112,14 @@ def bench(
             precision = precision or _PRECISION_OF_SHAPE
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kiku-bench-")))
             meter.note(f"writing random weights of {shape}, {precision}, to {folder}")
-            source = _stand_in(shape, precision, folder)
+            source = _dummy_model(shape, precision, folder)
         job = _Job(source, precision, threads, counts, frames, sound, meter.note)
         found = _measure(job, parts, stack)
     name = f"{shape}, random weights" if shape else model
     found = {"model": name, "precision": precision and precision.value, **found}
-    say(f"{name}{f', {precision}' if precision else ''}\n")
+    terminal.echo(f"{name}{f', {precision}' if precision else ''}\n")
     for part in parts:
-        say("\n" + columns(_TABLES[part](found[part])))
+        terminal.echo("\n" + columns(_TABLES[part](found[part])))
     if file is not None:
         write_whole(file, json.dumps(found, indent=2) + "\n")
     return 0
@@ -149,27 +149,27 @@ def _numbers(streams: str) -> tuple[int, ...]:
     return counts
 
 
-def _stand_in(shape: Shape, precision: Precision, folder: Path) -> str:
-    from kiku.evaluate.stand_in import shape_of, write_stand_in
+def _dummy_model(shape: Shape, precision: Precision, folder: Path) -> str:
+    from kiku.measure.dummy import shape_of, write_dummy_model
 
-    return str(write_stand_in(folder, shape_of(shape), precision))
+    return str(write_dummy_model(folder, shape_of(shape), precision))
 
 
 def _measure(job: _Job, parts: Sequence[str], stack: ExitStack) -> dict[str, Any]:
     """Each part of `parts` -> plain numbers."""
-    from kiku.evaluate import apart
-    from kiku.evaluate.stand_in import open_model
+    from kiku.measure import subprocesses
+    from kiku.measure.dummy import open_model
 
     found: dict[str, Any] = {}
     # In processes of their own, while this one holds no model yet.
     if "memory" in parts:
         job.note("measuring memory")
-        memory = apart.memory(job.source, precision=job.precision, threads=job.threads)
+        memory = subprocesses.memory(job.source, precision=job.precision, threads=job.threads)
         found["memory"] = None if memory is None else memory.to_dict()
     if "start" in parts:
         job.note("measuring the start")
         path = job.sound or _noise_file(stack)
-        found["start"] = apart.start(
+        found["start"] = subprocesses.start(
             job.source, path, precision=job.precision, threads=job.threads
         ).to_dict()
     if {"live", "block", "file"}.isdisjoint(parts):
@@ -181,11 +181,11 @@ def _measure(job: _Job, parts: Sequence[str], stack: ExitStack) -> dict[str, Any
 
 
 def _in_process(job: _Job, parts: Sequence[str], recognizer: "Recognizer") -> dict[str, Any]:
-    from kiku.evaluate.files import file_speed
-    from kiku.evaluate.speed import Speed, full_window
+    from kiku.measure.files import file_speed
+    from kiku.measure.speed import Speed, full_window
 
     samples = _samples(job, recognizer)
-    speed = Speed(recognizer.engine, recognizer.config, samples)
+    speed = Speed(recognizer.scheduler.engine, recognizer.config, samples)
     full = full_window(recognizer.config)
     found: dict[str, Any] = {}
     if "live" in parts:
@@ -197,7 +197,7 @@ def _in_process(job: _Job, parts: Sequence[str], recognizer: "Recognizer") -> di
         found["live"] = rows
     if "block" in parts:
         job.note("blocks")
-        sizes = [size for size in SIZES if size <= recognizer.max_block]
+        sizes = [size for size in SIZES if size <= recognizer.scheduler.max_block]
         found["block"] = [speed.block(size, past=full).to_dict() for size in sizes]
     if "file" in parts:
         job.note("a recording, in blocks and frame by frame")
@@ -206,8 +206,8 @@ def _in_process(job: _Job, parts: Sequence[str], recognizer: "Recognizer") -> di
 
 
 def _samples(job: _Job, recognizer: "Recognizer") -> "NDArray[np.float32]":
-    from kiku.evaluate.files import sound_of
-    from kiku.evaluate.speed import noise
+    from kiku.measure.files import sound_of
+    from kiku.measure.speed import noise
 
     if job.sound is None:
         return noise(recognizer.config)

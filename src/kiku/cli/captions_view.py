@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kiku.cli.feed import FLOOR_DB
+from kiku.cli.lines import label
 from kiku.cli.live_results import Cutter
-from kiku.stream import End, Event, Warning
+from kiku.stream import End, Event, StreamWarning
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 
 SURE, UNSURE = 0.9, 0.6
@@ -58,7 +59,7 @@ class CaptionsView:
         self._console = console or Console(highlight=False)
         self._width = self._console.width
         self._cutter = Cutter()
-        self._partial: Partial | None = None
+        self._partials: dict[int | None, Partial] = {}
         self._state = ""  # where no turns are told, it is not known
         self._shown: deque[tuple[Word, ...]] = deque(maxlen=_MAX_SHOWN)
         self._now, self._drawn_at = clock, -math.inf
@@ -82,9 +83,9 @@ class CaptionsView:
         where: TracebackType | None,
     ) -> None:
         # What was open is not lost with the rest of the view.
-        if self._cutter.line:
-            self._print(self._cutter.line)
-        self._cutter.line, self._partial = (), None
+        self._partials = {}
+        for line in self._cutter.end():
+            self._print(line.words)
         self._live.stop()
 
     def tick(self) -> None:
@@ -97,14 +98,16 @@ class CaptionsView:
     def take(self, event: Event) -> None:
         """Show what this changes."""
         self._fit()
-        if isinstance(event, Warning):
+        if isinstance(event, StreamWarning):
             self.note(event.message, style="yellow")
             return
         lines = self._cutter.take(event)
         if isinstance(event, Partial):
-            self._partial = event
-        elif isinstance(event, Word | TurnEnd | End):
-            self._partial = None
+            self._partials[event.channel] = event
+        elif isinstance(event, Word | TurnEnd):
+            self._partials.pop(event.channel, None)
+        elif isinstance(event, End):
+            self._partials = {}
         for line in lines:
             self._print(line.words)
         self._state = _state(event) or self._state
@@ -127,12 +130,14 @@ class CaptionsView:
                 self._draw(words)
 
     def render(self) -> RenderableType:
-        """What stands at the bottom: the open line, and how it goes."""
-        line, partial = self._cutter.line, self._partial
+        """What stands at the bottom: the open line of each channel, and how it goes."""
         rows: list[RenderableType] = []
-        if line or partial:
-            since = line[0].start if line else (partial.start if partial else 0.0)
-            rows.append(self._row(_clock(since), words_as_text(line, partial)))
+        partials = dict(self._partials)
+        for line in self._cutter.open:
+            partial = partials.pop(line[0].channel, None)
+            rows.append(self._row(_clock(line[0].start), words_as_text(line, partial)))
+        for partial in partials.values():
+            rows.append(self._row(_clock(partial.start), words_as_text((), partial)))
         return Group(*rows, self._status())
 
     def _print(self, words: Iterable[Word]) -> None:
@@ -171,10 +176,12 @@ class CaptionsView:
 def words_as_text(words: Iterable[Word], partial: Partial | None = None) -> Text:
     """Words in the colours of their probability, and what is known of the next."""
     text = Text()
-    for word in words:
-        text.append(" " if text else "").append(word.text, _colour(word.probability))
-    if partial is not None:
-        text.append(" " if text else "").append(partial.text, "dim italic")
+    given: list[tuple[Word | Partial, str]] = [(word, _colour(word.probability)) for word in words]
+    given += [] if partial is None else [(partial, "dim italic")]
+    if given:
+        text.append(label(given[0][0].channel), "dim")
+    for i, (one, style) in enumerate(given):
+        text.append(" " if i else "").append(one.text, style)
     return text
 
 

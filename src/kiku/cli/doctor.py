@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.terminal import FAILED, complain, say
+from kiku.cli.terminal import FAILED
 
 if TYPE_CHECKING:
-    from kiku.evaluate.doctor import Report
+    from kiku.measure.doctor import Report
 
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
@@ -21,18 +22,22 @@ def doctor(as_json: _Json = False) -> int:
     Reads the memory for half a second to measure it. Exit code 1 if something that kiku needs is
     missing.
     """
-    from kiku.evaluate.doctor import examine
+    from kiku.measure.doctor import examine
 
     report = examine()
     if as_json:
-        say(json.dumps(report.to_dict(), indent=2) + "\n")
+        terminal.echo(json.dumps(report.to_dict(), indent=2) + "\n")
     else:
-        say(columns(_installed(report)))
-        say("\nkernels\n" + columns(_kernels(report)))
+        terminal.echo(columns(_installed(report)))
+        terminal.echo("\nkernels\n" + columns(_kernels(report)))
         if report.expected:
-            say("\nms for a frame of 80 ms, decoder, one live stream\n" + columns(_speed(report)))
+            terminal.echo(
+                "\nms for a frame of 80 ms, decoder, one live stream\n" + columns(_speed(report))
+            )
     if report.missing:
-        complain(f"missing: {', '.join(report.missing)}; run  pip install --force-reinstall kiku")
+        terminal.error(
+            f"missing: {', '.join(report.missing)}; run  pip install --force-reinstall kiku"
+        )
         return FAILED
     return 0
 

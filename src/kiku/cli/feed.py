@@ -14,7 +14,7 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
-from kiku.audio import read_chunks
+from kiku.audio import Chunk, read_file
 from kiku.audio.microphone import Gap, Piece
 from kiku.cli.inputs import STDIN
 from kiku.errors import QueueFull, StreamClosed
@@ -55,9 +55,10 @@ class Played:
     def __init__(
         self,
         source: str,
-        rate: int,
         speed: float,
         *,
+        start_s: float = 0.0,
+        end_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
@@ -65,12 +66,14 @@ class Played:
 
         Args:
             source: a path, or "-" for standard input.
-            rate: samples a second of what comes out.
             speed: seconds of sound in a second; 0 is as fast as possible.
+            start_s: what comes before is not waited for.
+            end_s: what comes after does not come out; None is its end.
             clock: seconds that only grow.
             wait: waits for an event for so many seconds at most.
         """
-        self._source, self._rate, self._speed = source, rate, speed
+        self._source, self._speed = source, speed
+        self._start_s, self._end_s = start_s, math.inf if end_s is None else end_s
         self._clock, self._wait = clock, wait
         self._stopped = threading.Event()
 
@@ -79,24 +82,30 @@ class Played:
         self._stopped.set()
 
     def pieces(self) -> Iterator[Piece | Gap]:
-        """Chunks of 80 ms, each when its last sample would have been spoken.
+        """Pieces of 80 ms at most, each when its last sample would have been spoken.
 
         Raises:
             AudioError: it cannot be read.
             TruncatedAudio: it ends too early; after all that is there.
         """
-        begun, num_samples = self._clock(), 0
+        begun, given_s = self._clock(), 0.0
         source = self._standard_input() if self._source == STDIN else self._source
-        for chunk in read_chunks(source, self._rate, chunk_s=_CHUNK_S):
-            num_samples += len(chunk)
-            if self._speed:
-                # Counted from the beginning, so that what a wait takes too long does not add up.
-                due = begun + num_samples / self._rate / self._speed
-                while not self._stopped.is_set() and (left_s := due - self._clock()) > 0:
-                    self._wait(self._stopped, left_s)
-            if self._stopped.is_set():
-                return
-            yield Piece(chunk, self._rate)
+        for chunk in read_file(source):
+            for part in chunk.split(_CHUNK_S):
+                if given_s >= self._end_s:
+                    return
+                given_s += part.seconds
+                if self._speed:
+                    self._wait_until(begun + (given_s - self._start_s) / self._speed)
+                if self._stopped.is_set():
+                    return
+                yield _piece(part)
+
+    def _wait_until(self, due: float) -> None:
+        """Wait by the clock from the beginning, so that what a wait takes too long does not add
+        up."""
+        while not self._stopped.is_set() and (left_s := due - self._clock()) > 0:
+            self._wait(self._stopped, left_s)
 
     def _standard_input(self) -> str | BinaryIO:
         try:
@@ -106,6 +115,12 @@ class Played:
         except (AttributeError, OSError, ValueError):  # closed, or what stands in for it
             pass
         return STDIN
+
+
+def _piece(chunk: Chunk) -> Piece | Gap:
+    if chunk.data is None or isinstance(chunk.data, bytes):  # files give arrays
+        return Gap(chunk.seconds)
+    return Piece(chunk.data, chunk.rate)
 
 
 class _Pipe:
@@ -136,12 +151,13 @@ class Level:
         self.mean_db = self.peak_db = -math.inf
         self._peak_left_s = 0.0
 
-    def hear(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+    def add(self, samples: npt.NDArray[np.generic], rate: int) -> None:
         """The next piece, [S] or [S, C]."""
         if not samples.size:
             return
-        self.mean_db = _db(float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))))
-        peak_db = _db(float(np.abs(samples).max()))
+        floats = _floats(samples)
+        self.mean_db = _db(float(np.sqrt(np.mean(np.square(floats)))))
+        peak_db = _db(float(np.abs(floats).max()))
         self._peak_left_s -= len(samples) / rate
         if peak_db >= self.peak_db or self._peak_left_s <= 0:
             self.peak_db, self._peak_left_s = peak_db, _HOLD_S
@@ -207,24 +223,28 @@ class Feed:
             self._stream.close()
 
     def _push(self, piece: Piece) -> None:
-        self.level.hear(piece.samples, piece.rate)
-        axis = None if piece.samples.ndim == 1 else 1
+        self.level.add(piece.samples, piece.rate)
         while not self._stopped.is_set():
             with suppress(QueueFull):
-                self._stream.push(
-                    piece.samples, rate=piece.rate, channels_axis=axis, timeout=_WAIT_S
-                )
+                self._stream.push(piece.samples, rate=piece.rate, timeout=_WAIT_S)
                 return
 
     def _push_silence(self, seconds: float) -> None:
         self.level.silence()
         while seconds > 0 and not self._stopped.is_set():
-            if not self._stream.has_room:
-                self._stopped.wait(_WAIT_S)
-                continue
             part_s = min(seconds, _SILENCE_S)
-            self._stream.push_silence(part_s)
-            seconds -= part_s
+            with suppress(QueueFull):
+                self._stream.push_silence(part_s, timeout=_WAIT_S)
+                seconds -= part_s
+
+
+def _floats(samples: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
+    """In [-1, 1], whatever the samples are kept in; what is no number is 0."""
+    floats = np.nan_to_num(samples.astype(np.float64), posinf=0.0, neginf=0.0)
+    if samples.dtype.kind == "f":
+        return floats
+    half = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    return (floats - half * (samples.dtype.kind == "u")) / half
 
 
 def _db(amplitude: float) -> float:

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiku.audio import num_channels
 from kiku.errors import AudioError
 
 STDIN = "-"
+
+_USUAL_CHANNELS = 2
 
 _SUFFIXES = (
     ".3gp .aac .ac3 .aif .aiff .amr .ape .au .avi .caf .dts .flac .flv .m2ts .m4a .m4b .m4v .mka "
@@ -40,6 +43,11 @@ class Recording:
     def name(self) -> str:
         """The name of the file, with its ending."""
         return "stdin" if self.source == STDIN else Path(self.source).name
+
+    def num_channels(self) -> int:
+        """How many channels are expected of it; two where it does not say."""
+        count = None if self.source == STDIN else num_channels(self.source)
+        return count or _USUAL_CHANNELS
 
 
 def find_recordings(paths: Iterable[str]) -> list[Recording | AudioError]:

@@ -2,8 +2,8 @@
 
 import sys
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -11,21 +11,34 @@ from typing import Annotated
 
 import typer
 
-import kiku
 from kiku.audio.microphone import Microphone, list_devices
 from kiku.checkpoint import DEMO
+from kiku.cli import terminal
 from kiku.cli.captions_view import CaptionsView
 from kiku.cli.columns import columns
 from kiku.cli.feed import Played
 from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, LiveFormat, Printed
-from kiku.cli.options import Dtype, Engine, Model, Revision, Threads
+from kiku.cli.loaded import ModelSettings, load_with
+from kiku.cli.options import (
+    ChannelName,
+    Dtype,
+    End,
+    Engine,
+    Hotwords,
+    Model,
+    Revision,
+    Start,
+    Temperature,
+    Threads,
+    stream_options,
+)
 from kiku.cli.outputs import make_folder, refuse_existing
 from kiku.cli.progress import Meter
-from kiku.cli.terminal import INTERRUPTED, Manner, complain, say
+from kiku.cli.terminal import INTERRUPTED
 from kiku.live import LiveStream
-from kiku.recognizer import Recognizer, Turning
+from kiku.options import AudioFormat, StreamOptions
 
 
 class TurnsWanted(StrEnum):
@@ -52,13 +65,6 @@ _Device = Annotated[
 _List = Annotated[bool, typer.Option("--list-devices", help="List the microphones, and end.")]
 _Turns = Annotated[
     TurnsWanted, typer.Option(help="How eagerly a silence is the end of a turn, and of a line.")
-]
-_Bias = Annotated[
-    list[str] | None,
-    typer.Option(metavar="WORDS", help="A word or phrase to expect. May be given several times."),
-]
-_Temperature = Annotated[
-    float, typer.Option(metavar="X", min=0.0, help="0 takes the likeliest text; above, by chance.")
 ]
 _Format = Annotated[
     list[LiveFormat] | None,
@@ -91,8 +97,11 @@ def listen(
     dtype: Dtype = None,
     threads: Threads = None,
     turns: _Turns = TurnsWanted.MEDIUM,
-    bias: _Bias = None,
-    temperature: _Temperature = 0.0,
+    hotwords: Hotwords = None,
+    temperature: Temperature = 0.0,
+    channel: ChannelName = "mix",
+    start: Start = 0.0,
+    end: End = None,
     formats: _Format = None,
     folder: _Folder = None,
     force: _Force = False,
@@ -108,32 +117,35 @@ def listen(
         _say_devices()
         return 0
     wanted = _formats(formats, folder)
-    _check(source, device)
+    options = stream_options(
+        hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
+    )
+    _check(source, device, options)
     notices: deque[str] = deque()
     heard: Recording | Microphone
     if source is not None:
         heard, label, stem = (recording := _recording(source)), recording.label, recording.stem
     else:
         heard = Microphone(_number_or_name(device), tell=notices.append)
-        # What a microphone hears is called by the time: there is no better name for it.
+        # What a microphone records is called by the time: there is no better name for it.
         label, stem = heard.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}"
+    each = options.channel == "each"
+    count = heard.num_channels() if each and isinstance(heard, Recording) else 1
+    options = replace(
+        options,
+        format=AudioFormat(channels=count, channels_axis=1),
+        turns=None if turns is TurnsWanted.OFF else turns.value,
+        partials=True,
+    )
     files = _files(folder, stem, wanted, force=force)
-    asked = bool(bias) or temperature > 0
-    steering = kiku.Steering(bias=bias or (), temperature=temperature) if asked else None
     meter = Meter(quiet=quiet)
-    meter.note(f"loading {model}")
-    try:
-        with meter.noting():
-            recognizer = kiku.load(
-                model, engine=engine, dtype=dtype, threads=threads, revision=revision
-            )
-    except KeyboardInterrupt:
-        complain(f"interrupted while loading {model}")
+    settings = ModelSettings(model, revision, engine, None, dtype, threads)
+    recognizer = load_with(settings, meter, slots=count)
+    if recognizer is None:
         return INTERRUPTED
-    eagerness = False if turns is TurnsWanted.OFF else turns.value
-    with _stream(recognizer, eagerness, steering) as stream:
+    with recognizer.stream(options) as stream:
         sound = (
-            Played(heard.source, recognizer.config.sample_rate, speed)
+            Played(heard.source, speed, start_s=start, end_s=end)
             if isinstance(heard, Recording)
             else heard
         )
@@ -143,7 +155,7 @@ def listen(
             sinks.append(Printed(TEXTS[wanted[0]]()))
         listening = Listening(
             stream, sound, notices, sinks, label=label, quiet=quiet,
-            debug=context.ensure_object(Manner).debug,
+            debug=context.ensure_object(terminal.Context).debug,
         )  # fmt: skip
         if in_view:
             listening.show(_view(listening, stream, label))
@@ -151,20 +163,6 @@ def listen(
     if code == 0 and files:
         meter.note(f"wrote {', '.join(map(str, files.values()))}")
     return code
-
-
-@contextmanager
-def _stream(
-    recognizer: Recognizer, turns: Turning, steering: kiku.Steering | None
-) -> Generator[LiveStream, None, None]:
-    """A stream; at the end of the block its engine is idle."""
-    try:
-        with recognizer.stream(turns=turns, partials=True, steering=steering) as stream:
-            yield stream
-    finally:
-        # A step that is under way when the program ends would bring it down.
-        with recognizer.loop.held():
-            pass
 
 
 def _view(listening: Listening, stream: LiveStream, label: str) -> CaptionsView:
@@ -183,11 +181,19 @@ def _say_devices() -> None:
         mark = "*" if device.is_default else ""
         numbers = str(device.num_channels), f"{device.rate} Hz"
         rows.append((mark, str(device.index), device.name, device.host, *numbers))
-    say(columns(rows))
+    terminal.echo(columns(rows))
 
 
-def _check(source: str | None, device: str | None) -> None:
+def _check(source: str | None, device: str | None, options: StreamOptions) -> None:
     """Refuse what makes no sense before anything is loaded."""
+    if source is None:
+        for name, is_given in (
+            ("--channel each", options.channel == "each"),
+            ("--start", options.start_s > 0),
+            ("--end", options.end_s is not None),
+        ):
+            if is_given:
+                raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)
     if source is not None and device is not None:
         raise typer.BadParameter("it is a microphone, and --from is none", param_hint="--device")
     if source is not None and Path(source).is_dir():

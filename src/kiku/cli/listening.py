@@ -7,13 +7,14 @@ from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Protocol
 
+from kiku.cli import terminal
 from kiku.cli.captions_view import CaptionsView
 from kiku.cli.feed import Feed, Sound
 from kiku.cli.live_results import LiveFile, Printed
-from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, complain, describe
+from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, describe
 from kiku.errors import KikuError, OutputError
 from kiku.live import LiveStream
-from kiku.stream import End, Event, Warning
+from kiku.stream import End, Event, StreamWarning
 
 _LOOK_S = 0.1
 """So long a Ctrl-C or a notice may wait to be seen."""
@@ -124,7 +125,9 @@ class Listening:
             if event is not None:
                 self._give(event)
             while self.feed.notices:
-                self._give(Warning("device", self.feed.notices.popleft(), self._stream.duration))
+                self._give(
+                    StreamWarning("device", self.feed.notices.popleft(), self._stream.duration)
+                )
             if self._view is not None:
                 self._view.tick()
             if isinstance(event, End):
@@ -139,7 +142,7 @@ class Listening:
                     self._stream.stop()
 
     def _give(self, event: Event) -> None:
-        if isinstance(event, Warning) and not self._is_news(event):
+        if isinstance(event, StreamWarning) and not self._is_news(event):
             return
         for sink in tuple(self._sinks):
             try:
@@ -149,9 +152,9 @@ class Listening:
                 self._failed = True
                 self._sinks.remove(sink)
                 sink.close()
-                complain(str(error))
+                terminal.error(str(error))
 
-    def _is_news(self, warning: Warning) -> bool:
+    def _is_news(self, warning: StreamWarning) -> bool:
         """Whether it is to be told; if so, and there is no view, it is."""
         # A stream warns as often as something is found; a device comes and goes.
         if warning.kind != "device":
@@ -159,7 +162,7 @@ class Listening:
                 return False
             self._warned.add(warning.kind)
         if self._view is None and not (self._quiet and warning.kind != "device"):
-            complain(f"warning: {warning.message}")
+            terminal.error(f"warning: {warning.message}")
         return True
 
     def _end(self) -> None:
@@ -175,9 +178,9 @@ class Listening:
         problem = self.feed.problem
         if problem is not None:
             message = describe(problem)
-            complain(message if self._label in message else f"{self._label}: {message}")
+            terminal.error(message if self._label in message else f"{self._label}: {message}")
         if interrupts.count:
-            complain(f"interrupted after {heard}; {self._where()}")
+            terminal.error(f"interrupted after {heard}; {self._where()}")
             return INTERRUPTED
         return FAILED if problem is not None or self._failed else 0
 

@@ -9,10 +9,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from kiku.cli.terminal import say
+from kiku.cli import terminal
+from kiku.cli.lines import LineCutter, line_text
 from kiku.errors import OutputError
 from kiku.stream import End, Event, event_to_dict
-from kiku.text import Partial, Segment, TurnEnd, Word, segments, timestamp
+from kiku.text import Partial, Segment, TurnEnd, Word, timestamp
 
 
 class LiveFormat(StrEnum):
@@ -25,26 +26,33 @@ class LiveFormat(StrEnum):
 
 
 class Cutter:
-    """Words -> lines, each as soon as nothing can be added to it: a turn is one line, or several
+    """Events -> lines, each as soon as nothing can be added to it: a turn is one line, or several
     where it has several sentences."""
 
     def __init__(self) -> None:
         """Before the first word."""
-        self.line: tuple[Word, ...] = ()
-        """The words that are not in a whole line yet."""
+        self._lines = LineCutter()
+
+    @property
+    def open(self) -> list[tuple[Word, ...]]:
+        """See `LineCutter.open`."""
+        return self._lines.open
+
+    def end(self) -> list[Segment]:
+        """What was open: nothing more comes."""
+        return self._lines.end_all()
 
     def take(self, event: Event) -> list[Segment]:
         """The lines that are whole by this event."""
-        if isinstance(event, Word):
-            # Segments are cut from left to right, so those of one line and a word are those of all.
-            cut = segments([*self.line, event])
-            self.line = cut[-1].words
-            return cut[:-1]
-        if isinstance(event, TurnEnd | End):
-            cut = segments(self.line)
-            self.line = ()
-            return cut
-        return []
+        match event:
+            case Word():
+                return self._lines.add(event)
+            case TurnEnd():
+                return self._lines.end(event.channel)
+            case End():
+                return self.end()
+            case _:
+                return []
 
 
 class Text(Protocol):
@@ -64,27 +72,30 @@ class Txt:
 
     def take(self, event: Event) -> str:
         """The lines that are whole by now."""
-        return "".join(f"{_plain(line)}\n" for line in self._cutter.take(event))
+        return "".join(f"{line_text(line)}\n" for line in self._cutter.take(event))
 
 
 class Srt:
-    """SubRip subtitles, cue after cue: what `write_srt` gives for the same lines."""
+    """SubRip subtitles, cue after cue: what `write_srt` gives for the same lines. (Where channels
+    are transcribed one by one, cues of two of them may change places.)"""
 
     def __init__(self) -> None:
         """Before the first cue."""
         self._cutter = Cutter()
-        self._num_cues = self._shown_until_ms = 0
+        self._num_cues = 0
+        self._shown_until_ms: dict[int | None, int] = {}
 
     def take(self, event: Event) -> str:
         """The cues that are whole by now."""
         return "".join(map(self._cue, self._cutter.take(event)))
 
     def _cue(self, line: Segment) -> str:
-        start_ms = max(round(line.start * 1000), self._shown_until_ms)
-        self._shown_until_ms = max(round(line.end * 1000), start_ms + 1)
+        start_ms = max(round(line.start * 1000), self._shown_until_ms.get(line.channel, 0))
+        end_ms = max(round(line.end * 1000), start_ms + 1)
+        self._shown_until_ms[line.channel] = end_ms
         self._num_cues += 1
-        start, end = (timestamp(ms, mark=",") for ms in (start_ms, self._shown_until_ms))
-        return f"{self._num_cues}\n{start} --> {end}\n{_plain(line)}\n\n"
+        start, end = (timestamp(ms, mark=",") for ms in (start_ms, end_ms))
+        return f"{self._num_cues}\n{start} --> {end}\n{line_text(line)}\n\n"
 
 
 class JsonLines:
@@ -116,7 +127,7 @@ class Printed:
     def take(self, event: Event) -> None:
         """Print what is whole by now; OutputError where that is impossible."""
         if text := self._text.take(event):
-            say(text)
+            terminal.echo(text)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -168,10 +179,6 @@ class LiveFile:
     def _cannot(self, error: OSError) -> OutputError:
         reason = (error.strerror or str(error)).lower()
         return OutputError(f"{self.path} cannot be written ({reason})")
-
-
-def _plain(line: Segment) -> str:
-    return " ".join(line.text.split())
 
 
 def _json(value: Any) -> Any:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find
-from kiku.checkpoint.cache import Entry, entries, entries_of, remove
+from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.options import Revision
 from kiku.cli.progress import Meter
-from kiku.cli.terminal import FAILED, complain, say
+from kiku.cli.terminal import FAILED
+from kiku.converted import Entry, entries, entries_of, remove
 
 if TYPE_CHECKING:
     from kiku.config import ModelConfig
@@ -37,16 +38,19 @@ def list_models() -> int:
     are converted for ONNX Runtime.
     """
     head = ("NAME", "LANGUAGES", "DELAY", "PAUSE HEADS", "DOWNLOAD", "NOTE")
-    say(columns([head, _DEMO, *map(_row, KNOWN_REPOS)]))
+    terminal.echo(columns([head, _DEMO, *map(_row, KNOWN_REPOS)]))
     if kept := entries():
-        say("\n" + columns([("CONVERTED", "PRECISION", "SIZE", "FOLDER"), *map(_entry, kept)]))
+        terminal.echo(
+            "\n" + columns([("CONVERTED", "PRECISION", "SIZE", "FOLDER"), *map(_entry, kept)])
+        )
     return 0
 
 
 @app.command("info")
 def info(model: _Model = DEMO, revision: Revision = None) -> int:
     """Show the numbers of a model. Of a repository only the small files are fetched."""
-    from kiku.checkpoint import is_converted, open_converted, read_config
+    from kiku.checkpoint import read_config
+    from kiku.converted import is_converted, open_converted
 
     if is_converted(model):
         opened = open_converted(model)
@@ -57,7 +61,7 @@ def info(model: _Model = DEMO, revision: Revision = None) -> int:
             ("folder", str(opened.folder)),
             ("weights", f"{opened.manifest.num_bytes / 1e6:,.1f} MB"),
         ]
-        say(columns(rows))
+        terminal.echo(columns(rows))
         return 0
     local = model == DEMO or Path(model).is_dir()
     files = find(model, revision=revision, weights=local)
@@ -70,7 +74,7 @@ def info(model: _Model = DEMO, revision: Revision = None) -> int:
     if files.weights:
         size = sum(path.stat().st_size for path in files.weights)
         rows.append(("weights", f"{size / 1e6:,.1f} MB in {len(files.weights)} files"))
-    say(columns(rows))
+    terminal.echo(columns(rows))
     return 0
 
 
@@ -80,22 +84,24 @@ def verify_model(model: _Model = DEMO, revision: Revision = None) -> int:
     Exit code 1 if it is not.
     """
     from kiku.checkpoint import verify
+    from kiku.converted import is_converted, verify_converted
 
-    findings = verify(model, revision=revision)
+    converted = is_converted(model)
+    findings = verify_converted(model) if converted else verify(model, revision=revision)
     for finding in findings:
-        say(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.detail}\n")
+        terminal.echo(f"{'ok ' if finding.ok else 'BAD'}  {finding.what}: {finding.detail}\n")
     good = all(finding.ok for finding in findings)
     for entry in entries_of(model):
         if not entry.is_whole:
             continue
-        wrong = [finding for finding in verify(entry.folder) if not finding.ok]
+        wrong = [finding for finding in verify_converted(entry.folder) if not finding.ok]
         for finding in wrong:
-            say(f"BAD  {entry.folder / finding.what}: {finding.detail}\n")
+            terminal.echo(f"BAD  {entry.folder / finding.what}: {finding.detail}\n")
         if wrong:
             again = f"kiku models convert {model} --precision {entry.precision}"
-            complain(f"{again}  makes what is damaged anew")
+            terminal.error(f"{again}  makes what is damaged anew")
         else:
-            say(f"ok   converted to {entry.precision}: {entry.folder}\n")
+            terminal.echo(f"ok   converted to {entry.precision}: {entry.folder}\n")
         good &= not wrong
     return 0 if good else FAILED
 
@@ -104,7 +110,7 @@ def verify_model(model: _Model = DEMO, revision: Revision = None) -> int:
 def pull(model: _Model, revision: Revision = None) -> int:
     """Download what a model needs, so that it can be used without a network; print where it is."""
     files = find(model, revision=revision)
-    say(f"{files.config.parent}\n")
+    terminal.echo(f"{files.config.parent}\n")
     return 0
 
 
@@ -120,11 +126,11 @@ def convert_model(
     The folder holds all that is needed: it can be copied to another machine and named there as the
     model. One that is there already is read as a whole, and made anew if it is damaged.
     """
-    from kiku.checkpoint import convert
+    from kiku.converted import convert
 
     with Meter(quiet=False).noting():
         made = convert(model, precision=precision, revision=revision, folder=target, checksums=True)
-    say(f"{made.folder}\n")
+    terminal.echo(f"{made.folder}\n")
     return 0
 
 
@@ -134,11 +140,11 @@ def remove_model(model: _Model, precision: _Precision = None) -> int:
     found = entries_of(model, precision)
     if not found:
         what = f"{model} in {precision}" if precision else model
-        complain(f"{what} is not converted; kiku models list tells what is")
+        terminal.error(f"{what} is not converted; kiku models list tells what is")
         return FAILED
     for entry in found:
         remove(entry)
-        say(f"removed {entry.folder}, {_megabytes(entry)}\n")
+        terminal.echo(f"removed {entry.folder}, {_megabytes(entry)}\n")
     return 0
 
 

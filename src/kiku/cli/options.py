@@ -1,8 +1,14 @@
-"""Options that several commands take: which model, and on what it runs."""
+"""Options that several commands take: which model, on what it runs, and what it transcribes how."""
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated
 
 import typer
+
+from kiku.errors import ConfigError
+from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
 
 Model = Annotated[
     str, typer.Option(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
@@ -22,3 +28,84 @@ Dtype = Annotated[
 Threads = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Threads that compute; else all there are.")
 ]
+Hotwords = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hotword",
+        metavar="WORD[:BOOST]",
+        help="A word or phrase to expect; BOOST is how strongly: above 0, at most 20, else 2. May "
+        "be given several times.",
+    ),
+]
+Temperature = Annotated[
+    float, typer.Option(metavar="X", min=0.0, help="0 takes the likeliest text; above, by chance.")
+]
+ChannelName = Annotated[
+    str,
+    typer.Option(
+        "--channel",
+        metavar="mix|each|N",
+        help="All channels mixed; each by itself, its words marked; or one of them, from 0.",
+    ),
+]
+Start = Annotated[
+    float,
+    typer.Option(
+        metavar="SECONDS", min=0.0, help="Begin there in a recording; times count from 0 still."
+    ),
+]
+End = Annotated[
+    float | None, typer.Option(metavar="SECONDS", min=0.0, help="End there in a recording.")
+]
+
+
+def stream_options(
+    *, hotwords: Sequence[str] | None, temperature: float, channel: str, start: float,
+    end: float | None,
+) -> StreamOptions:  # fmt: skip
+    """What all commands that transcribe are told of the sound and its text.
+
+    Raises:
+        typer.BadParameter: something of it cannot be.
+    """
+    phrases = [_hotword(text) for text in hotwords or ()]
+    with _named("--hotword"):
+        decoding = DecodingOptions(hotwords=phrases)
+    with _named("--temperature"):
+        decoding = replace(decoding, temperature=temperature)
+    with _named("--start"):
+        options = StreamOptions(decoding=decoding, channel=_channel(channel), start_s=start)
+    if end is not None and not end > start:
+        raise typer.BadParameter(f"{end:g} is not behind --start {start:g}", param_hint="--end")
+    with _named("--end"):
+        return replace(options, end_s=end)
+
+
+def _hotword(text: str) -> Hotword:
+    """As in "Kyutai" or "Kyutai:4"; "10:30" is written "10:30:2"."""
+    word, _, boost = text.rpartition(":")
+    with _named("--hotword"):
+        try:
+            strength = float(boost) if word else None
+        except ValueError:
+            strength = None  # a colon of its own
+        return Hotword(text) if strength is None else Hotword(word, strength)
+
+
+def _channel(name: str) -> Channel:
+    if name == "mix" or name == "each":
+        return name
+    if not (name.isascii() and name.isdecimal()):
+        raise typer.BadParameter(
+            f"{name!r} is neither mix nor each nor a number", param_hint="--channel"
+        )
+    return int(name)
+
+
+@contextmanager
+def _named(option: str) -> Generator[None, None, None]:
+    """Within, what cannot be is a mistake in this option."""
+    try:
+        yield
+    except ConfigError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error

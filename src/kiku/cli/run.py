@@ -4,17 +4,19 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
 from kiku.audio import duration_s
+from kiku.cli import terminal
 from kiku.cli.inputs import STDIN, Recording
 from kiku.cli.outputs import refuse_existing, write_whole
 from kiku.cli.progress import Bars, Meter
-from kiku.cli.show import Flow, Lines, Nothing, Show, Table, table_line
-from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, complain, describe, say
+from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, describe
+from kiku.cli.word_output import Flow, Lines, Nothing, Output, Table, table_line
 from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
+from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.text import FORMATS, CaptionOptions, Word
 from kiku.transcription import Transcription
@@ -45,6 +47,8 @@ class Request:
     quiet: bool
     several: bool
     """More than one recording was named."""
+    options: StreamOptions = field(default_factory=StreamOptions)
+    """What is heard, and how."""
 
     @property
     def endings(self) -> list[str]:
@@ -93,9 +97,9 @@ class Run:
         self._meter = meter
         self._debug = debug
         self._on_terminal = sys.stdout.isatty()
-        self._show = self._choose_show()
+        self._output = self._choose_output()
 
-    def _choose_show(self) -> Show:
+    def _choose_output(self) -> Output:
         request = self._request
         to_files = request.folder is not None
         if to_files and (request.quiet or not self._on_terminal):
@@ -117,14 +121,14 @@ class Run:
                     if isinstance(item, Recording):
                         num_failed += not self._one(item, durations[item], bars)
                     else:
-                        complain(str(item))
+                        terminal.error(str(item))
                         num_failed += 1
                         self._deliver_nothing()
         except KeyboardInterrupt:
             return INTERRUPTED
         self._meter.closing(len(durations))
         if num_failed and len(found) > 1:
-            complain(f"{num_failed} of {len(found)} could not be transcribed completely")
+            terminal.error(f"{num_failed} of {len(found)} could not be transcribed completely")
         return FAILED if num_failed else 0
 
     def _durations(self, found: Sequence[Recording | AudioError]) -> dict[Recording, float | None]:
@@ -142,43 +146,44 @@ class Run:
             if not self._request.force:
                 refuse_existing(files)
         except OutputError as error:
-            complain(str(error))
+            terminal.error(str(error))
             return False
-        result = self._recognizer.transcribe(recording.source)
+        result = self._recognizer.transcription(recording.source, self._request.options)
         bars.follow(
             recording.label,
             duration,
             lambda: result.heard_s,
-            lambda: self._show.pending if self._on_terminal else "",
+            lambda: self._output.pending if self._on_terminal else "",
         )
-        stopped = self._listen(recording, result)
+        stopped = self._follow(recording, result)
+        self._tell_warnings(recording, result)
         self._meter.heard_s += result.heard_s
-        words = result.so_far
+        words = sorted(result.so_far, key=lambda word: word.start)  # of all channels
         good = stopped is None
         kept = good or bool(words) or isinstance(stopped, TruncatedAudio)
         if kept:
             good &= self._deliver(files, words, result.heard_s)
         if isinstance(stopped, KeyboardInterrupt):
-            complain(_interrupted(recording, result.heard_s, files if kept else {}))
+            terminal.error(_interrupted(recording, result.heard_s, files if kept else {}))
             raise stopped
         if stopped is not None:
-            complain(_failed(recording, stopped))
+            terminal.error(_failed(recording, stopped))
         if not kept:
             self._deliver_nothing()
         return good
 
-    def _listen(
+    def _follow(
         self, recording: Recording, result: Transcription
     ) -> Exception | KeyboardInterrupt | None:
         """Show the words as they come; what ended them before their time, if anything did."""
         shown = 0
         stopped: Exception | KeyboardInterrupt | None = None
         try:
-            self._show.begin(recording.label if self._request.several else None)
+            self._output.begin(recording.label if self._request.several else None)
             # What the recognizer warns of is told as the problem that it is.
             with warnings.catch_warnings(action="ignore"):
                 for word in result:
-                    self._show.add(word)
+                    self._output.add(word)
                     shown += 1
             stopped = result.problem
         except ReaderGone:
@@ -193,14 +198,24 @@ class Run:
         result.stop()
         try:
             for word in result.so_far[shown:]:
-                self._show.add(word)
-            self._show.end()
+                self._output.add(word)
+            self._output.end()
         except OutputError as error:  # standard output may take the next recording again
             if stopped is None:
                 stopped = error
             elif not isinstance(stopped, OutputError):
-                complain(str(error))
+                terminal.error(str(error))
         return stopped
+
+    def _tell_warnings(self, recording: Recording, result: Transcription) -> None:
+        """What was not as it should be with the sound, each kind once."""
+        if self._request.quiet:
+            return
+        told: set[str] = set()
+        for warning in result.warnings:
+            if warning.kind not in told:
+                told.add(warning.kind)
+                terminal.error(f"warning: {recording.label}: {warning.message}")
 
     def _deliver(self, files: Mapping[str, Path], words: Sequence[Word], duration: float) -> bool:
         """Write or print the result; whether it is where it should be."""
@@ -216,7 +231,7 @@ class Run:
                 write_whole(path, text)
                 self._meter.note(f"wrote {path}")
             except OutputError as error:
-                complain(f"{error}; it follows on standard output instead")
+                terminal.error(f"{error}; it follows on standard output instead")
                 self._say(text)
                 good = False
         return good
@@ -229,9 +244,9 @@ class Run:
     def _say(self, text: str) -> bool:
         """Put it on standard output; whether that took it."""
         try:
-            say(text)
+            terminal.echo(text)
         except OutputError as error:
-            complain(str(error))
+            terminal.error(str(error))
             return False
         return True
 

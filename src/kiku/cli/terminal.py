@@ -19,7 +19,7 @@ class ReaderGone(Exception):
     """Whoever read our standard output has gone (`kiku ... | head`): there is nobody to tell."""
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Put `text` on standard output at once.
 
     Raises:
@@ -39,7 +39,7 @@ def say(text: str) -> None:
         ) from error
 
 
-def complain(message: str) -> None:
+def error(message: str) -> None:
     """Put a message on standard error; it is lost where nobody reads that (`2>&1 | head`)."""
     try:
         sys.stderr.write(f"kiku: {message}\n")
@@ -71,7 +71,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _mute(stream: TextIO) -> None:
-    """Send what comes later nowhere: Python flushes once more when it ends, and would complain."""
+    """Send what comes later nowhere: Python flushes once more at its end, and would fail again."""
     # What stands in for a stream in a program that calls `main` may have no number.
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -80,33 +80,33 @@ def _mute(stream: TextIO) -> None:
 
 
 @dataclass
-class Manner:
+class Context:
     """How a command behaves whatever it does."""
 
     debug: bool = False
     """Let errors through with their traceback."""
 
 
-class _Complaints(logging.Handler):
+class _LogLines(logging.Handler):
     """Log records as lines on standard error, wherever that is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        complain(f"warning: {record.getMessage()}")
+        error(f"warning: {record.getMessage()}")
 
 
 @contextmanager
-def plain_speech() -> Generator[None, None, None]:
+def plain_output() -> Generator[None, None, None]:
     """Within, warnings and log records come out as lines, and no letter stops the output."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             # A terminal that lacks a letter shows something in its place rather than losing all.
             reconfigure(errors="backslashreplace")
-    logger, handler = logging.getLogger("kiku"), _Complaints(logging.WARNING)
+    logger, handler = logging.getLogger("kiku"), _LogLines(logging.WARNING)
     logger.addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _write_warning
             yield
     finally:
         logger.removeHandler(handler)
@@ -116,7 +116,7 @@ def plain_speech() -> Generator[None, None, None]:
             _mute(sys.stdout)
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_where: object) -> None:
+def _write_warning(message: Warning | str, category: type[Warning], *_where: object) -> None:
     # What libraries tell their developers is not for whoever runs a command.
     if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | ResourceWarning):
-        complain(f"warning: {message}")
+        error(f"warning: {message}")

@@ -6,14 +6,27 @@ from typing import Annotated
 
 import typer
 
-import kiku
 from kiku.checkpoint import DEMO
+from kiku.cli import terminal
 from kiku.cli.inputs import Recording, find_recordings
-from kiku.cli.options import Dtype, Engine, Model, Revision, Threads
+from kiku.cli.loaded import ModelSettings, load_with
+from kiku.cli.options import (
+    ChannelName,
+    Dtype,
+    End,
+    Engine,
+    Hotwords,
+    Model,
+    Revision,
+    Start,
+    Temperature,
+    Threads,
+    stream_options,
+)
 from kiku.cli.outputs import make_folder, name_outputs
 from kiku.cli.progress import Meter
 from kiku.cli.run import Format, Request, Run
-from kiku.cli.terminal import FAILED, INTERRUPTED, Manner, complain
+from kiku.cli.terminal import FAILED, INTERRUPTED
 from kiku.errors import ConfigError
 from kiku.text import CaptionOptions
 
@@ -60,6 +73,11 @@ def transcribe(
     max_line_width: _Width = None,
     max_line_count: _Count = None,
     words: _Words = False,
+    hotwords: Hotwords = None,
+    temperature: Temperature = 0.0,
+    channel: ChannelName = "mix",
+    start: Start = 0.0,
+    end: End = None,
     quiet: _Quiet = False,
     force: _Force = False,
 ) -> int:
@@ -68,6 +86,9 @@ def transcribe(
     Without -o the text goes to standard output. A recording that cannot be read does not stop the
     others; the exit code is then 1. Ctrl-C keeps what was transcribed.
     """
+    options = stream_options(
+        hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
+    )
     found = find_recordings(paths)
     request = Request(
         format=format,
@@ -77,31 +98,23 @@ def transcribe(
         force=force,
         quiet=quiet,
         several=len(found) > 1,
+        options=options,
     )
     _check(request)
     recordings = [item for item in found if isinstance(item, Recording)]
     outputs = _outputs(request, recordings)
     if not recordings:
         for item in found:
-            complain(str(item))
+            terminal.error(str(item))
         return FAILED
     meter = Meter(quiet=quiet)
-    meter.note(f"loading {model}")
-    try:
-        with meter.noting():
-            recognizer = kiku.load(
-                model,
-                engine=engine,
-                device=device,
-                dtype=dtype,
-                threads=threads,
-                revision=revision,
-            )
-    except KeyboardInterrupt:
-        complain(f"interrupted while loading {model}")
+    settings = ModelSettings(model, revision, engine, device, dtype, threads)
+    slots = max(one.num_channels() for one in recordings) if channel == "each" else 1
+    recognizer = load_with(settings, meter, slots=slots)
+    if recognizer is None:
         return INTERRUPTED
-    run = Run(recognizer, request, outputs, meter, debug=context.ensure_object(Manner).debug)
-    return run.all(found)
+    debug = context.ensure_object(terminal.Context).debug
+    return Run(recognizer, request, outputs, meter, debug=debug).all(found)
 
 
 def _check(request: Request) -> None:

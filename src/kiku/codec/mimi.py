@@ -1,4 +1,4 @@
-"""Mimi's encoder: sound to codes. Its decoder half, for synthesis, is not built."""
+"""Mimi's encoder: sound to codes. Its decoder, for synthesis, is not built."""
 
 from dataclasses import dataclass
 

@@ -1,3 +1,5 @@
+# pyright: basic
+# What torch gives is only partly typed.
 """Split residual vector quantisation: which entry of each codebook is nearest to a latent."""
 
 from typing import Any

@@ -1,6 +1,8 @@
-"""B slots and their state, one step on a device. The contract is here; `torch` keeps it with
-PyTorch."""
+"""B slots and their state, one step on a device. Torch and ONNX Runtime are imported only with the
+backend that needs them (`kiku.engine.torch`, `kiku.engine.onnx`)."""
 
-from kiku.engine.contract import Choose, Engine, StepOutput
+from kiku.decoding import Picker, SamplingParams
+from kiku.engine.backend import Backend, Said, StepOutput
+from kiku.engine.core import SlotEngine
 
-__all__ = ["Choose", "Engine", "StepOutput"]
+__all__ = ["Backend", "Picker", "Said", "SamplingParams", "SlotEngine", "StepOutput"]

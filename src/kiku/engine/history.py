@@ -34,6 +34,12 @@ class History:
         first = max(0, count - min(frames, HISTORY_FRAMES))
         return self._columns[slot, np.arange(first, count) % _ROOM].astype(np.int64)
 
+    def add_each(self, slots: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
+        """One column [n, 1 + K] of each of n slots."""
+        counts = self.counts[slots]
+        self._columns[slots, counts % _ROOM] = columns
+        self.counts[slots] = counts + 1
+
     def save(self, slot: int) -> NDArray[np.int64]:
         """All that a slot can be asked for."""
         return self.last(slot, HISTORY_FRAMES)

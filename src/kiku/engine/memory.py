@@ -1,8 +1,9 @@
 """Keys and values of the slots of one transformer, in buffers that ONNX Runtime writes in place."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from kiku.config import REWIND_FRAMES, TransformerConfig
 _SLACK_FRAMES = 80
 """Frames between two moves of a layer's keys. More would make attention, which computes over all
 that lies in the buffer, slower; fewer, the moves more frequent."""
+
+_MAX_POSITION = 2**42
+"""Of a saved slot: what a slot hears in more than a thousand years."""
 
 
 class Memory:
@@ -86,65 +90,87 @@ class Memory:
         first = self.position[slots.start : slots.stop, None]
         return (first + np.arange(positions)).reshape(-1, 1) * self._frequencies
 
-    def window_of(self, slot: int) -> list[NDArray[np.float32]]:
-        """Copies of the keys and values that a slot's next step can see: 2 L x [H, P, D]."""
+    @property
+    def num_saved(self) -> int:
+        """How many arrays `save` gives."""
+        return 1 + 2 * self.config.num_layers
+
+    def save(self, slot: int) -> dict[str, NDArray[Any]]:
+        """Copies of the keys and values that a slot's next step can see, [H, P, D] each, and its
+        position."""
         seen = min(int(self.position[slot]), self.config.window - 1)
-        parts: list[NDArray[np.float32]] = []
+        saved: dict[str, NDArray[Any]] = {"position": self.position[slot : slot + 1].copy()}
         for layer in range(self.config.num_layers):
             last = int(self.position[slot] - self._starts[layer, slot])
-            for buffer in (self.keys[layer], self.values[layer]):
-                parts.append(buffer[slot, :, last - seen : last].copy())
-        return parts
+            for name, buffers in (("keys", self.keys), ("values", self.values)):
+                saved[f"{name}.{layer}"] = buffers[layer][slot, :, last - seen : last].copy()
+        return saved
 
-    def put_window(self, slot: int, position: int, parts: Sequence[NDArray[np.float32]]) -> None:
-        """Undo `window_of`, in any slot."""
-        self.forget(slot)
-        seen = parts[0].shape[1]
+    def check(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Raise ValueError (or KeyError) unless `restore` could put these into a slot."""
+        position = saved["position"]
+        if position.shape != (1,) or position.dtype != np.int64:
+            raise ValueError("a position of another shape")
+        if not 0 <= int(position[0]) <= _MAX_POSITION:
+            raise ValueError(f"a position of {int(position[0])}")
+        seen = min(int(position[0]), self.config.window - 1)
+        shape = (self.config.num_heads, seen, self.config.head_dim)
         for layer in range(self.config.num_layers):
-            for buffer, part in zip(
-                (self.keys[layer], self.values[layer]),
-                parts[2 * layer : 2 * layer + 2],
-                strict=True,
-            ):
-                buffer[slot, :, :seen] = part
+            for name in ("keys", "values"):
+                part = saved[f"{name}.{layer}"]
+                if part.shape != shape or part.dtype != np.float32:
+                    raise ValueError(f"{name} of {part.dtype} {list(part.shape)}, not {shape}")
+                if not np.isfinite(part).all():
+                    raise ValueError(f"{name} that are not finite")
+
+    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Put what `save` gave, and `check` let through, into any slot."""
+        self.forget(slot)
+        position = int(saved["position"][0])
+        seen = saved["keys.0"].shape[1]
+        for layer in range(self.config.num_layers):
+            self.keys[layer][slot, :, :seen] = saved[f"keys.{layer}"]
+            self.values[layer][slot, :, :seen] = saved[f"values.{layer}"]
         self.position[slot] = position
         self._starts[:, slot] = position - seen
 
 
 @dataclass(frozen=True, slots=True)
-class Seating:
+class BatchLayout:
     """Where the packed positions of a call belong."""
 
     slots: range
     """The neighbouring slots that the call goes over; some may be idle."""
     inputs: dict[str, NDArray[np.generic]]
-    """As `graph.layers.Seats` declares them."""
+    """As the graph declares them."""
 
 
-def seat(memory: Memory, slots: Sequence[int], counts: Sequence[int]) -> Seating:
-    """Seat `counts[i]` new positions of each of `slots`, which come packed in this order."""
-    over = range(min(slots), max(slots) + 1)
-    most = max(counts)
+def layout_of(memory: Memory, slots: NDArray[np.int64], counts: NDArray[np.int64]) -> BatchLayout:
+    """The layout of `counts[i]` new positions of each of `slots`, which come packed in this
+    order."""
+    first_slot = int(slots.min())
+    over = range(first_slot, int(slots.max()) + 1)
+    most = int(counts.max())
     memory.make_room(over, most)
-    spread = np.zeros((len(over), most), np.int64)
+    rows = slots - first_slot
     by_slot = np.zeros(len(over), np.int32)
-    pack: list[NDArray[np.int64]] = []
-    first = 0
-    for slot, count in zip(slots, counts, strict=True):
-        row = slot - over.start
-        spread[row, :count] = np.arange(first, first + count)
-        by_slot[row] = count
-        pack.append(row * most + np.arange(count))
-        first += count
-    rows = max(memory.capacity, len(over) * most)  # ONNX Runtime asks for as many as there are keys
-    cos, sin = (np.zeros((rows, memory.config.head_dim // 2), np.float32) for _ in range(2))
+    by_slot[rows] = counts
+    pad = np.zeros((len(over), most), np.int64)  # row and position -> place among the packed
+    given = np.arange(most) < counts[:, None]
+    places = np.zeros(given.shape, np.int64)
+    places[given] = np.arange(int(counts.sum()))
+    pad[rows] = places
+    unpad = (rows[:, None] * most + np.arange(most))[given]  # packed -> place among the padded
+    # ONNX Runtime asks for as many angles as there are keys.
+    num_angles = max(memory.capacity, len(over) * most)
+    cos, sin = (np.zeros((num_angles, memory.config.head_dim // 2), np.float32) for _ in range(2))
     angles = memory.angles(over, most)
     cos[: len(angles)], sin[: len(angles)] = np.cos(angles), np.sin(angles)
-    return Seating(
+    return BatchLayout(
         over,
         {
-            "spread": spread,
-            "pack": np.concatenate(pack),
+            "spread": pad,
+            "pack": unpad,
             "counts": by_slot,
             "lengths": memory.lengths(over, by_slot),
             "capacity": np.array(memory.capacity, np.int32),

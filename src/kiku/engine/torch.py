@@ -1,26 +1,33 @@
-"""The reference engine: PyTorch, a fixed batch of slots, any device that PyTorch knows."""
+"""The reference backend: PyTorch, a fixed batch of slots, any device that PyTorch knows."""
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from kiku.codec import MimiEncoder, MimiState
 from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
-from kiku.engine.contract import Choose, StepOutput
-from kiku.engine.decoding import Block, Rereading, Said, decode_blocks
-from kiku.engine.history import History
-from kiku.engine.saved import KEY, check_saved, damage_is_told
-from kiku.engine.slots import Slots
+from kiku.engine.backend import Said
+from kiku.engine.core import MAX_POSITION, SlotEngine
+from kiku.engine.forked import is_forked
 from kiku.errors import ConfigError
 from kiku.lm import LM, LMState
-from kiku.nn.state import Mark, all_active, copy_slot, mark, restore_slot, rewind, save_slot
+from kiku.nn.state import (
+    Mark,
+    all_active,
+    copy_slot,
+    leaves,
+    mark,
+    restore_slot,
+    rewind,
+    save_slot,
+)
 
 _MPS_MAX_SAMPLES = 65_536
 
@@ -50,6 +57,16 @@ def pick_device(name: str | None) -> torch.device:
     return device
 
 
+def use_threads(number: int) -> None:
+    """Compute with so many threads on the processor, in the whole process; with one in a process
+    that was forked, where PyTorch would wait for ever for those that stayed in the parent."""
+    torch.set_num_threads(1 if is_forked() else number)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
+
 class _State:
     """What the two networks remember of the engine's slots."""
 
@@ -69,259 +86,189 @@ class _Mark:
 
     state: Mark
     position: int
-    token: int
-    num_columns: int
 
 
-class TorchEngine:
-    """`engine.contract.Engine` with PyTorch. One thread uses it at a time."""
+def torch_engine(
+    codec: MimiEncoder,
+    lm: LM,
+    *,
+    slots: int = 1,
+    device: str | None = None,
+    keep_logits: bool = False,
+    pad_id: int = PAD_ID,
+    word_start_id: int = WORD_START_ID,
+) -> SlotEngine:
+    """An engine of `slots` slots on `device` (see `pick_device`); the networks are moved there.
+
+    In a forked process PyTorch computes with one thread from then on, for the others stayed in the
+    parent. `keep_logits` gives the logits out; `pad_id` is the token that most frames have, and
+    `word_start_id` the one that opens a word: guesses, which change no token.
+    """
+    backend = TorchBackend(codec, lm, slots=slots, device=device)
+    return SlotEngine(backend, pad_id=pad_id, word_start_id=word_start_id, keep_logits=keep_logits)
+
+
+class TorchBackend:
+    """`Backend` with PyTorch. All slots go through together; idle ones are not advanced."""
+
+    width = 16
 
     def __init__(
-        self,
-        codec: MimiEncoder,
-        lm: LM,
-        *,
-        slots: int = 1,
-        device: str | None = None,
-        keep_logits: bool = False,
-        pad_id: int = PAD_ID,
-        word_start_id: int = WORD_START_ID,
+        self, codec: MimiEncoder, lm: LM, *, slots: int, device: str | None = None
     ) -> None:
-        """Make `slots` slots on `device` (see `pick_device`); the two networks are moved there.
-
-        `keep_logits` gives the logits out; `pad_id` is the token that most frames have, and
-        `word_start_id` the one that opens a word: guesses, which change no token.
-        """
+        """See `torch_engine`."""
+        if is_forked():  # whoever has set another number since
+            use_threads(1)
         self.device = pick_device(device)
         self.max_block = REWIND_FRAMES
         if self.device.type == "mps":
             # Before macOS 15.1 no axis of a convolution's output may be longer there than 65,536.
             self.max_block = min(REWIND_FRAMES, _MPS_MAX_SAMPLES // codec.config.frame_size)
+        self.codec_config, self.lm_config = codec.config, lm.config
+        self.num_slots = slots
         self.codec = codec.to(self.device).eval()
         self.lm = lm.to(self.device).eval()
-        self.keep_logits = keep_logits
-        self.pad_id, self._word_start_id = pad_id, word_start_id
-        self._slots = Slots(slots, lm.config.num_codebooks)
-        self._frame_size = codec.config.frame_size
-        self._num_codebooks = lm.config.num_codebooks
+        dtype = str(lm.out_norm.weight.dtype).removeprefix("torch.")
+        self.description = f"torch {dtype} on {self.device.type}"
+        self.signature = self._signature(dtype)
         self._positions = np.zeros(slots, np.int64)  # of the decoder
-        self._tokens = np.zeros(slots, np.int64)
-        self._history = History(slots, lm.config.num_codebooks)
-        self._rereading = Rereading(self, _WIDTH)
         with torch.inference_mode():
             self._state = _State(codec, lm, slots, self.device)
-            self._prime()
+            self._primed = _State(codec, lm, 1, self.device)
+            out = lm(lm.initial_column(1, self.device), self._primed.lm, all_active(1, self.device))
+            self.first = self._said(out.logits, out.pauses, logits=True)
 
-    def _prime(self) -> None:
-        """A one-slot state that has read the initial column: every fresh slot is a copy of it."""
-        one = all_active(1, self.device)
-        self._primed = _State(self.codec, self.lm, 1, self.device)
-        out = self.lm(self.lm.initial_column(1, self.device), self._primed.lm, one)
-        self._first = self._said(out.logits[0], None if out.pauses is None else out.pauses[0], True)
-
-    @property
-    def num_slots(self) -> int:
-        """How many slots there are."""
-        return self._slots.count
-
-    @property
-    def free_slots(self) -> int:
-        """How many slots nobody holds."""
-        return self._slots.free
+    def _signature(self, dtype: str) -> str:
+        sizes = self.lm_config.transformer
+        shape = f"{sizes.num_layers}x{sizes.dim} window {sizes.window}"
+        all_numbers = repr((self.codec_config, self.lm_config)).encode()
+        digest = hashlib.sha256(all_numbers).hexdigest()[:8]
+        return f"torch {dtype} {shape} K {self.lm_config.num_codebooks} config {digest}"
 
     @torch.inference_mode()
-    def open(
-        self, choose: Choose | None = None, *, num_codebooks: int | None = None
-    ) -> tuple[int, StepOutput]:
-        """See `Engine.open`."""
-        slot = self._slots.take(choose, num_codebooks)
+    def forget(self, slot: int) -> None:
+        """See `Backend.forget`."""
         copy_slot(self._state.codec, slot, self._primed.codec)
-        self._history.forget(slot)
-        try:
-            return slot, self._begin(slot)
-        except BaseException:  # `choose` may raise anything, and nobody knows of the slot yet
-            self.close(slot)
-            raise
 
-    def _begin(self, slot: int) -> StepOutput:
-        """The decoder forgets the slot, and reads its initial column."""
-        self._rereading.forget(slot)
-        self._tokens[slot] = self.lm.config.initial_text_id
-        codes = np.full((1, self._num_codebooks), self.lm.config.initial_code, np.int64)
-        block = self._block(slot, codes)
-        block.accept(self._primed_copy(slot, block.ask(1)))
-        self._tokens[slot] = block.token
-        return block.output()
-
-    def _primed_copy(self, slot: int, column: NDArray[np.int64]) -> Said:
-        """The slot's decoder has read `column` [1, 1 + K], the initial one, and nothing else."""
+    @torch.inference_mode()
+    def begin(self, slot: int) -> None:
+        """See `Backend.begin`: a copy of a state that has read the initial column."""
         copy_slot(self._state.lm, slot, self._primed.lm)
         self._positions[slot] = 1
-        if (column[:, 1:] == self.lm.config.initial_code).all():
-            return self._first
-        self.rewind(slot, 1)  # the copy has read the codes of all codebooks
-        return self.read([slot], [column], logits=True)[0]
-
-    def steer(
-        self, slot: int, choose: Choose | None = None, *, num_codebooks: int | None = None
-    ) -> None:
-        """See `Engine.steer`."""
-        self._slots.steer(slot, choose, num_codebooks)
-
-    def close(self, slot: int) -> None:
-        """See `Engine.close`."""
-        self._slots.release(slot)
 
     @torch.inference_mode()
-    def step(self, slots: Sequence[int], frames: NDArray[np.float32]) -> StepOutput:
-        """See `Engine.step`. The codec takes the block at once; the decoder reads it in few passes
-        (see `decoding`)."""
-        self._slots.check_step(slots, frames.shape, self._frame_size, self.max_block)
-        rows = list(slots)
+    def encode(self, slots: NDArray[np.int64], frames: NDArray[np.float32]) -> NDArray[np.int64]:
+        """See `Backend.encode`."""
         n, T, size = frames.shape
         pcm = torch.zeros(self.num_slots, 1, T * size)
-        samples = torch.from_numpy(np.ascontiguousarray(frames, dtype=np.float32))
-        pcm[rows, 0] = samples.view(n, T * size)
-        codes = self._encode(pcm.to(self.device), self._active(rows)).transpose(1, 2)[rows]
-        blocks = [
-            self._block(slot, part) for slot, part in zip(rows, codes.cpu().numpy(), strict=True)
-        ]
-        return self._decoded(blocks)
-
-    def _decoded(self, blocks: list[Block]) -> StepOutput:
-        out = decode_blocks(self, blocks, _WIDTH)
-        for block, token in zip(blocks, out.tokens[:, -1], strict=True):
-            self._tokens[block.slot] = token
-            self._history.add(block.slot, block.columns)
-        return out
-
-    def _active(self, rows: Sequence[int]) -> Tensor:
-        active = torch.zeros(self.num_slots, dtype=torch.bool)
-        active[list(rows)] = True
-        return active.to(self.device)
-
-    def _block(self, slot: int, codes: NDArray[np.int64]) -> Block:
-        return Block(
-            slot, self._slots.as_read(slot, codes), int(self._tokens[slot]),
-            self._slots.choices[slot], guess=self.pad_id, word_start=self._word_start_id,
-            keep_logits=self.keep_logits,
-        )  # fmt: skip
-
-    def _encode(self, pcm: Tensor, active: Tensor) -> Tensor:
-        """[B, 1, T * frame_size] -> [B, K, T], as many codebooks as the decoder reads."""
+        samples = _tensor(np.ascontiguousarray(frames, dtype=np.float32))
+        pcm[slots, 0] = samples.view(n, T * size)
         # cuDNN would round to TF32, whose codes differ from those of every other device.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            return self.codec(pcm, self._state.codec, active)[:, : self._num_codebooks]
+            codes = self.codec(pcm.to(self.device), self._state.codec, self._active(slots))
+        return codes.transpose(1, 2)[slots].cpu().numpy()
+
+    def _active(self, slots: NDArray[np.int64]) -> Tensor:
+        active = torch.zeros(self.num_slots, dtype=torch.bool)
+        active[slots] = True
+        return active.to(self.device)
 
     @torch.inference_mode()
     def read(
-        self, slots: Sequence[int], columns: Sequence[NDArray[np.int64]], *, logits: bool
-    ) -> list[Said]:
-        """See `decoding.Reader.read`. All slots go through together; what a slot has fewer columns
-        than the longest is filled up, and taken back."""
-        counts = [len(part) for part in columns]
-        most = max(counts)
-        padded = np.zeros((self.num_slots, most, 1 + self._num_codebooks), np.int64)
-        for slot, part in zip(slots, columns, strict=True):
-            padded[slot, : len(part)] = part
+        self,
+        slots: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        *,
+        logits: bool,
+    ) -> Said:
+        """See `Backend.read`. What a slot has fewer columns than the longest is taken back."""
+        most = columns.shape[1]
+        padded = np.zeros((self.num_slots, *columns.shape[1:]), np.int64)
+        padded[slots] = columns
         # Elsewhere than on a CPU shapes that change with every frame cost more than they save.
         on_cpu = self.device.type == "cpu"
-        horizon = int(self._positions[list(slots)].max()) + most if on_cpu else None
-        given = torch.from_numpy(padded).to(self.device)
+        horizon = int(self._positions[slots].max()) + most if on_cpu else None
+        given = _tensor(padded).to(self.device)
         out = self.lm(given, self._state.lm, self._active(slots), horizon=horizon)
-        said: list[Said] = []
-        for slot, count in zip(slots, counts, strict=True):
-            pauses = None if out.pauses is None else out.pauses[slot, :count]
-            said.append(self._said(out.logits[slot, :count], pauses, logits))
-            self._positions[slot] += most
-            if count < most:
-                self.rewind(slot, most - count)
-        return said
+        self._positions[slots] += most
+        short = np.flatnonzero(counts < most)
+        if len(short):
+            self.rewind(slots[short], most - counts[short])
+        pauses = None if out.pauses is None else out.pauses[slots]
+        return self._said(out.logits[slots], pauses, logits=logits)
 
-    def rewind(self, slot: int, frames: int) -> None:
-        """See `decoding.Reader.rewind`: what is written ahead in the ring is seen by nobody."""
-        self._state.lm.position[slot] -= frames
-        self._positions[slot] -= frames
+    @torch.inference_mode()
+    def rewind(self, slots: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
+        """See `Backend.rewind`: what is written ahead in the ring is seen by nobody."""
+        back = _tensor(columns).to(self.device)
+        self._state.lm.position[_tensor(slots).to(self.device)] -= back
+        self._positions[slots] -= columns
 
-    def _said(self, logits: Tensor, pauses: Tensor | None, keep: bool) -> Said:
-        """Of columns [t, V], [t, E]."""
-        wide = logits.float()
+    def _said(self, logits_of: Tensor, pauses: Tensor | None, *, logits: bool) -> Said:
+        """Of columns [n, T, V], [n, T, E]."""
+        wide = logits_of.float()
         tokens = wide.argmax(-1)
-        logprobs = wide.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+        logprobs = wide.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
         return Said(
             tokens.cpu().numpy(),
             logprobs.cpu().numpy(),
             None if pauses is None else pauses.float().cpu().numpy(),
-            wide.cpu().numpy() if keep else None,
+            wide.cpu().numpy() if logits else None,
         )
 
     @torch.inference_mode()
-    def mark(self, slot: int) -> object:
-        """See `Engine.mark`."""
-        self._slots.check_held([slot])
-        return _Mark(
-            mark(self._state.parts(), slot),
-            int(self._positions[slot]),
-            int(self._tokens[slot]),
-            int(self._history.counts[slot]),
-        )
+    def mark(self, slot: int) -> Any:
+        """See `Backend.mark`."""
+        return _Mark(mark(self._state.parts(), slot), int(self._positions[slot]))
 
     @torch.inference_mode()
-    def go_back(self, slot: int, mark: object) -> None:
-        """See `Engine.go_back`."""
-        self._slots.check_held([slot])
+    def go_back(self, slot: int, mark: Any) -> None:
+        """See `Backend.go_back`."""
         assert isinstance(mark, _Mark)
         rewind(self._state.parts(), slot, mark.state)
         self._positions[slot] = mark.position
-        self._tokens[slot] = mark.token
-        self._history.counts[slot] = mark.num_columns
+
+    def save(self, slot: int) -> dict[str, NDArray[Any]]:
+        """See `Backend.save`: every leaf of the state; bfloat16 as its bits."""
+        tensors = save_slot(self._state.parts(), slot)
+        return {str(i): _as_array(tensor) for i, tensor in enumerate(tensors)}
 
     @torch.inference_mode()
-    def refresh(self, slot: int, frames: int, *, most: int | None = None) -> int:
-        """See `Engine.refresh`."""
-        self._slots.check_held([slot])
-        if not self._rereading.begun(slot):
-            config = self.lm.config
-            codes = np.full((1, config.num_codebooks), config.initial_code, np.int64)
-            text = np.full((1, 1), config.initial_text_id, np.int64)
-            self._primed_copy(slot, np.hstack([text, self._slots.as_read(slot, codes)]))
-            self._rereading.begin(slot, self._history.last(slot, frames))
-        return self._rereading.go_on(slot, most)
+    def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
+        """See `Backend.restore`."""
+        ours = [leaf[slot] for leaf in leaves(self._state.parts())]
+        if set(saved) != {str(i) for i in range(len(ours))}:
+            raise ValueError("it holds parts that are not known")
+        tensors = [_as_tensor(saved[str(i)], leaf) for i, leaf in enumerate(ours)]
+        restore_slot(self._state.parts(), slot, tensors)
+        self._positions[slot] = int(self._state.lm.position[slot])
 
-    @torch.inference_mode()
-    def reread(self, slot: int, frames: int) -> StepOutput:
-        """See `Engine.reread`."""
-        self._slots.check_held([slot])
-        codes = self._history.last(slot, frames)[:, 1:]
-        self._history.counts[slot] -= len(codes)
-        begun = self._begin(slot)
-        return self._decoded([self._block(slot, codes)]) if len(codes) else begun.first(0)
 
-    def save(self, slot: int) -> bytes:
-        """See `Engine.save`."""
-        self._slots.check_held([slot])
-        leaves = save_slot(self._state.parts(), slot)
-        leaves.append(torch.tensor(int(self._tokens[slot])))
-        leaves.append(torch.from_numpy(self._history.save(slot)))
-        tensors = {str(i): leaf for i, leaf in enumerate(leaves)}
-        return save_tensors(tensors, metadata={KEY: self._signature()})
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]
 
-    def restore(self, slot: int, saved: bytes) -> None:
-        """See `Engine.restore`."""
-        self._slots.check_held([slot])
-        check_saved(saved, self._signature())
-        tensors = load_tensors(saved)
-        with damage_is_told(), torch.inference_mode():
-            leaves = [tensors[str(i)] for i in range(len(tensors))]
-            restore_slot(self._state.parts(), slot, leaves[:-2])
-            self._tokens[slot] = int(leaves[-2])
-            self._history.restore(slot, leaves[-1].numpy())
-            self._positions[slot] = int(self._state.lm.position[slot])
 
-    def _signature(self) -> str:
-        dtype = str(self.lm.out_norm.weight.dtype)
-        sizes = self.lm.config.transformer
-        shape = f"{sizes.num_layers}x{sizes.dim} window {sizes.window}"
-        all_numbers = repr((self.codec.config, self.lm.config)).encode()
-        digest = hashlib.sha256(all_numbers).hexdigest()[:8]
-        return f"torch {dtype} {shape} K {self._num_codebooks} config {digest}"
+def _as_array(tensor: Tensor) -> NDArray[Any]:
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy()
+    return tensor.numpy()
+
+
+def _as_tensor(array: NDArray[Any], like: Tensor) -> Tensor:
+    """A saved leaf; ValueError unless it could be one of `like`."""
+    bits = like.dtype == torch.bfloat16
+    wanted = torch.int16 if bits else like.dtype
+    tensor = _tensor(array.copy())
+    if tensor.shape != like.shape or tensor.dtype != wanted:
+        raise ValueError(
+            f"a tensor is {tensor.dtype} {list(tensor.shape)} where {wanted} {list(like.shape)} "
+            "belongs"
+        )
+    tensor = tensor.view(torch.bfloat16) if bits else tensor
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise ValueError("a tensor holds numbers that are not finite")
+    is_count = tensor.dtype == torch.int64
+    if is_count and not bool(((tensor >= 0) & (tensor <= 4 * MAX_POSITION)).all()):
+        raise ValueError("a position that cannot be")
+    return tensor

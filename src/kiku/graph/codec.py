@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kiku.config import CodecConfig
 from kiku.errors import UnsupportedConfig
-from kiku.graph.layers import FLOAT32, Grain, Layers, linear
+from kiku.graph.layers import FLOAT32, Layers, QuantScheme, linear
 from kiku.graph.quantise import check_precision
 from kiku.graph.writer import GraphWriter, Weights
 
@@ -23,7 +23,7 @@ CODEC_GRAPH = "codec"
 
 _END = 1 << 40
 
-_GRAINS = {"float32": FLOAT32, "int8": Grain(8, 32), "int4": Grain(8, 32)}
+_SCHEMES = {"float32": FLOAT32, "int8": QuantScheme(8, 32), "int4": QuantScheme(8, 32)}
 """Of the codec's large matrices. Its codes are what the decoder was trained on, so it keeps 8 bits,
 in small blocks, where the decoder has 4."""
 
@@ -69,7 +69,7 @@ def _taps(name: str, kernel_size: int, channels: int, dilation: int = 1) -> list
 def write_codec(folder: Path, config: CodecConfig, weights: Weights, precision: str) -> None:
     """Write `codec.onnx` and `codec.data`.
 
-    Inputs, besides those of `layers.Seats`, the keys and values of each layer and the pasts:
+    Inputs, besides those of `layers.LayoutInputs`, the keys and values of each layer and the pasts:
     `pcm` [B', S, 1], the samples of the B' slots that hear something; `begun` [B', 1, 1] bool,
     whether they heard anything before. Output: `codes` [B', T, K] int64, semantic codebooks first.
 
@@ -88,7 +88,7 @@ def write_codec(folder: Path, config: CodecConfig, weights: Weights, precision: 
     """
     check_precision(precision)
     with GraphWriter(folder, CODEC_GRAPH) as writer:
-        _Codec(writer, config, weights, _GRAINS[precision]).write()
+        _Codec(writer, config, weights, _SCHEMES[precision]).write()
         writer.finish()
 
 
@@ -96,16 +96,16 @@ class _Codec:
     """One graph being written."""
 
     def __init__(
-        self, writer: GraphWriter, config: CodecConfig, weights: Weights, grain: Grain
+        self, writer: GraphWriter, config: CodecConfig, weights: Weights, scheme: QuantScheme
     ) -> None:
-        self.writer, self.config, self.weights, self.grain = writer, config, weights, grain
+        self.writer, self.config, self.weights, self.scheme = writer, config, weights, scheme
         self.pasts = {past.name: past for past in codec_pasts(config)}
 
     def write(self) -> None:
         config, writer = self.config, self.writer
         pcm = writer.input("pcm", np.float32, ["N", "samples", 1])
         latents = self._seanet(pcm)  # [N, L, D]
-        layers = Layers(writer, config.transformer, self.weights, self.grain)
+        layers = Layers(writer, config.transformer, self.weights, self.scheme)
         rows = layers(writer.node("Reshape", [latents, writer.constant(-1, config.latent_dim)]))
         # The number of slots that hear something, to undo the packing.
         like = writer.node("Shape", [latents], end=1)
@@ -216,9 +216,9 @@ class _Codec:
 
     def _product(self, x: str, name: str, matrix: NDArray[np.float32]) -> str:
         """[N, L, C] times a matrix [C, C']: [N, L, C']"""
-        if self.grain.bits == 32 or matrix.size < _LARGE:
+        if self.scheme.bits == 32 or matrix.size < _LARGE:
             return self.writer.node("MatMul", [x, self.writer.tensor(name, matrix)])
-        return linear(self.writer, x, name, np.ascontiguousarray(matrix.T), self.grain)
+        return linear(self.writer, x, name, np.ascontiguousarray(matrix.T), self.scheme)
 
     def _quantise(self, x: str) -> str:
         """[R, D] -> [R, K]"""

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.config import LMConfig
-from kiku.graph.layers import FLOAT32, Grain, Layers, linear, rms_norm
+from kiku.graph.layers import FLOAT32, Layers, QuantScheme, linear, rms_norm
 from kiku.graph.quantise import check_precision, quantise_rows
 from kiku.graph.writer import GraphWriter, Weights
 
 DECODER_GRAPH = "decoder"
 """Name of the two files: `.onnx` and `.data`."""
 
-_GRAINS = {"float32": FLOAT32, "int8": Grain(8), "int4": Grain(4)}
+_SCHEMES = {"float32": FLOAT32, "int8": QuantScheme(8), "int4": QuantScheme(4)}
 
 
 def code_offsets(config: LMConfig) -> NDArray[np.int64]:
@@ -31,7 +31,7 @@ def empty_row(config: LMConfig) -> int:
 def write_decoder(folder: Path, config: LMConfig, weights: Weights, precision: str) -> None:
     """Write `decoder.onnx` and `decoder.data`.
 
-    Inputs, besides those of `layers.Seats` and the keys and values of each layer: `columns`
+    Inputs, besides those of `layers.LayoutInputs` and the keys and values of each layer: `columns`
     [R, 1 + K] int64, rows of the one table (see `code_offsets` and `empty_row`). Outputs: `tokens`
     [R] int64, the likeliest; `logprobs` [R], theirs; `logits` [R, V]; `pauses` [R, E] where there
     are heads.
@@ -47,15 +47,15 @@ def write_decoder(folder: Path, config: LMConfig, weights: Weights, precision: s
         UnsupportedConfig: a shape that ONNX Runtime cannot run.
     """
     check_precision(precision)
-    grain = _GRAINS[precision]
+    scheme = _SCHEMES[precision]
     with GraphWriter(folder, DECODER_GRAPH) as writer:
         columns = writer.input("columns", np.int64, ["R", 1 + config.num_codebooks])
-        layers = Layers(writer, config.transformer, weights, grain)
-        x = layers(_embed(writer, columns, config, weights, grain))
+        layers = Layers(writer, config.transformer, weights, scheme)
+        x = layers(_embed(writer, columns, config, weights, scheme))
         hidden = rms_norm(writer, x, "out_norm", weights, config.transformer.norm_eps)
         # The head is small and its errors are heard at once: never fewer than 8 bits.
         head = weights("text_head.weight")
-        logits = linear(writer, hidden, "text_head", head, grain.of(8))
+        logits = linear(writer, hidden, "text_head", head, scheme.of(8))
         _say(writer, logits, config.text_vocab_size)
         if config.num_pause_heads:
             _pauses(writer, hidden, config, weights)
@@ -63,12 +63,12 @@ def write_decoder(folder: Path, config: LMConfig, weights: Weights, precision: s
 
 
 def _embed(
-    writer: GraphWriter, columns: str, config: LMConfig, weights: Weights, grain: Grain
+    writer: GraphWriter, columns: str, config: LMConfig, weights: Weights, scheme: QuantScheme
 ) -> str:
     """[R, 1 + K] -> [R, D]: the sum of the embeddings."""
     names = ["text_embedding", *(f"code_embeddings.{k}" for k in range(config.num_codebooks))]
     empty = np.zeros((1, config.transformer.dim), np.float32)
-    if grain.bits == 32:
+    if scheme.bits == 32:
         table = np.concatenate([*(weights(f"{name}.weight") for name in names), empty])
         rows = writer.node("Gather", [writer.tensor("embeddings", table), columns], axis=0)
     else:

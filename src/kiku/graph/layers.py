@@ -14,18 +14,18 @@ _HEAD_MULTIPLE = 16  # GroupQueryAttention rotates heads of a multiple of this w
 
 
 @dataclass(frozen=True, slots=True)
-class Grain:
+class QuantScheme:
     """How a matrix is kept: 32 bits as they are, or 8 or 4 bits in blocks of `block_size`."""
 
     bits: int
     block_size: int = 0
 
-    def of(self, bits: int) -> "Grain":
+    def of(self, bits: int) -> "QuantScheme":
         """The same blocks with other bits; 32 stays 32."""
         return self if self.bits == 32 else replace(self, bits=bits)
 
 
-FLOAT32 = Grain(32)
+FLOAT32 = QuantScheme(32)
 
 
 def block_size_for(width: int) -> int:
@@ -35,33 +35,33 @@ def block_size_for(width: int) -> int:
 
 
 def linear(
-    writer: GraphWriter, x: str, name: str, matrix: NDArray[np.float32], grain: Grain
+    writer: GraphWriter, x: str, name: str, matrix: NDArray[np.float32], scheme: QuantScheme
 ) -> str:
     """x [N, K] times a matrix [N', K], transposed: [N, N']."""
     rows, width = matrix.shape
-    if grain.bits == 32:
+    if scheme.bits == 32:
         return writer.node("Gemm", [x, writer.tensor(name, matrix)], transB=1)
-    block_size = grain.block_size or block_size_for(width)
-    blocks = quantise(matrix, grain.bits, block_size)
+    block_size = scheme.block_size or block_size_for(width)
+    blocks = quantise(matrix, scheme.bits, block_size)
     packed = writer.tensor(f"{name}.packed", blocks.packed)
     scales = writer.tensor(f"{name}.scales", blocks.scales)
     # accuracy_level 4: products in 8 bits, which processors have instructions for.
     return writer.node(
         "MatMulNBits", [x, packed, scales], domain=RUNTIME,
-        K=width, N=rows, bits=grain.bits, block_size=block_size, accuracy_level=4,
+        K=width, N=rows, bits=scheme.bits, block_size=block_size, accuracy_level=4,
     )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Seats:
+class LayoutInputs:
     """Where the packed tokens of a call belong; the inputs that say so.
 
     R tokens of B neighbouring slots come packed [R, D]. For attention, which knows slots, they are
     laid out [B, S], S the most that one slot has.
     """
 
-    spread: str  # [B, S] int64: which packed token sits there (any, where none does)
-    pack: str  # [R] int64: where in [B * S] each packed token sits
+    pad_indices: str  # [B, S] int64: which packed token belongs there (any, where none does)
+    unpad_indices: str  # [R] int64: where in [B * S] each packed token belongs
     counts: str  # [B] int32 tokens of each slot; 0 leaves its past as it is
     lengths: str  # [L, B] int32 keys of each layer and slot after this call, less one
     capacity: str  # int32: keys that the buffers hold
@@ -70,7 +70,7 @@ class Seats:
     sin: str
 
     @classmethod
-    def declared(cls, writer: GraphWriter, config: TransformerConfig) -> "Seats":
+    def declared(cls, writer: GraphWriter, config: TransformerConfig) -> "LayoutInputs":
         """Declare the inputs."""
         if config.head_dim % _HEAD_MULTIPLE:
             raise UnsupportedConfig(
@@ -94,11 +94,11 @@ class Layers:
     """The layers of one transformer, as `nn.transformer` has them."""
 
     def __init__(
-        self, writer: GraphWriter, config: TransformerConfig, weights: Weights, grain: Grain
+        self, writer: GraphWriter, config: TransformerConfig, weights: Weights, scheme: QuantScheme
     ) -> None:
         """`weights` are asked for `transformer.layers.{i}. ...`."""
-        self.writer, self.config, self.weights, self.grain = writer, config, weights, grain
-        self.seats = Seats.declared(writer, config)
+        self.writer, self.config, self.weights, self.scheme = writer, config, weights, scheme
+        self.layout = LayoutInputs.declared(writer, config)
 
     def __call__(self, x: str) -> str:
         """[R, D] -> [R, D]"""
@@ -127,24 +127,24 @@ class Layers:
         matrix = self.weights(f"{name}.weight")
         if scale is not None:  # a layer scale is folded into the matrix before it
             matrix *= self.weights(scale)[:, None]
-        return linear(self.writer, x, name, matrix, self.grain)
+        return linear(self.writer, x, name, matrix, self.scheme)
 
     def _scale(self, prefix: str, half: int) -> str | None:
         return f"{prefix}scale{half}" if self.config.layer_scale else None
 
     def _attention(self, x: str, layer: int, prefix: str) -> str:
-        writer, config, seats = self.writer, self.config, self.seats
+        writer, config, layout = self.writer, self.config, self.layout
         fused = self._linear(x, prefix + "attention.in_proj")
-        spread = writer.node("Gather", [fused, seats.spread], axis=0)  # [B, S, 3 H D']
+        padded = writer.node("Gather", [fused, layout.pad_indices], axis=0)  # [B, S, 3 H D']
         index = writer.tensor(f"layer_{layer}", np.array(layer, np.int64))
-        lengths = writer.node("Gather", [seats.lengths, index], axis=0)
+        lengths = writer.node("Gather", [layout.lengths, index], axis=0)
         shape = ["B", config.num_heads, "P", config.head_dim]
         past = [writer.input(f"{part}_{layer}", np.float32, shape) for part in ("keys", "values")]
         heard, *present = writer.nodes(
             "GroupQueryAttention",
             [
-                spread, "", "", *past, lengths, seats.capacity, seats.cos, seats.sin, seats.angles,
-                "", "", "", "", "", "", seats.counts,
+                padded, "", "", *past, lengths, layout.capacity, layout.cos, layout.sin,
+                layout.angles, "", "", "", "", "", "", layout.counts,
             ],
             [f"heard_{layer}", f"new_keys_{layer}", f"new_values_{layer}"],
             domain=RUNTIME,
@@ -158,7 +158,7 @@ class Layers:
             writer.output_named(name, np.float32, shape)
         inner = config.num_heads * config.head_dim
         rows = writer.node("Reshape", [heard, writer.constant(-1, inner)])
-        packed = writer.node("Gather", [rows, seats.pack], axis=0)  # [R, H D']
+        packed = writer.node("Gather", [rows, layout.unpad_indices], axis=0)  # [R, H D']
         return self._linear(packed, prefix + "attention.out_proj", self._scale(prefix, 1))
 
     def _feed_forward(self, x: str, prefix: str) -> str:

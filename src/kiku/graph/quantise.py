@@ -1,3 +1,5 @@
+# pyright: basic
+# What torch gives is only partly typed.
 """Matrices in blocks of 8 or 4 bits, as ONNX Runtime's MatMulNBits reads them."""
 
 from concurrent.futures import ThreadPoolExecutor

@@ -22,7 +22,7 @@ _IR_VERSION = 10
 _INLINE_BYTES = 1024
 _ALIGNMENT = 4096  # a page: what is aligned so is mapped, not read, when a session is made
 
-_TYPES = {
+_TYPES: dict[Any, int] = {
     np.dtype(np.float32): TensorProto.FLOAT,
     np.dtype(np.int64): TensorProto.INT64,
     np.dtype(np.int32): TensorProto.INT32,

@@ -62,5 +62,9 @@ class BatchFeature(dict[str, Any]):
                         f"the rows of {key!r} have different lengths; pass padding=True"
                     )
                 array = np.asarray(value)
-            self[key] = torch.from_numpy(array) if kind == "pt" else array
+            self[key] = _tensor(array) if kind == "pt" else array
         return self
+
+
+def _tensor(array: np.ndarray[Any, Any]) -> torch.Tensor:
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType]

@@ -1,3 +1,5 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
 """Columns through the decoder's trunk: what `forward` of both model classes shares.
 
 Ids as transformers lays them out, padding on either side, and a past that may be there. Knows no

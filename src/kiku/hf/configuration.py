@@ -1,3 +1,5 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
 """`KyutaiSpeechToTextConfig` and the codec's `MimiConfig`: transformers' names and defaults."""
 
 import os

@@ -1,3 +1,5 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
 """Samples to the model's input: one length, and the silence and delay that the model wants."""
 
 import logging

@@ -1,4 +1,6 @@
-"""`generate`: audio to text ids, through the recognizer's one loop."""
+# pyright: basic
+# It takes and gives what transformers does, of any type.
+"""`generate`: audio to text ids, through the one driver."""
 
 import logging
 from collections.abc import Mapping
@@ -11,19 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kiku.config import ModelConfig
-from kiku.engine import Engine, StepOutput
-from kiku.engine.sampling import Sampler
+from kiku.decoding import Sampler
+from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.values import Values
-from kiku.recognizer import Recognizer
-from kiku.stream import NO_CARE, Stream, Wishes
-from kiku.text import Vocabulary
+from kiku.scheduler import Member, OnOutput, Scheduler, SlotOptions
+from kiku.stream import TokenSession
 
 _logger = logging.getLogger(__name__)
-
-# The loop turns tokens into words as well; `generate` wants the tokens only, so it is given nothing
-# to spell with.
-_WORDLESS = Vocabulary.from_pieces(["<unk>", "<s>", "</s>", "<pad>", "▁"])
 
 _UNBUILT: dict[str, tuple[Any, ...]] = {
     "num_beams": (None, 1), "num_return_sequences": (None, 1), "output_attentions": (None, False),
@@ -113,15 +110,15 @@ class Row:
     """One recording on its way: its samples, and what came of it."""
 
     samples: NDArray[np.float32]
-    choose: Sampler | None = None
+    picker: Sampler | None = None
     tokens: list[int] = field(default_factory=list[int])
     logits: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
 
-    def tap(self, out: StepOutput) -> None:
+    def add(self, out: StepOutput) -> None:
         """Take what the engine says about this row."""
-        self.tokens += out.tokens[0].tolist()
+        self.tokens += out.tokens.tolist()
         if out.logits is not None:
-            self.logits += list(out.logits[0])
+            self.logits += list(out.logits)
 
 
 def check_input_values(input_values: Tensor | None) -> Tensor:
@@ -199,34 +196,26 @@ class Batch:
         """
         seeds = np.random.SeedSequence(seed).generate_state(len(self.rows), np.uint64).tolist()
         for row, one in zip(self.rows, seeds, strict=True):
-            row.choose = Sampler(
+            row.picker = Sampler(
                 1.0 if config.temperature is None else config.temperature,
                 top_k=config.top_k or 0,
                 top_p=1.0 if config.top_p is None else config.top_p,
                 seed=one,
             )
 
-    def run(self, engine: Engine, streamer: Streamer | None) -> None:
-        """Push every row through the loop; each collects a token for every whole frame it has."""
-        recognizer = Recognizer(engine, self.model_config, _WORDLESS, name="generate")
-        streams: list[Stream] = []
+    def run(self, engine: SlotEngine, streamer: Streamer | None) -> None:
+        """Drive every row to its end; each collects a token for every whole frame it has."""
+        feed = None if streamer is None else _Feed(streamer, self)
+        size = self.model_config.frame_size
+        members: list[Member] = []
         for row, num_tokens in zip(self.rows, self.num_tokens, strict=True):
             if not num_tokens:
                 continue
-            stream = recognizer.open(padded=False, wishes=_RAW, choose=row.choose, tap=row.tap)
-            streams.append(stream)
             # Token 0 needs no frame, so the last token comes with the frame before the last.
-            stream.push(row.samples[: (num_tokens - 1) * self.model_config.frame_size])
-            stream.close()
-        feed = None if streamer is None else _Feed(streamer, self)
-        moved = 1
-        while moved:
-            if feed is not None:
-                feed.hand_over()
-            moved = recognizer.step()
-            for stream in streams:
-                if stream.failure is not None:
-                    raise stream.failure
+            frames = row.samples[: (num_tokens - 1) * size].reshape(-1, size)
+            on_output = row.add if feed is None else feed.after(row.add)
+            members.append(Member(TokenSession(frames), SlotOptions(row.picker), None, on_output))
+        Scheduler(engine).run(members)
         if streamer is not None:
             streamer.end()
 
@@ -263,14 +252,11 @@ class Batch:
         table = np.full((max(self.num_tokens), len(self.rows), vocab_size), -np.inf, np.float32)
         for i, row in enumerate(self.rows):
             for t, logits in enumerate(row.logits):
-                sampler = row.choose
+                sampler = row.picker
                 values = sampler.scores(logits) if scored and sampler is not None else logits
                 table[t, i, : len(logits)] = values
             table[len(row.logits) :, i] = ended
         return torch.from_numpy(table).unbind(0)
-
-
-_RAW = Wishes(care=NO_CARE)  # tokens as the model says them
 
 
 class _Feed:
@@ -279,6 +265,15 @@ class _Feed:
     def __init__(self, streamer: Streamer, batch: Batch) -> None:
         self._streamer, self._batch, self._position = streamer, batch, 0
         streamer.put(torch.full((len(batch.rows), 1), batch.start_id, dtype=torch.int64))
+
+    def after(self, add: OnOutput) -> OnOutput:
+        """`add`, and then hand over what is complete."""
+
+        def both(out: StepOutput) -> None:
+            add(out)
+            self.hand_over()
+
+        return both
 
     def hand_over(self) -> None:
         """What is complete by now and was not handed over before."""

@@ -1,3 +1,5 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
 """transformers' two model classes of Kyutai Speech-To-Text, around kiku's networks.
 
 Names, arguments, outputs, shapes and dtypes are those of transformers 5.23. Where it deviates from
@@ -24,7 +26,8 @@ from torch.nn import functional as F
 
 from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
-from kiku.engine.torch import TorchEngine
+from kiku.engine import SlotEngine
+from kiku.engine.torch import torch_engine
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.columns import check_positions, read_columns, real_columns, to_columns
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
@@ -311,11 +314,11 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
     def _logits(self, batch: Batch, *, scored: bool) -> tuple[Tensor, ...]:
         return tuple(one.to(self.device) for one in batch.logits(self.vocab_size, scored=scored))
 
-    def _engine(self, slots: int, *, keep_logits: bool) -> TorchEngine:
+    def _engine(self, slots: int, *, keep_logits: bool) -> SlotEngine:
         """Around the model's own networks, which it leaves in the mode that they were in."""
         was_training = self.training
         codec, lm, device = self.codec_model, self.model.lm, str(self.device)
-        engine = TorchEngine(codec, lm, slots=slots, device=device, keep_logits=keep_logits)
+        engine = torch_engine(codec, lm, slots=slots, device=device, keep_logits=keep_logits)
         self.train(was_training)
         return engine
 

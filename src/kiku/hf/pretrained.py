@@ -1,3 +1,5 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
 """Loading and saving, shared by both model classes."""
 
 import os
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from kiku.checkpoint import Files, find, load, read_other_half, save_transformers
+from kiku.checkpoint import Files, find, load, read_mimi_decoder, save_transformers
 from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
@@ -151,9 +153,9 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
     ) -> None:
         """Write config.json, generation_config.json and model.safetensors for transformers 5.23.
 
-        The codec's half that makes sound is copied from the files that the model was loaded from,
+        The codec's decoder, which makes sound, is copied from the files the model was loaded from,
         so that nothing is lost; a model made from a config has none, and transformers then fills
-        that half at random. Pause heads have no place in this layout. A preprocessor_config.json is
+        that part at random. Pause heads have no place in this layout. A preprocessor_config.json is
         written too, unless a processor was saved there before.
 
         Args:
@@ -170,7 +172,8 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
                 "save_pretrained writes safetensors only; leave safe_serialization out"
             )
         folder, trunk = Path(save_directory), self.trunk
-        half = read_other_half(self._files, trunk.model_config) if self._files is not None else None
+        files = self._files
+        decoder = None if files is None else read_mimi_decoder(files, trunk.model_config)
         # What a processor has saved there is newer than what the model was loaded with.
         preprocessor = folder / "preprocessor_config.json"
         before = preprocessor.read_bytes() if preprocessor.is_file() else None
@@ -179,7 +182,7 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
             trunk.model_config,
             lm=trunk.lm.state_dict(),
             codec=trunk.codec_model.state_dict(),
-            other_half=half,
+            mimi_decoder=decoder,
         )
         if before is not None:
             preprocessor.write_bytes(before)

@@ -1,3 +1,5 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
 """Recordings to the model's input, and its ids to text and to words with times."""
 
 import json

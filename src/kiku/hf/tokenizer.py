@@ -1,3 +1,5 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
 """Ids to text as transformers' fast tokenizer gives it, from either vocabulary file."""
 
 import json

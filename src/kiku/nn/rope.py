@@ -1,3 +1,5 @@
+# pyright: basic
+# What torch gives is only partly typed.
 """Rotary positions that stay exact for days."""
 
 from typing import Any

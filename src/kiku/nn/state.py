@@ -7,7 +7,7 @@ copy of a fresh one-slot state; no module resets itself.
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def _walk(state: Any, *, rings: bool) -> Iterator[Tensor]:
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, list | tuple):
-        for part in state:
+        for part in cast("list[Any]", state):
             yield from _walk(part, rings=rings)
     elif rings or not isinstance(state, KVRing):
         for f in dataclasses.fields(state):

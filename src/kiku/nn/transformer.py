@@ -1,3 +1,5 @@
+# pyright: basic
+# What torch gives is only partly typed.
 """A causal transformer: any number of positions a call, any number of unsynchronised slots."""
 
 from dataclasses import dataclass

@@ -1,49 +1,49 @@
-"""One client's sound in, events out: no torch, no input or output, no clock."""
+"""One client's sound in, events out: no torch, no input or output, no clock, no threads."""
 
-from kiku.stream.care import (
-    NO_CARE,
-    Care,
-    FrozenPolicy,
-    Look,
-    LoopPolicy,
-    Policy,
-    Refresh,
-    RefreshPolicy,
-    Reread,
-)
-from kiku.stream.core import Due, Stream, Wishes
+from kiku.audio import StreamWarning
 from kiku.stream.events import (
     VERSION,
     End,
     Event,
     Finalized,
     Pause,
-    Warning,
     WordEnd,
     event_from_dict,
     event_to_dict,
 )
+from kiku.stream.recovery import (
+    POLICIES,
+    ContextPolicy,
+    LoopPolicy,
+    Redecode,
+    StallPolicy,
+    StreamStats,
+    Truncate,
+)
+from kiku.stream.session import WordSession
+from kiku.stream.tokens import TokenSession
+from kiku.stream.work import FinalizeRequest, SlotAccess, Work
 
 __all__ = [
-    "NO_CARE",
+    "POLICIES",
     "VERSION",
-    "Care",
-    "Due",
+    "ContextPolicy",
     "End",
     "Event",
+    "FinalizeRequest",
     "Finalized",
-    "FrozenPolicy",
-    "Look",
     "LoopPolicy",
     "Pause",
-    "Policy",
-    "Refresh",
-    "RefreshPolicy",
-    "Reread",
-    "Stream",
-    "Warning",
-    "Wishes",
+    "Redecode",
+    "SlotAccess",
+    "StallPolicy",
+    "StreamStats",
+    "StreamWarning",
+    "TokenSession",
+    "Truncate",
     "WordEnd",
+    "WordSession",
+    "Work",
     "event_from_dict",
     "event_to_dict",
 ]

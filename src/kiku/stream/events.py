@@ -8,9 +8,11 @@ decrease. Where a kind gains a field or a meaning, `VERSION` grows.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kiku.audio import StreamWarning
+from kiku.serial import from_plain
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 
-VERSION = 1
+VERSION = 2
 """Of all kinds together."""
 
 
@@ -19,6 +21,8 @@ class WordEnd:
     """The word before has ended; it follows each `Word` at once."""
 
     end: float
+    channel: int | None = None
+    """As of the word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,8 @@ class Pause:
     """The end of the frame."""
     probabilities: tuple[float, ...]
     """[E] of each head: that nobody speaks for 0.5, 1, 2 and 3 seconds."""
+    channel: int | None = None
+    """Where the channels are heard one by one: which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +47,10 @@ class Finalized:
     open_word: Partial | None
     """What has been heard of the word that is being spoken there; it will come as a `Word` when it
     is whole. None where there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Warning:
-    """Something is not as it should be; the stream goes on."""
-
-    kind: str
-    """Of the sound: "clipped", "silent", "offset", "not_finite", "wrong_rate", "rate_changed",
-    "damaged". Of the model: "frozen", "loop"."""
-    message: str
-    """One sentence: what was seen, and what was or can be done."""
-    time: float
+    tag: str | None = None
+    """What `finalize` was called with."""
+    channel: int | None = None
+    """Where the channels are heard one by one: which. Each of them says it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ Event = (
     | TurnResumed
     | TurnEnd
     | Finalized
-    | Warning
+    | StreamWarning
     | End
 )
 
@@ -87,7 +85,7 @@ _KINDS: dict[str, type] = {
     "turn_resumed": TurnResumed,
     "turn_end": TurnEnd,
     "finalized": Finalized,
-    "warning": Warning,
+    "warning": StreamWarning,
     "end": End,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
@@ -99,16 +97,15 @@ def event_to_dict(event: Event) -> dict[str, Any]:
     return {"type": _NAMES[type(event)], **asdict(event)}
 
 
-def event_from_dict(values: dict[str, Any]) -> Event:
+def event_from_dict(values: Any) -> Event:
     """Undo `event_to_dict`.
 
     Raises:
-        KeyError, TypeError: it is not what `event_to_dict` gave.
+        ValueError: it is not what `event_to_dict` gave.
     """
     given = dict(values)
-    kind = _KINDS[given.pop("type")]
-    if kind is Pause:
-        given["probabilities"] = tuple(given["probabilities"])
-    if kind is Finalized and given["open_word"] is not None:
-        given["open_word"] = Partial(**given["open_word"])
-    return kind(**given)
+    name = given.pop("type", None)
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ValueError(f"there is no kind of event {name!r}")
+    kind: Any = _KINDS[name]
+    return from_plain(kind, given, what=f"the event {name!r}")

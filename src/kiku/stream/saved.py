@@ -1,12 +1,15 @@
-"""A stream as bytes: what `Stream.save` gave, what its slot remembers, and how it is steered.
+"""A stream as bytes: what its sessions remember, what their slots remember, and how text is picked.
 
 Arrays and bytes go into safetensors as tensors, the rest as JSON beside them; a digest stands
-before all of it.
+before all of it. With a key the digest is a signature: who does not know the key cannot make a
+state that is accepted. Saved streams are outside bytes: whatever is wrong with one is a
+`StreamError`.
 """
 
 import hashlib
+import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -17,29 +20,33 @@ from safetensors.numpy import save as save_arrays
 
 from kiku.errors import StreamError
 
-_MAGIC = b"kiku stream 1\n"
+_PLAIN, _SIGNED = b"kiku stream 2\n", b"kiku signed stream 2\n"
 _TREE = "kiku.tree"
 _DIGEST = 32
 _BYTES, _ARRAY = "kiku.bytes", "kiku.array"
 
 
-def pack(tree: dict[str, Any]) -> bytes:
-    """Nested dicts and lists of plain values, arrays and bytes, as bytes."""
+def pack(tree: Mapping[str, Any], key: bytes | None = None) -> bytes:
+    """Nested dicts and lists of plain values, arrays and bytes, as bytes; signed with `key`."""
     arrays: dict[str, NDArray[Any]] = {}
     text = json.dumps(_plain(tree, arrays)).encode()
     arrays[_TREE] = np.frombuffer(text, np.uint8)
     payload = save_arrays(arrays)
-    return _MAGIC + hashlib.sha256(payload).digest() + payload
+    return (_PLAIN if key is None else _SIGNED) + _digest(payload, key) + payload
+
+
+def _digest(payload: bytes, key: bytes | None) -> bytes:
+    if key is None:
+        return hashlib.sha256(payload).digest()
+    return hmac.digest(key, payload, "sha256")
 
 
 def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     """`value` with the names of arrays in the place of arrays and bytes."""
-    if isinstance(value, dict):
-        tree = cast("dict[str, Any]", value)
-        return {key: _plain(part, arrays) for key, part in tree.items()}
+    if isinstance(value, Mapping):
+        return {key: _plain(v, arrays) for key, v in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
-        parts = cast("Sequence[Any]", value)
-        return [_plain(part, arrays) for part in parts]
+        return [_plain(part, arrays) for part in cast("Sequence[Any]", value)]
     name = str(len(arrays))
     if isinstance(value, bytes):
         arrays[name] = np.frombuffer(value, np.uint8)
@@ -51,28 +58,40 @@ def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     return value
 
 
-def unpack(state: bytes) -> dict[str, Any]:
+def unpack(state: bytes, key: bytes | None = None) -> dict[str, Any]:
     """Undo `pack`.
 
     Raises:
-        StreamError: damaged, cut short, or something else.
+        StreamError: damaged, cut short, signed with another key, or something else.
     """
-    head = len(_MAGIC) + _DIGEST
-    if not isinstance(state, bytes) or not state.startswith(_MAGIC):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise StreamError(
-            "this is no stream saved by this version of kiku: give the bytes that save() gave"
-        )
-    payload = state[head:]
-    if hashlib.sha256(payload).digest() != state[len(_MAGIC) : head]:
-        raise StreamError("the saved stream is damaged or cut short; open a fresh stream")
+    if not isinstance(state, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise StreamError(f"a saved stream is bytes, not {type(state).__name__}")
+    magic = _PLAIN if key is None else _SIGNED
+    if not state.startswith(magic):
+        raise StreamError(_other_kind(state, key))
+    payload = state[len(magic) + _DIGEST :]
+    if not hmac.compare_digest(_digest(payload, key), state[len(magic) : len(magic) + _DIGEST]):
+        also = "" if key is None else " or signed with another key"
+        raise StreamError(f"the saved stream is damaged, cut short{also}; open a fresh stream")
     try:
         arrays = load_arrays(payload)
-        return _rich(json.loads(arrays[_TREE].tobytes()), arrays)
-    except (SafetensorError, KeyError, ValueError) as error:
+        tree: Any = _rich(json.loads(arrays[_TREE].tobytes()), arrays)
+        if not isinstance(tree, dict):
+            raise ValueError("no object")
+    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         raise StreamError(f"the saved stream is damaged ({error}); open a fresh stream") from error
+    return cast("dict[str, Any]", tree)
 
 
-def _rich(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+def _other_kind(state: bytes, key: bytes | None) -> str:
+    if key is not None and state.startswith(_PLAIN):
+        return "the saved stream is not signed, and this model only takes signed ones (state_key)"
+    if key is None and state.startswith(_SIGNED):
+        return "the saved stream is signed: set the state_key that it was saved with"
+    return "this is no stream saved by this version of kiku: give the bytes that save() gave"
+
+
+def _rich(value: Any, arrays: Mapping[str, NDArray[Any]]) -> Any:
     if isinstance(value, dict):
         tree = cast("dict[str, Any]", value)
         if tree.keys() == {_BYTES}:
@@ -81,6 +100,5 @@ def _rich(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
             return arrays[tree[_ARRAY]]
         return {key: _rich(part, arrays) for key, part in tree.items()}
     if isinstance(value, list):
-        parts = cast("list[Any]", value)
-        return [_rich(part, arrays) for part in parts]
+        return [_rich(part, arrays) for part in cast("list[Any]", value)]
     return value

@@ -1,5 +1,6 @@
 """Text: what tokens mean, which words they make and when, and how words are written to files."""
 
+from kiku.options import Eagerness, TurnPolicy
 from kiku.text.captions import (
     FORMATS,
     Captionable,
@@ -11,17 +12,15 @@ from kiku.text.captions import (
     write_txt,
     write_vtt,
 )
-from kiku.text.segments import Segment, segments
-from kiku.text.turn_policy import Eagerness, TurnPolicy
-from kiku.text.turns import (
+from kiku.text.endpointing import (
+    Endpointer,
     TurnEnd,
     TurnEndEager,
     TurnEvent,
-    TurnFrame,
     TurnResumed,
-    Turns,
     TurnStart,
 )
+from kiku.text.segments import Segment, segments
 from kiku.text.vocabulary import Vocabulary
 from kiku.text.words import Partial, Timing, Word, WordBuilder
 
@@ -30,17 +29,16 @@ __all__ = [
     "CaptionOptions",
     "Captionable",
     "Eagerness",
+    "Endpointer",
     "Partial",
     "Segment",
     "Timing",
     "TurnEnd",
     "TurnEndEager",
     "TurnEvent",
-    "TurnFrame",
     "TurnPolicy",
     "TurnResumed",
     "TurnStart",
-    "Turns",
     "Vocabulary",
     "Word",
     "WordBuilder",

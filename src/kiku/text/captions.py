@@ -2,6 +2,8 @@
 
 Pure functions from words or segments to the text of a file; nothing here opens one. All take the
 same arguments, so `FORMATS[name](words, options)` serves whoever has only the name of a format.
+Where words name their channel, so does each caption; cues of one channel never overlap, but people
+who speak at once are shown at once.
 Knows file formats; does not know where words come from.
 """
 
@@ -50,11 +52,14 @@ class _Cue:
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
+    channel: int | None
 
 
 def write_txt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
-    """The words alone, one segment a line."""
-    return "".join(f"{_plain(segment.text)}\n" for segment in _as_segments(words))
+    """The words alone, one segment a line; `[1] ` before those of channel 1."""
+    return "".join(
+        f"{_label(segment.channel)}{_plain(segment.text)}\n" for segment in _as_segments(words)
+    )
 
 
 def write_tsv(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
@@ -70,43 +75,48 @@ def write_tsv(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
 def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     """`{"model", "duration", "text", "words": [{"text", "start", "end", "probability"}]}`.
 
-    Times are seconds, to the millisecond. A probability that is not known (NaN) is null.
+    Times are seconds, to the millisecond. A probability that is not known (NaN) is null. Words of
+    one channel also have `"channel"`.
     """
-    flat = [word for segment in _as_segments(words) for word in segment.words]
+    flat = [
+        word for item in words for word in (item.words if isinstance(item, Segment) else [item])
+    ]
     duration = options.duration
     if duration is None:
-        duration = flat[-1].end if flat else 0.0
+        duration = max((word.end for word in flat), default=0.0)
     document = {
         "model": options.model,
         "duration": round(duration, 3),
         "text": " ".join(word.text for word in flat),
-        "words": [
-            {
-                "text": word.text,
-                "start": round(word.start, 3),
-                "end": round(word.end, 3),
-                "probability": (
-                    None if math.isnan(word.probability) else round(word.probability, 4)
-                ),
-            }
-            for word in flat
-        ],
+        "words": [_json_word(word) for word in flat],
     }
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
+def _json_word(word: Word) -> dict[str, str | float | None]:
+    known = None if math.isnan(word.probability) else round(word.probability, 4)
+    row = {
+        "text": word.text,
+        "start": round(word.start, 3),
+        "end": round(word.end, 3),
+        "probability": known,
+    }
+    return row if word.channel is None else row | {"channel": word.channel}
+
+
 def write_srt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
-    """SubRip subtitles: numbered cues that follow one another without overlap."""
+    """SubRip subtitles: numbered cues that follow one another without overlap, unless several
+    channels speak at once; `[1] ` before the text of channel 1."""
     return "".join(
-        f"{number}\n{_span(cue, ',')}\n" + "\n".join(cue.lines) + "\n\n"
-        for number, cue in enumerate(_cues(words, options), start=1)
+        f"{number}\n{_span(cue, ',')}\n{_label(cue.channel)}" + "\n".join(cue.lines) + "\n\n"
+        for number, cue in enumerate(_cues(words, options, room_for_label=True), start=1)
     )
 
 
 def write_vtt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
-    """WebVTT subtitles, with `&`, `<` and `>` escaped."""
+    """WebVTT subtitles, with `&`, `<` and `>` escaped; a channel is a voice (`<v Channel 1>`)."""
     return "WEBVTT\n\n" + "".join(
-        f"{_span(cue, '.')}\n" + "\n".join(map(_escape, cue.lines)) + "\n\n"
+        f"{_span(cue, '.')}\n{_voice(cue.channel)}" + "\n".join(map(_escape, cue.lines)) + "\n\n"
         for cue in _cues(words, options)
     )
 
@@ -136,19 +146,28 @@ def _as_segments(words: Captionable) -> list[Segment]:
     return given or segments([item for item in words if isinstance(item, Word)])
 
 
-def _cues(words: Captionable, options: CaptionOptions) -> Iterator[_Cue]:
-    shown_until_ms = 0
+def _cues(
+    words: Captionable, options: CaptionOptions, *, room_for_label: bool = False
+) -> list[_Cue]:
+    cues: list[_Cue] = []
+    shown_until_ms: dict[int | None, int] = {}
     for segment in _as_segments(words):
+        channel, width = segment.channel, options.max_line_width
+        if room_for_label and width is not None:
+            width = max(1, width - len(_label(channel)))
         spoken = [word for word in segment.words if _plain(word.text)]
-        lines = list(_lines(spoken, options.max_line_width))
+        lines = list(_lines(spoken, width))
         count = options.max_line_count or max(len(lines), 1)
         for at in range(0, len(lines), count):
             block = lines[at : at + count]
             # WebVTT asks that a cue ends after it begins; words may be closer than a millisecond.
-            start_ms = max(_ms(block[0][0].start), shown_until_ms)
-            shown_until_ms = max(_ms(block[-1][-1].end), start_ms + 1)
+            start_ms = max(_ms(block[0][0].start), shown_until_ms.get(channel, 0))
+            end_ms = max(_ms(block[-1][-1].end), start_ms + 1)
             text = tuple(" ".join(_plain(word.text) for word in line) for line in block)
-            yield _Cue(start_ms, shown_until_ms, text)
+            cues.append(_Cue(start_ms, end_ms, text, channel))
+            shown_until_ms[channel] = end_ms
+    # WebVTT asks for the order of their beginnings, which several channels may not have yet.
+    return sorted(cues, key=lambda cue: cue.start_ms)
 
 
 def _lines(words: Sequence[Word], max_width: int | None) -> Iterator[list[Word]]:
@@ -163,6 +182,14 @@ def _lines(words: Sequence[Word], max_width: int | None) -> Iterator[list[Word]]
         line.append(word)
     if line:
         yield line
+
+
+def _label(channel: int | None) -> str:
+    return "" if channel is None else f"[{channel}] "
+
+
+def _voice(channel: int | None) -> str:
+    return "" if channel is None else f"<v Channel {channel}>"
 
 
 def _span(cue: _Cue, mark: str) -> str:

@@ -31,11 +31,19 @@ class Segment:
     """Seconds: where the last word ends."""
     words: tuple[Word, ...]
 
+    @property
+    def channel(self) -> int | None:
+        """Which channel of the sound its words are of, as in `Word`."""
+        return self.words[0].channel if self.words else None
+
 
 def segments(
     words: Sequence[Word], *, max_gap_s: float = 1.0, max_duration_s: float = 15.0
 ) -> list[Segment]:
     """Cut `words` after sentences, at long pauses, and where a segment would grow too long.
+
+    Each channel is cut by itself, as if the others were silent; where there are several, the
+    segments come in the order in which they begin.
 
     Args:
         words: in the order they were spoken.
@@ -49,6 +57,16 @@ def segments(
         raise ConfigError(
             f"max_gap_s and max_duration_s must be above 0, not {max_gap_s} and {max_duration_s}"
         )
+    by_channel: dict[int | None, list[Word]] = {}
+    for word in words:
+        by_channel.setdefault(word.channel, []).append(word)
+    found = [_cut(group, max_gap_s, max_duration_s) for group in by_channel.values()]
+    if len(found) == 1:  # as they come: words made elsewhere may run backwards
+        return found[0]
+    return sorted((one for group in found for one in group), key=lambda one: one.start)
+
+
+def _cut(words: Sequence[Word], max_gap_s: float, max_duration_s: float) -> list[Segment]:
     cut: list[list[Word]] = []
     for word in words:
         last = cut[-1][-1] if cut else None

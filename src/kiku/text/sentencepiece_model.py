@@ -1,19 +1,28 @@
 """What stands in a SentencePiece `.model` file.
 
-The file is one protobuf message of which kiku needs a handful of fields. Reading them here keeps
-protobuf (a package that many others pin) out of the requirements, and finds damage before native
-code meets it.
+The file is one protobuf message, of which kiku needs a handful of fields; they are described here
+and protobuf reads them. SentencePiece ships a description too (`sentencepiece_model_pb2`), but each
+release of it refuses all versions of protobuf older than the one that it was generated with, and
+onnx, to which kiku owes protobuf, is content with much older ones.
 Knows the file; does not know how text is encoded or decoded.
 """
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from kiku.errors import VocabularyError
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
+_MESSAGES = {
+    "Model": [("pieces", 1, "Piece"), ("trainer", 2, "Trainer"), ("normalizer", 3, "Normalizer")],
+    "Piece": [("text", 1, "bytes"), ("score", 2, "float"), ("kind", 3, "int32")],
+    "Trainer": [("type", 3, "int32"), ("byte_fallback", 35, "bool"), ("unknown_id", 40, "int32")],
+    "Normalizer": [("charsmap", 2, "bytes")],
+}
+"""Name, number and type of the fields in use, by message; all others are skipped."""
+
+_DEFAULTS = {"kind": "1", "type": "1"}
+"""Of fields that may be absent and are not 0 then: a normal piece, a unigram model."""
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 """Kinds of piece that kiku tells apart (`type` in the file)."""
@@ -50,83 +59,57 @@ def read_sentencepiece_model(data: bytes) -> SentencePieceModel:
     Raises:
         VocabularyError: `data` is cut short, damaged, or something else altogether.
     """
-    pieces: list[Piece] = []
-    trainer: dict[int, int | bytes] = {}
-    normalizer: dict[int, int | bytes] = {}
-    for number, value in _fields(data):
-        if number == 1:
-            pieces.append(_piece(_as_bytes(value)))
-        elif number == 2:
-            trainer = dict(_fields(_as_bytes(value)))
-        elif number == 3:
-            normalizer = dict(_fields(_as_bytes(value)))
-    if not pieces:
-        raise VocabularyError(
-            "damaged SentencePiece model: it holds no pieces; fetch the file again"
-        )
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = _model_class().FromString(data)
+    except DecodeError as error:
+        raise _damaged("it is cut short, or of another format") from error
+    if not model.pieces:
+        raise _damaged("it holds no pieces")
     return SentencePieceModel(
-        tuple(pieces),
-        model_type=_as_int(trainer.get(3, UNIGRAM_MODEL)),
-        unknown_id=_as_int(trainer.get(40, 0)),
-        byte_fallback=bool(trainer.get(35, 0)),
-        charsmap=_as_bytes(normalizer.get(2, b"")),
+        tuple(_piece(i, piece) for i, piece in enumerate(model.pieces)),
+        model_type=model.trainer.type,
+        unknown_id=model.trainer.unknown_id,
+        byte_fallback=model.trainer.byte_fallback,
+        charsmap=model.normalizer.charsmap,
     )
 
 
-def _piece(data: bytes) -> Piece:
-    fields = dict(_fields(data))
-    score = _as_bytes(fields.get(2, b"\0\0\0\0"))
+def _piece(number: int, piece: Any) -> Piece:
     try:
-        text = _as_bytes(fields.get(1, b"")).decode()
-        return Piece(text, struct.unpack("<f", score)[0], _as_int(fields.get(3, NORMAL)))
-    except (UnicodeDecodeError, struct.error) as error:
-        raise _damaged(f"a piece cannot be read ({error})") from error
+        text = piece.text.decode()
+    except UnicodeDecodeError as error:
+        raise _damaged(f"piece {number} cannot be read ({error})") from error
+    if not text:
+        raise _damaged(f"piece {number} has no text")
+    return Piece(text, piece.score, piece.kind)
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of every field of one message; fixed-size numbers come as their bytes."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if wire == _BYTES:
-            size, at = _varint(data, at)
-        elif wire in _FIXED_SIZES:
-            size = _FIXED_SIZES[wire]
-        else:
-            raise _damaged(f"unknown kind of field {wire} at byte {at}")
-        if at + size > len(data):
-            raise _damaged(f"a field of {size} bytes begins {len(data) - at} bytes before the end")
-        yield key >> 3, data[at : at + size]
-        at += size
+@cache
+def _model_class() -> Any:
+    """The class of the whole message, by `_MESSAGES`."""
+    # Here, since protobuf is not needed where a vocabulary is a tokenizer.json.
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise _damaged("it ends in the middle of a number")
-        value |= (data[at] & 0x7F) << shift
-        at += 1
-        if data[at - 1] < 0x80:
-            return value, at
-    raise _damaged(f"a number without end before byte {at}")
-
-
-def _as_bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise _damaged(f"the number {value} stands where text should")
-    return value
-
-
-def _as_int(value: int | bytes) -> int:
-    if isinstance(value, bytes):
-        raise _damaged("text stands where a number should")
-    return value - (1 << 64) if value >> 63 else value
+    file = descriptor_pb2.FileDescriptorProto(
+        name="kiku/sentencepiece_model.proto", package="kiku", syntax="proto2"
+    )
+    for name, fields in _MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for field_name, number, kind in fields:
+            field = message.field.add(name=field_name, number=number)
+            field.label = field.LABEL_REPEATED if field_name == "pieces" else field.LABEL_OPTIONAL
+            if kind in _MESSAGES:
+                field.type, field.type_name = field.TYPE_MESSAGE, f".kiku.{kind}"
+            else:
+                field.type = getattr(field, f"TYPE_{kind.upper()}")
+            if field_name in _DEFAULTS:
+                field.default_value = _DEFAULTS[field_name]
+    # A pool of its own: what other packages describe under the same names is theirs.
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("kiku.Model"))
 
 
 def _damaged(what: str) -> VocabularyError:

@@ -4,8 +4,12 @@ Knows how a SentencePiece model is said in the terms of the `tokenizers` library
 what it writes is decoding by kiku's own rule (see `vocabulary`), special pieces left out.
 """
 
+import base64
+import binascii
 import json
+import struct
 from collections.abc import Sequence
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, Unigram
@@ -29,14 +33,44 @@ def read_tokenizer_json(data: bytes) -> Tokenizer:
         VocabularyError: `data` is cut short, damaged, or something else altogether.
     """
     try:
-        json.loads(data)  # First, for tokenizers panics on some files that are not JSON.
-        return Tokenizer.from_str(data.decode())
+        # First, for tokenizers panics on some files that are not JSON, and ends the process where
+        # it believes a length that it cannot allocate.
+        json.loads(data, object_pairs_hook=_checked)
+        tokenizer = Tokenizer.from_str(data.decode())
+        # Lengths of a batch, which may be of any size, are no business of ours.
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a panic in tokenizers is no Exception
         raise VocabularyError(
             f"not a tokenizer.json, or a damaged one ({error}); fetch the file again"
         ) from error
+
+
+def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """One object of the file, where its rules of normalisation are not longer than they say."""
+    for name, value in pairs:  # of which one name may come twice, and the library reads both
+        if name == "precompiled_charsmap" and isinstance(value, str):
+            try:
+                _check_charsmap(base64.b64decode(value, validate=True))
+            except binascii.Error as error:
+                raise ValueError(f"its precompiled_charsmap is no base64: {error}") from error
+    return dict(pairs)
+
+
+def _check_charsmap(charsmap: bytes) -> None:
+    """Raise ValueError where the index of normalisation rules is longer than what is there.
+
+    The library asks for as much memory as the first four bytes say, and aborts without it.
+    """
+    size = struct.unpack("<I", charsmap[:4])[0] if len(charsmap) >= 4 else 0
+    if len(charsmap) < 4 or size > len(charsmap) - 4:
+        raise ValueError(
+            f"its precompiled_charsmap says that {size} bytes of index follow, but there are "
+            f"{max(0, len(charsmap) - 4)}"
+        )
 
 
 def tokenizer_json(model: SentencePieceModel) -> str:
@@ -72,6 +106,7 @@ def _tokenizer(model: SentencePieceModel) -> Tokenizer:
     )
     steps: list[normalizers.Normalizer] = [normalizers.Replace(" ", "▁")]
     if model.charsmap:
+        _check_charsmap(model.charsmap)
         steps.insert(0, normalizers.Precompiled(model.charsmap))
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(

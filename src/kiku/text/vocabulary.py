@@ -1,8 +1,10 @@
 """Text tokens and the pieces of text that they stand for.
 
-One class reads both files in use: a SentencePiece `.model` (native checkpoints) and a
-`tokenizer.json` (transformers' checkpoints). The decoding rule is ours, stated once, and the same
-for both:
+One class reads both files in use: a SentencePiece `.model` (native checkpoints, as Kyutai lays them
+out) and a `tokenizer.json` (transformers' checkpoints). Each is cut into tokens by the library that
+defines it, `sentencepiece` and `tokenizers`: neither reads the other's file, and a conversion cuts
+some texts otherwise than the model was trained with. The decoding rule is ours, stated once, and
+the same for both:
 
 * ids 0 to 3, control pieces and ids outside the vocabulary give nothing (0 is the word-start
   marker, 3 is PAD);
@@ -33,6 +35,8 @@ from kiku.text.tokenizer_json import read_tokenizer_json, tokenizer_json
 
 SPACE = "▁"
 """How a piece spells a space (U+2581)."""
+MAX_ID = 2**22
+"""Ids of a vocabulary are below this: what a damaged file says costs no more memory than that."""
 NUM_SPECIAL = 4
 """The first ids, which never are text: `<unk>` (the word-start marker), `<s>`, `</s>`, `<pad>`."""
 
@@ -149,6 +153,11 @@ class Vocabulary:
         if not ids:
             raise VocabularyError("this tokenizer.json holds no pieces; fetch it again")
         spelled = {i: piece for piece, i in ids.items()}
+        if max(spelled) >= MAX_ID:
+            raise VocabularyError(
+                f"this tokenizer.json has a piece with id {max(spelled)}, but ids are below "
+                f"{MAX_ID}; fetch it again"
+            )
         pieces = [spelled.get(i, "") for i in range(max(spelled) + 1)]
         added = tokenizer.get_added_tokens_decoder()
         control = {i for i, token in added.items() if token.special}

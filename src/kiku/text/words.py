@@ -9,11 +9,18 @@ Knows tokens and frames; does not know audio, slots or sockets. Pure: no clock, 
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from kiku.config import PAD_ID, WORD_START_ID
 from kiku.errors import ConfigError, StreamError
+from kiku.serial import from_plain, to_plain
+
+MAX_TOKENS = 2**40
+"""Tokens of one stream at most: some thousand years. A saved stream with more is damaged."""
+
+_MAX_LOGPROB = 1e300
+"""Logarithms beyond this are saved as this: a saved stream holds finite numbers only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +30,13 @@ class Word:
     text: str
     """Without spaces around it, with the punctuation that belongs to it; never empty."""
     start: float
-    """Seconds in this stream, from its first sample."""
+    """Seconds of the source, from its beginning."""
     end: float
-    """Seconds in this stream; never before `start`."""
+    """Seconds of the source; never before `start`."""
     probability: float
     """That the whole word is right, as the model sees it: the product over its pieces, 0 to 1."""
+    channel: int | None = None
+    """Which channel of the sound it was heard in, from 0; None where all are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,9 @@ class Partial:
     text: str
     """From the beginning of the word; never empty."""
     start: float
-    """Seconds in this stream."""
+    """Seconds of the source."""
+    channel: int | None = None
+    """As in `Word`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +62,22 @@ class Timing:
     """Seconds by which text lags sound."""
     prefix_s: float
     """Seconds of silence that were put before the sound."""
+    offset_s: float = field(default=0.0, kw_only=True)
+    """Second of the source at which the stream's first sample lies."""
 
     def __post_init__(self) -> None:
-        finite = all(map(math.isfinite, (self.frame_rate, self.delay_s, self.prefix_s)))
-        if not finite or self.frame_rate <= 0 or self.delay_s < 0 or self.prefix_s < 0:
+        lengths = (self.delay_s, self.prefix_s, self.offset_s)
+        if not (0 < self.frame_rate < math.inf and all(0 <= x < math.inf for x in lengths)):
             raise ConfigError(
                 f"times cannot be told from {self}: "
-                "frame_rate must be above 0, delay_s and prefix_s at least 0"
+                "frame_rate must be above 0, delay_s, prefix_s and offset_s at least 0"
             )
 
     def seconds(self, index: int) -> float:
-        """The second of the sound that token `index` (from 0) speaks of; never below 0."""
-        return max(0.0, index / self.frame_rate - self.prefix_s - self.delay_s)
+        """The second of the source that token `index` (from 0) speaks of; never below
+        `offset_s`."""
+        spoken_s = index / self.frame_rate - self.prefix_s - self.delay_s
+        return self.offset_s + max(0.0, spoken_s)
 
 
 class Pieces(Protocol):
@@ -81,6 +96,20 @@ class Pieces(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _State:
+    """All that a `WordBuilder` remembers."""
+
+    num_tokens: int
+    expects_word: bool
+    pieces: tuple[int, ...]
+    """Tokens of the open word."""
+    first: int
+    """Index of the first of them."""
+    logprob: float
+    """Sum over them."""
+
+
 class WordBuilder:
     """Words from tokens, given out as soon as they are decided.
 
@@ -89,6 +118,19 @@ class WordBuilder:
     decodes to nothing is no word.
     """
 
+    __slots__ = (
+        "_channel",
+        "_expects_word",
+        "_first",
+        "_logprob",
+        "_num_tokens",
+        "_pad_id",
+        "_pieces",
+        "_timing",
+        "_vocabulary",
+        "_word_start_id",
+    )
+
     def __init__(
         self,
         vocabulary: Pieces,
@@ -96,6 +138,7 @@ class WordBuilder:
         *,
         pad_id: int = PAD_ID,
         word_start_id: int = WORD_START_ID,
+        channel: int | None = None,
     ) -> None:
         """Stand before the first token of a stream.
 
@@ -104,10 +147,13 @@ class WordBuilder:
             timing: where the tokens lie in the sound.
             pad_id: the token of a frame without text.
             word_start_id: the token that stands before most words.
+            channel: which channel of the sound the words are of; None where all are mixed.
         """
         self._vocabulary = vocabulary
         self._timing = timing
-        self._boundaries = (pad_id, word_start_id)
+        self._pad_id = pad_id
+        self._word_start_id = word_start_id
+        self._channel = channel
         self._num_tokens = 0
         self._expects_word = False
         self._pieces: list[int] = []
@@ -131,10 +177,12 @@ class WordBuilder:
             The word that this token ends; most often none.
         """
         index = self._num_tokens
-        self._num_tokens += 1
-        self._expects_word = token == self._boundaries[1]
-        if token in self._boundaries:
-            return self._close(index)
+        self._num_tokens = index + 1
+        # Nine frames in ten are PAD between words, so they come first and touch little.
+        if token == self._pad_id or token == self._word_start_id:
+            self._expects_word = token == self._word_start_id
+            return self._close(index) if self._pieces else []
+        self._expects_word = False
         if not self._vocabulary.is_text(token):
             return []
         ended = self._close(index) if self._vocabulary.starts_word(token) else []
@@ -147,8 +195,10 @@ class WordBuilder:
     @property
     def partial(self) -> Partial | None:
         """The word that is open, if there is one whose pieces say anything yet."""
+        if not self._pieces:
+            return None
         text = self._vocabulary.decode(self._pieces).strip()
-        return Partial(text, self._timing.seconds(self._first)) if text else None
+        return Partial(text, self._timing.seconds(self._first), self._channel) if text else None
 
     @property
     def undecided(self) -> bool:
@@ -158,7 +208,8 @@ class WordBuilder:
     def at(self, index: int) -> Self:
         """Another one, which stands before token `index` and has no word open."""
         other = copy.copy(self)
-        other._num_tokens, other._expects_word = index, False
+        other._num_tokens = other._first = index
+        other._expects_word = False
         other._pieces, other._logprob = [], 0.0
         return other
 
@@ -170,33 +221,42 @@ class WordBuilder:
 
     def save(self) -> dict[str, Any]:
         """Where it stands, in values for JSON."""
-        return {
-            "num_tokens": self._num_tokens,
-            "expects_word": self._expects_word,
-            "pieces": self._pieces,
-            "first": self._first,
-            "logprob": self._logprob,
-        }
+        return to_plain(
+            _State(
+                self._num_tokens,
+                self._expects_word,
+                tuple(self._pieces),
+                self._first,
+                _finite(self._logprob),
+            )
+        )
 
-    def restore(self, saved: Mapping[str, Any]) -> None:
+    def restore(self, values: Mapping[str, Any]) -> None:
         """Go on where `save` was called.
 
         Raises:
-            StreamError: it is not what `save` gave.
+            StreamError: it is not what `save` gave, or of another vocabulary.
         """
-        try:
-            num_tokens, first = int(saved["num_tokens"]), int(saved["first"])
-            pieces = [int(piece) for piece in saved["pieces"]]
-            logprob = float(saved["logprob"])
-            if not all(map(self._vocabulary.is_text, pieces)) or not 0 <= first <= num_tokens:
-                raise ValueError("pieces that this vocabulary does not have")
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        state = from_plain(_State, values, what="the saved stream", error=StreamError)
+        if not 0 <= state.first <= state.num_tokens <= MAX_TOKENS:
             raise StreamError(
-                f"the saved words are damaged ({error!r}); open a fresh stream"
-            ) from error
-        self._num_tokens, self._first, self._pieces = num_tokens, first, pieces
-        self._logprob = logprob
-        self._expects_word = bool(saved.get("expects_word"))
+                f"the saved stream cannot be read: a word from token {state.first} on is open at "
+                f"token {state.num_tokens}, of {MAX_TOKENS} at most; open a fresh stream"
+            )
+        for piece in state.pieces:
+            if not self._vocabulary.is_text(piece):
+                raise StreamError(
+                    f"the saved stream cannot be read: token {piece} of its open word is no text "
+                    "in this vocabulary; restore it with the model that it was saved with"
+                )
+        if len(state.pieces) > state.num_tokens - state.first:
+            raise StreamError(
+                f"the saved stream cannot be read: its open word has {len(state.pieces)} pieces "
+                f"of {state.num_tokens - state.first} tokens; open a fresh stream"
+            )
+        self._num_tokens, self._first = state.num_tokens, state.first
+        self._pieces, self._logprob = list(state.pieces), state.logprob
+        self._expects_word = state.expects_word
 
     def finish(self) -> list[Word]:
         """The word that is still open, if there is one; it ends with the last token pushed."""
@@ -209,9 +269,16 @@ class WordBuilder:
         if not text:
             return []
         start_s, end_s = self._timing.seconds(self._first), self._timing.seconds(end)
-        return [Word(text, start_s, end_s, _probability(logprob))]
+        return [Word(text, start_s, end_s, _probability(logprob), self._channel)]
 
 
 def _probability(logprob: float) -> float:
     """`exp(logprob)` in [0, 1]: rounding may lift a sum above 0, and NaN deserves no trust."""
     return 0.0 if math.isnan(logprob) else math.exp(min(logprob, 0.0))
+
+
+def _finite(logprob: float) -> float:
+    """`logprob` as a finite number that stands for the same probability."""
+    if math.isnan(logprob):
+        return -_MAX_LOGPROB
+    return min(max(logprob, -_MAX_LOGPROB), _MAX_LOGPROB)

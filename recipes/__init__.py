@@ -1,0 +1,1 @@
+"""How models were made with kiku. Outside the wheel: run from the root of the repository."""

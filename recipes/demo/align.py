@@ -1,0 +1,184 @@
+"""Where the words of a sentence are: a small network that hears both directions, and a forced
+alignment by CTC.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recipes.demo.corpus import Corpus, Recording
+from recipes.demo.features import LogMel
+from recipes.demo.fit import Fit, Plan
+from recipes.demo.precision import lowered
+from recipes.demo.voices import espeak
+
+LATENT_S = 0.04
+"""Seconds per row of spectra, and so per phone label."""
+
+
+@dataclass(frozen=True)
+class Phones:
+    """The phones of every word of a corpus, and their numbers (0 is CTC's blank)."""
+
+    symbols: tuple[str, ...]
+    words: dict[str, tuple[int, ...]]
+
+    @classmethod
+    def of(cls, recordings: list[Recording], path: Path) -> "Phones":
+        """Ask espeak-ng about every word once; kept at `path`."""
+        if not path.exists():
+            spoken = {word: espeak().phones(word) for r in recordings for word in r.words}
+            path.write_text(json.dumps(spoken))
+        spoken = json.loads(path.read_text())
+        symbols = sorted({phone for phones in spoken.values() for phone in phones})
+        numbers = {symbol: i + 1 for i, symbol in enumerate(symbols)}
+        return cls(
+            tuple(symbols),
+            {word: tuple(numbers[p] for p in phones) for word, phones in spoken.items()},
+        )
+
+    def of_words(self, words: tuple[str, ...]) -> list[int]:
+        """The phones of a sentence, one after the other."""
+        return [phone for word in words for phone in self.words[word]]
+
+
+class SentenceBatches:
+    """Whole sentences of about the same length: spectra's sound, phones and their lengths."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        recordings: list[Recording],
+        phones: Phones,
+        *,
+        seconds: float = 120.0,
+        longest_s: float = 12.0,
+        seed: int = 1,
+    ) -> None:
+        """About `seconds` of sound a batch; sentences longer than `longest_s` are left out."""
+        self.corpus, self.phones, self.seconds, self.seed = corpus, phones, seconds, seed
+        kept = [r for r in recordings if 0.6 < r.seconds < longest_s and r.words]
+        self.recordings = sorted(kept, key=lambda r: r.seconds)
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(pcm [B, 1, S], phones [sum], latents of each [B], phones of each [B])"""
+        rng = np.random.default_rng([self.seed, step])
+        centre = int(rng.integers(len(self.recordings)))
+        count = max(2, int(self.seconds / self.recordings[centre].seconds))
+        first = max(0, min(centre - count // 2, len(self.recordings) - count))
+        chosen = self.recordings[first : first + count]
+        length = -(-max(r.end - r.begin for r in chosen) // 1920) * 1920
+        pcm = np.zeros((len(chosen), 1, length), np.float32)
+        labels: list[int] = []
+        sizes: list[int] = []
+        for row, recording in zip(pcm, chosen, strict=True):
+            sound = self.corpus.audio(recording)
+            sound *= 10 ** rng.uniform(-1.7, -0.7) / (np.sqrt(np.mean(sound**2)) + 1e-4)
+            row[0, : len(sound)] = sound
+            row[0] += rng.standard_normal(length, dtype=np.float32) * np.float32(
+                10 ** rng.uniform(-5, -2.3)
+            )
+            ids = self.phones.of_words(recording.words)
+            labels.extend(ids)
+            sizes.append(len(ids))
+        latents = torch.tensor([(r.end - r.begin) // 960 for r in chosen])
+        return (
+            torch.from_numpy(np.clip(pcm, -1, 1)),
+            torch.tensor(labels),
+            latents,
+            torch.tensor(sizes),
+        )
+
+
+class Aligner(nn.Module):
+    """Spectra to phones, hearing about a third of a second to both sides."""
+
+    def __init__(self, num_phones: int, width: int = 192) -> None:
+        """`num_phones` without the blank."""
+        super().__init__()
+        self.mel = LogMel()
+        self.first = nn.Conv1d(256, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Conv1d(width, 2 * width, 5, padding=2 * dilation, dilation=dilation)
+            for dilation in (1, 2, 1, 2, 1)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(6))
+        self.head = nn.Linear(width, num_phones + 1)
+
+    def forward(self, pcm: Tensor) -> Tensor:
+        """[B, 1, S] -> [B, S / 960, 1 + phones] logits"""
+        x = self.first(self.mel(pcm).transpose(1, 2)).transpose(1, 2)
+        for norm, block in zip(self.norms, self.blocks, strict=False):
+            x = x + nn.functional.glu(block(norm(x).transpose(1, 2)).transpose(1, 2), dim=-1)
+        return self.head(self.norms[-1](x))
+
+
+def ctc(logits: Tensor, phones: Tensor, latents: Tensor, sizes: Tensor) -> Tensor:
+    """CTC per phone."""
+    log_probs = logits.float().log_softmax(-1).transpose(0, 1)
+    return (
+        nn.functional.ctc_loss(
+            log_probs, phones, latents, sizes, zero_infinity=True, reduction="sum"
+        )
+        / sizes.sum()
+    )
+
+
+def fit_aligner(source: SentenceBatches, folder: Path, plan: Plan) -> Aligner:
+    """Train on sentences; that it learns them by heart does no harm, for these are what it will
+    align.
+    """
+
+    def loss(
+        model: nn.Module, batch: tuple[Tensor, Tensor, Tensor, Tensor], progress: float
+    ) -> dict[str, Tensor]:
+        with lowered():
+            logits = model(batch[0])
+        return {"loss": ctc(logits, *batch[1:])}
+
+    torch.manual_seed(0)
+    averaged = Fit(plan, Aligner(len(source.phones.symbols)), folder).run(source, loss)
+    assert isinstance(averaged, Aligner)
+    return averaged
+
+
+def force(log_probs: np.ndarray, labels: list[int]) -> tuple[np.ndarray, float]:
+    """The best CTC path through known labels.
+
+    Args:
+        log_probs: [T, 1 + phones].
+        labels: phones in order.
+
+    Returns:
+        for each label the first and the last row that it takes [N, 2], and the mean log-probability
+        per row of the path. Empty with -inf where the labels do not fit into T rows.
+    """
+    num_states = 2 * len(labels) + 1
+    states = np.zeros(num_states, np.int64)
+    states[1::2] = labels
+    may_skip = np.zeros(num_states, bool)
+    may_skip[3::2] = states[3::2] != states[1:-2:2]
+    score = np.full(num_states, -np.inf)
+    score[:2] = log_probs[0, states[:2]]
+    moves = np.zeros((len(log_probs), num_states), np.int8)
+    for t in range(1, len(log_probs)):
+        one = np.concatenate([[-np.inf], score[:-1]])
+        two = np.where(may_skip, np.concatenate([[-np.inf, -np.inf], score[:-2]]), -np.inf)
+        options = np.stack([score, one, two])
+        moves[t] = options.argmax(0)
+        score = options.max(0) + log_probs[t, states]
+    state = num_states - 1 if score[-1] >= score[-2] else num_states - 2
+    best = score[state]
+    if not np.isfinite(best):
+        return np.zeros((0, 2), np.int64), -np.inf
+    spans = np.full((len(labels), 2), -1)
+    for t in range(len(log_probs) - 1, -1, -1):
+        if state % 2:
+            spans[state // 2, 0] = t
+            spans[state // 2, 1] = max(spans[state // 2, 1], t)
+        state -= int(moves[t, state])
+    return spans, float(best / len(log_probs))

@@ -1,0 +1,215 @@
+"""A bank of snippets: short pieces of speech of which it is known where each vocabulary word begins
+and ends.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording
+
+MARGIN_BEFORE_S = 0.10
+MARGIN_AFTER_S = 0.14
+"""Sound kept around a word, as far as the recording has it."""
+
+_HOP = 240
+WORD_INDEX = {word: i for i, word in enumerate(VOCABULARY)}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A vocabulary word and where it is, in seconds."""
+
+    word: int
+    start_s: float
+    end_s: float
+
+    def moved(self, by_s: float, *, speed: float = 1.0) -> "Place":
+        """The place after playing `speed` times faster and then beginning `by_s` later."""
+        return Place(self.word, self.start_s / speed + by_s, self.end_s / speed + by_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    """A piece of speech in a `Bank`.
+
+    Attributes:
+        kind: "whole" (recordings of single words, untrimmed), "real" and "voice" (single words of
+            people, of synthetic voices), "usual" (single words of the synthetic voices that one
+            gets without asking), "cut" (words inside sentences), "said" (several words by a
+            synthetic voice), "other" (speech without vocabulary words).
+        begin, end: its samples in the bank's file.
+        places: the vocabulary words in it.
+    """
+
+    kind: str
+    speaker: str
+    begin: int
+    end: int
+    places: tuple[Place, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Its length in seconds."""
+        return (self.end - self.begin) / SAMPLE_RATE
+
+
+class Bank:
+    """Snippets and their samples (float16 would clip nothing but costs time to convert: int16)."""
+
+    def __init__(self, snippets: list[Snippet], samples: np.ndarray) -> None:
+        """`samples` is int16 [S]."""
+        self.snippets, self.samples = snippets, samples
+
+    def audio(self, snippet: Snippet) -> np.ndarray:
+        """float32 [S] in [-1, 1]."""
+        return self.samples[snippet.begin : snippet.end].astype(np.float32) / 32768.0
+
+    def save(self, folder: Path) -> None:
+        """Write `snippets.jsonl` and `snippets.i16`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.samples.tofile(folder / "snippets.i16")
+        (folder / "snippets.jsonl").write_text(
+            "".join(json.dumps(asdict(s)) + "\n" for s in self.snippets)
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bank":
+        """Read what `save` wrote; the samples stay on disk."""
+        rows = [json.loads(line) for line in (folder / "snippets.jsonl").read_text().splitlines()]
+        snippets = [
+            Snippet(
+                r["kind"],
+                r["speaker"],
+                r["begin"],
+                r["end"],
+                tuple(Place(**p) for p in r["places"]),
+            )
+            for r in rows
+        ]
+        path = folder / "snippets.i16"
+        if not path.stat().st_size:  # no snippets: nothing to map
+            return cls(snippets, np.zeros(0, np.int16))
+        return cls(snippets, np.memmap(path, dtype=np.int16, mode="r"))
+
+
+def joined(banks: list[Bank]) -> Bank:
+    """All snippets of `banks`, which are some, in one."""
+    snippets: list[Snippet] = []
+    shift = 0
+    for bank in banks:
+        snippets += [
+            Snippet(s.kind, s.speaker, s.begin + shift, s.end + shift, s.places)
+            for s in bank.snippets
+        ]
+        shift += len(bank.samples)
+    return Bank(snippets, np.concatenate([bank.samples for bank in banks]))
+
+
+class BankWriter:
+    """Collects snippets."""
+
+    def __init__(self) -> None:
+        """Empty."""
+        self._snippets: list[Snippet] = []
+        self._parts: list[np.ndarray] = []
+        self._position = 0
+
+    def add(self, kind: str, speaker: str, samples: np.ndarray, places: Iterable[Place]) -> None:
+        """Take float32 samples [S], brought to a peak of 0.7, and the words in them."""
+        peak = float(np.abs(samples).max(initial=0.0))
+        if peak < 1e-4:
+            return
+        data = (samples * (0.7 * 32767.0 / peak)).astype(np.int16)
+        self._parts.append(data)
+        end = self._position + len(data)
+        self._snippets.append(Snippet(kind, speaker, self._position, end, tuple(places)))
+        self._position = end
+
+    def finish(self) -> Bank:
+        """The bank."""
+        return Bank(
+            self._snippets, np.concatenate(self._parts) if self._parts else np.zeros(0, np.int16)
+        )
+
+
+def find_word(samples: np.ndarray) -> tuple[float, float] | None:
+    """Where the one word of a recording is, by its energy.
+
+    Args:
+        samples: float32 [S].
+
+    Returns:
+        start and end in seconds, or None where no stretch of speech stands out, or where it touches
+        the recording's beginning (such recordings are cut).
+    """
+    count = len(samples) // _HOP
+    if count < 12:
+        return None
+    power = np.mean(samples[: count * _HOP].reshape(count, _HOP) ** 2, axis=1)
+    level = 10 * np.log10(np.convolve(power, np.ones(3) / 3, "same") + 1e-9)
+    floor, peak = np.percentile(level, 10), level.max()
+    if peak - floor < 10:
+        return None
+    loud = level > max(peak - 32, floor + 0.2 * (peak - floor))
+    runs = _runs(loud)
+    merged: list[list[int]] = []
+    for first, last in runs:
+        if merged and first - merged[-1][1] <= 16:  # the closure of a stop, as in "eight" or "six"
+            merged[-1][1] = last
+        else:
+            merged.append([first, last])
+    first, last = max(merged, key=lambda run: power[run[0] : run[1]].sum())
+    if last - first < 12 or last - first > 110 or (first == 0 and level[0] > peak - 15):
+        return None
+    return max(0.0, (first - 1) * 0.01), min(count, last + 1) * 0.01
+
+
+def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in edges.reshape(-1, 2)]
+
+
+def cut(
+    samples: np.ndarray,
+    places: list[Place],
+    *,
+    before_s: float = MARGIN_BEFORE_S,
+    after_s: float = MARGIN_AFTER_S,
+) -> tuple[np.ndarray, list[Place]]:
+    """The samples from the first place to the last, with a margin, and the places within them."""
+    first = max(0, int((places[0].start_s - before_s) * SAMPLE_RATE))
+    last = min(len(samples), int((places[-1].end_s + after_s) * SAMPLE_RATE))
+    return samples[first:last], [place.moved(-first / SAMPLE_RATE) for place in places]
+
+
+def single_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
+    """Recordings of one vocabulary word each, trimmed."""
+    writer = BankWriter()
+    for recording in recordings:
+        if len(recording.words) != 1 or recording.words[0] not in WORD_INDEX:
+            continue
+        sound = corpus.audio(recording)
+        found = find_word(sound)
+        if found is not None:
+            piece, places = cut(sound, [Place(WORD_INDEX[recording.words[0]], *found)])
+            writer.add("real", recording.speaker, piece, places)
+    return writer.finish()
+
+
+def whole_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
+    """Recordings of one vocabulary word each as they are, with all the sound around the word."""
+    writer = BankWriter()
+    for recording in recordings:
+        if len(recording.words) != 1 or recording.words[0] not in WORD_INDEX:
+            continue
+        sound = corpus.audio(recording)
+        found = find_word(sound)
+        if found is not None and recording.seconds < 2.5:
+            writer.add(
+                "whole", recording.speaker, sound, [Place(WORD_INDEX[recording.words[0]], *found)]
+            )
+    return writer.finish()

@@ -1,0 +1,201 @@
+"""The decoder: columns of cached codes and text, and what it is taught from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kiku.config import LMConfig
+from kiku.lm.model import LM
+from recipes.demo.bank import Place
+from recipes.demo.columns import PAD, UNKNOWN, pause_targets, text_column, words_of
+from recipes.demo.corpus import VOCABULARY
+from recipes.demo.encoder import Encoder
+from recipes.demo.mix import FRAME_SIZE, Mixer, frame_targets
+from recipes.demo.precision import compute_dtype, lowered
+
+HINT_DELAY = 5
+"""The hidden state of a frame is also asked for the word of so many frames ago: a denser lesson
+than text.
+"""
+
+
+ONSET_S = 0.08
+"""Added to the beginning of each word for its text.
+
+A frame's text is timed by the frame's beginning, so reported starts would be 45 ms early; with this
+they are 35 ms late, and the decoder hears one frame more of a word before it must write it.
+"""
+
+
+class LongStrings:
+    """Long strings with what the decoder is to say about them: the batch of any step."""
+
+    def __init__(
+        self,
+        mixer: Mixer,
+        pieces: list[list[int]],
+        *,
+        size: int,
+        num_frames: int,
+        delay_s: float,
+        seed: int,
+    ) -> None:
+        """`pieces` are the text tokens of each word of the vocabulary."""
+        self.mixer, self.pieces, self.size, self.num_frames = mixer, pieces, size, num_frames
+        self.delay_s, self.seed = delay_s, seed
+
+    def __call__(self, step: int) -> tuple[Tensor, np.ndarray, np.ndarray, np.ndarray]:
+        """(pcm [B, 1, S], text [B, T], pauses [B, T, 4], words of frames [B, T])"""
+        rng = np.random.default_rng([self.seed, step])
+        made = [self.mixer.string(rng, self.num_frames * FRAME_SIZE) for _ in range(self.size)]
+        pcm = torch.from_numpy(np.stack([m.samples for m in made])).unsqueeze(1)
+        text = np.stack([self.text(m.places) for m in made])
+        pauses = np.stack([pause_targets(m.voices, self.num_frames) for m in made])
+        hints = np.stack(
+            [frame_targets(m.places, self.num_frames, HINT_DELAY).numpy() for m in made]
+        )
+        return pcm, text.astype(np.int16), pauses.astype(np.int16), hints.astype(np.int16)
+
+    def text(self, places: list[Place]) -> np.ndarray:
+        """int64 [T]"""
+        words = words_of([place.moved(ONSET_S) for place in places], self.pieces)
+        return text_column(words, self.num_frames, self.delay_s)
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCache:
+    """Codes [N, K, T], text [N, T], pauses [N, T, 4] and words of frames [N, T], all int16."""
+
+    codes: np.ndarray
+    text: np.ndarray
+    pauses: np.ndarray
+    hints: np.ndarray
+
+    def save(self, path: Path) -> None:
+        """One npz file."""
+        np.savez(path, codes=self.codes, text=self.text, pauses=self.pauses, hints=self.hints)
+
+    @classmethod
+    def load(cls, path: Path) -> "CodeCache":
+        """What `save` wrote."""
+        with np.load(path) as held:
+            return cls(held["codes"], held["text"], held["pauses"], held["hints"])
+
+
+@torch.no_grad()
+def encode(model: Encoder, features: Tensor, noises: tuple[float, ...] = (0.0,)) -> np.ndarray:
+    """Codes int16 [N B, K, T] of whole strings, once for each of N `noises`.
+
+    Args:
+        model: the encoder.
+        features: [B, L, D] of its convolutions.
+        noises: the root mean square of what is added to the latents (theirs is about 1): for the
+            decoder to see codes less tidy than those of speakers whom the encoder knows.
+    """
+    with lowered():
+        latents = model.trunk(features)[1].float()
+    told = torch.cat([latents + noise * torch.randn_like(latents) for noise in noises])
+    return model.mimi.quantizer.encode(told).numpy().astype(np.int16)
+
+
+class CachedColumns:
+    """Rows of a `CodeCache` in random order, cut at random: the batch of any step."""
+
+    def __init__(self, cache: CodeCache, *, size: int, num_frames: int, seed: int = 5) -> None:
+        """`size` rows of `num_frames` frames a batch."""
+        self.cache, self.size, self.num_frames, self.seed = cache, size, num_frames, seed
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(codes [B, K, T], text [B, T], pauses [B, T, 4], hints [B, T]), all int64"""
+        rng = np.random.default_rng([self.seed, step])
+        rows = np.sort(rng.integers(0, len(self.cache.codes), self.size))
+        parts = (self.cache.codes, self.cache.text, self.cache.pauses, self.cache.hints)
+        codes, text, pauses, hints = (
+            torch.from_numpy(part[rows].astype(np.int64)) for part in parts
+        )
+        n = self.num_frames
+        return codes[..., :n], text[:, :n], pauses[:, :n], hints[:, :n]
+
+
+class Decoder(nn.Module):
+    """The language model and, for training only, a head that names the word of each frame."""
+
+    def __init__(self, config: LMConfig) -> None:
+        """Embeddings start small: nine of them are summed."""
+        super().__init__()
+        self.lm = LM(config)
+        self.hint = nn.Linear(config.transformer.dim, 1 + len(VOCABULARY))
+        for table in [self.lm.text_embedding, *self.lm.code_embeddings]:
+            assert isinstance(table, nn.Embedding)
+            nn.init.normal_(table.weight, std=0.3)
+
+
+def columns_of(text: Tensor, codes: Tensor, config: LMConfig) -> Tensor:
+    """What the positions read: the column before each, and the initial one at position 0.
+
+    Args:
+        text: [B, T].
+        codes: [B, K, T].
+        config: of the decoder.
+
+    Returns:
+        int64 [B, T, 1 + K]
+    """
+    columns = torch.cat([text.unsqueeze(-1), codes.transpose(1, 2)], dim=-1)[:, :-1]
+    first = torch.full_like(columns[:, :1], config.initial_code)
+    first[..., 0] = config.initial_text_id
+    return torch.cat([first, columns], dim=1)
+
+
+def spoil(text: Tensor, vocab_size: int, share: float) -> Tensor:
+    """Text as a decoder that errs would have fed it back: some tokens replaced by others, some by
+    PAD.
+    """
+    wrong = torch.randint_like(text, vocab_size)
+    wrong = torch.where(torch.rand(text.shape) < 0.5, wrong, torch.full_like(text, PAD))
+    # Tokens are few among PADs: they are spoiled more often, or the decoder would trust them
+    # blindly.
+    odds = torch.where(text == PAD, share * 0.2, share)
+    return torch.where(torch.rand(text.shape) < odds, wrong, text)
+
+
+def decoder_loss(
+    model: nn.Module, batch: Any, *, progress: float, spoiled: float = 0.12, dropped: float = 0.1
+) -> dict[str, Tensor]:
+    """Losses of text, pauses and words of frames.
+
+    Args:
+        model: a `Decoder`.
+        batch: of `CachedColumns`.
+        progress: the hint's weight falls from a half to a tenth with it.
+        spoiled: share of text tokens replaced in what the decoder reads.
+        dropped: share of codes hidden, each alone and again half as often by whole
+            frames.
+    """
+    assert isinstance(model, Decoder)
+    codes, text, pauses, hints = batch
+    config = model.lm.config
+    hidden = torch.rand(codes.shape) < dropped
+    hidden |= torch.rand(len(codes), 1, codes.shape[-1]) < dropped / 2
+    hidden_codes = torch.where(hidden, torch.full_like(codes, -1), codes)
+    columns = columns_of(spoil(text, config.text_vocab_size, spoiled), hidden_codes, config)
+    active = torch.ones(len(text), dtype=torch.bool)
+    with lowered():
+        state = model.lm.init_state(len(text), "cpu", compute_dtype(), remember=False)
+        out = model.lm(columns, state, active)
+        pause_logits = model.lm.pause_logits(out.hidden)
+        hint_logits = model.hint(out.hidden)
+    weight = torch.full((config.text_vocab_size,), 1.0)
+    weight[PAD] = 0.8
+    wanted = F.cross_entropy(out.logits.float().flatten(0, 1), text.flatten(), weight=weight)
+    pause = F.cross_entropy(pause_logits.flatten(0, 2), pauses.flatten(), ignore_index=UNKNOWN)
+    hint = F.cross_entropy(hint_logits.float().flatten(0, 1), hints.flatten())
+    spoken = text != PAD
+    right = (out.logits.argmax(-1) == text)[spoken].float().mean()
+    total = wanted + 0.1 * pause + (0.5 - 0.4 * progress) * hint
+    return {"loss": total, "text": wanted, "pause": pause, "hint": hint, "right": right}

@@ -1,0 +1,125 @@
+"""What the codec's convolutions give for hours of strings, computed once.
+
+They are most of the work of a step, forwards and even more so backwards. Once they know enough,
+everything behind them is taught from this, several times over, at many times the speed; and the
+codes for the decoder are made from the same.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.demo.columns import UNKNOWN
+from recipes.demo.decoder import HINT_DELAY
+from recipes.demo.encoder import Encoder
+from recipes.demo.precision import lowered
+
+PER_FRAME = 2
+"""Outputs of the convolutions in a frame."""
+_BLIND_FRAMES = 6
+"""After a cut into the middle of a string, so many frames teach nothing: their words may have begun
+before it.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Rows of strings: features float16 [N, L, D], text [N, T], pauses [N, T, 4] and words of
+    frames [N, T], these int16; L = 2 T.
+    """
+
+    features: np.ndarray
+    text: np.ndarray
+    pauses: np.ndarray
+    hints: np.ndarray
+
+    @classmethod
+    @torch.no_grad()
+    def by(cls, model: Encoder, strings: Iterable[tuple[Tensor, ...]]) -> "Heard":
+        """What the convolutions of `model` give for batches of `LongStrings`."""
+        rows: list[list[np.ndarray]] = []
+        for pcm, *wanted in strings:
+            with lowered():
+                features = model.front(pcm)
+            rows.append([features.float().numpy().astype(np.float16), *map(np.asarray, wanted)])
+        return cls(*(np.concatenate(part) for part in zip(*rows, strict=True)))
+
+    def save(self, folder: Path) -> None:
+        """Four files; a folder that is there is complete."""
+        part = folder.with_suffix(".part")
+        part.mkdir(parents=True, exist_ok=True)
+        for field in fields(self):
+            np.save(part / f"{field.name}.npy", getattr(self, field.name))
+        part.rename(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Heard":
+        """What `save` wrote; the features stay on disk."""
+        text, pauses, hints = (
+            np.load(folder / f"{name}.npy") for name in ("text", "pauses", "hints")
+        )
+        return cls(np.load(folder / "features.npy", mmap_mode="r"), text, pauses, hints)
+
+
+def delayed(hints: np.ndarray, delay: int) -> np.ndarray:
+    """Words of frames [..., T], told `delay` frames after they began instead of `HINT_DELAY`."""
+    by = delay - HINT_DELAY
+    moved = np.roll(hints, by, axis=-1)
+    if by > 0:
+        moved[..., :by] = 0
+    elif by < 0:
+        moved[..., by:] = UNKNOWN
+    return moved
+
+
+class HeardStrings:
+    """Stretches of `Heard` rows with frame targets at several delays: the batch of any step."""
+
+    def __init__(
+        self, shards: list[Heard], *, size: int, seconds: float, delays: tuple[int, ...], seed: int
+    ) -> None:
+        """`size` stretches of `seconds` a batch, one in three from the beginning of its string."""
+        self.shards, self.size, self.delays, self.seed = shards, size, delays, seed
+        self.num_frames = int(seconds * 12.5)
+        self.ends = np.cumsum([len(shard.text) for shard in shards])
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """(features float32 [B, L, D], int64 [B, delays, T])"""
+        rng = np.random.default_rng([self.seed, step])
+        features: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
+        for row in np.sort(rng.integers(0, self.ends[-1], self.size)):
+            number = int(np.searchsorted(self.ends, row, side="right"))
+            shard = self.shards[number]
+            row -= self.ends[number] - len(shard.text)
+            spare = shard.text.shape[1] - self.num_frames
+            first = int(rng.integers(0, spare + 1)) if spare and rng.random() < 0.67 else 0
+            last = first + self.num_frames
+            features.append(shard.features[row, PER_FRAME * first : PER_FRAME * last])
+            wanted = np.stack([delayed(shard.hints[row], d)[first:last] for d in self.delays])
+            if first:
+                wanted[:, :_BLIND_FRAMES] = UNKNOWN
+            targets.append(wanted)
+        return (
+            torch.from_numpy(np.stack(features).astype(np.float32)),
+            torch.from_numpy(np.stack(targets).astype(np.int64)),
+        )
+
+
+def roughened(features: Tensor, *, noise: float = 0.1) -> Tensor:
+    """Features [B, L, D] with up to two short stretches of time of each row set to its mean, and a
+    little noise, in parts of their standard deviation.
+    """
+    B, L, _ = features.shape
+    keep = torch.ones(B, L, dtype=torch.bool)
+    for _ in range(2):
+        first, length = torch.randint(0, L, (B, 1)), torch.randint(0, 4, (B, 1))
+        times = torch.arange(L)
+        keep &= ~((times >= first) & (times < first + length))
+    mean = features.mean(1, keepdim=True)
+    hidden = torch.where(keep.unsqueeze(-1), features, mean)
+    return hidden + noise * features.std() * torch.randn_like(features)

@@ -1,0 +1,60 @@
+"""Word errors, and the fixed test strings that they are counted on."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from recipes.demo.bank import MARGIN_AFTER_S, MARGIN_BEFORE_S, Bank, Place, Snippet
+from recipes.demo.corpus import SAMPLE_RATE
+from recipes.demo.sound import faded
+
+Test = tuple[np.ndarray, list[Place]]
+"""float32 samples [S], and the words in them."""
+
+
+def errors(wanted: Sequence[object], given: Sequence[object]) -> int:
+    """Substitutions, deletions and insertions that turn `wanted` into `given` (the fewest)."""
+    row = list(range(len(given) + 1))
+    for i, word in enumerate(wanted, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(given, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (word != other))
+    return row[-1]
+
+
+def person_strings(bank: Bank, *, count: int, seed: int, level: float = 0.1) -> list[Test]:
+    """Strings of 3 to 8 words, each string of one speaker, gaps of 0.15 to 0.8 s; speakers take
+    turns.
+
+    Args:
+        bank: single words.
+        count: how many strings.
+        seed: the same seed gives the same strings.
+        level: root mean square of every word.
+    """
+    rng = np.random.default_rng(seed)
+    said: dict[str, list[Snippet]] = defaultdict(list)
+    for snippet in bank.snippets:
+        if len(snippet.places) == 1 and snippet.kind in ("real", "voice", "usual"):
+            said[snippet.speaker].append(snippet)
+    speakers = sorted(said)
+    tests: list[Test] = []
+    for number in range(count):
+        words = said[speakers[number % len(speakers)]]
+        picked = [words[i] for i in rng.integers(0, len(words), int(rng.integers(3, 9)))]
+        parts: list[np.ndarray] = [np.zeros(int(0.4 * SAMPLE_RATE), np.float32)]
+        places: list[Place] = []
+        position = len(parts[0])
+        for snippet in picked:
+            sound = bank.audio(snippet)
+            sound = faded(sound) * np.float32(level / (np.sqrt(np.mean(sound**2)) + 1e-4))
+            places.append(snippet.places[0].moved(position / SAMPLE_RATE))
+            gap_s = max(0.0, rng.uniform(0.15, 0.8) - MARGIN_BEFORE_S - MARGIN_AFTER_S)
+            parts += [sound, np.zeros(int(gap_s * SAMPLE_RATE), np.float32)]
+            position += len(sound) + len(parts[-1])
+        parts.append(np.zeros(int(1.0 * SAMPLE_RATE), np.float32))
+        sound = np.concatenate(parts)
+        hiss = rng.standard_normal(len(sound), dtype=np.float32) * np.float32(1e-3)
+        tests.append((np.clip(sound + hiss, -1, 1), places))
+    return tests

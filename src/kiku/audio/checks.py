@@ -1,0 +1,265 @@
+"""What is wrong with sound that can be understood all the same: clipped, silent, off zero ...
+
+Whole seconds are looked at, counted from the first sample, so how the sound is cut into chunks
+changes nothing. What lasts is told once; it is told again when it has been away for a while. Does
+not know how the sound came, nor how it is resampled.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from kiku.audio.clock import Clock
+from kiku.audio.formats import MAX_FLOAT, Mono
+from kiku.audio.pitch import Pitch
+
+_MAX_WAITING = 1_000  # nobody who waits so long without asking wants the oldest
+QUIET_S = 10
+"""After so many seconds without it, the same warning is news again."""
+# Flat tops: at least so many samples in a row at full scale, and so large a share of a second.
+_MIN_RUN, _MAX_CLIPPED = 3, 1e-3
+# Root mean square of what counts as silence, -70 dBFS, and of what ends it, -60 dBFS.
+_SILENCE, _NO_SILENCE, _SILENT_S = 10**-3.5, 1e-3, 10
+# A mean so far from zero, and so large beside the sound itself, for so many seconds.
+_OFFSET, _OFFSET_SHARE, _OFFSET_S = 0.05, 0.25, 3
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWarning:
+    """Something about the sound that whoever sends it should know; it is transcribed all the same.
+
+    Attributes:
+        kind: "clipped", "silent", "offset", "not_finite", "wrong_rate", "rate_changed" or
+            "damaged".
+        message: one sentence: what was found and what to do.
+        time: seconds from the beginning of the sound to where it was noticed.
+    """
+
+    kind: str
+    message: str
+    time: float
+
+
+@dataclass(slots=True)
+class SignalChecks:
+    """Looks at one sound, second by second, and collects warnings.
+
+    Its fields are all its state, which `serial` writes and reads.
+    """
+
+    rate_check: bool = False
+    """Whether the pitch of voices is followed, which tells a wrong rate and costs far more than all
+    the rest."""
+    waiting: list[StreamWarning] = field(default_factory=list[StreamWarning])
+    quiet_s: dict[str, int] = field(default_factory=dict[str, int])
+    """Kinds that were told, and seconds until they are news."""
+    silent_s: int = 0
+    """Seconds of silence in a row."""
+    offset_s: int = 0
+    """Seconds off zero in a row, negative when the mean is."""
+    rate: int = 0
+    rate_told: bool = False
+    """A wrong rate is told once for each rate."""
+    pitch: Pitch = field(default_factory=Pitch)
+
+    num_samples: int = 0
+    """Of the second that is being filled, as all that follows."""
+    total: float = 0.0
+    total_squares: float = 0.0
+    num_bad: int = 0
+    num_clipped: int = 0
+    """Samples in runs at full scale that are over."""
+    num_run: int = 0
+    """Samples of the run at full scale at the end."""
+    sound: list[npt.NDArray[np.float32]] = field(default_factory=list[npt.NDArray[np.float32]])
+    """[S] each, only for the pitch."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be."""
+        size, peak = self.num_samples, 1.01 * MAX_FLOAT
+        counts = (self.num_bad, self.num_clipped, self.num_run, size, self.silent_s, self.rate)
+        num_kept = sum(part.size for part in self.sound)
+        if min(counts) < 0 or size > max(0, self.rate - 1) or max(counts[:3]) > size:
+            raise ValueError("the counts of a second do not fit one another")
+        if abs(self.total) > peak * size or not 0 <= self.total_squares <= peak * peak * size:
+            raise ValueError("the sums of a second do not fit its samples")
+        if any(part.ndim != 1 for part in self.sound) or num_kept != size * self.rate_check:
+            raise ValueError("the samples of a second do not fit their number")
+        if any(not 0 < left <= QUIET_S for left in self.quiet_s.values()):
+            raise ValueError(f"a warning is news again after 1 to {QUIET_S} seconds")
+        if len(self.waiting) > _MAX_WAITING:
+            raise ValueError(f"more than {_MAX_WAITING} warnings wait")
+
+    def warn(self, kind: str, message: str, time: float) -> None:
+        """Keep a warning until it is asked for."""
+        self.waiting.append(StreamWarning(kind, message, time))
+        del self.waiting[:-_MAX_WAITING]
+
+    def warnings(self) -> list[StreamWarning]:
+        """What was found since the last call, in order."""
+        found, self.waiting = self.waiting, []
+        return found
+
+    def feed(self, mono: Mono, clock: Clock) -> None:
+        """Look at the next samples.
+
+        Args:
+            mono: values up to 64, which are not kept.
+            clock: of the sound, standing at the first of them; where its rate changes, `end` comes
+                first.
+        """
+        sound, loud, bad = mono
+        if clock.rate != self.rate:
+            self.rate, self.rate_told, self.pitch = clock.rate, False, Pitch()
+        size = sound.size
+        if (
+            self.num_samples + size < self.rate
+            and loud is bad is None
+            and not (self.num_run or self.rate_check)
+        ):
+            self._add(sound)  # the rest of this function for most chunks
+            return
+        first = 0
+        while first < size:
+            last = min(size, first + self.rate - self.num_samples)
+            if self.rate_check:
+                self.sound.append(sound[first:last].copy())
+            self._add(sound[first:last])
+            self._add_run(None if loud is None else loud[first:last])
+            if bad is not None:
+                self.num_bad += int(np.count_nonzero(bad[first:last]))
+            if self.num_samples == self.rate:
+                self._end_second(clock.seconds(last))
+            first = last
+
+    def end(self, time: float) -> None:
+        """No more sound at this rate: tell what a part of a second tells; `time` is its end."""
+        if self.num_samples:
+            self._tell_samples(time)
+            self._begin_second()
+
+    def _add(self, sound: npt.NDArray[np.float32]) -> None:
+        """Sums in float64: their rounding cannot tell one cut from another."""
+        values = sound.astype(np.float64)
+        size = values.size
+        self.num_samples += size
+        # For few values a product with ones is several times as fast as `sum`.
+        self.total += float(values.dot(_ones(size)) if size <= 4_096 else values.sum())
+        self.total_squares += float(values.dot(values))
+
+    def _add_run(self, loud: npt.NDArray[np.bool_] | None) -> None:
+        """Count the samples in runs of at least `_MIN_RUN`; a run may go on in the next chunk."""
+        if loud is None or not loud[0]:
+            self._end_run()
+        if loud is None:
+            return
+        edges = np.flatnonzero(np.diff(loud.view(np.int8), prepend=0, append=0))
+        lengths = edges[1::2] - edges[::2]
+        if not lengths.size:
+            return
+        lengths[0] += self.num_run  # 0, unless the first run goes on
+        self.num_run = 0
+        if loud[-1]:
+            self.num_run, lengths = int(lengths[-1]), lengths[:-1]
+        self.num_clipped += int(lengths[lengths >= _MIN_RUN].sum())
+
+    def _end_run(self) -> None:
+        self.num_clipped += self.num_run if self.num_run >= _MIN_RUN else 0
+        self.num_run = 0
+
+    def _tell_samples(self, time: float) -> None:
+        """What single samples tell."""
+        if self._is_news("not_finite", self.num_bad > 0):
+            self.warn(
+                "not_finite",
+                f"{self.num_bad} samples of a second are NaN or infinite and were replaced by "
+                "silence: look for the step before that makes them",
+                time,
+            )
+        self._end_run()
+        share = self.num_clipped / self.num_samples
+        if self._is_news("clipped", share > _MAX_CLIPPED):
+            self.warn(
+                "clipped",
+                f"{share:.1%} of the samples of a second are cut off at full scale: "
+                "turn the recording level down",
+                time,
+            )
+
+    def _end_second(self, time: float) -> None:
+        self._tell_samples(time)
+        mean = self.total / self.rate
+        spread = math.sqrt(max(0.0, self.total_squares / self.rate - mean * mean))
+        self._tell_silence(spread, time)
+        self._tell_offset(mean, spread, time)
+        if self.rate_check:
+            self._tell_rate(time)
+        self._begin_second()
+
+    def _begin_second(self) -> None:
+        self.num_samples = self.num_bad = self.num_clipped = self.num_run = 0
+        self.total = self.total_squares = 0.0
+        self.sound = []
+
+    def _tell_silence(self, spread: float, time: float) -> None:
+        told = self.silent_s >= _SILENT_S
+        if spread >= (_NO_SILENCE if told else _SILENCE):
+            self.silent_s = 0
+            return
+        self.silent_s += 1
+        if self.silent_s == _SILENT_S:
+            self.warn(
+                "silent",
+                f"there was nothing but silence for {_SILENT_S} seconds: check that the microphone "
+                "is on and is the right one",
+                time,
+            )
+
+    def _tell_offset(self, mean: float, spread: float, time: float) -> None:
+        told = abs(self.offset_s) >= _OFFSET_S
+        away = abs(mean) > (_OFFSET / 2 if told else max(_OFFSET, _OFFSET_SHARE * spread))
+        side = 1 if mean > 0 else -1
+        if not away:
+            self.offset_s = 0
+        elif self.offset_s * side < 0:
+            self.offset_s = side
+        else:
+            self.offset_s += side
+            if abs(self.offset_s) == _OFFSET_S:
+                self.warn(
+                    "offset",
+                    f"the samples lie around {mean:+.2f} and not around 0: "
+                    "remove the DC offset of the recording device",
+                    time,
+                )
+
+    def _tell_rate(self, time: float) -> None:
+        pitch = self.pitch.feed(np.concatenate(self.sound), self.rate)
+        if pitch and not self.rate_told:
+            self.rate_told = True
+            self.warn(
+                "wrong_rate",
+                f"voices are at {pitch:.0f} Hz where people speak at 85 to 320 Hz: the sound "
+                f"is probably not at {self.rate} samples a second, so check its rate",
+                time,
+            )
+
+    def _is_news(self, kind: str, found: bool) -> bool:
+        """Whether to tell what was found, or not found, in this second."""
+        if found:
+            news = kind not in self.quiet_s
+            self.quiet_s[kind] = QUIET_S
+            return news
+        if kind in self.quiet_s:
+            self.quiet_s[kind] -= 1
+            if self.quiet_s[kind] == 0:
+                del self.quiet_s[kind]
+        return False
+
+
+@lru_cache(maxsize=64)
+def _ones(size: int) -> npt.NDArray[np.float64]:
+    return np.ones(size)

@@ -1,0 +1,91 @@
+"""Sound as it was given: checked, owned by kiku, not yet converted.
+
+Knows how to cut it. Does not know what came before, nor what becomes of it (`input`).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from kiku.audio.clock import GAPS_PER_S
+from kiku.audio.formats import width_of
+from kiku.errors import AudioError
+
+MAX_GAP_S = 3_600
+"""Seconds of one declared gap."""
+
+
+@dataclass(slots=True, eq=False)
+class Chunk:
+    """A piece of sound, or of declared silence. Nobody changes one, nor writes into its data, so
+    that several inputs may be fed the same. (It is not frozen because that costs as much as all the
+    rest of making one.)
+    """
+
+    data: npt.NDArray[Any] | bytes | None
+    """[S] or [S, C], float32, int16, int32 or uint8; or bytes, which may begin and end within a
+    sample; None is declared silence."""
+    rate: int
+    """Samples a second; a declared gap may be counted in far smaller units."""
+    num_samples: int
+    """Of each channel, at `rate`; a sample of which only some bytes are there counts."""
+    num_channels: int
+    """Channels side by side; 0 for a declared gap, which has as many as the rest of the sound."""
+    encoding: str | None = None
+    """How bytes are written: "s16le", "s32le", "f32le", "mulaw", "alaw" or "opus" (one packet)."""
+    peak: float | None = None
+    """No sample lies further from 0 than this; NaN where some are not numbers, None where nobody
+    looked."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.num_samples / self.rate
+
+    def split(self, seconds: float) -> "list[Chunk]":
+        """Pieces of at most so many seconds each (and at least a sample) that are the same sound
+        together, exactly; they share its memory. A packet of Opus stays whole.
+
+        Raises:
+            AudioError: `seconds` is not above 0.
+        """
+        if not seconds > 0:
+            raise AudioError(f"pieces of {seconds} seconds cannot be: give a length above 0")
+        step = self.num_samples if math.isinf(seconds) else max(1, int(seconds * self.rate))
+        if self.num_samples <= step or self.encoding == "opus":
+            return [self]
+        return [
+            self._part(first, min(step, self.num_samples - first))
+            for first in range(0, self.num_samples, step)
+        ]
+
+    def _part(self, first: int, num_samples: int) -> "Chunk":
+        data = self.data
+        if isinstance(data, bytes):
+            width = width_of(self.encoding or "", self.num_channels)
+            data = data[first * width : (first + num_samples) * width]
+        elif data is not None:
+            data = data[first : first + num_samples]
+        return Chunk(data, self.rate, num_samples, self.num_channels, self.encoding, self.peak)
+
+
+def gap_of(seconds: float) -> Chunk:
+    """Declared silence: sound that was lost, or that nobody sent.
+
+    Gaps add up exactly: a thousand of 20.1 ms are as long as one of 20.1 s.
+
+    Args:
+        seconds: 0 to 3,600.
+
+    Raises:
+        AudioError: a length that cannot be.
+    """
+    if not 0 <= seconds <= MAX_GAP_S:
+        raise AudioError(
+            f"a gap of {seconds} seconds cannot be: give 0 to {MAX_GAP_S}, and a longer one in "
+            "parts"
+        )
+    # Exact: a power of two only moves the exponent.
+    return Chunk(None, GAPS_PER_S, round(float(seconds) * GAPS_PER_S), 0)

@@ -1,0 +1,33 @@
+"""Checkpoints as ONNX graphs in folders: made once per checkpoint and precision, then only opened.
+
+    conversion.py  convert: what is there already is used, everything else is made
+    build.py       the making, in a folder beside, which gets its name when it is whole
+    model.py       a converted model: is it one, open it
+    manifest.py    what a folder says of itself, and whether that is true
+    integrity.py   is it whole? one line for each file
+    cache.py       where they are kept, and under which names
+    lock.py        one process at a time
+
+A folder holds all that is needed to run the model, so it can be copied to a machine that has
+neither the checkpoint nor PyTorch. Reads checkpoints through `kiku.checkpoint`, writes graphs
+through `kiku.graph`; nothing here imports torch.
+"""
+
+from kiku.converted.cache import Entry, cache_folder, entries, entries_of, remove
+from kiku.converted.conversion import convert, default_precision
+from kiku.converted.integrity import verify_converted
+from kiku.converted.model import ConvertedModel, is_converted, open_converted
+
+__all__ = [
+    "ConvertedModel",
+    "Entry",
+    "cache_folder",
+    "convert",
+    "default_precision",
+    "entries",
+    "entries_of",
+    "is_converted",
+    "open_converted",
+    "remove",
+    "verify_converted",
+]

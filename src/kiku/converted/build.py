@@ -1,0 +1,184 @@
+"""The making of a converted model: in a folder beside, which gets its name when it is whole."""
+
+import errno
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.checkpoint.identity import sha256_of
+from kiku.checkpoint.layout import Files
+from kiku.checkpoint.tensor_shapes import codec_shapes, lm_shapes
+from kiku.checkpoint.weights import Weights, weights_of
+from kiku.config import ModelConfig
+from kiku.converted.cache import PART, cache_folder, put_away
+from kiku.converted.manifest import (
+    GRAPH_FILES,
+    MANIFEST,
+    READ_WHOLE,
+    VOCABULARIES,
+    Checked,
+    Manifest,
+)
+from kiku.errors import CheckpointError, KikuError
+
+_TELL_EVERY_S = 5.0
+
+# Of the decoder, scales and all, a little more than measured.
+_BYTES_PER_WEIGHT = {"float32": 4.0, "int8": 1.15, "int4": 0.75}
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be made, from what."""
+
+    files: Files
+    config: ModelConfig
+    name: str
+    precision: str
+    identity: str
+    """Of the checkpoint (see `checkpoint.identity`)."""
+    format: int
+    revision: str | None
+
+    def manifest(self, files: Mapping[str, Checked]) -> Manifest:
+        """What stands beside these files."""
+        return Manifest(
+            format=self.format,
+            kiku=version("kiku"),
+            precision=self.precision,
+            name=self.name,
+            revision=self.revision,
+            identity=self.identity,
+            config=self.config,
+            files=files,
+        )
+
+
+class Build:
+    """One conversion. Whoever runs it holds the folder's lock."""
+
+    def __init__(self, order: Order, folder: Path) -> None:
+        """`folder` is where the model is to stand in the end; nothing is touched yet."""
+        self.order, self.folder = order, folder
+        self.part = folder.with_name(folder.name + PART)
+        """Where it is made. One that is there was left by a run that was stopped."""
+
+    def run(self) -> None:
+        """Make it, and put it in the place of what is in the folder.
+
+        Raises:
+            CheckpointError: the tensors are not those of the config.
+            UnsupportedConfig: a shape that ONNX Runtime cannot run.
+            OSError: see `explained`.
+        """
+        from kiku import graph
+
+        order, config = self.order, self.order.config
+        codec, lm = weights_of(order.files, config)
+        put_away(self.part)
+        self._check_space()
+        _log.info(
+            "converting %s to %s for ONNX Runtime, which is done once; it goes to %s",
+            order.name, order.precision, self.folder,
+        )  # fmt: skip
+        self.part.mkdir()
+        told = _Told(config, codec, lm)
+        graph.write_codec(self.part, config.codec, told.codec, order.precision)
+        graph.write_decoder(self.part, config.lm, told.lm, order.precision)
+        names = [*GRAPH_FILES]
+        if order.files.vocabulary is not None:
+            names.append(VOCABULARIES[order.files.vocabulary.suffix == ".json"])
+            shutil.copyfile(order.files.vocabulary, self.part / names[-1])
+        manifest = order.manifest({name: _settled(self.part / name) for name in names})
+        (self.part / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        put_away(self.folder)
+        self.part.replace(self.folder)
+        _log.info("converted %s: %.1f MB", order.name, manifest.num_bytes / 1e6)
+
+    @contextmanager
+    def explained(self) -> Generator[None]:
+        """Turn what a disk says into one sentence each; what cannot be finished is removed."""
+        try:
+            yield
+        except KikuError:
+            shutil.rmtree(self.part, ignore_errors=True)
+            raise
+        except OSError as e:
+            # numpy says in words, without a number, that fewer bytes were written than it gave.
+            full = e.errno in (errno.ENOSPC, errno.EDQUOT, None)
+            if full:
+                shutil.rmtree(self.part, ignore_errors=True)
+                reason = f"no space left on the disk for {self._needed() / 1e6:,.0f} MB; make room"
+            else:
+                reason = e.strerror or str(e)
+            raise CheckpointError(
+                f"{self.order.name} cannot be converted to {self.folder}: {reason}, or "
+                f"{self._elsewhere}"
+            ) from e
+
+    @property
+    def _elsewhere(self) -> str:
+        """How to have it on another disk."""
+        in_cache = self.folder.parent == cache_folder()
+        return f"{'set KIKU_CACHE to' if in_cache else 'choose'} a folder on another disk"
+
+    def _needed(self) -> float:
+        """Bytes that the graphs will take, or a little more."""
+        config = self.order.config
+        codec = sum(map(math.prod, codec_shapes(config.codec).values()))
+        lm = sum(map(math.prod, lm_shapes(config.lm).values()))
+        return 4 * codec + _BYTES_PER_WEIGHT[self.order.precision] * lm
+
+    def _check_space(self) -> None:
+        needed = self._needed()
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < needed:
+            raise CheckpointError(
+                f"{self.order.name} in {self.order.precision} takes about "
+                f"{needed / 1e6:,.0f} MB in {self.folder.parent}, where "
+                f"{free / 1e6:,.0f} MB are free; make room, or {self._elsewhere}"
+            )
+
+
+class _Told:
+    """The weights, and now and then a word about how many of them have been read."""
+
+    def __init__(self, config: ModelConfig, codec: Weights, lm: Weights) -> None:
+        self.codec, self.lm = self._told_by(codec), self._told_by(lm)
+        shapes = (*codec_shapes(config.codec).values(), *lm_shapes(config.lm).values())
+        self._total = sum(map(math.prod, shapes))
+        self._read = 0
+        self._last = time.monotonic()
+
+    def _told_by(self, weights: Weights) -> Weights:
+        def read(name: str) -> NDArray[np.float32]:
+            array = weights(name)
+            self._read += array.size
+            if time.monotonic() - self._last > _TELL_EVERY_S:
+                self._last = time.monotonic()
+                _log.info("converting: %.0f %%", 100 * min(self._read / self._total, 1))
+            return array
+
+        return read
+
+
+def _settled(path: Path) -> Checked:
+    """What a finished file must be from now on."""
+    size = path.stat().st_size
+    if size > READ_WHOLE:
+        # Later it is taken by its size, which a crash of the machine would leave as it is.
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    return Checked(size, sha256_of(path))

@@ -1,0 +1,152 @@
+"""Where converted models are kept, and under which names."""
+
+import glob
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from kiku.checkpoint.hub import DEMO
+from kiku.checkpoint.identity import digest_of
+from kiku.converted.lock import locked
+from kiku.converted.manifest import MANIFEST, name_in
+from kiku.errors import CheckpointError
+
+PART = ".part"
+"""What a folder's name ends with while it is in the making."""
+
+_GONE = ".gone"
+_ENTRY = re.compile(r"(?P<name>.+)-(?P<precision>[a-z0-9]+)-[0-9a-f]{12}(?P<part>\.part)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A folder of the cache."""
+
+    folder: Path
+    name: str
+    """Of the checkpoint, as far as a folder's name can hold it."""
+    title: str
+    """Of the checkpoint, as its manifest says it."""
+    precision: str
+    is_whole: bool
+    """False: a conversion was stopped here, or is going on."""
+    num_bytes: int
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept; it need not exist. `KIKU_CACHE` moves it.
+
+    Raises:
+        CheckpointError: there is no home to keep it in.
+    """
+    if chosen := os.environ.get("KIKU_CACHE"):
+        return Path(chosen).expanduser().absolute() / "onnx"
+    try:
+        if sys.platform == "win32":
+            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            base = Path.home() / "Library" / "Caches"
+        else:
+            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as e:
+        raise CheckpointError(
+            "there is no home folder to keep converted models in; set KIKU_CACHE to a folder"
+        ) from e
+    return base / "kiku" / "onnx"
+
+
+def entries() -> list[Entry]:
+    """What is in the cache, by name."""
+    try:
+        folders = sorted(path for path in cache_folder().iterdir() if path.is_dir())
+    except OSError:
+        return []
+    matches = ((folder, _ENTRY.fullmatch(folder.name)) for folder in folders)
+    return [
+        Entry(
+            folder,
+            m["name"],
+            name_in(folder / MANIFEST) or m["name"],
+            m["precision"],
+            m["part"] is None,
+            _size_of(folder),
+        )
+        for folder, m in matches
+        if m is not None
+    ]
+
+
+def entries_of(name: str, precision: str | None = None) -> list[Entry]:
+    """Those of one checkpoint, named as for `convert`, or one by the name of its folder."""
+    wanted = readable(name_of(name))
+    return [
+        entry
+        for entry in entries()
+        if wanted in (entry.name, entry.folder.name) and precision in (None, entry.precision)
+    ]
+
+
+def remove(entry: Entry) -> None:
+    """Take a folder out of the cache.
+
+    Raises:
+        CheckpointError: it is in the making, or cannot be removed.
+    """
+
+    def refuse() -> None:
+        raise CheckpointError(f"{entry.folder} is in the making by another process; try later")
+
+    try:
+        with locked(lock_of(entry.folder.with_name(entry.folder.name.removesuffix(PART))), refuse):
+            put_away(entry.folder)
+    except OSError as e:
+        raise CheckpointError(f"{entry.folder} cannot be removed: {e.strerror or e}") from e
+
+
+def put_away(folder: Path) -> None:
+    """Remove a folder, if it is there: nobody ever sees half of it under its name."""
+    gone = folder.with_name(f"{folder.name}{_GONE}-{os.getpid()}")
+    if folder.exists():
+        folder.replace(gone)
+    for left in (gone, *folder.parent.glob(f"{glob.escape(folder.name)}{_GONE}-*")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def lock_of(folder: Path) -> Path:
+    """The file that is locked by whoever writes `folder`. It is another one for each folder, lies
+    beside the cache and stays there: whoever waits for a file must not see it replaced.
+    """
+    path = folder.resolve()
+    name = f"{readable(path.name)}-{digest_of(str(path))[:12]}.lock"
+    return cache_folder().with_name("locks") / name
+
+
+def name_of(source: str | Path) -> str:
+    """What to call a checkpoint in public: a folder by the last part of its path, others as they
+    are named.
+    """
+    if str(source) == DEMO:
+        return DEMO
+    path = Path(source).expanduser()
+    return path.resolve().name if path.is_dir() else str(source)
+
+
+def readable(name: str) -> str:
+    """A name as a part of a file name."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip(".-")[:60] or "model"
+
+
+def place_of(name: str, precision: str, identity: str, format: int) -> Path:
+    """The folder of the cache for a checkpoint in one precision and format."""
+    digest = digest_of([identity, precision, format])[:12]
+    return cache_folder() / f"{readable(name)}-{precision}-{digest}"
+
+
+def _size_of(folder: Path) -> int:
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    except OSError:  # somebody removes it meanwhile
+        return 0

@@ -1,0 +1,154 @@
+"""From a checkpoint to a folder of ONNX graphs, unless it is there already.
+
+A folder appears under its name when it is whole, whatever ends the making of it.
+"""
+
+import logging
+from pathlib import Path
+
+from kiku.checkpoint.hub import commit_of
+from kiku.checkpoint.identity import identity_of
+from kiku.checkpoint.layout import Files, find
+from kiku.checkpoint.reading import read_config
+from kiku.checkpoint.tensor_shapes import is_small
+from kiku.config import LMConfig
+from kiku.converted.build import Build, Order
+from kiku.converted.cache import (
+    cache_folder,
+    entries_of,
+    lock_of,
+    name_of,
+    place_of,
+    remove,
+)
+from kiku.converted.lock import locked
+from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, VOCABULARIES, stated_in
+from kiku.converted.model import ConvertedModel, is_converted, open_converted
+from kiku.errors import CheckpointError
+
+_log = logging.getLogger(__name__)
+
+
+def default_precision(config: LMConfig) -> str:
+    """What a decoder is converted to unless told otherwise: 8 bits are nearly as exact as the
+    published bfloat16, and half as much to read; small decoders have no need to save.
+    """
+    return "float32" if is_small(config) else "int8"
+
+
+def convert(
+    source: str | Path | Files,
+    *,
+    precision: str | None = None,
+    revision: str | None = None,
+    folder: Path | None = None,
+    checksums: bool = False,
+) -> ConvertedModel:
+    """Make the graphs of a checkpoint, unless they are there already.
+
+    Memory holds about one tensor at a time. Whatever ends it, no half of a model is ever taken for
+    one. Several processes may ask for the same: one works, the others wait.
+
+    Args:
+        source: "demo", a folder, a repository id, or what `find` gave.
+        precision: of the decoder's weights, one of `kiku.graph.PRECISIONS`; None takes int8, but
+            float32 for decoders below 100 million weights.
+        revision: of a repository: branch, tag or commit.
+        folder: where to put it; None is the cache (see `cache.cache_folder`).
+        checksums: if it is there already, read all of it to see whether it is undamaged.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be found, fetched or read, its tensors are not those
+            of its config, or the folder cannot be written (no space left, above all).
+        ConfigError: a precision that there is not, or a config that cannot be.
+        UnsupportedConfig: another kind of model, or a shape that ONNX Runtime cannot run.
+    """
+    from kiku.graph import FORMAT, check_precision
+
+    if precision is not None:
+        check_precision(precision)  # before gigabytes are fetched
+    if not isinstance(source, Files) and is_converted(source):
+        raise CheckpointError(f"{source} is converted already; give the checkpoint itself")
+    files = source if isinstance(source, Files) else find(source, revision=revision)
+    name = name_of(files.name if isinstance(source, Files) else source)
+    config = read_config(files)
+    precision = precision or default_precision(config.lm)
+    identity = identity_of(files, config)
+    order = Order(
+        files, config, name, precision, identity, FORMAT, revision=commit_of(files.weights[0])
+    )
+    if folder is None:
+        folder = place_of(name, precision, identity, FORMAT)
+    return _convert(order, folder.expanduser().absolute(), checksums=checksums)
+
+
+def _convert(order: Order, folder: Path, *, checksums: bool) -> ConvertedModel:
+    if model := _existing(order, folder, checksums=checksums, tell=False):
+        return model
+    build = Build(order, folder)
+    _refuse_strangers(build.part)
+    waited = False
+
+    def waiting() -> None:
+        nonlocal waited
+        waited = True
+        _log.info("another process converts %s: waiting for it", order.name)
+
+    with build.explained():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(lock_of(folder), waiting):
+            model = _existing(order, folder, checksums=checksums, tell=True)
+            if model is not None:
+                if waited:
+                    _log.info("another process has converted %s: %s is used", order.name, folder)
+                return model
+            build.run()
+            _forget_older(order, folder)
+    return open_converted(folder)
+
+
+def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> ConvertedModel | None:
+    """What is in the folder, if it is what was ordered, and whole."""
+    if not is_converted(folder):
+        _refuse_strangers(folder)
+        return None
+    try:
+        model = open_converted(folder, checksums=checksums)
+    except CheckpointError as e:
+        _refuse_strangers(folder)
+        if tell:
+            _log.warning("%s: it is made anew", str(e).removesuffix(ADVICE))
+        return None
+    found = (model.manifest.identity, model.precision)
+    if found != (order.identity, order.precision):
+        raise CheckpointError(
+            f"{folder} holds {model.name} in {model.precision}, from other files than {order.name} "
+            f"in {order.precision}; choose another folder, or remove it"
+        )
+    return model
+
+
+def _refuse_strangers(folder: Path) -> None:
+    """Nothing that kiku did not write is ever replaced. In the cache everything is its own."""
+    if folder.parent == cache_folder() or not folder.exists():
+        return
+    known = {MANIFEST, *VOCABULARIES, *GRAPH_FILES}
+    inside = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
+    if strangers := sorted(inside - known):
+        raise CheckpointError(
+            f"{folder} holds what is no converted model ({', '.join(strangers[:5])}); choose "
+            "another folder"
+        )
+
+
+def _forget_older(order: Order, folder: Path) -> None:
+    """Take away what an older version of kiku made of the same checkpoint in the cache."""
+    if folder.parent != cache_folder():
+        return
+    for entry in entries_of(order.name, order.precision):
+        stated = stated_in(entry.folder / MANIFEST)
+        if stated is None or entry.folder == folder:
+            continue
+        if stated[0] < order.format and stated[1] == order.identity:
+            remove(entry)
+            _log.info("%s, made by an older version of kiku, is removed", entry.folder)

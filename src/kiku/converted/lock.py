@@ -1,0 +1,33 @@
+"""One process at a time: a lock on a file, which ends with the process that holds it."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+_POLL_S = 0.1
+
+
+@contextmanager
+def locked(path: Path, waiting: Callable[[], None]) -> Generator[None]:
+    """Hold the lock for as long as the block runs. The file stays; it is empty.
+
+    Args:
+        path: of the lock file; its folder is made.
+        waiting: called once if another process (or thread) holds it. What it raises ends the wait.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire(poll_interval=_POLL_S)
+    try:
+        yield
+    finally:
+        lock.release()

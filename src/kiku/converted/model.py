@@ -1,0 +1,74 @@
+"""A folder with a converted model: is it one, and open it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kiku.config import ModelConfig
+from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, Manifest, read_manifest
+from kiku.errors import CheckpointError
+from kiku.text import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedModel:
+    """A folder with the graphs of a model."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def config(self) -> ModelConfig:
+        """The numbers of the model."""
+        return self.manifest.config
+
+    @property
+    def precision(self) -> str:
+        """Of the decoder's weights: one of `kiku.graph.PRECISIONS`."""
+        return self.manifest.precision
+
+    @property
+    def name(self) -> str:
+        """Of the checkpoint that it was made from."""
+        return self.manifest.name
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Of the text tokens, read anew.
+
+        Raises:
+            CheckpointError: the checkpoint had none.
+            VocabularyError: its file is damaged.
+        """
+        if self.manifest.vocabulary is None:
+            raise CheckpointError(f"{self.folder} has no vocabulary: the checkpoint had none")
+        return Vocabulary.load(self.folder / self.manifest.vocabulary)
+
+
+def is_converted(folder: str | Path) -> bool:
+    """Whether this is a folder with a converted model, be it whole or not."""
+    return (Path(folder).expanduser() / MANIFEST).is_file()
+
+
+def open_converted(folder: str | Path, *, checksums: bool = False) -> ConvertedModel:
+    """Open what `convert` made, here or on another machine.
+
+    Args:
+        folder: with the graphs.
+        checksums: read big files too, rather than take them by their size.
+
+    Raises:
+        CheckpointError: it is not there, not whole, damaged, or of another version of kiku.
+    """
+    from kiku.graph import FORMAT
+
+    folder = Path(folder).expanduser()
+    if not is_converted(folder):
+        raise CheckpointError(f"{folder} is not a converted model: {MANIFEST} is missing")
+    manifest = read_manifest(folder / MANIFEST, format=FORMAT)
+    missing = [name for name in GRAPH_FILES if name not in manifest.files]
+    if missing:
+        raise CheckpointError(f"{folder / MANIFEST} lacks {', '.join(missing)}{ADVICE}")
+    for name, problem in manifest.problems(folder, checksums=checksums):
+        if problem is not None:
+            raise CheckpointError(f"{folder / name} is damaged ({problem}){ADVICE}")
+    return ConvertedModel(folder, manifest)

@@ -1,0 +1,26 @@
+"""How a token is picked from logits: numpy only, one object per stream.
+
+    sampling.py   by chance
+    hotwords.py   words and phrases that are expected: what their pieces gain
+    language.py   a prior that keeps a stream in a language
+    pieces.py     what kind of piece each token of a vocabulary is
+    picker.py     all of them together, as `kiku.options.DecodingOptions` asks for
+
+What picks tokens remembers; its `save` is plain values, and its `restore` refuses what cannot be.
+"""
+
+from kiku.decoding.hotwords import HotwordBoosts, PhraseTrie
+from kiku.decoding.language import language_prior
+from kiku.decoding.picker import TokenPicker, token_picker
+from kiku.decoding.sampling import Picker, Sampler, SamplingParams
+
+__all__ = [
+    "HotwordBoosts",
+    "PhraseTrie",
+    "Picker",
+    "Sampler",
+    "SamplingParams",
+    "TokenPicker",
+    "language_prior",
+    "token_picker",
+]

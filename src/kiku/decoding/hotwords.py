@@ -1,0 +1,387 @@
+"""Words and phrases that are expected: what their pieces gain while a stream is being written.
+
+Knows pieces and frames; does not know logits or sound. `picker` asks for boosts and tells what was
+written. What a token costs does not grow with the square of anything: the strengths of all phrases
+are one array, and the strongest below each piece is one pass over it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.decoding.pieces import piece_kinds
+from kiku.errors import ConfigError, StreamError, VocabularyError
+from kiku.options import Hotword
+from kiku.serial import from_plain, to_plain
+from kiku.text import Vocabulary
+
+MAX_TRIE_PIECES = 100_000
+"""Pieces of all spellings of a stream's hotwords together. A thousand names of two words, each
+spelled in five ways, have 60,000; with more, building would take seconds and a stream tens of
+megabytes."""
+
+_MAX_PATHS = 16
+"""Beginnings of phrases that are followed at once; the longest stay. Names begin inside one another
+twice or three times; a phrase that repeats one word would do so at every word."""
+
+_NEVER = -(2**61)
+"""When a phrase was written that was not."""
+
+_ROOT = 0
+
+
+def written_ways(hotword: Hotword) -> list[str]:
+    """The ways in which it may stand in a text; its own comes first."""
+    text = " ".join(hotword.text.split())
+    if not hotword.any_case:
+        return [text]
+    small = text.lower()
+    titled = " ".join(word[:1].upper() + word[1:] for word in small.split())
+    ways = [text, small, text[:1].upper() + text[1:], small[:1].upper() + small[1:], titled]
+    return list(dict.fromkeys(ways))
+
+
+class PhraseTrie:
+    """How hotwords are spelled in a vocabulary's pieces, as a trie. Never changes, so streams share
+    it.
+
+    Spellings are sorted, so those that go through a node are a range of them (`low` to `high`), and
+    those that end there come first (`num_ends`). Nodes are numbered level by level, so the children
+    of a node are a range of nodes (`first_child` to `end_child`), in the order of their tokens.
+    """
+
+    def __init__(
+        self, hotwords: Sequence[Hotword], vocabulary: Vocabulary, num_tokens: int
+    ) -> None:
+        """Spell `hotwords` in the vocabulary's first `num_tokens` pieces: those that a model
+        writes.
+
+        Raises:
+            ConfigError: the vocabulary has no pieces for one of them, or they are too many.
+        """
+        self.hotwords = tuple(hotwords)
+        self.boosts = np.array([hotword.boost for hotword in hotwords], np.float64)
+        """[P] of each phrase, in nats."""
+        self.kinds = piece_kinds(vocabulary, num_tokens)
+        spellings = sorted(_spellings(hotwords, vocabulary, num_tokens))
+        self.phrase_of = np.array([phrase for _, phrase in spellings], np.int64)
+        """[Z] by spelling: whose it is."""
+        self._build([tokens for tokens, _ in spellings])
+        begins = self.kinds.begins_word[self.token]
+        begins[_ROOT] = False
+        words = np.bincount(self.parent[begins], minlength=len(self.token))
+        self.goes_on_with_word: list[bool] = (words > 0).tolist()
+        """By node: whether a phrase goes on there with another word."""
+        self.whole = self.strongest_below(_ROOT, self.boosts)
+        """[C] by child of the root: the strength of the strongest phrase that begins so."""
+
+    def _build(self, spellings: Sequence[tuple[int, ...]]) -> None:
+        """The nodes of sorted spellings, level by level: a node begins where a spelling differs
+        from the one before it."""
+        lengths = np.array([len(tokens) for tokens in spellings], np.int64)
+        flat = np.concatenate([np.array(tokens, np.int64) for tokens in spellings])
+        starts = np.cumsum(lengths) - lengths
+        at = np.zeros(len(spellings), np.int64)  # by spelling: the node that it has reached
+        # By level, of its nodes: token, parent, first and last spelling, how many end there.
+        levels = [np.array([[0], [_ROOT], [0], [len(spellings) - 1], [0]])]
+        num_nodes = 1
+        for depth in range(int(lengths.max())):
+            rows = np.flatnonzero(lengths > depth)
+            token, parent = flat[starts[rows] + depth], at[rows]
+            new = np.ones(len(rows), np.bool_)
+            new[1:] = (token[1:] != token[:-1]) | (parent[1:] != parent[:-1])
+            firsts = np.flatnonzero(new)
+            lasts = np.append(firsts[1:] - 1, len(rows) - 1)
+            place = np.cumsum(new) - 1
+            ends = np.bincount(place[lengths[rows] == depth + 1], minlength=len(firsts))
+            levels.append(
+                np.stack([token[firsts], parent[firsts], rows[firsts], rows[lasts], ends])
+            )
+            at[rows] = num_nodes + place
+            num_nodes += len(firsts)
+        self.token, self.parent, self.low, high, ends = np.concatenate(levels, axis=1)
+        self.high: list[int] = (high + 1).tolist()
+        self.num_ends: list[int] = ends.tolist()
+        counts = np.bincount(self.parent[1:], minlength=num_nodes)
+        ends = 1 + np.cumsum(counts)  # children come in the order of their parents
+        self.first_child: list[int] = (ends - counts).tolist()
+        self.end_child: list[int] = ends.tolist()
+
+    def child(self, node: int, token: int) -> int:
+        """Where `token` leads from a node; the root where no phrase goes on so."""
+        first, end = self.first_child[node], self.end_child[node]
+        place = first + int(np.searchsorted(self.token[first:end], token))
+        return place if place < end and self.token[place] == token else _ROOT
+
+    def find(self, tokens: Sequence[int]) -> int:
+        """The node of a beginning; the root where no phrase begins so."""
+        node = _ROOT
+        for token in tokens:
+            node = self.child(node, token)
+            if node == _ROOT:
+                break
+        return node
+
+    def tokens_to(self, node: int) -> list[int]:
+        """What has been written at a node."""
+        tokens: list[int] = []
+        while node != _ROOT:
+            tokens.append(int(self.token[node]))
+            node = int(self.parent[node])
+        return tokens[::-1]
+
+    def strongest_below(self, node: int, strengths: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[P] strengths of the phrases -> [C] by child of a node: of the strongest that goes
+        through it."""
+        lows = self.low[self.first_child[node] : self.end_child[node]]
+        start = int(lows[0])
+        return np.maximum.reduceat(strengths[self.phrase_of[start : self.high[node]]], lows - start)
+
+    def phrases_at(self, node: int) -> NDArray[np.int64]:
+        """Which phrases end at a node."""
+        low = int(self.low[node])
+        return self.phrase_of[low : low + self.num_ends[node]]
+
+    def phrases_through(self, node: int) -> NDArray[np.int64]:
+        """Which phrases begin as a node does, or are it."""
+        return self.phrase_of[int(self.low[node]) : self.high[node]]
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+def _spellings(
+    hotwords: Sequence[Hotword], vocabulary: Vocabulary, num_tokens: int
+) -> list[tuple[tuple[int, ...], int]]:
+    """Tokens and the number of the phrase, for every way in which each can be spelled."""
+    found: list[tuple[tuple[int, ...], int]] = []
+    num_pieces = 0
+    for number, hotword in enumerate(hotwords):
+        ways = {_spell(way, vocabulary, num_tokens) for way in written_ways(hotword)} - {()}
+        if not ways:
+            raise ConfigError(
+                f"the model's vocabulary cannot spell {hotword.text!r}, so it cannot be expected; "
+                "leave it out, or write it in letters that the model knows"
+            )
+        num_pieces += sum(map(len, ways))
+        if num_pieces > MAX_TRIE_PIECES:
+            raise ConfigError(
+                f"the hotwords up to {hotword.text[:40]!r} have {num_pieces} pieces in all their "
+                f"spellings, and {MAX_TRIE_PIECES} is the most: give fewer or shorter ones, or "
+                "any_case=False"
+            )
+        found += [(way, number) for way in ways]
+    return found
+
+
+def _spell(text: str, vocabulary: Vocabulary, num_tokens: int) -> tuple[int, ...]:
+    """The tokens of `text`; none where it cannot be spelled as the beginning of a word."""
+    try:
+        tokens = vocabulary.encode(text)
+    except VocabularyError:
+        return ()
+    possible = tokens and vocabulary.starts_word(tokens[0])
+    return tuple(tokens) if possible and max(tokens) < num_tokens else ()
+
+
+@dataclass(slots=True)
+class _Path:
+    """A beginning of phrases that has been written."""
+
+    node: int
+    spent: float
+    """Nats by which the boost carried the pieces of the word that is being written."""
+    helped: bool
+    """Whether any piece stands there only because of the boost."""
+    word_over: bool
+    """Only another word may come: no text or a marker has been written since."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPath:
+    """A `_Path` in any trie."""
+
+    tokens: list[int]
+    spent: float
+    helped: bool
+    word_over: bool
+
+    def __post_init__(self) -> None:
+        if self.spent < 0:
+            raise ValueError(f"a path cannot have spent {self.spent} nats")
+
+
+@dataclass(frozen=True, slots=True)
+class BoostsState:
+    """What a stream has written of its hotwords, whatever trie they lie in."""
+
+    num_tokens: int
+    paths: list[SavedPath]
+    written: dict[str, int]
+    """By the text of a phrase: when it was written."""
+
+    def __post_init__(self) -> None:
+        if self.num_tokens < 0 or not all(0 <= at <= self.num_tokens for at in
+                                          self.written.values()):  # fmt: skip
+            raise ValueError("a phrase was written at a time that has not come")
+
+
+class HotwordBoosts:
+    """What one stream has written of the hotwords, and what their next pieces gain.
+
+    A path is a beginning of a phrase that has been written. Its next pieces gain what is left of
+    the boost for this word: what the pieces before had needed is gone, so that not even a word of
+    many pieces is preferred by more than its boost. No text and word-start markers leave a path
+    alone that stands between two words; other text ends it.
+
+    A phrase that has been written gains nothing at first, and its boost comes back evenly (its
+    cooldown), so that a name once written wrongly is not written again and again. The same goes for
+    one that the boost began and that then was not said: its boost is taken back.
+    """
+
+    def __init__(self, trie: PhraseTrie, frame_rate: float, cooldown_s: float) -> None:
+        """Stand before the first token of a stream.
+
+        Args:
+            trie: of the hotwords.
+            frame_rate: tokens per second.
+            cooldown_s: seconds in which the boost of a phrase comes back; 0 never takes it away.
+        """
+        self._trie = trie
+        self._cooldown = cooldown_s * frame_rate  # in tokens
+        self._num_tokens = 0
+        self._paths: list[_Path] = []
+        self._written = np.full(len(trie.hotwords), _NEVER, np.int64)  # [P] when
+
+    def boosts(self, *, word_begins: bool) -> NDArray[np.float32] | None:
+        """[V] what the next token gains, in nats, each at least 0; None where none gains.
+
+        Args:
+            word_begins: whether it begins a word, as the model sees it. If not, no other word is
+                begun in the middle of one, however strongly it is expected.
+        """
+        if not word_begins and not self._paths:
+            return None
+        trie = self._trie
+        strengths = self._strengths()
+        gains = np.zeros(len(trie.kinds.is_text), np.float64)
+        if word_begins:
+            openings = trie.token[trie.first_child[_ROOT] : trie.end_child[_ROOT]]
+            cool = strengths is trie.boosts
+            gains[openings] = trie.whole if cool else trie.strongest_below(_ROOT, strengths)
+        for path in self._paths:
+            tokens = trie.token[trie.first_child[path.node] : trie.end_child[path.node]]
+            begins = trie.kinds.begins_word[tokens]
+            gain = trie.strongest_below(path.node, strengths) - np.where(begins, 0.0, path.spent)
+            barred = (path.word_over & ~begins) | (begins & (not word_begins))
+            gain[barred] = 0.0
+            gains[tokens] = np.maximum(gains[tokens], gain)
+        return gains.astype(np.float32) if gains.any() else None
+
+    def _strengths(self) -> NDArray[np.float64]:
+        """[P] the boost of each phrase, as far as its cooldown has come."""
+        boosts = self._trie.boosts
+        ages = self._num_tokens - self._written
+        cooling = ages < self._cooldown
+        if not cooling.any():
+            return boosts
+        strengths = boosts.copy()
+        strengths[cooling] = boosts[cooling] * ages[cooling] / self._cooldown
+        return strengths
+
+    def no_text(self, *, ends_word: bool) -> None:
+        """Take a token without text; PAD and the word-start marker end a word."""
+        if ends_word and self._paths:
+            kept: list[_Path] = []
+            for path in self._paths:
+                if self._trie.goes_on_with_word[path.node]:
+                    path.word_over = True
+                    kept.append(path)
+                else:
+                    self._give_up(path)
+            self._paths = kept
+        self._num_tokens += 1
+
+    def text(self, token: int, carried: float) -> None:
+        """Take a token of text.
+
+        Args:
+            token: which.
+            carried: nats by which the boost made it win; 0 where it would have won anyhow.
+        """
+        trie = self._trie
+        begins = bool(trie.kinds.begins_word[token])
+        paths: list[_Path] = []
+        for path in (*self._paths, _Path(_ROOT, 0.0, helped=False, word_over=True)):
+            node = trie.child(path.node, token)
+            if node == _ROOT or (path.word_over and not begins):
+                goes_on = path.node != _ROOT and trie.goes_on_with_word[path.node]
+                if goes_on and trie.kinds.is_punctuation[token]:
+                    path.word_over = True
+                    paths.append(path)
+                else:
+                    self._give_up(path)
+                continue
+            self._written[trie.phrases_at(node)] = self._num_tokens
+            if trie.first_child[node] < trie.end_child[node]:
+                spent = carried if begins else path.spent + carried
+                helped = path.helped or carried > 0
+                paths.append(_Path(node, spent, helped=helped, word_over=False))
+        self._paths = paths[:_MAX_PATHS]
+        self._num_tokens += 1
+
+    def _give_up(self, path: _Path) -> None:
+        """Cool the phrases down that the boost began and that were not said to their end."""
+        if path.helped:
+            whole = self._trie.phrases_at(path.node)
+            kept = self._written[whole]
+            self._written[self._trie.phrases_through(path.node)] = self._num_tokens
+            self._written[whole] = kept
+
+    def state(self) -> BoostsState:
+        """What has been written, for `go_on`."""
+        trie = self._trie
+        cooling = np.flatnonzero(self._num_tokens - self._written < self._cooldown)
+        return BoostsState(
+            self._num_tokens,
+            [SavedPath(trie.tokens_to(p.node), p.spent, p.helped, p.word_over)
+             for p in self._paths],
+            {trie.hotwords[phrase].text: int(self._written[phrase]) for phrase in cooling},
+        )  # fmt: skip
+
+    def go_on(self, state: BoostsState) -> None:
+        """Go on where `state` was asked for. Phrases that are not expected any more are left
+        out."""
+        trie = self._trie
+        found = [(trie.find(path.tokens), path) for path in state.paths[:_MAX_PATHS]]
+        self._paths = [
+            _Path(node, path.spent, path.helped, path.word_over)
+            for node, path in found
+            if trie.first_child[node] < trie.end_child[node] and node != _ROOT
+        ]
+        self._num_tokens = state.num_tokens
+        written = [state.written.get(hotword.text, _NEVER) for hotword in trie.hotwords]
+        self._written = np.array(written, np.int64)
+
+    def save(self) -> dict[str, Any]:
+        """What has been written, in values for JSON."""
+        return to_plain(self.state())
+
+    def restore(self, saved: Any) -> None:
+        """As `go_on`, with what `save` gave.
+
+        Raises:
+            StreamError: it is not what `save` gave.
+        """
+        what = "the saved course of the hotwords"
+        self.go_on(from_plain(BoostsState, saved, what=what, error=StreamError))
+
+    def __deepcopy__(self, memo: object) -> "HotwordBoosts":
+        other = HotwordBoosts.__new__(HotwordBoosts)
+        other._trie, other._cooldown = self._trie, self._cooldown
+        other._num_tokens, other._written = self._num_tokens, self._written.copy()
+        other._paths = [replace(path) for path in self._paths]
+        return other

@@ -1,0 +1,72 @@
+"""A prior that keeps a stream in a language, from sentences of that language and of another."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.errors import ConfigError, VocabularyError
+from kiku.text import Vocabulary
+
+STRENGTH = 4.0
+"""What a piece of the other language loses at most, in nats."""
+
+_MARGIN = 1.0
+"""A piece may be e times rarer in the wanted language than in the other and lose nothing: so much
+texts of one language differ by."""
+
+_SMOOTHING = 2.0
+"""As if every piece had been seen so often, in both languages equally."""
+
+
+def language_prior(
+    vocabulary: Vocabulary,
+    wanted: Iterable[str],
+    other: Iterable[str],
+    *,
+    strength: float = STRENGTH,
+) -> NDArray[np.float32]:
+    """What each token loses for belonging to another language: a `DecodingOptions.language_prior`.
+
+    A piece loses the logarithm of how much rarer it is in the wanted language than in the other,
+    beyond a factor of e, and at most `strength`. Pieces of both languages, of none of them, PAD and
+    markers lose nothing, so it is only weighed what is written, not whether.
+
+    Args:
+        vocabulary: the model's, one for both languages.
+        wanted: sentences of the language that is spoken, as the model would write them; some
+            thousands are plenty.
+        other: sentences of the language that is not.
+        strength: in nats; above 0.
+
+    Returns:
+        [V] float32, from -strength to 0.
+
+    Raises:
+        ConfigError: the strength cannot be, or one of the languages has no sentences that the
+            vocabulary can spell.
+    """
+    if not (np.isfinite(strength) and strength > 0):
+        raise ConfigError(f"strength must be a number of nats above 0, not {strength}")
+    counts = [_counts(vocabulary, wanted), _counts(vocabulary, other)]
+    for what, count in zip(("wanted", "other"), counts, strict=True):
+        if not count.any():
+            raise ConfigError(
+                f"there is no sentence of the {what} language that the vocabulary can spell"
+            )
+    # As shares of all pieces; what was seen in neither language is as rare in both.
+    least = _SMOOTHING / sum(count.sum() for count in counts)
+    shares = [count / count.sum() + least for count in counts]
+    rarer = np.log(shares[0] / shares[1])
+    return np.clip(rarer + _MARGIN, -strength, 0).astype(np.float32)
+
+
+def _counts(vocabulary: Vocabulary, sentences: Iterable[str]) -> NDArray[np.float64]:
+    """[V] how often each piece occurs; sentences that cannot be spelled are left out."""
+    counts = np.zeros(len(vocabulary))
+    for sentence in sentences:
+        try:
+            np.add.at(counts, vocabulary.encode(sentence), 1)
+        except VocabularyError:
+            continue
+    return counts

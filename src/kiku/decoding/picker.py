@@ -1,0 +1,183 @@
+"""How a stream's text tokens are picked: by chance or not, with words that are expected, with a
+prior over tokens.
+
+Whether there is text in a frame, the model says alone: what is expected only weighs one text
+against another. So nothing is written on silence, however strong the wish.
+"""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.config import ModelConfig
+from kiku.decoding.hotwords import BoostsState, HotwordBoosts, PhraseTrie
+from kiku.decoding.pieces import piece_kinds
+from kiku.decoding.sampling import Sampler, SamplerState
+from kiku.errors import ConfigError, StreamError
+from kiku.options import DecodingOptions
+from kiku.serial import from_plain, to_plain
+from kiku.text import Vocabulary
+
+
+def token_picker(
+    options: DecodingOptions,
+    vocabulary: Vocabulary,
+    config: ModelConfig,
+    after: "TokenPicker | None" = None,
+) -> "TokenPicker | None":
+    """What picks the tokens of one stream; None where that is the likeliest one, which engines take
+    by themselves, and faster.
+
+    Args:
+        options: what is wanted; `num_codebooks` belongs to the engine.
+        vocabulary: the model's.
+        config: the model's.
+        after: what picked them so far, where the options of a stream change: what makes sense goes
+            on (see `TokenPicker.restore`).
+
+    Raises:
+        ConfigError: the vocabulary cannot spell a hotword, they are too many, or the prior is of
+            another size.
+    """
+    if options.is_plain:
+        return None
+    picker = TokenPicker(options, vocabulary, config)
+    if after is not None:
+        picker.go_on(after.state())
+    return picker
+
+
+@dataclass(frozen=True, slots=True)
+class PickerState:
+    """All that a picker remembers; how it picks is not in it."""
+
+    sampler: SamplerState | None
+    hotwords: BoostsState | None
+
+
+class TokenPicker:
+    """Picks the tokens of one stream, in order; it is a `Picker`, and remembers.
+
+    First it picks as if nothing were expected. If that is no text, it stays. If it is text, it
+    picks once more, among the texts alone, with the boosts and the prior, and with the same chance.
+
+    A copy (`copy.deepcopy`) goes on by itself, exactly so, and costs little: what never changes is
+    shared.
+    """
+
+    def __init__(
+        self, options: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
+    ) -> None:
+        """Stand before the first token; `token_picker` makes one.
+
+        Raises:
+            ConfigError: see `token_picker`.
+        """
+        self._setting = _Setting(options, vocabulary, config)
+        self._sampler: Sampler | None = None
+        if options.temperature > 0:
+            self._sampler = Sampler(
+                options.temperature, top_k=options.top_k, top_p=options.top_p, seed=options.seed
+            )
+        self._hotwords: HotwordBoosts | None = None
+        if options.phrases:
+            trie = PhraseTrie(options.phrases, vocabulary, config.lm.text_vocab_size)
+            self._hotwords = HotwordBoosts(trie, config.frame_rate, options.cooldown_s)
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """[V] -> a token."""
+        setting, hotwords = self._setting, self._hotwords
+        drawn = None if self._sampler is None else self._sampler.draw(logits.size)
+        if setting.besides is not None:
+            logits = logits + setting.besides
+        token = self._pick(logits, drawn)
+        if not setting.is_text[token]:
+            if hotwords is not None:
+                hotwords.no_text(ends_word=token in setting.boundaries)
+            return token
+        gains = None
+        if hotwords is not None:
+            gains = hotwords.boosts(word_begins=bool(setting.begins_word[token]))
+        carried = 0.0
+        if gains is not None or setting.among is not None:
+            texts = np.where(setting.is_text, logits, np.float32(-np.inf))
+            if setting.among is not None:
+                texts += setting.among
+            boosted = texts if gains is None else texts + gains
+            token = self._pick(boosted, drawn)
+            if gains is not None and gains[token] > 0:
+                carried = float(texts.max()) - float(texts[token])
+        if hotwords is not None:
+            hotwords.text(token, carried)
+        return token
+
+    def _pick(self, logits: NDArray[np.float32], drawn: NDArray[np.float64] | None) -> int:
+        if self._sampler is None or drawn is None:
+            return int(np.argmax(logits))
+        return self._sampler.pick(logits, drawn)
+
+    def state(self) -> PickerState:
+        """What it remembers now, for `go_on`."""
+        return PickerState(
+            None if self._sampler is None else deepcopy(self._sampler.state),
+            None if self._hotwords is None else self._hotwords.state(),
+        )
+
+    def go_on(self, state: PickerState) -> None:
+        """Go on where `state` was asked for: exactly so with the same options.
+
+        With others, what still makes sense goes on: chance, if the seed is the same; what has been
+        written of hotwords that are still expected.
+        """
+        sampler, noise = self._sampler, state.sampler
+        if sampler is not None and noise is not None and noise.seed == sampler.params.seed:
+            sampler.go_on(noise)
+        if self._hotwords is not None and state.hotwords is not None:
+            self._hotwords.go_on(state.hotwords)
+
+    def save(self) -> dict[str, Any]:
+        """All that it remembers, in values for JSON."""
+        return to_plain(self.state())
+
+    def restore(self, saved: Any) -> None:
+        """As `go_on`, with what `save` gave.
+
+        Raises:
+            StreamError: it is not what `save` gave; nothing has changed then.
+        """
+        self.go_on(from_plain(PickerState, saved, what="the saved picker", error=StreamError))
+
+
+class _Setting:
+    """What never changes while a stream's options stay; copies of a `TokenPicker` share it."""
+
+    def __init__(
+        self, options: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
+    ) -> None:
+        num_tokens = config.lm.text_vocab_size
+        kinds = piece_kinds(vocabulary, num_tokens)
+        self.begins_word = kinds.begins_word
+        self.boundaries = (config.pad_id, config.word_start_id)
+        self.is_text = kinds.is_text.copy()
+        self.is_text[[token for token in self.boundaries if token < num_tokens]] = False
+        self.besides: NDArray[np.float32] | None = None
+        """[V] the prior of what is no text, 0 elsewhere; None where it is 0 everywhere."""
+        self.among: NDArray[np.float32] | None = None
+        """[V] the prior of texts, 0 elsewhere."""
+        prior = options.language_prior
+        if prior is not None:
+            if prior.shape != (num_tokens,):
+                raise ConfigError(
+                    f"the prior has {prior.size} numbers, the model {num_tokens} text tokens; give "
+                    "one for each"
+                )
+            besides = np.where(self.is_text, np.float32(0), prior)
+            among = np.where(self.is_text, prior, np.float32(0))
+            self.besides = besides if besides.any() else None
+            self.among = among if among.any() else None
+
+    def __deepcopy__(self, memo: object) -> "_Setting":
+        return self

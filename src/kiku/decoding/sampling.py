@@ -1,0 +1,149 @@
+"""Picking a text token from logits by chance."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.errors import ConfigError, StreamError
+from kiku.serial import MAX_INT, from_plain, to_plain
+
+Picker = Callable[[NDArray[np.float32]], int]
+"""Picks a text token from logits [V] (float32, a copy that may be changed). One per stream; it may
+remember."""
+
+_REACH = 42.0
+"""How far a score may lie behind the best and still win by chance."""
+
+_LEAST = 2.0**-54
+"""Half of the smallest number above 0 that is drawn: in place of 0, which has no logarithm."""
+
+_BLOCK = 4
+"""Numbers that Philox gives at once: so many fewer blocks than numbers it is moved on by."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How a `Sampler` draws, in plain numbers: what an engine may also do by itself, on a
+    device."""
+
+    temperature: float = 1.0
+    """Above 0; 0.25 is what Kyutai serves its 1B model with."""
+    top_k: int = 0
+    """Draw among the k likeliest tokens; 0 does not cut."""
+    top_p: float = 1.0
+    """Draw among the likeliest tokens that together hold this probability; in (0, 1]."""
+    seed: int = 0
+    """Of the noise."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
+            raise ConfigError(
+                f"sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1, not "
+                f"{self.temperature}, {self.top_k}, {self.top_p}; leave the sampler out for greedy "
+                "decoding"
+            )
+        if not 0 <= self.seed <= MAX_INT:
+            raise ConfigError(
+                f"the seed must be from 0 to 2^62, not a number of {self.seed.bit_length()} bits"
+            )
+
+
+@dataclass(slots=True)
+class SamplerState:
+    """All that a sampler remembers: which noise, and how much of it was used."""
+
+    seed: int
+    drawn: int = 0
+
+    def __post_init__(self) -> None:
+        if self.seed < 0 or self.drawn < 0:
+            raise ValueError("the seed and the numbers drawn must be at least 0")
+
+
+class Sampler:
+    """Draws from the softmax at a temperature, among the likeliest tokens.
+
+    The n-th call with a given seed uses the same noise whatever else runs beside it, so a stream's
+    words do not depend on its neighbours or on how its sound was cut.
+    """
+
+    def __init__(
+        self, temperature: float = 1.0, *, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+    ) -> None:
+        """Set the rule; see `SamplingParams`.
+
+        Raises:
+            ConfigError: a number is out of its range.
+        """
+        self.params = SamplingParams(temperature, top_k, top_p, seed)
+        self.go_on(SamplerState(seed))
+
+    @classmethod
+    def of(cls, params: SamplingParams) -> "Sampler":
+        """The sampler that draws so."""
+        return cls(**asdict(params))
+
+    def go_on(self, state: SamplerState) -> None:
+        """Go on with the noise of `state`, whatever the seed was here; it is this one's from now
+        on."""
+        bits = np.random.Philox(state.seed)
+        bits.advance(state.drawn // _BLOCK)
+        self.state = state
+        self._random = np.random.Generator(bits)
+        self._random.random(state.drawn % _BLOCK)
+
+    def draw(self, num_tokens: int) -> NDArray[np.float64]:
+        """[V] numbers from 0 to 1, the chance of the next token; each call moves on."""
+        # One number per token of the vocabulary, whatever will be cut: so the chance of call n
+        # never depends on logits.
+        self.state.drawn += num_tokens
+        return self._random.random(num_tokens)
+
+    def pick(self, logits: NDArray[np.float32], drawn: NDArray[np.float64]) -> int:
+        """[V] and what `draw` gave -> a token. The same numbers may be used more than once."""
+        # Gumbel noise: the largest noisy score is a draw from the softmax. It lies between -4 and
+        # 37, so who is further behind cannot win, and most of a vocabulary needs no logarithms.
+        best = logits.max()
+        near = np.flatnonzero(logits >= best - np.float32(_REACH * self.params.temperature))
+        scores = self.scores(logits[near].astype(np.float64) - float(best))
+        noise = -np.log(-np.log1p(-np.maximum(drawn[near], _LEAST)))
+        return int(near[np.argmax(scores + noise)])
+
+    def scores(self, logits: NDArray[np.floating]) -> NDArray[np.float64]:
+        """[V] -> [V] logits at the temperature; minus infinity where a token was cut."""
+        scores = logits.astype(np.float64) / self.params.temperature
+        if 0 < (k := self.params.top_k) < scores.size:
+            kth = np.partition(scores, -k)[-k]
+            scores[scores < kth] = -np.inf
+        if self.params.top_p < 1:
+            order = np.argsort(-scores, kind="stable")
+            shares = np.exp(scores[order] - scores[order[0]])
+            shares /= shares.sum()
+            scores[order[np.cumsum(shares) - shares >= self.params.top_p]] = -np.inf
+        return scores
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """[V] -> a token."""
+        return self.pick(logits, self.draw(logits.size))
+
+    def __deepcopy__(self, memo: object) -> "Sampler":
+        other = Sampler.of(self.params)
+        other.go_on(replace(self.state))
+        return other
+
+    def save(self) -> dict[str, Any]:
+        """How far the noise has come, in values for JSON."""
+        return to_plain(self.state)
+
+    def restore(self, saved: Any) -> None:
+        """As `go_on`, with what `save` gave.
+
+        Raises:
+            StreamError: it is not what `save` gave.
+        """
+        what = "the saved noise of a sampler"
+        self.go_on(from_plain(SamplerState, saved, what=what, error=StreamError))

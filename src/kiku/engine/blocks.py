@@ -1,0 +1,204 @@
+"""Exact block decoding: many frames of a slot in few passes of the decoder, token for token what
+single frames give.
+
+All codes of a block are known; only the text feeds back. So the block's text is guessed, all its
+columns are read in one pass, and the tokens up to and including the first wrong guess are right:
+each was computed from right tokens only. The slot is rewound behind them and the rest is read
+again, with what the last pass said there as the next guess. A token is picked once, in order, from
+logits that no later pass changes; so a sampler draws the same numbers as frame by frame.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.decoding import Picker
+from kiku.engine.backend import Backend, Said, StepOutput
+
+
+class Block:
+    """The frames of one slot on their way through the decoder."""
+
+    def __init__(
+        self,
+        slot: int,
+        codes: NDArray[np.int64],
+        token: int,
+        picker: Picker | None,
+        *,
+        guess: int,
+        word_start: int | None = None,
+        keep_logits: bool,
+    ) -> None:
+        """Before the first pass.
+
+        Args:
+            slot: whose block it is.
+            codes: [T, K] of its frames.
+            token: the text token before them.
+            picker: picks the tokens; None takes the likeliest.
+            guess: the token that is guessed where nothing better is known.
+            word_start: the token that opens a word, and never follows itself.
+            keep_logits: whether they are handed on.
+        """
+        self.slot, self.keep_logits = slot, keep_logits
+        self._picker = picker
+        self.failure: BaseException | None = None
+        """What the picker failed with; the tokens from there on are the likeliest."""
+        self._word_start = word_start
+        self.num_frames = len(codes)
+        self.done = 0
+        self.num_passes = 0
+        self._columns = np.empty((len(codes), 1 + codes.shape[1]), np.int64)
+        self._columns[:, 1:] = codes
+        self._columns[:, 0] = guess
+        self._columns[0, 0] = token
+        self._tokens: list[int] = []
+        self._logprobs: list[float] = []
+        self._pauses: list[NDArray[np.float32]] = []
+        self._logits: list[NDArray[np.float32]] = []
+
+    @property
+    def columns(self) -> NDArray[np.int64]:
+        """[T, 1 + K] as they were read, once all is done: no guess is left among the tokens."""
+        return self._columns
+
+    @property
+    def wants_logits(self) -> bool:
+        """Whether the likeliest token and its probability are not enough."""
+        mends = self._word_start is not None and self.num_frames > 1
+        return self.keep_logits or self._picker is not None or mends
+
+    @property
+    def token(self) -> int:
+        """The last token picked."""
+        return self._tokens[-1]
+
+    def ask(self, width: int) -> NDArray[np.int64]:
+        """The columns of the next pass, at most `width`: [t, 1 + K]."""
+        self.num_passes += 1
+        return self._columns[self.done : self.done + width]
+
+    def accept(self, said: Said) -> int:
+        """Take what is right of a pass; gives how many of its columns were read in vain."""
+        asked = len(said.tokens)
+        for i in range(asked):
+            token = self._pick(said, i)
+            self.done += 1
+            if i + 1 == asked:
+                break
+            if self._columns[self.done, 0] != token:
+                # All that comes was computed from a wrong token: as a guess it is still good.
+                self._columns[self.done, 0] = token
+                later = slice(self.done + 1, self.done + asked - i - 1)
+                self._columns[later, 0] = said.tokens[i + 1 : asked - 1]
+                self._mend(said, i)
+                return asked - i - 1
+        if self.done < self.num_frames:
+            self._columns[self.done, 0] = self.token
+        return 0
+
+    def _mend(self, said: Said, i: int) -> None:
+        """Guess what a word begins with that nobody had guessed to begin.
+
+        Having read no word start, the decoder asks for one again a frame later; what it would say
+        next best is then more often right than not.
+        """
+        after = self.done + 1
+        if after >= self.num_frames or i + 1 >= len(said.tokens) or said.logits is None:
+            return
+        if self.token == self._word_start == said.tokens[i + 1]:
+            rest = said.logits[i + 1].copy()
+            rest[self._word_start] = -np.inf
+            self._columns[after, 0] = rest.argmax()
+
+    def _pick(self, said: Said, i: int) -> int:
+        token, logprob = int(said.tokens[i]), float(said.logprobs[i])
+        if self._picker is not None and self.failure is None:
+            assert said.logits is not None
+            token, logprob = self._picked(self._picker, said.logits[i], token, logprob)
+        self._tokens.append(token)
+        self._logprobs.append(logprob)
+        if said.pauses is not None:
+            self._pauses.append(said.pauses[i])
+        if self.keep_logits:
+            assert said.logits is not None
+            self._logits.append(said.logits[i])
+        return token
+
+    def _picked(
+        self, picker: Picker, logits: NDArray[np.float32], token: int, logprob: float
+    ) -> tuple[int, float]:
+        """What the picker picks; where it fails, the likeliest: its slot will be told."""
+        try:
+            picked = int(picker(logits.copy()))
+            if not 0 <= picked < len(logits):
+                raise ValueError(f"token {picked} was picked of {len(logits)}")
+            return picked, logprob_of(logits, picked)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self.failure = error
+            return token, logprob
+
+    def output(self) -> StepOutput:
+        """Of the whole block: n = 1."""
+        return StepOutput(
+            np.array(self._tokens, np.int64),
+            np.array(self._logprobs, np.float32),
+            np.stack(self._pauses) if self._pauses else None,
+            np.stack(self._logits) if self._logits else None,
+            (self.num_frames,),
+            {} if self.failure is None else {0: self.failure},
+        )
+
+
+def logprob_of(logits: NDArray[np.float32], token: int) -> float:
+    """Natural logarithm of a token's probability under logits [V]."""
+    top = float(logits.max())
+    return float(logits[token]) - top - float(np.log(np.exp(logits - top).sum()))
+
+
+def decode_blocks(backend: Backend, blocks: Sequence[Block], width: int) -> StepOutput:
+    """Bring blocks of any lengths through the decoder side by side.
+
+    Args:
+        backend: has the decoder.
+        blocks: n of them.
+        width: columns that one pass reads of a slot at most; 1 is frame by frame.
+
+    Returns:
+        What was said to all, packed.
+    """
+    waiting = list(blocks)
+    while waiting:
+        parts = [block.ask(width) for block in waiting]
+        counts = np.array([len(part) for part in parts])
+        columns = np.zeros((len(parts), int(counts.max()), parts[0].shape[1]), np.int64)
+        for row, part in zip(columns, parts, strict=True):
+            row[: len(part)] = part
+        slots = np.array([block.slot for block in waiting])
+        logits = any(block.wants_logits for block in waiting)
+        said = backend.read(slots, columns, counts, logits=logits)
+        in_vain = np.array(
+            [block.accept(said.of(i, int(counts[i]))) for i, block in enumerate(waiting)]
+        )
+        if back := np.flatnonzero(in_vain).tolist():
+            backend.rewind(slots[back], in_vain[back])
+        waiting = [block for block in waiting if block.done < block.num_frames]
+    return joined([block.output() for block in blocks])
+
+
+def joined(rows: Sequence[StepOutput]) -> StepOutput:
+    """What several slots said, packed."""
+    pauses = [row.pauses for row in rows if row.pauses is not None]
+    logits = [row.logits for row in rows if row.logits is not None]
+    return StepOutput(
+        np.concatenate([row.tokens for row in rows]),
+        np.concatenate([row.logprobs for row in rows]),
+        np.concatenate(pauses) if pauses else None,
+        np.concatenate(logits) if logits else None,
+        tuple(row.counts[0] for row in rows),
+        {i: row.failures[0] for i, row in enumerate(rows) if row.failures},
+    )

@@ -1,0 +1,202 @@
+"""What is installed here, which of the processor's instructions are used, and what speed to expect.
+
+Looks and measures; says nothing itself.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import kiku
+from kiku.checkpoint.model_shapes import SHAPES
+from kiku.measure.limit import limit
+from kiku.measure.machine import Machine, read_bandwidth, this_machine
+
+NEEDED = (
+    "av", "huggingface_hub", "numpy", "onnx", "onnxruntime", "rich", "safetensors",
+    "sentencepiece", "soxr", "tokenizers", "typer",
+)  # fmt: skip
+"""Packages without which kiku does not work."""
+
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "torch": ("torch",),
+    "train": ("torch", "matplotlib"),
+    "mic": ("sounddevice",),
+}
+"""Extra -> the packages that it brings."""
+
+TYPICAL_SHARE = {"int8": 0.65, "int4": 0.5}
+"""How much of the memory's limit a step of the 1B's decoder is taken to reach: an estimate, not a
+measurement. `benchmarks/peers.py` measures it (share_of_limit)."""
+
+_MICROPHONE = "sounddevice"
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """How ONNX Runtime multiplies matrices of one precision here."""
+
+    precision: str
+    instructions: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Milliseconds of one stream's decoder for a frame of 80 ms."""
+
+    shape: str
+    precision: str
+    limit_ms: float
+    """Reading the weights from memory, and nothing else."""
+    typical_ms: float
+    """At the share of it that is usual."""
+
+    @property
+    def real_time(self) -> bool:
+        """Whether live speech can be followed."""
+        return self.typical_ms < 80
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All of it."""
+
+    kiku: str
+    python: str
+    system: str
+    packages: dict[str, str | None]
+    """Needed package -> version, None where it is missing."""
+    extras: dict[str, bool]
+    machine: Machine
+    kernels: tuple[Kernel, ...]
+    bandwidth_gb_s: float | None
+    expected: tuple[Expected, ...]
+    cache: str
+    cache_bytes: int
+    microphones: int | None
+    """None where the package for them is not installed."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Needed packages that are not installed."""
+        return [name for name, version in self.packages.items() if version is None]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "missing": self.missing}
+
+
+def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
+    """Look around, and read the memory for half a second.
+
+    Args:
+        bandwidth: measures bytes a second; None is `read_bandwidth` over 256 MiB.
+    """
+    machine = this_machine()
+    try:
+        measured = (bandwidth or _quick_bandwidth)()
+    except MemoryError:
+        measured = None
+    folder = cache_folder()
+    return Report(
+        kiku=kiku.__version__,
+        python=f"{platform.python_version()} ({sys.executable})",
+        system=f"{platform.system()} {platform.release()} {machine.architecture}",
+        packages={name: _version(name) for name in NEEDED},
+        extras={extra: all(map(_is_there, names)) for extra, names in EXTRAS.items()},
+        machine=machine,
+        kernels=kernels(machine),
+        bandwidth_gb_s=None if measured is None else round(measured / 1e9, 1),
+        expected=() if measured is None else expected(measured),
+        cache=str(folder),
+        cache_bytes=_folder_bytes(folder),
+        microphones=_microphones(),
+    )
+
+
+def kernels(machine: Machine) -> tuple[Kernel, ...]:
+    """As far as can be known from outside: ONNX Runtime chooses by the same instructions."""
+    has = machine.instructions
+    if has is None:
+        unknown = "chosen by ONNX Runtime; this system does not tell which"
+        return tuple(Kernel(p, "unknown", unknown) for p in ("int8", "int4", "float32"))
+    whole = _first(has, ("AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2", "dot product", "NEON"))
+    floats = _first(has, ("AVX-512", "AVX2", "NEON"))
+    products = {
+        "AVX-512 VNNI": "products of 8-bit numbers in one instruction",
+        "AVX-VNNI": "products of 8-bit numbers in one instruction",
+        "dot product": "products of 8-bit numbers in one instruction",
+        "AVX-512": "8-bit products in several instructions: blocks and many streams are slower",
+        "AVX2": "8-bit products in several instructions: blocks and many streams are slower",
+        "NEON": "8-bit products in several instructions: blocks and many streams are slower",
+    }
+    slow = "no fast instructions: expect to be far from real time"
+    return (
+        Kernel("int8", whole or "plain", products.get(whole, slow)),
+        Kernel("int4", whole or "plain", products.get(whole, slow)),
+        Kernel("float32", floats or "plain", "four times the memory of int8" if floats else slow),
+    )
+
+
+def expected(bandwidth: float) -> tuple[Expected, ...]:
+    """For the published models, at `bandwidth` bytes a second."""
+    found: list[Expected] = []
+    for shape, config in SHAPES.items():
+        for precision, share in TYPICAL_SHARE.items():
+            at_best = limit(config.lm, precision, bandwidth).ms
+            found.append(Expected(shape, precision, round(at_best, 1), round(at_best / share, 1)))
+    return tuple(found)
+
+
+def cache_folder() -> Path:
+    """Where converted models are kept."""
+    from kiku import converted
+
+    return converted.cache_folder()
+
+
+def _quick_bandwidth() -> float:
+    return read_bandwidth(1 << 28, seconds=0.5)
+
+
+def _first(has: tuple[str, ...], wanted: tuple[str, ...]) -> str:
+    return next((name for name in wanted if name in has), "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _is_there(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _folder_bytes(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(root) / name).lstat().st_size
+            except OSError:  # gone meanwhile
+                continue
+    return total
+
+
+def _microphones() -> int | None:
+    if not _is_there(_MICROPHONE):
+        return None
+    try:
+        devices = importlib.import_module(_MICROPHONE).query_devices()
+        return sum(1 for device in devices if device["max_input_channels"] > 0)
+    except Exception:  # without a sound system it raises what it likes
+        return 0

@@ -1,0 +1,77 @@
+"""What the memory allows: a step of the decoder reads every weight once, so it cannot be faster
+than that."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kiku.checkpoint.tensor_shapes import lm_shapes
+from kiku.config import LMConfig
+
+_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 4}
+_SCALE_BITS, _BLOCK = 32, 128
+_HEAD_BITS = 8  # of the text head: never fewer
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A step of one stream's decoder, if nothing but reading took time."""
+
+    precision: str
+    weight_bytes: int
+    window_bytes: int
+    """Keys and values of a full window, which a step reads too."""
+    ms: float
+    """For the weights."""
+    ms_full_window: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def weight_bytes(config: LMConfig, precision: str) -> int:
+    """What a step reads of the decoder's weights; of the embeddings it reads next to nothing."""
+    bits = _BITS[precision]
+    total = 0.0
+    for name, shape in lm_shapes(config).items():
+        if len(shape) < 2 or "embedding" in name:
+            continue
+        own = max(bits, _HEAD_BITS) if name.startswith("text_head") else bits
+        if name.startswith("pause_heads"):
+            own = 32
+        scales = _SCALE_BITS / _BLOCK if own < 16 else 0
+        total += math.prod(shape) * (own + scales) / 8
+    return round(total)
+
+
+def window_bytes(config: LMConfig) -> int:
+    """Keys and values of one stream's full window, in float32."""
+    t = config.transformer
+    return 2 * 4 * t.num_layers * t.num_heads * t.head_dim * t.window
+
+
+def limit(config: LMConfig, precision: str, bandwidth: float) -> Limit:
+    """At `bandwidth` bytes a second."""
+    weights, window = weight_bytes(config, precision), window_bytes(config)
+    return Limit(
+        precision,
+        weights,
+        window,
+        ms=round(weights / bandwidth * 1000, 2),
+        ms_full_window=round((weights + window) / bandwidth * 1000, 2),
+    )
+
+
+def share_of_limit(
+    config: LMConfig,
+    precision: str,
+    bandwidth: float,
+    decoder_ms: float,
+    *,
+    full_window: bool = False,
+) -> float:
+    """How much of the possible speed a measured step has reached: 1 is all of it. With a full
+    window the step has its keys and values to read, too."""
+    least = limit(config, precision, bandwidth)
+    return round((least.ms_full_window if full_window else least.ms) / decoder_ms, 3)

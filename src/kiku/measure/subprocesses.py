@@ -1,0 +1,191 @@
+"""Memory and start-up, each measured in a fresh process: nothing else is in its memory, and its
+imports count.
+
+As a program (`python -m kiku.measure.subprocesses JOB`) this is that process: the job comes as
+JSON, the result goes to standard output as one line of it.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kiku.errors import KikuError
+
+Runner = Callable[[Sequence[str]], str]
+"""Runs a command; gives its standard output."""
+
+
+class ChildFailed(KikuError):
+    """A process that should measure did not come back with a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of a process that holds a model: resident, mapped files included."""
+
+    after_load: int
+    after_a_minute: int
+    """One stream has heard a minute."""
+    per_slot: int
+    """More for another stream that has heard as much."""
+    libraries: int
+    """Before the model was loaded."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Seconds since the process was started."""
+
+    loaded_s: float
+    first_tokens_s: float
+    """The model has said something about the first sound."""
+    first_word_s: float | None
+    """None where it heard no word."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return asdict(self)
+
+
+def run(command: Sequence[str]) -> str:
+    """Run it to its end.
+
+    Raises:
+        ChildFailed: it ended with an error, or was killed.
+    """
+    done = subprocess.run(list(command), capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise ChildFailed(f"measuring failed with exit code {done.returncode}: {last[0]}")
+    return done.stdout
+
+
+def memory(
+    model: str, *, precision: str | None = None, threads: int | None = None, runner: Runner = run
+) -> Memory | None:
+    """See `Memory`; None where the system does not tell how much memory a process has.
+
+    Args:
+        model: what `kiku.load` takes, or the folder of a dummy model.
+        precision: as `kiku.load`'s dtype.
+        threads: that compute.
+        runner: starts the process.
+
+    Raises:
+        ChildFailed: it did not work.
+    """
+    job = {"what": "memory", "model": model, "precision": precision, "threads": threads}
+    found = _ask(job, runner)
+    return Memory(**found) if found is not None else None
+
+
+def start(
+    model: str,
+    sound: str | Path,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    runner: Runner = run,
+) -> Start:
+    """See `Start`.
+
+    Args:
+        model: as for `memory`.
+        sound: a recording.
+        precision: as `kiku.load`'s dtype.
+        threads: that compute.
+        runner: starts the process.
+
+    Raises:
+        ChildFailed: it did not work.
+    """
+    job = {
+        "what": "start", "model": model, "precision": precision, "threads": threads,
+        "sound": str(sound), "began": time.time(),
+    }  # fmt: skip
+    found = _ask(job, runner)
+    assert found is not None
+    return Start(**found)
+
+
+def _ask(job: dict[str, Any], runner: Runner) -> dict[str, Any] | None:
+    said = runner([sys.executable, "-m", "kiku.measure.subprocesses", json.dumps(job)])
+    try:
+        return json.loads(said.strip().splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise ChildFailed(f"measuring gave no result but {said[-200:]!r}") from error
+
+
+def _measure_memory(job: dict[str, Any]) -> dict[str, Any] | None:
+    from kiku.measure.dummy import open_model
+    from kiku.measure.machine import resident_bytes
+    from kiku.measure.speed import Speed
+
+    libraries = resident_bytes()
+    if libraries is None:
+        return None
+    recognizer = open_model(
+        job["model"], precision=job["precision"], slots=2, threads=job["threads"]
+    )
+    after_load = resident_bytes() or 0
+    config = recognizer.config
+    engine = recognizer.scheduler.engine
+    speed = Speed(engine, config)
+    minute = round(60 * config.frame_rate)
+    found: list[int] = []
+    for _ in range(2):
+        slot = engine.open(lambda _logits: config.pad_id)[0]
+        speed.fill([slot], minute)
+        found.append(resident_bytes() or 0)
+    return Memory(after_load, found[0], found[1] - found[0], libraries).to_dict()
+
+
+def _measure_start(job: dict[str, Any]) -> dict[str, Any]:
+    from kiku.audio import read_file
+    from kiku.measure.dummy import open_model
+    from kiku.scheduler import Member, Opening
+    from kiku.stream import WordSession
+    from kiku.text import Word
+
+    began = job["began"]
+    recognizer = open_model(job["model"], precision=job["precision"], threads=job["threads"])
+    loaded_s = time.time() - began
+    tokens_s: list[float] = []
+
+    def on_output(_out: object) -> None:
+        tokens_s.append(time.time() - began)
+
+    session = WordSession(recognizer.config, recognizer.vocabulary)
+    scheduler = recognizer.scheduler
+    scheduler.open(Opening([Member(session, on_output=on_output)]))
+    chunks = read_file(job["sound"])
+    while not session.done:
+        chunk = next(chunks, None)
+        if chunk is None:
+            session.close()
+        else:
+            session.push(chunk)
+        while scheduler.step():
+            if any(isinstance(session.next_event(), Word) for _ in range(len(session.events))):
+                return Start(loaded_s, tokens_s[0], tokens_s[-1]).to_dict()
+    return Start(loaded_s, tokens_s[0] if tokens_s else loaded_s, None).to_dict()
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure what the one argument asks for."""
+    job = json.loads(arguments[0])
+    found = _measure_memory(job) if job["what"] == "memory" else _measure_start(job)
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,187 @@
+"""Which words are given out: each once, in order, whatever `finalize` found before or was decoded
+again."""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kiku.errors import StreamError
+from kiku.serial import from_plain, to_plain
+from kiku.text import Partial, Word, WordBuilder
+
+_SAME_S = 0.4
+"""The same text so near in time is the same word."""
+
+_PLACE_S = 0.12
+"""Whatever the text, what is so near in time is the same word: it was heard with silence after it
+at first."""
+
+_RECENT = 32
+"""Words given out last that are known again when they are decoded once more."""
+
+
+class EmittedWords:
+    """Words that were given out before the stream came to them; each is left out once when it does.
+
+    A finalize hears silence where the talk may go on, so the ordinary reading may write a word a
+    little earlier, later or otherwise. What was given out stands.
+    """
+
+    def __init__(self, words: Iterable[Word] = ()) -> None:
+        """With words that were given out, in order."""
+        self._words = list(words)
+
+    def __bool__(self) -> bool:
+        return bool(self._words)
+
+    def copy(self) -> "EmittedWords":
+        """Another one with the same words."""
+        return EmittedWords(self._words)
+
+    def add(self, words: Sequence[Word]) -> None:
+        """Words that have now been given out."""
+        self._words.extend(words)
+
+    def take(self, word: Word) -> bool:
+        """Whether the stream's next word was given out already; it counts as come to."""
+        same = (
+            i
+            for i, known in enumerate(self._words)
+            if known.text == word.text and abs(known.start - word.start) <= _SAME_S
+        )
+        near = (
+            i for i, known in enumerate(self._words) if abs(known.start - word.start) <= _PLACE_S
+        )
+        index = next(same, next(near, None))
+        if index is not None:
+            del self._words[: index + 1]
+            return True
+        while self._words and self._words[0].start < word.start:
+            del self._words[0]
+        return False
+
+    def covers(self, partial: Partial) -> bool:
+        """Whether the stream's open word may be one that was given out already."""
+        return any(abs(known.start - partial.start) <= _SAME_S for known in self._words)
+
+    def is_past(self, word: Word) -> bool:
+        """Whether a word that lies behind this one was given out: then it is out of place."""
+        return bool(self._words) and word.start < self._words[-1].start
+
+    @property
+    def words(self) -> list[Word]:
+        """What was given out and not come to yet."""
+        return list(self._words)
+
+
+@dataclass(slots=True)
+class _State:
+    builder: Any
+    ahead: list[Word]
+    recent: list[Word]
+    last_start: float
+    last_end: float
+
+
+class WordEmitter:
+    """From tokens to the words that a stream gives out."""
+
+    def __init__(self, builder: WordBuilder) -> None:
+        """Before the first token."""
+        self._builder = builder
+        self._ahead = EmittedWords()
+        self._recent: deque[Word] = deque(maxlen=_RECENT)  # given out last, as they were heard
+        self._last_start = self._last_end = 0.0
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens have been read, the one before the first frame among them."""
+        return self._builder.num_tokens
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no word is open or announced: PAD would change nothing."""
+        return not self._builder.undecided
+
+    @property
+    def partial(self) -> Partial | None:
+        """What has been written of a word that is open, and was not given out already."""
+        partial = self._builder.partial
+        return None if partial is None or self._ahead.covers(partial) else partial
+
+    def fork(self) -> WordBuilder:
+        """A builder that stands where this one does, to look ahead with."""
+        return self._builder.fork()
+
+    def push(self, token: int, logprob: float, *, latest: float) -> list[Word]:
+        """Take the next token; what is to be given out now. No time goes beyond `latest`."""
+        words = self._builder.push(token, logprob)
+        return self._to_emit(words, latest) if words else words
+
+    def finish(self, *, latest: float) -> list[Word]:
+        """The word that is open, if it is to be given out."""
+        return self._to_emit(self._builder.finish(), latest)
+
+    def _to_emit(self, words: Sequence[Word], latest: float) -> list[Word]:
+        emitted: list[Word] = []
+        for word in words:
+            if self._ahead:
+                if self._ahead.take(word):
+                    continue
+                if self._ahead.is_past(word):  # its place in the text is taken
+                    word = replace(word, start=self._last_start)
+            emitted.append(self._emit(word, latest))
+        return emitted
+
+    def _emit(self, word: Word, latest: float) -> Word:
+        self._recent.append(word)
+        start = max(min(word.start, latest), self._last_start)
+        end = max(min(word.end, latest), start, self._last_end)
+        self._last_start, self._last_end = start, end
+        if start == word.start and end == word.end:
+            return word
+        return replace(word, start=start, end=end)
+
+    def finalized(
+        self, words: Sequence[Word], open_word: Partial | None, *, latest: float
+    ) -> tuple[list[Word], Partial | None]:
+        """What a finalize found: which of its words are to be given out, and which one is open."""
+        known = self._ahead.copy()  # by an earlier finalize
+        fresh = [word for word in words if not known.take(word)]
+        emitted = [self._emit(word, latest) for word in fresh]
+        if open_word is not None and known.covers(open_word):
+            open_word = None
+        self._ahead.add(fresh)
+        return emitted, open_word
+
+    def redecoded(self, tokens: Sequence[int], logprobs: Sequence[float]) -> list[Word]:
+        """The last tokens have been decoded again: what is to be given out of them. What had been
+        given out stands, and is not given out again."""
+        self._builder = self._builder.at(self._builder.num_tokens - len(tokens))
+        self._ahead = EmittedWords(self._recent)
+        emitted: list[Word] = []
+        for token, logprob in zip(tokens, logprobs, strict=True):
+            emitted += self.push(token, logprob, latest=math.inf)
+        return emitted
+
+    def save(self) -> dict[str, Any]:
+        """All that it remembers, in plain values."""
+        state = _State(
+            self._builder.save(), self._ahead.words, list(self._recent),
+            self._last_start, self._last_end,
+        )  # fmt: skip
+        return to_plain(state)
+
+    def restore(self, saved: Any) -> None:
+        """Go on where `save` was called.
+
+        Raises:
+            StreamError: it is not what `save` gave.
+        """
+        state = from_plain(_State, saved, what="the saved stream", error=StreamError)
+        self._builder.restore(state.builder)
+        self._ahead = EmittedWords(state.ahead)
+        self._recent = deque(state.recent, _RECENT)
+        self._last_start, self._last_end = state.last_start, state.last_end

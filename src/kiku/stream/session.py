@@ -1,0 +1,618 @@
+"""One client's sound in, events out. No network, no device, no clock, no threads.
+
+A session owns what concerns one client: the silence before and after its sound, the delay of its
+text, its time, its words and turns, and what is to be done in its slot. The scheduler asks what is
+`pending`, takes frames, and gives back what the engine said.
+
+Two hands touch a session. The client's puts sound and requests into `_inbox`, and takes from
+`events`: both are deques, which need no lock. Everything else belongs to whoever drives the
+scheduler, one thread at a time.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.audio import AudioInput, Chunk, FrameQueue, StreamWarning
+from kiku.config import REWIND_FRAMES, TAIL_S, ModelConfig
+from kiku.errors import KikuError, QueueFull, StreamClosed, StreamError
+from kiku.options import StreamOptions
+from kiku.serial import from_plain, to_plain
+from kiku.stream.emitter import WordEmitter
+from kiku.stream.events import End, Event, Finalized, Pause, WordEnd, event_from_dict, event_to_dict
+from kiku.stream.recovery import RecoveryTracker, Redecode, Truncate
+from kiku.stream.work import (
+    Finalize,
+    FinalizeRequest,
+    FinalizeState,
+    RedecodeWork,
+    Tokens,
+    TruncateWork,
+    Work,
+)
+from kiku.text import Endpointer, Timing, Vocabulary, Word, WordBuilder
+
+_LEVELS = 64
+"""Frames whose loudness is kept for a finalize: 5 s."""
+
+_ENOUGH = REWIND_FRAMES
+"""Frames that are converted ahead of the engine: what one step takes at most."""
+
+_MAX_REQUESTS = 32
+"""Requests to finalize that may wait."""
+
+PAUSE_HEAD = 2
+"""The head of a pause of 2 s, which Kyutai's own services go by."""
+
+_CLOSE: Literal["close"] = "close"
+
+
+@dataclass(slots=True)
+class _State:
+    """All that a session remembers, in plain values; its parts write and read themselves."""
+
+    config: dict[str, Any]
+    channel: int | None
+    padded: bool
+    input: Any
+    waiting: NDArray[np.float32]
+    emitter: Any
+    tracker: Any
+    endpointer: Any
+    finalizes: list[FinalizeState]
+    num_frames: int
+    levels: list[float]
+    turn_time: float
+    warned_at: float
+    late: list[Word]
+    warnings: list[StreamWarning]
+    closed: bool
+    events: list[Any]
+
+
+class WordSession:
+    """Sound in, words and other events out.
+
+    Words come in the order they were spoken, each once, never revised. After `close` the remaining
+    words come, then one `End`.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        vocabulary: Vocabulary,
+        options: StreamOptions | None = None,
+        *,
+        channel: int | None = None,
+        padded: bool = True,
+    ) -> None:
+        """A session that no scheduler knows yet.
+
+        Args:
+            config: of the model that will listen.
+            vocabulary: its text tokens.
+            options: what it hears and says; None is words alone.
+            channel: the channel that it hears where each is heard by itself; marks its events.
+            padded: put the model's silence before the sound and let its delay run out after it.
+                Without, the model hears exactly what is pushed (whole frames of it).
+        """
+        options = options or StreamOptions()
+        self._config, self._vocabulary, self._options = config, vocabulary, options
+        self._channel, self._padded = channel, padded
+        self._pad_id, self._frame_s = config.pad_id, 1 / config.frame_rate
+        self.input = self._new_input()
+        self._prefix_s = config.silence_prefix_s if padded else 0.0
+        timing = Timing(
+            config.frame_rate, config.text_delay_s, self._prefix_s, offset_s=options.start_s
+        )
+        self._emitter = WordEmitter(
+            WordBuilder(
+                vocabulary,
+                timing,
+                pad_id=config.pad_id,
+                word_start_id=config.word_start_id,
+                channel=channel,
+            )
+        )
+        self._tracker = RecoveryTracker(
+            options.recovery,
+            frame_rate=config.frame_rate,
+            delay_s=config.text_delay_s,
+            window=config.lm.transformer.window,
+        )
+        policy = options.turn_policy
+        self._endpointer = (
+            None
+            if policy is None
+            else Endpointer(
+                policy,
+                frame_rate=config.frame_rate,
+                delay_s=config.text_delay_s,
+                channel=channel,
+            )
+        )
+        self._max_events = options.max_events
+        self._tells_each_frame = policy is not None or options.pauses
+        self.events: deque[Event] = deque()
+        """What has come and was not fetched, oldest first."""
+        self.on_change: Callable[[], None] | None = None
+        """Called by whoever drives, after events have come, sound was heard, or the end."""
+        self.on_input: Callable[[], None] | None = None
+        """Called when sound or a request was given: the scheduler's own."""
+        self.failure: Exception | None = None
+        """What the session failed with; nothing more will come."""
+        self._trace: TracebackType | None = None
+        self._inbox: deque[Chunk | FinalizeRequest | Literal["close"]] = deque()
+        self._pushed_s = self._converted_s = 0.0  # of the client's hand, of the driver's
+        self._num_requests = self._num_answered = 0  # likewise, of finalizes
+        self._frames = FrameQueue(config.frame_size)
+        self._finalizes: deque[Finalize] = deque()
+        self._work: Work | None = None
+        self._num_frames = 0  # taken, of which all but those of the step under way were heard
+        self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames heard
+        self._turn_time = self._warned_at = 0.0
+        self._late: list[Word] = []  # given out since the last frame: the endpointer is to learn
+        self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
+        self._closing = False  # the client's hand has closed it
+        self._closed = self._finished = self._released = False
+        self._frames.push(np.zeros(int(self._prefix_s * config.sample_rate), np.float32))
+
+    def _new_input(self) -> AudioInput:
+        options = self._options
+        channel = options.channel if self._channel is None else self._channel
+        return AudioInput(
+            self._config.sample_rate,
+            options.format,
+            channel="mix" if channel == "each" else channel,
+            checks=options.signal_checks,
+            rate_check=options.rate_check,
+            start_s=options.start_s,
+            end_s=options.end_s,
+        )
+
+    # The client's hand.
+
+    def push(self, chunk: Chunk) -> None:
+        """Take sound that `input.check` has let through. Who pushes keeps to `room_s`."""
+        self._pushed_s += chunk.seconds
+        self._give_in(chunk)
+
+    def _give_in(self, item: Chunk | FinalizeRequest | Literal["close"]) -> None:
+        self._inbox.append(item)
+        if self.on_input is not None:
+            self.on_input()
+
+    def finalize(self, request: FinalizeRequest) -> None:
+        """Have all words that were begun until now, without ending the talk.
+
+        The delay of the text is let run out at full speed, with silence in the place of the sound
+        that has not come, and then taken back. `Finalized` comes after the words. Equal requests
+        at one place are one.
+
+        Raises:
+            QueueFull: too many wait.
+        """
+        waiting = self._num_requests - self._num_answered
+        if waiting >= _MAX_REQUESTS:
+            raise QueueFull(
+                f"{waiting} finalizes wait to be answered: wait for `Finalized` before the next"
+            )
+        self._num_requests += 1
+        self._give_in(request)
+
+    def close(self) -> None:
+        """Say that no more sound comes. What is still inside becomes words; calling it again
+        changes nothing."""
+        if not self._closing:
+            self._closing = True
+            self._give_in(_CLOSE)
+
+    def check_open(self) -> None:
+        """Raise StreamClosed if no more sound may come, or what the session failed with."""
+        self.check_alive()
+        if self._closing:
+            raise StreamClosed("sound was pushed after close(); open another stream")
+
+    def check_alive(self) -> None:
+        """Raise what the session failed with, if it did."""
+        if self.failure is not None:
+            raise self.failure.with_traceback(self._trace)
+
+    def next_event(self) -> Event | None:
+        """The oldest event; None if there is none.
+
+        Raises:
+            Exception: what the session failed with, once all events before have been given out.
+        """
+        waiting = len(self.events)
+        if not waiting:
+            self.check_alive()
+            return None
+        event = self.events.popleft()
+        if waiting >= self._max_events and self.on_input is not None:
+            self.on_input()  # there is room again
+        return event
+
+    @property
+    def duration(self) -> float:
+        """Seconds of sound pushed so far."""
+        return self.input.duration + max(0.0, self._pushed_s - self._converted_s)
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of sound that wait to be heard, but for a part of a frame."""
+        return max(0.0, self._pushed_s - self._converted_s) + self._frames.num_ready * self._frame_s
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come and its slot is free."""
+        return self._released
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its last event, or its failure, is there."""
+        return self._finished
+
+    @property
+    def num_given(self) -> int:
+        """How many pieces of sound and requests wait to be looked at."""
+        return len(self._inbox)
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it comes to its end without anybody doing anything more."""
+        return self._closing
+
+    # The driver's hand: what the scheduler asks and tells.
+
+    @property
+    def work(self) -> Work | None:
+        """What is to be done in the slot before the next frame."""
+        return self._work
+
+    def pending(self) -> int | Work | None:
+        """How many frames may be taken, or what is to be done before; None at the end."""
+        if len(self.events) >= self._max_events:
+            return 0  # nobody fetches them
+        if self._work is not None:
+            return self._work
+        ready = self._frames.num_ready
+        if self._inbox and ready < _ENOUGH:
+            self._convert(_ENOUGH)
+            ready = self._frames.num_ready
+        elif not ready and not self._closed and not self._finalizes:
+            return 0  # most often: it waits for sound
+        if self._finalizes:
+            before = self._finalizes[0].state.at - self._num_frames
+            if before <= 0:
+                self._work = self._finalizes[0]
+                return self._work
+            ready = min(ready, before)
+        if not ready:
+            return None if self._closed and not self._inbox else 0
+        to_check = self._tracker.frames_to_check
+        return ready if to_check is None or ready < to_check else to_check
+
+    def _convert(self, enough: int, most: int | None = None) -> None:
+        """Turn what the client gave into frames, until so many wait; at most so many pieces."""
+        while self._inbox and self._frames.num_ready < enough and most != 0:
+            most = None if most is None else most - 1
+            item = self._inbox.popleft()
+            if isinstance(item, Chunk):
+                self._frames.push(self.input.feed(item))
+                self._converted_s += item.seconds
+                self._note_warnings()
+            elif isinstance(item, FinalizeRequest):
+                self._add_finalize(item)
+            else:
+                self._add_end()
+
+    def _note_warnings(self) -> None:
+        # They are told when the decoder has come so far, however the sound was cut.
+        if found := self.input.warnings():
+            self._warnings += found
+
+    def _add_finalize(self, request: FinalizeRequest) -> None:
+        at, time = self._num_frames + self._frames.num_ready, self._input_s
+        if self._finalizes and self._finalizes[-1].merges(at, time, request):
+            self._num_answered += 1
+            return
+        rest = np.concatenate([self._frames.rest(), self.input.tail()])
+        self._finalizes.append(Finalize(FinalizeState(at, rest, time, [request]), self._config))
+
+    def _add_end(self) -> None:
+        self._frames.push(self.input.end())
+        self._note_warnings()
+        self._closed = True
+        if self._padded:
+            self._frames.pad()
+            frames = math.ceil((self._config.text_delay_s + TAIL_S) * self._config.frame_rate)
+            self._frames.push(np.zeros(frames * self._config.frame_size, np.float32))
+
+    def take_into(self, frames: NDArray[np.float32]) -> None:
+        """Write the next frames into `frames` [T, frame_size]."""
+        self._frames.take_into(frames)
+        self._num_frames += len(frames)
+
+    def begin(self, token: int, logprob: float) -> None:
+        """Take what the model said before the first frame."""
+        self._give(self._emitter.push(token, logprob, latest=math.inf))
+
+    def accept(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        levels: Sequence[float],
+        pauses: Sequence[Sequence[float]] | None,
+    ) -> None:
+        """Take what the model said after the frames taken last.
+
+        Args:
+            tokens: [T] one for each frame; the one before any frame is taken by `begin`.
+            logprobs: [T] theirs.
+            levels: [T] loudness of the frames, dBFS.
+            pauses: [T][E] where the model has pause heads.
+        """
+        for i, token in enumerate(tokens):
+            heads = None if pauses is None else pauses[i]
+            level = levels[i]
+            self._levels.append(level)
+            if token == self._pad_id and not self._tells_each_frame and self._emitter.is_idle:
+                self._emitter.push(token, logprobs[i], latest=math.inf)
+                self._track(False, level, heads)
+                if self._warnings or self._late:
+                    self._tell_frame(level, heads, [], False)
+            else:
+                self._hear(token, logprobs[i], level, heads)
+        if self._tracker.is_due:
+            self._decide()
+        if self.on_change is not None:
+            self.on_change()
+
+    def _track(self, is_text: bool, level: float, heads: Sequence[float] | None) -> None:
+        pause = None if heads is None else heads[min(PAUSE_HEAD, len(heads) - 1)]
+        self._tracker.add(is_text, level, pause)
+
+    def _hear(
+        self, token: int, logprob: float, level: float, heads: Sequence[float] | None
+    ) -> None:
+        """Take what was said after one frame."""
+        words = self._give(self._emitter.push(token, logprob, latest=self._latest))
+        is_text = self._vocabulary.is_text(token)
+        partial = self._emitter.partial
+        if self._options.partials and is_text and partial is not None:
+            self.events.append(partial)
+        self._track(is_text, level, heads)
+        self._tell_frame(level, heads, words, partial is not None)
+
+    def _tell_frame(
+        self, level: float, heads: Sequence[float] | None, words: list[Word], word_open: bool
+    ) -> None:
+        """Say what else there is to say after a frame."""
+        now = self._now
+        if now <= self._options.start_s:
+            return  # the silence before the sound
+        while self._warnings and self._warnings[0].time <= now:
+            self._warn(self._warnings.popleft())
+        if self._options.pauses and heads is not None:
+            self.events.append(Pause(now, tuple(heads), self._channel))
+        if self._endpointer is not None:
+            self._turn_time = max(self._turn_time, now)  # a finalize may have been ahead
+            words = [*self._late, *words] if self._late else words
+            self.events += self._endpointer.push(self._turn_time, heads, level, words, word_open)
+        self._late = []
+
+    def _decide(self) -> None:
+        action = self._tracker.decide(word_open=not self._emitter.is_idle, seconds=self._now)
+        if action is not None:
+            self._work = (
+                TruncateWork(action) if isinstance(action, Truncate) else RedecodeWork(action)
+            )
+
+    @property
+    def _input_s(self) -> float:
+        """Where the sound ends that was converted."""
+        end_s = self._options.end_s
+        return self.input.duration if end_s is None else min(self.input.duration, end_s)
+
+    @property
+    def _now(self) -> float:
+        """Seconds of sound of which the model has spoken."""
+        heard = self._emitter.num_tokens - 1
+        now = heard * self._frame_s - self._prefix_s + self._options.start_s
+        return min(now, self._input_s) if self._closed else now
+
+    @property
+    def _latest(self) -> float:
+        """Where a word may end: the text of the last ones may lag past the end of the sound."""
+        return self._input_s if self._closed else math.inf
+
+    def _give(self, words: list[Word]) -> list[Word]:
+        """Say these words."""
+        for word in words:
+            self.events.append(word)
+            self.events.append(WordEnd(word.end, self._channel))
+            self._tracker.word(word.text, word.start)
+        return words
+
+    def _warn(self, warning: StreamWarning) -> None:
+        self._warned_at = max(self._warned_at, warning.time)
+        self.events.append(replace(warning, time=self._warned_at))
+
+    # The driver's hand: what work tells when it is done.
+
+    def fork(self) -> WordBuilder:
+        """A builder that stands where the session's words do."""
+        return self._emitter.fork()
+
+    def truncated(self, action: Truncate) -> None:
+        """The decoder has forgotten what it was to forget."""
+        self._tracker.done(action, action.frames)
+        self._work = None
+
+    def redecoded(self, action: Redecode, tokens: Tokens) -> None:
+        """The decoder has listened again, and said this to the last frames.
+
+        What had been given out stands: it is not given out again.
+        """
+        self._work = None
+        self._warn(StreamWarning(action.kind, action.message, max(0.0, self._now)))
+        self._late += self._give(self._emitter.redecoded(*tokens))
+        self._tracker.done(action, len(tokens[0]))
+        if self.on_change is not None:
+            self.on_change()
+
+    def finalized(self, work: Finalize) -> None:
+        """The words until then are known, and the slot is back where it stood."""
+        self._work = None
+        self._finalizes.popleft()
+        time = work.state.time
+        words, open_word = work.result(self._levels)
+        words, open_word = self._emitter.finalized(words, open_word, latest=time)
+        self._give(words)
+        if self._endpointer is not None:
+            self._turn_time = max(self._turn_time, time)
+            self.events += self._endpointer.finalized(time, words)
+        for request in work.state.requests:
+            self.events.append(Finalized(time, open_word, request.tag, self._channel))
+        self._num_answered += 1
+        if self.on_change is not None:
+            self.on_change()
+
+    # The driver's hand: the end.
+
+    def finish(self) -> None:
+        """Give out the last word and `End`: all frames have been heard."""
+        if self._finished:
+            return
+        words = [*self._late, *self._give(self._emitter.finish(latest=self._latest))]
+        while self._warnings:
+            self._warn(self._warnings.popleft())
+        if self._endpointer is not None:
+            if words:
+                self.events += self._endpointer.finalized(self._now, words)
+            self.events += self._endpointer.finish(max(0.0, self._now))
+        self.events.append(End(self.duration))
+        self._finished = True
+
+    def cut(self) -> None:
+        """End at once: what waits to be heard is dropped; the open word and `End` come out."""
+        self._closing = self._closed = True
+        self._inbox.clear()
+        self._frames.clear()
+        self._finalizes.clear()
+        self._work = None
+        self.finish()
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more will come: the events until now can be fetched, then `error` is raised."""
+        if self._finished:
+            return
+        self._closing = self._closed = True
+        with suppress(BaseException):  # what was heard is not lost
+            self._give(self._emitter.finish(latest=self._latest))
+        if not isinstance(error, Exception):
+            told = StreamError(f"the stream was ended by {error!r} in the middle of its work")
+            told.__cause__ = error
+            error = told
+        self._trace, self._finished = error.__traceback__, True
+        self.failure = error  # from here on the client may be told
+
+    def released(self) -> None:
+        """Its slot is free again."""
+        self._released = True
+        if self.on_change is not None:
+            self.on_change()
+
+    # Saving and going on.
+
+    def save(self, num_given: int) -> dict[str, Any]:
+        """All that it remembers but its slot, in plain values, arrays and bytes (see `pack`); no
+        `work` may be left.
+
+        Args:
+            num_given: pieces of sound and requests that waited when it was asked for.
+        """
+        self.check_alive()
+        self._convert(2**62, num_given)  # the queue bounds it
+        state = _State(
+            config=self._config.to_dict(),
+            channel=self._channel,
+            padded=self._padded,
+            input=self.input.save(),
+            waiting=self._frames.peek(),
+            emitter=self._emitter.save(),
+            tracker=self._tracker.save(),
+            endpointer=None if self._endpointer is None else self._endpointer.save(),
+            finalizes=[one.state for one in self._finalizes],
+            num_frames=self._num_frames,
+            levels=list(self._levels),
+            turn_time=self._turn_time,
+            warned_at=self._warned_at,
+            late=self._late,
+            warnings=list(self._warnings),
+            closed=self._closed,
+            events=[event_to_dict(event) for event in list(self.events)],
+        )
+        return to_plain(state)
+
+    def restore(self, saved: Any) -> None:
+        """Go on where `save` was called; on a fresh session for the same model.
+
+        Turns are taken up where they were if both sessions tell them.
+
+        Raises:
+            StreamError: the state is of another model, or damaged.
+        """
+        state = from_plain(_State, saved, what="the saved stream", error=StreamError)
+        try:
+            self._restore(state)
+        except (ValueError, TypeError, ArithmeticError, KikuError) as error:
+            if isinstance(error, StreamError):
+                raise
+            raise StreamError(
+                f"the saved stream is damaged ({error}); open a fresh stream"
+            ) from error
+
+    def _restore(self, state: _State) -> None:
+        if ModelConfig.from_dict(state.config) != self._config:
+            raise StreamError(
+                "the stream was saved with another model: load the one that it was saved with"
+            )
+        if state.channel != self._channel:
+            raise StreamError(
+                f"the stream was saved for channel {state.channel}, this one hears {self._channel}"
+            )
+        if not 0 <= state.num_frames <= 2**40 or state.waiting.ndim != 1:
+            raise ValueError("frames that cannot be")
+        self._padded = state.padded
+        self.input = AudioInput.restore(state.input)
+        self._frames.clear()
+        self._frames.push(state.waiting)
+        self._emitter.restore(state.emitter)
+        self._tracker.restore(state.tracker)
+        if self._endpointer is not None and state.endpointer is not None:
+            self._endpointer.restore(state.endpointer)
+        last = state.num_frames
+        for one in state.finalizes:
+            if not last <= one.at <= state.num_frames + self._frames.num_ready:
+                raise ValueError("a finalize where no sound is")
+            if one.rest.ndim != 1 or not one.requests:
+                raise ValueError("a finalize without sound or request")
+            last = one.at
+            self._finalizes.append(Finalize(one, self._config))
+            self._num_requests += 1
+        self._num_frames = state.num_frames
+        self._levels = deque(state.levels, _LEVELS)
+        self._turn_time, self._warned_at = state.turn_time, state.warned_at
+        self._late, self._warnings = state.late, deque(state.warnings)
+        self._closed = self._closing = state.closed
+        self._pushed_s = self._converted_s = self.input.duration
+        self.events = deque(map(event_from_dict, state.events))

@@ -1,0 +1,96 @@
+"""Frames in, raw text tokens out: what stands under `Recognizer.tokens`, `hf.generate` and
+measuring."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.errors import StreamError
+from kiku.stream.work import Work
+
+
+class TokenSession:
+    """A fixed sound, in frames, and the text token of each.
+
+    Nothing is put before or after the sound, and nothing is done between frames.
+    """
+
+    def __init__(self, frames: NDArray[np.float32]) -> None:
+        """Of `frames` [T, frame_size]."""
+        self.tokens: list[int] = []
+        """Token 0, which needs no frame, then one for each frame heard."""
+        self.failure: Exception | None = None
+        self.on_change: Callable[[], None] | None = None
+        self.on_input: Callable[[], None] | None = None
+        self._frames = frames
+        self._num_taken = 0
+        self._closed = False
+        self._done = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more will come and its slot is free."""
+        return self._done
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it comes to its end without anybody doing anything more: yes."""
+        return True
+
+    @property
+    def work(self) -> Work | None:
+        """Nothing is done between frames."""
+        return None
+
+    def stop(self) -> None:
+        """Take no more frames: those that were heard are all."""
+        self._closed = True
+
+    def pending(self) -> int | Work | None:
+        """How many frames may be taken; None at the end."""
+        left = len(self._frames) - self._num_taken
+        return left if left and not self._closed else None
+
+    def take_into(self, frames: NDArray[np.float32]) -> None:
+        """Write the next frames into `frames` [T, frame_size]."""
+        frames[:] = self._frames[self._num_taken : self._num_taken + len(frames)]
+        self._num_taken += len(frames)
+
+    def begin(self, token: int, logprob: float) -> None:
+        """Take what the model said before the first frame."""
+        self.tokens.append(token)
+
+    def accept(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        levels: Sequence[float],
+        pauses: Sequence[Sequence[float]] | None,
+    ) -> None:
+        """Take what the model said after the frames taken last; see `WordSession.accept`."""
+        self.tokens += tokens
+        if self.on_change is not None:
+            self.on_change()
+
+    def finish(self) -> None:
+        """All frames have been heard."""
+
+    def cut(self) -> None:
+        """End at once."""
+        self._closed = True
+
+    def fail(self, error: BaseException) -> None:
+        """Nothing more will come."""
+        self._closed = True
+        if not isinstance(error, Exception):
+            told = StreamError(f"the tokens were ended by {error!r} in the middle of the work")
+            told.__cause__ = error
+            error = told
+        self.failure = self.failure or error
+
+    def released(self) -> None:
+        """Its slot is free again."""
+        self._done = True
+        if self.on_change is not None:
+            self.on_change()

@@ -1,0 +1,228 @@
+"""What has to be done in a stream's slot between two of its frames: finalize, truncate, re-decode.
+
+Each is done in pieces: `run` does one, bounded, and says whether more is left, so that other
+streams are stepped in between.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.config import REWIND_FRAMES, ModelConfig
+from kiku.stream.recovery import Redecode, Truncate
+from kiku.text import Partial, Word, WordBuilder
+
+_FRESH_S = 2.0
+"""A word that began longer ago is over, however loud it is."""
+
+_DROP_DB = 12.0
+"""A word is over when it has become so much quieter than it was."""
+
+_QUIET_DB = -55.0
+"""What is quieter than this (dBFS) is no speech."""
+
+_LATE_S = 0.25
+"""Words may be placed so much behind the end of the sound; later ones were never said."""
+
+_MORE = 4
+"""Frames of silence that are heard further while a word is not decided."""
+
+Tokens = tuple[list[int], list[float]]
+"""Text tokens and the natural logarithms of their probabilities, one for each frame."""
+
+
+class SlotAccess(Protocol):
+    """What work may do in the slot of its stream."""
+
+    def look_ahead(self, frames: NDArray[np.float32]) -> Tokens:
+        """What the model says to frames [T, S] that are taken back later (`end_look_ahead`)."""
+        ...
+
+    def end_look_ahead(self) -> None:
+        """Put the slot back to where the first `look_ahead` found it."""
+        ...
+
+    def truncate(self, frames: int, most: int | None) -> int:
+        """See `SlotEngine.truncate`."""
+        ...
+
+    def redecode(self, frames: int, most: int | None) -> tuple[Tokens, int]:
+        """See `SlotEngine.redecode`."""
+        ...
+
+
+class Client(Protocol):
+    """What is told to the stream when work is done."""
+
+    def truncated(self, action: Truncate) -> None:
+        """The decoder has forgotten what it was to forget."""
+        ...
+
+    def redecoded(self, action: Redecode, tokens: Tokens) -> None:
+        """The decoder has listened again, and said this."""
+        ...
+
+    def finalized(self, work: "Finalize") -> None:
+        """The words until now are known, and the slot is back where it stood."""
+        ...
+
+    def fork(self) -> WordBuilder:
+        """A builder that stands where the stream's words do."""
+        ...
+
+
+class Work(Protocol):
+    """Something to be done in a slot before its next frame."""
+
+    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+        """Do a piece of it, of at most `most` frames (None is all); whether more is left."""
+        ...
+
+
+class TruncateWork:
+    """The decoder forgets all but the last frames."""
+
+    def __init__(self, action: Truncate) -> None:
+        """As a policy decided."""
+        self._action = action
+
+    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+        """See `Work.run`."""
+        if slot.truncate(self._action.frames, most):
+            return True
+        client.truncated(self._action)
+        return False
+
+
+class RedecodeWork:
+    """The decoder forgets everything and decodes the last frames once more."""
+
+    def __init__(self, action: Redecode) -> None:
+        """As a policy decided."""
+        self._action = action
+        self._tokens: list[int] = []
+        self._logprobs: list[float] = []
+
+    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+        """See `Work.run`."""
+        (tokens, logprobs), left = slot.redecode(self._action.frames, most)
+        self._tokens += tokens
+        self._logprobs += logprobs
+        if left:
+            return True
+        client.redecoded(self._action, (self._tokens, self._logprobs))
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class FinalizeRequest:
+    """That all words begun until now are wanted."""
+
+    tag: str | None = None
+    cut: bool = False
+    """Whether a word that is still being spoken is wanted too."""
+
+
+@dataclass(slots=True)
+class FinalizeState:
+    """A finalize that has not begun, in plain values."""
+
+    at: int
+    rest: NDArray[np.float32]
+    time: float
+    requests: list[FinalizeRequest]
+
+
+class Finalize:
+    """The words begun until now, before the text of the last sound has come.
+
+    Silence stands for the sound that has not come yet. What it made of the slot is taken back
+    afterwards; only the words remain.
+    """
+
+    def __init__(self, state: FinalizeState, config: ModelConfig) -> None:
+        """Note the request.
+
+        Args:
+            state: the frame of the stream before which it takes place, [S] sound behind it that
+                makes no whole frame, where in the sound it was made, and who asked.
+            config: of the model.
+        """
+        self.state = state
+        self._size, self._rate = config.frame_size, config.frame_rate
+        self._num_steps = 0
+        rest = state.rest
+        # Frame t brings token t + 1: so that is the text of all the sound, and mostly the token
+        # after it, which ends a word. `_accept` asks for more if it does not.
+        silent = math.ceil(config.text_delay_s * config.frame_rate)
+        frames = np.zeros((-(-rest.size // self._size) + silent, self._size), np.float32)
+        frames.ravel()[: rest.size] = rest
+        self._next = frames[: REWIND_FRAMES - _MORE]
+        self._builder: WordBuilder | None = None
+        self._words: list[Word] = []
+
+    @property
+    def cut(self) -> bool:
+        """Whether a word that is still being spoken is wanted too."""
+        return any(request.cut for request in self.state.requests)
+
+    def merges(self, at: int, time: float, request: FinalizeRequest) -> bool:
+        """Take another request over, if it asks for the same at the same place."""
+        same = (at, time) == (self.state.at, self.state.time) and request.cut == self.cut
+        if same and self._builder is None:
+            if request not in self.state.requests:
+                self.state.requests.append(request)
+            return True
+        return False
+
+    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+        """See `Work.run`."""
+        if self._builder is None:
+            self._builder = client.fork()
+        frames, self._next = self._next[:most], self._next[most:] if most else self._next[:0]
+        if len(frames):
+            self._accept(slot.look_ahead(frames))
+        if len(self._next):
+            return True
+        slot.end_look_ahead()
+        client.finalized(self)
+        return False
+
+    def _accept(self, tokens: Tokens) -> None:
+        assert self._builder is not None
+        for token, logprob in zip(*tokens, strict=True):
+            self._words += self._builder.push(token, logprob)
+        self._num_steps += len(tokens[0])
+        if self._builder.undecided and not len(self._next):
+            more = min(_MORE, REWIND_FRAMES - self._num_steps)
+            self._next = np.zeros((max(0, more), self._size), np.float32)
+
+    def result(self, levels: Sequence[float]) -> tuple[list[Word], Partial | None]:
+        """The words that are over, and the one that is still being spoken.
+
+        Args:
+            levels: loudness of the last frames before this, dBFS.
+        """
+        assert self._builder is not None
+        found = [*self._words, *self._builder.finish()]
+        words = [word for word in found if word.start <= self.state.time + _LATE_S]
+        if words and not self.cut and self._is_being_spoken(words[-1], levels):
+            last = words.pop()
+            return words, Partial(last.text, last.start, last.channel)
+        return words, None
+
+    def _is_being_spoken(self, word: Word, levels: Sequence[float]) -> bool:
+        heard, rest = list(levels), self.state.rest
+        if rest.size >= self._size // 4:
+            power = float(np.dot(rest, rest)) / rest.size
+            heard.append(10 * math.log10(max(power, 1e-10)))
+        since = self.state.time - word.start
+        if not heard or since > _FRESH_S:
+            return False
+        of_word = heard[-max(2, math.ceil(since * self._rate) + 1) :]
+        now = max(heard[-2:])
+        return now > max(of_word) - _DROP_DB and now > _QUIET_DB

@@ -1,1 +1,0 @@
-"""Training: the recipe of the demo model, and how it is measured."""

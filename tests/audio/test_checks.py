@@ -1,0 +1,230 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kiku.audio import AudioInput, StreamWarning, read_chunks
+from kiku.options import AudioFormat
+from tests.audio.sounds import noise, troubled, voice
+
+TROUBLED = troubled(8_000)
+SLOW = AudioFormat(sample_rate=8_000, channels_axis=1)
+
+
+def kinds(audio: AudioInput) -> list[str]:
+    return [warning.kind for warning in audio.warnings()]
+
+
+def put(audio: AudioInput, samples, rate: int | None = None) -> np.ndarray:
+    return audio.feed(audio.check(samples, rate))
+
+
+def silence(audio: AudioInput, seconds: float) -> np.ndarray:
+    return audio.feed(audio.gap(seconds))
+
+
+@given(
+    cuts=st.lists(st.integers(0, 25 * 8_000), max_size=12),
+    gap=st.tuples(st.integers(0, 25 * 8_000), st.floats(0, 0.5)),
+)
+@settings(deadline=None, max_examples=15)
+def test_any_cut_gives_the_same_warnings(cuts: list[int], gap: tuple[int, float]) -> None:
+    where, gap_s = gap
+    results: list[tuple[np.ndarray, list[StreamWarning]]] = []
+    for places in ([], cuts):
+        audio = AudioInput(24_000, SLOW)
+        parts: list[np.ndarray] = []
+        before, after = TROUBLED[:where], TROUBLED[where:]
+        parts += [put(audio, part) for part in np.split(before, sorted(places))]
+        parts.append(silence(audio, gap_s))
+        late = sorted(max(0, place - where) for place in places)
+        parts += [put(audio, part) for part in np.split(after, late)]
+        parts.append(audio.end())
+        results.append((np.concatenate(parts), audio.warnings()))
+    assert np.array_equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
+    assert {warning.kind for warning in results[0][1]} == {
+        "silent",
+        "clipped",
+        "not_finite",
+        "offset",
+    }
+
+
+def test_warnings_go_on_after_saving() -> None:
+    audio, other = AudioInput(24_000, SLOW), AudioInput(24_000, SLOW)
+    for first in range(0, len(TROUBLED), 5_000):
+        for each in (audio, other):
+            put(each, TROUBLED[first : first + 5_000])
+        other = AudioInput.restore(other.save())
+    assert len(other.warnings()) == 4
+    assert AudioInput.restore(audio.save()).warnings() == audio.warnings()
+
+
+def test_good_sound_has_no_warnings() -> None:
+    for rate in (8_000, 16_000, 44_100):
+        audio = AudioInput(24_000)
+        put(audio, voice(rate, 20), rate=rate)
+        put(audio, np.zeros(8 * rate), rate=rate)
+        put(audio, 2 * voice(rate, 5), rate=rate)
+        audio.end()
+        assert audio.warnings() == []
+
+
+def test_clipping_is_told_once_while_it_lasts(tone) -> None:
+    loud = np.clip(5 * tone(16_000, 3.0), -1, 1)
+    audio = AudioInput(24_000)
+    for _ in range(4):
+        put(audio, (loud * 32_767).astype(np.int16), rate=16_000)
+    (warning,) = audio.warnings()
+    assert (warning.kind, warning.time) == ("clipped", 1.0)
+    assert "% of the samples" in warning.message
+    # It was away for long, so it is news again.
+    put(audio, tone(16_000, 11.0), rate=16_000)
+    put(audio, loud, rate=16_000)
+    assert kinds(audio) == ["clipped"]
+
+
+def test_a_telephone_clips_at_its_loudest_code() -> None:
+    codes = np.tile(np.array([0x80] * 4 + [0x00] * 4 + [0xFF] * 8, np.uint8), 1_000)
+    audio = AudioInput(24_000, AudioFormat(encoding="mulaw"))
+    put(audio, codes.tobytes())
+    assert kinds(audio) == ["clipped"]
+
+
+def test_peaks_and_single_samples_at_full_scale_are_not_clipping(tone) -> None:
+    sound = tone(16_000, 2.0) / 0.3 * 0.99
+    sound[::100] = 1.0
+    audio = AudioInput(24_000)
+    put(audio, sound, rate=16_000)
+    assert audio.warnings() == []
+
+
+def test_one_clipped_channel_is_enough(tone) -> None:
+    left = np.clip(5 * tone(16_000, 1.0), -1, 1)
+    stereo = np.stack([left, 0 * left], axis=1)
+    for channel, want in (("mix", ["clipped"]), (0, ["clipped"]), (1, [])):
+        audio = AudioInput(24_000, channel=channel)
+        put(audio, stereo, rate=16_000)
+        assert kinds(audio) == want
+
+
+def test_silence_is_told_after_ten_seconds_and_once(tone) -> None:
+    audio = AudioInput(24_000)
+    put(audio, np.zeros(9 * 16_000), rate=16_000)
+    assert audio.warnings() == []
+    put(audio, 1e-4 * noise(60 * 16_000), rate=16_000)
+    (warning,) = audio.warnings()
+    assert (warning.kind, warning.time) == ("silent", 10.0)
+    put(audio, tone(16_000, 1.0), rate=16_000)
+    put(audio, np.zeros(10 * 16_000), rate=16_000)
+    assert kinds(audio) == ["silent"]
+
+
+def test_declared_silence_is_nobodys_fault() -> None:
+    audio = AudioInput(24_000)
+    put(audio, voice(16_000, 1), rate=16_000)
+    silence(audio, 30)
+    put(audio, voice(16_000, 1), rate=16_000)
+    audio.end()
+    assert audio.warnings() == []
+
+
+def test_an_offset_is_told_once(tone) -> None:
+    audio = AudioInput(24_000)
+    put(audio, tone(16_000, 20.0) - 0.2, rate=16_000)
+    (warning,) = audio.warnings()
+    assert (warning.kind, warning.time) == ("offset", 3.0)
+    assert "-0.20" in warning.message
+    # A drum at half a beat a second swings to either side.
+    put(audio, np.repeat([0.2, -0.2] * 5, 16_000) + tone(16_000, 10.0), rate=16_000)
+    assert audio.warnings() == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
+def test_what_is_not_a_number_becomes_silence_and_is_told(bad: float) -> None:
+    samples = noise(36_000).astype(np.float64)
+    samples[30_000:30_010] = bad
+    audio = AudioInput(24_000)
+    got = put(audio, samples)
+    want = noise(36_000)
+    want[30_000:30_010] = 0
+    assert np.array_equal(got, want)
+    assert audio.warnings() == []
+    audio.end()
+    (warning,) = audio.warnings()
+    assert (warning.kind, warning.time) == ("not_finite", 1.5)
+    assert warning.message.startswith("10 samples")
+
+
+def test_bytes_that_never_became_a_sample_are_told() -> None:
+    audio = AudioInput(24_000)
+    other = AudioInput(24_000, AudioFormat(encoding="s32le"))
+    put(audio, b"\0\0\0")
+    audio.feed(other.check(b"\0\0\0\0"))
+    assert audio.duration == 2 / 24_000
+    audio.end()
+    (warning,) = audio.warnings()
+    assert warning.kind == "damaged"
+    assert warning.message.startswith("1 bytes")
+
+
+def test_nothing_is_looked_for_where_nobody_wants_it() -> None:
+    audio = AudioInput(24_000, SLOW, checks=False)
+    put(audio, TROUBLED)
+    assert np.isfinite(audio.end()).all()
+    assert audio.warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "told_rate", "seconds"),
+    [(16_000, 48_000, 60), (8_000, 22_050, 60), (24_000, 8_000, 15), (48_000, 16_000, 15)],
+)
+def test_a_wrong_rate_is_told_by_the_voice(rate: int, told_rate: int, seconds: int) -> None:
+    audio = AudioInput(24_000, rate_check=True)
+    put(audio, voice(rate, seconds), rate=told_rate)
+    (warning,) = audio.warnings()
+    assert warning.kind == "wrong_rate"
+    assert f"not at {told_rate}" in warning.message
+    assert warning.time < 25
+
+
+@pytest.mark.parametrize("hertz", [50, 60, 440, 1_000])
+def test_hums_and_beeps_are_not_voices(hertz: float, tone) -> None:
+    audio = AudioInput(24_000, rate_check=True)
+    put(audio, tone(16_000, 30.0, hertz), rate=16_000)
+    assert audio.warnings() == []
+
+
+def test_real_speech_at_its_own_rate_is_not_taken_for_a_wrong_one(
+    shared_data: Path,
+) -> None:
+    rows = [json.loads(line) for line in (shared_data / "clips.jsonl").read_text().splitlines()]
+    found: dict[str, list[StreamWarning]] = {}
+    seconds = 0.0
+    for row in rows[::4]:
+        audio = AudioInput(24_000, rate_check=True)
+        for chunk in read_chunks(shared_data / row["file"], 24_000):
+            put(audio, chunk)
+        audio.end()
+        seconds += audio.duration
+        found[row["file"]] = [each for each in audio.warnings() if each.kind == "wrong_rate"]
+    assert seconds > 60
+    assert not any(found.values())
+
+
+def test_real_speech_at_three_times_its_rate_is_noticed(shared_data: Path) -> None:
+    rows = [json.loads(line) for line in (shared_data / "clips.jsonl").read_text().splitlines()]
+    long = [row for row in rows if row["seconds"] > 40][:3]
+    noticed = 0
+    for row in long:
+        audio = AudioInput(24_000, rate_check=True)
+        for chunk in read_chunks(shared_data / row["file"], 16_000):
+            put(audio, chunk, rate=48_000)
+            if "wrong_rate" in kinds(audio):
+                noticed += 1
+                break
+    assert noticed > len(long) / 2

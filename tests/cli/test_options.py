@@ -1,0 +1,199 @@
+"""What is heard of a recording, and how its text is picked: the same at both commands."""
+
+import json
+import wave
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kiku
+from kiku.cli.options import stream_options
+from kiku.options import DecodingOptions, Hotword, StreamOptions
+from tests.cli.conftest import Ran
+from tests.cli.simple import SimpleBackend, simple_recognizer
+
+Run = Callable[..., Ran]
+Speech = Callable[..., Path]
+
+TRANSCRIBE = ("transcribe",)
+LISTEN = ("listen", "--speed", "0", "--from")
+BOTH = pytest.mark.parametrize("command", [TRANSCRIBE, LISTEN], ids=["transcribe", "listen"])
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("Kyutai", Hotword("Kyutai")),
+        ("Kyutai:4.5", Hotword("Kyutai", 4.5)),
+        ("speech to text:3", Hotword("speech to text", 3.0)),
+        ("ratio:", Hotword("ratio:")),
+        ("a:b", Hotword("a:b")),
+        (":5", Hotword(":5")),
+        ("10:30:2", Hotword("10:30", 2.0)),
+    ],
+)
+def test_a_hotword_may_have_a_boost(typed: str, meant: Hotword) -> None:
+    options = stream_options(hotwords=[typed], temperature=0.0, channel="mix", start=0.0, end=None)
+    assert options.decoding.phrases == (meant,)
+
+
+def test_nothing_typed_is_the_default() -> None:
+    options = stream_options(hotwords=None, temperature=0.0, channel="mix", start=0.0, end=None)
+    assert options.to_dict() == StreamOptions().to_dict()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--hotword", "word:21"), "--hotword: the boost of 'word'"),
+        (("--hotword", "word:nan"), "--hotword: the boost of 'word'"),
+        (("--hotword", "  "), "--hotword: a hotword must be text"),
+        (("--temperature", "11"), "--temperature: temperature must be"),
+        (("--temperature", "-1"), "--temperature"),
+        (("--channel", "left"), "--channel: 'left' is neither mix nor each nor a number"),
+        (("--channel", "-1"), "--channel: '-1' is neither"),
+        (("--start", "-1"), "--start"),
+        (("--start", "nan"), "--start"),
+        (("--start", "2", "--end", "2"), "--end: 2 is not behind --start 2"),
+        (("--end", "inf"), "--end: end_s must be"),
+    ],
+)
+@pytest.mark.usefixtures("backend")
+def test_what_cannot_be_is_told_of_its_option(
+    run: Run, speech: Speech, tmp_path: Path, command: Sequence[str], arguments: Sequence[str],
+    said: str,
+) -> None:  # fmt: skip
+    ran = run(*command, speech(tmp_path / "talk.wav"), *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert said in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@BOTH
+@pytest.mark.usefixtures("backend")
+def test_a_part_of_a_recording_keeps_its_times(
+    run: Run, speech: Speech, tmp_path: Path, command: Sequence[str]
+) -> None:
+    talk = speech(tmp_path / "talk.wav", 8.0)
+    ran = run(*command, talk, "--start", 4, "--end", 6, "-f", "srt")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("1\n00:00:04,160 --> 00:00:05,")
+    assert ran.out.splitlines()[2] == "zero one two"
+
+
+@BOTH
+@pytest.mark.usefixtures("backend")
+def test_one_channel_is_heard_or_all_of_them_mixed(
+    run: Run, speech: Speech, tmp_path: Path, command: Sequence[str]
+) -> None:
+    talk = speech(tmp_path / "two.wav", 2.4, silent_s=(0.0, 1.6))
+    assert run(*command, talk).out == "zero one two\n"
+    assert run(*command, talk, "--channel", 0).out == "zero one two\n"
+    assert run(*command, talk, "--channel", 1).out == "zero\n"
+    ran = run(*command, talk, "--channel", 2)
+    assert ran.code == 1
+    assert "channel 2 was asked for and there are 2" in ran.err
+
+
+FORMATS = {
+    "txt": "[0] zero one two\n[1] zero\n",
+    "srt": "1\n00:00:00,160 --> 00:00:01,840\n[0] zero one two\n\n"
+    "2\n00:00:01,760 --> 00:00:01,840\n[1] zero\n\n",
+    "vtt": "WEBVTT\n\n00:00:00.160 --> 00:00:01.840\n<v Channel 0>zero one two\n\n"
+    "00:00:01.760 --> 00:00:01.840\n<v Channel 1>zero\n\n",
+}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.usefixtures("backend")
+def test_each_channel_is_marked_in_every_format(
+    run: Run, speech: Speech, tmp_path: Path, format: str
+) -> None:
+    talk = speech(tmp_path / "two.wav", 2.0, silent_s=(0.0, 1.6))
+    ran = run("transcribe", talk, "--channel", "each", "-f", format)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == FORMATS[format]
+    run("transcribe", talk, "--channel", "each", "-f", "json", "-o", tmp_path)
+    words = json.loads((tmp_path / "two.json").read_text())["words"]
+    assert [(word["text"], word["channel"]) for word in words] == [
+        ("zero", 0), ("one", 0), ("two", 0), ("zero", 1),
+    ]  # fmt: skip
+    table = run("transcribe", talk, "--channel", "each", "--words").out.splitlines()
+    assert sorted(line.split("  ")[-1] for line in table) == [
+        "[0] one", "[0] two", "[0] zero", "[1] zero",
+    ]  # fmt: skip
+
+
+def test_each_channel_of_all_recordings_has_a_slot(
+    run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
+) -> None:
+    one = speech(tmp_path / "a.wav", 0.8)
+    three = speech(tmp_path / "b.wav", 0.8, silent_s=(0.0, 0.0, 0.8))
+    ran = run("transcribe", one, three, "--channel", "each")
+    assert ran.code == 0
+    assert backend.num_slots == 3
+    assert ran.out == f"==> {one} <==\n[0] zero\n\n==> {three} <==\n[0] zero\n[1] zero\n"
+
+
+@pytest.mark.usefixtures("backend")
+def test_listen_marks_channels_too(run: Run, speech: Speech, tmp_path: Path) -> None:
+    talk = speech(tmp_path / "two.wav", 2.0, silent_s=(0.0, 1.6))
+    ran = run(*LISTEN, talk, "--channel", "each", "-o", tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert (tmp_path / "two.txt").read_text() == "[0] zero one two\n[1] zero\n"
+    events = [json.loads(line) for line in (tmp_path / "two.jsonl").read_text().splitlines()]
+    words = {(e["text"], e["channel"]) for e in events if e["type"] == "word"}
+    assert words == {("zero", 0), ("one", 0), ("two", 0), ("zero", 1)}
+    assert sum(event["type"] == "end" for event in events) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--channel", "each"), ("--start", "1"), ("--end", "1")], ids=lambda one: one[0]
+)
+def test_a_microphone_has_no_parts(run: Run, arguments: Sequence[str]) -> None:
+    ran = run("listen", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert "it is of a recording: add --from FILE" in ran.err
+
+
+def test_what_is_asked_of_the_text_reaches_a_recording(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[StreamOptions] = []
+    recognizer = simple_recognizer(SimpleBackend())
+    transcription = recognizer.transcription
+
+    def begin(source: str, options: StreamOptions) -> kiku.Transcription:
+        asked.append(options)
+        return transcription(source, replace(options, decoding=DecodingOptions()))
+
+    monkeypatch.setattr(recognizer, "transcription", begin)
+    monkeypatch.setattr(kiku, "load", lambda *_, **__: recognizer)
+    talk = speech(tmp_path / "talk.wav")
+    ran = run("transcribe", talk, "--hotword", "two:3", "--temperature", 0.5)
+    assert (ran.code, ran.out) == (0, "zero one two\n")
+    (options,) = asked
+    assert options.decoding.phrases == (Hotword("two", 3.0),)
+    assert options.decoding.temperature == 0.5
+
+
+def test_a_warning_of_a_recording_is_told_once(
+    run: Run, tmp_path: Path, backend: SimpleBackend
+) -> None:
+    square = np.tile(np.repeat([32767, -32768], 60), 24_000 * 90 // 120).astype("<i2")
+    square = np.concatenate([square[: 24_000 * 3], np.zeros(24_000 * 70, "<i2"), square[:96_000]])
+    loud = tmp_path / "loud.wav"
+    with wave.open(str(loud), "wb") as file:
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(square.tobytes())
+    ran = run("transcribe", loud)
+    assert ran.code == 0
+    kinds = [line for line in ran.err.splitlines() if "cut off at full scale" in line]
+    assert len(kinds) == 1
+    assert kinds[0].startswith(f"kiku: warning: {loud}: ")
+    assert "warning" not in run("transcribe", loud, "-q").err
+    assert run("transcribe", loud, loud, "--channel", "each").err.count("cut off at full") == 1

@@ -1,0 +1,498 @@
+"""A converted model is whole or not there, whatever happens to whoever converts it."""
+
+import errno
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+import kiku.graph
+from kiku.checkpoint import find, identity
+from kiku.converted import convert, default_precision, open_converted
+from kiku.converted.manifest import MANIFEST
+from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
+from tests import tiny
+
+FILES = {"codec.onnx", "codec.data", "decoder.onnx", "decoder.data", "tokenizer.json", MANIFEST}
+
+_QUICK = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """What a folder holds."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _edit_manifest(folder: Path, **changes: Any) -> None:
+    path = folder / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def _make_own(path: Path) -> None:
+    """Change a weight of a checkpoint, as a training would."""
+    tensors = load_file(path)
+    tensors["out_norm.alpha"] = tensors["out_norm.alpha"] + np.float32(1)
+    save_file(tensors, path)
+
+
+def test_what_is_made(native_folder: Path, own_cache: Path) -> None:
+    model = convert(native_folder)
+    assert set(contents(model.folder)) == FILES
+    assert model.folder.parent == own_cache
+    assert model.folder.name.startswith("native-float32-")
+    assert (model.name, model.precision) == ("native", "float32"), "small: float32"
+    assert model.config == tiny.model_config()
+    assert model.vocabulary.piece(4) == tiny.PIECES[4]
+    assert [path.name for path in own_cache.iterdir()] == [model.folder.name], "nothing beside it"
+    before = contents(model.folder)
+    shutil.move(native_folder, native_folder.with_name("gone"))
+    shutil.copytree(model.folder, native_folder.with_name("another machine"))
+    copy = open_converted(native_folder.with_name("another machine"))
+    assert (copy.manifest, contents(copy.folder)) == (model.manifest, before)
+
+
+def test_all_layouts_and_precisions(native_folder: Path, transformers_folder: Path) -> None:
+    for folder in (native_folder, transformers_folder):
+        for precision in kiku.graph.PRECISIONS:
+            model = convert(folder, precision=precision)
+            assert model.precision == precision
+            assert set(contents(model.folder)) == FILES
+
+
+def test_it_is_made_once(native_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = convert(native_folder)
+    monkeypatch.setattr(kiku.graph, "write_codec", None)
+    assert convert(native_folder) == first
+    assert convert(find(native_folder)) == first
+    moved = shutil.move(native_folder, native_folder.with_name("a")) and native_folder.with_name(
+        "a"
+    )
+    shutil.copytree(moved, native_folder)
+    assert convert(native_folder) == first, "a copy is the same checkpoint"
+
+
+def test_another_checkpoint_of_the_same_name_is_another(native_folder: Path) -> None:
+    first = convert(native_folder)
+    _make_own(native_folder / "model.safetensors")
+    second = convert(native_folder)
+    assert second.folder != first.folder
+    config = native_folder / "config.json"
+    config.write_text(
+        config.read_text().replace('"audio_delay_seconds": 0.5', '"audio_delay_seconds": 0.4')
+    )
+    assert convert(native_folder).folder not in (first.folder, second.folder)
+    words = native_folder / "tokenizer.json"
+    words.write_text(words.read_text().replace("three", "drei"))
+    assert convert(native_folder).vocabulary.piece(6) == "▁drei"
+
+
+def test_big_files_are_told_apart_too(native_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity, "_SMALL_FILE", 0)
+    first = convert(native_folder)
+    assert convert(native_folder) == first
+    _make_own(native_folder / "model.safetensors")
+    assert convert(native_folder).folder != first.folder
+
+
+def test_into_a_folder(native_folder: Path, tmp_path: Path, own_cache: Path) -> None:
+    model = convert(native_folder, precision="int8", folder=tmp_path / "new" / "here")
+    assert set(contents(tmp_path / "new" / "here")) == FILES
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["here"]
+    assert not own_cache.exists()
+    assert convert(native_folder, precision="int8", folder=model.folder) == model
+    with pytest.raises(CheckpointError, match=r"holds native in int8, .*native in int4"):
+        convert(native_folder, precision="int4", folder=model.folder)
+    with pytest.raises(CheckpointError, match="holds what is no converted model"):
+        convert(native_folder, folder=native_folder)
+    (tmp_path / "a file").write_text("mine")
+    with pytest.raises(CheckpointError, match="holds what is no converted model"):
+        convert(native_folder, folder=tmp_path / "a file")
+    with pytest.raises(CheckpointError, match="converted already; give the checkpoint"):
+        convert(model.folder)
+
+
+def test_files_of_others_are_not_lost(native_folder: Path, tmp_path: Path) -> None:
+    model = convert(native_folder, folder=tmp_path / "here")
+    (model.folder / "notes.txt").write_text("mine")
+    (model.folder / "codec.data").unlink()
+    with pytest.raises(CheckpointError, match=r"holds what is no converted model \(notes\.txt\)"):
+        convert(native_folder, folder=model.folder)
+    assert (model.folder / "notes.txt").read_text() == "mine"
+
+
+def test_a_vocabulary_that_cannot_be_read(
+    native_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(identity, "sha256_of", refuse)
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot be read: Permission"):
+        convert(native_folder)
+
+
+def test_a_precision_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match="float32, int8, int4, not 'int7'"):
+        convert("no/where/at/all", precision="int7")
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("damage", [Path.unlink, _flip, lambda path: path.write_bytes(b"")])
+def test_what_is_damaged_is_made_anew(
+    name: str, damage: Callable[[Path], None], native_folder: Path, caplog: Any
+) -> None:
+    model = convert(native_folder)
+    before = contents(model.folder)
+    damage(model.folder / name)
+    with pytest.raises(
+        CheckpointError, match=r"convert the model again|kiku-onnx\.json is missing"
+    ):
+        open_converted(model.folder)
+    caplog.clear()
+    assert convert(native_folder) == model
+    assert contents(model.folder) == before
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(told) == (0 if (name, damage) == (MANIFEST, Path.unlink) else 1)
+    assert all(text.endswith(": it is made anew") for text in told)
+
+
+def test_big_files_are_read_when_that_is_asked_for(
+    native_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = convert(native_folder)
+    before = contents(model.folder)
+    monkeypatch.setattr("kiku.converted.manifest.READ_WHOLE", 0)
+    _flip(model.folder / "decoder.data")
+    assert open_converted(model.folder) == model
+    with pytest.raises(CheckpointError, match=r"decoder\.data is damaged .its sha256 is"):
+        open_converted(model.folder, checksums=True)
+    assert convert(native_folder, checksums=True) == model
+    assert contents(model.folder) == before
+
+
+def test_of_another_format(
+    native_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO, "kiku")
+    old = convert(native_folder)
+    before = kiku.graph.FORMAT
+    monkeypatch.setattr(kiku.graph, "FORMAT", before + 1)
+    with pytest.raises(
+        CheckpointError,
+        match=rf"an older version of kiku .format {before}, this one runs {before + 1}",
+    ):
+        open_converted(old.folder)
+    new = convert(native_folder)
+    assert [path.name for path in own_cache.iterdir()] == [new.folder.name], "the old one has gone"
+    assert any("made by an older version" in r.getMessage() for r in caplog.records)
+    monkeypatch.setattr(kiku.graph, "FORMAT", before)
+    with pytest.raises(CheckpointError, match="a newer version of kiku"):
+        open_converted(new.folder)
+    assert convert(native_folder) == old
+    assert new.folder.exists(), "what a newer kiku made is left alone"
+
+
+def test_a_folder_of_another_format_is_made_anew(
+    native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    convert(native_folder, folder=tmp_path / "here")
+    monkeypatch.setattr(kiku.graph, "FORMAT", kiku.graph.FORMAT + 1)
+    caplog.clear()
+    model = convert(native_folder, folder=tmp_path / "here")
+    assert model.manifest.format == kiku.graph.FORMAT
+    assert "older version of kiku" in caplog.text
+    assert set(contents(model.folder)) == FILES
+
+
+_WHOLE: dict[str, bytes] = {}
+
+
+@_QUICK
+@given(data=st.data())
+def test_a_manifest_that_is_damaged_anyhow(data: st.DataObject, native_folder: Path) -> None:
+    model = convert(native_folder)
+    path = model.folder / MANIFEST
+    whole = _WHOLE.setdefault(str(native_folder), path.read_bytes())
+    at = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(at, len(whole)))
+    junk = data.draw(st.one_of(st.binary(max_size=20), st.text(max_size=9).map(str.encode)))
+    path.write_bytes(whole[:at] + junk + whole[end:])
+    try:
+        assert open_converted(model.folder) == model
+    except CheckpointError:
+        pass
+    finally:
+        path.write_bytes(whole)
+
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner)
+    ),
+    max_leaves=5,
+)
+
+
+@_QUICK
+@given(data=st.data())
+def test_a_manifest_with_nonsense_and_a_right_checksum(
+    data: st.DataObject, native_folder: Path
+) -> None:
+    from kiku.checkpoint.identity import digest_of
+
+    model = convert(native_folder)
+    path = model.folder / MANIFEST
+    whole = _WHOLE.setdefault(str(native_folder), path.read_bytes())
+    values = json.loads(whole)
+    del values["checksum"]
+    place, key = values, data.draw(st.sampled_from(sorted(values)))
+    while isinstance(place[key], dict) and data.draw(st.booleans()):
+        place = place[key]
+        key = data.draw(st.sampled_from(sorted(place)))
+    place[key] = data.draw(_JSON)
+    path.write_text(json.dumps(values | {"checksum": digest_of(values)}))
+    try:
+        open_converted(model.folder)
+        convert(native_folder)
+    except CheckpointError:
+        pass
+    finally:
+        path.write_bytes(whole)
+
+
+def test_no_space_is_seen_before(native_folder: Path, own_cache: Path, monkeypatch: Any) -> None:
+    usage = shutil.disk_usage(native_folder)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(CheckpointError, match=r"takes about 0 MB in .*set KIKU_CACHE"):
+        convert(native_folder)
+    assert list(own_cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("writer", ["write_codec", "write_decoder"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("36864 requested and 20480 written"),  # numpy's own
+    ],
+)
+def test_no_space_in_the_middle(
+    error: OSError,
+    writer: str,
+    native_folder: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = getattr(kiku.graph, writer)
+
+    def full(folder: Path, *rest: Any) -> None:
+        real(folder, *rest)
+        raise error
+
+    monkeypatch.setattr(kiku.graph, writer, full)
+    with pytest.raises(CheckpointError, match=r"no space left on the disk .* set KIKU_CACHE"):
+        convert(native_folder)
+    assert list(own_cache.iterdir()) == []
+
+
+def test_a_shape_that_cannot_be_run(
+    native_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise UnsupportedConfig("heads of 7 are not built")
+
+    monkeypatch.setattr(kiku.graph, "write_decoder", refuse)
+    with pytest.raises(UnsupportedConfig, match="heads of 7"):
+        convert(native_folder)
+    assert list(own_cache.iterdir()) == []
+
+
+def test_tensors_that_are_not_those_of_the_config(native_folder: Path, own_cache: Path) -> None:
+    path = native_folder / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["out_norm.alpha"]
+    save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"missing: out_norm\.alpha"):
+        convert(native_folder)
+    assert list(own_cache.iterdir()) == []
+
+
+def test_what_is_there_is_opened_where_nothing_can_be_written(
+    native_folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = convert(native_folder)
+    before = sorted(path.name for path in own_cache.parent.rglob("*"))
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("mkdir", "touch", "replace", "unlink", "write_text"):
+        monkeypatch.setattr(Path, name, refuse)
+    monkeypatch.setattr("kiku.converted.conversion.locked", refuse)
+    assert convert(native_folder) == made
+    assert sorted(path.name for path in own_cache.parent.rglob("*")) == before
+
+
+def test_what_stands_where_the_making_would_be_is_not_lost(
+    native_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "here.part").mkdir()
+    (tmp_path / "here.part" / "notes.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"here\.part holds what is no converted model"):
+        convert(native_folder, folder=tmp_path / "here")
+    assert (tmp_path / "here.part" / "notes.txt").read_text() == "mine"
+
+
+def test_a_cache_that_cannot_be_written(
+    native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KIKU_CACHE", str(tmp_path / "file"))
+    with pytest.raises(CheckpointError, match=r"cannot be converted .*set KIKU_CACHE"):
+        convert(native_folder)
+
+
+# A conversion that takes its time: it says where it is, and waits there until it is told to go on.
+_SLOW = """
+import pathlib, sys, time
+import kiku.graph, kiku.graph.writer
+from kiku.converted import convert
+stop, source, mark = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+num = 0
+def reached():
+    global num
+    num += 1
+    if num == stop:
+        mark.write_text("here")
+        time.sleep(60)
+real = kiku.graph.writer.GraphWriter.tensor
+def tensor(self, *rest):
+    reached()
+    return real(self, *rest)
+kiku.graph.writer.GraphWriter.tensor = tensor
+from kiku.converted import build
+def slowly(owner, name, real):
+    def slow(*rest, **named):
+        reached()
+        return real(*rest, **named)
+    setattr(owner, name, slow)
+places = (
+    (build, "put_away"), (build, "sha256_of"), (build.Manifest, "to_json"),
+    (pathlib.Path, "replace"),
+)
+for owner, name in places:
+    slowly(owner, name, getattr(owner, name))
+convert(source)
+mark.write_text(str(num))
+"""
+
+
+def _run_slow(stop: int, source: Path, mark: Path) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen([sys.executable, "-c", _SLOW, str(stop), str(source), str(mark)])
+    while not (mark.exists() and mark.read_text()) and process.poll() is None:
+        time.sleep(0.02)
+    return process
+
+
+def _num_moments(source: Path, mark: Path) -> int:
+    assert _run_slow(0, source, mark).wait() == 0
+    return int(mark.read_text())
+
+
+def test_killed_at_any_moment_the_next_one_makes_the_same(
+    native_folder: Path, tmp_path: Path, own_cache: Path, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO, "kiku")
+    undisturbed = convert(native_folder)
+    before = contents(undisturbed.folder)
+    shutil.rmtree(own_cache)
+    total = _num_moments(native_folder, tmp_path / "count")
+    shutil.rmtree(own_cache)
+    for stop in [1, 2, 9, *range(total - 9, total + 1)]:
+        mark = tmp_path / f"mark{stop}"
+        process = _run_slow(stop, native_folder, mark)
+        process.kill()
+        process.wait()
+        assert mark.read_text() == "here"
+        assert not undisturbed.folder.exists()
+        caplog.clear()
+        model = convert(native_folder)
+        assert "waiting" not in caplog.text, "a lock ends with its process"
+        assert contents(model.folder) == before
+        assert [path.name for path in own_cache.iterdir()] == [model.folder.name]
+        shutil.rmtree(own_cache)
+
+
+def test_what_a_killed_one_left_is_not_trusted(
+    native_folder: Path, tmp_path: Path, own_cache: Path
+) -> None:
+    total = _num_moments(native_folder, tmp_path / "count")
+    before = contents(convert(native_folder).folder)
+    shutil.rmtree(own_cache)
+    process = _run_slow(total - 4, native_folder, tmp_path / "mark")
+    process.kill()
+    process.wait()
+    (part,) = own_cache.glob("*.part")
+    _flip(part / "codec.data")
+    (part / "junk").write_text("junk")
+    assert contents(convert(native_folder).folder) == before
+
+
+def test_two_at_once(native_folder: Path, tmp_path: Path, own_cache: Path) -> None:
+    program = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+import kiku.graph, time
+real = kiku.graph.write_codec
+def slow(*rest):
+    time.sleep(1)
+    real(*rest)
+kiku.graph.write_codec = slow
+from kiku.converted import convert
+print(convert(sys.argv[1]).folder)
+"""
+    command = [sys.executable, "-c", program, str(native_folder)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate()[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0, 0]
+    assert len({lines[-1] for lines in said}) == 1
+    worked = [lines for lines in said if any("converting native to" in line for line in lines)]
+    waited = [lines for lines in said if any("waiting for it" in line for line in lines)]
+    assert (len(worked), len(waited)) == (1, 2)
+    assert all(any("another process has converted" in li for li in lines) for lines in waited)
+    assert set(contents(Path(said[0][-1]))) == FILES
+    assert len(list(own_cache.iterdir())) == 1
+
+
+def test_converting_needs_no_torch(native_folder: Path) -> None:
+    from tests.conftest import without_torch
+
+    program = "from kiku.converted import convert; convert(sys.argv[1], precision='int8')"
+    subprocess.run([sys.executable, "-c", without_torch(program), str(native_folder)], check=True)
+
+
+def test_the_precision_of_big_decoders() -> None:
+    from tests.checkpoint.models import one_b
+
+    assert default_precision(one_b().lm) == "int8"
+    assert default_precision(tiny.lm_config()) == "float32"

@@ -1,0 +1,92 @@
+"""In a process that was forked from one that has a model: one clear error, never a hang."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.guarantees.conftest import LONG_S
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+_BEGIN = """
+import gc, json, os, sys, time
+import numpy as np
+import kiku
+engine, used, children = sys.argv[1:]
+rec = kiku.load("demo", engine=engine, device="cpu", slots=3, threads=1)
+if used == "used":
+    rec.transcribe("examples/digits.wav")
+idle, busy = rec.stream(), rec.stream()
+idle.push(np.zeros(24_000, np.float32))
+while idle.waiting_s:
+    time.sleep(0.01)
+busy.push(np.ones(24_000 * 20, np.float32) * 0.1)
+def told(call):
+    try:
+        call()
+    except kiku.KikuError as error:
+        assert "spawn" in str(error), error
+        return "told"
+    return "nothing"
+for child in json.loads(children):
+    pid = os.fork()
+    if pid == 0:
+        exec(child)
+        sys.stdout.flush()
+        os._exit(0) if "os._exit" in child else sys.exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, (child, status)
+busy.stop()
+print("parent", rec.transcribe("examples/digits.wav").text)
+"""
+
+CHILDREN = {
+    "transcribe": 'print(told(lambda: rec.transcribe("examples/digits.wav")))',
+    "tokens": "print(told(lambda: rec.tokens(np.zeros(9_600, np.float32))))",
+    "stream": "print(told(rec.stream))",
+    "push": "print(told(lambda: idle.push(np.zeros(9_600, np.float32))))",
+    "save": "print(told(busy.save))",
+    "finalize": "print(told(idle.finalize)); os._exit(0)",
+    "free": "del rec, idle, busy; gc.collect(); print('told')",
+    "with": "print(told(lambda: idle.__exit__(None, None, None)) and 'told')",
+}
+
+
+def run(engine: str, used: str, children: Sequence[str]) -> list[str]:
+    """What the children and then their parent say."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _BEGIN, engine, used, json.dumps(children)],
+        cwd=ROOT, capture_output=True, text=True, timeout=2 * LONG_S, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+@pytest.mark.parametrize(("engine", "used"), [("onnx", "used"), ("torch", "unused")])
+def test_the_child_is_told(engine: str, used: str) -> None:
+    said = run(engine, used, list(CHILDREN.values()))
+    assert said == ["told"] * len(CHILDREN) + ["parent seven three zero one nine four"]
+
+
+def test_a_child_may_load_a_model_of_its_own() -> None:
+    child = (
+        'own = kiku.load("demo", engine=engine, threads=1)\n'
+        'print("told" if own.transcribe("examples/digits.wav").words else "nothing")'
+    )
+    assert run("onnx", "used", [child])[0] == "told"
+
+
+def test_onnx_runtime_reports_to_nobody(tmp_path: object) -> None:
+    program = (
+        "import os; before = dict(os.environ)\n"
+        "import kiku; kiku.load('demo', engine='onnx').transcribe('examples/digits.wav')\n"
+        "assert dict(os.environ) == before"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "KIKU_CACHE": f"{tmp_path}/cache"}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True)
+    assert os.listdir(str(tmp_path)) == ["cache"]

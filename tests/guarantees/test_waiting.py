@@ -1,0 +1,82 @@
+"""Whoever finds no free slot waits for one, where somebody can free it."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import kiku
+from kiku.errors import NoFreeSlot
+from tests.guarantees.conftest import LONG_S, texts
+
+Load = Callable[..., kiku.Recognizer]
+DIGITS = "seven three zero one nine four"
+
+
+def test_threads_share_one_slot(load: Load, digits: NDArray[np.float32]) -> None:
+    rec = load()
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(rec.transcribe, digits) for _ in range(4)]
+        assert [one.result(LONG_S).text for one in found] == [DIGITS] * 4
+
+
+def test_a_thread_that_holds_all_slots_itself_is_told(load: Load) -> None:
+    rec = load(2)
+    streams = [rec.stream(), rec.stream()]
+    with pytest.raises(NoFreeSlot):
+        rec.transcribe(np.zeros(24_000, np.float32))
+    with pytest.raises(NoFreeSlot):
+        rec.tokens(np.zeros(24_000, np.float32))
+    with pytest.raises(NoFreeSlot):
+        rec.stream()
+    streams[0].close()
+    assert rec.transcribe(np.zeros(24_000, np.float32)).words == ()
+    streams[1].stop()
+
+
+def test_a_stream_waits_as_long_as_it_was_told(load: Load, digits: NDArray[np.float32]) -> None:
+    rec = load()
+    first = rec.stream()
+    with pytest.raises(NoFreeSlot):
+        rec.stream(timeout=0.1)
+    threading.Timer(0.3, first.stop).start()
+    second = rec.stream(timeout=LONG_S)
+    second.push(digits)
+    second.close()
+    assert " ".join(texts(second)) == DIGITS
+
+
+def test_tasks_wait_in_order_and_may_give_up(load: Load) -> None:
+    async def main() -> None:
+        rec = load()
+        first = await rec.astream()
+        with pytest.raises(NoFreeSlot):
+            await rec.astream()
+        with pytest.raises(NoFreeSlot):
+            await rec.astream(timeout=0.05)
+        waiting = [asyncio.create_task(rec.astream(timeout=LONG_S)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        waiting[0].cancel()
+        first.stop()
+        second = await waiting[1]
+        assert not waiting[2].done()
+        waiting[2].cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        async with second:
+            await second.push(np.zeros(2_400, np.float32))
+        assert rec.free_slots == 1
+        for _ in range(20):  # cancelled at any moment: no slot is lost
+            task = asyncio.create_task(rec.astream(timeout=LONG_S))
+            await asyncio.sleep(0.001)
+            task.cancel()
+            (result,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(result, kiku.AsyncStream):
+                result.stop()
+        fresh = await rec.astream(timeout=LONG_S)
+        fresh.stop()
+
+    asyncio.run(main())

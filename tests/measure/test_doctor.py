@@ -1,0 +1,64 @@
+"""What is found, and what is made of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from kiku.measure import doctor
+from kiku.measure.machine import Machine
+
+MACHINE = Machine("A processor", "x86_64", ("AVX2", "AVX-512", "AVX-512 VNNI"), 2, 24_000_000_000)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("KIKU_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_a_report_of_this_machine(cache: Path) -> None:
+    (cache / "onnx" / "model").mkdir(parents=True)
+    (cache / "onnx" / "model" / "decoder.data").write_bytes(bytes(1000))
+    report = doctor.examine(bandwidth=lambda: 40e9)
+    assert report.missing == []
+    assert report.cache_bytes == 1000
+    assert report.bandwidth_gb_s == 40
+    assert {e.shape for e in report.expected} == {"1b", "2.6b"}
+    assert report.to_dict()["machine"]["threads"] == report.machine.threads
+
+
+def test_without_memory_to_spare_nothing_is_measured() -> None:
+    def fail() -> float:
+        raise MemoryError
+
+    report = doctor.examine(bandwidth=fail)
+    assert report.bandwidth_gb_s is None
+    assert report.expected == ()
+
+
+def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NEEDED", ("numpy", "no-such-package-here"))
+    monkeypatch.setattr(doctor, "EXTRAS", {"none": ("no_such_package_here",)})
+    report = doctor.examine(bandwidth=lambda: 40e9)
+    assert report.missing == ["no-such-package-here"]
+    assert report.extras == {"none": False}
+
+
+def test_kernels_follow_the_instructions() -> None:
+    assert [k.instructions for k in doctor.kernels(MACHINE)] == [
+        "AVX-512 VNNI", "AVX-512 VNNI", "AVX-512",
+    ]  # fmt: skip
+    arm = replace(MACHINE, instructions=("NEON", "dot product"))
+    assert [k.instructions for k in doctor.kernels(arm)] == ["dot product", "dot product", "NEON"]
+    old = doctor.kernels(replace(MACHINE, instructions=()))
+    assert all("far from real time" in kernel.note for kernel in old)
+    unknown = doctor.kernels(replace(MACHINE, instructions=None))
+    assert all("does not tell" in kernel.note for kernel in unknown)
+
+
+def test_what_is_typical_is_slower_than_the_limit() -> None:
+    for slow, fast in zip(doctor.expected(20e9), doctor.expected(40e9), strict=True):
+        assert slow.typical_ms > slow.limit_ms
+        assert slow.limit_ms == pytest.approx(2 * fast.limit_ms, abs=0.2)
+    assert not all(e.real_time for e in doctor.expected(20e9))

@@ -1,0 +1,64 @@
+"""What the system says about itself, and what the memory allows."""
+
+import itertools
+
+import pytest
+
+from kiku.checkpoint.model_shapes import SHAPES
+from kiku.engine.choice import usable_threads
+from kiku.measure.limit import limit, share_of_limit, weight_bytes, window_bytes
+from kiku.measure.machine import (
+    instructions_of,
+    read_bandwidth,
+    resident_bytes,
+    this_machine,
+)
+
+_INTEL = "processor\t: 0\nmodel name\t: A Xeon\nflags\t\t: fpu avx2 avx512f avx512_vnni amx_tile\n"
+_ARM = "processor\t: 0\nBogoMIPS\t: 50\nFeatures\t: fp asimd asimddp i8mm\n"
+
+
+def test_instructions_are_read_from_cpuinfo() -> None:
+    name, instructions = instructions_of(_INTEL + _INTEL)
+    assert (name, instructions) == ("A Xeon", ("AVX2", "AVX-512", "AVX-512 VNNI", "AMX"))
+    assert instructions_of(_ARM)[1] == ("NEON", "dot product", "i8mm")
+    assert instructions_of("")[1] == ()
+
+
+def test_this_machine_is_described() -> None:
+    machine = this_machine()
+    assert machine.threads == usable_threads() >= 1
+    assert machine.to_dict()["processor"]
+
+
+def test_bandwidth_is_bytes_by_seconds() -> None:
+    ticks = itertools.count()
+    # Each look at the clock is a second: a round takes one.
+    found = read_bandwidth(4096, seconds=0.0, threads=2, clock=lambda: float(next(ticks)))
+    assert found == 4096
+
+
+def test_resident_memory_is_that_of_this_process() -> None:
+    found = resident_bytes()
+    assert found is None or found > 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("shape", "precision", "gigabytes"),
+    [("1b", "int8", 0.87), ("1b", "int4", 0.46), ("1b", "float32", 3.35), ("2.6b", "int8", 2.55)],
+)
+def test_the_published_models_weigh_what_they_weigh(
+    shape: str, precision: str, gigabytes: float
+) -> None:
+    assert weight_bytes(SHAPES[shape].lm, precision) / 1e9 == pytest.approx(gigabytes, rel=0.03)
+
+
+def test_the_limit_is_bytes_by_bandwidth() -> None:
+    lm = SHAPES["1b"].lm
+    found = limit(lm, "int8", 40e9)
+    assert found.ms == pytest.approx(found.weight_bytes / 40e6, abs=0.01)
+    assert found.ms_full_window > found.ms
+    assert window_bytes(lm) == 2 * 4 * 16 * 2048 * 750
+    assert share_of_limit(lm, "int8", 40e9, found.ms * 2) == pytest.approx(0.5, abs=0.001)
+    full = share_of_limit(lm, "int8", 40e9, found.ms_full_window * 2, full_window=True)
+    assert full == pytest.approx(0.5, abs=0.001)

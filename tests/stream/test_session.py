@@ -1,0 +1,688 @@
+"""A session by itself: silence around the sound, times, any chunks, the last word."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
+
+from kiku import (
+    End,
+    Finalized,
+    Partial,
+    Pause,
+    Recovery,
+    StreamOptions,
+    StreamWarning,
+    TurnEnd,
+    TurnPolicy,
+    TurnStart,
+    Word,
+    WordEnd,
+)
+from kiku.config import ModelConfig
+from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
+from kiku.stream import FinalizeRequest, Redecode, StreamStats, WordSession
+from tests import tiny
+from tests.fakes import PAD
+
+CONFIG = tiny.model_config()
+SIZE = CONFIG.frame_size
+FRAME_S = 1 / CONFIG.frame_rate
+ONE, TWO, ED = (tiny.PIECES.index(p) for p in ("▁one", "▁two", "ed"))
+PLAIN = StreamOptions(recovery=None)
+
+
+def session(
+    options: StreamOptions = PLAIN, *, channel: int | None = None, **changes: float
+) -> WordSession:
+    config = ModelConfig.from_dict({**CONFIG.to_dict(), **changes})
+    return WordSession(config, tiny.vocabulary(), options, channel=channel)
+
+
+def push(s: WordSession, samples: ArrayLike, rate: int | None = None) -> None:
+    s.check_open()
+    s.push(s.input.check(samples, rate))
+
+
+def events(s: WordSession) -> list[object]:
+    found = list(s.events)
+    s.events.clear()
+    return found
+
+
+def drained(s: WordSession) -> NDArray[np.float32]:
+    """All frames that wait, as an engine takes them."""
+    taken = [np.zeros((0, SIZE), np.float32)]
+    while isinstance(ready := s.pending(), int) and ready:
+        frames = np.empty((ready, SIZE), np.float32)
+        s.take_into(frames)
+        taken.append(frames)
+    return np.concatenate(taken)
+
+
+def accept(
+    s: WordSession,
+    tokens: Sequence[int],
+    logprobs: Sequence[float] | None = None,
+    level: float = -100.0,
+    pauses: Sequence[Sequence[float]] | None = None,
+) -> None:
+    """What the engine said to as many frames."""
+    s.accept(tokens, logprobs or [0.0] * len(tokens), [level] * len(tokens), pauses)
+
+
+def said(s: WordSession, tokens: list[int], logprobs: list[float] | None = None) -> None:
+    """What an engine does: token 0 before any frame, then one after each."""
+    logprobs = logprobs or [0.0] * len(tokens)
+    s.begin(tokens[0], logprobs[0])
+    hear(s, tokens[1:], logprobs[1:])
+
+
+def hear(s: WordSession, tokens: Sequence[int], logprobs: Sequence[float] | None = None) -> None:
+    """As many frames of silence, and what is said to them."""
+    push(s, np.zeros(len(tokens) * SIZE, np.float32))
+    assert len(drained(s)) == len(tokens)
+    accept(s, tokens, logprobs)
+
+
+def hear_all(s: WordSession) -> NDArray[np.float32]:
+    """All that waits, with nothing to say to it."""
+    s.begin(PAD, 0.0)
+    frames = drained(s)
+    accept(s, [PAD] * len(frames))
+    return frames
+
+
+def test_frames_are_the_silence_the_sound_and_the_silence() -> None:
+    s = session(silence_prefix_s=0.2)
+    sound = np.random.default_rng(0).uniform(-1, 1, 100).astype(np.float32)
+    push(s, sound)
+    s.close()
+    frames = drained(s).ravel()
+    prefix = int(0.2 * CONFIG.sample_rate)
+    assert not frames[:prefix].any()
+    np.testing.assert_array_equal(frames[prefix : prefix + 100], sound)
+    assert not frames[prefix + 100 :].any()
+    tail_s = (frames.size - prefix - 100) / CONFIG.sample_rate
+    assert CONFIG.text_delay_s + 1.0 <= tail_s < CONFIG.text_delay_s + 1.0 + 2 * 0.08
+    assert s.pending() is None
+
+
+def test_an_unpadded_session_hears_exactly_what_is_pushed() -> None:
+    s = WordSession(CONFIG, tiny.vocabulary(), PLAIN, padded=False)
+    push(s, np.ones(3 * SIZE + 5, np.float32))
+    s.close()
+    assert drained(s).shape == (3, SIZE)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, 200), max_size=12), st.sampled_from([None, 1000, 8000, 16000]))
+def test_any_chunks_give_the_same_frames(lengths: list[int], rate: int | None) -> None:
+    sound = np.random.default_rng(1).uniform(-1, 1, sum(lengths)).astype(np.float32)
+    whole, cut = session(), session()
+    push(whole, sound, rate)
+    at = 0
+    for length in lengths:
+        push(cut, sound[at : at + length], rate)
+        at += length
+    whole.close()
+    cut.close()
+    np.testing.assert_allclose(drained(cut), drained(whole), atol=1e-6)
+    assert cut.duration == pytest.approx(whole.duration, abs=1e-9)
+
+
+def test_words_come_as_decided_with_the_delay_removed() -> None:
+    s = session()
+    said(s, [3] * 20 + [0, ONE], [0.0] * 21 + [-0.5])
+    assert events(s) == []
+    hear(s, [ED, 3], [-0.25, 0.0])
+    word, ended = events(s)
+    assert isinstance(word, Word)
+    assert ended == WordEnd(word.end)
+    assert word.text == "oneed"
+    assert word.start == pytest.approx(21 * 0.08 - 0.5)
+    assert word.end == pytest.approx(23 * 0.08 - 0.5)
+    assert word.probability == pytest.approx(np.exp(-0.75))
+
+
+def test_the_last_word_is_never_lost() -> None:
+    s = session()
+    push(s, np.zeros(2 * SIZE, np.float32))
+    s.close()
+    s.begin(3, 0.0)
+    n = len(drained(s))
+    accept(s, [3] * (n - 1) + [TWO])
+    assert s.pending() is None
+    s.finish()
+    word, _, end = events(s)
+    assert isinstance(word, Word)
+    assert word.text == "two"
+    assert word.start <= word.end <= s.duration, "it was never said behind the end of the sound"
+    assert end == End(2 * 0.08)
+    assert s.has_ended
+    assert not s.done, "its slot is still held"
+    s.released()
+    assert s.done
+    s.finish()
+    assert events(s) == []
+
+
+def test_nothing_is_pushed_after_the_end() -> None:
+    s = session()
+    s.close()
+    s.close()
+    assert s.is_closing
+    assert s.num_given == 1
+    with pytest.raises(StreamClosed, match="open another stream"):
+        push(s, np.zeros(10, np.float32))
+
+
+def test_a_change_of_rate_is_forgiven_and_told() -> None:
+    s = session()
+    push(s, np.zeros(1600, np.float32), rate=16000)
+    push(s, np.zeros(16_000, np.float32), rate=8000)
+    assert events(s) == [], "it is told when it has been heard"
+    hear_all(s)
+    (warning,) = events(s)
+    assert isinstance(warning, StreamWarning)
+    assert warning.kind == "rate_changed"
+    assert warning.time == pytest.approx(0.1)
+    assert s.duration == pytest.approx(2.1)
+
+
+def test_a_warning_comes_when_the_decoder_has_come_so_far() -> None:
+    s = session()
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(1600, np.float32), rate=16000)
+    push(s, np.zeros(16_000, np.float32), rate=8000)
+    frames = drained(s)
+    accept(s, [PAD])
+    assert events(s) == [], "that lies at 0.1 s"
+    accept(s, [PAD])
+    assert [type(event) for event in events(s)] == [StreamWarning]
+    accept(s, [PAD] * (len(frames) - 2))
+    assert events(s) == []
+
+
+def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
+    s = session()
+    with pytest.raises(AudioError, match="0 Hz"):
+        push(s, np.zeros(10, np.float32), rate=0)
+    assert s.duration == 0.0
+    push(s, np.zeros(SIZE, np.float32))
+    assert s.pending() == 1
+
+
+def test_samples_that_are_not_finite_become_silence_and_are_told() -> None:
+    s = session()
+    push(s, np.full(2 * CONFIG.sample_rate, np.nan, np.float32))
+    assert not hear_all(s).any()
+    (warning,) = events(s)
+    assert isinstance(warning, StreamWarning)
+    assert warning.kind == "not_finite"
+
+
+def test_what_is_no_sound_is_refused_and_the_session_lives() -> None:
+    s = session()
+    with pytest.raises(AudioError):
+        push(s, np.array(["a"]))
+    push(s, np.zeros(SIZE, np.float32))
+    assert s.pending() == 1
+    assert s.duration == pytest.approx(0.08)
+
+
+def test_what_was_wrong_with_the_last_second_is_told_at_the_end() -> None:
+    s = session()
+    s.begin(3, 0.0)
+    push(s, np.full(CONFIG.sample_rate // 2, np.nan, np.float32))
+    s.close()
+    frames = drained(s)
+    accept(s, [3] * len(frames))
+    s.finish()
+    warning, end = events(s)
+    assert isinstance(warning, StreamWarning)
+    assert warning.kind == "not_finite"
+    assert isinstance(end, End)
+
+
+class Seen:
+    """A recovery policy that wants nothing, and notes what it saw."""
+
+    def __init__(self) -> None:
+        self.stats: list[StreamStats] = []
+
+    def decide(self, stats: StreamStats) -> object:
+        self.stats.append(stats)
+        return None
+
+
+@pytest.mark.parametrize(
+    ("heads", "speech"),
+    [((0.9, 0.9, 0.1, 0.9), True), ((0.1, 0.1, 0.9, 0.1), False), ((0.9, 0.1), True),
+     ((0.1, 0.9), False)],
+)  # fmt: skip
+def test_the_head_of_two_seconds_tells_recovery_of_a_pause(
+    heads: tuple[float, ...], speech: bool
+) -> None:
+    seen = Seen()
+    s = session(StreamOptions(recovery=Recovery([seen])))
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(16 * SIZE, np.float32))
+    assert len(drained(s)) == 16
+    tokens = [PAD] * 8 + [0, ONE] + [PAD] * 6
+    s.accept(tokens, [0.0] * 16, [-70.0] + [-20.0] * 15, [heads] * 16)
+    (stats,) = seen.stats
+    assert list(stats.speech[1:]) == [speech] * 15
+    assert list(stats.texts) == [token == ONE for token in tokens]
+    assert [text for text, _ in stats.words] == ["one"]
+
+
+def test_policies_are_asked_every_sixteen_frames_however_many_wait() -> None:
+    seen = Seen()
+    s = session(StreamOptions(recovery=Recovery([seen])))
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(40 * SIZE, np.float32))
+    assert s.pending() == 16
+    s.take_into(np.empty((10, SIZE), np.float32))
+    accept(s, [PAD] * 9 + [ONE])
+    assert s.pending() == 6
+    s.take_into(np.empty((6, SIZE), np.float32))
+    accept(s, [ED] * 6)
+    assert [stats.num_frames for stats in seen.stats] == [16]
+    assert seen.stats[0].word_open
+    assert seen.stats[0].seconds == pytest.approx(16 * FRAME_S)
+    assert s.pending() == 16
+
+
+def test_words_that_were_decoded_again_are_shown_to_turns() -> None:
+    for heard_on in (True, False):
+        s = session(StreamOptions(recovery=None, turns=TurnPolicy.of("high")))
+        said(s, [PAD] * 41)
+        s.redecoded(
+            Redecode(20, "frozen", "it froze"), ([PAD] * 10 + [0, ONE] + [PAD] * 8, [0.0] * 20)
+        )
+        found = events(s)
+        assert [type(event) for event in found] == [StreamWarning, Word, WordEnd]
+        assert isinstance(found[0], StreamWarning)
+        assert (found[0].kind, found[0].message) == ("frozen", "it froze")
+        assert found[0].time == pytest.approx(40 * FRAME_S)
+        if heard_on:
+            hear(s, [PAD])
+            assert TurnStart in [type(event) for event in events(s)]
+            s.finish()
+            assert [type(event) for event in events(s)] in ([TurnEnd, End], [End])
+        else:
+            s.close()
+            s.finish()
+            assert [type(event) for event in events(s)] == [TurnStart, TurnEnd, End]
+
+
+def test_words_behind_the_end_of_the_sound_are_put_at_its_end() -> None:
+    s = session()
+    push(s, np.zeros(10 * SIZE, np.float32))
+    s.close()
+    s.begin(PAD, 0.0)
+    n = len(drained(s))
+    accept(s, [PAD] * (n - 3) + [0, ONE, PAD])
+    word, ended = events(s)
+    assert isinstance(word, Word)
+    assert (word.start, word.end) == (s.duration, s.duration)
+    assert ended == WordEnd(s.duration)
+
+
+def test_where_the_sound_is_cut_off_words_end_there() -> None:
+    s = session(StreamOptions(recovery=None, start_s=0.4, end_s=0.8))
+    push(s, np.zeros(20 * SIZE, np.float32))
+    s.close()
+    s.begin(PAD, 0.0)
+    n = len(drained(s))
+    accept(s, [PAD] * 6 + [0, ONE] + [PAD] * (n - 11) + [0, TWO, PAD])
+    first, _, last, _ = events(s)
+    assert isinstance(first, Word)
+    assert isinstance(last, Word)
+    assert first.start == pytest.approx(0.4 + 8 * FRAME_S - 0.5)
+    assert (last.start, last.end) == pytest.approx((0.8, 0.8))
+
+
+def test_what_each_frame_tells_is_told_from_the_first_sound_on() -> None:
+    options = StreamOptions(recovery=None, pauses=True, partials=True)
+    s = session(options, silence_prefix_s=0.16)
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(3 * SIZE, np.float32))
+    assert len(drained(s)) == 5
+    accept(s, [PAD, PAD, 0, ONE, ED], pauses=[[i / 10, 0.5] for i in range(5)])
+    pauses = [event for event in events(s) if isinstance(event, Pause)]
+    assert [(round(p.time, 6), p.probabilities) for p in pauses] == [
+        (0.08, (0.2, 0.5)),
+        (0.16, (0.3, 0.5)),
+        (0.24, (0.4, 0.5)),
+    ]
+
+
+def test_pieces_are_told_as_they_are_written() -> None:
+    s = session(StreamOptions(recovery=None, partials=True))
+    said(s, [PAD] * 10 + [0, ONE])
+    (one,) = events(s)
+    assert one == Partial("one", pytest.approx(11 * FRAME_S - 0.5))
+    hear(s, [ED])
+    assert [event.text for event in events(s)] == ["oneed"]
+    hear(s, [PAD])
+    assert Partial not in [type(event) for event in events(s)]
+
+
+def test_a_channel_stands_in_all_that_is_said_of_it() -> None:
+    options = StreamOptions(recovery=None, turns=True, pauses=True, partials=True, channel="each")
+    s = session(options, channel=1)
+    s.begin(PAD, 0.0)
+    both = np.zeros((40 * SIZE, 2), np.float32)
+    both[:, 1] = np.nan
+    push(s, both)
+    s.finalize(FinalizeRequest("t"))
+    n = len(drained(s))
+    accept(s, [PAD] * 7 + [0, ONE] + [PAD] * (n - 10) + [TWO], pauses=[[0.0] * 4] * n)
+    work = s.pending()
+    assert work is s.work is not None
+    found = events(s)
+    warnings = [event for event in found if isinstance(event, StreamWarning)]
+    assert [warning.kind for warning in warnings] == ["not_finite"]
+    others = [event for event in found if not isinstance(event, StreamWarning)]
+    assert {type(event) for event in others} >= {Word, WordEnd, Partial, Pause, TurnStart}
+    assert {event.channel for event in others} == {1}
+
+
+class Slot:
+    """A slot in which a finalize hears nothing, or what it is told."""
+
+    def __init__(self, tokens: Sequence[int] = ()) -> None:
+        self.tokens = list(tokens)
+
+    def look_ahead(self, frames: NDArray[np.float32]) -> tuple[list[int], list[float]]:
+        said = [*self.tokens, *[PAD] * len(frames)][: len(frames)]
+        self.tokens = self.tokens[len(frames) :]
+        return said, [0.0] * len(frames)
+
+    def end_look_ahead(self) -> None: ...
+
+
+def finalize(s: WordSession, slot: Slot, request: FinalizeRequest) -> list[object]:
+    """Ask, hear what lies before, and do the work."""
+    s.finalize(request)
+    frames = drained(s)
+    accept(s, [PAD] * len(frames))
+    work = s.pending()
+    assert not isinstance(work, int | None)
+    while work.run(slot, s, None):  # pyright: ignore[reportArgumentType]
+        pass
+    assert s.work is None
+    return events(s)
+
+
+def test_a_finalize_of_a_channel_says_which() -> None:
+    s = session(replace(PLAIN, channel="each"), channel=0)
+    s.begin(PAD, 0.0)
+    push(s, np.full((20 * SIZE, 2), 0.5, np.float32))
+    s.finalize(FinalizeRequest())
+    frames = drained(s)
+    accept(s, [PAD] * (len(frames) - 1) + [ONE], level=-6.0)
+    work = s.pending()
+    assert not isinstance(work, int | None)
+    while work.run(Slot(), s, None):  # pyright: ignore[reportArgumentType]
+        pass
+    (final,) = events(s)
+    assert isinstance(final, Finalized)
+    assert final.channel == 0
+    assert final.open_word is not None
+    assert final.open_word.channel == 0
+
+
+def test_turns_learn_of_the_words_of_a_finalize() -> None:
+    s = session(StreamOptions(recovery=None, turns=TurnPolicy.of("high")))
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(20 * SIZE + 30, np.float32))
+    found = finalize(s, Slot([0, ONE]), FinalizeRequest("a"))
+    kinds = [type(event) for event in found]
+    assert kinds[:3] == [Word, WordEnd, TurnStart]
+    assert kinds[-1] is Finalized
+    push(s, np.zeros(SIZE, np.float32))  # the next frame lies before what the turns know
+    assert len(drained(s)) == 1
+    accept(s, [PAD])
+
+
+def test_a_full_inbox_of_requests_is_told_and_answers_make_room() -> None:
+    s = session()
+    s.begin(PAD, 0.0)
+    for i in range(32):
+        s.finalize(FinalizeRequest(str(i)))
+    with pytest.raises(QueueFull, match="32 finalizes wait"):
+        s.finalize(FinalizeRequest())
+    found = finalize_all(s)
+    assert [event.tag for event in found] == [str(i) for i in range(32)]
+    for i in range(32):
+        s.finalize(FinalizeRequest(str(i)))
+    with pytest.raises(QueueFull):
+        s.finalize(FinalizeRequest())
+
+
+def finalize_all(s: WordSession) -> list[Finalized]:
+    while not isinstance(work := s.pending(), int | None):
+        while work.run(Slot(), s, None):  # pyright: ignore[reportArgumentType]
+            pass
+    return [event for event in events(s) if isinstance(event, Finalized)]
+
+
+def test_events_that_nobody_fetches_hold_it_back() -> None:
+    s = session(StreamOptions(recovery=None, max_events=2))
+    said(s, [PAD] * 10 + [0, ONE])
+    push(s, np.zeros(SIZE, np.float32))
+    assert s.pending() == 1
+    s.take_into(np.empty((1, SIZE), np.float32))
+    accept(s, [PAD])
+    push(s, np.zeros(SIZE, np.float32))
+    s.finalize(FinalizeRequest())
+    assert s.pending() == 0, "a word and its end wait"
+    assert isinstance(s.next_event(), Word)
+    assert s.pending() == 1
+
+
+def test_a_failure_comes_behind_all_that_was_heard() -> None:
+    s = session()
+    said(s, [PAD] * 10 + [0, ONE])
+    error = RuntimeError("out of memory")
+    s.fail(error)
+    s.fail(RuntimeError("again"))
+    assert s.has_ended
+    assert s.is_closing
+    assert isinstance(s.next_event(), Word)
+    assert isinstance(s.next_event(), WordEnd)
+    for call in (s.next_event, s.check_open, s.check_alive):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            call()
+    s.finish()
+    assert not s.events
+    s.cut()
+    assert not s.events
+
+
+def test_whoever_fetches_learns_of_the_failure_last() -> None:
+    s = session()
+    said(s, [PAD] * 10 + [0, ONE])
+    seen: list[object] = []
+
+    class Watched(deque):  # pyright: ignore
+        def append(self, event: object) -> None:
+            seen.append((type(event), s.failure))
+            super().append(event)
+
+    s.events = Watched()
+    s.fail(RuntimeError("x"))
+    assert seen == [(Word, None), (WordEnd, None)]
+
+
+def test_what_is_no_exception_becomes_one() -> None:
+    s = session()
+    s.fail(SystemExit(3))
+    assert isinstance(s.failure, StreamError)
+    assert isinstance(s.failure.__cause__, SystemExit)
+
+
+def test_what_ended_well_does_not_fail_afterwards() -> None:
+    s = session()
+    s.close()
+    s.finish()
+    s.fail(RuntimeError("too late"))
+    assert s.failure is None
+    assert s.events == deque([End(0.0)])
+
+
+def test_cutting_drops_what_waits() -> None:
+    s = session()
+    said(s, [PAD] * 10 + [0, ONE])
+    push(s, np.zeros(5 * SIZE, np.float32))
+    s.finalize(FinalizeRequest())
+    assert s.pending() == 5
+    push(s, np.zeros(5 * SIZE, np.float32))
+    s.cut()
+    assert s.pending() is None
+    assert [type(event) for event in events(s)] == [Word, WordEnd, End]
+    assert s.is_closing
+    assert s.waiting_s == pytest.approx(5 * FRAME_S), "what was never looked at"
+
+
+def test_listeners_are_called_when_something_changed() -> None:
+    s = session()
+    calls: list[str] = []
+    s.on_change = lambda: calls.append("")
+    said(s, [PAD] * 3)
+    assert len(calls) == 1
+    s.redecoded(Redecode(2, "frozen", ""), ([PAD] * 2, [0.0] * 2))
+    assert len(calls) == 2
+    s.finalize(FinalizeRequest())
+    finalize_all(s)
+    assert len(calls) == 3
+    s.released()
+    assert len(calls) == 4
+
+
+def test_no_more_is_converted_ahead_than_a_step_takes() -> None:
+    s = session()
+    for _ in range(100):
+        push(s, np.zeros(SIZE, np.float32))
+    assert s.pending() == 64
+    assert s.num_given == 36
+    assert s.waiting_s == pytest.approx(100 * FRAME_S)
+    assert s.duration == pytest.approx(100 * FRAME_S)
+
+
+def test_a_saved_session_is_what_it_was_when_it_was_asked_for() -> None:
+    s = session(StreamOptions(recovery=None, turns=True))
+    said(s, [PAD] * 10 + [0, ONE])
+    push(s, np.zeros(3 * SIZE, np.float32))
+    s.finalize(FinalizeRequest("t"))
+    given = s.num_given
+    push(s, np.zeros(50 * SIZE, np.float32))
+    saved = s.save(given)
+    assert s.num_given == 1
+    other = session(StreamOptions(recovery=None, turns=True))
+    other.restore(saved)
+    assert other.pending() == 3
+    assert other.duration == pytest.approx(14 * FRAME_S)
+    assert other.waiting_s == pytest.approx(3 * FRAME_S)
+    assert (other.is_closing, other.has_ended) == (False, False)
+    for one in (s, other):
+        one.take_into(np.empty((3, SIZE), np.float32))
+        accept(one, [ED, PAD, PAD])
+        assert not isinstance(one.pending(), int | None)
+    assert [f.tag for f in finalize_all(other)] == ["t"]
+    s.close()
+    another = session()
+    another.restore(s.save(s.num_given))
+    assert another.is_closing
+    with pytest.raises(StreamClosed):
+        another.check_open()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_frames": -1},
+        {"num_frames": 2**41},
+        {"waiting": np.zeros((2, 2), np.float32)},
+        {"channel": 1},
+        {"config": {}},
+        {"emitter": None},
+        {"finalizes": [{"at": 99, "rest": np.zeros(0, np.float32), "time": 1.0,
+                        "requests": [{"tag": None, "cut": False}]}]},
+        {"finalizes": [{"at": 2, "rest": np.zeros(0, np.float32), "time": 1.0, "requests": []}]},
+        {"finalizes": [{"at": 2, "rest": np.zeros((0, 2), np.float32), "time": 1.0,
+                        "requests": [{"tag": None, "cut": False}]}]},
+        {"finalizes": [{"at": 1, "rest": np.zeros(0, np.float32), "time": 1.0,
+                        "requests": [{"tag": None, "cut": False}]}]},
+    ],
+)  # fmt: skip
+def test_a_saved_session_that_cannot_be(wrong: dict[str, object]) -> None:
+    s = session()
+    said(s, [PAD] * 3)
+    saved = s.save(0)
+    session().restore(saved)
+    with pytest.raises(StreamError):
+        session().restore({**saved, **wrong})
+
+
+def test_a_session_of_another_model_is_refused() -> None:
+    s = session(silence_prefix_s=0.5)
+    s.begin(PAD, 0.0)
+    with pytest.raises(StreamError, match="another model"):
+        session().restore(s.save(0))
+
+
+def test_cutting_drops_what_was_to_be_done() -> None:
+    s = session()
+    said(s, [PAD] * 3)
+    s.finalize(FinalizeRequest())
+    assert not isinstance(s.pending(), int | None)
+    s.finalize(FinalizeRequest(cut=True))
+    s.cut()
+    assert s.work is None
+    assert s.pending() is None
+    assert [type(event) for event in events(s)] == [End]
+
+
+def test_a_finalize_may_be_ahead_of_the_next_frame() -> None:
+    """What the resampler still holds counts as sound, and may reach beyond a frame."""
+    ahead = 0
+    for extra in range(0, 8 * SIZE, 16):
+        s = session(StreamOptions(recovery=None, turns=True))
+        s.begin(PAD, 0.0)
+        push(s, np.zeros(5 * 8 * SIZE + extra, np.float32), rate=8000)
+        (final,) = [
+            one
+            for one in finalize(s, Slot(), FinalizeRequest())
+            if not isinstance(one, StreamWarning)
+        ]
+        assert isinstance(final, Finalized)
+        push(s, np.zeros(3 * 8 * SIZE, np.float32), rate=8000)
+        heard = s._emitter.num_tokens - 1
+        ahead += final.time > (heard + 1) * FRAME_S
+        frames = drained(s)
+        accept(s, [PAD] * len(frames))
+    assert ahead
+
+
+def test_no_time_goes_beyond_the_end_of_the_sound() -> None:
+    s = session(StreamOptions(recovery=None, turns=True, pauses=True))
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(10 * SIZE + 20, np.float32))
+    s.close()
+    n = len(drained(s))
+    accept(s, [PAD] * 7 + [0, ONE] + [PAD] * (n - 9), pauses=[[0.0] * 4] * n)
+    s.finish()
+    found = events(s)
+    assert found[-1] == End(s.duration)
+    assert isinstance(found[-2], TurnEnd)
+    times = [event.time for event in found if isinstance(event, Pause | TurnEnd | TurnStart)]
+    assert max(times) == pytest.approx(s.duration)

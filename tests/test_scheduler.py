@@ -1,0 +1,575 @@
+"""Who drives, whose turn it is, and what a failure ends."""
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from kiku import Recognizer, Recovery, StreamOptions, Word
+from kiku.engine import StepOutput
+from kiku.errors import NoFreeSlot, StreamError
+from kiku.scheduler import (
+    LIVE_FRAMES,
+    SHARED_BLOCK,
+    Binding,
+    Member,
+    Opening,
+    Scheduler,
+    levels_of,
+)
+from kiku.stream.work import Client, SlotAccess
+from tests import tiny
+from tests.fakes import Driven, EchoEngine, spoken
+
+CONFIG = tiny.model_config()
+SIZE = CONFIG.frame_size
+ONE, TWO = (tiny.PIECES.index(p) for p in ("▁one", "▁two"))
+PLAIN = StreamOptions(recovery=None)
+LONG_S = 60.0
+"""Nothing here takes so long, unless it never comes."""
+
+
+class Frames:
+    """A session of so many frames, which notes what it is told."""
+
+    def __init__(self, frames: int = 0, *, work: int = 0, closing: bool = False) -> None:
+        self.frames, self.works, self.is_closing = frames, work, closing
+        self.heard: list[int] = []
+        self.told: list[str] = []
+        self.done = False
+        self.failure: BaseException | None = None
+        self.wrong: dict[str, BaseException] = {}
+        self.asleep = False
+        self.on_work: Callable[[], None] = lambda: None
+
+    def _note(self, what: str) -> None:
+        self.told.append(what)
+        if what in self.wrong:
+            raise self.wrong[what]
+
+    @property
+    def work(self) -> "Frames | None":
+        return self if self.works else None
+
+    def pending(self) -> "int | Frames | None":
+        if "pending" in self.wrong:
+            raise self.wrong["pending"]
+        if self.asleep:
+            return 0
+        if self.works:
+            return self
+        return None if self.is_closing and not self.frames else self.frames
+
+    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+        self._note(f"work {most}")
+        self.on_work()
+        self.works -= 1
+        return self.works > 0
+
+    def take_into(self, frames: NDArray[np.float32]) -> None:
+        self._note(f"take {len(frames)}")
+        frames[:] = spoken([ONE], 1)
+        self.frames -= len(frames)
+
+    def begin(self, token: int, logprob: float) -> None:
+        self._note("begin")
+
+    def accept(
+        self,
+        tokens: Sequence[int],
+        logprobs: Sequence[float],
+        levels: Sequence[float],
+        pauses: object,
+    ) -> None:
+        assert len(tokens) == len(logprobs) == len(levels)
+        self.heard += tokens
+        self._note("accept")
+
+    def finish(self) -> None:
+        self._note("finish")
+
+    def cut(self) -> None:
+        self._note("cut")
+
+    def fail(self, error: BaseException) -> None:
+        self.failure = error
+        self._note("fail")
+
+    def released(self) -> None:
+        self.done = True
+        self._note("released")
+
+
+def until(ready: Callable[[], bool]) -> None:
+    ends = time.monotonic() + LONG_S
+    while not ready():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def opened(scheduler: Scheduler, *sessions: Frames, live: bool = False) -> list[Binding]:
+    """They sleep until all have their slots: then nothing of them is in the round of opening."""
+    for one in sessions:
+        one.asleep = True
+    found = scheduler.open(Opening([Member(one) for one in sessions], live=live))  # pyright: ignore
+    for one in sessions:
+        one.asleep = False
+    return found
+
+
+def idle(*sessions: Frames) -> Callable[[], bool]:
+    return lambda: not any(one.frames or one.works for one in sessions)
+
+
+def test_all_that_wait_go_in_one_step() -> None:
+    engine = EchoEngine(3)
+    scheduler = Scheduler(engine)
+    sessions = [Frames(20), Frames(20), Frames(20)]
+    opened(scheduler, *sessions)
+    assert scheduler.drive(idle(*sessions))
+    assert engine.steps == [{0: 8, 1: 8, 2: 8}] * 2 + [{0: 4, 1: 4, 2: 4}]
+    assert all(one.heard == [ONE] * 20 for one in sessions)
+
+
+@pytest.mark.parametrize("waiting", [LIVE_FRAMES, LIVE_FRAMES + 1])
+def test_a_backlog_moves_by_little_beside_one_that_is_live(waiting: int) -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    backlog, live = Frames(20), Frames(waiting)
+    opened(scheduler, backlog, live)
+    scheduler.drive(idle(live))
+    assert engine.steps == [{0: SHARED_BLOCK if waiting == LIVE_FRAMES else 8, 1: waiting}]
+
+
+def test_a_step_is_no_longer_than_one_wants() -> None:
+    engine = EchoEngine()
+    rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo", max_block=3)
+    rec.tokens(np.zeros(9 * SIZE, np.float32))
+    assert engine.steps == [{0: 3}, {0: 3}, {0: 2}]
+    assert Scheduler(engine, 100).max_block == engine.max_block
+
+
+def test_a_step_is_no_longer_than_one_wants_beside_somebody_live() -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine, 3)
+    sessions = [Frames(20), Frames(1)]
+    opened(scheduler, *sessions)
+    scheduler.drive(idle(sessions[1]))
+    assert engine.steps == [{0: 3, 1: 1}]
+
+
+def test_many_streams_have_room_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kiku.scheduler._STEP_FRAMES", 9)
+    engine = EchoEngine(3)
+    scheduler = Scheduler(engine)
+    sessions = [Frames(8), Frames(8), Frames(8)]
+    opened(scheduler, *sessions)
+    scheduler.drive(idle(*sessions))
+    assert engine.steps[0] == {0: 3, 1: 3, 2: 3}
+    monkeypatch.setattr("kiku.scheduler._STEP_FRAMES", 2)
+    sessions[0].frames = sessions[1].frames = sessions[2].frames = 5
+    scheduler.drive(idle(*sessions))
+    assert engine.steps[3] == {0: 1, 1: 1, 2: 1}
+
+
+def test_work_is_done_for_one_at_a_time_and_in_turn() -> None:
+    engine = EchoEngine(3)
+    scheduler = Scheduler(engine)
+    sessions = [Frames(0, work=3), Frames(0, work=2), Frames(6)]
+    order: list[int] = []
+    steps: list[int] = []
+    for i, one in enumerate(sessions):
+        one.on_work = lambda i=i: (order.append(i), steps.append(len(engine.steps)))[0]
+    opened(scheduler, *sessions)
+    scheduler.max_block = 1
+    scheduler.drive(idle(*sessions))
+    assert order == [0, 1, 0, 1, 0]
+    assert steps == [0, 1, 2, 3, 4], "a step of the others lies between"
+    assert [told for told in sessions[0].told if "work" in told] == ["work 8"] * 3
+    assert len(engine.steps) == 6, "a step goes with each piece of work"
+
+
+def test_work_of_one_that_is_alone_is_done_whole() -> None:
+    scheduler = Scheduler(EchoEngine(2))
+    session = Frames(0, work=2)
+    opened(scheduler, session)
+    scheduler.drive(idle(session))
+    assert session.told == ["begin", "work None", "work None"]
+
+
+def test_slots_are_given_in_the_order_of_asking() -> None:
+    scheduler = Scheduler(EchoEngine(3))
+    (first,) = opened(scheduler, Frames())
+    two, one = (Opening([Member(Frames()) for _ in range(n)]) for n in (3, 1))  # pyright: ignore
+    scheduler.request(two)
+    scheduler.request(one)
+    assert not scheduler.drive(lambda: one.done, 0.01), "it would go before those that came first"
+    scheduler.release(first)
+    assert scheduler.drive(lambda: two.done, LONG_S)
+    assert len(two.result()) == 3
+    assert not one.done
+    scheduler.release(two.result()[1])
+    assert scheduler.drive(lambda: one.done, LONG_S)
+    assert one.result()[0].slot == 1
+
+
+def test_more_slots_than_there_are_are_refused() -> None:
+    scheduler = Scheduler(EchoEngine(2))
+    with pytest.raises(NoFreeSlot):
+        scheduler.open(Opening([Member(Frames()) for _ in range(3)]), None)  # pyright: ignore
+    assert scheduler.free_slots == 2
+
+
+def test_who_may_not_have_its_slots_now_holds_up_nobody() -> None:
+    scheduler = Scheduler(EchoEngine(2))
+    opened(scheduler, Frames())
+    with pytest.raises(NoFreeSlot):
+        opened(scheduler, Frames(), Frames())
+    assert len(opened(scheduler, Frames())) == 1
+
+
+def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    (held,) = opened(scheduler, Frames())
+    opening = Opening([Member(Frames())])  # pyright: ignore
+    scheduler.request(opening)
+    assert not scheduler.cancel(opening)
+    scheduler.release(held)
+    assert scheduler.free_slots == 1
+    assert not scheduler.drive(lambda: opening.done, 0.01)
+    assert scheduler.free_slots == 1
+    assert not scheduler._openings
+
+
+def test_an_opening_that_ctrl_c_interrupts_leaves_no_slot_behind() -> None:
+    """It may have got its slot in the very round that was interrupted."""
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    (binding,) = opened(scheduler, session := Frames(2))
+    session.wrong["accept"] = KeyboardInterrupt()
+    for call in (
+        lambda: opened(scheduler, Frames()),
+        lambda: scheduler.run([Member(Frames())]),  # pyright: ignore
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        assert scheduler.free_slots == 2
+        (binding,) = opened(scheduler, session := Frames(2))
+        session.wrong["accept"] = KeyboardInterrupt()
+    scheduler.release(binding)
+    assert scheduler.free_slots == 2
+
+
+def test_an_opening_stands_in_line_until_it_has_its_slot() -> None:
+    """A moment without it, and the thread that drives for it would go."""
+    scheduler = Scheduler(EchoEngine(2))
+    seen: list[bool] = []
+    session = Frames()
+    session.begin = lambda token, logprob: seen.append(opening in scheduler._openings)
+    opening = Opening([Member(session)])  # pyright: ignore
+    scheduler.open(opening)
+    assert seen == [True]
+
+
+def test_whoever_begins_wrongly_leaves_no_slot_behind() -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    good, bad = Frames(), Frames()
+    bad.wrong["begin"] = RuntimeError("no")
+    with pytest.raises(RuntimeError, match="no"):
+        opened(scheduler, good, bad)
+    assert not engine.held
+    assert good.done
+
+
+@pytest.mark.parametrize("what", ["pending", "take 2", "accept", "work 8", "finish", "cut"])
+@pytest.mark.parametrize("error", [RuntimeError("wrong"), SystemExit(3)])
+def test_a_session_that_fails_ends_alone(what: str, error: BaseException) -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    bad = Frames(2, work=what == "work 8", closing=what == "finish")
+    bad.wrong[what] = error
+    good = Frames(2, closing=True)
+    bindings = opened(scheduler, bad, good)
+    if what == "cut":
+        scheduler.release(bindings[0], cut=True)
+    scheduler.drive(lambda: bad.done and good.done)
+    assert bad.failure is error
+    assert good.heard == [ONE] * 2
+    assert good.failure is None
+    assert good.told[-2:] == ["finish", "released"]
+    assert not engine.held
+
+
+def test_a_session_that_cannot_even_be_told_leaves_its_slot(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine = EchoEngine(1)
+    scheduler = Scheduler(engine)
+    bad = Frames(2)
+    bad.wrong = {name: RuntimeError(name) for name in ("accept", "fail", "released")}
+    opened(scheduler, bad)
+    scheduler.drive(lambda: bad.done)
+    assert not engine.held
+    assert "could not be told" in caplog.text
+    assert "at the end of a stream" in caplog.text
+
+
+class Broken(EchoEngine):
+    """Cannot step at all."""
+
+    error: BaseException = RuntimeError("out of memory")
+
+    def step(
+        self,
+        slots: Sequence[int],
+        frames: NDArray[np.float32],
+        counts: Sequence[int] | None = None,
+    ) -> StepOutput:
+        raise self.error
+
+
+def test_a_step_that_fails_ends_all_that_were_in_it_and_nobody_else() -> None:
+    engine = Broken(3)
+    scheduler = Scheduler(engine)
+    first, second, waiting = Frames(2), Frames(3), Frames()
+    opened(scheduler, first, second, waiting)
+    scheduler.drive(lambda: first.done and second.done)
+    assert first.failure is second.failure is engine.error
+    assert not waiting.done
+    assert engine.held == {2}
+
+
+def test_ctrl_c_in_a_step_ends_what_was_in_it_and_is_raised() -> None:
+    engine = Broken(2)
+    engine.error = KeyboardInterrupt()
+    scheduler = Scheduler(engine)
+    session, waiting = Frames(2), Frames()
+    opened(scheduler, session, waiting)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.drive(lambda: session.done)
+    assert isinstance(session.failure, StreamError)
+    assert not waiting.done
+    assert scheduler.drive(lambda: True), "another may lead"
+    assert scheduler.free_slots == 1
+
+
+@pytest.mark.parametrize("what", ["accept", "work None", "finish", "take 2"])
+def test_ctrl_c_in_a_session_ends_it_and_is_raised(what: str) -> None:
+    engine = EchoEngine(1)
+    scheduler = Scheduler(engine)
+    session = Frames(2, work=what == "work None", closing=True)
+    session.wrong[what] = KeyboardInterrupt()
+    opened(scheduler, session)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.drive(lambda: session.done)
+    assert isinstance(session.failure, StreamError)
+    assert not engine.held
+
+
+def test_what_others_heard_is_not_lost_to_ctrl_c() -> None:
+    scheduler = Scheduler(EchoEngine(2))
+    first, second = Frames(2), Frames(2)
+    first.wrong["accept"] = KeyboardInterrupt()
+    opened(scheduler, first, second)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.drive(lambda: second.done)
+    assert second.heard == [ONE, ONE]
+    assert not second.done
+
+
+def test_a_callback_cannot_wait_for_the_driver_that_calls_it() -> None:
+    rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")
+    scheduler = rec.scheduler
+    calls: list[StepOutput] = []
+
+    def wait() -> None:
+        if len(calls) > 1:
+            assert scheduler.call(lambda: 7) == 7, "it is between two steps already"
+            scheduler.drive(lambda: False)
+
+    stream = Driven(rec, on_output=lambda out: calls.append(out) or wait())
+    stream.push(np.zeros(SIZE, np.float32))
+    with pytest.raises(StreamError, match="callback"):
+        stream.run()
+
+
+def test_calls_are_made_between_two_steps_and_their_errors_are_the_callers() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    assert scheduler.call(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        scheduler.call(lambda: 1 // 0)
+    called: list[str] = []
+    job = scheduler.submit(lambda: called.append("call"), lambda: called.append("done"))
+    assert not job.done
+    scheduler.drive(lambda: job.done)
+    assert called == ["call", "done"]
+
+
+def test_whatever_belongs_to_a_slot_is_refused_when_it_is_given_back() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    (old,) = opened(scheduler, Frames(0, work=1))
+    scheduler.check(old)
+    scheduler.release(old)
+    (new,) = opened(scheduler, Frames(0, work=1))
+    scheduler.release(old)
+    assert scheduler.free_slots == 0, "the slot is another's by now"
+    with pytest.raises(StreamError, match="given back"):
+        scheduler.settle(old)
+    scheduler.settle(new)
+    assert new.session.work is None
+
+
+def test_driving_gives_up_in_time() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    assert not scheduler.drive(lambda: False, 0.0)
+    assert not scheduler.drive(lambda: False, 0.01)
+    assert scheduler.drive(lambda: True, 0.0)
+
+
+def test_whoever_has_nothing_to_do_does_nothing() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    opened(scheduler, Frames())
+    rounds: list[int] = []
+    one_round = scheduler._round
+    scheduler._round = lambda: rounds.append(one_round()) or rounds[-1]
+    assert not scheduler.drive(lambda: False, 0.1)
+    assert rounds == [0]
+
+
+def test_one_thread_leads_and_the_others_wait() -> None:
+    class Alone(EchoEngine):
+        inside = 0
+
+        def step(
+            self,
+            slots: Sequence[int],
+            frames: NDArray[np.float32],
+            counts: Sequence[int] | None = None,
+        ) -> StepOutput:
+            self.inside += 1
+            assert self.inside == 1
+            time.sleep(0.0005)
+            self.inside -= 1
+            return super().step(slots, frames, counts)
+
+    engine = Alone(3)
+    rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
+    found: list[list[int]] = []
+    sound = spoken([ONE] * 100, SIZE)
+    threads = [
+        threading.Thread(target=lambda: found.append(rec.tokens(sound).tolist())) for _ in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONG_S)
+    assert found == [[3] + [ONE] * 99] * 6
+    assert rec.free_slots == 3
+    assert any(len(step) > 1 for step in engine.steps)
+
+
+def test_while_streams_live_a_thread_of_its_own_leads() -> None:
+    leaders: set[str] = set()
+
+    class Noting(EchoEngine):
+        def step(
+            self,
+            slots: Sequence[int],
+            frames: NDArray[np.float32],
+            counts: Sequence[int] | None = None,
+        ) -> StepOutput:
+            leaders.add(threading.current_thread().name)
+            return super().step(slots, frames, counts)
+
+    rec = Recognizer(Noting(2), CONFIG, tiny.vocabulary(), name="echo")
+    with rec.stream() as stream:
+        assert rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE)).text == "one"
+        assert leaders == {"kiku-driver"}
+        stream.stop()
+    until(lambda: rec.scheduler._worker is None)
+    leaders.clear()
+    rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE))
+    assert leaders == {threading.current_thread().name}
+
+
+@pytest.mark.parametrize("times", [1, 20])
+def test_a_recording_beside_a_stream_that_says_nothing(times: int) -> None:
+    """Whoever drives hears of the sound of those who only wait for him."""
+    rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")
+    with rec.stream():
+        sound = spoken([3, 0, ONE, 3, 3] * 100 * times, SIZE)
+        assert len(rec.transcribe(sound, PLAIN)) == 100 * times
+
+
+def test_a_mistake_of_the_driver_is_told_to_all_that_wait(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rec = Recognizer(EchoEngine(1), CONFIG, tiny.vocabulary(), name="echo")
+    with rec.stream() as stream:
+        rec.scheduler._step = None  # pyright: ignore
+        stream.push(np.zeros(SIZE, np.float32))
+        with pytest.raises(TypeError):
+            stream.next_event(LONG_S)
+        del rec.scheduler._step
+    assert "the driver failed" in caplog.text
+    with rec.stream() as stream:
+        stream.push(spoken([3, 0, ONE, 3, 3], SIZE))
+        assert isinstance(stream.next_event(LONG_S), Word)
+
+
+def test_a_thread_that_waits_for_its_own_slot_is_told() -> None:
+    rec = Recognizer(EchoEngine(1), CONFIG, tiny.vocabulary(), name="echo")
+    stream = Driven(rec)
+    with pytest.raises(NoFreeSlot):
+        rec.transcribe(np.zeros(SIZE, np.float32))
+    stream.close()  # it comes to its end by itself
+    assert rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE)).text == "one"
+
+
+def test_loudness_is_of_each_frame() -> None:
+    frames = np.stack([np.zeros(10), np.ones(10), np.full(10, 0.1)]).astype(np.float32)
+    assert levels_of(frames) == pytest.approx([-100.0, 0.0, -20.0], abs=1e-4)
+
+
+def test_the_program_ends_while_streams_live(repo_root: object) -> None:
+    program = """
+import numpy as np
+from kiku import Recognizer
+from kiku.errors import StreamError
+from tests import tiny
+from tests.fakes import EchoEngine, spoken
+rec = Recognizer(EchoEngine(2), tiny.model_config(), tiny.vocabulary(), name="echo")
+stream = rec.stream()
+stream.push(np.zeros(80 * 300, np.float32))
+rec.scheduler.end()
+try:
+    rec.transcribe(np.zeros(800, np.float32))
+except StreamError as error:
+    print(error)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=str(repo_root),
+        timeout=200, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "the program is ending" in ran.stdout
+
+
+def test_work_of_a_session_is_undone_where_the_session_is_alone_or_not() -> None:
+    """What is looked ahead for is taken back, in pieces or at once."""
+    for slots in (1, 2):
+        engine = EchoEngine(slots)
+        rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
+        streams = [Driven(rec, StreamOptions(recovery=Recovery([]))) for _ in range(slots)]
+        streams[0].push(spoken([3, 3, 3, 3, 0, ONE], SIZE))
+        streams[0].run()
+        streams[0].finalize(cut=True)
+        assert [event.text for event in streams[0].run() if isinstance(event, Word)] == ["one"]
+        assert engine.heard[0] == 6
+        assert engine.num_marks == 1

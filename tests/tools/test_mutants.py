@@ -1,0 +1,125 @@
+"""The mutants of a function are the expected ones, and those that tests miss are told apart."""
+
+from pathlib import Path
+
+import pytest
+
+from tools import mutants
+
+FUNCTION = '''\
+def first(items: list[int], low: int = 0) -> "int | None":
+    """The first above `low`, 1 more."""
+    for item in items:
+        if item < 0 or not item:
+            continue
+        if low < item <= 9:
+            return max(
+                item, 2) + 1
+    raise ValueError("none " + "of them", 3)
+'''
+
+CHANGES = [
+    (1, '= 0) -> "int | None":', '= 1) -> "int | None":'),
+    (4, "item < 0", "item <= 0"),
+    (4, "< 0", "< 1"),
+    (4, " or ", " and "),
+    (4, "not item", " item"),
+    (5, "continue", "break"),
+    (6, "low < item", "low <= item"),
+    (6, "item <= 9", "item < 9"),
+    (6, "<= 9", "<= 10"),
+    (7, "max(", "min("),
+    (7, "max(", "None"),
+    (8, ", 2)", ", 3)"),
+    (8, ") + 1", ") - 1"),
+    (8, "+ 1", "+ 2"),
+]
+
+SOURCE = '''\
+"""Signs."""
+
+
+def sign(number):
+    return 1 if number > 0 else -1
+'''
+
+TEST = """
+from kiku.signs import sign
+
+def test_sign():
+    assert sign(3) == 1 and sign(-3) == -1
+"""
+
+
+def changed(line: int, old: str, new: str) -> tuple[int, str, str]:
+    before = FUNCTION.splitlines()[line - 1]
+    assert before.count(old) == 1
+    return line, before.strip(), before.replace(old, new).strip()
+
+
+def test_the_mutants_of_a_function_are_the_expected_ones():
+    found = mutants.mutants_of("first.py", FUNCTION.encode())
+    ours = [(m.line, m.before, m.after) for m in found]
+    assert sorted(ours) == sorted(changed(*change) for change in CHANGES)
+    assert {m.source.count(b"\n") for m in found} == {FUNCTION.count("\n")}
+
+
+@pytest.mark.parametrize(
+    ("line", "mistakes"),
+    [
+        ("self.count += 1", {"self.count -= 1", "self.count += 2", "pass"}),
+        ("a.b, c = d", {"pass"}),
+        ("a = b", set()),
+        ("clear()", {"pass"}),
+        ("_LOG.info('%s', 1)", set()),
+        ("assert a < b", set()),
+        ("a: Literal[1] = b", set()),
+        ("é = ü is not None", {"é = ü is None"}),
+        ("a = f'{b + 1}'", set()),
+        ("a = True", {"a = False"}),
+        ("a = b % c // d", {"a = b // c // d", "a = b % c * d"}),
+    ],
+)
+def test_what_may_go_wrong_in_a_line(line: str, mistakes: set[str]):
+    assert {m.after for m in mutants.mutants_of("line.py", line.encode())} == mistakes
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A function and its test, which does not try 0 and 1."""
+    files = {"src/kiku/__init__.py": "", "src/kiku/signs.py": SOURCE, "tests/test_signs.py": TEST}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_survivors_are_told_apart(project: Path, capsys: pytest.CaptureFixture[str]):
+    file = "src/kiku/signs.py"
+    every = mutants.mutants_of(file, SOURCE.encode())
+    room = mutants.tests_for(file, project, {"src/kiku/*.py": ["tests/test_signs.py", "tests/no"]})
+    tried = mutants.survivors(every, {file: room}, project, seconds=100)
+    assert len(tried) == len(every) == 5
+    alive = {m.after for m in tried if tried[m]}
+    assert alive == {
+        "return 1 if number >= 0 else -1",
+        "return 1 if number > 1 else -1",
+    }
+    assert mutants.report(tried) == 0.6
+    assert f"{file}:5\n  - return 1 if number > 0 else -1" in capsys.readouterr().out
+    assert (project / file).read_text() == SOURCE
+
+
+def test_tests_that_fail_as_things_are_say_nothing(project: Path):
+    (project / "tests/test_signs.py").write_text("def test_it():\n    assert False\n")
+    file = "src/kiku/signs.py"
+    every = mutants.mutants_of(file, SOURCE.encode())
+    with pytest.raises(SystemExit, match="do not pass"):
+        mutants.survivors(every, {file: ("tests/test_signs.py",)}, project, seconds=100)
+
+
+def test_equivalents_are_known_by_their_lines(tmp_path: Path):
+    listed = tmp_path / "equivalent.txt"
+    listed.write_text("# comment\n\na.py:x = a | b | x = c | it is the same\n")
+    assert mutants.known_equivalents(listed) == {"a.py:x = a | b | x = c"}
+    assert mutants.known_equivalents(tmp_path / "none") == set()
