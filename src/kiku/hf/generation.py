@@ -194,8 +194,8 @@ class Batch:
         Raises:
             ConfigError: (a ValueError) temperature, top_k or top_p out of range.
         """
-        seeds = np.random.SeedSequence(seed).generate_state(len(self.rows), np.uint64).tolist()
-        for row, one in zip(self.rows, seeds, strict=True):
+        seeds = np.random.SeedSequence(seed).generate_state(len(self.rows), np.uint64)
+        for row, one in zip(self.rows, (seeds >> np.uint64(2)).tolist(), strict=True):
             row.picker = Sampler(
                 1.0 if config.temperature is None else config.temperature,
                 top_k=config.top_k or 0,
