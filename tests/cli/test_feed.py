@@ -152,6 +152,19 @@ def test_what_ends_the_sound_is_kept() -> None:
     assert isinstance(feed.problem, OSError)
 
 
+def test_a_stream_that_fails_ends_the_sound_in_peace() -> None:
+    backend = SimpleBackend()
+    backend.break_at = 3
+    piece = Piece(np.full(1920, 0.2, np.float32), 24_000)
+    stream = simple_recognizer(backend, "demo").stream()
+    feed = Feed(Sound(*[piece] * 400), stream, deque())
+    feed.start()
+    with pytest.raises(RuntimeError, match="fell off"):
+        list(stream.events())
+    feed.stop()
+    assert feed.problem in (None, backend.broken)
+
+
 def test_a_full_stream_does_not_hold_up_a_stop() -> None:
     backend = SimpleBackend(pace_s=0.5)
     piece = Piece(np.full(1920, 0.2, np.float32), 24_000)

@@ -202,8 +202,7 @@ class Feed:
         self._sound.stop()
         if self._thread.ident is not None:
             self._thread.join(2 * _WAIT_S)
-        with suppress(StreamClosed):
-            self._stream.close()
+        self._close()
 
     def _run(self) -> None:
         try:
@@ -220,6 +219,10 @@ class Feed:
             if not self._stopped.is_set():  # a sound that is stopped seems to be cut off
                 self.problem = error
         finally:
+            self._close()
+
+    def _close(self) -> None:
+        with suppress(Exception):  # what the stream has failed with comes behind its events
             self._stream.close()
 
     def _push(self, piece: Piece) -> None:

@@ -3,7 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.captions_view import CaptionsView
 from kiku.cli.columns import columns
-from kiku.cli.feed import Played
+from kiku.cli.feed import Played, Sound
 from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, LiveFormat, Printed
@@ -122,47 +122,90 @@ def listen(
     )
     _check(source, device, options)
     notices: deque[str] = deque()
-    heard: Recording | Microphone
     if source is not None:
-        heard, label, stem = (recording := _recording(source)), recording.label, recording.stem
+        heard = _recording(source, speed, options)
     else:
-        heard = Microphone(_number_or_name(device), tell=notices.append)
-        # What a microphone records is called by the time: there is no better name for it.
-        label, stem = heard.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}"
-    each = options.channel == "each"
-    count = heard.num_channels() if each and isinstance(heard, Recording) else 1
-    options = replace(
-        options,
-        format=AudioFormat(channels=count, channels_axis=1),
-        turns=None if turns is TurnsWanted.OFF else turns.value,
-        partials=True,
-    )
-    files = _files(folder, stem, wanted, force=force)
+        heard = _microphone(device, notices)
+    files = _files(folder, heard.stem, wanted, force=force)
+    outputs = _Outputs(wanted, files, force, quiet)
     meter = Meter(quiet=quiet)
     settings = ModelSettings(model, revision, engine, None, dtype, threads)
-    recognizer = load_with(settings, meter, slots=count)
+    recognizer = load_with(settings, meter, slots=heard.num_channels)
     if recognizer is None:
         return INTERRUPTED
-    with recognizer.stream(options) as stream:
-        sound = (
-            Played(heard.source, speed, start_s=start, end_s=end)
-            if isinstance(heard, Recording)
-            else heard
-        )
-        sinks: list[Sink] = [LiveFile(files[f], TEXTS[f](), force=force) for f in files]
-        in_view = not quiet and sys.stdout.isatty() and (bool(files) or wanted == [LiveFormat.TXT])
-        if not in_view and not files:
-            sinks.append(Printed(TEXTS[wanted[0]]()))
+    with recognizer.stream(_live(options, heard, turns)) as stream:
         listening = Listening(
-            stream, sound, notices, sinks, label=label, quiet=quiet,
+            stream, heard.sound, notices, outputs.sinks(), label=heard.label, quiet=quiet,
             debug=context.ensure_object(terminal.Context).debug,
         )  # fmt: skip
-        if in_view:
-            listening.show(_view(listening, stream, label))
+        if outputs.in_view:
+            listening.show(_view(listening, stream, heard.label))
         code = listening.run()
     if code == 0 and files:
         meter.note(f"wrote {', '.join(map(str, files.values()))}")
     return code
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What is listened to."""
+
+    sound: Sound
+    label: str
+    stem: str
+    """Of the names of its files."""
+    num_channels: int = 1
+    """That are transcribed one by one."""
+
+
+def _recording(source: str, speed: float, options: StreamOptions) -> _Heard:
+    """The recording of this name; AudioError where there is none."""
+    (found,) = find_recordings([source])
+    if not isinstance(found, Recording):
+        raise found
+    sound = Played(found.source, speed, start_s=options.start_s, end_s=options.end_s)
+    count = found.num_channels() if options.channel == "each" else 1
+    return _Heard(sound, found.label, found.stem, count)
+
+
+def _microphone(device: str | None, notices: deque[str]) -> _Heard:
+    """The microphone of this number or name; AudioError where there is none."""
+    wanted = int(device) if device is not None and device.isdecimal() else device
+    microphone = Microphone(wanted, tell=notices.append)
+    # What a microphone records is called by the time: there is no better name for it.
+    return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
+
+
+def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOptions:
+    """The same, of a stream that is captioned."""
+    return replace(
+        options,
+        format=AudioFormat(channels=heard.num_channels, channels_axis=1),
+        turns=None if turns is TurnsWanted.OFF else turns.value,
+        partials=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """Where results go."""
+
+    formats: Sequence[LiveFormat]
+    files: Mapping[LiveFormat, Path]
+    force: bool
+    quiet: bool
+
+    @property
+    def in_view(self) -> bool:
+        """Whether captions are drawn on a terminal."""
+        is_text = bool(self.files) or self.formats == [LiveFormat.TXT]
+        return not self.quiet and sys.stdout.isatty() and is_text
+
+    def sinks(self) -> list[Sink]:
+        """All but the captions; files are begun."""
+        if not self.files and not self.in_view:
+            return [Printed(TEXTS[self.formats[0]]())]
+        return [LiveFile(path, TEXTS[f](), force=self.force) for f, path in self.files.items()]
 
 
 def _view(listening: Listening, stream: LiveStream, label: str) -> CaptionsView:
@@ -209,14 +252,6 @@ def _formats(formats: Sequence[LiveFormat] | None, folder: Path | None) -> list[
     return list(TEXTS) if not chosen or LiveFormat.ALL in chosen else chosen
 
 
-def _recording(source: str) -> Recording:
-    """The recording of this name; AudioError where there is none."""
-    (found,) = find_recordings([source])
-    if not isinstance(found, Recording):
-        raise found
-    return found
-
-
 def _files(
     folder: Path | None, stem: str, formats: Sequence[LiveFormat], *, force: bool
 ) -> Mapping[LiveFormat, Path]:
@@ -228,7 +263,3 @@ def _files(
     if not force:
         refuse_existing({ending.value: path for ending, path in files.items()})
     return files
-
-
-def _number_or_name(device: str | None) -> str | int | None:
-    return int(device) if device is not None and device.isdecimal() else device
