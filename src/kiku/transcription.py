@@ -272,10 +272,11 @@ class Batch:
         scheduler = self._scheduler
 
         def news() -> bool:
-            if wanted is not None and (wanted.done or scheduler.is_stuck(wanted)):
+            if wanted is not None and wanted.done:
                 return True
-            nobody = wanted is None and not self._running
-            return nobody or any(one.has_news for one in self._running)
+            if self._running:  # which will free a slot for the one that waits
+                return any(one.has_news for one in self._running)
+            return wanted is None or scheduler.is_stuck(wanted)
 
         found = scheduler.drive(news, None if self._running else self._timeout)
         if wanted is None or wanted.done or self._running:

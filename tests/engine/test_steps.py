@@ -259,9 +259,9 @@ def test_opening_with_a_picker_that_fails_holds_no_slot(kind: str, error: BaseEx
         with pytest.raises(type(error)):
             engine.open(failing(0, error), num_codebooks=number)
         assert engine.free_slots == 1
-    for wrong in (SamplingParams(temperature=0.0), SamplingParams(temperature=1, top_p=2.0)):
+    for wrong in ({"temperature": 0.0}, {"top_p": 2.0}):
         with pytest.raises(ConfigError, match="sampling needs"):
-            engine.open(wrong)
+            engine.open(SamplingParams(**wrong))
         assert engine.free_slots == 1
     slot, first = engine.open()
     tokens = [*first.tokens, *said(engine, slot, sound(30, 7))]
@@ -292,7 +292,7 @@ def test_a_picker_gets_logits_that_it_may_change(kind: str) -> None:
     temperature=st.floats(0.1, 3),
     top_k=st.integers(0, 25),
     top_p=st.floats(0.1, 1),
-    seed=st.integers(0, 2**64),
+    seed=st.integers(0, 2**62),
 )
 def test_sampling_params_are_a_sampler(
     kind: str, temperature: float, top_k: int, top_p: float, seed: int
@@ -306,7 +306,7 @@ def test_sampling_params_are_a_sampler(
     tokens = step(engine, [a, b], np.stack([sound(20)] * 2))
     assert tokens[0].tolist() == tokens[1].tolist()
     engine.set_decoding(a, params)
-    engine.set_decoding(b, params.sampler())
+    engine.set_decoding(b, Sampler.of(params))
     tokens = step(engine, [a, b], np.stack([sound(20)] * 2))
     assert tokens[0].tolist() == tokens[1].tolist()
 

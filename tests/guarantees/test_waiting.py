@@ -24,6 +24,13 @@ def test_threads_share_one_slot(load: Load, digits: NDArray[np.float32]) -> None
         assert [one.result(LONG_S).text for one in found] == [DIGITS] * 4
 
 
+def test_a_list_goes_through_one_slot(load: Load, digits: NDArray[np.float32]) -> None:
+    rec = load()
+    found = rec.transcribe([np.tile(digits, 3), digits, np.zeros(2_400, np.float32)])
+    assert [one.text for one in found] == [" ".join([DIGITS] * 3), DIGITS, ""]
+    assert rec.free_slots == 1
+
+
 def test_a_thread_that_holds_all_slots_itself_is_told(load: Load) -> None:
     rec = load(2)
     streams = [rec.stream(), rec.stream()]
