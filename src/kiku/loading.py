@@ -90,14 +90,12 @@ def _load_with_torch(
     threads: int | None,
     revision: str | None,
 ) -> Recognizer:
-    import torch
-
     from kiku.checkpoint import load as load_checkpoint
-    from kiku.engine.torch import pick_device, torch_engine
+    from kiku.engine.torch import pick_device, torch_engine, use_threads
 
     place = str(pick_device(device))  # before gigabytes are fetched for a device that is not there
     if threads is not None:
-        torch.set_num_threads(threads)
+        use_threads(threads)
     loaded = load_checkpoint(model, dtype=dtype, revision=revision)
     config = loaded.config
     engine = torch_engine(
