@@ -35,7 +35,7 @@ from kiku.errors import (
     StreamClosed,
     StreamError,
 )
-from kiku.stream import event_to_dict
+from kiku.stream import Work, event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
 from tests.fakes import EchoEngine, spoken
@@ -598,7 +598,7 @@ def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
     with rec.stream() as stream:
         stream.push(spoken([3, 0, ONE, 3, 3], SIZE))
         until(lambda: stream.waiting_s == 0)
-        stream.poll()
+        rec.scheduler.call(stream.poll)  # when the step that took the last frame is over
         found: list[Event | None] = []
         thread = threading.Thread(target=lambda: found.append(stream.next_event(LONG_S)))
         thread.start()
@@ -744,7 +744,15 @@ def test_the_end_of_one_channel_is_not_the_end() -> None:
     def hold_back(stream: LiveStream) -> None:
         second = stream._sessions[1]
         pending = second.pending
-        second.pending = lambda: 0 if not stream._first.done else pending()
+
+        def held() -> int | Work | None:
+            if stream._first.done:
+                return pending()
+            assert second.on_input is not None
+            second.on_input()  # who says that nothing is pending is not asked again by himself
+            return 0
+
+        second.pending = held
 
     rec = recognizer(slots=2)
     with rec.stream(options) as stream:
