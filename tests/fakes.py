@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from kiku import Event, Recognizer, StreamOptions
 from kiku.engine import Picker, Said, SamplingParams, SlotEngine, StepOutput
 from kiku.scheduler import Member, OnOutput, Opening, SlotOptions
-from kiku.stream import FinalizeRequest, WordSession
+from kiku.stream import FinalizeRequest, WordSession, Work
 from tests import tiny
 
 SCALE = 256
@@ -181,3 +181,18 @@ class Driven:
 
     def release(self) -> None:
         self.scheduler.release(self.binding)
+
+
+def hold_back(session: WordSession, until_done: WordSession) -> None:
+    """Have a session say that nothing is pending until another is done. Whoever says so is not
+    looked at again by himself, so it also asks to be."""
+    pending = session.pending
+
+    def held() -> int | Work | None:
+        if until_done.done:
+            return pending()
+        assert session.on_input is not None
+        session.on_input()
+        return 0
+
+    session.pending = held

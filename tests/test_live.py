@@ -35,10 +35,10 @@ from kiku.errors import (
     StreamClosed,
     StreamError,
 )
-from kiku.stream import Work, event_to_dict
+from kiku.stream import event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
-from tests.fakes import EchoEngine, spoken
+from tests.fakes import EchoEngine, hold_back, spoken
 
 CONFIG = tiny.model_config()
 SIZE = CONFIG.frame_size
@@ -741,22 +741,9 @@ def test_the_end_of_one_channel_is_not_the_end() -> None:
     options = StreamOptions(channel="each", format=AudioFormat(channels=2), recovery=None)
     both = np.stack([sentence(ONE, ONE), sentence(TWO, THREE)], axis=1)
 
-    def hold_back(stream: LiveStream) -> None:
-        second = stream._sessions[1]
-        pending = second.pending
-
-        def held() -> int | Work | None:
-            if stream._first.done:
-                return pending()
-            assert second.on_input is not None
-            second.on_input()  # who says that nothing is pending is not asked again by himself
-            return 0
-
-        second.pending = held
-
     rec = recognizer(slots=2)
     with rec.stream(options) as stream:
-        hold_back(stream)
+        hold_back(stream._sessions[1], stream._first)
         stream.push(both)
         stream.close()
         events = list(stream.events())
@@ -766,7 +753,7 @@ def test_the_end_of_one_channel_is_not_the_end() -> None:
 
     async def main() -> list[Event]:
         async with await rec.astream(options) as stream:
-            hold_back(stream._live)
+            hold_back(stream._live._sessions[1], stream._live._first)
             await stream.push(both)
             await stream.close()
             return [event async for event in stream.events()]

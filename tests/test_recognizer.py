@@ -30,7 +30,7 @@ from kiku.stream import WordSession
 from kiku.transcription import Batch, Recording
 from tests import tiny
 from tests.engine.engines import make_engine
-from tests.fakes import Driven, EchoEngine, spoken
+from tests.fakes import Driven, EchoEngine, hold_back, spoken
 
 CONFIG = tiny.model_config()
 SIZE = CONFIG.frame_size
@@ -469,8 +469,7 @@ def test_a_channel_that_lags_is_put_in_order_in_the_transcript() -> None:
     def members(count: int) -> list[Member]:
         sessions = [WordSession(CONFIG, tiny.vocabulary(), EACH, channel=i) for i in range(count)]
         first, second = sessions
-        pending = second.pending
-        second.pending = lambda: pending() if first.done else 0
+        hold_back(second, first)
         return [Member(one) for one in sessions]
 
     recording = Recording(array_chunks(stereo(), 1000), members)
