@@ -37,6 +37,14 @@ LONG_S = 60.0
 class Frames:
     """A session of so many frames, which notes what it is told."""
 
+    on_input: Callable[[], None] | None = None
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Whatever may make something pending is told to the scheduler."""
+        object.__setattr__(self, name, value)
+        if name in ("frames", "works", "is_closing", "asleep") and self.on_input is not None:
+            self.on_input()
+
     def __init__(self, frames: int = 0, *, work: int = 0, closing: bool = False) -> None:
         self.frames, self.works, self.is_closing = frames, work, closing
         self.heard: list[int] = []
@@ -144,6 +152,17 @@ def test_a_backlog_moves_by_little_beside_one_that_is_live(waiting: int) -> None
     opened(scheduler, backlog, live)
     scheduler.drive(idle(live))
     assert engine.steps == [{0: SHARED_BLOCK if waiting == LIVE_FRAMES else 8, 1: waiting}]
+
+
+def test_whoever_is_woken_by_two_threads_at_once_is_stepped_once() -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    sessions = [Frames(3), Frames(3)]
+    for binding in opened(scheduler, *sessions):
+        scheduler._awake.append(binding)  # as if both had found it asleep
+    scheduler.drive(idle(*sessions))
+    assert engine.steps == [{0: 3, 1: 3}]
+    assert all(one.heard == [ONE] * 3 for one in sessions)
 
 
 def test_a_step_is_no_longer_than_one_wants() -> None:

@@ -152,6 +152,8 @@ class Binding:
         """That opened it."""
         self.is_awake = False
         """Whether it stands in the queue of those that are to be looked at."""
+        self.worked_at = 0
+        """When a piece of work was last done for it."""
         self._engine = engine
         self._mark: Any = None
 
@@ -287,6 +289,7 @@ class Scheduler:
         self._bindings: dict[int, Binding] = {}  # by slot
         self._awake: deque[Binding] = deque()  # in which something may be pending
         self._num_live = 0
+        self._num_pieces = 0  # of work, ever
         self._openings: deque[Opening] = deque()
         self._jobs: deque[Job[Any]] = deque()
         self._leaving: deque[tuple[Binding, bool]] = deque()
@@ -594,12 +597,8 @@ class Scheduler:
         """Do what there is to do, once; how much it was (0: all wait)."""
         moved = self._sweep() + self._run_jobs() + self._admit()
         waiting: list[tuple[Binding, int]] = []
-        pieces = 1 + len(self._bindings) // STREAMS_PER_PIECE
-        for _ in range(len(self._awake)):
-            binding = self._awake.popleft()
-            binding.is_awake = False  # what comes from now on wakes it again
-            if self._bindings.get(binding.slot) is not binding:
-                continue
+        works: list[tuple[Binding, Work]] = []
+        for binding in self._awake_now():
             try:
                 pending = binding.session.pending()
             except BaseException as error:
@@ -611,14 +610,31 @@ class Scheduler:
             elif pending is None:
                 moved += self._finish(binding)
             else:
-                if pieces:  # of few sessions at a time: the others must not wait for long
-                    pieces -= 1
-                    moved += 1
-                    self._run_work(
-                        binding, pending, SHARED_PIECE if len(self._bindings) > 1 else None
-                    )
-                self._rouse(binding)
+                works.append((binding, pending))
+        moved += self._work_for_some(works) if works else 0
         return moved + (self._step(waiting) if waiting else 0)
+
+    def _work_for_some(self, works: Sequence[tuple[Binding, Work]]) -> int:
+        """A piece of work for few sessions at a time, in turn: others must not wait for long."""
+        pieces = 1 + len(self._bindings) // STREAMS_PER_PIECE
+        most = SHARED_PIECE if len(self._bindings) > 1 else None
+        for binding, work in sorted(works, key=lambda one: one[0].worked_at)[:pieces]:
+            self._num_pieces += 1
+            binding.worked_at = self._num_pieces
+            self._run_work(binding, work, most)
+        for binding, _ in works:
+            self._rouse(binding)
+        return 1
+
+    def _awake_now(self) -> list[Binding]:
+        """The sessions in which something may be pending, each once; they sleep from now on."""
+        found: dict[int, Binding] = {}
+        for _ in range(len(self._awake)):
+            binding = self._awake.popleft()
+            binding.is_awake = False  # what comes from now on wakes it again
+            if self._bindings.get(binding.slot) is binding:
+                found[binding.slot] = binding  # two threads may have woken it at once
+        return list(found.values())
 
     def _rouse(self, binding: Binding) -> None:
         """Have a session looked at in the next round. Takes no lock: any thread may call it."""
