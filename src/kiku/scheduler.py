@@ -562,6 +562,13 @@ class Scheduler:
         check_process(self._pid)
 
     def _check_ending(self) -> None:
+        """Go on unless the program ends; the condition is held.
+
+        By then only daemon threads are left besides the main one. They would be stopped at the next
+        moment, and an error would be the last that the program says: so they wait here.
+        """
+        while self._ending and threading.current_thread().daemon:
+            self._changed.wait()
         if self._ending:
             raise StreamError("the program is ending: nothing is transcribed any more")
 
