@@ -712,7 +712,7 @@ def test_a_recording_and_who_speaks_share_every_step() -> None:
         list(stream.events())
         thread.join(LONG_S)
     # Also before anybody speaks: who is there may do so at the next moment.
-    assert steps[:30] == [{1: 4}] + [{0: 1, 1: 4}] * 29
+    assert steps[:30] == [{1: 2}] + [{0: 1, 1: 1}] * 29
 
 
 def test_channels_live_side_by_side_and_end_once() -> None:

@@ -10,7 +10,8 @@ What is needed to run a model, PyTorch above all, is imported by `load` and not 
 
 from kiku.config import ModelConfig
 from kiku.errors import KikuError
-from kiku.live import AsyncStream, LiveStream
+from kiku.live import LiveStream
+from kiku.live_async import AsyncStream
 from kiku.loading import load
 from kiku.options import (
     AudioFormat,

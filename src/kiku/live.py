@@ -5,16 +5,15 @@ A stream has one condition, for who waits for room or for events. It is never he
 scheduler's is asked for (see `scheduler`).
 """
 
-import asyncio
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from numpy.typing import ArrayLike
 
@@ -26,13 +25,8 @@ from kiku.stream import End, Event, FinalizeRequest, WordSession
 
 Samples = ArrayLike | bytes | bytearray | memoryview
 
-T = TypeVar("T")
-
 _PART = 0.25
 """Share of the queue that is taken at once of a push that is larger than the queue."""
-
-_QUICK_BYTES = 1 << 20
-"""What is larger is checked and copied in another thread than the event loop's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,10 @@ class LiveStream:
         self._setup, self._scheduler = setup, setup.scheduler
         self._sessions, self._options = setup.sessions, setup.options
         self._first = setup.sessions[0]
-        self._changed = threading.Condition()
+        self._max_queue_s = setup.options.max_queue_s + 1e-9
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waits = False  # whether somebody waits whom nobody has told
         self._pushers: deque[object] = deque()  # who waits for room, in order
         self._listener: Callable[[], None] | None = None
         self._stopped = False
@@ -74,7 +71,8 @@ class LiveStream:
 
         def tell() -> None:
             live = this()
-            if live is not None:
+            # Who is about to wait says so first and looks again afterwards.
+            if live is not None and (live._waits or live._listener is not None):
                 live._tell()
 
         for session in self._sessions:
@@ -87,11 +85,22 @@ class LiveStream:
         return f"<LiveStream {self.duration:.1f} s heard, {state}>"
 
     def _tell(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-            listener = self._listener
+        if self._waits:
+            with self._lock:
+                self._waits = False
+                self._changed.notify_all()
+        listener = self._listener
         if listener is not None:
             listener()
+
+    def _wait_until(self, ready: Callable[[], bool], timeout: float | None) -> bool:
+        """Wait for `ready()`; the lock is held."""
+
+        def sure() -> bool:
+            self._waits = True
+            return ready()
+
+        return self._changed.wait_for(sure, timeout)
 
     # Sound.
 
@@ -124,13 +133,11 @@ class LiveStream:
         self._push(self._first.input.gap(seconds), timeout)
 
     def _push(self, chunk: Chunk, timeout: float | None) -> None:
-        with self._changed:
-            if not self._pushers and self.has_room(chunk.seconds):
+        with self._lock:
+            taken = not self._pushers and self.has_room(chunk.seconds)
+            if taken:
                 self.check_open()
                 self._take(chunk)
-                taken = True
-            else:
-                taken = False
         if taken:
             self._scheduler.wake()
         else:
@@ -139,17 +146,17 @@ class LiveStream:
     def _push_when_there_is_room(self, chunk: Chunk, timeout: float | None) -> None:
         ends = None if timeout is None else time.monotonic() + timeout
         ticket, taken_s = object(), 0.0
-        with self._changed:
+        with self._lock:
             self._pushers.append(ticket)
         try:
             for part in self.parts(chunk):
-                with self._changed:
+                with self._lock:
                     self._wait_for_room(ticket, part.seconds, ends, taken_s)
                     self._take(part)
                 taken_s += part.seconds
                 self._scheduler.wake()
         finally:
-            with self._changed:
+            with self._lock:
                 self._pushers.remove(ticket)
                 self._changed.notify_all()
 
@@ -179,14 +186,14 @@ class LiveStream:
 
         if self.waits_when_full:
             left = None if ends is None else max(0.0, ends - time.monotonic())
-            self._changed.wait_for(my_turn, left)
+            self._wait_until(my_turn, left)
         self.check_open()
         if not my_turn():
             raise self.queue_full(taken_s)
 
     def has_room(self, seconds: float) -> bool:
         """Whether so much sound may be pushed; also where pushing it would raise at once."""
-        return self._is_closed or self.waiting_s + seconds <= self._options.max_queue_s + 1e-9
+        return self.waiting_s + seconds <= self._max_queue_s or self._is_closed
 
     def queue_full(self, taken_s: float = 0.0) -> QueueFull:
         """The error of a push that found no room, of which so many seconds were taken."""
@@ -203,7 +210,7 @@ class LiveStream:
 
     def take(self, part: Chunk) -> None:
         """Take sound without asking for room; for who has asked and keeps calls in order."""
-        with self._changed:
+        with self._lock:
             self.check_open()
             self._take(part)
         self._scheduler.wake()
@@ -252,7 +259,7 @@ class LiveStream:
             StreamClosed: after `close`.
             QueueFull: too many wait to be answered.
         """
-        with self._changed:
+        with self._lock:
             self.check_open()
             for session in self._sessions:
                 session.finalize(FinalizeRequest(tag, cut))
@@ -260,7 +267,7 @@ class LiveStream:
 
     def close(self) -> None:
         """Say that no more sound comes; the last words and `End` come as events."""
-        with self._changed:
+        with self._lock:
             for session in self._sessions:
                 session.check_alive()
                 session.close()
@@ -305,7 +312,7 @@ class LiveStream:
 
     def save_now(self) -> bytes:
         """The part of `save` that is done between two steps."""
-        with self._changed:  # nothing is pushed into one channel and not into another
+        with self._lock:  # nothing is pushed into one channel and not into another
             num_given = [session.num_given for session in self._sessions]
         return self._setup.save(self._setup.bindings, num_given)
 
@@ -325,9 +332,9 @@ class LiveStream:
             if event is not None or ended:
                 return event
             left = None if ends is None else max(0.0, ends - time.monotonic())
-            with self._changed:
+            with self._lock:
                 # The end of one channel of several is news, and no event.
-                if left == 0 or not self._changed.wait_for(lambda: self.has_news, left):
+                if left == 0 or not self._wait_until(lambda: self.has_news, left):
                     return None
 
     def _fetch(self) -> Event | None:
@@ -387,8 +394,7 @@ class LiveStream:
     def listen(self, call: Callable[[], None] | None) -> None:
         """Have `call` called, by whoever drives, whenever something has changed; None ends that.
         If it raises, the stream ends with that error."""
-        with self._changed:
-            self._listener = call
+        self._listener = call
 
     @property
     def duration(self) -> float:
@@ -398,6 +404,8 @@ class LiveStream:
     @property
     def waiting_s(self) -> float:
         """Seconds of sound that wait to be heard: how far the engine lags behind."""
+        if len(self._sessions) == 1:
+            return self._first.waiting_s
         return max(session.waiting_s for session in self._sessions)
 
     @property
@@ -416,174 +424,6 @@ class LiveStream:
     ) -> None:
         if not self.done:
             self.stop()
-
-
-class AsyncStream:
-    """A `LiveStream` for tasks of one event loop. In the event loop's thread no call converts sound
-    or decodes, nor waits for a lock that is held meanwhile."""
-
-    def __init__(self, live: LiveStream, scheduler: Scheduler) -> None:
-        """`Recognizer.astream` makes one."""
-        self._live, self._scheduler = live, scheduler
-        self._pushers: deque[object] = deque()  # in order
-        self._waiters = waiters = Waiters(asyncio.get_running_loop())
-        live.listen(waiters.wake)  # which does not hold this stream: it may be forgotten
-
-    def __repr__(self) -> str:
-        return repr(self._live).replace("LiveStream", "AsyncStream", 1)
-
-    async def push(self, samples: Samples, *, rate: int | None = None) -> None:
-        """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
-        if getattr(samples, "nbytes", 0) > _QUICK_BYTES:
-            chunk = await asyncio.to_thread(self._live.check, samples, rate)
-        else:
-            chunk = self._live.check(samples, rate)
-        await self._push(chunk)
-
-    async def push_silence(self, seconds: float) -> None:
-        """See `LiveStream.push_silence`."""
-        await self._push(self._live.gap(seconds))
-
-    async def _push(self, chunk: Chunk) -> None:
-        live, ticket, taken_s = self._live, object(), 0.0
-        parts = live.parts(chunk)
-        self._pushers.append(ticket)
-        try:
-            for part in parts:
-                seconds = part.seconds
-
-                def my_turn(seconds: float = seconds) -> bool:
-                    return self._pushers[0] is ticket and live.has_room(seconds)
-
-                if not my_turn():
-                    if not live.waits_when_full:
-                        raise live.queue_full(taken_s)
-                    await self._waiters.until(my_turn)
-                live.take(part)
-                taken_s += seconds
-        finally:
-            self._pushers.remove(ticket)
-            self._waiters.wake_here()
-
-    async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
-        """See `LiveStream.finalize`; it comes behind the pushes that still wait for room."""
-        await self._after_pushes()
-        self._live.finalize(tag, cut=cut)
-
-    async def close(self) -> None:
-        """See `LiveStream.close`; it comes behind the pushes that still wait for room."""
-        await self._after_pushes()
-        self._live.close()
-
-    async def _after_pushes(self) -> None:
-        if self._pushers:
-            ticket = object()
-            self._pushers.append(ticket)
-            try:
-                await self._waiters.until(lambda: self._pushers[0] is ticket)
-            finally:
-                self._pushers.remove(ticket)
-                self._waiters.wake_here()
-
-    def stop(self) -> None:
-        """See `LiveStream.stop`; the slot is given back a moment later."""
-        self._live.request_stop()
-
-    async def set_decoding(self, options: DecodingOptions | None) -> None:
-        """See `LiveStream.set_decoding`."""
-        await self._waiters.call(self._scheduler, lambda: self._live.set_decoding_now(options))
-
-    async def save(self) -> bytes:
-        """See `LiveStream.save`."""
-        await self._after_pushes()
-        return await self._waiters.call(self._scheduler, self._live.save_now)
-
-    def poll(self) -> list[Event]:
-        """See `LiveStream.poll`."""
-        return self._live.poll()
-
-    async def events(self) -> AsyncIterator[Event]:
-        """See `LiveStream.events`. For one task at a time."""
-        while True:
-            await self._waiters.until(lambda: self._live.has_news)
-            ended = self._live.has_ended
-            event = self._live.next_event(0)
-            if event is None:
-                if ended:
-                    return
-                continue
-            yield event
-            if isinstance(event, End):
-                return
-
-    @property
-    def duration(self) -> float:
-        """Seconds of sound pushed so far."""
-        return self._live.duration
-
-    @property
-    def waiting_s(self) -> float:
-        """See `LiveStream.waiting_s`."""
-        return self._live.waiting_s
-
-    @property
-    def done(self) -> bool:
-        """See `LiveStream.done`."""
-        return self._live.done
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        if not self._live.done:
-            self._live.request_stop()
-            await self._waiters.until(lambda: self._live.done)
-        self._live.listen(None)
-        self._waiters.wake_here()  # other tasks learn of the end
-
-
-class Waiters:
-    """Tasks of one event loop that wait for something that another thread brings about."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Nobody waits."""
-        self._loop = loop
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    async def until(self, ready: Callable[[], bool]) -> None:
-        """Wait until `ready()`, which is asked again after every `wake`."""
-        while not ready():
-            waiter = self._loop.create_future()
-            self._waiting.add(waiter)
-            try:
-                if ready():  # before the other thread could know of the waiter
-                    return
-                await waiter
-            finally:
-                self._waiting.discard(waiter)
-
-    def wake(self) -> None:
-        """Have all look again; from any thread."""
-        if self._waiting:
-            with suppress(RuntimeError):  # the event loop has been closed
-                self._loop.call_soon_threadsafe(self.wake_here)
-
-    def wake_here(self) -> None:
-        """As `wake`, in the event loop's thread."""
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    async def call(self, scheduler: Scheduler, call: Callable[[], T]) -> T:
-        """`call` between two steps, and what it gave."""
-        job = scheduler.submit(call, self.wake)
-        await self.until(lambda: job.done)
-        return job.result()
 
 
 def _abandon(scheduler: Scheduler, bindings: Sequence[Binding]) -> None:

@@ -14,7 +14,8 @@ from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
 from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
-from kiku.live import AsyncStream, LiveStream, StreamSetup, Waiters
+from kiku.live import LiveStream, StreamSetup
+from kiku.live_async import AsyncStream, Waiters
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import TokenSession, WordSession

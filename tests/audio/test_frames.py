@@ -48,13 +48,16 @@ def test_what_is_taken_is_the_callers_own() -> None:
     assert pushed.tolist() == [1, 2, 3, 4]
 
 
-def test_frames_are_written_where_they_are_wanted() -> None:
-    queue, frames = FrameQueue(2), np.zeros((3, 2), np.float32)
-    queue.push(np.array([1, 2], np.float32))
-    queue.push(np.array([3, 4, 5, 6, 7], np.float32))
-    queue.take_into(frames[:1])
-    queue.take_into(frames[1:])
-    assert frames.tolist() == [[1, 2], [3, 4], [5, 6]]
+def test_frames_are_taken_as_the_pieces_that_were_pushed() -> None:
+    queue = FrameQueue(2)
+    first, second = np.array([1, 2], np.float32), np.array([3, 4, 5, 6, 7], np.float32)
+    queue.push(first)
+    queue.push(second)
+    (whole,) = queue.take_pieces(1)
+    assert whole is first
+    pieces = queue.take_pieces(2)
+    assert [piece.tolist() for piece in pieces] == [[3, 4, 5, 6]]
+    assert np.shares_memory(pieces[0], second)
     assert queue.rest().tolist() == queue.peek().tolist() == [7]
     queue.clear()
     assert queue.num_samples == 0

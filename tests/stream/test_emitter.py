@@ -145,10 +145,10 @@ def test_what_was_given_out_is_no_partial() -> None:
 def test_what_is_decoded_again_is_not_given_out_again() -> None:
     one = emitter()
     assert read(one, PAD, ONE, PAD, PAD, PAD, PAD, PAD, PAD) == [("one", 0.1)]
-    assert one.num_tokens == 8
+    assert one.builder.num_tokens == 8
     found = one.redecoded([ONE, PAD, PAD, PAD, TWO, PAD, THREE], [0.0] * 7)
     assert [(w.text, round(w.start, 6)) for w in found] == [("two", 0.5)]
-    assert one.num_tokens == 8
+    assert one.builder.num_tokens == 8
     assert not one.is_idle, "the last one is open"
     assert read(one, PAD) == [("three", 0.7)]
 

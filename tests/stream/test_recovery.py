@@ -163,7 +163,7 @@ def test_noise_that_goes_on_is_no_speech() -> None:
     decided = []
     for i in range(1000):
         one.add(False, -30.0 + i % 3, None)
-        if one.is_due and (action := one.decide(word_open=False, seconds=0.0)) is not None:
+        if one.due_in == 0 and (action := one.decide(word_open=False, seconds=0.0)) is not None:
             one.done(action, 50)
             decided.append((i, type(action)))
     assert not [at for at, kind in decided if kind is Redecode and at > 500]
@@ -181,22 +181,21 @@ def test_speech_is_loud_and_the_pause_heads_do_not_deny_it() -> None:
 def test_policies_are_asked_in_their_order_and_at_fixed_places() -> None:
     first, second, third = Seen(), Seen(Truncate(3)), Seen()
     one = tracker(Recovery([first, second, third]))
-    assert not one.is_due
-    assert one.frames_to_check == CHECK_FRAMES
-    for i in range(1, 2 * CHECK_FRAMES + 1):
-        one.add(True, -30.0, None)
-        assert one.is_due == (i % CHECK_FRAMES == 0)
-        assert one.frames_to_check == CHECK_FRAMES - i % CHECK_FRAMES
-    assert one.decide(word_open=True, seconds=2.5) == Truncate(3)
-    assert (len(first.stats), len(second.stats), len(third.stats)) == (1, 1, 0)
-    (stats,) = first.stats
+    second.actions.insert(0, None)
+    for i in range(2):
+        for left in range(CHECK_FRAMES, 0, -1):
+            assert one.due_in == left
+            one.add(True, -30.0, None)
+        assert one.due_in == 0
+        assert one.decide(word_open=True, seconds=2.5) == (Truncate(3) if i else None)
+    assert (len(first.stats), len(second.stats), len(third.stats)) == (2, 2, 1)
+    stats = first.stats[1]
     assert (stats.age, stats.num_frames, stats.seconds) == (32, 32, 2.5)
     assert stats.word_open
     nobody = RecoveryTracker(None, frame_rate=12.5, delay_s=0.5, window=750)
     for _ in range(CHECK_FRAMES):
         nobody.add(True, -30.0, None)
-    assert nobody.frames_to_check is None
-    assert not nobody.is_due
+    assert nobody.due_in > 2**60
 
 
 def test_what_a_policy_gives_must_be_something_to_do() -> None:
@@ -439,8 +438,8 @@ def test_a_tracker_goes_on_where_it_was_saved() -> None:
             one.word("w", i / 12.5)
             if i > 300:
                 other.word("w", i / 12.5)
-        assert i < 300 or (one.is_due, one.frames_to_check) == (other.is_due, other.frames_to_check)
-        if not one.is_due:
+        assert i < 300 or one.due_in == other.due_in
+        if one.due_in:
             continue
         action = one.decide(word_open=False, seconds=i / 12.5)
         if i > 300:

@@ -103,6 +103,16 @@ class SignalChecks:
         found, self.waiting = self.waiting, []
         return found
 
+    def feed_plain(self, sound: npt.NDArray[np.float32], rate: int) -> bool:
+        """As `feed` of samples below full scale, where nothing is to be told after them, which is
+        so most often; False where it must be `feed`, and nothing was looked at."""
+        if self.num_samples + sound.size >= rate or rate != self.rate or self.num_run:
+            return False
+        if self.rate_check:
+            return False
+        self._add(sound)
+        return True
+
     def feed(self, mono: Mono, clock: Clock) -> None:
         """Look at the next samples.
 
@@ -114,15 +124,7 @@ class SignalChecks:
         sound, loud, bad = mono
         if clock.rate != self.rate:
             self.rate, self.rate_told, self.pitch = clock.rate, False, Pitch()
-        size = sound.size
-        if (
-            self.num_samples + size < self.rate
-            and loud is bad is None
-            and not (self.num_run or self.rate_check)
-        ):
-            self._add(sound)  # the rest of this function for most chunks
-            return
-        first = 0
+        size, first = sound.size, 0
         while first < size:
             last = min(size, first + self.rate - self.num_samples)
             if self.rate_check:

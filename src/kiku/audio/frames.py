@@ -1,7 +1,6 @@
 """Samples of any lengths in, whole frames out.
 
-Knows nothing of rates or files: it only counts. A sample is copied once, into the frame that it is
-taken with.
+Knows nothing of rates or files: it only counts, and copies nothing.
 """
 
 from collections import deque
@@ -15,58 +14,51 @@ from kiku.errors import FrameError
 class FrameQueue:
     """A queue of samples that is filled by pieces and emptied by frames."""
 
-    __slots__ = ("_num_samples", "_pieces", "frame_size")
+    __slots__ = ("_pieces", "frame_size", "num_samples")
 
     def __init__(self, frame_size: int) -> None:
         """An empty queue of frames of `frame_size` samples (at least 1; FrameError otherwise)."""
         if frame_size < 1:
             raise FrameError(f"frame_size is {frame_size}: a frame holds at least one sample")
         self.frame_size = frame_size
+        self.num_samples = 0
+        """All samples that wait; to be read only."""
         self._pieces: deque[npt.NDArray[np.float32]] = deque()
-        self._num_samples = 0
 
     @property
     def num_ready(self) -> int:
         """Whole frames that wait to be taken."""
-        return self._num_samples // self.frame_size
-
-    @property
-    def num_samples(self) -> int:
-        """All samples that wait."""
-        return self._num_samples
+        return self.num_samples // self.frame_size
 
     def push(self, samples: npt.NDArray[np.float32]) -> None:
         """Add [S] float32 samples, any S. They are kept as they are: nobody may write into them."""
         if samples.size:
             self._pieces.append(samples)
-            self._num_samples += samples.size
+            self.num_samples += samples.size
 
     def pad(self) -> int:
         """Fill the last partial frame, if there is one, with zeros; the number of zeros added."""
-        num_zeros = -self._num_samples % self.frame_size
+        num_zeros = -self.num_samples % self.frame_size
         self.push(np.zeros(num_zeros, np.float32))
         return num_zeros
 
-    def take_into(self, frames: npt.NDArray[np.float32]) -> None:
-        """Write the oldest frames, in order, into `frames` [T, frame_size]; T is at most
-        `num_ready`."""
-        wanted = frames.size
-        assert wanted <= self._num_samples
-        self._num_samples -= wanted
-        pieces = self._pieces
-        if wanted == self.frame_size and pieces[0].size == wanted:  # sound in frames, live
-            frames[0] = pieces.popleft()
-            return
-        flat, filled = frames.reshape(-1), 0
-        while filled < wanted:
-            piece = pieces[0]
-            part = piece[: wanted - filled]
-            flat[filled : filled + part.size] = part
-            filled += part.size
-            if part.size == piece.size:
-                pieces.popleft()
+    def take_pieces(self, num_frames: int) -> list[npt.NDArray[np.float32]]:
+        """The samples of the oldest frames, in order, in pieces [S] of any lengths, uncopied;
+        `num_frames` is at most `num_ready`."""
+        wanted = num_frames * self.frame_size
+        assert wanted <= self.num_samples
+        self.num_samples -= wanted
+        waiting = self._pieces
+        taken: list[npt.NDArray[np.float32]] = []
+        while wanted:
+            piece = waiting[0]
+            if piece.size <= wanted:
+                taken.append(waiting.popleft())
             else:
-                pieces[0] = piece[part.size :]
+                taken.append(piece[:wanted])
+                waiting[0] = piece[wanted:]
+            wanted -= taken[-1].size
+        return taken
 
     def take(self, num_frames: int) -> npt.NDArray[np.float32]:
         """The oldest frames, in order: [num_frames, frame_size] float32, owned by the caller.
@@ -79,9 +71,9 @@ class FrameQueue:
                 f"{num_frames} frames were asked for and {self.num_ready} are ready: "
                 "push more samples, or pad the last frame"
             )
-        frames = np.empty((num_frames, self.frame_size), np.float32)
-        self.take_into(frames)
-        return frames
+        nothing = np.zeros(0, np.float32)
+        pieces = [nothing, *self.take_pieces(num_frames)]
+        return np.concatenate(pieces).reshape(num_frames, self.frame_size)
 
     def rest(self) -> npt.NDArray[np.float32]:
         """A copy of the samples behind the last whole frame, fewer than `frame_size`."""
@@ -94,4 +86,4 @@ class FrameQueue:
     def clear(self) -> None:
         """Forget all that waits."""
         self._pieces.clear()
-        self._num_samples = 0
+        self.num_samples = 0

@@ -112,6 +112,7 @@ class AudioInput:
         )
         self._resampler = Resampler(rate, self.sample_rate)
         self._opus: OpusDecoder | None = None
+        self._is_plain = False  # whether a chunk may go the short way
 
     def __repr__(self) -> str:
         """What it takes and how much it has taken."""
@@ -196,6 +197,39 @@ class AudioInput:
             AudioError: the chunk has not this input's channel, its rate cannot be, its bytes are
                 floats beyond 64; after `end`. Nothing is taken.
         """
+        if self._is_plain and chunk.rate == self.sample_rate:
+            given = self._feed_plain(chunk)
+            if given is not None:
+                return given
+        given = self._feed(chunk)
+        self._is_plain = self._stays_plain
+        return given
+
+    def _feed_plain(self, chunk: Chunk) -> npt.NDArray[np.float32] | None:
+        """As `_feed`, of what most sound is: floats below full scale, not to be resampled nor cut;
+        None for anything else."""
+        data, peak = chunk.data, chunk.peak
+        if data is None or isinstance(data, bytes) or peak is None or not peak < FULL_SCALE:
+            return None
+        if data.ndim != 1:
+            return None
+        state, size = self._state, data.size
+        if self._full_scale is not None and not state.checks.feed_plain(data, chunk.rate):
+            return None
+        times = state.times
+        times.taken.num_samples += size
+        times.kept.num_samples += size
+        times.num_given += size
+        return data
+
+    @property
+    def _stays_plain(self) -> bool:
+        """Whether `_feed_plain` may be tried until `_feed` is called again."""
+        state = self._state
+        whole = not (self._cuts or self._channel or state.begun or state.ended)
+        return whole and state.rate == self._resampler.rate_in == self.sample_rate
+
+    def _feed(self, chunk: Chunk) -> npt.NDArray[np.float32]:
         if self._state.ended:
             raise AudioError("sound came after its end: make another input")
         data = chunk.data
@@ -209,10 +243,7 @@ class AudioInput:
             if chunk.encoding == "opus":
                 return self._feed_opus(data)
             return self._feed_bytes(chunk, data)
-        if data.ndim == 1 and chunk.peak is not None and chunk.peak < FULL_SCALE:
-            mono = Mono(data)  # as `mono_of` would say of most chunks
-        else:
-            mono = mono_of(data, self._channel, peak=chunk.peak, full_scale=self._full_scale)
+        mono = mono_of(data, self._channel, peak=chunk.peak, full_scale=self._full_scale)
         resampler = self._resampler_at(chunk.rate)
         if self._state.begun:
             self._drop_begun()
@@ -228,7 +259,7 @@ class AudioInput:
             return np.zeros(0, np.float32)
         if state.begun:
             self._drop_begun()
-        state.ended = True
+        state.ended, self._is_plain = True, False
         state.checks.end(self.duration)
         return self._end_rate()
 
@@ -241,7 +272,8 @@ class AudioInput:
     def warnings(self) -> list[StreamWarning]:
         """What was found wrong with the sound since the last call; times count from its beginning,
         whatever `start_s` is."""
-        return self._state.checks.warnings()
+        checks = self._state.checks
+        return checks.warnings() if checks.waiting else []
 
     def save(self) -> dict[str, Any]:
         """All that is remembered, in plain values and arrays (see `kiku.serial`).

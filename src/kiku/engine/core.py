@@ -81,6 +81,7 @@ class SlotEngine:
         self.backend = backend
         self.pad_id, self.word_start_id, self.keep_logits = pad_id, word_start_id, keep_logits
         self.frame_size = backend.codec_config.frame_size
+        self.frame_s = self.frame_size / backend.codec_config.sample_rate
         self.max_block = backend.max_block
         """Frames of a slot that one step takes at most."""
         self.num_passes = 0

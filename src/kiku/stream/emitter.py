@@ -90,39 +90,35 @@ class WordEmitter:
 
     def __init__(self, builder: WordBuilder) -> None:
         """Before the first token."""
-        self._builder = builder
+        self.builder = builder
+        """Reads the tokens; another one after `redecoded`."""
         self._ahead = EmittedWords()
         self._recent: deque[Word] = deque(maxlen=_RECENT)  # given out last, as they were heard
         self._last_start = self._last_end = 0.0
 
     @property
-    def num_tokens(self) -> int:
-        """How many tokens have been read, the one before the first frame among them."""
-        return self._builder.num_tokens
-
-    @property
     def is_idle(self) -> bool:
         """Whether no word is open or announced: PAD would change nothing."""
-        return not self._builder.undecided
+        return not self.builder.undecided
 
     @property
     def partial(self) -> Partial | None:
         """What has been written of a word that is open, and was not given out already."""
-        partial = self._builder.partial
+        partial = self.builder.partial
         return None if partial is None or self._ahead.covers(partial) else partial
 
     def fork(self) -> WordBuilder:
         """A builder that stands where this one does, to look ahead with."""
-        return self._builder.fork()
+        return self.builder.fork()
 
     def push(self, token: int, logprob: float, *, latest: float) -> list[Word]:
         """Take the next token; what is to be given out now. No time goes beyond `latest`."""
-        words = self._builder.push(token, logprob)
+        words = self.builder.push(token, logprob)
         return self._to_emit(words, latest) if words else words
 
     def finish(self, *, latest: float) -> list[Word]:
         """The word that is open, if it is to be given out."""
-        return self._to_emit(self._builder.finish(), latest)
+        return self._to_emit(self.builder.finish(), latest)
 
     def _to_emit(self, words: Sequence[Word], latest: float) -> list[Word]:
         emitted: list[Word] = []
@@ -159,7 +155,7 @@ class WordEmitter:
     def redecoded(self, tokens: Sequence[int], logprobs: Sequence[float]) -> list[Word]:
         """The last tokens have been decoded again: what is to be given out of them. What had been
         given out stands, and is not given out again."""
-        self._builder = self._builder.at(self._builder.num_tokens - len(tokens))
+        self.builder = self.builder.at(self.builder.num_tokens - len(tokens))
         self._ahead = EmittedWords(self._recent)
         emitted: list[Word] = []
         for token, logprob in zip(tokens, logprobs, strict=True):
@@ -169,7 +165,7 @@ class WordEmitter:
     def save(self) -> dict[str, Any]:
         """All that it remembers, in plain values."""
         state = _State(
-            self._builder.save(), self._ahead.words, list(self._recent),
+            self.builder.save(), self._ahead.words, list(self._recent),
             self._last_start, self._last_end,
         )  # fmt: skip
         return to_plain(state)
@@ -181,7 +177,7 @@ class WordEmitter:
             StreamError: it is not what `save` gave.
         """
         state = from_plain(_State, saved, what="the saved stream", error=StreamError)
-        self._builder.restore(state.builder)
+        self.builder.restore(state.builder)
         self._ahead = EmittedWords(state.ahead)
         self._recent = deque(state.recent, _RECENT)
         self._last_start, self._last_end = state.last_start, state.last_end

@@ -22,6 +22,9 @@ from kiku.serial import from_plain, to_plain
 CHECK_FRAMES = 16
 """Policies are asked after every so many frames."""
 
+_NEVER = 2**62
+"""More frames than there will ever be."""
+
 _LOOK_BACK = 256
 """Frames that are remembered for the policies: 20 s."""
 
@@ -249,24 +252,15 @@ class RecoveryTracker:
         self._texts: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._speech: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._words: deque[tuple[str, float]] = deque(maxlen=_WORDS_BACK)
-
-    @property
-    def frames_to_check(self) -> int | None:
-        """How many frames may be heard before the policies are asked; None where there are
-        none."""
-        return CHECK_FRAMES - self._state.num_frames % CHECK_FRAMES if self._policies else None
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the policies are to be asked now."""
-        num_frames = self._state.num_frames
-        return bool(self._policies) and num_frames > 0 and num_frames % CHECK_FRAMES == 0
+        self.due_in = CHECK_FRAMES if self._policies else _NEVER
+        """Frames that may be heard before `decide` is to be called."""
 
     def add(self, is_text: bool, level_db: float, pause: float | None) -> None:
         """Take a frame: whether it gave text, its loudness, and what the pause heads say of it."""
         state = self._state
         state.num_frames += 1
         state.age += 1
+        self.due_in -= 1
         # The floor follows noise that begins within some seconds, and falls at once.
         floor = state.floor_db + self._rise_db
         if level_db < floor:
@@ -287,6 +281,7 @@ class RecoveryTracker:
     def decide(self, *, word_open: bool, seconds: float) -> Truncate | Redecode | None:
         """Ask the policies what is to be done now."""
         state = self._state
+        self._count_anew()
         stats = StreamStats(
             self._frame_rate, self._delay_s, self._window, state.age, state.num_frames,
             list(self._speech), list(self._texts), word_open, list(self._words), seconds,
@@ -303,6 +298,10 @@ class RecoveryTracker:
                 )
             return action
         return None
+
+    def _count_anew(self) -> None:
+        if self._policies:
+            self.due_in = CHECK_FRAMES - self._state.num_frames % CHECK_FRAMES
 
     def done(self, action: Truncate | Redecode, frames: int) -> None:
         """What was decided has been done, with so many frames kept."""
@@ -336,3 +335,4 @@ class RecoveryTracker:
         self._texts = deque(state.texts, _LOOK_BACK)
         self._speech = deque(state.speech, _LOOK_BACK)
         self._words = deque(state.words, _WORDS_BACK)
+        self._count_anew()

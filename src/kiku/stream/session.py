@@ -107,39 +107,20 @@ class WordSession:
         self._config, self._vocabulary, self._options = config, vocabulary, options
         self._channel, self._padded = channel, padded
         self._pad_id, self._frame_s = config.pad_id, 1 / config.frame_rate
+        self._enough = _ENOUGH * config.frame_size  # samples
         self.input = self._new_input()
         self._prefix_s = config.silence_prefix_s if padded else 0.0
-        timing = Timing(
-            config.frame_rate, config.text_delay_s, self._prefix_s, offset_s=options.start_s
-        )
-        self._emitter = WordEmitter(
-            WordBuilder(
-                vocabulary,
-                timing,
-                pad_id=config.pad_id,
-                word_start_id=config.word_start_id,
-                channel=channel,
-            )
-        )
+        self._emitter = self._new_emitter()
         self._tracker = RecoveryTracker(
             options.recovery,
             frame_rate=config.frame_rate,
             delay_s=config.text_delay_s,
             window=config.lm.transformer.window,
         )
-        policy = options.turn_policy
-        self._endpointer = (
-            None
-            if policy is None
-            else Endpointer(
-                policy,
-                frame_rate=config.frame_rate,
-                delay_s=config.text_delay_s,
-                channel=channel,
-            )
-        )
+        self._endpointer = self._new_endpointer()
         self._max_events = options.max_events
-        self._tells_each_frame = policy is not None or options.pauses
+        self._tells_each_frame = self._endpointer is not None or options.pauses
+        self._wants_partial = self._endpointer is not None or options.partials
         self.events: deque[Event] = deque()
         """What has come and was not fetched, oldest first."""
         self.on_change: Callable[[], None] | None = None
@@ -177,12 +158,39 @@ class WordSession:
             end_s=options.end_s,
         )
 
+    def _new_emitter(self) -> WordEmitter:
+        config = self._config
+        timing = Timing(
+            config.frame_rate, config.text_delay_s, self._prefix_s, offset_s=self._options.start_s
+        )
+        builder = WordBuilder(
+            self._vocabulary,
+            timing,
+            pad_id=config.pad_id,
+            word_start_id=config.word_start_id,
+            channel=self._channel,
+        )
+        return WordEmitter(builder)
+
+    def _new_endpointer(self) -> Endpointer | None:
+        policy, config = self._options.turn_policy, self._config
+        if policy is None:
+            return None
+        return Endpointer(
+            policy,
+            frame_rate=config.frame_rate,
+            delay_s=config.text_delay_s,
+            channel=self._channel,
+        )
+
     # The client's hand.
 
     def push(self, chunk: Chunk) -> None:
-        """Take sound that `input.check` has let through. Who pushes keeps to `room_s`."""
-        self._pushed_s += chunk.seconds
-        self._give_in(chunk)
+        """Take sound that `input.check` has let through. Who pushes keeps to `max_queue_s`."""
+        self._pushed_s += chunk.num_samples / chunk.rate
+        self._inbox.append(chunk)
+        if self.on_input is not None:
+            self.on_input()
 
     def _give_in(self, item: Chunk | FinalizeRequest | Literal["close"]) -> None:
         self._inbox.append(item)
@@ -216,7 +224,8 @@ class WordSession:
 
     def check_open(self) -> None:
         """Raise StreamClosed if no more sound may come, or what the session failed with."""
-        self.check_alive()
+        if self.failure is not None:
+            self.check_alive()
         if self._closing:
             raise StreamClosed("sound was pushed after close(); open another stream")
 
@@ -248,7 +257,10 @@ class WordSession:
     @property
     def waiting_s(self) -> float:
         """Seconds of sound that wait to be heard, but for a part of a frame."""
-        return max(0.0, self._pushed_s - self._converted_s) + self._frames.num_ready * self._frame_s
+        given_s = self._pushed_s - self._converted_s
+        frames = self._frames
+        ready_s = frames.num_samples // frames.frame_size * self._frame_s
+        return ready_s + given_s if given_s > 0 else ready_s
 
     @property
     def done(self) -> bool:
@@ -283,12 +295,10 @@ class WordSession:
             return 0  # nobody fetches them
         if self._work is not None:
             return self._work
-        ready = self._frames.num_ready
-        if self._inbox and ready < _ENOUGH:
-            self._convert(_ENOUGH)
-            ready = self._frames.num_ready
-        elif not ready and not self._closed and not self._finalizes:
-            return 0  # most often: it waits for sound
+        frames = self._frames
+        if self._inbox and frames.num_samples < self._enough:
+            self._convert(self._enough)
+        ready = frames.num_samples // frames.frame_size
         if self._finalizes:
             before = self._finalizes[0].state.at - self._num_frames
             if before <= 0:
@@ -297,17 +307,19 @@ class WordSession:
             ready = min(ready, before)
         if not ready:
             return None if self._closed and not self._inbox else 0
-        to_check = self._tracker.frames_to_check
-        return ready if to_check is None or ready < to_check else to_check
+        due_in = self._tracker.due_in
+        return ready if ready < due_in else due_in
 
     def _convert(self, enough: int, most: int | None = None) -> None:
-        """Turn what the client gave into frames, until so many wait; at most so many pieces."""
-        while self._inbox and self._frames.num_ready < enough and most != 0:
+        """Turn what the client gave into frames, until so many samples wait; at most so many
+        pieces."""
+        inbox, frames = self._inbox, self._frames
+        while inbox and frames.num_samples < enough and most != 0:
             most = None if most is None else most - 1
-            item = self._inbox.popleft()
+            item = inbox.popleft()
             if isinstance(item, Chunk):
-                self._frames.push(self.input.feed(item))
-                self._converted_s += item.seconds
+                frames.push(self.input.feed(item))
+                self._converted_s += item.num_samples / item.rate
                 self._note_warnings()
             elif isinstance(item, FinalizeRequest):
                 self._add_finalize(item)
@@ -336,10 +348,10 @@ class WordSession:
             frames = math.ceil((self._config.text_delay_s + TAIL_S) * self._config.frame_rate)
             self._frames.push(np.zeros(frames * self._config.frame_size, np.float32))
 
-    def take_into(self, frames: NDArray[np.float32]) -> None:
-        """Write the next frames into `frames` [T, frame_size]."""
-        self._frames.take_into(frames)
-        self._num_frames += len(frames)
+    def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
+        """The samples of the next frames, in pieces [S] that nobody may write into."""
+        self._num_frames += num_frames
+        return self._frames.take_pieces(num_frames)
 
     def begin(self, token: int, logprob: float) -> None:
         """Take what the model said before the first frame."""
@@ -360,42 +372,60 @@ class WordSession:
             levels: [T] loudness of the frames, dBFS.
             pauses: [T][E] where the model has pause heads.
         """
+        pad_id, tracker, builder = self._pad_id, self._tracker, self._emitter.builder
         for i, token in enumerate(tokens):
-            heads = None if pauses is None else pauses[i]
             level = levels[i]
             self._levels.append(level)
-            if token == self._pad_id and not self._tells_each_frame and self._emitter.is_idle:
-                self._emitter.push(token, logprobs[i], latest=math.inf)
-                self._track(False, level, heads)
-                if self._warnings or self._late:
-                    self._tell_frame(level, heads, [], False)
+            heads = None if pauses is None else pauses[i]
+            pause = None if heads is None else heads[min(PAUSE_HEAD, len(heads) - 1)]
+            if token == pad_id and builder.pass_pad():  # nine frames in ten
+                tracker.add(False, level, pause)
+                if self._tells_each_frame or self._warnings or self._late:
+                    self._tell_frame(level, heads, (), False)
             else:
-                self._hear(token, logprobs[i], level, heads)
-        if self._tracker.is_due:
+                self._hear(token, logprobs[i], level, heads, pause)
+        if tracker.due_in <= 0:
             self._decide()
         if self.on_change is not None:
             self.on_change()
 
-    def _track(self, is_text: bool, level: float, heads: Sequence[float] | None) -> None:
-        pause = None if heads is None else heads[min(PAUSE_HEAD, len(heads) - 1)]
-        self._tracker.add(is_text, level, pause)
+    @property
+    def may_go_on(self) -> bool:
+        """Whether more may be pending now, without anybody giving anything."""
+        frames = self._frames
+        return (
+            frames.num_samples >= frames.frame_size
+            or bool(self._inbox or self._finalizes)
+            or self._closed
+            or self._work is not None
+        )
 
     def _hear(
-        self, token: int, logprob: float, level: float, heads: Sequence[float] | None
+        self,
+        token: int,
+        logprob: float,
+        level: float,
+        heads: Sequence[float] | None,
+        pause: float | None,
     ) -> None:
         """Take what was said after one frame."""
-        words = self._give(self._emitter.push(token, logprob, latest=self._latest))
+        emitter = self._emitter
+        words = emitter.push(token, logprob, latest=self._latest)
+        if words:
+            self._give(words)
         is_text = self._vocabulary.is_text(token)
-        partial = self._emitter.partial
+        partial = emitter.partial if self._wants_partial else None
         if self._options.partials and is_text and partial is not None:
             self.events.append(partial)
-        self._track(is_text, level, heads)
+        self._tracker.add(is_text, level, pause)
         self._tell_frame(level, heads, words, partial is not None)
 
     def _tell_frame(
-        self, level: float, heads: Sequence[float] | None, words: list[Word], word_open: bool
+        self, level: float, heads: Sequence[float] | None, words: Sequence[Word], word_open: bool
     ) -> None:
         """Say what else there is to say after a frame."""
+        if not (self._tells_each_frame or self._warnings or self._late):
+            return
         now = self._now
         if now <= self._options.start_s:
             return  # the silence before the sound
@@ -404,10 +434,13 @@ class WordSession:
         if self._options.pauses and heads is not None:
             self.events.append(Pause(now, tuple(heads), self._channel))
         if self._endpointer is not None:
-            self._turn_time = max(self._turn_time, now)  # a finalize may have been ahead
-            words = [*self._late, *words] if self._late else words
+            if now > self._turn_time:  # otherwise a finalize has been ahead
+                self._turn_time = now
+            if self._late:
+                words = [*self._late, *words]
             self.events += self._endpointer.push(self._turn_time, heads, level, words, word_open)
-        self._late = []
+        if self._late:
+            self._late = []
 
     def _decide(self) -> None:
         action = self._tracker.decide(word_open=not self._emitter.is_idle, seconds=self._now)
@@ -425,7 +458,7 @@ class WordSession:
     @property
     def _now(self) -> float:
         """Seconds of sound of which the model has spoken."""
-        heard = self._emitter.num_tokens - 1
+        heard = self._emitter.builder.num_tokens - 1
         now = heard * self._frame_s - self._prefix_s + self._options.start_s
         return min(now, self._input_s) if self._closed else now
 

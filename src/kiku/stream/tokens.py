@@ -52,10 +52,11 @@ class TokenSession:
         left = len(self._frames) - self._num_taken
         return left if left and not self._closed else None
 
-    def take_into(self, frames: NDArray[np.float32]) -> None:
-        """Write the next frames into `frames` [T, frame_size]."""
-        frames[:] = self._frames[self._num_taken : self._num_taken + len(frames)]
-        self._num_taken += len(frames)
+    def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
+        """The samples of the next frames, in pieces [S]."""
+        first = self._num_taken
+        self._num_taken += num_frames
+        return [self._frames[first : self._num_taken].ravel()]
 
     def begin(self, token: int, logprob: float) -> None:
         """Take what the model said before the first frame."""
@@ -72,6 +73,11 @@ class TokenSession:
         self.tokens += tokens
         if self.on_change is not None:
             self.on_change()
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether more may be pending now: always, until the end."""
+        return True
 
     def finish(self) -> None:
         """All frames have been heard."""

@@ -16,7 +16,6 @@ Knows pieces; does not know times or words.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Self, cast
 
@@ -63,6 +62,11 @@ class Vocabulary:
         """
         self._pieces = tuple(pieces)
         self._not_text = frozenset(control_ids) | frozenset(range(NUM_SPECIAL))
+        # What each piece writes; None for a byte, which only means something beside others.
+        self._texts = tuple(
+            None if _BYTE_PIECE.fullmatch(piece) else piece.replace(SPACE, " ")
+            for piece in self._pieces
+        )
         self._encoder = encoder
         self.source = source
         """The vocabulary file as it was read, byte for byte."""
@@ -212,14 +216,19 @@ class Vocabulary:
 
         Bytes that are no UTF-8 become U+FFFD, one for each.
         """
-        pieces = [self._pieces[token] for token in tokens if self.is_text(token)]
-        text: list[str] = []
-        for is_byte, run in groupby(pieces, key=lambda p: _BYTE_PIECE.fullmatch(p) is not None):
-            if is_byte:
-                text.append(_utf8(bytes(int(piece[3:5], 16) for piece in run)))
-            else:
-                text.append("".join(run).replace(SPACE, " "))
-        return "".join(text).removeprefix(" ")
+        text, run = "", bytearray()
+        for token in tokens:
+            if not self.is_text(token):
+                continue
+            written = self._texts[token]
+            if written is None:
+                run.append(int(self._pieces[token][3:5], 16))
+                continue
+            if run:
+                text += _utf8(bytes(run))
+                run.clear()
+            text += written
+        return (text + _utf8(bytes(run)) if run else text).removeprefix(" ")
 
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`; all of them stand for text. White space of any kind is one space.

@@ -192,6 +192,14 @@ class WordBuilder:
         self._logprob += logprob
         return ended
 
+    def pass_pad(self) -> bool:
+        """Take a PAD where no word is open or announced, as `push` would, which then changes
+        nothing but the count; False where it does, and nothing was taken."""
+        if self._pieces or self._expects_word:
+            return False
+        self._num_tokens += 1
+        return True
+
     @property
     def partial(self) -> Partial | None:
         """The word that is open, if there is one whose pieces say anything yet."""

@@ -13,15 +13,7 @@ from numpy.typing import NDArray
 from kiku import Recognizer, Recovery, StreamOptions, Word
 from kiku.engine import StepOutput
 from kiku.errors import NoFreeSlot, StreamError
-from kiku.scheduler import (
-    LIVE_FRAMES,
-    SHARED_BLOCK,
-    Binding,
-    Member,
-    Opening,
-    Scheduler,
-    levels_of,
-)
+from kiku.scheduler import Binding, Member, Opening, Scheduler, levels_of
 from kiku.stream.work import Client, SlotAccess
 from tests import tiny
 from tests.fakes import Driven, EchoEngine, spoken
@@ -79,10 +71,14 @@ class Frames:
         self.works -= 1
         return self.works > 0
 
-    def take_into(self, frames: NDArray[np.float32]) -> None:
-        self._note(f"take {len(frames)}")
-        frames[:] = spoken([ONE], 1)
-        self.frames -= len(frames)
+    def take(self, num_frames: int) -> list[NDArray[np.float32]]:
+        self._note(f"take {num_frames}")
+        self.frames -= num_frames
+        return [spoken([ONE] * num_frames, SIZE)]
+
+    @property
+    def may_go_on(self) -> bool:
+        return True
 
     def begin(self, token: int, logprob: float) -> None:
         self._note("begin")
@@ -144,16 +140,6 @@ def test_all_that_wait_go_in_one_step() -> None:
     assert all(one.heard == [ONE] * 20 for one in sessions)
 
 
-@pytest.mark.parametrize("waiting", [LIVE_FRAMES, LIVE_FRAMES + 1])
-def test_a_backlog_moves_by_little_beside_one_that_is_live(waiting: int) -> None:
-    engine = EchoEngine(2)
-    scheduler = Scheduler(engine)
-    backlog, live = Frames(20), Frames(waiting)
-    opened(scheduler, backlog, live)
-    scheduler.drive(idle(live))
-    assert engine.steps == [{0: SHARED_BLOCK if waiting == LIVE_FRAMES else 8, 1: waiting}]
-
-
 def test_whoever_is_woken_by_two_threads_at_once_is_stepped_once() -> None:
     engine = EchoEngine(2)
     scheduler = Scheduler(engine)
@@ -173,29 +159,6 @@ def test_a_step_is_no_longer_than_one_wants() -> None:
     assert Scheduler(engine, 100).max_block == engine.max_block
 
 
-def test_a_step_is_no_longer_than_one_wants_beside_somebody_live() -> None:
-    engine = EchoEngine(2)
-    scheduler = Scheduler(engine, 3)
-    sessions = [Frames(20), Frames(1)]
-    opened(scheduler, *sessions)
-    scheduler.drive(idle(sessions[1]))
-    assert engine.steps == [{0: 3, 1: 1}]
-
-
-def test_many_streams_have_room_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kiku.scheduler._STEP_FRAMES", 9)
-    engine = EchoEngine(3)
-    scheduler = Scheduler(engine)
-    sessions = [Frames(8), Frames(8), Frames(8)]
-    opened(scheduler, *sessions)
-    scheduler.drive(idle(*sessions))
-    assert engine.steps[0] == {0: 3, 1: 3, 2: 3}
-    monkeypatch.setattr("kiku.scheduler._STEP_FRAMES", 2)
-    sessions[0].frames = sessions[1].frames = sessions[2].frames = 5
-    scheduler.drive(idle(*sessions))
-    assert engine.steps[3] == {0: 1, 1: 1, 2: 1}
-
-
 def test_work_is_done_for_one_at_a_time_and_in_turn() -> None:
     engine = EchoEngine(3)
     scheduler = Scheduler(engine)
@@ -205,7 +168,7 @@ def test_work_is_done_for_one_at_a_time_and_in_turn() -> None:
     for i, one in enumerate(sessions):
         one.on_work = lambda i=i: (order.append(i), steps.append(len(engine.steps)))[0]
     opened(scheduler, *sessions)
-    scheduler.max_block = 1
+    scheduler.pacing.max_block = 1
     scheduler.drive(idle(*sessions))
     assert order == [0, 1, 0, 1, 0]
     assert steps == [0, 1, 2, 3, 4], "a step of the others lies between"
@@ -451,12 +414,12 @@ def test_driving_gives_up_in_time() -> None:
     assert scheduler.drive(lambda: True, 0.0)
 
 
-def test_whoever_has_nothing_to_do_does_nothing() -> None:
+def test_whoever_has_nothing_to_do_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scheduler = Scheduler(EchoEngine(1))
     opened(scheduler, Frames())
     rounds: list[int] = []
-    one_round = scheduler._round
-    scheduler._round = lambda: rounds.append(one_round()) or rounds[-1]
+    one_round = scheduler.round
+    monkeypatch.setattr(scheduler, "round", lambda: rounds.append(one_round()) or rounds[-1])
     assert not scheduler.drive(lambda: False, 0.1)
     assert rounds == [0]
 
@@ -511,7 +474,7 @@ def test_while_streams_live_a_thread_of_its_own_leads() -> None:
         assert rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE)).text == "one"
         assert leaders == {"kiku-driver"}
         stream.stop()
-    until(lambda: rec.scheduler._worker is None)
+    until(lambda: rec.scheduler._driver._worker is None)
     leaders.clear()
     rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE))
     assert leaders == {threading.current_thread().name}
@@ -566,7 +529,7 @@ from tests.fakes import EchoEngine, spoken
 rec = Recognizer(EchoEngine(2), tiny.model_config(), tiny.vocabulary(), name="echo")
 stream = rec.stream()
 stream.push(np.zeros(80 * 300, np.float32))
-rec.scheduler.end()
+rec.scheduler._driver.end()
 try:
     rec.transcribe(np.zeros(800, np.float32))
 except StreamError as error:

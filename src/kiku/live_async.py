@@ -1,0 +1,187 @@
+"""Live streams for tasks of an event loop, in whose thread nothing is computed or waited for."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self, TypeVar
+
+from kiku.audio import Chunk
+from kiku.live import LiveStream, Samples
+from kiku.options import DecodingOptions
+from kiku.scheduler import Scheduler
+from kiku.stream import End, Event
+
+T = TypeVar("T")
+
+_QUICK_BYTES = 1 << 20
+"""What is larger is checked and copied in another thread than the event loop's."""
+
+
+class AsyncStream:
+    """A `LiveStream` for tasks of one event loop. In the event loop's thread no call converts sound
+    or decodes, nor waits for a lock that is held meanwhile."""
+
+    def __init__(self, live: LiveStream, scheduler: Scheduler) -> None:
+        """`Recognizer.astream` makes one."""
+        self._live, self._scheduler = live, scheduler
+        self._pushers: deque[object] = deque()  # in order
+        self._waiters = waiters = Waiters(asyncio.get_running_loop())
+        live.listen(waiters.wake)  # which does not hold this stream: it may be forgotten
+
+    def __repr__(self) -> str:
+        return repr(self._live).replace("LiveStream", "AsyncStream", 1)
+
+    async def push(self, samples: Samples, *, rate: int | None = None) -> None:
+        """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
+        if getattr(samples, "nbytes", 0) > _QUICK_BYTES:
+            chunk = await asyncio.to_thread(self._live.check, samples, rate)
+        else:
+            chunk = self._live.check(samples, rate)
+        await self._push(chunk)
+
+    async def push_silence(self, seconds: float) -> None:
+        """See `LiveStream.push_silence`."""
+        await self._push(self._live.gap(seconds))
+
+    async def _push(self, chunk: Chunk) -> None:
+        live, ticket, taken_s = self._live, object(), 0.0
+        parts = live.parts(chunk)
+        self._pushers.append(ticket)
+        try:
+            for part in parts:
+                seconds = part.seconds
+
+                def my_turn(seconds: float = seconds) -> bool:
+                    return self._pushers[0] is ticket and live.has_room(seconds)
+
+                if not my_turn():
+                    if not live.waits_when_full:
+                        raise live.queue_full(taken_s)
+                    await self._waiters.until(my_turn)
+                live.take(part)
+                taken_s += seconds
+        finally:
+            self._pushers.remove(ticket)
+            self._waiters.wake_here()
+
+    async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
+        """See `LiveStream.finalize`; it comes behind the pushes that still wait for room."""
+        await self._after_pushes()
+        self._live.finalize(tag, cut=cut)
+
+    async def close(self) -> None:
+        """See `LiveStream.close`; it comes behind the pushes that still wait for room."""
+        await self._after_pushes()
+        self._live.close()
+
+    async def _after_pushes(self) -> None:
+        if self._pushers:
+            ticket = object()
+            self._pushers.append(ticket)
+            try:
+                await self._waiters.until(lambda: self._pushers[0] is ticket)
+            finally:
+                self._pushers.remove(ticket)
+                self._waiters.wake_here()
+
+    def stop(self) -> None:
+        """See `LiveStream.stop`; the slot is given back a moment later."""
+        self._live.request_stop()
+
+    async def set_decoding(self, options: DecodingOptions | None) -> None:
+        """See `LiveStream.set_decoding`."""
+        await self._waiters.call(self._scheduler, lambda: self._live.set_decoding_now(options))
+
+    async def save(self) -> bytes:
+        """See `LiveStream.save`."""
+        await self._after_pushes()
+        return await self._waiters.call(self._scheduler, self._live.save_now)
+
+    def poll(self) -> list[Event]:
+        """See `LiveStream.poll`."""
+        return self._live.poll()
+
+    async def events(self) -> AsyncIterator[Event]:
+        """See `LiveStream.events`. For one task at a time."""
+        while True:
+            await self._waiters.until(lambda: self._live.has_news)
+            ended = self._live.has_ended
+            event = self._live.next_event(0)
+            if event is None:
+                if ended:
+                    return
+                continue
+            yield event
+            if isinstance(event, End):
+                return
+
+    @property
+    def duration(self) -> float:
+        """Seconds of sound pushed so far."""
+        return self._live.duration
+
+    @property
+    def waiting_s(self) -> float:
+        """See `LiveStream.waiting_s`."""
+        return self._live.waiting_s
+
+    @property
+    def done(self) -> bool:
+        """See `LiveStream.done`."""
+        return self._live.done
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        if not self._live.done:
+            self._live.request_stop()
+            await self._waiters.until(lambda: self._live.done)
+        self._live.listen(None)
+        self._waiters.wake_here()  # other tasks learn of the end
+
+
+class Waiters:
+    """Tasks of one event loop that wait for something that another thread brings about."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Nobody waits."""
+        self._loop = loop
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    async def until(self, ready: Callable[[], bool]) -> None:
+        """Wait until `ready()`, which is asked again after every `wake`."""
+        while not ready():
+            waiter = self._loop.create_future()
+            self._waiting.add(waiter)
+            try:
+                if ready():  # before the other thread could know of the waiter
+                    return
+                await waiter
+            finally:
+                self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        """Have all look again; from any thread."""
+        if self._waiting:
+            with suppress(RuntimeError):  # the event loop has been closed
+                self._loop.call_soon_threadsafe(self.wake_here)
+
+    def wake_here(self) -> None:
+        """As `wake`, in the event loop's thread."""
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def call(self, scheduler: Scheduler, call: Callable[[], T]) -> T:
+        """`call` between two steps, and what it gave."""
+        job = scheduler.submit(call, self.wake)
+        await self.until(lambda: job.done)
+        return job.result()

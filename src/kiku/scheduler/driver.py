@@ -1,0 +1,258 @@
+"""Who drives: one thread at a time leads, and all others wait for what it brings about.
+
+Whoever calls `drive` and finds nobody leading leads: it makes one round after another until its own
+wish holds. The others wait on one condition. While live streams are open a thread of the driver's
+own leads and callers only wait, so that a Ctrl-C in one of them breaks no step.
+
+The condition is held for a moment and never while a round runs. `wake` does not take it at all
+where somebody leads and nobody waits: a thousand pushes beside a step cost a flag each.
+"""
+
+import atexit
+import logging
+import math
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from typing import Protocol
+
+from kiku.engine.forked import check_process, process
+from kiku.errors import StreamError
+
+_LOG = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
+"""Who waits looks so often by himself: the garbage collector may have made a stream leave at a
+moment when it could wake nobody."""
+
+_END_S = 30.0
+"""At the end of the program a step that is under way is waited for so long."""
+
+
+class Driven(Protocol):
+    """What is driven. `round` is called by one thread at a time, the rest by any."""
+
+    def round(self) -> int:
+        """Do what there is to do, once; how much it was."""
+        ...
+
+    def sweep(self) -> int:
+        """Free what can be freed without a step, while nobody leads."""
+        ...
+
+    def fail_all(self, error: BaseException) -> None:
+        """`round` itself failed: tell everybody."""
+        ...
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another round would find something."""
+        ...
+
+    @property
+    def needs_thread(self) -> bool:
+        """Whether somebody relies on being driven without calling `drive`."""
+        ...
+
+
+class Driver:
+    """Has one thread at a time make the rounds."""
+
+    def __init__(self, driven: Driven) -> None:
+        """Of `driven`; nobody leads yet."""
+        self.changed = threading.Condition()
+        """Told after every round, and whenever something may have changed."""
+        self.again_at = math.inf
+        """When to look again though nothing has changed; a round sets it."""
+        self._driven = driven
+        self._news = False  # since the last round began
+        self._rests = False  # whether somebody waits whom nobody has woken
+        self._called = False  # whether all were told, and nobody has led since
+        self._leader: int | None = None
+        self._worker: threading.Thread | None = None
+        self._ending = False
+        self._pid = process()
+        _DRIVERS.add(self)
+
+    @property
+    def leads_here(self) -> bool:
+        """Whether this very thread is in a round."""
+        return self._leader == threading.get_ident()
+
+    def check(self) -> None:
+        """Raise StreamError in a forked process."""
+        check_process(self._pid)
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        check_process(self._pid)
+        self._news = True
+        # Who is about to wait says so first and looks for news afterwards.
+        is_cared_for = self._leader is not None or (self._called and self._worker is not None)
+        if self._rests or not is_cared_for:
+            with self.changed:
+                self._care_for_worker()
+                self._notify()
+
+    def _notify(self) -> None:
+        self._rests, self._called = False, True
+        self.changed.notify_all()
+
+    def nudge(self) -> None:
+        """As `wake`, without ever waiting; frees what can be freed where nobody is at work."""
+        if self._pid != process():
+            return
+        self._news = True
+        if not self.changed.acquire(blocking=False):
+            return  # whoever holds it looks again by himself
+        try:
+            if self._leader is None and not self._ending:
+                self._leader = -1  # nobody leads while slots are freed, nor frees them twice
+                try:
+                    self._driven.sweep()
+                finally:
+                    self._leader = None
+            self._care_for_worker()
+            self._notify()
+        finally:
+            self.changed.release()
+
+    def drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Make rounds until `until()` holds, or wait for who does; whether it holds.
+
+        Args:
+            until: is asked often, with the condition held: it must be quick and take no lock.
+            timeout: seconds at most; None is as long as it takes.
+
+        Raises:
+            StreamError: the process was forked, the program ends, or this is called in a round.
+        """
+        self.wake()  # who drives may have brought sound
+        if self.leads_here:
+            raise StreamError(
+                "a callback of a stream cannot wait for the driver that calls it: hand it to "
+                "another thread"
+            )
+        me = threading.get_ident()
+        ends = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            with self.changed:
+                if until():
+                    return True
+                self._check_ending()
+                if not self._may_lead(me):
+                    now = time.monotonic()
+                    if now >= ends:
+                        return False
+                    self._rests = True
+                    if not (until() or self._may_lead(me)):
+                        self.changed.wait(min(_LOOK_S, ends - now, max(0.0, self.again_at - now)))
+                    continue
+                self._leader = me
+            self._lead()
+            if time.monotonic() >= ends:
+                with self.changed:
+                    return until()
+
+    def step(self) -> int:
+        """One round; how much it did. For who drives by hand; `drive` repeats it.
+
+        Raises:
+            StreamError: as `drive`.
+        """
+        check_process(self._pid)
+        me = threading.get_ident()
+        with self.changed:
+            self.changed.wait_for(lambda: self._leader is None and self._is_own(me))
+            self._check_ending()
+            self._leader = me
+        return self._lead()
+
+    def _lead(self) -> int:
+        """A round, and then it is another's turn."""
+        self._news = self._called = False
+        moved = 1
+        try:
+            moved = self._driven.round()
+            return moved
+        finally:
+            self._leader = None
+            with self.changed:
+                if moved:
+                    self._news = True
+                self._notify()
+
+    def _may_lead(self, me: int) -> bool:
+        """Whether this thread is to make the next round."""
+        if self._leader is not None or not self._is_own(me):
+            return False
+        return self._news or self._driven.has_more or time.monotonic() >= self.again_at
+
+    def _is_own(self, me: int) -> bool:
+        worker = self._worker
+        return worker is None or worker.ident == me or not worker.is_alive()
+
+    @property
+    def _needs_worker(self) -> bool:
+        return not self._ending and self._driven.needs_thread
+
+    def _care_for_worker(self) -> None:
+        """Start the driver's own thread if it is needed and not alive."""
+        worker = self._worker
+        if (worker is None or not worker.is_alive()) and self._needs_worker:
+            self._worker = threading.Thread(target=self._work, name="kiku-driver", daemon=True)
+            self._worker.start()
+
+    def _work(self) -> None:
+        """The thread that drives while there are live streams."""
+        try:
+            while not self._is_over():
+                try:
+                    self.drive(lambda: not self._needs_worker)
+                except BaseException as error:
+                    if not self._ending:  # a mistake of kiku's own: whoever waits must learn of it
+                        _LOG.exception("the driver failed; all streams end")
+                        self._driven.fail_all(error)
+        finally:
+            self._called = False  # or the next call would rely on this thread
+
+    def _is_over(self) -> bool:
+        with self.changed:
+            if self._needs_worker:
+                return False
+            self._worker = None
+            self._notify()
+            return True
+
+    # The end of the program.
+
+    def _check_ending(self) -> None:
+        """Go on unless the program ends; the condition is held.
+
+        By then only daemon threads are left besides the main one. They would be stopped at the next
+        moment, and an error would be the last that the program says: so they wait here.
+        """
+        while self._ending and threading.current_thread().daemon:
+            self.changed.wait()
+        if self._ending:
+            raise StreamError("the program is ending: nothing is transcribed any more")
+
+    def end(self) -> None:
+        """The program ends: wait for the step under way, and let no other begin."""
+        if self._pid != process():
+            return
+        with self.changed:
+            self._ending = True
+            self._notify()
+            self.changed.wait_for(lambda: self._leader is None, _END_S)
+
+
+_DRIVERS: "weakref.WeakSet[Driver]" = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """A step that is under way when the interpreter goes would bring the process down."""
+    for driver in list(_DRIVERS):
+        driver.end()

@@ -1,0 +1,116 @@
+"""How many frames each session takes in a step, so that recordings hold up nobody who speaks.
+
+A live frame wants to be heard at once; a recording wants the whole machine. Both share the steps:
+beside live frames a backlog takes a frame or few. While no live frame waits, it takes as many as
+the machine can do until the next live frame is expected, which comes a frame's length after the
+last; and if that is too soon even for one, it waits. Knows times and counts, and no sound.
+"""
+
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from kiku.scheduler.binding import Binding
+
+LIVE_FRAMES = 2
+"""A live session with at most so many frames waiting keeps up; with more it has a backlog."""
+
+LIVE_PER_SHARED = 4
+"""Beside so many live frames a step takes one frame of a backlog, and at least one."""
+
+STEP_FRAMES = 1_024
+"""Frames of one step of all sessions together: 8 MB of sound, far more than makes it quicker."""
+
+_LATE_S = 0.01
+"""A live frame that is so much later than expected is waited for no longer."""
+
+_CREEP_S = 0.002
+"""By which a frame may be expected later than the last one came: the expectation clings to the
+earliest."""
+
+_COST_FADES = 0.9
+"""What of a frame's known cost is believed still after a step that was cheaper."""
+
+Waiting = Sequence[tuple[Binding, int]]
+
+
+class Pacing:
+    """Chooses what a step takes, and learns what it costs."""
+
+    def __init__(
+        self, frame_s: float, max_block: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """For frames of `frame_s` seconds, at most `max_block` of one session in a step."""
+        self.max_block = max_block
+        self.again_at = math.inf
+        """When to choose again, where nothing was chosen."""
+        self._frame_s, self._clock = frame_s, clock
+        self._cost_s = frame_s / 4  # of a frame of a backlog, until it has been measured
+        self._num_moved = 0
+        self._started: float | None = None
+
+    def choose(self, waiting: Waiting, bindings: Collection[Binding], num_live: int) -> Waiting:
+        """What the next step takes.
+
+        Args:
+            waiting: sessions with frames, and how many.
+            bindings: all sessions that hold a slot.
+            num_live: how many of these are live.
+
+        Returns:
+            Some of `waiting`, each with at most as many frames as it has. None of them: see
+            `again_at`.
+        """
+        self.again_at, self._started = math.inf, None
+        most = min(self.max_block, max(1, STEP_FRAMES // len(waiting)))
+        if num_live and len(bindings) > 1:
+            return self._beside_live(waiting, bindings, most)
+        return [(one, min(ready, most)) for one, ready in waiting]
+
+    def _beside_live(
+        self, waiting: Waiting, bindings: Collection[Binding], most: int
+    ) -> list[tuple[Binding, int]]:
+        now = self._clock()
+        silent = now - self._frame_s  # who was due before was not heard for a while
+        chosen: list[tuple[Binding, int]] = []
+        backlogs: list[tuple[Binding, int]] = []
+        for one in waiting:
+            binding, ready = one
+            if binding.live and ready <= LIVE_FRAMES:
+                came = now if binding.due_at < silent else min(now, binding.due_at + _CREEP_S)
+                binding.due_at = came + self._frame_s
+                chosen.append(one)
+            else:
+                backlogs.append(one)
+        if not backlogs:
+            return chosen
+        if chosen:
+            each, room = 1, max(1, len(chosen) // LIVE_PER_SHARED)
+        else:
+            room = self._room(bindings, now)
+            each = max(1, min(most, room // len(backlogs)))
+            self._started = now if room else None
+        backlogs.sort(key=lambda one: one[0].moved_at)
+        for binding, ready in backlogs[: room // each]:
+            self._num_moved += 1
+            binding.moved_at = self._num_moved
+            chosen.append((binding, min(ready, each)))
+        return chosen
+
+    def _room(self, bindings: Collection[Binding], now: float) -> int:
+        """Frames that can be done until a live frame is expected."""
+        late = now - _LATE_S
+        due_at = min((one.due_at for one in bindings if one.live and one.due_at > late), default=0)
+        if not due_at:  # whoever is live is silent; and may speak at any moment
+            return max(1, int(self._frame_s / 2 / self._cost_s))
+        room = int((due_at - now) / self._cost_s)
+        if room < 1:
+            self.again_at = due_at + _LATE_S
+            return 0
+        return room
+
+    def stepped(self, num_frames: int) -> None:
+        """The step that was chosen last has been made, with so many frames."""
+        if self._started is not None:
+            cost_s = (self._clock() - self._started) / num_frames
+            self._cost_s = max(cost_s, _COST_FADES * self._cost_s)

@@ -1,0 +1,505 @@
+"""All sessions of an engine, whoever opened them: what one round does for them.
+
+    clients                 | a round (see `driver` for who makes it)
+    ------------------------+--------------------------------------------------
+    push, finalize, close   | sweep: free the slots of those that leave
+      -> inbox of a session | jobs: save, set_decoding, ... between two steps
+    open, save, ...         | admit: openings that found a free slot
+      -> jobs, openings     | work: one piece for one session (finalize, truncate, re-decode)
+    stop, forgotten         | step: frames of all sessions through the engine, and their output back
+      -> leaving            |
+
+The driver's condition is never held while the engine, a session or a callback runs, but for
+`released` of a session that leaves while nobody leads. A client's lock (see `live`) is therefore
+never held while this one is asked for.
+"""
+
+import copy
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.engine import SlotEngine, StepOutput
+from kiku.errors import NoFreeSlot, StreamError
+from kiku.scheduler.binding import Binding, Job, Member, Opening
+from kiku.scheduler.driver import Driver
+from kiku.scheduler.pacing import Pacing, Waiting
+from kiku.stream import Work
+
+_LOG = logging.getLogger(__name__)
+
+SHARED_PIECE = 8
+"""Frames that work reads before it is the others' turn: about as much as a step costs them."""
+
+STREAMS_PER_PIECE = 16
+"""One piece of work is done between two steps, and one more for so many streams: that many make a
+step longer by as much."""
+
+T = TypeVar("T")
+
+
+class Scheduler:
+    """All sessions of an engine, and who steps them."""
+
+    def __init__(self, engine: SlotEngine, max_block: int | None = None) -> None:
+        """No session yet; a step takes at most `max_block` frames of each."""
+        self.engine = engine
+        self.pacing = Pacing(engine.frame_s, min(engine.max_block, max_block or engine.max_block))
+        self._bindings: dict[int, Binding] = {}  # by slot
+        self._awake: deque[Binding] = deque()  # in which something may be pending
+        self._held: list[Binding] = []  # with a backlog, until there is room beside live ones
+        self._num_live = 0
+        self._num_pieces = 0  # of work, ever
+        self._openings: deque[Opening] = deque()
+        self._jobs: deque[Job[Any]] = deque()
+        self._leaving: deque[tuple[Binding, bool]] = deque()
+        self._driver = Driver(self)
+        self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
+        """See `Driver`."""
+
+    # For clients.
+
+    @property
+    def max_block(self) -> int:
+        """Frames of one session that a step takes at most."""
+        return self.pacing.max_block
+
+    @property
+    def free_slots(self) -> int:
+        """Slots that no session holds."""
+        self._driver.nudge()
+        return self.engine.free_slots
+
+    def open(self, opening: Opening, timeout: float | None = 0.0) -> list[Binding]:
+        """Give sessions their slots.
+
+        Args:
+            opening: who wants them.
+            timeout: seconds to wait for free slots; None waits as long as others hold them, but
+                not for sessions that this very thread would have to end.
+
+        Raises:
+            NoFreeSlot: they stayed held.
+            StreamError: see `SlotEngine.restore`; or the process was forked.
+        """
+        opening.at_once = timeout is not None and timeout <= 0
+        self.request(opening)
+        try:
+            self.drive(
+                lambda: opening.done or (timeout is None and self.is_stuck(opening)),
+                None if opening.at_once else timeout,
+            )
+        except BaseException:
+            self.give_up(opening)
+            raise
+        if not self.cancel(opening):
+            raise self.no_free_slot()
+        return opening.result()
+
+    def request(self, opening: Opening) -> None:
+        """Ask for slots; whoever drives gives them when they are free."""
+        self._driver.check()
+        self._openings.append(opening)
+        self.wake()
+
+    def cancel(self, opening: Opening) -> bool:
+        """The slots are not wanted any more; gives whether they had been given (or refused)
+        already."""
+        with self._driver.changed:
+            if opening.done:
+                return True
+            opening.cancelled = True
+        self.wake()
+        return False
+
+    def give_up(self, opening: Opening) -> None:
+        """The slots are not wanted any more, whether they have been given or not."""
+        if self.cancel(opening):
+            for binding in opening.given:
+                self.release(binding)
+
+    def is_stuck(self, opening: Opening) -> bool:
+        """Whether all slots are held by sessions that only the thread which asks could end."""
+        holders = list(self._bindings.values())
+        return len(holders) == self.engine.num_slots and all(
+            one.thread == opening.thread and not one.session.is_closing for one in holders
+        )
+
+    def no_free_slot(self) -> NoFreeSlot:
+        """The error of who finds no slot."""
+        return NoFreeSlot(
+            f"all {self.engine.num_slots} slots are held; close a stream, wait with `timeout`, or "
+            "load the model with more slots"
+        )
+
+    def run(self, members: Sequence[Member]) -> None:
+        """Bring sessions to their end, side by side in the slots that are free.
+
+        Raises:
+            NoFreeSlot: all slots are held by sessions of this thread.
+            Exception: what the first session that failed failed with.
+        """
+        waiting = deque(members)
+        running: list[Binding] = []
+        opening: Opening | None = None
+        try:
+            while waiting or running or opening is not None:
+                if opening is None and waiting:
+                    count = max(1, min(len(waiting), self.free_slots))
+                    opening = Opening([waiting.popleft() for _ in range(count)])
+                    self.request(opening)
+                self._wait_for(opening, running)
+                if opening is not None and opening.done:
+                    running += opening.result()
+                    opening = None
+                elif opening is not None and self.is_stuck(opening):
+                    raise self.no_free_slot()
+                running = [one for one in running if not self._has_ended(one)]
+        finally:
+            if opening is not None:
+                self.give_up(opening)
+            for one in running:
+                self.release(one)
+
+    def _wait_for(self, opening: Opening | None, running: Sequence[Binding]) -> None:
+        def news() -> bool:
+            if opening is not None and (opening.done or self.is_stuck(opening)):
+                return True
+            return any(one.session.done for one in running)
+
+        self.drive(news)
+
+    def _has_ended(self, binding: Binding) -> bool:
+        failure: Exception | None = getattr(binding.session, "failure", None)
+        if failure is not None:
+            raise failure
+        return binding.session.done
+
+    def submit(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> Job[T]:
+        """Have `call` called between two steps, by whoever drives."""
+        self._driver.check()
+        job = Job(call, on_done)
+        self._jobs.append(job)
+        self.wake()
+        return job
+
+    def call(self, call: Callable[[], T]) -> T:
+        """`call` between two steps, and what it gave."""
+        if self._driver.leads_here:
+            return call()
+        job = self.submit(call)
+        self.drive(lambda: job.done)
+        return job.result()
+
+    def check(self, binding: Binding) -> None:
+        """Raise StreamError unless the session still holds its slot; for jobs."""
+        if self._bindings.get(binding.slot) is not binding:
+            raise StreamError("the stream has ended: its slot has been given back")
+
+    def settle(self, binding: Binding) -> None:
+        """Do all that is to be done before the session's next frame; for jobs."""
+        self.check(binding)
+        while (work := binding.session.work) is not None:
+            self._run_work(binding, work, None)
+            self.check(binding)
+
+    def release(self, binding: Binding, *, cut: bool = False) -> None:
+        """Give up a session before its end: its slot is free at once, or after the step that is
+        under way. Twice does no harm, and it never waits: the garbage collector may call it at any
+        moment.
+
+        Args:
+            binding: of the session.
+            cut: let it say its last word and its end.
+        """
+        self._leaving.append((binding, cut))
+        self._driver.nudge()
+
+    # What the driver asks.
+
+    @property
+    def has_more(self) -> bool:
+        """Whether another round would find something."""
+        return bool(self._awake or self._leaving)
+
+    @property
+    def needs_thread(self) -> bool:
+        """Whether there are live streams, or some that wait for slots."""
+        return self._num_live > 0 or any(opening.live for opening in list(self._openings))
+
+    def fail_all(self, error: BaseException) -> None:
+        """A round itself failed, by a mistake of kiku's own: all sessions end."""
+        for binding in list(self._bindings.values()):
+            self._contain(binding, error)
+
+    def round(self) -> int:
+        """Do what there is to do, once; how much it was (0: all wait)."""
+        self._driver.again_at = math.inf
+        moved = self.sweep() + self._run_jobs() + self._admit()
+        waiting: list[tuple[Binding, int]] = []
+        works: list[tuple[Binding, Work]] = []
+        for binding in self._awake_now():
+            try:
+                pending = binding.session.pending()
+            except BaseException as error:
+                moved += self._contain(binding, error)
+                continue
+            if pending.__class__ is int:
+                if pending:
+                    waiting.append((binding, pending))  # pyright: ignore[reportArgumentType]
+            elif pending is None:
+                moved += self._finish(binding)
+            else:
+                works.append((binding, pending))  # pyright: ignore[reportArgumentType]
+        moved += self._work_for_some(works) if works else 0
+        return moved + (self._step(waiting) if waiting else 0)
+
+    def _work_for_some(self, works: Sequence[tuple[Binding, Work]]) -> int:
+        """A piece of work for few sessions at a time, in turn: others must not wait for long."""
+        pieces = 1 + len(self._bindings) // STREAMS_PER_PIECE
+        most = SHARED_PIECE if len(self._bindings) > 1 else None
+        for binding, work in sorted(works, key=lambda one: one[0].worked_at)[:pieces]:
+            self._num_pieces += 1
+            binding.worked_at = self._num_pieces
+            self._run_work(binding, work, most)
+        for binding, _ in works:
+            self._rouse(binding)
+        return 1
+
+    def _awake_now(self) -> list[Binding]:
+        """The sessions in which something may be pending, each once; they sleep from now on."""
+        found = {one.slot: one for one in self._held if self._bindings.get(one.slot) is one}
+        self._held.clear()
+        for _ in range(len(self._awake)):
+            binding = self._awake.popleft()
+            binding.is_awake = False  # what comes from now on wakes it again
+            if self._bindings.get(binding.slot) is binding:
+                found[binding.slot] = binding  # two threads may have woken it at once
+        return list(found.values())
+
+    def _rouse(self, binding: Binding) -> None:
+        """Have a session looked at in the next round. Takes no lock: any thread may call it."""
+        if not binding.is_awake:
+            binding.is_awake = True
+            self._awake.append(binding)
+
+    def sweep(self) -> int:
+        """Free the slots of those that leave; how many."""
+        swept = 0
+        while self._leaving:
+            try:
+                binding, cut = self._leaving.popleft()
+            except IndexError:  # the garbage collector may have come here in between
+                break
+            if self._bindings.get(binding.slot) is not binding:
+                continue
+            swept += 1
+            if cut:
+                try:
+                    binding.session.cut()
+                except BaseException as error:
+                    self._contain(binding, error)
+                    continue
+            self._free(binding)
+        return swept
+
+    def _run_jobs(self) -> int:
+        ran = 0
+        for _ in range(len(self._jobs)):
+            self._jobs.popleft().run()
+            ran += 1
+        return ran
+
+    def _admit(self) -> int:
+        """Give slots to those that wait for them, in the order in which they came."""
+        admitted, full = 0, False
+        for opening in list(self._openings):
+            if opening.cancelled:
+                pass
+            elif not full and len(opening.members) <= self.engine.free_slots:
+                self._give_slots(opening)
+            elif opening.at_once or len(opening.members) > self.engine.num_slots:
+                opening.settle(self.no_free_slot())
+            else:
+                full = True
+                continue
+            # Not before: as long as it stands there, somebody drives for it.
+            self._openings.remove(opening)
+            admitted += 1
+        return admitted
+
+    def _give_slots(self, opening: Opening) -> None:
+        bindings: list[Binding] = []
+        try:
+            for member in opening.members:
+                bindings.append(self._bind(member, opening))
+        except BaseException as error:  # an opener's own mistake is his alone
+            for binding in bindings:
+                self._free(binding)
+            opening.settle(error)
+            return
+        with self._driver.changed:
+            if not opening.cancelled:
+                opening.settle_with(bindings)
+                return
+        for binding in bindings:
+            self._free(binding)
+
+    def _bind(self, member: Member, opening: Opening) -> Binding:
+        engine, options, saved = self.engine, member.options, member.saved
+        # What the first frame's token costs a picker that goes on, it has spent already.
+        picker = copy.deepcopy(options.picker) if saved is not None else options.picker
+        slot, first = engine.open(picker, num_codebooks=options.num_codebooks)
+        binding = Binding(engine, member.session, slot, options, live=opening.live)
+        binding.on_output, binding.thread = member.on_output, opening.thread
+        try:
+            if saved is not None:
+                engine.restore(slot, saved)
+                binding.set_decoding(options)
+            else:
+                member.session.begin(int(first.tokens[0]), float(first.logprobs[0]))
+                if binding.on_output is not None:
+                    binding.on_output(first)
+        except BaseException:
+            engine.close(slot)
+            raise
+        self._bindings[slot] = binding
+        self._num_live += binding.live
+        member.session.on_input = partial(self._rouse, binding)
+        self._rouse(binding)
+        return binding
+
+    def _run_work(self, binding: Binding, work: Work, most: int | None) -> None:
+        try:
+            work.run(binding, binding.session, most)  # pyright: ignore[reportArgumentType]
+        except BaseException as error:
+            self._contain(binding, error)
+
+    def _step(self, waiting: Waiting) -> int:
+        """Frames of all sessions that have some go through the engine, and what it says goes
+        back; how many frames."""
+        chosen = self.pacing.choose(waiting, self._bindings.values(), self._num_live)
+        if len(chosen) < len(waiting):
+            self._hold_back(waiting, chosen)
+            if not chosen:
+                return 0
+        pieces: list[NDArray[np.float32]] = []
+        moving: list[tuple[Binding, int]] = []
+        for binding, count in chosen:
+            try:
+                pieces += self._taken(binding, count)
+            except BaseException as error:
+                self._contain(binding, error)
+            else:
+                moving.append((binding, count))
+        if not moving:
+            return 1
+        frames = np.concatenate(pieces).reshape(-1, self.engine.frame_size)
+        try:
+            out = self.engine.step(
+                [binding.slot for binding, _ in moving], frames, [count for _, count in moving]
+            )
+        except BaseException as error:
+            for binding, _ in moving:
+                self._contain(binding, error, reraise=False)
+            if isinstance(error, KeyboardInterrupt):  # the frames that were under way are gone
+                raise
+            return 1
+        self._deliver(moving, out, levels_of(frames))
+        self.pacing.stepped(len(frames))
+        return len(frames)
+
+    def _hold_back(self, waiting: Waiting, chosen: Waiting) -> None:
+        """Have those that were not chosen looked at again, when there is room for them."""
+        if not chosen:
+            self._held += [binding for binding, _ in waiting]
+            self._driver.again_at = self.pacing.again_at
+            return
+        taken = {binding.slot for binding, _ in chosen}
+        for binding, _ in waiting:
+            if binding.slot not in taken:
+                self._rouse(binding)
+
+    def _taken(self, binding: Binding, count: int) -> Sequence[NDArray[np.float32]]:
+        """The samples of a session's next frames."""
+        pieces, size = binding.session.take(count), count * self.engine.frame_size
+        if pieces[0].size != size and sum(piece.size for piece in pieces) != size:
+            raise StreamError(f"a session gave other than {count} frames: it is of another model")
+        return pieces
+
+    def _deliver(self, moving: Waiting, out: StepOutput, levels: list[float]) -> None:
+        tokens, logprobs = out.tokens.tolist(), out.logprobs.tolist()
+        pauses = None if out.pauses is None else out.pauses.tolist()
+        interrupt: BaseException | None = None
+        at = 0
+        for i, (binding, count) in enumerate(moving):
+            part = slice(at, at + count)
+            at += count
+            try:
+                if i in out.failures:
+                    raise out.failures[i]
+                session = binding.session
+                session.accept(
+                    tokens[part], logprobs[part], levels[part],
+                    None if pauses is None else pauses[part],
+                )  # fmt: skip
+                if binding.on_output is not None:
+                    binding.on_output(out.row(i))
+                if session.may_go_on:
+                    self._rouse(binding)
+            except BaseException as error:
+                interrupt = error if isinstance(error, KeyboardInterrupt) else interrupt
+                self._contain(binding, error, reraise=False)
+        if interrupt is not None and _in_main_thread():  # what the engine said was not lost
+            raise interrupt
+
+    def _finish(self, binding: Binding) -> int:
+        try:
+            binding.session.finish()
+        except BaseException as error:
+            return self._contain(binding, error)
+        self._free(binding)
+        return 1
+
+    def _contain(self, binding: Binding, error: BaseException, *, reraise: bool = True) -> int:
+        """A failure ends its own session, which is told, and no other."""
+        if isinstance(error, KeyboardInterrupt):
+            told: BaseException = StreamError("the stream was interrupted in the middle of a step")
+        else:
+            told = error
+        try:
+            binding.session.fail(told)
+        except BaseException:
+            _LOG.exception("a session could not be told of its failure")
+        self._free(binding)
+        if reraise and isinstance(error, KeyboardInterrupt) and _in_main_thread():
+            raise error
+        return 1
+
+    def _free(self, binding: Binding) -> None:
+        """Give a slot back, and tell its session."""
+        if self._bindings.get(binding.slot) is binding:
+            del self._bindings[binding.slot]
+            self._num_live -= binding.live
+        self.engine.close(binding.slot)
+        try:
+            binding.session.released()
+        except BaseException:  # a listener's mistake is his own
+            _LOG.exception("a callback at the end of a stream failed")
+
+
+def levels_of(frames: NDArray[np.float32]) -> list[float]:
+    """[T, frame_size] -> loudness of each frame, dBFS; silence is -100."""
+    power = np.einsum("ts,ts->t", frames, frames) / frames.shape[1]
+    return (10 * np.log10(np.maximum(power, 1e-10))).tolist()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
