@@ -4,7 +4,7 @@ import gc
 import io
 import threading
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku import End, Event, Recognizer, StreamOptions, Transcription, Word
-from kiku.audio import Chunk, array_chunks
+from kiku import End, Event, Recognizer, StreamOptions, Transcription, Word, recognizer
+from kiku.audio import Chunk, StreamWarning, array_chunks
 from kiku.decoding import SamplingParams
 from kiku.engine import StepOutput
 from kiku.errors import (
@@ -191,6 +191,18 @@ def test_a_truncated_file_gives_its_words_and_says_so(tmp_path: Path) -> None:
     assert [w.text for w in words] == ["one"]
     assert isinstance(result.problem, TruncatedAudio)
     assert not engine.held
+
+
+def test_what_is_wrong_with_a_file_stands_in_its_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(source: object, *, on_warning: Callable[[StreamWarning], None]) -> Iterator[Chunk]:
+        yield from array_chunks(sentence(ONE), CONFIG.sample_rate)
+        on_warning(StreamWarning("damaged", "a packet is damaged", 0.1))
+
+    monkeypatch.setattr(recognizer, "read_file", damaged)
+    result = echo()[0].transcribe("any.wav")
+    assert (result.text, result.problem) == ("one", None)
+    assert [one.kind for one in result.warnings] == ["damaged"]
+    assert result.to_dict()["warnings"][0]["message"] == "a packet is damaged"
 
 
 def test_sound_that_turns_bad_keeps_its_words() -> None:

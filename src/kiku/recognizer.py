@@ -2,14 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import Chunk, array_chunks, as_mono, read_file
+from kiku.audio import Chunk, StreamWarning, array_chunks, as_mono, read_file
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
@@ -246,17 +246,21 @@ class Recognizer:
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
         wanted = replace(options or StreamOptions(), format=AudioFormat())
-        recordings = [
-            Recording(self._chunks(source, rate), lambda n: self._members(wanted, n))
-            for source in sources
-        ]
+        recordings = [self._recording(source, wanted, rate) for source in sources]
         batch = Batch(self.scheduler, recordings, timeout)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
-    def _chunks(self, source: Source, rate: int | None) -> Iterator[Chunk]:
+    def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> Recording:
+        found: list[StreamWarning] = []
+        chunks = self._chunks(source, rate, found.append)
+        return Recording(chunks, lambda n: self._members(options, n), warnings=found)
+
+    def _chunks(
+        self, source: Source, rate: int | None, on_warning: Callable[[StreamWarning], None]
+    ) -> Iterator[Chunk]:
         """The sound of a recording as it is; what is wrong with it is told when it is read."""
         if isinstance(source, str | os.PathLike) or not hasattr(source, "__array__"):
-            yield from read_file(cast("str | BinaryIO", source))
+            yield from read_file(cast("str | BinaryIO", source), on_warning=on_warning)
         else:
             array = cast("NDArray[np.generic]", source)
             yield from array_chunks(array, self.config.sample_rate if rate is None else rate)

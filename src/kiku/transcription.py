@@ -25,8 +25,8 @@ class Transcript:
     duration: float
     """Seconds of sound."""
     warnings: tuple[StreamWarning, ...] = ()
-    """What was not as it should be: sound that is clipped or silent for long, a decoder that had
-    to listen again."""
+    """What was not as it should be, in the order of time: sound that is clipped or silent for long,
+    a file that is damaged or whose clock cannot be followed, a decoder that had to listen again."""
     problem: Exception | None = None
     """Why the sound stopped before its end, or could not be read at all; None if it was heard
     whole."""
@@ -214,7 +214,8 @@ class Recording:
         """What has come of it."""
         words = sorted(self.words, key=lambda word: word.start)
         problem = self.failure if isinstance(self.failure, Exception) else self.problem
-        return Transcript(tuple(words), self.duration, tuple(self.warnings), problem, model)
+        found = sorted(self.warnings, key=lambda warning: warning.time)
+        return Transcript(tuple(words), self.duration, tuple(found), problem, model)
 
 
 class Batch:
