@@ -32,8 +32,8 @@ class StreamWarning:
     """Something about the sound that whoever sends it should know; it is transcribed all the same.
 
     Attributes:
-        kind: "clipped", "silent", "offset", "not_finite", "wrong_rate", "rate_changed",
-            "damaged" or "times".
+        kind: "clipped", "silent", "offset", "inverted", "not_finite", "wrong_rate",
+            "rate_changed", "damaged" or "times".
         message: one sentence: what was found and what to do.
         time: seconds from the beginning of the sound to where it was noticed.
     """

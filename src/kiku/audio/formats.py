@@ -219,6 +219,15 @@ def mono_of(
     return Mono(total, loud, bad)
 
 
+def scaled(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """[C, S] of [S, C] simple values, 1 being full scale, and 0 what is no number."""
+    scale, silence = _SCALES.get(planes.dtype.str[1:], (1.0, 0.0))
+    values = planes.T.astype(np.float32, order="C")
+    values -= np.float32(silence)
+    values *= np.float32(1 / scale)
+    return values if planes.dtype.kind != "f" else np.nan_to_num(values, posinf=0.0, neginf=0.0)
+
+
 def _in_any_channel(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:
     if flags.ndim == 2:
         flags = np.logical_or.reduce(flags, axis=0)

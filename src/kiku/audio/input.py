@@ -33,6 +33,7 @@ from kiku.audio.input_state import (
     checked_channel,
     checked_input_rate,
 )
+from kiku.audio.mix import joined
 from kiku.audio.opus import OPUS_RATE, OpusDecoder, num_samples_of
 from kiku.audio.resample import Resampler, checked_rate
 from kiku.audio.timeline import Timeline
@@ -212,7 +213,7 @@ class AudioInput:
         if data.ndim == 1 and chunk.peak is not None and chunk.peak < FULL_SCALE:
             mono = Mono(data)  # as `mono_of` would say of most chunks
         else:
-            mono = mono_of(data, self._channel, peak=chunk.peak, full_scale=self._full_scale)
+            mono = self._mono(data, chunk.rate, self._full_scale, chunk.peak)
         resampler = self._resampler_at(chunk.rate)
         if self._state.begun:
             self._drop_begun()
@@ -307,6 +308,30 @@ class AudioInput:
         num_samples = -(-len(data) // width_of(name, num_channels))
         return Chunk(data, rate, num_samples, num_channels, name)
 
+    def _mono(
+        self,
+        planes: npt.NDArray[Any],
+        rate: int,
+        full_scale: float | None,
+        peak: float | None = None,
+    ) -> Mono:
+        """The channel that is asked for, or all of them mixed."""
+        if self._channel is not None or planes.ndim == 1 or 1 in planes.shape or not planes.size:
+            return mono_of(planes, self._channel, peak=peak, full_scale=full_scale)
+        parts: list[Mono] = []
+        num_samples = 0
+        for mono, tells in self._state.mix.pieces(planes, rate, peak=peak, full_scale=full_scale):
+            parts.append(mono)
+            num_samples += mono.sound.size
+            if tells and self._full_scale is not None:
+                self._state.checks.warn(
+                    "inverted",
+                    "the channels cancel each other, as one of them is inverted: the loudest is "
+                    "heard instead of their mean; check the wiring, or choose a channel",
+                    self.duration + num_samples / rate,
+                )
+        return joined(parts)
+
     def _feed_bytes(self, chunk: Chunk, data: bytes) -> npt.NDArray[np.float32]:
         state, name = self._state, chunk.encoding or "s16le"
         encoding, num_channels = ENCODINGS[name], chunk.num_channels
@@ -320,7 +345,7 @@ class AudioInput:
         if num_channels > 1:
             values = values.reshape(-1, num_channels)
         full_scale = None if self._full_scale is None else encoding.full_scale
-        mono = mono_of(values, self._channel, full_scale=full_scale)
+        mono = self._mono(values, chunk.rate, full_scale)
         resampler = self._resampler_at(chunk.rate)
         if state.begun and begun_as != (name, num_channels):
             self._drop_begun()

@@ -15,12 +15,12 @@ from kiku.audio.formats import (
     array_of,
     check_finite,
     checked_peak,
-    mono_of,
     simple,
     time_first,
 )
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
+from kiku.audio.mix import mixed
 from kiku.audio.resample import checked_rate
 from kiku.errors import AudioError
 
@@ -31,7 +31,8 @@ def as_mono(
     """Mono samples in [-1, 1] from an array of any usual kind.
 
     Integers are divided by their full scale; floats are taken as they are (a recording may peak a
-    little above 1: it is not clipped). Several channels become one by their mean.
+    little above 1: it is not clipped). Several channels become one by their mean, or by the loudest
+    of them if they cancel each other.
 
     Args:
         samples: [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or float64; a list
@@ -53,7 +54,7 @@ def as_mono(
     check_finite(planes, first_sample)
     if planes.dtype.kind == "f":
         checked_peak(planes)
-    return mono_of(planes, None, full_scale=None).sound
+    return mixed(planes)
 
 
 def chunks_of(
