@@ -26,6 +26,10 @@ _SCALES: dict[str, tuple[float, float]] = {
 _FLOATS = ("f2", "f4", "f8")
 MAX_FLOAT = 64.0
 """A float recording may peak above 1, even by some factor; beyond this the values were integers."""
+MAX_LOUD = 8.0
+"""Floats beyond this are clipped to it. Mixes peak 1 to 4 times above full scale, as nothing limits
+floats on their way; what is 18 dB above it is a broken sample, and a click of ten of them, at 64,
+made the demo model write a word. (Integers kept in floats reach thousands: `MAX_FLOAT`.)"""
 FULL_SCALE = 0.999
 """From here on a sample may have been cut off."""
 # More channels than this are not guessed from the shape.
@@ -64,7 +68,8 @@ class Mono(NamedTuple):
     loud: npt.NDArray[np.bool_] | None = None
     """[S] which are at full scale in one of the channels."""
     bad: npt.NDArray[np.bool_] | None = None
-    """[S] which were not a number in one of the channels, and became silence."""
+    """[S] which in one of the channels were not a number, and became silence, or beyond
+    `MAX_LOUD`, and were clipped to it."""
 
     def part(self, first: int, last: int) -> "Mono":
         """The samples from `first` up to `last`."""
@@ -177,7 +182,7 @@ def mono_of(
         full_scale: what counts as cut off; None does not look for it.
 
     Returns:
-        Of [S] float32 without NaN the sound is `planes` itself.
+        Of [S] float32 without NaN, and not beyond `MAX_LOUD`, the sound is `planes` itself.
 
     Raises:
         AudioError: floats beyond 64.
@@ -201,10 +206,10 @@ def mono_of(
     elif peak is None:
         peak = checked_peak(values)
     bad = loud = None
-    if peak != peak:  # NaN
+    if not peak <= MAX_LOUD:  # NaN too
         finite = np.isfinite(values)
-        bad = _in_any_channel(~finite)
-        values = np.where(finite, values, np.float32(0))
+        bad = _in_any_channel(~(np.abs(values) <= MAX_LOUD))
+        values = np.where(finite, values, np.float32(0)).clip(-MAX_LOUD, MAX_LOUD)
     if full_scale is not None and not peak < full_scale:
         loud = _in_any_channel(np.abs(values) >= full_scale * scale)
     if values.ndim == 1:

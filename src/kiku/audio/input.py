@@ -6,6 +6,7 @@ does not know frames.
 """
 
 import math
+import sys
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -38,13 +39,16 @@ from kiku.audio.opus import OPUS_RATE, OpusDecoder, num_samples_of
 from kiku.audio.resample import Resampler, checked_rate
 from kiku.audio.timeline import Timeline
 from kiku.errors import AudioError, StreamError
-from kiku.options import AudioFormat
+from kiku.options import AudioFormat, Encoding
 from kiku.serial import from_plain, to_plain
 
 # All that was given is as long as the sound, but for so many samples: a few from rounding.
 _MAX_UNEVEN = 16
 
 Bytes = bytes | bytearray | memoryview
+
+# How the samples of a memoryview are written, by the letter of its format.
+_VIEWS: dict[str, Encoding] = {"h": "s16le", "i": "s32le", "f": "f32le"}
 
 _FLOAT32 = np.dtype(np.float32)
 _DEFAULT_FORMAT = AudioFormat()
@@ -135,7 +139,8 @@ class AudioInput:
         Args:
             samples: an array [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or
                 float64, in which NaN and infinity will become silence; or bytes of the format's
-                encoding, interleaved, which may be cut anywhere; or one packet of Opus.
+                encoding, interleaved, which may be cut anywhere; or one packet of Opus. A
+                memoryview of samples is taken by its own format.
             rate: samples a second, 8,000 to 192,000, or `sample_rate`. None: the format's, or its
                 encoding's own, or `sample_rate`.
 
@@ -159,8 +164,10 @@ class AudioInput:
                 if not peak <= MAX_FLOAT:
                     peak = checked_peak(data)
             return Chunk(data, rate, data.size, 1, None, peak)
-        if isinstance(samples, bytes | bytearray | memoryview):
-            return self._checked_bytes(bytes(cast("bytes", samples)), rate)
+        if isinstance(samples, memoryview):
+            return self._checked_view(cast("memoryview[Any]", samples), rate)
+        if isinstance(samples, bytes | bytearray):
+            return self._checked_bytes(bytes(samples), rate, self.format.encoding)
         array = time_first(array_of(samples, copy=True), self.format.channels_axis)
         data = simple(array)
         num_channels = 1 if data.ndim == 1 else data.shape[1]
@@ -297,8 +304,21 @@ class AudioInput:
                 "count them from 0, or take the mean of all with 'mix'"
             )
 
-    def _checked_bytes(self, data: bytes, rate: int) -> Chunk:
-        name, num_channels = self.format.encoding or "s16le", self.format.channels
+    def _checked_view(self, view: "memoryview[Any]", rate: int) -> Chunk:
+        """Bytes, or samples of the view's own format, interleaved as bytes are."""
+        own, told = view.format.lstrip("@=<"), self.format.encoding
+        if own in "Bc" or (own == "b" and told is not None):
+            return self._checked_bytes(bytes(view), rate, told)
+        name = _VIEWS.get(own)
+        if name is None or told not in (None, name) or sys.byteorder != "little":
+            raise AudioError(
+                f"a memoryview of format {view.format!r} is not {told or 'sound'}: give one of "
+                "'h' (int16), 'i' (int32) or 'f' (float32), or of bytes in the stream's encoding"
+            )
+        return self._checked_bytes(bytes(view), rate, name)
+
+    def _checked_bytes(self, data: bytes, rate: int, encoding: Encoding | None) -> Chunk:
+        name, num_channels = encoding or "s16le", self.format.channels
         self._check_channel(num_channels)
         if name == "opus":
             if rate != OPUS_RATE:
