@@ -1,5 +1,6 @@
 """Recordings on their way through the scheduler: sound in as it is needed, words out as decided."""
 
+import math
 import os
 import warnings
 import weakref
@@ -127,6 +128,7 @@ class Recording:
 
     chunks: Iterator[Chunk]
     members: MakeMembers
+    max_duration_s: float = math.inf
     sessions: list[WordSession] = field(default_factory=list[WordSession])
     bindings: list[Binding] = field(default_factory=list[Binding])
     opening: Opening | None = None
@@ -134,6 +136,8 @@ class Recording:
     words: list[Word] = field(default_factory=list[Word])
     warnings: list[StreamWarning] = field(default_factory=list[StreamWarning])
     duration: float = 0.0
+    read_s: float = 0.0
+    """Of the sound, silence included."""
     problem: AudioError | None = None
     failure: BaseException | None = None
     ended: bool = False
@@ -151,7 +155,14 @@ class Recording:
     def _next(self) -> Chunk | None:
         """The next of the sound; None at its end."""
         try:
-            return next(self.chunks, None)
+            chunk = next(self.chunks, None)
+            self.read_s += 0.0 if chunk is None else chunk.seconds
+            if self.read_s > self.max_duration_s:
+                raise AudioError(
+                    f"the recording is longer than {self.max_duration_s:g} seconds: raise "
+                    "max_duration_s in StreamOptions to have the rest"
+                )
+            return chunk
         except AudioError as error:
             if not self.sessions or self.sessions[0].duration == 0:
                 raise

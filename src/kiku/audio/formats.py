@@ -87,10 +87,10 @@ def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.ge
     """The array behind `samples`, of a dtype that can be sound; a new one if `copy` says so."""
     try:
         array = np.array(samples) if copy else np.asarray(samples)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # tensors and others raise what they like
         raise AudioError(
-            f"samples of type {type(samples).__name__} do not make an array ({error}): "
-            "give a numpy array [S] or a tensor in main memory without gradient"
+            f"samples of type {type(samples).__name__} do not make an array ({error}): give a "
+            "numpy array, which is tensor.detach().cpu().float().numpy() of a tensor"
         ) from None
     kind = array.dtype.str[1:]
     if kind not in _SCALES and kind not in _FLOATS:
