@@ -260,3 +260,15 @@ def test_joined_broadcasts_are_heard_one_after_the_other(record, tone) -> None:
     (warning,) = warnings
     assert "jump back by 5.0" in warning.message
     assert warning.time == pytest.approx(5.0, abs=0.1)
+
+
+def test_a_clock_that_is_far_too_fast_puts_no_silence_into_words() -> None:
+    """Every frame comes as late as if sound were missing before it."""
+    sound, size = words(12.0), 8 * FRAME
+    frames = frames_of(sound, size)
+    heard = Heard(frames, [1.5 * i * size / RATE for i in range(len(frames))])
+    for start_s in np.arange(0, 12.0, 0.75):
+        word = sound[round(start_s * RATE) :][: RATE // 2]
+        places = np.flatnonzero(heard.sound == word[0])
+        assert any(np.array_equal(heard.sound[at : at + word.size], word) for at in places)
+    assert "differ by up to" in heard.warnings[-1].message

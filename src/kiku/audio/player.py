@@ -80,6 +80,7 @@ class PlayerClock:
     """Of the last frames: when they were given out, and by how much they should come later."""
     _loudness: _Loudness = field(default_factory=_Loudness)
     _was_pause: bool = False
+    _is_fast: bool = False
     _worst: tuple[float, float] = (0.0, 0.0)
     """The largest difference that a sound has, and when."""
     _restarts: int = 0
@@ -96,7 +97,7 @@ class PlayerClock:
         """
         self._may_restart, self._is_filled = may_restart, is_filled
         self._origin_s, self._late_s = -self.given_s, 0.0
-        self._restarts = 0
+        self._restarts, self._is_fast = 0, False
         self._recent.clear()
 
     def place(self, chunk: Chunk, start_s: float | None) -> Iterator[Chunk]:
@@ -169,10 +170,13 @@ class PlayerClock:
             yield from self.place(chunk, start_s)
 
     def _is_pace(self, late: list[float]) -> bool:
-        """Whether the timestamps simply go faster than the sound: they do so at every frame."""
+        """Whether the timestamps simply go faster than the sound: they do so at every frame. Where
+        few frames are left, it is as it was before."""
         steps = [after - before for before, after in pairwise(late)]
         least = (late[0] - self._late_s) / 4
-        return len(steps) > 1 and 2 * sum(step > least for step in steps) > len(steps)
+        if len(steps) > 1:
+            self._is_fast = 2 * sum(step > least for step in steps) > len(steps)
+        return self._is_fast
 
     def _is_restart(self, start_s: float, hole_s: float) -> bool:
         if hole_s > _AHEAD_S:
