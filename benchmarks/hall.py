@@ -231,7 +231,7 @@ def transcribe_until(
 ) -> None:
     """A recording without end."""
     endless = np.tile(sound, 200)
-    job = rec.transcription(endless)
+    job = rec.transcription(endless, rate=rec.config.sample_rate)
     for _ in job:
         if stopped.is_set():
             break

@@ -398,7 +398,10 @@ def test_streams_from_many_threads_give_what_each_gives_alone(
     cuts = [data.draw(st.lists(st.integers(1, 5 * SIZE), min_size=1, max_size=8)) for _ in lengths]
     rude = [data.draw(st.booleans()) for _ in lengths]
     alone = Recognizer(make_engine(kind), CONFIG, tiny.vocabulary(), name="tiny")
-    expected = [alone.transcribe(noise(n, seed)).words for seed, n in enumerate(lengths)]
+    expected = [
+        alone.transcribe(noise(n, seed), rate=CONFIG.sample_rate).words
+        for seed, n in enumerate(lengths)
+    ]
     rec = Recognizer(make_engine(kind, slots=2), CONFIG, tiny.vocabulary(), name="tiny")
     found: dict[int, list[Word]] = {}
     errors: list[BaseException] = []
@@ -697,7 +700,9 @@ def test_a_recording_and_who_speaks_share_every_step() -> None:
     rec = recognizer(engine)
     plain = StreamOptions(recovery=None)
     with rec.stream(plain) as stream:
-        result = rec.transcription(np.zeros(3_000 * SIZE, np.float32), plain)
+        result = rec.transcription(
+            np.zeros(3_000 * SIZE, np.float32), plain, rate=CONFIG.sample_rate
+        )
         thread = threading.Thread(target=result.result)
         thread.start()
         for _ in range(30):

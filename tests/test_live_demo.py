@@ -109,7 +109,7 @@ def test_a_finalize_brings_the_last_word_half_a_second_early(
 ) -> None:
     """Cut right behind the last word, when its text has not come."""
     sound = sound_of(repo_root / "examples/digits.wav")
-    last = recognizer.transcribe(sound).words[-1]
+    last = recognizer.transcribe(sound, rate=24_000).words[-1]
     loud = np.flatnonzero(np.abs(sound) > 0.05 * np.abs(sound).max())
     with recognizer.stream() as stream:
         stream.push(sound[: loud[-1] + RATE // 5])
@@ -156,7 +156,7 @@ def test_a_stream_that_moves_to_another_process_loses_no_word(
     recognizer: Recognizer, people: list[NDArray[np.float32]]
 ) -> None:
     sound = people[0]
-    whole = recognizer.transcribe(sound).words
+    whole = recognizer.transcribe(sound, rate=24_000).words
     cut = len(sound) * 2 // 5
     with recognizer.stream() as stream:
         stream.push(sound[:cut])

@@ -4,7 +4,7 @@ import gc
 import io
 import threading
 import wave
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku import End, Event, Recognizer, StreamOptions, Transcription, Word
-from kiku.audio import Chunk, array_chunks
+from kiku import End, Event, Recognizer, StreamOptions, Transcription, Word, recognizer
+from kiku.audio import Chunk, StreamWarning, array_chunks
 from kiku.decoding import SamplingParams
 from kiku.engine import StepOutput
 from kiku.errors import (
@@ -62,7 +62,7 @@ def words_of(events: Sequence[Event]) -> list[str]:
 
 def test_a_recording_becomes_words_with_times() -> None:
     rec, engine = echo()
-    result = rec.transcribe(sentence(ONE, TWO))
+    result = rec.transcribe(sentence(ONE, TWO), rate=CONFIG.sample_rate)
     assert result.text == "one two"
     assert [w.start for w in result.words] == pytest.approx([0.0, 8 * 0.08 - 0.5])
     assert result.duration == pytest.approx(10 * 0.08)
@@ -74,7 +74,10 @@ def test_a_recording_becomes_words_with_times() -> None:
 
 def test_words_come_before_the_recording_ends() -> None:
     rec, _ = echo()
-    result = rec.transcription(np.concatenate([sentence(ONE), np.zeros(10_000 * SIZE, np.float32)]))
+    result = rec.transcription(
+        np.concatenate([sentence(ONE), np.zeros(10_000 * SIZE, np.float32)]),
+        rate=CONFIG.sample_rate,
+    )
     assert next(iter(result)).text == "one"
     assert result.heard_s < 100
     assert [w.text for w in result.so_far] == ["one"]
@@ -82,7 +85,7 @@ def test_words_come_before_the_recording_ends() -> None:
 
 def test_iterating_twice_gives_the_same_words() -> None:
     rec, _ = echo()
-    result = rec.transcription(sentence(ONE, TWO, THREE))
+    result = rec.transcription(sentence(ONE, TWO, THREE), rate=CONFIG.sample_rate)
     assert list(result) == list(result) == list(result.result().words) == list(result.result())
 
 
@@ -117,7 +120,9 @@ def test_streams_side_by_side_give_what_each_gives_alone(data: st.DataObject) ->
     expected = []
     for sound in sounds:
         rec = real()
-        expected.append([(w.text, w.start, w.end) for w in rec.transcribe(sound)])
+        expected.append(
+            [(w.text, w.start, w.end) for w in rec.transcribe(sound, rate=CONFIG.sample_rate)]
+        )
     rec = real(slots=2)
     words: dict[int, list[tuple[str, float, float]]] = {i: [] for i in range(len(sounds))}
     open_streams: dict[int, tuple[Driven, int]] = {}
@@ -145,7 +150,12 @@ def test_streams_side_by_side_give_what_each_gives_alone(data: st.DataObject) ->
 def test_several_recordings_share_the_slots() -> None:
     rec, engine = echo(slots=2)
     sounds = [sentence(ONE), sentence(TWO, TWO), sentence(THREE), sentence(ONE, THREE)]
-    assert [r.text for r in rec.transcribe(sounds)] == ["one", "two two", "three", "one three"]
+    assert [r.text for r in rec.transcribe(sounds, rate=CONFIG.sample_rate)] == [
+        "one",
+        "two two",
+        "three",
+        "one three",
+    ]
     assert any(len(step) == 2 for step in engine.steps)
     assert not engine.held
 
@@ -153,13 +163,13 @@ def test_several_recordings_share_the_slots() -> None:
 def test_one_bad_recording_does_not_stop_the_rest(tmp_path: Path) -> None:
     rec, engine = echo(slots=2)
     sources = [sentence(ONE), tmp_path / "missing.wav", sentence(TWO), sentence()]
-    good, bad, also, empty = rec.transcribe(sources)
+    good, bad, also, empty = rec.transcribe(sources, rate=CONFIG.sample_rate)
     assert good.text == "one"
     assert also.text == "two"
     assert isinstance(bad.problem, AudioError)
     assert isinstance(empty.problem, AudioError)
     assert not engine.held
-    good, bad, also, empty = rec.transcriptions(sources)
+    good, bad, also, empty = rec.transcriptions(sources, rate=CONFIG.sample_rate)
     assert good.result().text == "one"
     assert also.result().text == "two"
     with pytest.raises(AudioError, match=r"missing\.wav"):
@@ -192,12 +202,41 @@ def test_a_truncated_file_gives_its_words_and_says_so(tmp_path: Path) -> None:
     assert not engine.held
 
 
+def test_what_is_wrong_with_a_file_stands_in_its_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(source: object, *, on_warning: Callable[[StreamWarning], None]) -> Iterator[Chunk]:
+        yield from array_chunks(sentence(ONE), CONFIG.sample_rate)
+        on_warning(StreamWarning("damaged", "a packet is damaged", 0.1))
+
+    monkeypatch.setattr(recognizer, "read_file", damaged)
+    result = echo()[0].transcribe("any.wav")
+    assert (result.text, result.problem) == ("one", None)
+    assert [one.kind for one in result.warnings] == ["damaged"]
+    assert result.to_dict()["warnings"][0]["message"] == "a packet is damaged"
+
+
+def test_a_recording_that_is_too_long_keeps_what_was_transcribed() -> None:
+    """A file of a few bytes may claim days of silence."""
+    rec, engine = echo()
+    sound = np.concatenate([sentence(ONE), np.zeros(1_000 * SIZE, np.float32)])
+    options = StreamOptions(recovery=None, max_duration_s=20.0)
+    with pytest.warns(UserWarning, match="longer than 20 seconds"):
+        result = rec.transcribe(sound, options, rate=CONFIG.sample_rate)
+    assert result.text == "one"
+    assert result.duration == pytest.approx(20.0, abs=1.0)
+    assert isinstance(result.problem, AudioError)
+    assert "max_duration_s" in str(result.problem)
+    assert not engine.held
+    # What is not asked for does not count.
+    part = StreamOptions(recovery=None, max_duration_s=20.0, end_s=10.0)
+    assert rec.transcribe(sound, part, rate=CONFIG.sample_rate).problem is None
+
+
 def test_sound_that_turns_bad_keeps_its_words() -> None:
     rec, _ = echo()
     sound = np.concatenate([sentence(ONE), np.zeros(3000 * SIZE, np.float32)])
     sound[-5] = np.nan
     with pytest.warns(UserWarning, match="everything before"):
-        words = (result := rec.transcribe(sound)).words
+        words = (result := rec.transcribe(sound, rate=CONFIG.sample_rate)).words
     assert [w.text for w in words] == ["one"]
     assert result.problem is not None
 
@@ -205,7 +244,7 @@ def test_sound_that_turns_bad_keeps_its_words() -> None:
 def test_an_abandoned_transcription_gives_its_slot_back() -> None:
     rec, engine = echo()
     for _ in range(3):
-        for word in rec.transcription(sentence(ONE, TWO, THREE)):
+        for word in rec.transcription(sentence(ONE, TWO, THREE), rate=CONFIG.sample_rate):
             assert word.text == "one"
             break
         gc.collect()
@@ -218,14 +257,14 @@ def test_a_full_house_is_told() -> None:
     with pytest.raises(NoFreeSlot):
         Driven(rec)
     with pytest.raises(NoFreeSlot):
-        rec.transcribe(sentence(ONE))
+        rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate)
     with pytest.raises(NoFreeSlot):
-        rec.transcribe(sentence(ONE), timeout=0.01)
+        rec.transcribe(sentence(ONE), timeout=0.01, rate=CONFIG.sample_rate)
     with pytest.raises(NoFreeSlot):
         rec.tokens(sentence(ONE))
     stream.release()
     stream.release()
-    assert rec.transcribe(sentence(ONE)).text == "one"
+    assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate).text == "one"
 
 
 def test_a_recording_waits_for_a_slot_that_another_thread_gives_back() -> None:
@@ -235,17 +274,17 @@ def test_a_recording_waits_for_a_slot_that_another_thread_gives_back() -> None:
     other.start()
     other.join()
     with pytest.raises(NoFreeSlot):
-        rec.transcribe(sentence(ONE), timeout=0.01)
+        rec.transcribe(sentence(ONE), timeout=0.01, rate=CONFIG.sample_rate)
     timer = threading.Timer(0.05, streams[0].release)
     timer.start()
-    assert rec.transcribe(sentence(ONE)).text == "one"
+    assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate).text == "one"
     timer.join()
 
 
 def test_an_open_stream_that_waits_holds_up_nobody() -> None:
     rec, _ = echo(slots=2)
     live = Driven(rec)
-    assert rec.transcribe(sentence(ONE)).text == "one"
+    assert rec.transcribe(sentence(ONE), rate=CONFIG.sample_rate).text == "one"
     assert rec.tokens([sentence(ONE), sentence(TWO)])[1].tolist()[3] == TWO
     live.push(sentence(THREE))
     live.close()
@@ -328,11 +367,11 @@ class _Breaks(EchoEngine):
 def test_a_step_that_fails_ends_its_recordings_and_frees_their_slots() -> None:
     engine = _Breaks()
     rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="breaks")
-    result = rec.transcription(sentence(ONE, TWO, THREE))
+    result = rec.transcription(sentence(ONE, TWO, THREE), rate=CONFIG.sample_rate)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(result)
     assert not engine.held
-    assert rec.transcribe(sentence(TWO)).text == "two"
+    assert rec.transcribe(sentence(TWO), rate=CONFIG.sample_rate).text == "two"
     assert [w.text for w in result.so_far] == ["one", "two"]
     told = result.result_or_problem()
     assert told.text == "one two"
@@ -343,7 +382,7 @@ def test_an_interrupted_transcription_says_that_it_is_not_whole() -> None:
     engine = _Breaks()
     engine.error = KeyboardInterrupt()
     rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="breaks")
-    result = rec.transcription(sentence(ONE, TWO, THREE))
+    result = rec.transcription(sentence(ONE, TWO, THREE), rate=CONFIG.sample_rate)
     with pytest.raises(KeyboardInterrupt):
         list(result)
     assert not engine.held
@@ -365,7 +404,9 @@ def test_a_transcription_collected_during_a_step_disturbs_nobody() -> None:
 
 def test_stopping_gives_the_open_word_and_the_slot() -> None:
     rec, engine = echo()
-    result = rec.transcription(np.concatenate([sentence(ONE), np.zeros(9_000 * SIZE, np.float32)]))
+    result = rec.transcription(
+        np.concatenate([sentence(ONE), np.zeros(9_000 * SIZE, np.float32)]), rate=CONFIG.sample_rate
+    )
     iterator = iter(result)
     assert next(iterator).text == "one"
     assert engine.held
@@ -378,7 +419,7 @@ def test_stopping_gives_the_open_word_and_the_slot() -> None:
 
 def test_a_recording_that_was_stopped_before_it_began_takes_no_slot() -> None:
     rec, engine = echo()
-    first, second = rec.transcriptions([sentence(ONE), sentence(TWO)])
+    first, second = rec.transcriptions([sentence(ONE), sentence(TWO)], rate=CONFIG.sample_rate)
     assert first.stop() == second.stop() == []
     assert list(first) == list(second) == []
     assert not engine.held
@@ -421,9 +462,34 @@ def test_anything_that_numpy_takes_is_sound() -> None:
     import torch
 
     rec, _ = echo()
-    assert rec.transcribe(torch.from_numpy(sentence(ONE))).text == "one"  # pyright: ignore
+    assert rec.transcribe(torch.from_numpy(sentence(ONE)), rate=CONFIG.sample_rate).text == "one"  # pyright: ignore
     two = np.stack([sentence(TWO), sentence(TWO)])
-    assert rec.transcribe(two).text == "two"
+    assert rec.transcribe(two, rate=CONFIG.sample_rate).text == "two"
+
+
+def test_samples_need_their_rate_and_may_say_it_themselves() -> None:
+    rec, engine = echo()
+    sound, rate = sentence(ONE), CONFIG.sample_rate
+    for source in ((rate, sound), (np.int64(rate), sound), {"array": sound, "sampling_rate": rate}):
+        assert rec.transcribe(source).text == "one"  # pyright: ignore
+        assert rec.transcribe(source, rate=rate).text == "one"  # pyright: ignore
+        assert [one.text for one in rec.transcribe([source, source])] == ["one", "one"]  # pyright: ignore
+        with pytest.raises(InputError, match="leave rate out"):
+            rec.transcribe(source, rate=2 * rate)  # pyright: ignore
+    # Of another rate, not only another number.
+    assert rec.transcribe((2 * rate, np.repeat(sound, 2))).duration == pytest.approx(5 * 0.08)
+    for bare in (sound, [sound, sound]):
+        with pytest.raises(InputError, match="give it, such as rate=16000"):
+            rec.transcribe(bare)
+    assert not engine.held
+
+
+@pytest.mark.parametrize("numbers", [[0.1, -0.2], [1, 2, 3], [np.float64(0.5)], (0.1, 0.2)])
+def test_a_list_of_numbers_is_refused_at_once(numbers: list[float]) -> None:
+    with pytest.raises(InputError, match="a list of numbers"):
+        echo()[0].transcribe(numbers, rate=16_000)  # pyright: ignore
+    with pytest.raises(InputError, match="these keys were not found"):
+        echo()[0].transcribe({"audio": numbers})
 
 
 EACH = StreamOptions(recovery=None, channel="each")
@@ -438,16 +504,21 @@ def stereo() -> NDArray[np.float32]:
 
 def test_each_channel_is_heard_by_itself_and_words_stand_in_their_order() -> None:
     rec, engine = echo(slots=2)
-    result = rec.transcribe(stereo(), EACH)
+    result = rec.transcribe(stereo(), EACH, rate=CONFIG.sample_rate)
     assert [(w.text, w.channel) for w in result] == [
         ("two", 1), ("one", 0), ("three", 1), ("one", 0),
     ]  # fmt: skip
     assert result.duration == pytest.approx(22 * 0.08)
     assert not engine.held
-    lazy = rec.transcription(stereo(), EACH)
+    lazy = rec.transcription(stereo(), EACH, rate=CONFIG.sample_rate)
     assert [w.text for w in lazy] == ["two", "one", "three", "one"]
-    assert rec.transcribe(stereo(), StreamOptions(recovery=None, channel=1)).text == "two three"
-    assert rec.transcribe(sentence(ONE), EACH)[0].channel == 0
+    assert (
+        rec.transcribe(
+            stereo(), StreamOptions(recovery=None, channel=1), rate=CONFIG.sample_rate
+        ).text
+        == "two three"
+    )
+    assert rec.transcribe(sentence(ONE), EACH, rate=CONFIG.sample_rate)[0].channel == 0
 
 
 def test_channels_that_come_apart_are_put_in_order_at_the_end() -> None:
@@ -456,7 +527,7 @@ def test_channels_that_come_apart_are_put_in_order_at_the_end() -> None:
     left = spoken([*[3] * 100, 0, ONE, 3, 3, 3, 3, 3], SIZE)
     right = spoken([0, TWO, 3, 3, *[3] * 95, 0, TWO, 3, 3, 3, 3, 3, 3], SIZE)
     left, right = left[: len(right)], right[: len(left)]
-    result = rec.transcribe(np.stack([left, right], axis=1), EACH)
+    result = rec.transcribe(np.stack([left, right], axis=1), EACH, rate=CONFIG.sample_rate)
     starts = [word.start for word in result]
     assert starts == sorted(starts)
     assert len(starts) == 3
@@ -480,7 +551,7 @@ def test_a_channel_that_lags_is_put_in_order_in_the_transcript() -> None:
 def test_channels_without_a_slot_each_are_refused() -> None:
     rec, engine = echo(slots=1)
     with pytest.raises(ConfigError, match="slots=2"):
-        rec.transcribe(stereo(), EACH)
+        rec.transcribe(stereo(), EACH, rate=CONFIG.sample_rate)
     assert not engine.held
 
 
@@ -488,7 +559,7 @@ def test_sound_that_cannot_be_read_from_its_beginning_is_raised() -> None:
     rec, engine = echo()
     sound = np.full(100, np.nan, np.float32)
     with pytest.raises(AudioError):
-        rec.transcribe(sound)
+        rec.transcribe(sound, rate=CONFIG.sample_rate)
     assert not engine.held
 
 
@@ -514,9 +585,9 @@ def test_no_more_sound_is_read_than_is_needed() -> None:
 def test_a_part_of_a_recording_keeps_its_times() -> None:
     rec, _ = echo()
     sound = np.concatenate([np.zeros(25 * SIZE, np.float32), sentence(ONE, TWO, THREE)])
-    whole = rec.transcribe(sound, PLAIN)
+    whole = rec.transcribe(sound, PLAIN, rate=CONFIG.sample_rate)
     options = StreamOptions(recovery=None, start_s=2.0, end_s=2.0 + 10 * 0.08)
-    part = rec.transcribe(sound, options)
+    part = rec.transcribe(sound, options, rate=CONFIG.sample_rate)
     assert part.text == "one two"
     assert [w.start for w in part][1] == pytest.approx(whole[1].start)
     assert all(2.0 <= w.start <= w.end <= 2.8 + 1e-9 for w in part)
@@ -540,13 +611,15 @@ def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
 
 def test_a_recording_that_was_stopped_in_line_is_passed_over() -> None:
     rec, engine = echo()
-    first, second, third = rec.transcriptions([sentence(ONE), sentence(TWO), sentence(THREE)])
+    first, second, third = rec.transcriptions(
+        [sentence(ONE), sentence(TWO), sentence(THREE)], rate=CONFIG.sample_rate
+    )
     assert first.stop() == []
     assert next(iter(second)).text == "two"
     assert third.stop() == [], "it had asked for a slot"
     assert second.result().text == "two"
     assert (first.so_far, third.so_far) == ([], [])
-    assert rec.transcribe(sentence(ONE), timeout=0.01).text == "one"
+    assert rec.transcribe(sentence(ONE), timeout=0.01, rate=CONFIG.sample_rate).text == "one"
     assert not engine.held
 
 

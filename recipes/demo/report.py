@@ -167,7 +167,8 @@ def measure(data: Path, folder: Path, model: str | Path = DEMO) -> list[Figure]:
     for name, tests in test_sets(data, folder).items():
         heard: list[str] = []
         for first in range(0, len(tests), _SLOTS):
-            results = recognizer.transcribe([sound for sound, _ in tests[first : first + _SLOTS]])
+            sounds = [sound for sound, _ in tests[first : first + _SLOTS]]
+            results = recognizer.transcribe(sounds, rate=recognizer.config.sample_rate)
             heard.extend(result.text for result in results)
         figures.append(count_errors(name, tests, heard))
     return figures

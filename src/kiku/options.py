@@ -375,6 +375,9 @@ class StreamOptions(_Options):
     """Hear the sound from here on, in seconds; times still count from its beginning."""
     end_s: float | None = None
     """Hear it up to here; None is its end."""
+    max_duration_s: float = 86_400.0
+    """Seconds of one recording; what comes behind them is not heard, and `problem` says so. A small
+    file may claim days of silence. Live streams may be of any length."""
     signal_checks: bool = True
     """Warn of sound that is clipped, silent, or lies off zero."""
     rate_check: bool = False
@@ -409,6 +412,7 @@ class StreamOptions(_Options):
             _check("end_s", self.end_s, "a number of seconds above start_s", 0.0, 1e9)
             if self.end_s <= self.start_s:
                 raise ConfigError(f"end_s must be above start_s={self.start_s}, not {self.end_s}")
+        _check("max_duration_s", self.max_duration_s, "a number of seconds above 0", 1e-3, 1e9)
         _check("max_queue_s", self.max_queue_s, "at least 0.2 seconds", 0.2, 1e9)
         _check_one_of("when_full", self.when_full, get_args(WhenFull))
         _check_whole("max_events", self.max_events, 1)

@@ -1,15 +1,16 @@
 """The public face: a model, its slots, and every way to have it listen."""
 
 import asyncio
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import Chunk, array_chunks, as_mono, read_file
+from kiku.audio import Chunk, StreamWarning, array_chunks, as_mono, is_rated, read_file, samples_of
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
@@ -23,8 +24,12 @@ from kiku.stream.saved import pack, unpack
 from kiku.text import Vocabulary
 from kiku.transcription import Batch, Recording, Transcript, Transcription
 
-Source = str | os.PathLike[str] | BinaryIO | NDArray[np.generic]
-"""A path, "-" for standard input, an open binary file, or samples (all that numpy takes)."""
+Samples = NDArray[np.generic] | tuple[int, NDArray[np.generic]] | Mapping[str, Any]
+"""Samples (all that numpy takes), whose rate is said beside them; or with it: `(rate, samples)`, or
+`{"array": samples, "sampling_rate": rate}`."""
+
+Source = str | os.PathLike[str] | BinaryIO | Samples
+"""A path, "-" for standard input, an open binary file, or samples."""
 
 _MAX_SESSIONS = 64
 """Channels of one stream."""
@@ -209,19 +214,22 @@ class Recognizer:
 
         Args:
             source: a path to anything with sound in it, "-" for standard input, an open binary
-                file, or samples ([S] or [S, C]). A list of such is transcribed side by side in the
-                free slots; what stopped one of them stands in its `problem`.
+                file, or samples ([S] or [S, C]), also as `(rate, samples)` or
+                `{"array": samples, "sampling_rate": rate}`. A list of such is transcribed side by
+                side in the free slots; what stopped one of them stands in its `problem`.
             options: what is heard, and how; see `StreamOptions`.
-            rate: of samples, in Hz; None means the model's. Files know theirs.
+            rate: of samples, in Hz, where these do not say it themselves. Files know theirs.
             timeout: seconds to wait for a free slot; None waits as long as others hold them.
 
         Raises:
             AudioError: the recording cannot be read. One that stops in the middle is told in
                 `problem`, and by a warning.
+            InputError: samples without their rate.
             NoFreeSlot: there was none in time, or only this thread could free one.
         """
-        if isinstance(source, list | tuple):
-            several = self.transcriptions(source, options, rate=rate, timeout=timeout)
+        if isinstance(source, list | tuple) and not is_rated(source):
+            sources = cast("Sequence[Source]", source)
+            several = self.transcriptions(sources, options, rate=rate, timeout=timeout)
             return [one.result_or_problem() for one in several]
         one = self.transcription(cast("Source", source), options, rate=rate, timeout=timeout)
         return one.result()
@@ -247,20 +255,24 @@ class Recognizer:
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
         wanted = replace(options or StreamOptions(), format=AudioFormat())
-        recordings = [
-            Recording(self._chunks(source, rate), lambda n: self._members(wanted, n))
-            for source in sources
-        ]
+        recordings = [self._recording(source, wanted, rate) for source in sources]
         batch = Batch(self.scheduler, recordings, timeout)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
-    def _chunks(self, source: Source, rate: int | None) -> Iterator[Chunk]:
-        """The sound of a recording as it is; what is wrong with it is told when it is read."""
-        if isinstance(source, str | os.PathLike) or not hasattr(source, "__array__"):
-            yield from read_file(cast("str | BinaryIO", source))
+    def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> Recording:
+        """One that is not opened yet: what is wrong with its sound is told when it is read."""
+        if isinstance(source, int | float):  # one of a list of numbers
+            samples_of([source], rate)
+        found: list[StreamWarning] = []
+        samples = samples_of(source, rate)
+        if samples is None:
+            chunks = read_file(cast("str | BinaryIO", source), on_warning=found.append)
         else:
-            array = cast("NDArray[np.generic]", source)
-            yield from array_chunks(array, self.config.sample_rate if rate is None else rate)
+            chunks = _array_chunks(*samples)
+        most_s = options.max_duration_s
+        if options.end_s is not None and options.end_s <= most_s:
+            most_s = math.inf  # what comes behind the end is not heard anyway
+        return Recording(chunks, lambda n: self._members(options, n), most_s, warnings=found)
 
     # Tokens.
 
@@ -332,6 +344,10 @@ class Recognizer:
         count = count if max_tokens is None else min(count, max_tokens)
         # Token 0 needs no frame, so the last one wanted comes with the frame before.
         return mono[: (count - 1) * size].reshape(-1, size) if count else None
+
+
+def _array_chunks(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:
+    yield from array_chunks(samples, rate)
 
 
 class _Decoding:

@@ -1,5 +1,6 @@
 """Recordings on their way through the scheduler: sound in as it is needed, words out as decided."""
 
+import math
 import os
 import warnings
 import weakref
@@ -25,8 +26,8 @@ class Transcript:
     duration: float
     """Seconds of sound."""
     warnings: tuple[StreamWarning, ...] = ()
-    """What was not as it should be: sound that is clipped or silent for long, a decoder that had
-    to listen again."""
+    """What was not as it should be, in the order of time: sound that is clipped or silent for long,
+    a file that is damaged or whose clock cannot be followed, a decoder that had to listen again."""
     problem: Exception | None = None
     """Why the sound stopped before its end, or could not be read at all; None if it was heard
     whole."""
@@ -127,6 +128,7 @@ class Recording:
 
     chunks: Iterator[Chunk]
     members: MakeMembers
+    max_duration_s: float = math.inf
     sessions: list[WordSession] = field(default_factory=list[WordSession])
     bindings: list[Binding] = field(default_factory=list[Binding])
     opening: Opening | None = None
@@ -134,6 +136,8 @@ class Recording:
     words: list[Word] = field(default_factory=list[Word])
     warnings: list[StreamWarning] = field(default_factory=list[StreamWarning])
     duration: float = 0.0
+    read_s: float = 0.0
+    """Of the sound, silence included."""
     problem: AudioError | None = None
     failure: BaseException | None = None
     ended: bool = False
@@ -151,7 +155,14 @@ class Recording:
     def _next(self) -> Chunk | None:
         """The next of the sound; None at its end."""
         try:
-            return next(self.chunks, None)
+            chunk = next(self.chunks, None)
+            self.read_s += 0.0 if chunk is None else chunk.seconds
+            if self.read_s > self.max_duration_s:
+                raise AudioError(
+                    f"the recording is longer than {self.max_duration_s:g} seconds: raise "
+                    "max_duration_s in StreamOptions to have the rest"
+                )
+            return chunk
         except AudioError as error:
             if not self.sessions or self.sessions[0].duration == 0:
                 raise
@@ -214,7 +225,8 @@ class Recording:
         """What has come of it."""
         words = sorted(self.words, key=lambda word: word.start)
         problem = self.failure if isinstance(self.failure, Exception) else self.problem
-        return Transcript(tuple(words), self.duration, tuple(self.warnings), problem, model)
+        found = sorted(self.warnings, key=lambda warning: warning.time)
+        return Transcript(tuple(words), self.duration, tuple(found), problem, model)
 
 
 class Batch:

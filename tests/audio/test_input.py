@@ -518,3 +518,43 @@ SAVED = saved_input().save()
 def test_what_is_not_a_saved_input_is_refused(wrong) -> None:
     with pytest.raises(StreamError, match="saved sound"):
         AudioInput.restore(wrong)
+
+
+@pytest.mark.parametrize(("dtype", "encoding"), [("i2", "s16le"), ("i4", "s32le"), ("f4", "f32le")])
+def test_a_memoryview_is_taken_by_its_own_format(dtype: str, encoding: str) -> None:
+    one = noise(2_400)
+    values = one if dtype == "f4" else (one * (2.0 ** (8 * int(dtype[1]) - 1) - 1)).astype(dtype)
+    for told in (None, encoding):
+        audio = AudioInput(24_000, AudioFormat(encoding=told))
+        got = audio.feed(audio.check(memoryview(values)))
+        assert np.abs(got - one).max() < 1e-3
+    # Of bytes the stream's encoding is believed.
+    audio = AudioInput(24_000, AudioFormat(encoding=encoding))
+    assert np.abs(audio.feed(audio.check(memoryview(values.tobytes()))) - one).max() < 1e-3
+    both = np.stack([values, values], axis=1).ravel()
+    audio = AudioInput(24_000, AudioFormat(channels=2))
+    assert np.abs(audio.feed(audio.check(memoryview(both))) - one).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("dtype", "encoding"),
+    [("f8", None), ("i8", None), (">i2", None), ("f4", "s16le"), ("i1", None)],
+)
+def test_a_memoryview_that_is_not_sound_is_refused(dtype: str, encoding: str | None) -> None:
+    audio = AudioInput(24_000, AudioFormat(encoding=encoding))
+    with pytest.raises(AudioError, match="give one of 'h'"):
+        audio.check(memoryview(np.zeros(100, dtype)))
+
+
+@pytest.mark.parametrize("value", [9.0, -64.0])
+def test_samples_far_beyond_full_scale_are_clipped_and_told(value: float) -> None:
+    sound = 2 * noise(24_000)
+    sound[1_000:1_010] = value
+    for planes in (sound, np.stack([sound, sound], axis=1)):
+        audio = AudioInput(24_000)
+        got = audio.feed(audio.check(planes))
+        assert np.abs(got).max() == 8.0
+        assert np.array_equal(got[1_010:], sound[1_010:])
+        kinds = {warning.kind: warning.message for warning in audio.warnings()}
+        assert "10 samples of a second are NaN" in kinds["not_finite"]
+    assert sound[1_000] == value  # the caller's own

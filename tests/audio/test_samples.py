@@ -150,3 +150,16 @@ def test_the_seconds_before_a_nan_are_given_out_first() -> None:
 def test_bad_arguments_are_refused_at_the_call(samples, arguments, match: str) -> None:
     with pytest.raises(AudioError, match=match):
         chunks_of(samples, **{"rate": 16_000, "sample_rate": 24_000, **arguments})
+
+
+def test_what_cannot_become_an_array_is_told_how_it_could() -> None:
+    torch = pytest.importorskip("torch")
+    one = torch.zeros(100)
+
+    class Strange:
+        def __array__(self, *_: object, **__: object) -> np.ndarray:
+            raise KeyError("of its own")
+
+    for samples in (one.clone().requires_grad_(), one.bfloat16(), one.to("meta"), Strange()):
+        with pytest.raises(AudioError, match=r"tensor\.detach\(\)\.cpu\(\)\.float\(\)"):
+            as_mono(samples)

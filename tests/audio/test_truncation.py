@@ -21,8 +21,18 @@ EXACT = [
     ("webm", "libopus"),
     ("flv", "aac"),
     ("mpegts", "aac"),
+    ("mp3", "libmp3lame"),
+    ("ogg", "libopus"),
+    ("avi", "libmp3lame"),
+    ("avi", "pcm_s16le"),
+    ("caf", "pcm_s16le"),
+    ("w64", "pcm_s16le"),
+    ("asf", "libmp3lame"),
+    ("rm", "ac3"),
+    ("wv", "wavpack"),
+    ("flv", "libmp3lame"),
 ]
-VAGUE = [("mp3", "libmp3lame"), ("ogg", "libopus"), ("adts", "aac")]
+VAGUE = [("adts", "aac"), ("mp2", "mp2"), ("nut", "aac")]
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
 
 
@@ -91,7 +101,11 @@ def wav_with(data: bytes, size: int) -> bytes:
     return data[:place] + struct.pack("<I", size) + data[place + 4 :]
 
 
-@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF, 96_000 + 44])
+# As ffmpeg, sox and others write them; the round ones are "surely enough" (Kyutai's pocket-tts).
+PLACEHOLDERS = [0, 0x7FFFF000, 0x7FFFFFFF, 0xFFFFFFFF, 2_000_000_000, 1_000_000_000, 0x4000_0000]
+
+
+@pytest.mark.parametrize("size", [*PLACEHOLDERS, 96_000 + 44])
 def test_a_wav_that_cannot_know_its_length_raises_no_alarm(size: int, record, tone, pipe) -> None:
     data = wav_with(record("wav", "pcm_s16le", tone(24_000, 2.0), 24_000), size)
     for source in (io.BytesIO(data), pipe(data)):
@@ -136,3 +150,65 @@ def test_a_film_that_goes_on_without_sound_raises_no_alarm(tone) -> None:
             film.mux(picture.encode(image))
         film.mux(picture.encode(None))
     assert read_until_it_breaks(io.BytesIO(out.getvalue())) == (1.0, "")
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 2_000_000_000])
+def test_an_au_that_cannot_know_its_length_raises_no_alarm(size: int, record, tone) -> None:
+    data = record("au", "pcm_s16be", tone(24_000, 2.0), 24_000)
+    data = data[:8] + struct.pack(">I", size) + data[12:]
+    assert read_until_it_breaks(io.BytesIO(data)) == (2.0, "")
+
+
+def test_a_wav_of_hours_that_was_cut_is_told(record, tone) -> None:
+    """A size that is large and nothing else is no placeholder."""
+    data = wav_with(record("wav", "pcm_s16le", tone(24_000, 2.0), 24_000), 1_234_567_890)
+    _, message = read_until_it_breaks(io.BytesIO(data))
+    assert "breaks off after 2.00 s although it says it lasts 25720.16 s" in message
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_a_cut_mp3_is_told_by_its_count_of_packets(rate: int, piped: bool, record, tone, pipe):
+    """Also behind a tag with a picture in it, which is larger than what is kept of a head."""
+    sound = record("mp3", "libmp3lame", tone(rate, 5.0), rate, options={"write_xing": "1"})
+    start = sound.index(b"\xff", 45)
+    size = 200_000
+    tag = b"ID3\x04\0\0" + bytes(size >> 7 * i & 0x7F for i in (3, 2, 1, 0)) + bytes(size)
+    source = pipe if piped else io.BytesIO
+    for whole in (sound, tag + sound[start:]):
+        seconds, message = read_until_it_breaks(source(whole))
+        assert seconds == pytest.approx(5.0, abs=0.1)
+        assert message == ""
+        seconds, message = read_until_it_breaks(source(whole[: len(whole) - len(sound) * 4 // 10]))
+        assert seconds == pytest.approx(3.0, abs=0.2)
+        assert "although it says it lasts 5.0" in message
+
+
+def test_an_mp3_without_a_count_raises_no_alarm(record, tone) -> None:
+    data = record("mp3", "libmp3lame", tone(48_000, 5.0), 48_000, options={"write_xing": "0"})
+    for part in (data, data[: len(data) * 6 // 10]):
+        assert read_until_it_breaks(io.BytesIO(part))[1] == ""
+
+
+def test_the_count_of_a_vbri_header_is_read(record, tone) -> None:
+    """As Fraunhofer's encoder writes it, in the place where others have Xing."""
+    data = bytearray(record("mp3", "libmp3lame", tone(48_000, 5.0), 48_000))
+    place = data.index(b"Xing") if b"Xing" in data else data.index(b"Info")
+    first = data.rindex(b"\xff", 0, place)
+    (count,) = struct.unpack_from(">I", data, place + 8)
+    data[first + 4 : first + 100] = bytes(96)
+    struct.pack_into(">4sHHHII", data, first + 36, b"VBRI", 1, 0, 50, len(data), count)
+    assert read_until_it_breaks(io.BytesIO(bytes(data)))[1] == ""
+    cut = bytes(data[: len(data) * 6 // 10])
+    assert "although it says it lasts 5.0" in read_until_it_breaks(io.BytesIO(cut))[1]
+
+
+def test_an_rf64_that_was_cut_is_told(record, tone) -> None:
+    """A wav whose size stands in a chunk of its own, as it may not fit 32 bits."""
+    data = wav_with(record("wav", "pcm_s16le", tone(24_000, 2.0), 24_000), 0xFFFFFFFF)
+    sizes = struct.pack("<4sIQQQI", b"ds64", 28, len(data) + 28, 96_000, 48_000, 0)
+    data = b"RF64\xff\xff\xff\xffWAVE" + sizes + data[12:]
+    assert read_until_it_breaks(io.BytesIO(data)) == (2.0, "")
+    seconds, message = read_until_it_breaks(io.BytesIO(data[:-48_000]))
+    assert seconds == 1.0
+    assert "although it says it lasts 2.00 s" in message

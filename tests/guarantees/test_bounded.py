@@ -141,7 +141,7 @@ def test_a_forgotten_transcription_gives_its_slot_back(
     load: Load, digits: NDArray[np.float32]
 ) -> None:
     rec = load()
-    job = rec.transcription(np.tile(digits, 20))
+    job = rec.transcription(np.tile(digits, 20), rate=24_000)
     next(iter(job))
     assert rec.free_slots == 0
     del job

@@ -51,13 +51,13 @@ def test_a_recording_is_heard_channel_by_channel(
     assert starts == sorted(starts)
     assert found.to_dict()["words"][0]["channel"] in (0, 1)
     assert found.duration == pytest.approx(len(both) / 24_000)
-    array = rec.transcribe(both, EACH)
+    array = rec.transcribe(both, EACH, rate=24_000)
     assert [w.text for w in array] == [w.text for w in found]
 
 
 def test_a_live_stream_is_heard_channel_by_channel(load: Load, both: NDArray[np.float32]) -> None:
     rec = load(2)
-    alone = [rec.transcribe(np.ascontiguousarray(both[:, i])) for i in (0, 1)]
+    alone = [rec.transcribe(np.ascontiguousarray(both[:, i]), rate=24_000) for i in (0, 1)]
     options = StreamOptions(channel="each", format=AudioFormat(channels=2), turns=True)
     stream = rec.stream(options)
     assert rec.free_slots == 0
@@ -90,15 +90,15 @@ def test_a_live_stream_is_heard_channel_by_channel(load: Load, both: NDArray[np.
 
 def test_the_mix_and_one_channel(load: Load, both: NDArray[np.float32]) -> None:
     rec = load()
-    assert rec.transcribe(both, StreamOptions(channel=1)).words[0].channel is None
+    assert rec.transcribe(both, StreamOptions(channel=1), rate=24_000).words[0].channel is None
     with pytest.raises(kiku.KikuError, match="channel"):
-        rec.transcribe(both, StreamOptions(channel=2))
+        rec.transcribe(both, StreamOptions(channel=2), rate=24_000)
 
 
 def test_too_few_slots_are_told(load: Load, both: NDArray[np.float32]) -> None:
     rec = load(1)
     with pytest.raises(ConfigError, match="slots=2"):
-        rec.transcribe(both, EACH)
+        rec.transcribe(both, EACH, rate=24_000)
     with pytest.raises(ConfigError, match="slots=2"):
         rec.stream(StreamOptions(channel="each", format=AudioFormat(channels=2)))
     assert rec.free_slots == 1
@@ -106,8 +106,8 @@ def test_too_few_slots_are_told(load: Load, both: NDArray[np.float32]) -> None:
 
 def test_a_part_of_a_recording_keeps_its_times(load: Load, digits: NDArray[np.float32]) -> None:
     rec = load()
-    whole = rec.transcribe(digits)
-    part = rec.transcribe(digits, StreamOptions(start_s=1.9, end_s=4.4))
+    whole = rec.transcribe(digits, rate=24_000)
+    part = rec.transcribe(digits, StreamOptions(start_s=1.9, end_s=4.4), rate=24_000)
     wanted = [word for word in whole if word.start >= 1.9 and word.end <= 4.4]
     assert [word.text for word in part] == [word.text for word in wanted]
     for ours, theirs in zip(part, wanted, strict=True):

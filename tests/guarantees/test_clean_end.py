@@ -29,7 +29,8 @@ ENDS = {
     "idle": ("s = rec.stream(); s.push(sound[:100])", 0),
     "a transcription that nobody ends": ("t = rec.transcription(sound, rate=24_000); iter(t)", 0),
     "a thread at work": (
-        "threading.Thread(target=lambda: rec.transcribe(np.tile(sound, 9)), daemon=True).start()\n"
+        "work = lambda: rec.transcribe(np.tile(sound, 9), rate=24_000)\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
         "import time; time.sleep(0.3)",
         0,
     ),

@@ -20,13 +20,13 @@ DIGITS = "seven three zero one nine four"
 def test_threads_share_one_slot(load: Load, digits: NDArray[np.float32]) -> None:
     rec = load()
     with ThreadPoolExecutor(4) as pool:
-        found = [pool.submit(rec.transcribe, digits) for _ in range(4)]
+        found = [pool.submit(rec.transcribe, digits, rate=24_000) for _ in range(4)]
         assert [one.result(LONG_S).text for one in found] == [DIGITS] * 4
 
 
 def test_a_list_goes_through_one_slot(load: Load, digits: NDArray[np.float32]) -> None:
     rec = load()
-    found = rec.transcribe([np.tile(digits, 3), digits, np.zeros(2_400, np.float32)])
+    found = rec.transcribe([np.tile(digits, 3), digits, np.zeros(2_400, np.float32)], rate=24_000)
     assert [one.text for one in found] == [" ".join([DIGITS] * 3), DIGITS, ""]
     assert rec.free_slots == 1
 
@@ -35,13 +35,13 @@ def test_a_thread_that_holds_all_slots_itself_is_told(load: Load) -> None:
     rec = load(2)
     streams = [rec.stream(), rec.stream()]
     with pytest.raises(NoFreeSlot):
-        rec.transcribe(np.zeros(24_000, np.float32))
+        rec.transcribe(np.zeros(24_000, np.float32), rate=24_000)
     with pytest.raises(NoFreeSlot):
         rec.tokens(np.zeros(24_000, np.float32))
     with pytest.raises(NoFreeSlot):
         rec.stream()
     streams[0].close()
-    assert rec.transcribe(np.zeros(24_000, np.float32)).words == ()
+    assert rec.transcribe(np.zeros(24_000, np.float32), rate=24_000).words == ()
     streams[1].stop()
 
 

@@ -33,9 +33,9 @@ def test_both_ways_say_the_same_words() -> None:
 def test_frame_by_frame_is_frame_by_frame() -> None:
     engine = Timed()
     said = spoken(WORDS, CONFIG.frame_size)
-    assert len(capped(recognizer(engine), 1).transcribe(said)) == 3
+    assert len(capped(recognizer(engine), 1).transcribe(said, rate=CONFIG.sample_rate)) == 3
     assert {frames for _, frames in engine.steps} == {1}
-    recognizer(engine).transcribe(said)
+    recognizer(engine).transcribe(said, rate=CONFIG.sample_rate)
     assert max(frames for _, frames in engine.steps) > 1
 
 

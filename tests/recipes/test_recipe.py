@@ -101,11 +101,11 @@ def test_from_recordings_to_a_model_and_on_from_that(small: Path, tmp_path: Path
     make.make_demo(make.DemoRecipe(small, first, SECONDS), first / "demo")
     assert stages(first) == {"trunk", "front", "joint", "tuned", "settled", "decoder"}
     assert (first / "learning_curve.png").stat().st_size > 5_000
-    kiku.load(first / "demo", engine="torch").transcribe(np.zeros(24_000, np.float32))
+    kiku.load(first / "demo", engine="torch").transcribe(np.zeros(24_000, np.float32), rate=24_000)
 
     make.make_demo(make.DemoRecipe(small, second, SECONDS, first / "demo"), second / "demo")
     assert stages(second) == {"tuned", "settled", "decoder"}
-    kiku.load(second / "demo", engine="torch").transcribe(np.zeros(24_000, np.float32))
+    kiku.load(second / "demo", engine="torch").transcribe(np.zeros(24_000, np.float32), rate=24_000)
 
     # Whatever is there is used: nothing trains again.
     lines = len((second / "runs/log.jsonl").read_text().splitlines())

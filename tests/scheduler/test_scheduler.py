@@ -471,12 +471,14 @@ def test_while_streams_live_a_thread_of_its_own_leads() -> None:
 
     rec = Recognizer(Noting(2), CONFIG, tiny.vocabulary(), name="echo")
     with rec.stream() as stream:
-        assert rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE)).text == "one"
+        assert (
+            rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE), rate=CONFIG.sample_rate).text == "one"
+        )
         assert leaders == {"kiku-driver"}
         stream.stop()
     until(lambda: rec.scheduler._driver._worker is None)
     leaders.clear()
-    rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE))
+    rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE), rate=CONFIG.sample_rate)
     assert leaders == {threading.current_thread().name}
 
 
@@ -486,7 +488,7 @@ def test_a_recording_beside_a_stream_that_says_nothing(times: int) -> None:
     rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")
     with rec.stream():
         sound = spoken([3, 0, ONE, 3, 3] * 100 * times, SIZE)
-        assert len(rec.transcribe(sound, PLAIN)) == 100 * times
+        assert len(rec.transcribe(sound, PLAIN, rate=CONFIG.sample_rate)) == 100 * times
 
 
 def test_a_mistake_of_the_driver_is_told_to_all_that_wait(
@@ -509,9 +511,9 @@ def test_a_thread_that_waits_for_its_own_slot_is_told() -> None:
     rec = Recognizer(EchoEngine(1), CONFIG, tiny.vocabulary(), name="echo")
     stream = Driven(rec)
     with pytest.raises(NoFreeSlot):
-        rec.transcribe(np.zeros(SIZE, np.float32))
+        rec.transcribe(np.zeros(SIZE, np.float32), rate=CONFIG.sample_rate)
     stream.close()  # it comes to its end by itself
-    assert rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE)).text == "one"
+    assert rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE), rate=CONFIG.sample_rate).text == "one"
 
 
 def test_loudness_is_of_each_frame() -> None:
@@ -531,7 +533,7 @@ stream = rec.stream()
 stream.push(np.zeros(80 * 300, np.float32))
 rec.scheduler._driver.end()
 try:
-    rec.transcribe(np.zeros(800, np.float32))
+    rec.transcribe(np.zeros(800, np.float32), rate=1_000)
 except StreamError as error:
     print(error)
 """

@@ -243,7 +243,9 @@ def test_a_word_that_the_finalize_did_not_hear_is_given_out_late() -> None:
 def test_whatever_is_asked_no_word_is_lost_or_doubled(tokens: list[int], points: list[int]) -> None:
     sound = spoken(tokens, SIZE)
     rec = Recognizer(EchoEngine(), CONFIG, tiny.vocabulary(), name="echo")
-    expected = rec.transcribe(np.concatenate([sound, np.zeros(SIZE, np.float32)])).text.split()
+    expected = rec.transcribe(
+        np.concatenate([sound, np.zeros(SIZE, np.float32)]), rate=CONFIG.sample_rate
+    ).text.split()
     stream, _ = echo()
     events: list[Event] = []
     at = 0

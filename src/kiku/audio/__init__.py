@@ -6,7 +6,7 @@ from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
 from kiku.audio.resample import Resampler
-from kiku.audio.samples import array_chunks, as_mono, chunks_of
+from kiku.audio.samples import array_chunks, as_mono, chunks_of, is_rated, samples_of
 
 __all__ = [
     "AudioInput",
@@ -19,7 +19,9 @@ __all__ = [
     "as_mono",
     "chunks_of",
     "duration_s",
+    "is_rated",
     "num_channels",
     "read_chunks",
     "read_file",
+    "samples_of",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kiku.audio.clock import Clock
-from kiku.audio.formats import MAX_FLOAT, Mono
+from kiku.audio.formats import MAX_FLOAT, MAX_LOUD, Mono
 from kiku.audio.pitch import Pitch
 
 _MAX_WAITING = 1_000  # nobody who waits so long without asking wants the oldest
@@ -32,8 +32,8 @@ class StreamWarning:
     """Something about the sound that whoever sends it should know; it is transcribed all the same.
 
     Attributes:
-        kind: "clipped", "silent", "offset", "not_finite", "wrong_rate", "rate_changed" or
-            "damaged".
+        kind: "clipped", "silent", "offset", "inverted", "not_finite", "wrong_rate",
+            "rate_changed", "damaged" or "times".
         message: one sentence: what was found and what to do.
         time: seconds from the beginning of the sound to where it was noticed.
     """
@@ -178,7 +178,8 @@ class SignalChecks:
             self.warn(
                 "not_finite",
                 f"{self.num_bad} samples of a second are NaN or infinite and were replaced by "
-                "silence: look for the step before that makes them",
+                f"silence, or beyond {MAX_LOUD:g} times full scale and were clipped to that: look "
+                "for the step before that makes them",
                 time,
             )
         self._end_run()

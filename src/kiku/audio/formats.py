@@ -26,6 +26,10 @@ _SCALES: dict[str, tuple[float, float]] = {
 _FLOATS = ("f2", "f4", "f8")
 MAX_FLOAT = 64.0
 """A float recording may peak above 1, even by some factor; beyond this the values were integers."""
+MAX_LOUD = 8.0
+"""Floats beyond this are clipped to it. Mixes peak 1 to 4 times above full scale, as nothing limits
+floats on their way; what is 18 dB above it is a broken sample, and a click of ten of them, at 64,
+made the demo model write a word. (Integers kept in floats reach thousands: `MAX_FLOAT`.)"""
 FULL_SCALE = 0.999
 """From here on a sample may have been cut off."""
 # More channels than this are not guessed from the shape.
@@ -64,7 +68,8 @@ class Mono(NamedTuple):
     loud: npt.NDArray[np.bool_] | None = None
     """[S] which are at full scale in one of the channels."""
     bad: npt.NDArray[np.bool_] | None = None
-    """[S] which were not a number in one of the channels, and became silence."""
+    """[S] which in one of the channels were not a number, and became silence, or beyond
+    `MAX_LOUD`, and were clipped to it."""
 
     def part(self, first: int, last: int) -> "Mono":
         """The samples from `first` up to `last`."""
@@ -82,10 +87,10 @@ def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.ge
     """The array behind `samples`, of a dtype that can be sound; a new one if `copy` says so."""
     try:
         array = np.array(samples) if copy else np.asarray(samples)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # tensors and others raise what they like
         raise AudioError(
-            f"samples of type {type(samples).__name__} do not make an array ({error}): "
-            "give a numpy array [S] or a tensor in main memory without gradient"
+            f"samples of type {type(samples).__name__} do not make an array ({error}): give a "
+            "numpy array, which is tensor.detach().cpu().float().numpy() of a tensor"
         ) from None
     kind = array.dtype.str[1:]
     if kind not in _SCALES and kind not in _FLOATS:
@@ -177,7 +182,7 @@ def mono_of(
         full_scale: what counts as cut off; None does not look for it.
 
     Returns:
-        Of [S] float32 without NaN the sound is `planes` itself.
+        Of [S] float32 without NaN, and not beyond `MAX_LOUD`, the sound is `planes` itself.
 
     Raises:
         AudioError: floats beyond 64.
@@ -201,10 +206,10 @@ def mono_of(
     elif peak is None:
         peak = checked_peak(values)
     bad = loud = None
-    if peak != peak:  # NaN
+    if not peak <= MAX_LOUD:  # NaN too
         finite = np.isfinite(values)
-        bad = _in_any_channel(~finite)
-        values = np.where(finite, values, np.float32(0))
+        bad = _in_any_channel(~(np.abs(values) <= MAX_LOUD))
+        values = np.where(finite, values, np.float32(0)).clip(-MAX_LOUD, MAX_LOUD)
     if full_scale is not None and not peak < full_scale:
         loud = _in_any_channel(np.abs(values) >= full_scale * scale)
     if values.ndim == 1:
@@ -217,6 +222,15 @@ def mono_of(
         total += values[number]
     total /= np.float32(len(values) * scale)
     return Mono(total, loud, bad)
+
+
+def scaled(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """[C, S] of [S, C] simple values, 1 being full scale, and 0 what is no number."""
+    scale, silence = _SCALES.get(planes.dtype.str[1:], (1.0, 0.0))
+    values = planes.T.astype(np.float32, order="C")
+    values -= np.float32(silence)
+    values *= np.float32(1 / scale)
+    return values if planes.dtype.kind != "f" else np.nan_to_num(values, posinf=0.0, neginf=0.0)
 
 
 def _in_any_channel(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_] | None:

@@ -6,6 +6,7 @@ does not know frames.
 """
 
 import math
+import sys
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -33,17 +34,21 @@ from kiku.audio.input_state import (
     checked_channel,
     checked_input_rate,
 )
+from kiku.audio.mix import joined
 from kiku.audio.opus import OPUS_RATE, OpusDecoder, num_samples_of
 from kiku.audio.resample import Resampler, checked_rate
 from kiku.audio.timeline import Timeline
 from kiku.errors import AudioError, StreamError
-from kiku.options import AudioFormat
+from kiku.options import AudioFormat, Encoding
 from kiku.serial import from_plain, to_plain
 
 # All that was given is as long as the sound, but for so many samples: a few from rounding.
 _MAX_UNEVEN = 16
 
 Bytes = bytes | bytearray | memoryview
+
+# How the samples of a memoryview are written, by the letter of its format.
+_VIEWS: dict[str, Encoding] = {"h": "s16le", "i": "s32le", "f": "f32le"}
 
 _FLOAT32 = np.dtype(np.float32)
 _DEFAULT_FORMAT = AudioFormat()
@@ -135,7 +140,8 @@ class AudioInput:
         Args:
             samples: an array [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or
                 float64, in which NaN and infinity will become silence; or bytes of the format's
-                encoding, interleaved, which may be cut anywhere; or one packet of Opus.
+                encoding, interleaved, which may be cut anywhere; or one packet of Opus. A
+                memoryview of samples is taken by its own format.
             rate: samples a second, 8,000 to 192,000, or `sample_rate`. None: the format's, or its
                 encoding's own, or `sample_rate`.
 
@@ -159,8 +165,10 @@ class AudioInput:
                 if not peak <= MAX_FLOAT:
                     peak = checked_peak(data)
             return Chunk(data, rate, data.size, 1, None, peak)
-        if isinstance(samples, bytes | bytearray | memoryview):
-            return self._checked_bytes(bytes(cast("bytes", samples)), rate)
+        if isinstance(samples, memoryview):
+            return self._checked_view(cast("memoryview[Any]", samples), rate)
+        if isinstance(samples, bytes | bytearray):
+            return self._checked_bytes(bytes(samples), rate, self.format.encoding)
         array = time_first(array_of(samples, copy=True), self.format.channels_axis)
         data = simple(array)
         num_channels = 1 if data.ndim == 1 else data.shape[1]
@@ -243,7 +251,7 @@ class AudioInput:
             if chunk.encoding == "opus":
                 return self._feed_opus(data)
             return self._feed_bytes(chunk, data)
-        mono = mono_of(data, self._channel, peak=chunk.peak, full_scale=self._full_scale)
+        mono = self._mono(data, chunk.rate, self._full_scale, chunk.peak)
         resampler = self._resampler_at(chunk.rate)
         if self._state.begun:
             self._drop_begun()
@@ -328,8 +336,21 @@ class AudioInput:
                 "count them from 0, or take the mean of all with 'mix'"
             )
 
-    def _checked_bytes(self, data: bytes, rate: int) -> Chunk:
-        name, num_channels = self.format.encoding or "s16le", self.format.channels
+    def _checked_view(self, view: "memoryview[Any]", rate: int) -> Chunk:
+        """Bytes, or samples of the view's own format, interleaved as bytes are."""
+        own, told = view.format.lstrip("@=<"), self.format.encoding
+        if own in "Bc" or (own == "b" and told is not None):
+            return self._checked_bytes(bytes(view), rate, told)
+        name = _VIEWS.get(own)
+        if name is None or told not in (None, name) or sys.byteorder != "little":
+            raise AudioError(
+                f"a memoryview of format {view.format!r} is not {told or 'sound'}: give one of "
+                "'h' (int16), 'i' (int32) or 'f' (float32), or of bytes in the stream's encoding"
+            )
+        return self._checked_bytes(bytes(view), rate, name)
+
+    def _checked_bytes(self, data: bytes, rate: int, encoding: Encoding | None) -> Chunk:
+        name, num_channels = encoding or "s16le", self.format.channels
         self._check_channel(num_channels)
         if name == "opus":
             if rate != OPUS_RATE:
@@ -338,6 +359,30 @@ class AudioInput:
         # A part of a sample counts, so that no number of bytes is nothing.
         num_samples = -(-len(data) // width_of(name, num_channels))
         return Chunk(data, rate, num_samples, num_channels, name)
+
+    def _mono(
+        self,
+        planes: npt.NDArray[Any],
+        rate: int,
+        full_scale: float | None,
+        peak: float | None = None,
+    ) -> Mono:
+        """The channel that is asked for, or all of them mixed."""
+        if self._channel is not None or planes.ndim == 1 or 1 in planes.shape or not planes.size:
+            return mono_of(planes, self._channel, peak=peak, full_scale=full_scale)
+        parts: list[Mono] = []
+        num_samples = 0
+        for mono, tells in self._state.mix.pieces(planes, rate, peak=peak, full_scale=full_scale):
+            parts.append(mono)
+            num_samples += mono.sound.size
+            if tells and self._full_scale is not None:
+                self._state.checks.warn(
+                    "inverted",
+                    "the channels cancel each other, as one of them is inverted: the loudest is "
+                    "heard instead of their mean; check the wiring, or choose a channel",
+                    self.duration + num_samples / rate,
+                )
+        return joined(parts)
 
     def _feed_bytes(self, chunk: Chunk, data: bytes) -> npt.NDArray[np.float32]:
         state, name = self._state, chunk.encoding or "s16le"
@@ -352,7 +397,7 @@ class AudioInput:
         if num_channels > 1:
             values = values.reshape(-1, num_channels)
         full_scale = None if self._full_scale is None else encoding.full_scale
-        mono = mono_of(values, self._channel, full_scale=full_scale)
+        mono = self._mono(values, chunk.rate, full_scale)
         resampler = self._resampler_at(chunk.rate)
         if state.begun and begun_as != (name, num_channels):
             self._drop_begun()

@@ -3,11 +3,12 @@
 Does not know how sound is taken (`input`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from kiku.audio.checks import SignalChecks
 from kiku.audio.formats import ENCODINGS, whole, width_of
+from kiku.audio.mix import Mix
 from kiku.audio.resample import ResamplerState, checked_rate
 from kiku.audio.timeline import Timeline
 from kiku.errors import AudioError
@@ -41,6 +42,7 @@ class InputState:
     begun_encoding: str = "s16le"
     begun_channels: int = 1
     damaged_s: float | None = None
+    mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be."""

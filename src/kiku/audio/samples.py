@@ -4,8 +4,10 @@ Does not know files, nor how samples are written (`formats`).
 """
 
 import math
-from collections.abc import Generator, Iterable, Iterator
+import os
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,15 @@ from kiku.audio.formats import (
     array_of,
     check_finite,
     checked_peak,
-    mono_of,
     simple,
     time_first,
+    whole,
 )
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
+from kiku.audio.mix import mixed
 from kiku.audio.resample import checked_rate
-from kiku.errors import AudioError
+from kiku.errors import AudioError, InputError
 
 
 def as_mono(
@@ -31,7 +34,8 @@ def as_mono(
     """Mono samples in [-1, 1] from an array of any usual kind.
 
     Integers are divided by their full scale; floats are taken as they are (a recording may peak a
-    little above 1: it is not clipped). Several channels become one by their mean.
+    little above 1: it is not clipped). Several channels become one by their mean, or by the loudest
+    of them if they cancel each other.
 
     Args:
         samples: [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or float64; a list
@@ -53,7 +57,7 @@ def as_mono(
     check_finite(planes, first_sample)
     if planes.dtype.kind == "f":
         checked_peak(planes)
-    return mono_of(planes, None, full_scale=None).sound
+    return mixed(planes)
 
 
 def chunks_of(
@@ -103,6 +107,59 @@ def array_chunks(
     if array.size == 0:
         raise AudioError("the array holds no samples: there is nothing to transcribe")
     return _parts(array, checked_rate(rate))
+
+
+def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
+    """The samples of what is no file, and their rate; None for what may be a file.
+
+    Args:
+        source: an array or a tensor; `(rate, array)`, as Gradio gives it; or a mapping with "array"
+            and "sampling_rate", as datasets gives it.
+        rate: what the caller says of it.
+
+    Raises:
+        InputError: nobody says the rate, two rates are said, or it is a plain list of numbers.
+    """
+    own_rate: int | None = None
+    if isinstance(source, Mapping):
+        source = cast("Mapping[str, Any]", source)
+        if not {"array", "sampling_rate"} <= source.keys():
+            raise InputError(
+                "a mapping is sound as {'array': samples, 'sampling_rate': rate}: "
+                "these keys were not found in it"
+            )
+        own_rate, samples = source["sampling_rate"], source["array"]
+    elif is_rated(source):
+        own_rate, samples = source
+    elif isinstance(source, list | tuple):
+        raise InputError(
+            "a list of numbers is not taken for sound: give np.array(samples, np.float32) with its "
+            "rate=..., or a list of recordings"
+        )
+    elif isinstance(source, str | os.PathLike) or not hasattr(source, "__array__"):
+        return None
+    else:
+        samples = source
+    if own_rate is not None and rate is not None and own_rate != rate:
+        raise InputError(f"the samples say {own_rate} Hz and rate={rate}: leave rate out")
+    if (known := rate if own_rate is None else own_rate) is None:
+        raise InputError(
+            "samples do not say how many of them make a second: give it, such as rate=16000"
+        )
+    return samples, known
+
+
+def is_rated(source: Any) -> bool:
+    """Whether it is `(rate, array)`."""
+    if not isinstance(source, tuple):
+        return False
+    pair = cast("tuple[Any, ...]", source)
+    return (
+        len(pair) == 2
+        and whole(pair[0]) > 0
+        and hasattr(pair[1], "__array__")
+        and not np.ndim(pair[0])
+    )
 
 
 def chunk_size_of(sample_rate: int, chunk_s: float) -> int:

@@ -16,6 +16,8 @@ from kiku.errors import AudioError
 # How much of a recording's beginning is kept, to look at its header afterwards.
 HEAD_SIZE = 65_536
 
+_PEEK_SIZE = 4_096
+
 Source = str | os.PathLike[str] | BinaryIO
 
 
@@ -32,8 +34,10 @@ class Reader:
         # The demuxer is told no real name: some formats would open files by it on their own.
         self.name = f"sound{suffix}"
         self.head = b""
+        self.untagged = b""  # the head without the tag before it, which may hold a large picture
         self.failure: OSError | None = None
         self._file = file
+        self._peeked = b""
         self._furthest = 0
         self._position = 0
         self._size: int | None = None
@@ -68,7 +72,8 @@ class Reader:
             AudioError: the file gives something else than bytes.
         """
         try:
-            data: object = self._read(num_bytes)
+            data: object = self._peeked[:num_bytes] or self._read(num_bytes)
+            self._peeked = self._peeked[num_bytes:]
         except OSError as error:
             # As an end it lets everything before it be decoded; who reads asks for it afterwards.
             self.failure = error
@@ -78,11 +83,31 @@ class Reader:
             raise AudioError(
                 f"{self.label} does not give bytes when read: open it in blocking binary mode, 'rb'"
             )
-        if self._position == len(self.head) < HEAD_SIZE:
-            self.head += data[: HEAD_SIZE - len(self.head)]
+        self._keep(data)
         self._position += len(data)
         self._furthest = max(self._furthest, self._position)
         return data
+
+    def peek(self, num_bytes: int) -> bytes:
+        """At most so many of the first bytes, before any others are read; they are read again
+        afterwards."""
+        data = b""
+        while len(data) < num_bytes and (part := self.read(_PEEK_SIZE)):
+            data += part
+        if self._seekable:
+            self.rewind()
+        else:
+            self._peeked, self._position = data, 0
+        return data[:num_bytes]
+
+    def _keep(self, data: bytes) -> None:
+        """Remember what stands at the beginning, and what stands behind a tag there."""
+        position = self._position
+        if position <= len(self.head) < HEAD_SIZE:
+            self.head = (self.head + data[len(self.head) - position :])[:HEAD_SIZE]
+        first = position - tag_size(self.head)
+        if first <= len(self.untagged) < HEAD_SIZE:
+            self.untagged = (self.untagged + data[len(self.untagged) - first :])[:HEAD_SIZE]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to `offset` bytes from the beginning (or as `whence` says); the new offset."""
@@ -98,6 +123,16 @@ class Reader:
         """Put the file back to where it stood, if it can go back."""
         if self._seekable:
             self.seek(0)
+
+
+def tag_size(head: bytes) -> int:
+    """Bytes of the ID3 tag that stands before the sound, by the beginning of a recording."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    size = 0
+    for byte in head[6:10]:
+        size = size << 7 | byte & 0x7F
+    return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
 @contextmanager

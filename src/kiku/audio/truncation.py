@@ -1,11 +1,15 @@
 """Whether a recording holds as much as its header says.
 
-FFmpeg hides most truncations: it takes a wav's length from the size of the file, and ends quietly
-where the bytes end. So the length is looked up where it is reliable; mp3, ogg and raw aac state
-none that is exact.
+FFmpeg hides most truncations: it takes the length of a wav from the size of the file, and ends
+quietly where the bytes end. So the length is looked up where it is reliable: in bytes, in packets
+or in seconds. Raw streams (adts, amr, mp3 without a count) and MPEG transport streams state none;
+an ogg says at its end that it is one (`ogg`).
 """
 
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from av.audio.stream import AudioStream
 
@@ -14,72 +18,185 @@ from kiku.audio.source import Reader
 # What headers may be wrong by without anything missing.
 _TOLERANCE_S = 0.02
 _FILM_TOLERANCE_S = 0.5
+_MP3_TOLERANCE = 2  # packets: some programs count the header as one, and the last may be padding
 # Some programs count the header of a wav with its data.
 _WAV_TOLERANCE_SIZE = 64
-# Programs that write a wav into a pipe put a length from here on, as they do not know the true one.
-_UNKNOWN_WAV_SIZE = 0x7FFF_0000
-# Formats whose own header counts the samples.
-_COUNTED_FORMATS = frozenset({"flac", "aiff", "au"})
+# Programs that write into a pipe put a length from here on, as they do not know the true one ...
+_UNKNOWN_SIZE = 0x7FFF_0000
+# ... or a round one that is surely enough: from here on, a multiple of one of those.
+_MIN_ROUND_SIZE, _ROUND_SIZES = 0x2000_0000, (1_000_000, 0x10_0000)
+# Formats whose own header counts the samples, exactly.
+_COUNTED_FORMATS = frozenset({"flac", "aiff", "au", "wv", "tta", "ape", "tak"})
+# Formats whose own header says how long the film is.
+_FILM_FORMATS = frozenset({"matroska", "flv", "rm"})
+_VBRI_OFFSET = 36
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was found in a recording that was read to its end."""
+
+    stated_s: float | None
+    """What the container gave as the duration when it was opened."""
+    end_s: float
+    """Where the sound ended."""
+    file_end_s: float
+    """Where the last packet of any track ended."""
+    num_packets: int
+    """Of the audio track."""
+
+
+class _Data(NamedTuple):
+    """Where the sound of a recording lies by its header, in bytes."""
+
+    first: int
+    size: int
+    byte_rate: int = 0
 
 
 def whole_length_s(
-    format_name: str,
-    track: AudioStream,
-    reader: Reader,
-    stated_s: float | None,
-    *,
-    end_s: float,
-    file_end_s: float,
+    format_name: str, track: AudioStream, reader: Reader, heard: Heard
 ) -> float | None:
-    """How long the recording should be, in seconds, if less than that was in it; None if it is
-    whole.
+    """How long the recording should be, in seconds, if less than that was in it (0 where nobody
+    says how long); None if it is whole.
 
     Args:
         format_name: the container's format, "wav", "flac", "mov", "matroska" ...
         track: the audio track, read to its end.
         reader: the bytes of the recording.
-        stated_s: what the container gave as the duration when it was opened.
-        end_s: where the sound ended.
-        file_end_s: where the last packet of any track ended.
+        heard: what was found in it.
     """
-    if format_name == "wav":
-        return _wav_length_s(reader, stated_s)
+    stated_s, end_s = heard.stated_s, heard.end_s
+    if format_name in _DATA:
+        return _length_of_data(_DATA[format_name](reader.head), reader, heard)
+    if format_name == "mp3":
+        return _mp3_length_s(reader.untagged, heard.num_packets)
     if format_name == "mov" and _index_end(track) > reader.num_bytes:
         return max(stated_s or 0.0, end_s)
     if stated_s is None:
         return None
     if format_name in _COUNTED_FORMATS and end_s < stated_s - _TOLERANCE_S:
-        return stated_s
+        return None if _is_placeholder(round(stated_s * track.rate), 1) else stated_s
     if (
-        format_name == "matroska"
-        and _has_matroska_duration(reader.head)
-        and max(end_s, file_end_s) < stated_s - _FILM_TOLERANCE_S
+        format_name in _FILM_FORMATS
+        and (format_name != "matroska" or _has_matroska_duration(reader.head))
+        and max(end_s, heard.file_end_s) < stated_s - _FILM_TOLERANCE_S
     ):
         return stated_s
     return None
 
 
-def _wav_length_s(reader: Reader, stated_s: float | None) -> float | None:
-    """What the `data` chunk should last, in seconds, if the file ends before it does."""
-    head = reader.head
-    if head[:4] != b"RIFF":
+def _length_of_data(data: _Data | None, reader: Reader, heard: Heard) -> float | None:
+    """What the data should last, in seconds, if the file ends before they do."""
+    if data is None:
         return None
-    offset, byte_rate = 12, 0
-    while offset + 8 <= len(head):
-        name = head[offset : offset + 4]
-        size: int = struct.unpack_from("<I", head, offset + 4)[0]
-        offset += 8
-        if name == b"fmt " and offset + 12 <= len(head):
-            byte_rate = struct.unpack_from("<I", head, offset + 8)[0]
+    tolerance = max(_WAV_TOLERANCE_SIZE, data.byte_rate * _TOLERANCE_S)
+    if data.first + data.size - reader.num_bytes <= tolerance:
+        return None
+    if _is_placeholder(data.size, data.byte_rate):
+        return None
+    # Some writers of compressed sound leave the byte rate at 0.
+    return data.size / data.byte_rate if data.byte_rate else heard.stated_s or 0.0
+
+
+def _is_placeholder(size: int, byte_rate: int) -> bool:
+    """Whether a size, in bytes or samples, was put there by a program that did not know it."""
+    if not 0 < size < _UNKNOWN_SIZE and size < 2**32:
+        return True
+    is_round = any(size % one == 0 for one in _ROUND_SIZES)
+    return (size >= _MIN_ROUND_SIZE and is_round) or size >= 2**62
+
+
+def _wav_data(head: bytes) -> _Data | None:
+    size_64, byte_rate = 0, 0
+    if head[:4] not in (b"RIFF", b"RF64", b"BW64"):
+        return None
+    for name, first, size in _chunks(head, 12, "<4sI"):
+        if name == b"ds64" and first + 16 <= len(head):
+            size_64 = struct.unpack_from("<Q", head, first + 8)[0]
+        if name == b"fmt " and first + 12 <= len(head):
+            byte_rate = struct.unpack_from("<I", head, first + 8)[0]
         if name == b"data":
-            num_missing = offset + size - reader.num_bytes
-            tolerance = max(_WAV_TOLERANCE_SIZE, byte_rate * _TOLERANCE_S)
-            if not 0 < size < _UNKNOWN_WAV_SIZE or num_missing <= tolerance:
-                return None
-            # Some writers of compressed sound leave the byte rate at 0.
-            return size / byte_rate if byte_rate else stated_s or 0.0
-        offset += size + size % 2
+            return _Data(first, size_64 if size == 0xFFFF_FFFF and size_64 else size, byte_rate)
     return None
+
+
+def _avi_data(head: bytes) -> _Data | None:
+    """All of the first RIFF chunk: the index stands at its end, so an end that is missing shows."""
+    if head[:4] != b"RIFF" or len(head) < 8:
+        return None
+    return _Data(8, struct.unpack_from("<I", head, 4)[0])
+
+
+def _caf_data(head: bytes) -> _Data | None:
+    if head[:4] != b"caff":
+        return None
+    return next(
+        (_Data(at, size) for name, at, size in _chunks(head, 8, ">4sQ") if name == b"data"), None
+    )
+
+
+def _w64_data(head: bytes) -> _Data | None:
+    """Names are 16 bytes long here, and sizes count name and size, and are made even to 8."""
+    offset, byte_rate = 40, 0
+    while head[:4] == b"riff" and offset + 24 <= len(head):
+        name, size = struct.unpack_from("<4s12xQ", head, offset)
+        if name == b"fmt " and offset + 36 <= len(head):
+            byte_rate = struct.unpack_from("<I", head, offset + 32)[0]
+        if name == b"data":
+            return _Data(offset + 24, max(0, size - 24), byte_rate)
+        offset += max(24, (size + 7) // 8 * 8)
+    return None
+
+
+def _asf_data(head: bytes) -> _Data | None:
+    """All of the file, whose size stands in its header; 0 in broadcasts."""
+    place = head.find(_ASF_PROPERTIES)
+    if place < 0 or len(head) < place + 48:
+        return None
+    return _Data(0, struct.unpack_from("<Q", head, place + 40)[0])
+
+
+_DATA = {"asf": _asf_data, "wav": _wav_data, "avi": _avi_data, "caf": _caf_data, "w64": _w64_data}
+
+
+def _chunks(head: bytes, offset: int, layout: str) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte and size of the chunks of a header, as far as it is known."""
+    while offset + struct.calcsize(layout) <= len(head):
+        name, size = struct.unpack_from(layout, head, offset)
+        offset += struct.calcsize(layout)
+        yield name, offset, size
+        offset += size + (size % 2 if layout[0] == "<" else 0)
+
+
+def _mp3_length_s(head: bytes, num_packets: int) -> float | None:
+    """What an mp3 should last by the count of packets in its first one (Xing, Info or VBRI)."""
+    for first in range(min(len(head), 4_096)):
+        if head[first] != 0xFF or len(head) < first + 200 or head[first + 1] & 0xE6 != 0xE2:
+            continue
+        count = _mp3_count(head, first)
+        if count:
+            version, rate_code = head[first + 1] >> 3 & 3, head[first + 2] >> 2 & 3
+            if version == 1 or rate_code == 3:
+                continue
+            rate = (44_100, 48_000, 32_000)[rate_code] >> {3: 0, 2: 1, 0: 2}[version]
+            samples = 1_152 if version == 3 else 576
+            return count * samples / rate if num_packets < count - _MP3_TOLERANCE else None
+    return None
+
+
+def _mp3_count(head: bytes, first: int) -> int:
+    """How many packets the header at `first` counts; 0 if there is no count."""
+    is_mono, is_version_1 = head[first + 3] >> 6 == 3, head[first + 1] >> 3 & 3 == 3
+    side = (17 if is_mono else 32) if is_version_1 else (9 if is_mono else 17)
+    place = first + 4 + side
+    name, flags = struct.unpack_from(">4sI", head, place)
+    if name in (b"Xing", b"Info") and flags & 1:
+        return struct.unpack_from(">I", head, place + 8)[0]
+    if head[first + _VBRI_OFFSET : first + _VBRI_OFFSET + 4] == b"VBRI":
+        return struct.unpack_from(">I", head, first + _VBRI_OFFSET + 14)[0]
+    return 0
 
 
 def _index_end(track: AudioStream) -> int:

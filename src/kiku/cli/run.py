@@ -215,7 +215,7 @@ class Run:
         for warning in result.warnings:
             if warning.kind not in told:
                 told.add(warning.kind)
-                terminal.error(f"warning: {recording.label}: {warning.message}")
+                terminal.error(f"warning: {_labelled(recording, warning.message)}")
 
     def _deliver(self, files: Mapping[str, Path], words: Sequence[Word], duration: float) -> bool:
         """Write or print the result; whether it is where it should be."""
@@ -252,7 +252,10 @@ class Run:
 
 
 def _failed(recording: Recording, error: Exception) -> str:
-    message = describe(error)
+    return _labelled(recording, describe(error))
+
+
+def _labelled(recording: Recording, message: str) -> str:
     return message if recording.label in message else f"{recording.label}: {message}"
 
 

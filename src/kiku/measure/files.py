@@ -78,17 +78,18 @@ def file_speed(
         clock: gives seconds.
     """
     single = capped(recognizer, 1)
+    rate = recognizer.config.sample_rate
     block_s: list[float] = []
     single_s: list[float] = []
     texts: set[tuple[str, ...]] = set()
     for number in range(rounds + 1):
         for who, seconds in ((recognizer, block_s), (single, single_s)):
             started = clock()
-            words = tuple(word.text for word in who.transcribe(samples))
+            words = tuple(word.text for word in who.transcribe(samples, rate=rate))
             if number:
                 seconds.append(clock() - started)
             texts.add(words)
-    sound_s = len(samples) / recognizer.config.sample_rate
+    sound_s = len(samples) / rate
     block, one = float(np.median(block_s)), float(np.median(single_s))
     return FileSpeed(
         sound_s=round(sound_s, 3),

@@ -1,0 +1,267 @@
+"""Containers and codecs as PyAV opens them -> frames of one audio track, with their timestamps.
+
+Knows PyAV and how its formats misbehave. Does not know what becomes of the frames (`files`), nor
+when one should be heard (`player`).
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+
+import av
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container.input import InputContainer
+from av.error import EOFError as EndOfStream
+from av.error import FFmpegError
+
+from kiku.audio.chunk import Chunk
+from kiku.audio.formats import check_finite, checked_peak, simple
+from kiku.audio.ogg import OggLink
+from kiku.audio.resample import checked_rate
+from kiku.audio.source import Reader
+from kiku.errors import AudioError
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.stream import Stream
+
+# PyAV's own errors, and what its Python layer raises besides.
+_AV_ERRORS = (FFmpegError, ValueError, ArithmeticError, RuntimeError)
+# A demuxer that fails so often in a row will not recover.
+_MAX_DEMUX_ERRORS = 16
+# From as many planes on, PyAV does not know where they end.
+_MAX_PLANES = 8
+# FFmpeg's AVFMT_GENERIC_INDEX: the format has no index of its own, and no timestamps either: they
+# are counted from the bytes and say nothing. Two have both.
+_NO_INDEX, _TIMED = 0x0100, frozenset({"ogg", "flac"})
+# AVFMT_TS_DISCONT: timestamps may begin anew anywhere. (In ogg only from link to link.)
+_RESTARTS = 0x0200
+# Formats of which the end, or a hole, is judged by all tracks together.
+_FILMS = frozenset({"matroska", "flv", "asf", "rm", "mpegts", "mpeg"})
+# A hole in the sound is one, and no other clock, if another track goes on in its first seconds.
+_FILL_S, _MAX_OTHERS = 10, 100_000
+
+
+@dataclass(slots=True)
+class Course:
+    """How the reading of one container went."""
+
+    num_packets: int = 0
+    """Of the audio track."""
+    num_damaged: int = 0
+    """Packets that could not be decoded."""
+    num_damaged_last: int = 0
+    """Those after the last good frame."""
+    file_end_s: float = 0.0
+    """The end of the last packet of any track."""
+    gave_up: bool = False
+    """The demuxer failed before the end."""
+
+    sound_end_s: float = 0.0
+    """The end of the last packet of the audio track."""
+    others: set[int] = field(default_factory=set[int])
+    """Seconds behind that in which packets of other tracks begin."""
+    filled_s: float | None = None
+    """The last packet of the audio track before which others filled a hole."""
+
+    def is_filled(self, start_s: float) -> bool:
+        """Whether other tracks went on before the frame of that time, and the sound did not."""
+        return self.filled_s is not None and abs(start_s - self.filled_s) < 1
+
+    def note(self, start_s: float, seconds: float, *, is_sound: bool) -> None:
+        """A packet has come, at that time."""
+        self.file_end_s = max(self.file_end_s, start_s + seconds)
+        if not is_sound:
+            if len(self.others) < _MAX_OTHERS:
+                self.others.add(math.floor(start_s))
+            return
+        begun = math.floor(self.sound_end_s) + 1
+        if start_s > begun and any(begun + i in self.others for i in range(_FILL_S)):
+            self.filled_s = start_s
+        self.sound_end_s = start_s + seconds
+        if len(self.others) > 2 * _FILL_S:
+            self.others = {second for second in self.others if second >= self.sound_end_s}
+
+
+class _Decoder(Protocol):
+    """The part of PyAV's codec context that is used; its own annotation is incomplete."""
+
+    def decode(self, packet: object) -> list[AudioFrame]: ...
+
+
+def open_container(
+    reader: Reader, link: OggLink | None = None
+) -> AbstractContextManager[InputContainer]:
+    """The container that `reader` holds, or one link of it; AudioError for what is none."""
+    try:
+        return av.open(
+            reader if link is None else link,
+            "r",
+            metadata_errors="replace",
+            # A playlist or session description must not make us open other files, or the network.
+            container_options={"protocol_whitelist": "none"},
+        )
+    except _AV_ERRORS:
+        refuse(reader)
+
+
+def refuse(reader: Reader) -> NoReturn:
+    """Say why nothing could be had from `reader`."""
+    if reader.failure is not None:
+        raise AudioError(
+            f"{reader.label} could not be read ({reader.failure}): check the disk or the connection"
+        ) from reader.failure
+    if reader.num_bytes == 0:
+        raise AudioError(f"{reader.label} is empty: record or copy it again") from None
+    if reader.head[4:8] == b"ftyp":
+        if not reader.seekable():
+            raise AudioError(
+                f"{reader.label} is an mp4 with its index at the end, which a pipe cannot reach: "
+                "give it as a file"
+            ) from None
+        raise AudioError(
+            f"{reader.label} is an mp4 without its index, so it was cut off or never finished: "
+            "copy or record it again"
+        ) from None
+    raise AudioError(
+        f"{reader.label} is not a recording that can be read: "
+        "give an audio or video file, or convert it to wav or flac first"
+    ) from None
+
+
+def audio_track(container: InputContainer, reader: Reader) -> AudioStream:
+    """The track to hear: of several the default one. AudioError where there is none."""
+    track = container.streams.best("audio") or next(iter(container.streams.audio), None)
+    if not isinstance(track, AudioStream):
+        kinds = ", ".join(sorted({stream.type for stream in container.streams}))
+        if not kinds or format_of(container) == "tty":
+            refuse(reader)  # FFmpeg takes a text file for a film of letters
+        raise AudioError(
+            f"{reader.label} has no audio track (only {kinds}): give a recording with sound"
+        )
+    # The annotation does not say so, but there is no context where no decoder exists.
+    if getattr(track, "codec_context", None) is None:
+        raise AudioError(
+            f"{reader.label} has sound in a codec without a decoder here: "
+            "convert it to wav or flac first"
+        )
+    return track
+
+
+def format_of(container: InputContainer) -> str:
+    """The first name of the container's format: "mov", "matroska", "wav" ..."""
+    return container.format.name.split(",")[0]
+
+
+def _has_timestamps(container: InputContainer) -> bool:
+    """Whether its frames carry timestamps of their own, so that a jump in them means something."""
+    return format_of(container) in _TIMED or not container.format.flags & _NO_INDEX
+
+
+def may_restart(container: InputContainer) -> bool:
+    """Whether its timestamps may begin anew anywhere."""
+    return bool(container.format.flags & _RESTARTS) and format_of(container) != "ogg"
+
+
+def _start_s(container: InputContainer) -> float:
+    """What the timestamps say where the recording begins: a player counts from there."""
+    return (getattr(container, "start_time", None) or 0) / av.time_base
+
+
+def stated_s(container: InputContainer, track: AudioStream) -> float | None:
+    """How long it says it is, or FFmpeg guesses; None where nobody knows."""
+    if track.duration is not None and track.time_base is not None:
+        seconds = float(track.duration * track.time_base)
+    else:
+        # Absent where the container does not know, whatever the annotation says.
+        seconds = (getattr(container, "duration", None) or 0) / av.time_base
+    return seconds if seconds > 0 else None
+
+
+def chunk_of(frame: AudioFrame, reader: Reader, first_sample: int | None) -> Chunk:
+    """The samples of a frame. Of what is not a number the place is told, counted from
+    `first_sample`; None leaves it in."""
+    num_channels, num_samples = frame.layout.nb_channels, frame.samples
+    try:
+        packed = not frame.format.is_planar
+        if frame.format.name.startswith("s64") or (not packed and num_channels >= _MAX_PLANES):
+            # PyAV gives no array of 64-bit integers, and reads beyond the planes where there are
+            # eight or more of them (this crashes the process): FFmpeg converts such frames.
+            frame = AudioResampler(format="dbl").resample(frame)[0]
+            packed = True
+        array = frame.to_ndarray()
+        if packed:
+            planes = array[0, : num_samples * num_channels].reshape(-1, num_channels)
+        else:
+            planes = array[:, :num_samples].T
+        planes = simple(planes if num_channels > 1 else planes[:, 0])
+        peak = checked_peak(planes) if planes.dtype.kind == "f" else None
+        if first_sample is not None:
+            check_finite(planes, first_sample)
+        return Chunk(planes, checked_rate(frame.sample_rate), num_samples, num_channels, None, peak)
+    except AudioError as error:
+        raise AudioError(f"{reader.label}: {error}") from None
+    except (*_AV_ERRORS, IndexError) as error:
+        raise AudioError(
+            f"{reader.label} has samples that cannot be converted ({error}): "
+            "convert it to wav or flac first"
+        ) from None
+
+
+def frames(
+    container: InputContainer, track: AudioStream, course: Course
+) -> Iterator[tuple[AudioFrame, float | None]]:
+    """The decoded frames, each with its timestamp in seconds from the beginning of the recording,
+    or None where the format has no true ones; packets that cannot be decoded are left out."""
+    timed, origin_s = _has_timestamps(container), _start_s(container)
+    decoder = cast("_Decoder", track.codec_context)
+    for packet in _packets(container, track, course):
+        try:
+            decoded = decoder.decode(packet)
+        except EndOfStream:
+            break
+        except _AV_ERRORS:
+            course.num_damaged += 1
+            course.num_damaged_last += 1
+            continue
+        for frame in decoded:
+            if frame.samples and frame.sample_rate:
+                course.num_damaged_last = 0
+                time = None
+                if timed and frame.pts is not None and frame.time_base is not None:
+                    time = float(frame.pts * frame.time_base) - origin_s
+                yield frame, time
+
+
+def _packets(
+    container: InputContainer, track: AudioStream, course: Course
+) -> Iterator["Packet[Stream] | None"]:
+    """The packets of `track`, then None, which makes the decoder give its rest."""
+    streams = container.streams.get() if format_of(container) in _FILMS else [track]
+    num_errors, origin_s = 0, _start_s(container)
+    while num_errors < _MAX_DEMUX_ERRORS:
+        try:
+            for packet in container.demux(*streams):
+                if packet.size == 0:
+                    continue
+                num_errors = 0
+                is_sound = packet.stream_index == track.index
+                if packet.pts is not None:
+                    time, base = float(packet.pts * packet.time_base), packet.time_base
+                    seconds = float((packet.duration or 0) * base)
+                    course.note(time - origin_s, seconds, is_sound=is_sound)
+                if is_sound:
+                    course.num_packets += 1
+                    yield packet
+            break
+        except IndexError:
+            # At the end PyAV looks for tracks that it did not know when it opened the file.
+            break
+        except _AV_ERRORS:
+            num_errors += 1
+    course.gave_up = num_errors == _MAX_DEMUX_ERRORS
+    yield None

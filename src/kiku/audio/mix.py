@@ -1,0 +1,168 @@
+"""Several channels -> one: their mean, unless they cancel each other.
+
+Where one channel is the inverse of another (a cable or a plug wired the wrong way round), the mean
+of both is silence, however loud they are. Then the loudest is taken by itself until the mean is
+worth something again. Looks at pieces of 50 ms, counted from the first sample, so how the sound is
+cut into chunks changes nothing but for the piece in which it is noticed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kiku.audio.formats import Mono, mono_of, scaled
+
+# Pieces a second.
+_PIECES_S = 20
+# The power of the sum of all channels, by the sum of their powers: 1 where they have nothing to do
+# with one another, 0 where they cancel. (The half of one is 0.2.)
+_CANCEL, _NO_CANCEL = 0.1, 0.3
+_NEARLY = 0.9
+# Mean square of what is heard at all, -60 dBFS.
+_AUDIBLE = 1e-6
+# So many audible pieces of the one kind are told, of the other kind (in a row) go back to the mean.
+_TOLD, _WELL = 10, 20
+
+
+@dataclass(slots=True)
+class Mix:
+    """Mixes the channels of one sound; its fields are all its state, which `serial` writes."""
+
+    rate: int = 0
+    num_channels: int = 0
+    channel: int | None = None
+    """Which one is heard by itself; None is the mean of all."""
+    num_samples: int = 0
+    """Of the piece that is being filled, as the next two."""
+    powers: list[float] = field(default_factory=list[float])
+    """Of each channel."""
+    power: float = 0.0
+    """Of the sum of all."""
+    num_cancelled: int = 0
+    """Audible pieces that cancelled, since the mean was taken for the last time."""
+    num_well: int = 0
+    """Audible pieces in a row that did not."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be."""
+        counts = (self.rate, self.num_channels, self.num_samples, self.num_cancelled, self.num_well)
+        if min(counts) < 0 or self.num_samples > max(1, self.rate // _PIECES_S):
+            raise ValueError("the counts of a mix do not fit one another")
+        if len(self.powers) != self.num_channels or not 0 <= (self.channel or 0) < max(
+            1, self.num_channels
+        ):
+            raise ValueError("a mix has no such channel")
+
+    def pieces(
+        self,
+        planes: npt.NDArray[Any],
+        rate: int,
+        *,
+        peak: float | None,
+        full_scale: float | None,
+    ) -> Iterator[tuple[Mono, bool]]:
+        """The next of the sound, piece by piece, each with whether it is to be told that channels
+        cancel each other.
+
+        Args:
+            planes: [S, C] simple values, two channels or more.
+            rate: samples a second.
+            peak: as for `mono_of`.
+            full_scale: as for `mono_of`.
+        """
+        if (rate, planes.shape[1]) != (self.rate, self.num_channels):
+            self._begin(rate, planes.shape[1])
+        size, first = max(1, rate // _PIECES_S), 0
+        # What has no peak may be beyond all bounds, which is found in any channel, before anything
+        # is taken.
+        mean = mono_of(planes, None, peak=peak, full_scale=full_scale)
+        powers = scaled(planes)
+        while first < len(planes):
+            last = min(len(planes), first + size - self.num_samples)
+            if self.channel is None:
+                mono = mean.part(first, last)
+            else:
+                mono = mono_of(planes[first:last], self.channel, peak=peak, full_scale=full_scale)
+            self._add(powers[:, first:last])
+            yield mono, self.num_samples == size and self._end_piece()
+            first = last
+
+    def _begin(self, rate: int, num_channels: int) -> None:
+        self.rate, self.num_channels, self.channel = rate, num_channels, None
+        self.num_cancelled = self.num_well = 0
+        self._begin_piece()
+
+    def _begin_piece(self) -> None:
+        self.num_samples, self.powers, self.power = 0, [0.0] * self.num_channels, 0.0
+
+    def _add(self, channels: npt.NDArray[np.float32]) -> None:
+        """Sums in float64: their rounding cannot tell one cut from another."""
+        values = channels.astype(np.float64)
+        total = values.sum(axis=0)
+        self.num_samples += total.size
+        self.power += float(total.dot(total))
+        self.powers = [
+            before + float(one.dot(one)) for before, one in zip(self.powers, values, strict=True)
+        ]
+
+    def _end_piece(self) -> bool:
+        """Decide how to go on; whether it is to be told that channels cancel each other."""
+        all_power, tells = sum(self.powers), False
+        if all_power > _AUDIBLE * self.num_samples * self.num_channels:
+            share = self.power / all_power
+            if share < _CANCEL:
+                if self.channel is None:
+                    self.channel = _loudest(self.powers)
+                self.num_cancelled, self.num_well = self.num_cancelled + 1, 0
+                tells = self.num_cancelled == _TOLD
+            elif share > _NO_CANCEL and self.channel is not None:
+                self.num_well += 1
+                if self.num_well == _WELL:
+                    self.channel, self.num_cancelled, self.num_well = None, 0, 0
+        self._begin_piece()
+        return tells
+
+
+def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """One channel of a whole sound [S] or [S, C]: the mean of all, or the loudest if they cancel
+    each other."""
+    channel = None
+    if planes.ndim == 2 and planes.shape[1] > 1:
+        values = scaled(planes).astype(np.float64)
+        powers = [float(one.dot(one)) for one in values]
+        total = values.sum(axis=0)
+        if float(total.dot(total)) < _CANCEL * sum(powers):
+            channel = _loudest(powers)
+    return mono_of(planes, channel, full_scale=None).sound
+
+
+def _loudest(powers: list[float]) -> int:
+    """The loudest channel; of those that are nearly as loud the first."""
+    return next(i for i, power in enumerate(powers) if power >= _NEARLY * max(powers))
+
+
+def joined(parts: list[Mono]) -> Mono:
+    """Pieces as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Mono(
+        np.concatenate([part.sound for part in parts]),
+        _flags(parts, [part.loud for part in parts]),
+        _flags(parts, [part.bad for part in parts]),
+    )
+
+
+def _flags(
+    parts: list[Mono], flags: list[npt.NDArray[np.bool_] | None]
+) -> npt.NDArray[np.bool_] | None:
+    if all(one is None for one in flags):
+        return None
+    return np.concatenate(
+        [
+            np.zeros(part.sound.size, np.bool_) if one is None else one
+            for part, one in zip(parts, flags, strict=True)
+        ]
+    )

@@ -1,0 +1,265 @@
+"""When sound is heard in a player: frames with timestamps -> chunks and silence on its clock.
+
+Where sound is missing, silence takes its place. Where timestamps and sound only drift apart (an
+inexact clock, packets that overlap), the sound itself is left whole: pauses are made longer or
+shorter until both agree. What differs all the same is told. Does not know containers.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from kiku.audio.checks import StreamWarning
+from kiku.audio.chunk import Chunk
+
+# A frame that is to come so much later than the one before it ended: sound is missing there.
+_HOLE_S = 0.05
+# Of what comes behind a hole so much is looked at, as a timestamp alone may be late by chance.
+_LOOK_S, _MIN_LOOK = 0.5, 4
+# So far apart sound and clock may be; beyond it, pauses are changed.
+_NEAR_S = 0.04
+# From here on a difference is told.
+_TOLD_S = 0.1
+# A clock that goes back further than this, or ahead further than anybody records, begins anew.
+_BACK_S, _AHEAD_S = 2.0, 86_400.0
+# Where clocks may begin anew anywhere, a jump ahead is one that no other track fills.
+_JUMP_S = 10.0
+# A clock that so often begins anew, where none should, is none.
+_MAX_RESTARTS = 3
+# Pauses are looked for in pieces of this length.
+_PIECE_S = 0.02
+# Silence comes in parts, so that nobody holds hours of it.
+_PART_S = 5.0
+# A pause is so much quieter than what is loud around it; whatever is below the last is one.
+_PAUSE, _LOUD_S, _NO_SOUND = 0.1, 5.0, 1e-3
+
+
+@dataclass(slots=True)
+class _Loudness:
+    """Tells pauses from words by what was loud lately."""
+
+    loudest: float = 0.0
+
+    def is_pause(self, chunk: Chunk) -> bool:
+        """Whether nothing is said in it, as far as loudness tells."""
+        data = chunk.data
+        if data is None or isinstance(data, bytes):
+            return data is None
+        values = data.astype(np.float32)
+        if data.dtype.kind != "f":
+            values = (values - 128 * (data.dtype.kind == "u")) / 2.0 ** (8 * data.itemsize - 1)
+        level = float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+        self.loudest = max(level, self.loudest * 0.5 ** (chunk.seconds / _LOUD_S))
+        return level < max(_NO_SOUND, _PAUSE * self.loudest)
+
+
+@dataclass(slots=True)
+class PlayerClock:
+    """Gives out the frames of one track, with silence where the player would have it."""
+
+    warn: Callable[[StreamWarning], None]
+    given_s: float = 0.0
+    """Sound and silence given out."""
+    silence_s: float = 0.0
+    """What of it is in the place of sound that is missing in the middle."""
+    end_s: float = 0.0
+    """The end of the last frame by its own timestamp."""
+
+    _may_restart: bool = False
+    _is_filled: Callable[[float], bool] = lambda start_s: False
+    _origin_s: float = 0.0
+    """What the timestamps say where the clock of what is given out says 0."""
+    _late_s: float = 0.0
+    """By how much the last frame should have come later."""
+    _held: list[tuple[Chunk, float]] = field(default_factory=list[tuple[Chunk, float]])
+    """Frames behind what may be a hole, with their timestamps."""
+    _recent: deque[tuple[float, float]] = field(default_factory=deque[tuple[float, float]])
+    """Of the last frames: when they were given out, and by how much they should come later."""
+    _loudness: _Loudness = field(default_factory=_Loudness)
+    _was_pause: bool = False
+    _is_fast: bool = False
+    _worst: tuple[float, float] = (0.0, 0.0)
+    """The largest difference that a sound has, and when."""
+    _restarts: int = 0
+    _shift_s: float = 0.0
+    """By how much timestamps have jumped without anything given out for it."""
+
+    def begin(self, *, may_restart: bool, is_filled: Callable[[float], bool]) -> None:
+        """Go on with another track, whose clock begins at 0.
+
+        Args:
+            may_restart: whether its timestamps may begin anew anywhere, as in broadcasts.
+            is_filled: whether other tracks went on before the frame of that time while this one
+                was silent.
+        """
+        self._may_restart, self._is_filled = may_restart, is_filled
+        self._origin_s, self._late_s = -self.given_s, 0.0
+        self._restarts, self._is_fast = 0, False
+        self._recent.clear()
+
+    def place(self, chunk: Chunk, start_s: float | None) -> Iterator[Chunk]:
+        """What is to be given out by now.
+
+        Args:
+            chunk: the next frame.
+            start_s: its timestamp, in seconds; None is right behind the frame before.
+        """
+        if self._held:
+            self._held.append((chunk, self._after_held() if start_s is None else start_s))
+            held_s = sum(held.seconds for held, _ in self._held)
+            if held_s >= _LOOK_S and len(self._held) >= _MIN_LOOK:
+                yield from self._decide()
+            return
+        late_s = self._late_s if start_s is None else self._late_by(start_s)
+        if late_s - self._late_s > _HOLE_S and start_s is not None and self._is_trusted:
+            self._held.append((chunk, start_s))
+            return
+        yield from self._give(chunk, late_s)
+
+    def rest(self) -> Iterator[Chunk]:
+        """What is still to be given out, at the end of the track."""
+        while self._held:
+            yield from self._decide()
+
+    def tell(self) -> None:
+        """At the end of all, warn of what could not be made right."""
+        worst_s, time = self._worst
+        if worst_s > _TOLD_S:
+            self.warn(
+                StreamWarning(
+                    "times",
+                    f"sound and timestamps differ by up to {worst_s:.2f} s (at {time:.1f} s): "
+                    "times may be off from a player's by as much there",
+                    time,
+                )
+            )
+
+    @property
+    def _is_trusted(self) -> bool:
+        return self._may_restart or self._restarts < _MAX_RESTARTS
+
+    def _late_by(self, start_s: float) -> float:
+        return start_s - self._origin_s - self.given_s
+
+    def _after_held(self) -> float:
+        chunk, start_s = self._held[-1]
+        return start_s + chunk.seconds
+
+    def _decide(self) -> Iterator[Chunk]:
+        """Whether sound is missing before the first that is held; it is given out, and the others
+        are looked at again."""
+        held, self._held = self._held, []
+        late: list[float] = []
+        before_s = 0.0
+        for chunk, start_s in held:
+            late.append(self._late_by(start_s) - before_s)
+            before_s += chunk.seconds
+        hole_s = min(late)
+        if hole_s - self._late_s > _HOLE_S and hole_s > 0 and not self._is_pace(late):
+            if self._is_restart(held[0][1], hole_s):
+                self._restart(hole_s)
+            else:
+                # What comes late at the beginning is not missing.
+                self.silence_s += hole_s if self.given_s else 0.0
+                yield from self._silence(hole_s, held[0][0])
+        yield from self._give(held[0][0], self._late_by(held[0][1]))
+        for chunk, start_s in held[1:]:
+            yield from self.place(chunk, start_s)
+
+    def _is_pace(self, late: list[float]) -> bool:
+        """Whether the timestamps simply go faster than the sound: they do so at every frame. Where
+        few frames are left, it is as it was before."""
+        steps = [after - before for before, after in pairwise(late)]
+        least = (late[0] - self._late_s) / 4
+        if len(steps) > 1:
+            self._is_fast = 2 * sum(step > least for step in steps) > len(steps)
+        return self._is_fast
+
+    def _is_restart(self, start_s: float, hole_s: float) -> bool:
+        if hole_s > _AHEAD_S:
+            return True
+        jumps = self._may_restart and self.given_s > 0 and hole_s > _JUMP_S
+        return jumps and not self._is_filled(start_s)
+
+    def _restart(self, late_s: float) -> None:
+        """Take the clock as one that begins anew here."""
+        self._origin_s += late_s
+        self._shift_s += late_s
+        self._recent.clear()
+        self._restarts += 1
+        if self._restarts <= _MAX_RESTARTS:
+            way = "ahead" if late_s > 0 else "back"
+            self.warn(
+                StreamWarning(
+                    "times",
+                    f"the timestamps jump {way} by {abs(late_s):.2f} s: times go on without a "
+                    f"break, and may be off from a player's by {abs(self._shift_s):.2f} s from "
+                    "here on",
+                    self.given_s,
+                )
+            )
+
+    def _give(self, chunk: Chunk, late_s: float) -> Iterator[Chunk]:
+        """Give a frame out, after a pause has been made longer, or as a shorter pause."""
+        if late_s < -_BACK_S and self._is_trusted:
+            self._restart(late_s)
+            late_s = 0.0
+        if abs(late_s) > _NEAR_S and chunk.seconds > 2 * _PIECE_S:
+            for part in chunk.split(_PIECE_S):
+                yield from self._give(part, late_s)
+                late_s = self._late_s
+            return
+        self.end_s = max(self.end_s, self.given_s + late_s + chunk.seconds)
+        is_pause = False
+        if not self._is_trusted:
+            late_s = 0.0
+        elif abs(late_s) > _NEAR_S:
+            is_pause = self._loudness.is_pause(chunk)
+            change_s = self._change(late_s) if is_pause else 0.0
+            if change_s > 0:
+                yield from self._silence(change_s, chunk)
+            elif change_s < 0 and self._was_pause:
+                chunk, change_s = _without(chunk, -change_s)
+            else:
+                change_s = 0.0
+            late_s -= change_s
+            self._recent = deque((at, late - change_s) for at, late in self._recent)
+            if not is_pause and abs(late_s) > self._worst[0]:
+                self._worst = abs(late_s), self.given_s
+        self._recent.append((self.given_s, late_s))
+        while self._recent[0][0] < self.given_s - _LOOK_S:
+            self._recent.popleft()
+        self._was_pause, self._late_s = is_pause, late_s
+        if chunk.num_samples:
+            self.given_s += chunk.seconds
+            yield chunk
+
+    def _change(self, late_s: float) -> float:
+        """Seconds by which a pause is to become longer: by what all of the last frames were late,
+        as one by itself may be so by chance."""
+        late = [late for _, late in self._recent]
+        change_s = min(late_s, *late) if late_s > 0 else max(late_s, *late)
+        return change_s if change_s * late_s > 0 and abs(change_s) > _NEAR_S else 0.0
+
+    def _silence(self, seconds: float, like: Chunk) -> Iterator[Chunk]:
+        """Silence before `like`."""
+        left = round(seconds * like.rate)
+        self.given_s += left / like.rate
+        while left > 0:
+            size = min(left, round(_PART_S * like.rate))
+            yield Chunk(None, like.rate, size, like.num_channels)
+            left -= size
+
+
+def _without(chunk: Chunk, seconds: float) -> tuple[Chunk, float]:
+    """The end of a chunk, and the seconds that it lacks now, below 0."""
+    first = min(round(seconds * chunk.rate), chunk.num_samples)
+    data = chunk.data
+    assert isinstance(data, np.ndarray), "only samples have pauses"
+    rest = Chunk(
+        data[first:], chunk.rate, chunk.num_samples - first, chunk.num_channels, None, chunk.peak
+    )
+    return rest, -first / chunk.rate
