@@ -138,13 +138,22 @@ class Recognizer:
             return options, self._members(options, count)
         saved = _SavedStream(unpack(state, self.state_key))
         if options is None:
-            options = StreamOptions(decoding=saved.decoding)
-            if saved.num_channels:
-                options = replace(
-                    options, channel="each", format=AudioFormat(channels=saved.num_channels)
-                )
+            options = self._saved_options(saved)
         members = self._members(options, max(1, saved.num_channels))
         return options, [saved.member(i, member) for i, member in enumerate(members)]
+
+    def _saved_options(self, saved: "_SavedStream") -> StreamOptions:
+        """What a saved stream says of itself; StreamError where this model cannot follow it."""
+        options = StreamOptions(decoding=saved.decoding)
+        try:
+            self._slot_options(saved.decoding)
+        except ConfigError as error:
+            raise StreamError(
+                f"the saved stream is of another model, or damaged ({error})"
+            ) from error
+        if not saved.num_channels:
+            return options
+        return replace(options, channel="each", format=AudioFormat(channels=saved.num_channels))
 
     def _members(self, options: StreamOptions, num_channels: int) -> list[Member]:
         """Sessions as `options` want them, with what their slots need."""
@@ -170,6 +179,11 @@ class Recognizer:
     def _slot_options(
         self, decoding: DecodingOptions, after: TokenPicker | None = None
     ) -> SlotOptions:
+        most = self.config.lm.num_codebooks
+        if (decoding.num_codebooks or 1) > most:
+            raise ConfigError(
+                f"num_codebooks must be in 1..{most} for this model, not {decoding.num_codebooks}"
+            )
         picker = token_picker(decoding, self.vocabulary, self.config, after=after)
         return SlotOptions(picker, decoding.num_codebooks)
 

@@ -143,6 +143,15 @@ def test_what_is_cut_short_or_something_else_is_told(cut: int) -> None:
         recognizer().stream(state="text")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize("changes", [{"num_codebooks": 2**40}, {"hotwords": ["\u2603"]}])
+def test_a_way_of_decoding_that_the_model_has_not_is_told(changes: dict[str, Any]) -> None:
+    tree = unpack(saved())
+    tree["decoding"] |= changes
+    with pytest.raises(StreamError, match="another model, or damaged"):
+        recognizer().stream(state=pack(tree))
+    assert recognizer().free_slots == 2
+
+
 def test_nesting_without_end_is_told() -> None:
     text = '{"decoding": ' + "[" * 100_000 + "]" * 100_000 + "}"
     tree = unpack(saved())
