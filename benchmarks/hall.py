@@ -9,6 +9,7 @@
 | `live` | the same through live streams: push, driver, events; with turns |
 | `lone` | one stream of the demo: the whole step against the call of the engine alone |
 | `beside` | a recording beside 8 live streams: steps that hold both, how long a frame waits |
+| `tasks` | 100 async streams of 48 kHz stereo: what the callbacks of the event loop take |
 | `walk` | one 80 ms chunk from push to word: calls, files and changes of room |
 | `shape` | lines, locks, parameters and the longest function, counted in the source |
 
@@ -18,6 +19,7 @@ to results/hall.jsonl; with --no-record it is only printed.
 
 import argparse
 import ast
+import asyncio
 import json
 import re
 import sys
@@ -40,7 +42,8 @@ from kiku.stream import WordSession
 
 ROOT = machine.ROOT
 HALL = (
-    "scheduler.py", "live.py", "transcription.py", "recognizer.py", "stream/session.py",
+    "scheduler/scheduler.py", "scheduler/driver.py", "scheduler/pacing.py", "scheduler/binding.py",
+    "live.py", "live_async.py", "transcription.py", "recognizer.py", "stream/session.py",
     "engine/core.py", "engine/blocks.py", "engine/onnx.py", "engine/torch.py",
 )  # fmt: skip
 WORD_EVERY = 6
@@ -229,13 +232,14 @@ def noting(engine: Any, own: Any, rows: list[tuple[bool, bool]]) -> Any:
 def transcribe_until(
     rec: kiku.Recognizer, sound: NDArray[np.float32], stopped: threading.Event
 ) -> None:
-    """A recording without end."""
-    endless = np.tile(sound, 200)
-    job = rec.transcription(endless, rate=rec.config.sample_rate)
-    for _ in job:
-        if stopped.is_set():
-            break
-    job.stop()
+    """Recordings without end, some minutes each."""
+    recording = np.tile(sound, 40)
+    while not stopped.is_set():
+        job = rec.transcription(recording, rate=rec.config.sample_rate)
+        for _ in job:
+            if stopped.is_set():
+                break
+        job.stop()
 
 
 def talk(
@@ -259,6 +263,50 @@ def talk(
             at, due = at + 1, due + 0.08
         time.sleep(0.0005)
     return lags
+
+
+def tasks(frames: int) -> dict[str, Any]:
+    """Async streams in their own time, with an engine that costs nothing; the callbacks of the
+    event loop, as asyncio runs them."""
+    streams, kept = 100, list[float]()
+    own: Any = asyncio.events.Handle._run  # pyright: ignore[reportPrivateUsage]
+
+    def timed_run(handle: Any) -> None:
+        started = time.thread_time()
+        own(handle)
+        kept.append(time.thread_time() - started)
+
+    async def main() -> None:
+        rec = kiku.load("demo", slots=streams, threads=1)
+        FreeEngine(rec)
+        options = kiku.StreamOptions(turns=True)
+        opened = [await rec.astream(options) for _ in range(streams)]
+        chunk = np.repeat(noise(), 2)[:, None].repeat(2, axis=1)  # 80 ms
+
+        async def speak(i: int, stream: kiku.AsyncStream) -> None:
+            await asyncio.sleep(0.08 * i / streams)
+            for _ in range(frames):
+                await stream.push(chunk, rate=48_000)
+                stream.poll()
+                await asyncio.sleep(0.08)
+            stream.stop()
+
+        await asyncio.sleep(0)
+        kept.clear()  # of what was before
+        await asyncio.gather(*(speak(i, stream) for i, stream in enumerate(opened)))
+
+    asyncio.events.Handle._run = timed_run
+    try:
+        asyncio.run(main())
+    finally:
+        asyncio.events.Handle._run = own
+    micros = np.array(kept) * 1e6
+    return {
+        "streams": streams,
+        "callback_p99_us": round(float(np.percentile(micros, 99)), 1),
+        "callback_longest_ms": round(float(micros.max()) / 1e3, 2),
+        "share_of_a_core": round(float(micros.sum()) / 1e6 / (0.08 * (frames + 1)), 3),
+    }
 
 
 def walk() -> dict[str, Any]:
@@ -311,7 +359,7 @@ def shape() -> dict[str, Any]:
                 count = len([name for name in names if name.arg not in ("self", "cls")])
                 many += count > 7 and room not in ("hf", "cli")
     return {
-        "lines_of_nine_files": sum(text.count("\n") for text in texts.values()),
+        "lines_of_hall_and_engines": sum(text.count("\n") for text in texts.values()),
         "locks_and_conditions": sum(len(locks.findall(text)) for text in texts.values()),
         "functions_with_more_than_7_parameters": many,
         "longest_function": longest,
@@ -328,6 +376,7 @@ def main() -> None:
         "live": lambda given: live(given.streams, given.frames),
         "lone": lambda given: lone(10 * given.frames),
         "beside": lambda given: beside(5 * given.frames),
+        "tasks": lambda given: tasks(2 * given.frames),
         "walk": lambda given: walk(),
         "shape": lambda given: shape(),
     }
