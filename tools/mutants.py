@@ -37,7 +37,7 @@ ROOMS = {
         "tests/engine/test_going_back.py",
         "tests/engine/test_engines.py",
     ],
-    "src/kiku/scheduler.py": ["tests/test_scheduler.py", "tests/guarantees/test_contained.py"],
+    "src/kiku/scheduler/*.py": ["tests/scheduler", "tests/guarantees/test_contained.py"],
     "src/kiku/stream/*.py": ["tests/stream", "tests/guarantees/test_contained.py"],
 }
 """The tests of a file: of these, those that there are."""
