@@ -135,6 +135,10 @@ class KyutaiSpeechToTextConfig(Values):
     """The start id, as the output of `generate` begins with it."""
     pad_token_id: int | None
     """The text id of a frame without text."""
+    eos_token_id: int | list[int] | None
+    """Where `generate` ends a row; None in all published models, whose rows end with their
+    sound."""
+    num_codebooks: int
     use_cache: bool
     initializer_range: float
     sliding_window: int
@@ -224,7 +228,7 @@ class KyutaiSpeechToTextConfig(Values):
         Args:
             config: the numbers that count.
             stored: what the file of the checkpoint says besides; where both speak, `config` wins,
-                except for the ids that transformers merely repeats (`bos_token_id`,
+                except for what only transformers uses (`bos_token_id`, `eos_token_id`,
                 `max_position_embeddings`).
             keep: values that win over both.
         """
@@ -234,7 +238,7 @@ class KyutaiSpeechToTextConfig(Values):
         for key in ("rope_theta", "rope_scaling"):
             for place in (codec, values, stored):
                 place.pop(key, None)
-        for key in ("bos_token_id", "max_position_embeddings", "architectures"):
+        for key in ("bos_token_id", "eos_token_id", "max_position_embeddings", "architectures"):
             if stored:
                 values.pop(key)
         return cls(**{"codec_config": codec, **stored, **values, **keep})

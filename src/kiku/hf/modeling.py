@@ -18,6 +18,7 @@ the native models, these classes follow the native ones:
   position a call.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -31,14 +32,8 @@ from kiku.engine.torch import torch_engine
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.columns import check_positions, read_columns, real_columns, to_columns
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
-from kiku.hf.generation import (
-    Batch,
-    GenerationConfig,
-    Streamer,
-    check_input_values,
-    drawn_seed,
-    settled,
-)
+from kiku.hf.generation import Batch, Streamer, check_input_values, drawn_seed
+from kiku.hf.generation_config import GenerationConfig, settled
 from kiku.hf.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -46,6 +41,8 @@ from kiku.hf.outputs import (
     KyutaiSpeechToTextCache,
 )
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
+from kiku.hf.processors import Custom, logits_processors, stopping_criteria, wanted
+from kiku.hf.steps import Kept, StepByStep, encoded
 from kiku.lm import LM
 
 _IGNORED = -100
@@ -162,8 +159,10 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
         """
         super().__init__()
         self.model = KyutaiSpeechToTextModel(config)
-        self.generation_config = GenerationConfig(
-            bos_token_id=config.bos_token_id, pad_token_id=config.pad_token_id
+        self.generation_config: GenerationConfig = GenerationConfig(
+            bos_token_id=config.bos_token_id,
+            pad_token_id=config.pad_token_id,
+            eos_token_id=config.eos_token_id,
         )
         self.eval()
 
@@ -262,6 +261,10 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
         input_values: Tensor | None = None,
         padding_mask: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Any] | None = None,
+        stopping_criteria: Sequence[Any] | None = None,
+        prefix_allowed_tokens_fn: Any = None,
+        tokenizer: Any = None,
         streamer: Streamer | None = None,
         seed: int | None = None,
         generator: torch.Generator | None = None,
@@ -274,45 +277,81 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
             padding_mask: [B, L] as the processor gives it. Each row ends with its own sound and the
                 delay after it; from there on its ids are `pad_token_id`. (transformers lets every
                 row run to the end of the longest.)
-            generation_config: values in the place of `self.generation_config`.
+            generation_config: values that win over those of `self.generation_config`.
+            logits_processor: each takes ids [B, n] and scores [B, vocab_size], and gives scores.
+            stopping_criteria: each takes ids [B, n] and the scores so far, and says of each row
+                whether it is done; the end comes when all are.
+            prefix_allowed_tokens_fn: takes a row's number and its ids [n], and gives the ids that
+                may follow.
+            tokenizer: for `stop_strings`.
             streamer: is given the start ids [B, 1], then the ids [B] of frame after frame.
             seed: of sampling; None takes one from `generator`.
             generator: None is torch's own random state.
-            **kwargs: `max_new_tokens`, `do_sample`, `temperature`, `top_k`, `top_p`,
-                `return_dict_in_generate`, `output_scores`, `output_logits`, `pad_token_id`,
-                `bos_token_id`; see `GenerationConfig`. Those that steer transformers' caches are
-                accepted and change nothing, and so does `audio_window_size`.
+            **kwargs: `max_new_tokens`, `do_sample`, `temperature` and the other fields of
+                `GenerationConfig`. Each acts as in transformers, or is refused unless it asks for
+                nothing; docs/transformers.md has the list. One that is None is None.
 
         Returns:
             [B, 1 + N] int64: the start id, then N = L // frame_size ids (or `max_new_tokens`, if
-            less). With `return_dict_in_generate=True` these as `sequences`, with `scores` and
-            `logits` as asked.
+            less, or up to where every row is done). With `num_return_sequences` B is so many times
+            larger, the copies of a row side by side. With `return_dict_in_generate=True` these as
+            `sequences`, with `scores`, `logits` and `hidden_states` as asked.
 
         Raises:
             InputError: (a ValueError) no sound, less than one frame of it, or unknown arguments.
-            UnsupportedConfig: text prompts, beams, penalties.
+            UnsupportedConfig: text prompts, beams, or what needs transformers, which is not
+                installed.
         """
+        config = settled(self.generation_config, generation_config, kwargs)
         samples = check_input_values(input_values)
-        defaults = generation_config or self.generation_config
-        assert defaults is not None
-        config = settled(defaults, kwargs)
+        custom = Custom(
+            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
+        )
         batch = Batch(samples, padding_mask, config, self.model.model_config)
         if config.do_sample:
             batch.sample(config, drawn_seed(generator) if seed is None else seed)
-        as_dict = config.return_dict_in_generate
-        wants_logits = as_dict and (config.output_scores or config.output_logits)
-        batch.run(self._engine(len(samples), keep_logits=wants_logits), streamer)
-        sequences = batch.sequences().to(self.device)
+        as_dict = bool(config.return_dict_in_generate)
+        names = ("scores", "logits", "hidden_states") if as_dict else ()
+        keep = frozenset(name for name in names if getattr(config, f"output_{name}"))
+        if custom or wanted(config) or batch.fed_id != self.model.lm.config.initial_text_id:
+            kept = self._step_by_step(batch, config, custom, streamer, keep)
+        else:
+            kept = self._driven(batch, streamer, keep)
+        sequences = kept.sequences.to(self.device)
         if not as_dict:
             return sequences
         return GenerateDecoderOnlyOutput(
             sequences,
-            scores=self._logits(batch, scored=True) if config.output_scores else None,
-            logits=self._logits(batch, scored=False) if config.output_logits else None,
+            **{name: tuple(getattr(kept, name)) for name in names if name in keep},
         )
 
-    def _logits(self, batch: Batch, *, scored: bool) -> tuple[Tensor, ...]:
-        return tuple(one.to(self.device) for one in batch.logits(self.vocab_size, scored=scored))
+    def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> Kept:
+        """Through the one driver, each row by itself."""
+        batch.run(self._engine(len(batch.rows), keep_logits=bool(keep)), streamer)
+        found: dict[str, Any] = {}
+        for name in keep:
+            values = batch.logits(self.vocab_size, scored=name == "scores")
+            found[name] = [one.to(self.device) for one in values]
+        return Kept(batch.sequences(), **found)
+
+    def _step_by_step(
+        self,
+        batch: Batch,
+        config: GenerationConfig,
+        custom: Custom,
+        streamer: Streamer | None,
+        keep: frozenset[str],
+    ) -> Kept:
+        """All rows together, id after id."""
+        start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
+        processors = logits_processors(config, custom, start, max(batch.num_tokens))
+        criteria = stopping_criteria(config, custom, self.device)
+        codes = encoded(self._engine(1, keep_logits=False), batch, self.config.num_codebooks)
+        loop = StepByStep(
+            self.model.lm, batch, self.vocab_size, processors, criteria, streamer,
+            batch.samplers() if config.do_sample else None, keep,
+        )  # fmt: skip
+        return loop.run(codes.to(self.device))
 
     def _engine(self, slots: int, *, keep_logits: bool) -> SlotEngine:
         """Around the model's own networks, which it leaves in the mode that they were in."""

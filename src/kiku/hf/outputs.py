@@ -101,3 +101,5 @@ class GenerateDecoderOnlyOutput(ModelOutput):
     """N of [B, vocab_size] float32: what was chosen from, after temperature, top_k and top_p"""
     logits: tuple[Tensor, ...] | None = None
     """N of [B, vocab_size] float32, as the decoder gave them"""
+    hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
+    """N of num_hidden_layers + 1 of [B, 1, D], as `forward` gives them"""

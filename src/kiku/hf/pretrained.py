@@ -17,7 +17,7 @@ from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
-from kiku.hf.generation import GenerationConfig
+from kiku.hf.generation_config import GenerationConfig
 from kiku.hf.source import SmallFiles, refuse_download_arguments, small_files
 from kiku.lm import LM
 
@@ -142,7 +142,8 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
     def _take_generation_config(self, small: SmallFiles) -> None:
         if self.generation_config is not None:
             stored = small.json("generation_config.json")
-            self.generation_config = GenerationConfig(**{**vars(self.generation_config), **stored})
+            given = {key: value for key, value in stored.items() if value is not None}
+            self.generation_config = GenerationConfig(**{**vars(self.generation_config), **given})
 
     def save_pretrained(
         self,
