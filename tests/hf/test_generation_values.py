@@ -285,6 +285,18 @@ def test_outputs_are_theirs_with_processors(theirs: Any, ours: Ours) -> None:
             torch.testing.assert_close(layer, other, atol=1e-4, rtol=0)
 
 
+def test_attention_weights_of_every_id(theirs: Any, ours: Ours, plain: torch.Tensor) -> None:
+    asked = dict(return_dict_in_generate=True, output_attentions=True)
+    theirs.set_attn_implementation("eager")
+    given, wanted = both(theirs, ours, **asked)
+    theirs.set_attn_implementation("sdpa")
+    torch.testing.assert_close(given.sequences, plain)
+    assert len(given.attentions) == len(wanted.attentions) == FRAMES
+    for one, two in zip(given.attentions, wanted.attentions, strict=True):
+        for layer, other in zip(one, two, strict=True):
+            torch.testing.assert_close(layer, other, atol=1e-4, rtol=0)
+
+
 def test_hidden_states_alone(plain: torch.Tensor, ours: Ours) -> None:
     out = ours.generate(input_values=SOUND, return_dict_in_generate=True, output_hidden_states=True)
     torch.testing.assert_close(out.sequences, plain)

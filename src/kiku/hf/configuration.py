@@ -140,6 +140,8 @@ class KyutaiSpeechToTextConfig(Values):
     sound."""
     num_codebooks: int
     use_cache: bool
+    attention_dropout: float
+    """Must be 0 to train; it does nothing else."""
     initializer_range: float
     sliding_window: int
     rope_parameters: dict[str, Any]

@@ -16,6 +16,7 @@ from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
 from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.attention import Checkpoint, checkpoint_by
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.generation_config import GenerationConfig
 from kiku.hf.source import SmallFiles, refuse_download_arguments, small_files
@@ -34,7 +35,8 @@ _WITHOUT_EFFECT = frozenset({
 class KyutaiSpeechToTextPreTrainedModel(nn.Module):
     """A model that comes from a checkpoint of any layout, and goes to one of transformers'."""
 
-    generation_config: GenerationConfig | None = None
+    generation_config: Any = None
+    _checkpoint: Checkpoint | None = None
     _files: Files | None = None
 
     @property
@@ -53,8 +55,49 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
         return self.trunk.lm.out_norm.weight.dtype
 
     def get_input_embeddings(self) -> nn.Module:
-        """The text embedding; those of the codes are `lm.code_embeddings` of the trunk."""
-        return self.trunk.lm.text_embedding
+        """The module that makes columns [B, T, 1 + K] one vector each [B, T, D]."""
+        return self.trunk.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The text head."""
+        return self.trunk.lm.text_head
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """While training, forget what happened inside each layer and compute it again for the
+        gradients: less memory for more time.
+
+        Args:
+            gradient_checkpointing_kwargs: for `torch.utils.checkpoint`; `use_reentrant` is False
+                where nothing is said.
+        """
+        self.trunk._checkpoint = checkpoint_by(
+            {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        )
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep everything again."""
+        self.trunk._checkpoint = None
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """The newer name of `gradient_checkpointing_enable`."""
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+
+    def activation_checkpointing_disable(self) -> None:
+        """The newer name of `gradient_checkpointing_disable`."""
+        self.gradient_checkpointing_disable()
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again for the gradients."""
+        return self.trunk._checkpoint is not None
+
+    def _says(self, name: str, asked: bool | None, default: bool = False) -> bool:
+        """A switch of one call; None is the config's."""
+        return bool(getattr(self.trunk.config, name, default) if asked is None else asked)
 
     def num_parameters(self, *, only_trainable: bool = False) -> int:
         """How many weights there are."""

@@ -88,3 +88,13 @@ def refuse_download_arguments(arguments: Mapping[str, Any]) -> None:
             f"from_pretrained does not take {', '.join(found)}; set HF_TOKEN, HF_HOME or "
             "HF_HUB_OFFLINE in the environment, which steer every download"
         )
+
+
+def refuse_unknown(arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse arguments that are not known; None asks for nothing.
+
+    Raises:
+        InputError: there is one.
+    """
+    if unknown := sorted(key for key, value in arguments.items() if value is not None):
+        raise InputError(f"{what} does not know {', '.join(unknown)}; leave it out")

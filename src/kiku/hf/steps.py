@@ -19,6 +19,7 @@ from kiku.decoding import Sampler
 from kiku.engine import SlotEngine
 from kiku.hf.columns import read_columns
 from kiku.hf.generation import Batch, Streamer
+from kiku.hf.layout import Layout
 from kiku.hf.outputs import KyutaiSpeechToTextCache
 from kiku.hf.processors import Criterion, Processor
 from kiku.lm import LM
@@ -32,6 +33,7 @@ class Kept:
     """[B, 1 + N]"""
     scores: list[Tensor] | None = None
     logits: list[Tensor] | None = None
+    attentions: list[tuple[Tensor, ...]] | None = None
     hidden_states: list[tuple[Tensor, ...]] | None = None
 
 
@@ -105,9 +107,13 @@ class StepByStep:
         lm = self.lm
         embeds = lm.embed(column[:, None]).to(lm.out_norm.weight.dtype)
         trace: list[Tensor] | None = None if kept.hidden_states is None else []
-        hidden = read_columns(lm, embeds, past, None, trace)
+        weights: list[Tensor] | None = None if kept.attentions is None else []
+        positions = torch.full((len(column), 1), past.seen, device=column.device)
+        hidden = read_columns(lm, embeds, past, Layout(positions, None, None), trace, weights)
         if kept.hidden_states is not None and trace is not None:
             kept.hidden_states.append(tuple(trace))
+        if kept.attentions is not None and weights is not None:
+            kept.attentions.append(tuple(weights))
         logits = lm.text_head(hidden[:, -1]).float()
         missing = self.vocab_size - logits.shape[-1]
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
