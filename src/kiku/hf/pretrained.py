@@ -15,21 +15,15 @@ from kiku.checkpoint import Files, find, load, read_mimi_decoder, save_transform
 from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
-from kiku.errors import InputError, UnsupportedConfig
+from kiku.errors import UnsupportedConfig
 from kiku.hf.attention import Checkpoint, checkpoint_by
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.generation_config import GenerationConfig
-from kiku.hf.source import SmallFiles, refuse_download_arguments, small_files
+from kiku.hf.source import SmallFiles, known_arguments, small_files
 from kiku.lm import LM
 
 if TYPE_CHECKING:
     from kiku.hf.modeling import KyutaiSpeechToTextModel
-
-# They steer what kiku does in one way only.
-_WITHOUT_EFFECT = frozenset({
-    "attn_implementation", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors",
-    "weights_only",
-})  # fmt: skip
 
 
 class KyutaiSpeechToTextPreTrainedModel(nn.Module):
@@ -138,10 +132,7 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
             UnsupportedConfig: several devices, or a model that kiku does not build.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        refuse_download_arguments(kwargs)
-        changes = {key: value for key, value in kwargs.items() if key not in _WITHOUT_EFFECT}
-        if unknown := sorted(changes.keys() - KyutaiSpeechToTextConfig().to_dict().keys()):
-            raise InputError(f"from_pretrained does not know {', '.join(unknown)}")
+        changes = known_arguments(kwargs, KyutaiSpeechToTextConfig.value_names())
         name = pretrained_model_name_or_path
         small = small_files(name, revision)
         loaded = load(

@@ -26,6 +26,15 @@ class Values:
         """What the file holds."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        """Write the file, under any name.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        path = Path(json_file_path)
+        write_text(path.parent, path.name, self.to_json_string())
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:
         """From `to_dict`'s output; `changes` win."""
