@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
 from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.codec import MimiModel
 from kiku.hf.columns import read_columns
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.embedding import KyutaiSpeechToTextEmbeddings
@@ -60,7 +60,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         super().__init__()
         self.config = config
         self.model_config: ModelConfig = config.to_model_config()
-        self.codec_model = MimiEncoder(self.model_config.codec)
+        self.codec_model = MimiModel(self.model_config.codec)
         self.lm = LM(self.model_config.lm)
         for module in self.lm.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -202,7 +202,7 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
         return self.model.config
 
     @property
-    def codec_model(self) -> MimiEncoder:
+    def codec_model(self) -> MimiModel:
         """The codec's encoder half, always float32."""
         return self.model.codec_model
 

@@ -17,6 +17,7 @@ from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
 from kiku.errors import UnsupportedConfig
 from kiku.hf.attention import Checkpoint, checkpoint_by
+from kiku.hf.codec import MimiModel
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.generation_config import GenerationConfig
 from kiku.hf.source import SmallFiles, known_arguments, small_files
@@ -162,13 +163,16 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
             codec=wanted.codec,
             lm=replace(loaded.config.lm, transformer=wanted.lm.transformer),
         )
+        device = lm.out_norm.weight.device
         if settled.lm != loaded.config.lm:
             lm = LM(settled.lm)
             lm.load_state_dict(loaded.lm.state_dict(), assign=True)
+            lm.to(device)  # what is computed, and not loaded
         if settled.codec != loaded.config.codec:
             codec = MimiEncoder(settled.codec)
             codec.load_state_dict(loaded.codec.state_dict(), assign=True)
-        trunk.lm, trunk.codec_model, trunk.model_config = lm, codec, settled
+            codec.to(device)
+        trunk.lm, trunk.codec_model, trunk.model_config = lm, MimiModel.around(codec), settled
         trunk.config.dtype = self.dtype
         self._files = loaded.files
         self.eval()
