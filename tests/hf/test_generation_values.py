@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
 
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf import (
     GenerationConfig,
     KyutaiSpeechToTextForConditionalGeneration,
     KyutaiSpeechToTextProcessor,
+    KyutaiSpeechToTextTokenizer,
 )
 from kiku.hf.generation_config import ACTING, REFUSED, WITHOUT_EFFECT
-from tests.hf.tiny_checkpoint import FRAME, VOCAB_SIZE, noise
+from kiku.text import Vocabulary
+from tests.hf.tiny_checkpoint import FRAME, PIECES, VOCAB_SIZE, noise
 
 Ours = KyutaiSpeechToTextForConditionalGeneration
 FRAMES = 24
@@ -250,6 +253,29 @@ def test_criteria_of_their_classes(transformers: ModuleType, theirs: Any, ours: 
     ):
         given, wanted = both(theirs, ours, stopping_criteria=criteria, max_time=100.0)
         torch.testing.assert_close(given, wanted)
+
+
+def test_stop_strings(transformers: ModuleType, theirs: Any, ours: Ours) -> None:
+    pieces = [*PIECES[:-7], *"abcdef", "▁"]  # their class spells some letters
+    vocabulary = Vocabulary.from_pieces(pieces)
+    mine = KyutaiSpeechToTextTokenizer(vocabulary)
+    other = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(vocabulary.to_tokenizer_json()), unk_token="<unk>"
+    )
+    plain = ours.generate(input_values=SOUND)
+    first, second = (pieces[int(plain[row, 6 - 3 * row])].strip("▁") for row in (0, 1))
+    for stop in (first, [second, "nothing of the kind"]):
+        wanted = theirs.generate(
+            input_values=SOUND, stop_strings=stop, tokenizer=other, bad_words_ids=[FILLER]
+        )
+        for tokenizer in (mine, other):
+            given = ours.generate(input_values=SOUND, stop_strings=stop, tokenizer=tokenizer)
+            torch.testing.assert_close(given, wanted)
+
+
+def test_stop_strings_that_cannot_be(ours: Ours, processor: KyutaiSpeechToTextProcessor) -> None:
+    with pytest.raises(InputError, match=r"stop_strings=\['q'\]: "):
+        ours.generate(input_values=SOUND, stop_strings=["q"], tokenizer=processor.tokenizer)
 
 
 def test_a_criterion_is_shown_the_scores(ours: Ours) -> None:

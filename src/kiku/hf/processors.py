@@ -214,7 +214,10 @@ def stopping_criteria(
         if custom.tokenizer is None:
             raise InputError("generate: stop_strings need tokenizer=processor.tokenizer as well")
         kind = _theirs("generation.stopping_criteria", "StopStringCriteria", "stop_strings")
-        found.append(kind(stop_strings=values.stop_strings, tokenizer=custom.tokenizer))
+        try:
+            found.append(kind(stop_strings=values.stop_strings, tokenizer=custom.tokenizer))
+        except ValueError as error:
+            raise InputError(f"generate: stop_strings={values.stop_strings!r}: {error}") from error
     ends = _ends(values, device)
     if ends is not None:
         found.append(EosTokenCriteria(ends))

@@ -309,6 +309,10 @@ class KyutaiSpeechToTextTokenizer:
         left_out = self.all_special_ids if skip_special_tokens else []
         return [self._tokenizer.id_to_token(int(i)) for i in ids if int(i) not in left_out]
 
+    def _convert_id_to_token(self, index: int) -> str | None:
+        """As transformers' stop strings ask for it."""
+        return self._tokenizer.id_to_token(index)
+
     def convert_tokens_to_ids(self, tokens: str | list[str]) -> Any:
         """The id of a piece, or of each of several; that of `<unk>` for one that there is not."""
         if isinstance(tokens, str):
