@@ -20,14 +20,15 @@ from kiku.hf.attention import Checkpoint, checkpoint_by
 from kiku.hf.codec import MimiModel
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.generation_config import GenerationConfig
-from kiku.hf.source import SmallFiles, known_arguments, small_files
+from kiku.hf.pushing import PushesToHub
+from kiku.hf.source import SmallFiles, known_arguments, refuse_unknown, small_files
 from kiku.lm import LM
 
 if TYPE_CHECKING:
     from kiku.hf.modeling import KyutaiSpeechToTextModel
 
 
-class KyutaiSpeechToTextPreTrainedModel(nn.Module):
+class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
     """A model that comes from a checkpoint of any layout, and goes to one of transformers'."""
 
     generation_config: Any = None
@@ -189,6 +190,7 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
         *,
         safe_serialization: bool = True,
         max_shard_size: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Write config.json, generation_config.json and model.safetensors for transformers 5.23.
 
@@ -201,11 +203,16 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
             save_directory: a folder; made if needed.
             safe_serialization: safetensors are the only format.
             max_shard_size: changes nothing; one file is written.
+            **kwargs: nothing but what asks for nothing: `push_to_hub=False`, `variant=None` ...
 
         Raises:
+            InputError: (a ValueError) an argument that it does not know.
             CheckpointError: the folder cannot be written.
             UnsupportedConfig: another format, or a model that this layout cannot describe.
         """
+        neutral = {"is_main_process": True, "save_peft_format": True, "push_to_hub": False}
+        asked = {k: v for k, v in kwargs.items() if not (k in neutral and v is neutral[k])}
+        refuse_unknown(asked, "save_pretrained")
         if not safe_serialization:
             raise UnsupportedConfig(
                 "save_pretrained writes safetensors only; leave safe_serialization out"

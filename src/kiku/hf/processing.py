@@ -21,6 +21,7 @@ from kiku.config import CodecConfig
 from kiku.errors import AudioError, InputError
 from kiku.hf.batch import BatchFeature
 from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor
+from kiku.hf.pushing import PushesToHub
 from kiku.hf.source import small_files
 from kiku.hf.tokenizer import KyutaiSpeechToTextTokenizer
 from kiku.hf.values import write_text
@@ -30,7 +31,7 @@ Audio = str | os.PathLike[str] | NDArray[Any] | Tensor | Sequence[float]
 """A path, or samples [S] in [-1, 1]."""
 
 
-class KyutaiSpeechToTextProcessor:
+class KyutaiSpeechToTextProcessor(PushesToHub):
     """A feature extractor and a tokenizer; `words` is what transformers' class lacks."""
 
     model_input_names = ("input_values", "padding_mask", "input_ids", "attention_mask")

@@ -15,6 +15,7 @@ from kiku.config import PAD_ID, WORD_START_ID
 from kiku.errors import InputError
 from kiku.hf.batch import BatchFeature
 from kiku.hf.padding import pad_rows
+from kiku.hf.pushing import PushesToHub
 from kiku.hf.source import known_arguments, refuse_unknown, small_files
 from kiku.hf.values import write_text
 from kiku.text import Vocabulary
@@ -37,7 +38,7 @@ _NAMED = (
 )
 
 
-class KyutaiSpeechToTextTokenizer:
+class KyutaiSpeechToTextTokenizer(PushesToHub):
     """Text pieces by id. Stands where transformers has a `PreTrainedTokenizerFast`."""
 
     model_input_names = ("input_ids", "attention_mask")

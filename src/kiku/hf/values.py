@@ -10,9 +10,10 @@ import torch
 
 from kiku.checkpoint.layout import read_json
 from kiku.errors import CheckpointError
+from kiku.hf.pushing import PushesToHub
 
 
-class Values:
+class Values(PushesToHub):
     """An object whose attributes are its values; unknown ones are kept and saved."""
 
     file_name: ClassVar[str]
