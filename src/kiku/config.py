@@ -299,7 +299,7 @@ class ModelConfig(_FromDict):
         )
         if (
             self.lm.num_codebooks > self.codec.num_codebooks
-            or self.lm.codebook_size != self.codec.codebook_size
+            or self.lm.codebook_size < self.codec.codebook_size
         ):
             raise ConfigError(
                 f"the decoder reads {self.lm.num_codebooks} codebooks of "

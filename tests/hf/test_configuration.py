@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from kiku.errors import CheckpointError, InputError, UnsupportedConfig
-from kiku.hf import KyutaiSpeechToTextConfig, KyutaiSpeechToTextProcessor, MimiConfig
+from kiku.hf import (
+    KyutaiSpeechToTextConfig,
+    KyutaiSpeechToTextFeatureExtractor,
+    KyutaiSpeechToTextForConditionalGeneration,
+    KyutaiSpeechToTextProcessor,
+    KyutaiSpeechToTextTokenizer,
+    MimiConfig,
+)
 from tests.hf.tiny_checkpoint import CONFIG, VOCAB_SIZE
 
 # Said by every config of transformers, or about the file itself.
@@ -100,10 +107,26 @@ def test_the_published_start_id_becomes_the_trained_one() -> None:
     assert (without.text_vocab_size, without.initial_text_id) == (4000, 4000)
 
 
-@pytest.mark.parametrize("kind", [KyutaiSpeechToTextConfig, KyutaiSpeechToTextProcessor])
-def test_a_token_for_the_hub_never_becomes_a_value(kind: Any, saved: Path) -> None:
+KINDS = [
+    KyutaiSpeechToTextConfig, KyutaiSpeechToTextProcessor, KyutaiSpeechToTextFeatureExtractor,
+    KyutaiSpeechToTextTokenizer, KyutaiSpeechToTextForConditionalGeneration,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_value_never_becomes_one(kind: Any, saved: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="token; set HF_TOKEN"):
         kind.from_pretrained(saved, token="hf_secret")
+    with pytest.raises(InputError, match="from_pretrained does not know colour; leave it out"):
+        kind.from_pretrained(saved, colour="red")
+    nothing = dict(
+        token=None, cache_dir=None, force_download=False, local_files_only=False, subfolder="",
+        revision=None, proxies=None, trust_remote_code=True, anything=None, other=False,
+    )  # fmt: skip
+    kind.from_pretrained(saved, **nothing).save_pretrained(tmp_path)
+    for file in tmp_path.glob("*.json"):
+        written = file.read_text()
+        assert not any(f'"{name}"' in written for name in nothing), file
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -113,8 +136,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_changes_win_over_the_file(saved: Path) -> None:
-    config = KyutaiSpeechToTextConfig.from_pretrained(saved, sliding_window=5, note="mine")
-    assert (config.sliding_window, config.note) == (5, "mine")
+    config = KyutaiSpeechToTextConfig.from_pretrained(
+        saved, sliding_window=5, output_hidden_states=True, rope_theta=5e3
+    )
+    assert (config.sliding_window, config.output_hidden_states) == (5, True)
+    assert config.rope_theta == 5e3
+    older = KyutaiSpeechToTextConfig.from_pretrained(saved, torch_dtype="bfloat16")
+    assert older.dtype == torch.bfloat16
 
 
 REFUSED: dict[str, dict[str, Any]] = {

@@ -1,5 +1,6 @@
 """The feature extractor gives what transformers' gives, and refuses what it refuses."""
 
+import copy
 import logging
 from types import ModuleType
 from typing import Any
@@ -119,6 +120,55 @@ def test_what_fails_inside_numpy_there_is_explained(transformers: ModuleType) ->
             theirs(audio, **arguments)
         with pytest.raises(InputError, match=message):
             ours(audio, **arguments)
+
+
+PADS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "rows": ({"input_values": [A, B]}, {}),
+    "dicts": ([{"input_values": A}, {"input_values": B}], {}),
+    "one": ({"input_values": [A]}, dict(padding="max_length", max_length=64)),
+    "to a multiple": ({"input_values": [A, B]}, dict(pad_to_multiple_of=32)),
+    "truncated": ({"input_values": [A, B]}, dict(truncation=True, max_length=40)),
+    "truncated to a multiple": (
+        {"input_values": [A, B]}, dict(truncation=True, max_length=33, pad_to_multiple_of=8)
+    ),
+    "truncated, not padded": (
+        {"input_values": [A, A]}, dict(truncation=True, max_length=40, padding=False)
+    ),
+    "as tensors": ({"input_values": [A, B]}, dict(return_tensors="pt")),
+    "of tensors": ({"input_values": [torch.from_numpy(A), torch.from_numpy(B)]}, {}),
+    "no mask": ({"input_values": [A, B]}, dict(return_attention_mask=False)),
+    "floats": ({"input_values": [[0.5, 0.25], [1.0]]}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PADS)
+def test_pad_is_theirs(transformers: ModuleType, case: str) -> None:
+    features, arguments = PADS[case]
+    for values in (SMALL, {**SMALL, "padding_side": "left"}):
+        theirs, ours = both(transformers, values)
+        wanted = theirs.pad(copy.deepcopy(features), **arguments)
+        given = ours.pad(features, **arguments)
+        assert set(given) == set(wanted)
+        for key in wanted:
+            assert type(given[key]) is type(wanted[key])
+            for mine, other in zip(given[key], wanted[key], strict=True):
+                assert np.asarray(mine).dtype == np.asarray(other).dtype
+                np.testing.assert_array_equal(np.asarray(mine), np.asarray(other))
+
+
+def test_one_recording_is_padded_by_itself() -> None:
+    """There, it fails."""
+    batch = KyutaiSpeechToTextFeatureExtractor(**SMALL).pad(
+        {"input_values": A}, padding="max_length", max_length=64
+    )
+    assert batch.input_values.shape == batch.attention_mask.shape == (64,)
+    assert batch.attention_mask.sum() == 50
+
+
+def test_pad_wants_samples() -> None:
+    for nothing in ({}, {"input_values": []}, [{}], 3):
+        with pytest.raises(InputError, match="pad takes a dict with input_values"):
+            KyutaiSpeechToTextFeatureExtractor(**SMALL).pad(nothing)
 
 
 def test_an_unknown_argument_is_a_type_error(transformers: ModuleType) -> None:

@@ -162,21 +162,254 @@ def test_inputs_embeds_stand_for_ids(ours: Ours) -> None:
 
 
 @torch.no_grad()
-def test_positions_may_only_count_on(theirs: Any, ours: Ours) -> None:
+def test_positions_that_count_on(theirs: Any, ours: Ours) -> None:
     ids = columns(2, 9)
     shifted = torch.arange(100, 109)[None]
     close(ours(ids, position_ids=shifted).logits, their_logits(theirs, ids, position_ids=shifted))
-    for wrong in (
-        torch.arange(0, 18, 2)[None],
-        torch.zeros(1, 9, dtype=torch.int64),
-        torch.arange(8)[None],
-    ):
-        with pytest.raises(InputError, match="position_ids"):
+    for start in (0, 100):
+        at = torch.arange(start, start + 9)[None]
+        past = ours(ids, position_ids=at if start else None).past_key_values
+        ours(ids, past_key_values=past, position_ids=at + 9)
+        with pytest.raises(InputError, match=r"count on.*without a past only"):
+            ours(ids, past_key_values=past, position_ids=at + 9)
+    for wrong in (torch.arange(8)[None], torch.zeros(3, 9), torch.zeros(1, 1, 9)):
+        with pytest.raises(InputError, match=r"position_ids must be \[2, 9\]"):
             ours(ids, position_ids=wrong)
-    past = ours(ids).past_key_values
-    with pytest.raises(InputError, match="go on where"):
-        ours(ids, past_key_values=past, position_ids=shifted)
-    ours(ids, past_key_values=past, position_ids=torch.arange(9, 18)[None])
+
+
+OPEN_POSITIONS = {
+    "skipping": torch.arange(0, 18, 2)[None],
+    "all the same": torch.zeros(1, 9, dtype=torch.int64),
+    "packed": torch.tensor([[0, 1, 2, 3, 0, 1, 0, 1, 2], [0, 1, 2, 3, 4, 5, 6, 7, 8]]),
+    "from below zero": torch.tensor([[-2, -1, 0, 1, -2, -1, 0, 1, 2]]),
+}
+
+
+@pytest.mark.parametrize("case", OPEN_POSITIONS)
+@torch.no_grad()
+def test_positions_that_begin_anew_pack_several_sequences(
+    theirs: Any, ours: Ours, case: str
+) -> None:
+    ids, positions = columns(2, 9), OPEN_POSITIONS[case]
+    out = ours(ids, position_ids=positions)
+    close(out.logits, their_logits(theirs, ids, position_ids=positions))
+    assert out.past_key_values is None
+    if case == "packed":
+        close(out.logits[:1, 4:6], their_logits(theirs, ids[:1, 4:6]))
+    with pytest.raises(InputError, match="without a past only"):
+        ours(ids, position_ids=positions, use_cache=True)
+
+
+HOLES = torch.tensor([[1, 0, 1, 1, 0, 0, 1, 1, 1], [0, 0, 1, 1, 0, 1, 1, 1, 0], [1] * 9])
+
+
+@pytest.mark.parametrize("how", ["counted", "cumsum", "skipping"])
+@torch.no_grad()
+def test_holes_in_a_mask(theirs: Any, ours: Ours, how: str) -> None:
+    ids, real = columns(3, 9), HOLES.bool()
+    positions = {
+        "counted": None,
+        "cumsum": (HOLES.cumsum(1) - 1).clamp(min=1 - 1),
+        "skipping": torch.arange(0, 27, 3).expand(3, 9),
+    }[how]
+    asked = {"attention_mask": HOLES, "position_ids": positions}
+    out = ours(ids, **asked, output_hidden_states=True)
+    wanted = theirs(input_ids=ids, **asked, output_hidden_states=True)
+    close(out.logits[real], wanted.logits[real])
+    for mine, other in zip(out.hidden_states, wanted.hidden_states, strict=True):
+        torch.testing.assert_close(mine[real], other[real], atol=1e-4, rtol=0)
+        assert not mine[~real].any()
+    assert (out.past_key_values is not None) == (how == "cumsum")
+
+
+@torch.no_grad()
+def test_cumsum_positions_go_on_from_a_past(theirs: Any, ours: Ours) -> None:
+    """As generation loops count them: rows that are padded on the left begin at 0."""
+    ids = columns(2, 12, seed=5)
+    mask = torch.ones(2, 12, dtype=torch.int64)
+    mask[1, :5] = 0
+    positions = (mask.cumsum(1) - 1).masked_fill(mask == 0, 1)
+    past, their_past = None, None
+    for start, end in ((0, 9), (9, 10), (10, 12)):
+        asked = dict(
+            attention_mask=mask[:, :end], position_ids=positions[:, start:end], use_cache=True
+        )
+        out = ours(ids[:, start:end], past_key_values=past, **asked)
+        wanted = theirs(input_ids=ids[:, start:end], past_key_values=their_past, **asked)
+        past, their_past = out.past_key_values, wanted.past_key_values
+        real = mask[:, start:end].bool()
+        close(out.logits[real], wanted.logits[real])
+
+
+def four_axes() -> dict[str, torch.Tensor]:
+    causal = torch.ones(9, 9, dtype=torch.bool).tril().expand(1, 1, 9, 9)
+    both_ways = torch.ones(2, 1, 9, 9, dtype=torch.bool)
+    each_head = causal.expand(2, 4, 9, 9).clone()
+    each_head[1, 2, 5:, :3] = False
+    bias = torch.zeros(2, 1, 9, 9).masked_fill(~causal, torch.finfo(torch.float32).min)
+    bias[0, 0, 4, 2] = -1.5
+    return {"causal": causal, "both ways": both_ways, "each head": each_head, "bias": bias}
+
+
+@pytest.mark.parametrize("case", four_axes())
+@torch.no_grad()
+def test_masks_of_four_axes(theirs: Any, ours: Ours, case: str) -> None:
+    ids, mask = columns(2, 9), four_axes()[case]
+    close(
+        ours(ids, attention_mask=mask).logits,
+        their_logits(theirs, ids, attention_mask=mask, use_cache=False),
+    )
+    positions = torch.arange(0, 18, 2)[None]
+    asked = dict(attention_mask=mask, position_ids=positions, use_cache=False)
+    close(ours(ids, **asked).logits, their_logits(theirs, ids, **asked))
+
+
+@pytest.fixture
+def eager(theirs: Any) -> Any:
+    """Theirs, as it gives attention weights."""
+    before = theirs.config._attn_implementation
+    theirs.set_attn_implementation("eager")
+    yield theirs
+    theirs.set_attn_implementation(before)
+
+
+def same_weights(given: Any, wanted: Any, real: torch.Tensor | None = None) -> None:
+    assert len(given) == len(wanted) == 2
+    for mine, other in zip(given, wanted, strict=True):
+        if real is not None:
+            mine, other = (one.transpose(1, 2)[real] for one in (mine, other))
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@torch.no_grad()
+def test_attention_weights_are_theirs(eager: Any, ours: Ours, cached: bool) -> None:
+    ids = columns(2, WINDOW)
+    asked = dict(output_attentions=True, use_cache=cached)
+    out = ours(ids, **asked)
+    same_weights(out.attentions, eager(input_ids=ids, **asked).attentions)
+    assert out.keys()[-1] == "attentions"
+    assert (out.past_key_values is not None) == cached
+    torch.testing.assert_close(out.logits, ours(ids).logits, atol=1e-5, rtol=0)
+    if not cached:
+        asked["attention_mask"] = HOLES[:2, :9]
+        wanted = eager(input_ids=ids[:, :9], **asked).attentions
+        given = ours(ids[:, :9], **asked).attentions
+        same_weights(given, wanted, HOLES[:2].bool())
+        assert all(torch.isfinite(layer).all() for layer in given)  # of padding too
+        asked["attention_mask"] = four_axes()["bias"]
+        wanted = eager(input_ids=ids[:, :9], **asked).attentions
+        same_weights(ours(ids[:, :9], **asked).attentions, wanted)
+
+
+@torch.no_grad()
+def test_attention_weights_with_a_past(eager: Any, ours: Ours) -> None:
+    ids, past, their_past = columns(2, 40), None, None
+    for start, end in ((0, 5), (5, 9), *((t, t + 1) for t in range(9, 40))):
+        asked = dict(output_attentions=True, use_cache=True)
+        out = ours(ids[:, start:end], past_key_values=past, **asked)
+        wanted = eager(input_ids=ids[:, start:end], past_key_values=their_past, **asked)
+        past, their_past = out.past_key_values, wanted.past_key_values
+        same_weights(out.attentions, wanted.attentions)
+    mask = torch.ones(2, 5)
+    mask[1, :2] = 0
+    with pytest.raises(UnsupportedConfig, match="padding and a past"):
+        ours(ids[:, :5], attention_mask=mask, output_attentions=True, use_cache=True)
+    padded = ours(ids[:, :5], attention_mask=mask).past_key_values
+    with pytest.raises(UnsupportedConfig, match="padding and a past"):
+        ours(ids[:, :5], past_key_values=padded, output_attentions=True)
+
+
+@torch.no_grad()
+def test_attention_weights_of_a_long_piece(ours: Ours) -> None:
+    """Longer than what attention takes at once: each column's weights are those it has alone."""
+    ids = columns(1, 100, seed=2)
+    first = ours(ids[:, :20])
+    out = ours(ids[:, 20:], past_key_values=first.past_key_values, output_attentions=True)
+    whole = ours(ids, output_attentions=True, use_cache=False)
+    torch.testing.assert_close(out.logits, whole.logits[:, 20:], atol=1e-4, rtol=0)
+    for mine, other in zip(out.attentions, whole.attentions, strict=True):
+        assert mine.shape == (1, 4, 80, WINDOW - 1 + 80)
+        torch.testing.assert_close(mine, other[:, :, 20:, 20 - WINDOW + 1 :], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_switches_of_the_config(theirs: Any, saved: Path) -> None:
+    model, ids = Ours.from_pretrained(saved), columns(1, 5)
+    for name, key in (
+        ("output_hidden_states", "hidden_states"), ("output_attentions", "attentions")
+    ):  # fmt: skip
+        setattr(model.config, name, True)
+        assert key in model(ids)
+        assert key in model.model(ids)
+        assert key not in model(ids, **{name: False})
+        setattr(model.config, name, False)
+        assert key not in model(ids)
+    model.config.return_dict = False
+    assert isinstance(model(ids), tuple)
+    assert isinstance(model.model(ids), tuple)
+    assert model(ids, return_dict=True).logits.shape == (1, 5, VOCAB_SIZE)
+    theirs.config.output_hidden_states = True
+    assert "hidden_states" in theirs(input_ids=ids)
+    theirs.config.output_hidden_states = False
+
+
+def test_dropout_is_refused_where_it_would_act(saved: Path) -> None:
+    model, ids = Ours.from_pretrained(saved, attention_dropout=0.1), columns(1, 5)
+    assert model(ids).logits.shape == (1, 5, VOCAB_SIZE)
+    with pytest.raises(UnsupportedConfig, match=r"attention_dropout=0\.1 is not built"):
+        model.train()(ids)
+
+
+def test_embeddings_of_columns_are_theirs(theirs: Any, saved: Path) -> None:
+    model, ids = Ours.from_pretrained(saved), columns(2, 5)
+    ids[0, 1, 3] = theirs.config.audio_pad_token_id
+    wanted = theirs.get_input_embeddings()(ids)
+    module = model.get_input_embeddings()
+    torch.testing.assert_close(module(ids), wanted)
+    assert module is model.model.get_input_embeddings() is model.model.embed_tokens
+    torch.testing.assert_close(model(inputs_embeds=wanted).logits, model(ids).logits)
+    assert model.get_output_embeddings() is model.lm_head
+    assert not any("embed_tokens" in name for name in model.state_dict())
+    seen: list[torch.Tensor] = []
+    handle = module.register_forward_hook(lambda *given: seen.append(given[-1]))
+    model(ids)
+    handle.remove()
+    assert seen[0].shape == (2, 5, 32)
+    assert model.to(torch.bfloat16).get_input_embeddings()(ids).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("how", [None, {"use_reentrant": False, "preserve_rng_state": False}])
+def test_checkpointed_gradients_are_the_same(saved: Path, how: dict[str, Any] | None) -> None:
+    model, ids = Ours.from_pretrained(saved).train(), columns(2, 20)
+    gradients: list[torch.Tensor] = []
+    runs: list[bool] = []
+    model.model.lm.transformer.layers[0].register_forward_pre_hook(
+        lambda *given: runs.append(model.is_gradient_checkpointing)
+    )
+    for on in (False, True):
+        if on:
+            model.gradient_checkpointing_enable(how)
+        assert model.is_gradient_checkpointing == on
+        model(ids, labels=ids[..., 0].clamp(max=VOCAB_SIZE - 2)).loss.backward()
+        gradients.append(model.model.lm.text_embedding.weight.grad.clone())
+        model.zero_grad()
+    torch.testing.assert_close(*gradients)
+    assert runs == [False, True, True]  # once more for the gradients
+    model.gradient_checkpointing_disable()
+    assert not model.is_gradient_checkpointing
+    model.activation_checkpointing_enable()
+    assert model.is_gradient_checkpointing
+    model.activation_checkpointing_disable()
+    assert not model.is_gradient_checkpointing
+
+
+def test_an_unknown_argument_is_refused(ours: Ours) -> None:
+    ids = columns(1, 3)
+    for call in (ours, ours.model):
+        call(ids, token=None)
+        with pytest.raises(InputError, match="forward does not know colour"):
+            call(ids, colour="red")
 
 
 PADDED = torch.tensor([[1] * 9, [0] * 4 + [1] * 5, [1] * 6 + [0] * 3, [0] * 2 + [1] * 5 + [0] * 2])
@@ -211,9 +444,18 @@ def test_a_row_padded_on_the_left_goes_on_as_if_alone(theirs: Any, ours: Ours) -
 
 def test_a_mask_that_cannot_be_is_refused(ours: Ours) -> None:
     ids = columns(1, 5)
-    for wrong in ([[1, 0, 1, 1, 1]], [[1, 1, 1]], [1, 1, 1, 1, 1], [[[[1]]]]):
+    past = ours(ids, use_cache=True).past_key_values
+    for wrong in ([[1, 1, 1]], [1, 1, 1, 1, 1], [[[[1]]]], [[[1, 1, 1, 1, 1]]]):
         with pytest.raises(InputError, match="attention_mask"):
             ours(ids, attention_mask=torch.tensor(wrong))
+    integers = torch.ones(1, 1, 5, 5, dtype=torch.int64)
+    with pytest.raises(InputError, match="booleans or numbers to add"):
+        ours(ids, attention_mask=integers)
+    for mask in (torch.tensor([[1] * 6 + [0, 1, 1, 1]]), integers.bool()):
+        with pytest.raises(InputError, match="without a past only"):
+            ours(ids, attention_mask=mask, past_key_values=past)
+    with pytest.raises(InputError, match="without a past only"):
+        ours(ids, attention_mask=integers.bool(), use_cache=True)
 
 
 @torch.no_grad()
@@ -237,8 +479,6 @@ def test_ids_that_cannot_be_are_refused(ours: Ours) -> None:
             ours(wrong)
     with pytest.raises(InputError, match="exactly one"):
         ours()
-    with pytest.raises(UnsupportedConfig, match="attention"):
-        ours(good, output_attentions=True)
 
 
 @torch.no_grad()
@@ -287,5 +527,5 @@ def test_a_model_from_a_config(ours: Ours) -> None:
         model.num_parameters() == ours.num_parameters() == model.num_parameters(only_trainable=True)
     )
     assert model.vocab_size == VOCAB_SIZE
-    assert model.get_input_embeddings() is model.model.lm.text_embedding
+    assert model.get_input_embeddings().weight is model.model.lm.text_embedding.weight
     assert 0.01 < float(model.lm_head.weight.detach().std()) < 0.03

@@ -272,7 +272,6 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "unknown": ({"colour": "red"}, InputError, r"not used by the model: \['colour'\]"),
     "beams": ({"num_beams": 3}, UnsupportedConfig, "num_beams=3"),
     "prompt": ({"input_ids": torch.ones(1, 4)}, UnsupportedConfig, "text prompts"),
-    "eos": ({"eos_token_id": 2}, UnsupportedConfig, "eos_token_id=2"),
     "temperature": ({"do_sample": True, "temperature": 0.0}, ValueError, "temperature > 0"),
 }
 

@@ -19,7 +19,7 @@ from kiku.hf import (
     KyutaiSpeechToTextProcessor,
 )
 from tests import tiny
-from tests.hf.tiny_checkpoint import CONFIG, FRAME, columns, noise
+from tests.hf.tiny_checkpoint import CONFIG, FRAME, VOCAB_SIZE, columns, noise, randomise
 
 Ours = KyutaiSpeechToTextForConditionalGeneration
 SOUND = torch.from_numpy(noise(40 * FRAME))[None, None]
@@ -236,6 +236,31 @@ def test_numbers_can_be_changed_while_loading(theirs: Any, saved: Path) -> None:
     other = Ours.from_pretrained(saved, codec_config=codec)
     assert other.codec_model.config.transformer.window == 200
     assert other.generate(input_values=SOUND).shape == (1, 41)
+
+
+def test_a_decoder_of_more_codes_than_the_codec_gives(
+    transformers: ModuleType, tmp_path: Path
+) -> None:
+    """A codec of fewer than 2,048 codes beside the default codebook_vocab_size of 2,049."""
+    rows = 2049
+    values = {
+        **CONFIG, "codebook_vocab_size": rows, "audio_bos_token_id": rows - 1,
+        "audio_pad_token_id": VOCAB_SIZE + 8 * rows,
+    }  # fmt: skip
+    theirs = transformers.KyutaiSpeechToTextForConditionalGeneration(
+        transformers.KyutaiSpeechToTextConfig(**values)
+    ).eval()
+    randomise(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = Ours.from_pretrained(tmp_path / "theirs")
+    wanted = theirs.generate(input_values=SOUND, bad_words_ids=[[VOCAB_SIZE - 1]])
+    torch.testing.assert_close(ours.generate(input_values=SOUND), wanted)
+    ours.save_pretrained(tmp_path / "ours")
+    again = Ours.from_pretrained(tmp_path / "ours")
+    torch.testing.assert_close(again.generate(input_values=SOUND), wanted)
+    for wrong in ({"codebook_vocab_size": 16}, {"audio_bos_token_id": 16}):
+        with pytest.raises(UnsupportedConfig, match="needs a codebook_vocab_size of at least 17"):
+            KyutaiSpeechToTextConfig(**{**values, **wrong}).to_model_config()
 
 
 def test_loading_info_on_request(saved: Path) -> None:

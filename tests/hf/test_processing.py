@@ -1,9 +1,12 @@
 """The processor gives what transformers' gives, and words with times besides."""
 
+import copy
 import json
 import math
+import pickle
 import shutil
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +21,8 @@ from kiku.hf import (
     KyutaiSpeechToTextForConditionalGeneration,
     KyutaiSpeechToTextProcessor,
 )
+from kiku.hf import KyutaiSpeechToTextTokenizer as Tokenizer
+from kiku.text import Vocabulary
 from tests.hf.tiny_checkpoint import FRAME, PIECES, RATE, noise
 
 Ours = KyutaiSpeechToTextProcessor
@@ -167,7 +172,6 @@ def test_the_tokenizer_knows_its_pieces(their_processor: Any, processor: Ours) -
     assert len(ours) == len(theirs)
     assert ours.vocab_size == theirs.vocab_size
     assert ours.get_vocab() == theirs.get_vocab()
-    assert ours.all_special_ids == [0, 1, 2, 3]
     assert ours.convert_ids_to_tokens([4, 0]) == theirs.convert_ids_to_tokens([4, 0])
     assert ours.convert_ids_to_tokens(5) == "▁w1"
     assert ours.convert_tokens_to_ids(["▁w1", "nothing"]) == theirs.convert_tokens_to_ids(
@@ -175,6 +179,138 @@ def test_the_tokenizer_knows_its_pieces(their_processor: Any, processor: Ours) -
     )
     assert ours.encode("w7 w9") == theirs.encode("w7 w9")
     assert ours(["w7", "w9"]) == {"input_ids": [[11], [13]], "attention_mask": [[1], [1]]}
+
+
+@pytest.fixture(scope="module")
+def padding_tokenizer(transformers: ModuleType) -> Any:
+    """Theirs with a token to pad with, which the one of the processor lacks."""
+    from tokenizers import Tokenizer
+
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(Vocabulary.from_pieces(PIECES).to_tokenizer_json()),
+        unk_token="<unk>", pad_token="<pad>", clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+
+
+TOKENIZER_CALLS: dict[str, Callable[[Any], Any]] = {
+    "tokenize": lambda it: it.tokenize("w7 w9 q"),
+    "pieces to text": lambda it: it.convert_tokens_to_string(["▁w1", "x0", "▁w2"]),
+    "no pieces": lambda it: it.convert_tokens_to_string([]),
+    "ids to pieces": lambda it: it.convert_ids_to_tokens([0, 4, 5]),
+    "without special ones": lambda it: it.convert_ids_to_tokens([0, 4], skip_special_tokens=True),
+    "of a tensor": lambda it: it.convert_ids_to_tokens(torch.tensor([0, 4, 3])),
+    "encode": lambda it: it.encode("w7 w9", add_special_tokens=False),
+    "encode a tensor": lambda it: it.encode("w7 w9", return_tensors="pt"),
+    "no mask": lambda it: it("w7 w9", return_attention_mask=False),
+    "truncated": lambda it: it(["w7 w9 w1", "w2"], truncation=True, max_length=2),
+    "truncated and padded": lambda it: it(
+        ["w7 w9 w1", "w2"], truncation=True, max_length=2, padding="max_length"
+    ),
+    "padded on the left": lambda it: it(["w7 w9", "w2"], padding=True, padding_side="left"),
+    "to a multiple": lambda it: it(["w7 w9 w1", "w2"], padding=True, pad_to_multiple_of=4),
+    "pad": lambda it: it.pad({"input_ids": [[1, 2], [3]]}),
+    "pad dicts": lambda it: it.pad([{"input_ids": [1, 2]}, {"input_ids": [3]}]),
+    "pad with masks": lambda it: it.pad(
+        [
+            {"input_ids": [1, 2], "attention_mask": [1, 0]},
+            {"input_ids": [3], "attention_mask": [1]},
+        ],
+        return_tensors="np",
+    ),
+    "pad one": lambda it: it.pad({"input_ids": [1, 2]}, padding="max_length", max_length=5),
+    "pad a call": lambda it: it.pad(it(["w7 w9", "w1"]), max_length=4, padding="max_length"),
+    "decode a number": lambda it: it.decode(np.int64(4)),
+    "slow arguments": lambda it: it.decode([4, 5], spaces_between_special_tokens=True),
+    "size": lambda it: (len(it), it.vocab_size, it.is_fast, it.padding_side, it.truncation_side),
+    "added": lambda it: it.get_added_vocab(),
+    "unk": lambda it: (it.unk_token, it.unk_token_id),
+    "pad token": lambda it: (it.pad_token, it.pad_token_id),
+    "no ends": lambda it: (it.bos_token, it.bos_token_id, it.eos_token, it.eos_token_id),
+    "names": lambda it: list(it.model_input_names),
+    "backend": lambda it: it.backend_tokenizer.encode("w7").ids,
+}
+
+
+@pytest.mark.parametrize("case", TOKENIZER_CALLS)
+def test_the_tokenizer_answers_as_theirs(
+    padding_tokenizer: Any, processor: Ours, case: str
+) -> None:
+    call = TOKENIZER_CALLS[case]
+    given, wanted = call(processor.tokenizer), call(padding_tokenizer)
+    if hasattr(wanted, "keys"):
+        assert set(given) == set(wanted)
+        for key in wanted:
+            assert type(given[key]) is type(wanted[key])
+            assert (
+                np.asarray(given[key], object).tolist() == np.asarray(wanted[key], object).tolist()
+            )
+    elif isinstance(wanted, torch.Tensor):
+        torch.testing.assert_close(given, wanted)
+    else:
+        assert given == wanted
+
+
+def test_special_tokens_are_those_that_the_file_names(
+    their_processor: Any, processor: Ours
+) -> None:
+    ours, theirs = processor.tokenizer, their_processor.tokenizer
+    for name in ("special_tokens_map", "all_special_tokens", "all_special_ids"):
+        assert getattr(ours, name) == getattr(theirs, name) != []
+    named = Tokenizer(ours.vocabulary, {"eos_token": {"content": "</s>"}, "bos_token": "<s>"})
+    assert (named.eos_token, named.eos_token_id, named.bos_token_id) == ("</s>", 2, 1)
+    assert named.all_special_ids == [1, 2, 0]
+
+
+def test_a_tokenizer_refuses_what_it_does_not_know(processor: Ours) -> None:
+    it = processor.tokenizer
+    for call, message in (
+        (lambda: it("w1", text_pair="w2"), "does not know text_pair"),
+        (lambda: it.pad({}), "a dict with input_ids"),
+        (lambda: it.pad({"input_ids": [1]}, padding_side="up"), "padding_side"),
+        (lambda: it.pad({"input_ids": [1]}, padding="max_length"), "max_length is defined"),
+        (lambda: it.pad({"input_ids": [1]}, padding="longer"), "not a valid PaddingStrategy"),
+        (lambda: it.pad({"input_ids": [[1], [2, 3]]}, False, return_tensors="np"), "padding=True"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call()
+
+
+def test_everything_can_be_pickled(
+    processor: Ours, ours: KyutaiSpeechToTextForConditionalGeneration
+) -> None:
+    again = pickle.loads(pickle.dumps(processor))
+    inputs = again(A)
+    torch.testing.assert_close(inputs.input_values, processor(A).input_values)
+    assert again.tokenizer.encode("w7 w9") == processor.tokenizer.encode("w7 w9")
+    model = pickle.loads(pickle.dumps(ours))
+    model.gradient_checkpointing_enable()
+    model = copy.deepcopy(pickle.loads(pickle.dumps(model)))
+    assert model.is_gradient_checkpointing
+    assert model.get_input_embeddings().weight is model.model.lm.text_embedding.weight
+    tokens = model.generate(**inputs)
+    torch.testing.assert_close(tokens, ours.generate(**inputs))
+    assert again.batch_decode(tokens) == processor.batch_decode(tokens)
+    for thing in (inputs, ours.config, ours.generation_config, processor.feature_extractor):
+        assert (
+            pickle.loads(pickle.dumps(thing)).keys()
+            if isinstance(thing, dict)
+            else (pickle.loads(pickle.dumps(thing)) == thing)
+        )
+
+
+def test_values_go_to_a_file_of_any_name(
+    their_processor: Any, processor: Ours, tmp_path: Path
+) -> None:
+    for ours, theirs in (
+        (processor, their_processor),
+        (processor.feature_extractor, their_processor.feature_extractor),
+    ):
+        ours.to_json_file(tmp_path / "ours.json")
+        theirs.to_json_file(tmp_path / "theirs.json")
+        given, wanted = (
+            json.loads((tmp_path / f"{name}.json").read_text()) for name in ("ours", "theirs")
+        )
+        assert given == wanted == ours.to_dict()
 
 
 def test_words_have_times_without_delay_and_silence(processor: Ours) -> None:

@@ -14,6 +14,7 @@
     reading.py              the config, and which tensor of the files is which of ours
     identity.py             what tells a checkpoint from any other
     integrity.py            is this checkpoint whole?
+    upload.py               a folder to a repository
 
 With numpy:
     arrays.py, weights.py   tensors one at a time
@@ -23,7 +24,7 @@ With PyTorch:
     loading.py, saving.py   all of it together, in both directions
     mimi_decoder.py         the weights of Mimi's decoder, carried along unread
 
-Only this room downloads, and only it knows what others call things.
+Only this room downloads and uploads, and only it knows what others call things.
 """
 
 from typing import TYPE_CHECKING, Any

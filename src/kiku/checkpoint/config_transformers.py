@@ -151,7 +151,7 @@ def read_transformers(
         text_vocab_size=vocab_size - 1 if last_head_row_is_zero else vocab_size,
         initial_text_id=config["bos_token_id"],
         num_codebooks=config["num_codebooks"],
-        codebook_size=codec.codebook_size,
+        codebook_size=config["codebook_vocab_size"] - 1,
     )
     if lm.text_rows != vocab_size:
         raise ConfigError(
@@ -338,13 +338,10 @@ def _check_decoder(config: Mapping[str, Any], codec: CodecConfig) -> None:
         )
     if config["ffn_dim"] % 2:
         raise ConfigError(f"ffn_dim must be even, not {config['ffn_dim']}")
-    code_rows = codec.codebook_size + 1
-    if (
-        config["codebook_vocab_size"] != code_rows
-        or config["audio_bos_token_id"] != codec.codebook_size
-    ):
+    code_rows, initial = config["codebook_vocab_size"], config["audio_bos_token_id"]
+    if code_rows <= codec.codebook_size or initial != code_rows - 1:
         raise UnsupportedConfig(
-            f"a codec of {codec.codebook_size} codes needs codebook_vocab_size "
-            f"{code_rows} and audio_bos_token_id {codec.codebook_size}, not "
-            f"{config['codebook_vocab_size']} and {config['audio_bos_token_id']}"
+            f"a codec of {codec.codebook_size} codes needs a codebook_vocab_size of at least "
+            f"{codec.codebook_size + 1}, the last of which is audio_bos_token_id, not "
+            f"{code_rows} and {initial}"
         )

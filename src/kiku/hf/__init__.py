@@ -17,7 +17,7 @@ except ModuleNotFoundError as error:
 from kiku.hf.batch import BatchFeature
 from kiku.hf.configuration import KyutaiSpeechToTextConfig, MimiConfig
 from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor
-from kiku.hf.generation import GenerationConfig
+from kiku.hf.generation_config import GenerationConfig
 from kiku.hf.modeling import KyutaiSpeechToTextForConditionalGeneration, KyutaiSpeechToTextModel
 from kiku.hf.outputs import KyutaiSpeechToTextCache
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel

@@ -10,9 +10,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from kiku.errors import InputError
+from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.attention import Checkpoint, read_openly, weights_with_past
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
+from kiku.hf.layout import Layout
 from kiku.hf.outputs import KyutaiSpeechToTextCache
 from kiku.lm import LM
 from kiku.nn.state import all_active
@@ -49,97 +52,85 @@ def to_columns(input_ids: Tensor, config: KyutaiSpeechToTextConfig, lm: LM) -> T
     return torch.cat([text.unsqueeze(-1), codes], dim=-1)
 
 
-def real_columns(
-    attention_mask: Tensor | None, embeds: Tensor, past: KyutaiSpeechToTextCache | None
-) -> Tensor | None:
-    """Which of the T new columns are real [B, T]; None where all are.
-
-    Raises:
-        InputError: a mask of another shape, or one with a hole: padding may only stand before or
-        after a row.
-    """
-    if attention_mask is None:
-        return None
-    B, T, _ = embeds.shape
-    seen = past.get_seq_length() if past is not None else 0
-    if (
-        attention_mask.dim() != 2
-        or attention_mask.shape[0] != B
-        or attention_mask.shape[1] not in (T, seen + T)
-    ):
-        raise InputError(
-            f"attention_mask must be [batch, past + positions] = [{B}, {seen + T}], "
-            f"not {list(attention_mask.shape)}; "
-            "masks of four axes are not taken"
-        )
-    mask = attention_mask.bool()
-    edges = (mask[:, 1:] != mask[:, :-1]).sum(1) + mask[:, 0].int() + mask[:, -1].int()
-    if mask.shape[1] and bool((edges > 2).any()):
-        raise InputError(
-            "attention_mask has a hole: padding may stand before or after the columns of a row only"
-        )
-    new = mask[:, -T:]
-    return None if bool(new.all()) else new
-
-
-def check_positions(
-    position_ids: Tensor | None, embeds: Tensor, past: KyutaiSpeechToTextCache | None
-) -> None:
-    """Accept the positions that are counted anyway; only their differences matter.
-
-    Raises:
-        InputError: positions that skip, repeat, or do not follow the past.
-    """
-    if position_ids is None:
-        return
-    steps = torch.arange(embeds.shape[1], device=position_ids.device)
-    start = position_ids[..., :1]
-    follows = (
-        past is None or past.get_seq_length() == 0 or bool((start == past.get_seq_length()).all())
-    )
-    if (
-        position_ids.shape[-1] != embeds.shape[1]
-        or not follows
-        or not bool((position_ids == start + steps).all())
-    ):
-        raise InputError(
-            "position_ids must count up by one and go on where past_key_values ends; leave them out"
-        )
-
-
 def read_columns(
     lm: LM,
     embeds: Tensor,
     past: KyutaiSpeechToTextCache | None,
-    real: Tensor | None,
-    trace: list[Tensor] | None,
+    layout: Layout,
+    trace: list[Tensor] | None = None,
+    weights: list[Tensor] | None = None,
+    by: Checkpoint | None = None,
 ) -> Tensor:
     """Run the trunk.
 
-    A column that is padding is not read: it takes no position, nothing is remembered of it, and its
-    output is zero.
+    In a plain layout a column that is padding is not read: it takes no position, and nothing is
+    remembered of it. Its output is zero in any layout.
 
     Args:
         lm: the decoder.
         embeds: [B, T, D] summed embeddings.
         past: advanced in place; None for one whole sequence that gradients may flow through.
-        real: [B, T] which columns are no padding; None where all are.
+        layout: what is real, and what each column sees; a plain one where there is a past.
         trace: if given, the input of each layer [B, T, D] is appended, then the last hidden state.
+        weights: if given, the attention weights of each layer [B, H, T, P] are appended.
+        by: runs each layer, where there is no past.
 
     Returns:
         [B, T, D] after the last norm.
+
+    Raises:
+        UnsupportedConfig: attention weights where rows have padding and a past.
     """
-    B, T, _ = embeds.shape
-    if real is None:
+    B, real = len(embeds), layout.real
+    layers: list[Tensor] = []
+    is_open = layout.view is not None or weights is not None or by is not None
+    if past is None and is_open:
+        x = read_openly(lm, embeds, layout, trace=layers, weights=weights, by=by)
+    elif past is not None and weights is not None:
+        layers, x = _advance_watched(lm, embeds, past, layout, weights)
+    elif real is None:
         layers, x = _advance(lm, embeds, past, all_active(B, embeds.device))
     else:
         layers, x = _advance_padded(lm, embeds, past, real)
     if past is not None:
-        past.seen += T
+        past.note(layout.positions, real)
     hidden = lm.out_norm(x)
+    if real is not None and is_open:
+        hidden, *layers = [one.masked_fill(~real.unsqueeze(-1), 0) for one in (hidden, *layers)]
     if trace is not None:
         trace += [*layers, hidden]
     return hidden
+
+
+def _advance_watched(
+    lm: LM,
+    x: Tensor,
+    past: KyutaiSpeechToTextCache,
+    layout: Layout,
+    weights: list[Tensor],
+) -> tuple[list[Tensor], Tensor]:
+    """As `_advance`, and the attention weights of each layer."""
+    seen = past.seen
+    if layout.real is not None or not bool((past.state.position == seen).all()):
+        raise UnsupportedConfig(
+            "attention weights are not given where rows have padding and a past; "
+            "pass use_cache=False, or leave output_attentions out"
+        )
+    config, active = lm.config.transformer, all_active(len(x), x.device)
+    first = seen - min(seen, config.window - 1)
+    end = seen + x.shape[1]
+    parts: list[tuple[list[Tensor], Tensor]] = []
+    watched: list[list[Tensor]] = []
+    for span in x.split(config.span, dim=1):
+        parts.append(_advance(lm, span, past, active))
+        before = min(seen - first, config.window - 1)
+        found = weights_with_past(lm, parts[-1][0], past.state, seen, before)
+        aside = (seen - before - first, end - seen - span.shape[1])
+        watched.append([F.pad(one, aside) for one in found])
+        seen += span.shape[1]
+    weights += [torch.cat(layer, dim=2) for layer in zip(*watched, strict=True)]
+    layers = [torch.cat(layer, dim=1) for layer in zip(*(one for one, _ in parts), strict=True)]
+    return layers, torch.cat([out for _, out in parts], dim=1)
 
 
 def _advance(

@@ -21,7 +21,7 @@ from kiku.checkpoint.config_transformers import (
 from kiku.checkpoint.loading import as_dtype
 from kiku.config import CodecConfig, ModelConfig
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
-from kiku.hf.source import refuse_download_arguments, small_files
+from kiku.hf.source import known_arguments, small_files
 from kiku.hf.values import Values
 
 # What transformers' classes have besides, and kiku's networks have no use for.
@@ -33,6 +33,13 @@ _MORE_CODEC_DEFAULTS: dict[str, Any] = {
     "initializer_range": 0.02, "use_cache": False, "use_streaming": False, "attention_dropout": 0.0,
     "layer_scale_initial_scale": 0.01, "tie_word_embeddings": True,
 }  # fmt: skip
+
+
+# Switches that every config of transformers has, and older spellings.
+_MORE_NAMES = frozenset({
+    "dtype", "output_attentions", "output_hidden_states", "return_dict", "rope_scaling",
+    "rope_theta", "torch_dtype",
+})  # fmt: skip
 
 
 class MimiConfig(Values):
@@ -135,7 +142,13 @@ class KyutaiSpeechToTextConfig(Values):
     """The start id, as the output of `generate` begins with it."""
     pad_token_id: int | None
     """The text id of a frame without text."""
+    eos_token_id: int | list[int] | None
+    """Where `generate` ends a row; None in all published models, whose rows end with their
+    sound."""
+    num_codebooks: int
     use_cache: bool
+    attention_dropout: float
+    """Must be 0 to train; it does nothing else."""
     initializer_range: float
     sliding_window: int
     rope_parameters: dict[str, Any]
@@ -167,7 +180,8 @@ class KyutaiSpeechToTextConfig(Values):
             values["head_dim"] or values["hidden_size"] // values["num_attention_heads"]
         )
         _settle_theta(values, DECODER_THETA)
-        dtype = values.pop("torch_dtype", None) or values.pop("dtype", None)
+        older, dtype = values.pop("torch_dtype", None), values.pop("dtype", None)
+        dtype = older or dtype
         self.dtype: torch.dtype | None = as_dtype(dtype) if dtype is not None else None
         vars(self).update(values)
         self.codec_config = _codec_config(codec_config)
@@ -203,13 +217,18 @@ class KyutaiSpeechToTextConfig(Values):
 
         Raises:
             CheckpointError: it cannot be found or read.
-            InputError: (a ValueError) an argument that steers the download, such as `token`.
+            InputError: (a ValueError) an argument that is not known, or steers the download.
         """
-        refuse_download_arguments(kwargs)
         files = small_files(pretrained_model_name_or_path, revision)
         if files.model_config is None:
             raise CheckpointError(f"{files.place.name} is not a checkpoint: config.json is missing")
-        return cls.from_model_config(files.model_config, files.config, keep=kwargs)
+        changes = known_arguments(kwargs, cls.value_names() | files.config.keys())
+        return cls.from_model_config(files.model_config, files.config, keep=changes)
+
+    @classmethod
+    def value_names(cls) -> frozenset[str]:
+        """Names of all values that the class knows, older spellings too."""
+        return frozenset(cls().to_dict()) | _MORE_NAMES
 
     @classmethod
     def from_model_config(
@@ -224,7 +243,7 @@ class KyutaiSpeechToTextConfig(Values):
         Args:
             config: the numbers that count.
             stored: what the file of the checkpoint says besides; where both speak, `config` wins,
-                except for the ids that transformers merely repeats (`bos_token_id`,
+                except for what only transformers uses (`bos_token_id`, `eos_token_id`,
                 `max_position_embeddings`).
             keep: values that win over both.
         """
@@ -234,9 +253,12 @@ class KyutaiSpeechToTextConfig(Values):
         for key in ("rope_theta", "rope_scaling"):
             for place in (codec, values, stored):
                 place.pop(key, None)
-        for key in ("bos_token_id", "max_position_embeddings", "architectures"):
+        for key in ("bos_token_id", "eos_token_id", "max_position_embeddings", "architectures"):
             if stored:
                 values.pop(key)
+        if keep.keys() & {"rope_theta", "rope_scaling"}:  # the older spelling of what stands there
+            values.pop("rope_parameters")
+            stored.pop("rope_parameters", None)
         return cls(**{"codec_config": codec, **stored, **values, **keep})
 
     def to_model_config(

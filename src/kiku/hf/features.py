@@ -15,7 +15,8 @@ from kiku.checkpoint.config_transformers import write_preprocessor
 from kiku.config import TAIL_S
 from kiku.errors import CheckpointError, InputError
 from kiku.hf.batch import BatchFeature
-from kiku.hf.source import refuse_download_arguments, small_files
+from kiku.hf.padding import padding_strategy
+from kiku.hf.source import known_arguments, small_files
 from kiku.hf.values import Values
 
 _logger = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ RawAudio = (
 """One recording [S], or several."""
 
 _PREFIX = "audio_silence_prefix_seconds"
-_STRATEGIES = ("longest", "max_length", "do_not_pad")
 
 
 class KyutaiSpeechToTextFeatureExtractor(Values):
@@ -100,9 +100,8 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
 
         Raises:
             CheckpointError: it cannot be found or read.
-            InputError: (a ValueError) an argument that steers the download, such as `token`.
+            InputError: (a ValueError) an argument that is not known, or steers the download.
         """
-        refuse_download_arguments(kwargs)
         files = small_files(pretrained_model_name_or_path, revision)
         values = files.feature_extractor
         if files.model_config is not None:
@@ -114,7 +113,8 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             raise CheckpointError(
                 f"{files.place.name} has no config.json and no preprocessor_config.json"
             )
-        return cls(**{**values, **kwargs})
+        changes = known_arguments(kwargs, vars(cls()).keys() | values.keys())
+        return cls(**{**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """All values, with the name of the class."""
@@ -175,7 +175,7 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             padding = "max_length" if padding and not truncation else padding
         rows = _truncated(rows, max_length) if truncation else rows
         lengths = [len(row) for row in rows]
-        rows = self._padded(rows, _strategy(padding, max_length), max_length)
+        rows = self._padded(rows, padding_strategy(padding, max_length), max_length)
         if len({len(row) for row in rows}) > 1:
             raise InputError(f"recordings of {lengths} samples make no batch; pass padding=True")
         left = int(self.audio_silence_prefix_seconds * self.sampling_rate)
@@ -188,6 +188,56 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             ]
             batch["padding_mask"] = np.stack([np.pad(mask, (left, right)) for mask in masks])
         return batch.convert_to_tensors(return_tensors)
+
+    def pad(
+        self,
+        processed_features: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        truncation: bool = False,
+        pad_to_multiple_of: int | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Bring recordings to one length; nothing is added before or after them.
+
+        Args:
+            processed_features: a dict with `input_values`, the samples of one recording or of
+                several, or a list of such dicts.
+            padding: True or "longest", "max_length", or False for none.
+            max_length: samples.
+            truncation: cut at `max_length`.
+            pad_to_multiple_of: make the length a multiple of it.
+            return_attention_mask: None is `self.return_attention_mask`.
+            return_tensors: "pt", "np", or None for what was given (arrays for lists).
+
+        Returns:
+            `input_values`, and `attention_mask` int32 where it is asked for.
+
+        Raises:
+            InputError: (a ValueError) no samples, or arguments that do not fit together.
+        """
+        samples, is_batch = _samples_of(processed_features)
+        rows = [np.asarray(_numpy(one), dtype=np.float32) for one in samples]
+        strategy = padding_strategy(padding, max_length)
+        multiple = pad_to_multiple_of or 1
+        if max_length is not None:
+            max_length = -(-max_length // multiple) * multiple
+        rows = _truncated(rows, max_length) if truncation else rows
+        if strategy == "longest":
+            max_length = -(-max(map(len, rows)) // multiple) * multiple
+        lengths = [len(row) for row in rows]
+        if strategy != "do_not_pad":
+            rows = self._padded(rows, "max_length", max_length)
+        batch = BatchFeature(input_values=rows if is_batch else rows[0])
+        if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
+            masks = [
+                self._fill(np.ones(n, np.int32), len(row), 0)
+                for n, row in zip(lengths, rows, strict=True)
+            ]
+            batch["attention_mask"] = masks if is_batch else masks[0]
+        kind = "pt" if isinstance(samples[0], torch.Tensor) else "np"
+        return batch.convert_to_tensors(return_tensors or kind)
 
     def _check_rate(self, sampling_rate: int | None) -> None:
         if sampling_rate is None:
@@ -267,6 +317,20 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
         return np.pad(row, width, constant_values=value)
 
 
+def _samples_of(features: Any) -> tuple[list[Any], bool]:
+    """The samples of each recording, and whether there are several."""
+    if isinstance(features, list | tuple):
+        return [row for one in features for row in _samples_of(one)[0]], True
+    samples = features.get("input_values") if isinstance(features, dict) else None
+    if samples is None or not len(samples):
+        raise InputError(
+            "pad takes a dict with input_values, or a list of such dicts, and there are none in "
+            f"{features!r:.80}"
+        )
+    is_batch = np.ndim(samples[0]) > 0
+    return (list(samples) if is_batch else [samples]), is_batch
+
+
 def _numpy(audio: Any) -> Any:
     return audio.numpy(force=True) if isinstance(audio, torch.Tensor) else audio
 
@@ -277,17 +341,3 @@ def _truncated(rows: list[NDArray[Any]], max_length: int | None) -> list[NDArray
             "When setting ``truncation=True``, make sure that ``max_length`` is defined."
         )
     return [row[:max_length] for row in rows]
-
-
-def _strategy(padding: bool | str, max_length: int | None) -> str:
-    if isinstance(padding, bool):
-        return "longest" if padding else "do_not_pad"
-    name = getattr(padding, "value", padding)
-    if name not in _STRATEGIES:
-        raise InputError(
-            f"{padding!r} is not a valid PaddingStrategy, please select one of "
-            f"{', '.join(_STRATEGIES)}"
-        )
-    if name == "max_length" and max_length is None:
-        raise InputError(f"When setting ``padding={name}``, make sure that max_length is defined")
-    return name

@@ -3,9 +3,8 @@
 """`generate`: audio to text ids, through the one driver."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,82 +14,12 @@ from torch import Tensor
 from kiku.config import ModelConfig
 from kiku.decoding import Sampler
 from kiku.engine import SlotEngine, StepOutput
-from kiku.errors import InputError, UnsupportedConfig
-from kiku.hf.values import Values
+from kiku.errors import InputError
+from kiku.hf.generation_config import GenerationConfig
 from kiku.scheduler import Member, OnOutput, Scheduler, SlotOptions
 from kiku.stream import TokenSession
 
 _logger = logging.getLogger(__name__)
-
-_UNBUILT: dict[str, tuple[Any, ...]] = {
-    "num_beams": (None, 1), "num_return_sequences": (None, 1), "output_attentions": (None, False),
-    "output_hidden_states": (None, False), "eos_token_id": (None,), "min_new_tokens": (None, 0),
-    "repetition_penalty": (None, 1.0), "min_p": (None, 0.0), "typical_p": (None, 1.0),
-}  # fmt: skip
-
-_WITHOUT_EFFECT = frozenset({
-    "attention_mask", "audio_window_size", "cache_implementation", "disable_compile", "input_ids",
-    "inputs", "use_cache",
-})  # fmt: skip
-
-
-class GenerationConfig(Values):
-    """Values of generation_config.json; what the file says besides is kept and saved."""
-
-    file_name = "generation_config.json"
-
-    def __init__(self, **kwargs: Any) -> None:
-        """Take transformers' defaults for what is left out.
-
-        Args:
-            **kwargs: `do_sample` (False), `temperature` (1.0), `top_k` (50), `top_p` (1.0),
-                `max_new_tokens`, `bos_token_id`, `pad_token_id`, `return_dict_in_generate`,
-                `output_scores`, `output_logits`; others are kept.
-        """
-        self.do_sample: bool = False
-        self.temperature: float | None = 1.0
-        self.top_k: int | None = 50
-        self.top_p: float | None = 1.0
-        self.max_new_tokens: int | None = None
-        self.bos_token_id: int | None = None
-        self.pad_token_id: int | None = None
-        self.return_dict_in_generate: bool = False
-        self.output_scores: bool = False
-        self.output_logits: bool = False
-        vars(self).update({key: value for key, value in kwargs.items() if value is not None})
-
-    def to_dict(self) -> dict[str, Any]:
-        """All values that are neither unknown nor transformers' defaults."""
-        ours = vars(GenerationConfig())
-        values = super().to_dict()
-        return {
-            k: v for k, v in values.items() if v is not None and not (k in ours and v == ours[k])
-        }
-
-
-def settled(config: GenerationConfig, changes: Mapping[str, Any]) -> GenerationConfig:
-    """The values of one call: those of `config`, then `changes`.
-
-    Raises:
-        InputError: `changes` has a key that `generate` does not know.
-        UnsupportedConfig: a way of generating that kiku does not build (text prompts, beams,
-        penalties ...).
-    """
-    if changes.get("input_ids") is not None or changes.get("inputs") is not None:
-        raise UnsupportedConfig(
-            "generate: text prompts (input_ids) are not built: every transcript begins at the "
-            "start id; leave them out"
-        )
-    known = vars(GenerationConfig()).keys() | _UNBUILT.keys() | _WITHOUT_EFFECT
-    if unknown := sorted(changes.keys() - known):
-        raise InputError(f"The following `model_kwargs` are not used by the model: {unknown}")
-    values = GenerationConfig(**{**vars(config), **changes})
-    for key, allowed in _UNBUILT.items():
-        if getattr(values, key, None) not in allowed:
-            raise UnsupportedConfig(
-                f"generate: {key}={getattr(values, key)!r} is not built; leave it out"
-            )
-    return values
 
 
 class Streamer(Protocol):
@@ -180,12 +109,17 @@ class Batch:
                 f"nothing to generate: {L} samples and max_new_tokens={asked}; "
                 f"at least one frame ({size} samples) and one token are needed"
             )
-        self.num_tokens = [min(n // size, limit) for n in _row_lengths(padding_mask, B, L)]
-        array = samples[:, 0].numpy(force=True)
+        copies = config.num_return_sequences or 1
+        lengths = _row_lengths(padding_mask, B, L)
+        self.num_tokens = [min(n // size, limit) for n in lengths for _ in range(copies)]
+        array = samples[:, 0].numpy(force=True).repeat(copies, axis=0)
         self.rows = [Row(row[: n * size]) for row, n in zip(array, self.num_tokens, strict=True)]
         self.model_config = model_config
         bos, pad = config.bos_token_id, config.pad_token_id
-        self.start_id = model_config.lm.initial_text_id if bos is None else bos
+        trained = model_config.lm.initial_text_id
+        self.start_id = trained if bos is None else bos
+        self.fed_id = _fed(self.start_id, trained, model_config.lm.text_rows)
+        """What the decoder reads as the first id."""
         self.pad_id = model_config.pad_id if pad is None else pad
 
     def sample(self, config: GenerationConfig, seed: int) -> None:
@@ -202,6 +136,10 @@ class Batch:
                 top_p=1.0 if config.top_p is None else config.top_p,
                 seed=one,
             )
+
+    def samplers(self) -> list[Sampler]:
+        """What each row draws with from scores that are at their temperature, and cut, already."""
+        return [Sampler(seed=row.picker.params.seed) for row in self.rows if row.picker is not None]
 
     def run(self, engine: SlotEngine, streamer: Streamer | None) -> None:
         """Drive every row to its end; each collects a token for every whole frame it has."""
@@ -283,6 +221,13 @@ class _Feed:
                 return
             self._streamer.put(torch.tensor(ids, dtype=torch.int64))
             self._position += 1
+
+
+def _fed(start_id: int, trained: int, text_rows: int) -> int:
+    """A start id that is no text id, as the published 48000, stands for the trained one."""
+    if start_id < 0:
+        raise InputError(f"bos_token_id must be a text id (0..{text_rows - 1}), not {start_id}")
+    return start_id if start_id < text_rows else trained
 
 
 def drawn_seed(generator: torch.Generator | None) -> int:

@@ -18,34 +18,28 @@ the native models, these classes follow the native ones:
   position a call.
 """
 
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
-from kiku.engine import SlotEngine
-from kiku.engine.torch import torch_engine
 from kiku.errors import InputError, UnsupportedConfig
-from kiku.hf.columns import check_positions, read_columns, real_columns, to_columns
+from kiku.hf.codec import MimiModel
+from kiku.hf.columns import read_columns
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
-from kiku.hf.generation import (
-    Batch,
-    GenerationConfig,
-    Streamer,
-    check_input_values,
-    drawn_seed,
-    settled,
-)
+from kiku.hf.embedding import KyutaiSpeechToTextEmbeddings
+from kiku.hf.generate import Generates
+from kiku.hf.generation_config import GenerationConfig
+from kiku.hf.layout import layout_of
 from kiku.hf.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
-    GenerateDecoderOnlyOutput,
     KyutaiSpeechToTextCache,
 )
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
+from kiku.hf.source import refuse_unknown
 from kiku.lm import LM
 
 _IGNORED = -100
@@ -66,12 +60,17 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         super().__init__()
         self.config = config
         self.model_config: ModelConfig = config.to_model_config()
-        self.codec_model = MimiEncoder(self.model_config.codec)
+        self.codec_model = MimiModel(self.model_config.codec)
         self.lm = LM(self.model_config.lm)
         for module in self.lm.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=config.initializer_range)
+        # Not a part with weights of its own, which would be counted and saved twice.
+        vars(self)["embed_tokens"] = KyutaiSpeechToTextEmbeddings(self)
         self.eval()
+
+    embed_tokens: KyutaiSpeechToTextEmbeddings
+    """Columns to their summed embeddings."""
 
     @property
     def trunk(self) -> "KyutaiSpeechToTextModel":
@@ -98,60 +97,83 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        return_dict: bool = True,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
     ) -> BaseModelOutputWithPast | tuple[Any, ...]:
         """Read columns.
 
         Args:
             input_ids: [B, T, 1 + K] int64: the text id, then the codes. `audio_pad_token_id` adds
                 nothing.
-            attention_mask: [B, past + T] 0 where a column is padding, before or after a row.
-                Padding is not read: its output is zero, and it takes no position, so that columns
-                after right padding follow those before.
-            position_ids: may only count on from the past; leave them out.
+            attention_mask: [B, past + T] 0 where a column is padding, before or after a row; its
+                output is zero. Padding is not read: columns after it follow those before, unless
+                `position_ids` say otherwise. Holes count in `position_ids` that are left out, and
+                are taken without a past only, as are masks of four axes [B, 1 or H, T, T].
+            position_ids: [B, T] where the columns stand; None counts them. With a past they go on
+                by one from each real column to the next. Without one they may skip or begin anew:
+                without a mask a row then holds several sequences, which do not see one another.
             past_key_values: of an earlier call; advanced in place.
             inputs_embeds: [B, T, D] in the place of `input_ids`.
             use_cache: return the past. Nothing read with a past can be differentiated, so None
-                means `config.use_cache`, but False while gradients are recorded.
-            output_hidden_states: return the input of every layer as well.
-            output_attentions: cannot be had.
+                means `config.use_cache`, but False while gradients are recorded, and for what is
+                taken without a past only.
+            output_hidden_states: return the input of every layer as well; None is the config's, as
+                for the next two.
+            output_attentions: return the attention weights of every layer as well.
             return_dict: False for a tuple.
+            **kwargs: nothing but None.
 
         Returns:
-            `last_hidden_state` [B, T, D], `past_key_values`, `hidden_states`.
+            `last_hidden_state` [B, T, D], `past_key_values`, `hidden_states`, `attentions`.
 
         Raises:
-            InputError: (a ValueError) shapes, ids or a mask that cannot be.
-            UnsupportedConfig: attentions were asked for.
+            InputError: (a ValueError) shapes, ids, positions or a mask that cannot be.
+            UnsupportedConfig: attention weights where rows have padding and a past, or dropout.
         """
-        if output_attentions:
-            raise UnsupportedConfig(
-                "attention weights are never formed, so output_attentions cannot be had"
-            )
+        refuse_unknown(kwargs, "forward")
         if (input_ids is None) == (inputs_embeds is None):
             raise InputError("give exactly one of input_ids and inputs_embeds")
+        if self.training and self.config.attention_dropout:
+            raise UnsupportedConfig(
+                f"attention_dropout={self.config.attention_dropout} is not built: set it to 0.0 in "
+                "the config before training"
+            )
+        given_cache, past = use_cache, past_key_values
         if use_cache is None:
             use_cache = self.config.use_cache and not torch.is_grad_enabled()
-        cached = bool(use_cache) or past_key_values is not None
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not cached):
-            if inputs_embeds is None:
-                assert input_ids is not None
-                inputs_embeds = self.lm.embed(to_columns(input_ids, self.config, self.lm))
-            embeds = inputs_embeds.to(self.dtype)
-            check_positions(position_ids, embeds, past_key_values)
-            real = real_columns(attention_mask, embeds, past_key_values)
-            past = past_key_values
-            if past is None and cached:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not (use_cache or past)):
+            embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+            embeds = embeds.to(self.dtype)
+            layout = layout_of(
+                attention_mask, position_ids, embeds, past, self.lm.config.transformer.window
+            )
+            if layout.view is not None and (given_cache or past is not None):
+                raise InputError(
+                    "this attention_mask or these position_ids are taken without a past only: "
+                    "leave past_key_values and use_cache=True out"
+                )
+            if past is None and use_cache and layout.view is None:
                 past = KyutaiSpeechToTextCache(self.lm, len(embeds))
-            trace: list[Tensor] | None = [] if output_hidden_states else None
-            hidden = read_columns(self.lm, embeds, past, real, trace)
-        out = BaseModelOutputWithPast(hidden, past, tuple(trace) if trace is not None else None)
-        return out if return_dict else out.to_tuple()
+            trace: list[Tensor] | None = (
+                [] if self._says("output_hidden_states", output_hidden_states) else None
+            )
+            weights: list[Tensor] | None = (
+                [] if self._says("output_attentions", output_attentions) else None
+            )
+            by = self._checkpoint if self.training and torch.is_grad_enabled() else None
+            hidden = read_columns(self.lm, embeds, past, layout, trace, weights, by)
+        out = BaseModelOutputWithPast(
+            hidden,
+            past,
+            None if trace is None else tuple(trace),
+            None if weights is None else tuple(weights),
+        )
+        return out if self._says("return_dict", return_dict, True) else out.to_tuple()
 
 
-class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedModel):
+class KyutaiSpeechToTextForConditionalGeneration(Generates):
     """The whole model: sound to text ids (`generate`), columns to logits and loss (`forward`)."""
 
     def __init__(self, config: KyutaiSpeechToTextConfig) -> None:
@@ -163,7 +185,9 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
         super().__init__()
         self.model = KyutaiSpeechToTextModel(config)
         self.generation_config = GenerationConfig(
-            bos_token_id=config.bos_token_id, pad_token_id=config.pad_token_id
+            bos_token_id=config.bos_token_id,
+            pad_token_id=config.pad_token_id,
+            eos_token_id=config.eos_token_id,
         )
         self.eval()
 
@@ -178,7 +202,7 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
         return self.model.config
 
     @property
-    def codec_model(self) -> MimiEncoder:
+    def codec_model(self) -> MimiModel:
         """The codec's encoder half, always float32."""
         return self.model.codec_model
 
@@ -203,18 +227,19 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         *,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-        return_dict: bool = True,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
         num_items_in_batch: int | Tensor | None = None,
+        **kwargs: Any,
     ) -> CausalLMOutputWithPast | tuple[Any, ...]:
         """Read columns and say what comes next.
 
         Args:
             input_ids: see `KyutaiSpeechToTextModel.forward`, as for the arguments that are not
                 explained here.
-            attention_mask: [B, past + T].
-            position_ids: leave them out.
+            attention_mask: [B, past + T], or of four axes.
+            position_ids: [B, T].
             past_key_values: of an earlier call.
             inputs_embeds: [B, T, D].
             labels: [B, T] text ids; position t is held against label t + 1; -100 is left out. The
@@ -224,103 +249,36 @@ class KyutaiSpeechToTextForConditionalGeneration(KyutaiSpeechToTextPreTrainedMod
                 positions of each row, or [B, T] booleans (the logits are then [num_true,
                 vocab_size]).
             output_hidden_states: return the input of every layer as well.
-            output_attentions: cannot be had.
+            output_attentions: return the attention weights of every layer as well.
             return_dict: False for a tuple.
             num_items_in_batch: divide the summed loss by it, instead of the mean.
+            **kwargs: nothing but None.
 
         Returns:
-            `loss`, `logits` [B, T, vocab_size], `past_key_values`, `hidden_states`. The logit of an
-            id that cannot be emitted is -inf, so the loss has no share for it (transformers' has).
+            `loss`, `logits` [B, T, vocab_size], `past_key_values`, `hidden_states`, `attentions`.
+            The logit of an id that cannot be emitted is -inf, so the loss has no share for it
+            (transformers' has).
 
         Raises:
             InputError: (a ValueError) shapes, ids or a mask that cannot be.
-            UnsupportedConfig: attentions were asked for.
+            UnsupportedConfig: attention weights where rows have padding and a past, or dropout.
         """
         trunk = self.model(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache,
             output_hidden_states=output_hidden_states, output_attentions=output_attentions,
+            return_dict=True, **kwargs,
         )  # fmt: skip
         with torch.set_grad_enabled(torch.is_grad_enabled() and trunk.past_key_values is None):
             logits = self._padded(self.lm_head(_kept(trunk.last_hidden_state, logits_to_keep)))
         loss = None if labels is None else _loss(logits, labels, num_items_in_batch)
-        out = CausalLMOutputWithPast(loss, logits, trunk.past_key_values, trunk.hidden_states)
-        return out if return_dict else out.to_tuple()
+        out = CausalLMOutputWithPast(
+            loss, logits, trunk.past_key_values, trunk.hidden_states, trunk.attentions
+        )
+        return out if self._says("return_dict", return_dict, True) else out.to_tuple()
 
     def _padded(self, logits: Tensor) -> Tensor:
         """[..., V] -> [..., vocab_size]"""
         return F.pad(logits, (0, self.vocab_size - logits.shape[-1]), value=-torch.inf)
-
-    @overload
-    def generate(
-        self, *, return_dict_in_generate: Literal[True], **kwargs: Any
-    ) -> GenerateDecoderOnlyOutput: ...
-    @overload
-    def generate(self, **kwargs: Any) -> Tensor: ...
-    def generate(
-        self,
-        *,
-        input_values: Tensor | None = None,
-        padding_mask: Tensor | None = None,
-        generation_config: GenerationConfig | None = None,
-        streamer: Streamer | None = None,
-        seed: int | None = None,
-        generator: torch.Generator | None = None,
-        **kwargs: Any,
-    ) -> Tensor | GenerateDecoderOnlyOutput:
-        """Transcribe: one text id for every frame of sound.
-
-        Args:
-            input_values: [B, 1, L] samples in [-1, 1], as the processor gives them.
-            padding_mask: [B, L] as the processor gives it. Each row ends with its own sound and the
-                delay after it; from there on its ids are `pad_token_id`. (transformers lets every
-                row run to the end of the longest.)
-            generation_config: values in the place of `self.generation_config`.
-            streamer: is given the start ids [B, 1], then the ids [B] of frame after frame.
-            seed: of sampling; None takes one from `generator`.
-            generator: None is torch's own random state.
-            **kwargs: `max_new_tokens`, `do_sample`, `temperature`, `top_k`, `top_p`,
-                `return_dict_in_generate`, `output_scores`, `output_logits`, `pad_token_id`,
-                `bos_token_id`; see `GenerationConfig`. Those that steer transformers' caches are
-                accepted and change nothing, and so does `audio_window_size`.
-
-        Returns:
-            [B, 1 + N] int64: the start id, then N = L // frame_size ids (or `max_new_tokens`, if
-            less). With `return_dict_in_generate=True` these as `sequences`, with `scores` and
-            `logits` as asked.
-
-        Raises:
-            InputError: (a ValueError) no sound, less than one frame of it, or unknown arguments.
-            UnsupportedConfig: text prompts, beams, penalties.
-        """
-        samples = check_input_values(input_values)
-        defaults = generation_config or self.generation_config
-        assert defaults is not None
-        config = settled(defaults, kwargs)
-        batch = Batch(samples, padding_mask, config, self.model.model_config)
-        if config.do_sample:
-            batch.sample(config, drawn_seed(generator) if seed is None else seed)
-        as_dict = config.return_dict_in_generate
-        wants_logits = as_dict and (config.output_scores or config.output_logits)
-        batch.run(self._engine(len(samples), keep_logits=wants_logits), streamer)
-        sequences = batch.sequences().to(self.device)
-        if not as_dict:
-            return sequences
-        return GenerateDecoderOnlyOutput(
-            sequences,
-            scores=self._logits(batch, scored=True) if config.output_scores else None,
-            logits=self._logits(batch, scored=False) if config.output_logits else None,
-        )
-
-    def _logits(self, batch: Batch, *, scored: bool) -> tuple[Tensor, ...]:
-        return tuple(one.to(self.device) for one in batch.logits(self.vocab_size, scored=scored))
-
-    def _engine(self, slots: int, *, keep_logits: bool) -> SlotEngine:
-        """Around the model's own networks, which it leaves in the mode that they were in."""
-        was_training = self.training
-        codec, lm, device = self.codec_model, self.model.lm, str(self.device)
-        engine = torch_engine(codec, lm, slots=slots, device=device, keep_logits=keep_logits)
-        self.train(was_training)
-        return engine
 
 
 def _kept(hidden: Tensor, which: int | Tensor) -> Tensor:

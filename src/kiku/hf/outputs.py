@@ -52,6 +52,8 @@ class KyutaiSpeechToTextCache:
         weight = lm.out_norm.weight
         self.state: LMState = lm.init_state(batch_size, weight.device, weight.dtype)
         self.seen = 0
+        self.last_position = torch.full((batch_size,), -1, device=weight.device)
+        """[B] where the caller says that the last real column of each row stands."""
 
     @property
     def batch_size(self) -> int:
@@ -61,6 +63,14 @@ class KyutaiSpeechToTextCache:
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Columns given so far, padding included; the same for every layer."""
         return self.seen
+
+    def note(self, positions: Tensor, real: Tensor | None) -> None:
+        """Columns at `positions` [B, T] were read, those that are `real` [B, T] (None: all)."""
+        self.seen += positions.shape[1]
+        if positions.shape[1]:
+            known = positions if real is None else positions.masked_fill(~real, -1)
+            last = known.max(1).values
+            self.last_position = torch.where(last < 0, self.last_position, last)
 
     def nbytes(self) -> int:
         """Memory that the past takes."""
@@ -76,6 +86,8 @@ class BaseModelOutputWithPast(ModelOutput):
     past_key_values: KyutaiSpeechToTextCache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     """num_hidden_layers + 1 of [B, T, D]: the input of each layer, and the last hidden state"""
+    attentions: tuple[Tensor, ...] | None = None
+    """num_hidden_layers of [B, H, T, P]: what each column takes of each column before"""
 
 
 @dataclass(eq=False)
@@ -89,6 +101,8 @@ class CausalLMOutputWithPast(ModelOutput):
     past_key_values: KyutaiSpeechToTextCache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     """num_hidden_layers + 1 of [B, T, D]: the input of each layer, and the last hidden state"""
+    attentions: tuple[Tensor, ...] | None = None
+    """num_hidden_layers of [B, H, T, P]: what each column takes of each column before"""
 
 
 @dataclass(eq=False)
@@ -101,3 +115,7 @@ class GenerateDecoderOnlyOutput(ModelOutput):
     """N of [B, vocab_size] float32: what was chosen from, after temperature, top_k and top_p"""
     logits: tuple[Tensor, ...] | None = None
     """N of [B, vocab_size] float32, as the decoder gave them"""
+    attentions: tuple[tuple[Tensor, ...], ...] | None = None
+    """N of num_hidden_layers of [B, H, 1, P], P as many columns as were seen"""
+    hidden_states: tuple[tuple[Tensor, ...], ...] | None = None
+    """N of num_hidden_layers + 1 of [B, 1, D], as `forward` gives them"""

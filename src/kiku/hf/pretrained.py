@@ -15,26 +15,24 @@ from kiku.checkpoint import Files, find, load, read_mimi_decoder, save_transform
 from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
-from kiku.errors import InputError, UnsupportedConfig
+from kiku.errors import UnsupportedConfig
+from kiku.hf.attention import Checkpoint, checkpoint_by
+from kiku.hf.codec import MimiModel
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
-from kiku.hf.generation import GenerationConfig
-from kiku.hf.source import SmallFiles, refuse_download_arguments, small_files
+from kiku.hf.generation_config import GenerationConfig
+from kiku.hf.pushing import PushesToHub
+from kiku.hf.source import SmallFiles, known_arguments, refuse_unknown, small_files
 from kiku.lm import LM
 
 if TYPE_CHECKING:
     from kiku.hf.modeling import KyutaiSpeechToTextModel
 
-# They steer what kiku does in one way only.
-_WITHOUT_EFFECT = frozenset({
-    "attn_implementation", "low_cpu_mem_usage", "trust_remote_code", "use_safetensors",
-    "weights_only",
-})  # fmt: skip
 
-
-class KyutaiSpeechToTextPreTrainedModel(nn.Module):
+class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
     """A model that comes from a checkpoint of any layout, and goes to one of transformers'."""
 
-    generation_config: GenerationConfig | None = None
+    generation_config: Any = None
+    _checkpoint: Checkpoint | None = None
     _files: Files | None = None
 
     @property
@@ -53,8 +51,49 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
         return self.trunk.lm.out_norm.weight.dtype
 
     def get_input_embeddings(self) -> nn.Module:
-        """The text embedding; those of the codes are `lm.code_embeddings` of the trunk."""
-        return self.trunk.lm.text_embedding
+        """The module that makes columns [B, T, 1 + K] one vector each [B, T, D]."""
+        return self.trunk.embed_tokens
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The text head."""
+        return self.trunk.lm.text_head
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """While training, forget what happened inside each layer and compute it again for the
+        gradients: less memory for more time.
+
+        Args:
+            gradient_checkpointing_kwargs: for `torch.utils.checkpoint`; `use_reentrant` is False
+                where nothing is said.
+        """
+        self.trunk._checkpoint = checkpoint_by(
+            {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+        )
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep everything again."""
+        self.trunk._checkpoint = None
+
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None
+    ) -> None:
+        """The newer name of `gradient_checkpointing_enable`."""
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+
+    def activation_checkpointing_disable(self) -> None:
+        """The newer name of `gradient_checkpointing_disable`."""
+        self.gradient_checkpointing_disable()
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again for the gradients."""
+        return self.trunk._checkpoint is not None
+
+    def _says(self, name: str, asked: bool | None, default: bool = False) -> bool:
+        """A switch of one call; None is the config's."""
+        return bool(getattr(self.trunk.config, name, default) if asked is None else asked)
 
     def num_parameters(self, *, only_trainable: bool = False) -> int:
         """How many weights there are."""
@@ -95,10 +134,7 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
             UnsupportedConfig: several devices, or a model that kiku does not build.
         """
         wants_info = kwargs.pop("output_loading_info", False)
-        refuse_download_arguments(kwargs)
-        changes = {key: value for key, value in kwargs.items() if key not in _WITHOUT_EFFECT}
-        if unknown := sorted(changes.keys() - KyutaiSpeechToTextConfig().to_dict().keys()):
-            raise InputError(f"from_pretrained does not know {', '.join(unknown)}")
+        changes = known_arguments(kwargs, KyutaiSpeechToTextConfig.value_names())
         name = pretrained_model_name_or_path
         small = small_files(name, revision)
         loaded = load(
@@ -128,13 +164,16 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
             codec=wanted.codec,
             lm=replace(loaded.config.lm, transformer=wanted.lm.transformer),
         )
+        device = lm.out_norm.weight.device
         if settled.lm != loaded.config.lm:
             lm = LM(settled.lm)
             lm.load_state_dict(loaded.lm.state_dict(), assign=True)
+            lm.to(device)  # what is computed, and not loaded
         if settled.codec != loaded.config.codec:
             codec = MimiEncoder(settled.codec)
             codec.load_state_dict(loaded.codec.state_dict(), assign=True)
-        trunk.lm, trunk.codec_model, trunk.model_config = lm, codec, settled
+            codec.to(device)
+        trunk.lm, trunk.codec_model, trunk.model_config = lm, MimiModel.around(codec), settled
         trunk.config.dtype = self.dtype
         self._files = loaded.files
         self.eval()
@@ -142,7 +181,8 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
     def _take_generation_config(self, small: SmallFiles) -> None:
         if self.generation_config is not None:
             stored = small.json("generation_config.json")
-            self.generation_config = GenerationConfig(**{**vars(self.generation_config), **stored})
+            given = {key: value for key, value in stored.items() if value is not None}
+            self.generation_config = GenerationConfig(**{**vars(self.generation_config), **given})
 
     def save_pretrained(
         self,
@@ -150,6 +190,7 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
         *,
         safe_serialization: bool = True,
         max_shard_size: Any = None,
+        **kwargs: Any,
     ) -> None:
         """Write config.json, generation_config.json and model.safetensors for transformers 5.23.
 
@@ -162,11 +203,16 @@ class KyutaiSpeechToTextPreTrainedModel(nn.Module):
             save_directory: a folder; made if needed.
             safe_serialization: safetensors are the only format.
             max_shard_size: changes nothing; one file is written.
+            **kwargs: nothing but what asks for nothing: `push_to_hub=False`, `variant=None` ...
 
         Raises:
+            InputError: (a ValueError) an argument that it does not know.
             CheckpointError: the folder cannot be written.
             UnsupportedConfig: another format, or a model that this layout cannot describe.
         """
+        neutral = {"is_main_process": True, "save_peft_format": True, "push_to_hub": False}
+        asked = {k: v for k, v in kwargs.items() if not (k in neutral and v is neutral[k])}
+        refuse_unknown(asked, "save_pretrained")
         if not safe_serialization:
             raise UnsupportedConfig(
                 "save_pretrained writes safetensors only; leave safe_serialization out"

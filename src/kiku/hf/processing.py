@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from kiku.config import CodecConfig
 from kiku.errors import AudioError, InputError
 from kiku.hf.batch import BatchFeature
 from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor
+from kiku.hf.pushing import PushesToHub
 from kiku.hf.source import small_files
 from kiku.hf.tokenizer import KyutaiSpeechToTextTokenizer
 from kiku.hf.values import write_text
@@ -29,7 +31,7 @@ Audio = str | os.PathLike[str] | NDArray[Any] | Tensor | Sequence[float]
 """A path, or samples [S] in [-1, 1]."""
 
 
-class KyutaiSpeechToTextProcessor:
+class KyutaiSpeechToTextProcessor(PushesToHub):
     """A feature extractor and a tokenizer; `words` is what transformers' class lacks."""
 
     model_input_names = ("input_values", "padding_mask", "input_ids", "attention_mask")
@@ -69,7 +71,7 @@ class KyutaiSpeechToTextProcessor:
 
         Raises:
             CheckpointError: it cannot be found or read.
-            InputError: (a ValueError) an argument that steers the download, such as `token`.
+            InputError: (a ValueError) an argument that is not known, or steers the download.
         """
         source = pretrained_model_name_or_path
         config = small_files(source, revision).model_config
@@ -88,9 +90,8 @@ class KyutaiSpeechToTextProcessor:
         """
         name = type(self).__name__
         values = self.feature_extractor.to_dict()
-        together = {"feature_extractor": values, "processor_class": name}
         return [
-            write_text(save_directory, "processor_config.json", _json(together)),
+            write_text(save_directory, "processor_config.json", self.to_json_string()),
             write_text(
                 save_directory,
                 "preprocessor_config.json",
@@ -98,6 +99,22 @@ class KyutaiSpeechToTextProcessor:
             ),
             *self.tokenizer.save_pretrained(save_directory),
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What processor_config.json holds: the feature extractor's values."""
+        return {
+            "feature_extractor": self.feature_extractor.to_dict(),
+            "processor_class": type(self).__name__,
+        }
+
+    def to_json_string(self) -> str:
+        """The same as JSON."""
+        return _json(self.to_dict())
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        """The same as a file, under any name."""
+        path = Path(json_file_path)
+        write_text(path.parent, path.name, self.to_json_string())
 
     def __call__(
         self,

@@ -1,7 +1,7 @@
 """What a checkpoint's small files say: config, feature extractor, tokenizer, generation."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,14 @@ Source = str | os.PathLike[str]
 """ "demo", a folder, or a repository id."""
 
 _STEERS_DOWNLOADS = frozenset({
-    "cache_dir", "force_download", "local_files_only", "proxies", "subfolder", "token",
-    "use_auth_token",
+    "cache_dir", "force_download", "local_files_only", "proxies", "resume_download", "subfolder",
+    "token", "use_auth_token",
+})  # fmt: skip
+
+# They choose among transformers' implementations, of which kiku has one.
+_WITHOUT_EFFECT = frozenset({
+    "attn_implementation", "low_cpu_mem_usage", "trust_remote_code", "use_fast", "use_safetensors",
+    "weights_only",
 })  # fmt: skip
 
 
@@ -77,14 +83,37 @@ def small_files(source: Source, revision: str | None) -> SmallFiles:
     return SmallFiles(place, files, read_config(files))
 
 
-def refuse_download_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse transformers' arguments that steer a download: as values they would be saved.
+def known_arguments(arguments: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Those of the arguments of a `from_pretrained` that are values; as such they are saved.
+
+    Args:
+        arguments: what was given by name.
+        known: the names of values.
 
     Raises:
-        InputError: there is one.
+        InputError: one that steers a download, or is not known, unless it asks for nothing.
     """
-    if found := sorted(_STEERS_DOWNLOADS & arguments.keys()):
+    others = {key: value for key, value in arguments.items() if key not in known}
+    asked = {key for key, value in others.items() if value not in (None, False, "")}
+    if found := sorted(_STEERS_DOWNLOADS & asked):
         raise InputError(
             f"from_pretrained does not take {', '.join(found)}; set HF_TOKEN, HF_HOME or "
             "HF_HUB_OFFLINE in the environment, which steer every download"
         )
+    unknown = {
+        key: value
+        for key, value in others.items()
+        if key not in _WITHOUT_EFFECT | _STEERS_DOWNLOADS and value is not False
+    }
+    refuse_unknown(unknown, "from_pretrained")
+    return {key: value for key, value in arguments.items() if key in known}
+
+
+def refuse_unknown(arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse arguments that are not known; None asks for nothing.
+
+    Raises:
+        InputError: there is one.
+    """
+    if unknown := sorted(key for key, value in arguments.items() if value is not None):
+        raise InputError(f"{what} does not know {', '.join(unknown)}; leave it out")

@@ -14,7 +14,9 @@ from tokenizers import Tokenizer
 from kiku.config import PAD_ID, WORD_START_ID
 from kiku.errors import InputError
 from kiku.hf.batch import BatchFeature
-from kiku.hf.source import small_files
+from kiku.hf.padding import pad_rows
+from kiku.hf.pushing import PushesToHub
+from kiku.hf.source import known_arguments, refuse_unknown, small_files
 from kiku.hf.values import write_text
 from kiku.text import Vocabulary
 
@@ -25,8 +27,23 @@ _CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-class KyutaiSpeechToTextTokenizer:
+_NAMED = (
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+)
+
+
+class KyutaiSpeechToTextTokenizer(PushesToHub):
     """Text pieces by id. Stands where transformers has a `PreTrainedTokenizerFast`."""
+
+    model_input_names = ("input_ids", "attention_mask")
+    padding_side = truncation_side = "right"
+    is_fast = True
 
     def __init__(
         self,
@@ -54,19 +71,28 @@ class KyutaiSpeechToTextTokenizer:
         }
         self._json = vocabulary.to_tokenizer_json()
         self._tokenizer: Tokenizer = Tokenizer.from_str(self._json)
-        added = self._tokenizer.get_added_tokens_decoder()
-        self.all_special_ids = sorted(i for i, token in added.items() if token.special)
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], *, revision: str | None = None
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        **kwargs: Any,
     ) -> Self:
         """The tokenizer of a checkpoint of any layout, or of a folder that one was saved into.
 
+        Args:
+            pretrained_model_name_or_path: "demo", a folder, or a repository.
+            revision: branch, tag or commit of the repository.
+            **kwargs: nothing but what asks for nothing.
+
         Raises:
             CheckpointError: it cannot be found.
+            InputError: (a ValueError) an argument that it does not know.
             VocabularyError: it is damaged.
         """
+        known_arguments(kwargs, ())
         files = small_files(pretrained_model_name_or_path, revision)
         config, model = files.json("tokenizer_config.json"), files.model_config
         if model is None:
@@ -99,43 +125,194 @@ class KyutaiSpeechToTextTokenizer:
         """Every piece and its id."""
         return self._tokenizer.get_vocab(with_added_tokens=True)
 
+    def get_added_vocab(self) -> dict[str, int]:
+        """The pieces that were added to the vocabulary, and the special ones."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: i for i, token in added.items()}
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the tokenizers library."""
+        return self._tokenizer
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """The tokens that tokenizer_config.json names."""
+        named = {key: self._named(key) for key in _NAMED}
+        return {key: token for key, token in named.items() if token is not None}
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The tokens that tokenizer_config.json names, each once."""
+        return list(dict.fromkeys(self.special_tokens_map.values()))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """Their ids. Text that leaves special tokens out leaves out PAD and the like as well."""
+        return self.convert_tokens_to_ids(self.all_special_tokens)
+
+    def _named(self, key: str) -> str | None:
+        token = self.config.get(key)
+        return token.get("content") if isinstance(token, Mapping) else token
+
+    def _named_id(self, key: str) -> int | None:
+        token = self._named(key)
+        return None if token is None else self.convert_tokens_to_ids(token)
+
+    @property
+    def pad_token_id(self) -> int:
+        """What rows are filled with: the model's id of a frame without text."""
+        return self.pad_id
+
+    @property
+    def pad_token(self) -> str:
+        """Its spelling."""
+        return self.convert_ids_to_tokens(self.pad_id)
+
+    @property
+    def unk_token(self) -> str | None:
+        """The piece of text that cannot be spelled."""
+        return self._named("unk_token")
+
+    @property
+    def unk_token_id(self) -> int | None:
+        """Its id."""
+        return self._named_id("unk_token")
+
+    @property
+    def bos_token(self) -> str | None:
+        """None, unless tokenizer_config.json names one; so it is with the next three."""
+        return self._named("bos_token")
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """Its id."""
+        return self._named_id("bos_token")
+
+    @property
+    def eos_token(self) -> str | None:
+        """A token at the end."""
+        return self._named("eos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """Its id."""
+        return self._named_id("eos_token")
+
     def __call__(
-        self, text: str | list[str], padding: bool | str = False, return_tensors: str | None = None
+        self,
+        text: str | list[str],
+        padding: bool | str = False,
+        return_tensors: str | None = None,
+        *,
+        truncation: bool | None = None,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        add_special_tokens: bool = True,
+        **kwargs: Any,
     ) -> BatchFeature:
         """Ids of one text or several.
 
         Args:
             text: what to spell.
-            padding: fill shorter rows with `pad_id`; their mask is 0 there.
+            padding: fill shorter rows with `pad_id`; their mask is 0 there. See `pad`.
             return_tensors: "pt", "np", or None for lists.
+            truncation: cut at `max_length`.
+            max_length: ids.
+            pad_to_multiple_of: make the length a multiple of it.
+            padding_side: "right" or "left".
+            return_attention_mask: False leaves the mask out.
+            add_special_tokens: changes nothing: these vocabularies add none.
+            **kwargs: nothing but None and False.
 
         Returns:
             `input_ids` and `attention_mask` [B, N] (lists [N] for a single text without
             `return_tensors`).
 
         Raises:
-            InputError: not text, or rows of different lengths without padding.
+            InputError: not text, rows of different lengths without padding, or an argument that it
+                does not know.
         """
+        refuse_unknown({k: v for k, v in kwargs.items() if v is not False}, "the tokenizer")
         texts = [text] if isinstance(text, str) else text
         if not isinstance(texts, list) or not all(isinstance(one, str) for one in texts):
             raise InputError("`text` must be a string or list of strings.")
         rows = [self._tokenizer.encode(one).ids for one in texts]
-        longest = max(map(len, rows), default=0) if padding else 0
-        masks = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
-        rows = [row + [self.pad_id] * (longest - len(row)) for row in rows]
-        if return_tensors is None and isinstance(text, str):
-            return BatchFeature(input_ids=rows[0], attention_mask=masks[0])
-        return BatchFeature(input_ids=rows, attention_mask=masks).convert_to_tensors(return_tensors)
+        if truncation and max_length is not None:
+            rows = [row[:max_length] for row in rows]
+        is_single = return_tensors is None and isinstance(text, str)
+        return self.pad(
+            {"input_ids": rows[0] if is_single else rows},
+            padding,
+            max_length,
+            pad_to_multiple_of,
+            padding_side,
+            return_attention_mask,
+            return_tensors,
+        )
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of one text."""
-        return self._tokenizer.encode(text).ids
+    def pad(
+        self,
+        encoded_inputs: Any,
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+    ) -> BatchFeature:
+        """Bring rows of ids to one length.
 
-    def convert_ids_to_tokens(self, ids: int | list[int]) -> Any:
-        """The spelling of an id, or of each of several; None for an id that there is not."""
+        Args:
+            encoded_inputs: a dict with `input_ids` (one row or several) and perhaps
+                `attention_mask`, or a list of such dicts.
+            padding: True or "longest", "max_length", or False for none.
+            max_length: ids.
+            pad_to_multiple_of: make the length a multiple of it.
+            padding_side: "right" (None) or "left".
+            return_attention_mask: False leaves the mask out.
+            return_tensors: "pt", "np", or None for lists.
+
+        Raises:
+            InputError: (a ValueError) no ids, or arguments that do not fit together.
+        """
+        batch = pad_rows(
+            encoded_inputs, self.pad_id, padding, max_length, pad_to_multiple_of, padding_side
+        )
+        if return_attention_mask is False:
+            batch.pop("attention_mask")
+        return batch.convert_to_tensors(return_tensors)
+
+    def encode(self, text: str, return_tensors: str | None = None, **kwargs: Any) -> Any:
+        """Ids of one text: a list, or with `return_tensors` [1, N]. The rest is as in a call."""
+        return self(text, return_tensors=return_tensors, **kwargs)["input_ids"]
+
+    def tokenize(self, text: str) -> list[str]:
+        """The pieces of a text; one that there is not keeps its spelling."""
+        return self._tokenizer.encode(text).tokens
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """The text of pieces."""
+        decoder = self._tokenizer.decoder
+        return "".join(tokens) if decoder is None else decoder.decode(tokens)
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The spelling of an id, or of each of several; None for an id that there is not.
+
+        Args:
+            ids: an id, or several.
+            skip_special_tokens: leave out those of `all_special_ids`.
+        """
         if isinstance(ids, int):
             return self._tokenizer.id_to_token(ids)
-        return [self._tokenizer.id_to_token(int(i)) for i in ids]
+        left_out = self.all_special_ids if skip_special_tokens else []
+        return [self._tokenizer.id_to_token(int(i)) for i in ids if int(i) not in left_out]
+
+    def _convert_id_to_token(self, index: int) -> str | None:
+        """As transformers' stop strings ask for it."""
+        return self._tokenizer.id_to_token(index)
 
     def convert_tokens_to_ids(self, tokens: str | list[str]) -> Any:
         """The id of a piece, or of each of several; that of `<unk>` for one that there is not."""
@@ -149,6 +326,7 @@ class KyutaiSpeechToTextTokenizer:
         token_ids: Any,
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
+        **kwargs: Any,
     ) -> str | list[str]:
         """Text of ids; ids outside the vocabulary give nothing.
 
@@ -156,11 +334,14 @@ class KyutaiSpeechToTextTokenizer:
             token_ids: an id, a row of them, or several rows, as list, array or tensor.
             skip_special_tokens: leave out PAD, the word-start marker and the like.
             clean_up_tokenization_spaces: changes nothing: the pieces bring their own spaces.
+            **kwargs: `spaces_between_special_tokens` and other arguments of transformers' slow
+                tokenizers, which change nothing in its fast ones either.
 
         Returns:
             A text, or one for each row.
         """
-        ids = token_ids.tolist() if isinstance(token_ids, torch.Tensor | np.ndarray) else token_ids
+        has_axes = isinstance(token_ids, torch.Tensor | np.ndarray | np.integer)
+        ids = token_ids.tolist() if has_axes else token_ids
         if isinstance(ids, int):
             ids = [ids]
         if len(ids) and not isinstance(ids[0], int | np.integer):
@@ -174,6 +355,7 @@ class KyutaiSpeechToTextTokenizer:
         sequences: Any,
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
+        **kwargs: Any,
     ) -> list[str]:
         """`decode` of each row."""
         rows = [

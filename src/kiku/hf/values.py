@@ -10,9 +10,10 @@ import torch
 
 from kiku.checkpoint.layout import read_json
 from kiku.errors import CheckpointError
+from kiku.hf.pushing import PushesToHub
 
 
-class Values:
+class Values(PushesToHub):
     """An object whose attributes are its values; unknown ones are kept and saved."""
 
     file_name: ClassVar[str]
@@ -25,6 +26,15 @@ class Values:
     def to_json_string(self) -> str:
         """What the file holds."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        """Write the file, under any name.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        path = Path(json_file_path)
+        write_text(path.parent, path.name, self.to_json_string())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **changes: Any) -> Self:

@@ -171,6 +171,10 @@ class Vocabulary:
 
         return cls(pieces, control, encode, data)
 
+    def __reduce__(self) -> tuple[Callable[[bytes], Self], tuple[bytes]]:
+        # What cuts text belongs to a library, and is made again from the file.
+        return type(self).from_bytes, (self.source,)
+
     def __len__(self) -> int:
         """How many ids there are, the special ones counted."""
         return len(self._pieces)

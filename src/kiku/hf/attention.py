@@ -1,0 +1,138 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""Layer by layer through the decoder: any view, attention weights, checkpointed gradients.
+
+The decoder's own way (`Transformer`) knows one window and one count of positions. Here the caller
+says what each column sees, and may look at the weights, which that way never forms.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from kiku.hf.layout import Layout
+from kiku.lm import LM, LMState
+from kiku.nn.attention import Places, visible_places
+from kiku.nn.rope import rotate
+from kiku.nn.state import KVRing, all_active
+
+Checkpoint = Callable[..., Tensor]
+"""Runs a function of tensors and forgets what happened inside, as `torch.utils.checkpoint` does."""
+
+
+def checkpoint_by(arguments: dict[str, Any]) -> Checkpoint:
+    """`torch.utils.checkpoint` with these arguments."""
+    return partial(checkpoint, **arguments)
+
+
+def read_openly(
+    lm: LM,
+    x: Tensor,
+    layout: Layout,
+    *,
+    trace: list[Tensor] | None = None,
+    weights: list[Tensor] | None = None,
+    by: Checkpoint | None = None,
+) -> Tensor:
+    """Read one whole sequence, without a past.
+
+    Args:
+        lm: the decoder.
+        x: [B, T, D] summed embeddings.
+        layout: what each column sees, and where it stands.
+        trace: if given, the input of each layer is appended.
+        weights: if given, the attention weights [B, H, T, T] of each layer are appended.
+        by: runs each layer.
+
+    Returns:
+        [B, T, D] before the last norm.
+    """
+    B, T, _ = x.shape
+    places = _places(lm, layout, B, T, x.device)
+    state = lm.init_state(B, x.device, x.dtype, remember=False)
+    for layer, ring in zip(lm.transformer.layers, state.rings, strict=True):
+        if trace is not None:
+            trace.append(x)
+        if weights is not None:
+            weights.append(_weights(layer, x, None, places))
+        x = layer(x, ring, places) if by is None else by(layer, x, ring, places)
+    return x
+
+
+def _places(lm: LM, layout: Layout, B: int, T: int, device: torch.device) -> Places:
+    positions = layout.positions
+    # Only differences matter; a row that counts from below 0 has no cosines there.
+    positions = positions - positions.min(1, keepdim=True).values if T else positions
+    view = layout.view
+    if view is None:
+        window = lm.config.transformer.window
+        columns = torch.arange(T, device=device)
+        age = columns[:, None] - columns
+        view = ((age >= 0) & (age < window)).expand(B, 1, T, T)
+        if layout.real is not None:
+            view = view & layout.real[:, None, None, :] | (age == 0)
+    if view.is_floating_point():
+        view = view.to(lm.out_norm.weight.dtype)
+    cos, sin = lm.transformer.rope(positions)
+    return Places(cos, sin, positions, view, all_active(B, device))
+
+
+def _weights(layer: Any, x: Tensor, keys: Tensor | None, places: Places) -> Tensor:
+    """[B, H, T, P] shares of each key in what a column takes in; float32 inside, as there.
+
+    Args:
+        layer: of the decoder.
+        x: [B, T, D] its input.
+        keys: [B, H, P, D] of a ring; None takes those of `x`.
+        places: see `CausalAttention`.
+    """
+    attention = layer.attention
+    B, T, _ = x.shape
+    projected = attention.in_proj(layer.norm1(x))
+    q, k, _ = projected.view(B, T, 3, attention.num_heads, attention.head_dim).permute(
+        2, 0, 3, 1, 4
+    )
+    q = rotate(q, places.cos, places.sin).to(x.dtype)
+    if keys is None:
+        keys = rotate(k, places.cos, places.sin).to(x.dtype)
+    scores = q @ keys.to(q.dtype).transpose(-1, -2) * attention.head_dim**-0.5
+    if places.visible.dtype == torch.bool:
+        scores = scores.masked_fill(~places.visible, -torch.inf)
+    else:
+        scores = scores + places.visible
+    return scores.softmax(-1, dtype=torch.float32).to(x.dtype)
+
+
+def weights_with_past(
+    lm: LM, inputs: list[Tensor], state: LMState, start: int, num_before: int
+) -> list[Tensor]:
+    """The attention weights of columns that were read last, all rows at one position.
+
+    Args:
+        lm: the decoder.
+        inputs: of each layer, [B, T, D]; T at most one span.
+        state: what it remembers now, these columns included.
+        start: position of the first of them.
+        num_before: how many columns before them to show.
+
+    Returns:
+        For each layer [B, H, T, num_before + T], in the order of the columns.
+    """
+    B, T, _ = inputs[0].shape
+    device, config = inputs[0].device, lm.config.transformer
+    positions = torch.arange(start, start + T, device=device).expand(B, T)
+    active = all_active(B, device)
+    cos, sin = lm.transformer.rope(positions)
+    capacity = config.capacity
+    visible = visible_places(positions[:, 0], T, active, capacity, config.window, capacity)
+    shown = torch.arange(start - num_before, start + T, device=device).remainder(capacity)
+    places = Places(cos, sin, positions, visible.unsqueeze(1)[..., shown], active)
+    rings: list[KVRing] = state.rings
+    return [
+        _weights(layer, x, ring.keys[:, :, shown], places)
+        for layer, x, ring in zip(lm.transformer.layers, inputs, rings, strict=True)
+    ]

@@ -1,0 +1,118 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
+"""`codec_model`: the codec's encoder half, with the methods of transformers' `MimiModel`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kiku.codec import MimiEncoder
+from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.outputs import ModelOutput
+from kiku.hf.source import refuse_unknown
+from kiku.nn.state import all_active
+
+
+@dataclass(eq=False)
+class MimiEncoderOutput(ModelOutput):
+    """Of `MimiModel.encode`."""
+
+    audio_codes: Tensor
+    """[B, K, T] int64, the semantic codebooks first"""
+
+
+class MimiModel(MimiEncoder):
+    """The codec's encoder; the half that makes sound is not built. Always float32."""
+
+    @classmethod
+    def around(cls, codec: MimiEncoder) -> "MimiModel":
+        """The same networks and weights, with these methods."""
+        with torch.device("meta"):
+            model = cls(codec.config)
+        model.load_state_dict(codec.state_dict(), assign=True)
+        # What is computed, and not loaded, follows.
+        return model.to(codec.downsample.conv.weight.device).train(codec.training)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """float32."""
+        return self.downsample.conv.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.downsample.conv.weight.device
+
+    def get_encoded_length(self, input_length: Tensor | int) -> Tensor:
+        """Samples of a recording -> frames, a last one that it does not fill included."""
+        size = self.config.frame_size
+        return (torch.as_tensor(input_length) + size - 1).div(size, rounding_mode="floor")
+
+    @torch.no_grad()
+    def encode(
+        self,
+        input_values: Tensor,
+        padding_mask: Tensor | None = None,
+        num_quantizers: int | None = None,
+        encoder_past_key_values: Any = None,
+        padding_cache: Any = None,
+        use_streaming: bool | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> MimiEncoderOutput | tuple[Tensor]:
+        """Sound to codes.
+
+        Args:
+            input_values: [B, 1, T * frame_size] samples in [-1, 1].
+            padding_mask: changes nothing, as in transformers: silence has codes too.
+            num_quantizers: of how many codebooks, the first ones; None is all.
+            encoder_past_key_values: not taken, as the next two: sound is encoded whole here.
+            padding_cache: not taken.
+            use_streaming: not taken.
+            return_dict: False for a tuple.
+            **kwargs: nothing but None.
+
+        Returns:
+            `audio_codes` [B, K, T].
+
+        Raises:
+            InputError: (a ValueError) another shape, samples that fill no whole number of frames,
+                or codebooks that there are not.
+            UnsupportedConfig: a past.
+        """
+        refuse_unknown(kwargs, "encode")
+        if encoder_past_key_values is not None or padding_cache is not None or use_streaming:
+            raise UnsupportedConfig(
+                "encode takes no past: give it the whole sound, or use kiku.load(...).stream()"
+            )
+        config, device = self.config, self.device
+        self._check(input_values, num_quantizers)
+        pcm = input_values.to(device=device, dtype=self.dtype)
+        state = self.init_state(len(pcm), device, self.dtype)
+        # cuDNN would round to TF32, whose codes differ from those of every other device.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            codes = self(pcm, state, all_active(len(pcm), device))
+        out = MimiEncoderOutput(codes[:, : num_quantizers or config.num_codebooks])
+        return out.to_tuple() if return_dict is False else out
+
+    def _check(self, input_values: Tensor, num_quantizers: int | None) -> None:
+        config = self.config
+        size = config.frame_size
+        if input_values.dim() != 3 or input_values.shape[1] != 1:
+            raise InputError(
+                f"input_values must be [batch, 1, samples], not {list(input_values.shape)}"
+            )
+        if over := input_values.shape[-1] % size:
+            raise InputError(
+                f"{input_values.shape[-1]} samples are not a whole number of frames of {size}; "
+                f"cut the last {over}, or add {size - over} zeros"
+            )
+        if num_quantizers is not None and not (
+            config.num_semantic <= num_quantizers <= config.num_codebooks
+        ):
+            raise InputError(
+                f"num_quantizers must be in {config.num_semantic}..{config.num_codebooks}, "
+                f"not {num_quantizers}"
+            )

@@ -1,0 +1,136 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
+"""`generate`: sound to text ids, by the driver or step by step."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, overload
+
+import torch
+from torch import Tensor
+
+from kiku.engine import SlotEngine
+from kiku.engine.torch import torch_engine
+from kiku.hf.generation import Batch, Streamer, check_input_values, drawn_seed
+from kiku.hf.generation_config import GenerationConfig, settled
+from kiku.hf.outputs import GenerateDecoderOnlyOutput
+from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
+from kiku.hf.processors import Custom, logits_processors, stopping_criteria, wanted
+from kiku.hf.steps import Kept, StepByStep, encoded
+
+
+class Generates(KyutaiSpeechToTextPreTrainedModel):
+    """A model that transcribes."""
+
+    generation_config: GenerationConfig
+
+    @overload
+    def generate(
+        self, *, return_dict_in_generate: Literal[True], **kwargs: Any
+    ) -> GenerateDecoderOnlyOutput: ...
+    @overload
+    def generate(self, **kwargs: Any) -> Tensor: ...
+    def generate(
+        self,
+        *,
+        input_values: Tensor | None = None,
+        padding_mask: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Any] | None = None,
+        stopping_criteria: Sequence[Any] | None = None,
+        prefix_allowed_tokens_fn: Any = None,
+        tokenizer: Any = None,
+        streamer: Streamer | None = None,
+        seed: int | None = None,
+        generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """Transcribe: one text id for every frame of sound.
+
+        Args:
+            input_values: [B, 1, L] samples in [-1, 1], as the processor gives them.
+            padding_mask: [B, L] as the processor gives it. Each row ends with its own sound and the
+                delay after it; from there on its ids are `pad_token_id`. (transformers lets every
+                row run to the end of the longest.)
+            generation_config: values that win over those of `self.generation_config`.
+            logits_processor: each takes ids [B, n] and scores [B, vocab_size], and gives scores.
+            stopping_criteria: each takes ids [B, n] and the scores so far, and says of each row
+                whether it is done; the end comes when all are.
+            prefix_allowed_tokens_fn: takes a row's number and its ids [n], and gives the ids that
+                may follow.
+            tokenizer: for `stop_strings`.
+            streamer: is given the start ids [B, 1], then the ids [B] of frame after frame.
+            seed: of sampling; None takes one from `generator`.
+            generator: None is torch's own random state.
+            **kwargs: `max_new_tokens`, `do_sample`, `temperature` and the other fields of
+                `GenerationConfig`. Each acts as in transformers, or is refused unless it asks for
+                nothing; docs/transformers.md has the list. One that is None is None.
+
+        Returns:
+            [B, 1 + N] int64: the start id, then N = L // frame_size ids (or `max_new_tokens`, if
+            less, or up to where every row is done). With `num_return_sequences` B is so many times
+            larger, the copies of a row side by side. With `return_dict_in_generate=True` these as
+            `sequences`, with `scores`, `logits` and `hidden_states` as asked.
+
+        Raises:
+            InputError: (a ValueError) no sound, less than one frame of it, or unknown arguments.
+            UnsupportedConfig: text prompts, beams, or what needs transformers, which is not
+                installed.
+        """
+        config = settled(self.generation_config, generation_config, kwargs)
+        samples = check_input_values(input_values)
+        custom = Custom(
+            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
+        )
+        batch = Batch(samples, padding_mask, config, self.trunk.model_config)
+        if config.do_sample:
+            batch.sample(config, drawn_seed(generator) if seed is None else seed)
+        as_dict = bool(config.return_dict_in_generate)
+        names = ("scores", "logits", "attentions", "hidden_states") if as_dict else ()
+        keep = frozenset(name for name in names if getattr(config, f"output_{name}"))
+        if custom or wanted(config) or batch.fed_id != self.trunk.lm.config.initial_text_id:
+            kept = self._step_by_step(batch, config, custom, streamer, keep)
+        else:
+            kept = self._driven(batch, streamer, keep)
+        sequences = kept.sequences.to(self.device)
+        if not as_dict:
+            return sequences
+        return GenerateDecoderOnlyOutput(
+            sequences,
+            **{name: tuple(getattr(kept, name)) for name in names if name in keep},
+        )
+
+    def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> Kept:
+        """Through the one driver, each row by itself."""
+        batch.run(self._engine(len(batch.rows), keep_logits=bool(keep)), streamer)
+        found: dict[str, Any] = {}
+        for name in keep:
+            values = batch.logits(self.trunk.config.vocab_size, scored=name == "scores")
+            found[name] = [one.to(self.device) for one in values]
+        return Kept(batch.sequences(), **found)
+
+    def _step_by_step(
+        self,
+        batch: Batch,
+        config: GenerationConfig,
+        custom: Custom,
+        streamer: Streamer | None,
+        keep: frozenset[str],
+    ) -> Kept:
+        """All rows together, id after id."""
+        start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
+        processors = logits_processors(config, custom, start, max(batch.num_tokens))
+        criteria = stopping_criteria(config, custom, self.device)
+        codes = encoded(self._engine(1, keep_logits=False), batch, self.trunk.config.num_codebooks)
+        loop = StepByStep(
+            self.trunk.lm, batch, self.trunk.config.vocab_size, processors, criteria, streamer,
+            batch.samplers() if config.do_sample else None, keep,
+        )  # fmt: skip
+        return loop.run(codes.to(self.device))
+
+    def _engine(self, slots: int, *, keep_logits: bool) -> SlotEngine:
+        """Around the model's own networks, which it leaves in the mode that they were in."""
+        was_training = self.training
+        codec, lm, device = self.trunk.codec_model, self.trunk.lm, str(self.device)
+        engine = torch_engine(codec, lm, slots=slots, device=device, keep_logits=keep_logits)
+        self.train(was_training)
+        return engine

@@ -1,0 +1,280 @@
+# pyright: basic
+# transformers' classes are used where they are installed; torch gives what is only partly typed.
+"""What changes the logits of a batch before an id is picked, and what ends it.
+
+The logits processors are transformers' own classes, in the order in which it applies them; they
+need transformers to be installed. Sampling by temperature, top_k and top_p, `eos_token_id` and
+`max_time` do not.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kiku.decoding import Sampler
+from kiku.errors import InputError, UnsupportedConfig
+from kiku.hf.generation_config import ACTING, GenerationConfig
+
+Processor = Callable[[Tensor, Tensor], Tensor]
+"""Takes ids [B, n] and scores [B, vocab_size], and gives the scores to pick from."""
+
+Criterion = Callable[[Tensor, Any], Any]
+"""Takes ids [B, n] and the scores so far, and says of each row [B] whether it is done."""
+
+_PLAIN = frozenset({
+    "bos_token_id", "do_sample", "max_new_tokens", "min_length", "min_new_tokens",
+    "num_return_sequences", "output_logits", "output_scores", "pad_token_id",
+    "return_dict_in_generate", "temperature", "top_k", "top_p",
+})  # fmt: skip
+"""What acts without a processor or a criterion (the minimal lengths only hold an end back)."""
+
+_WARPING = frozenset({"epsilon_cutoff", "eta_cutoff", "min_p", "top_h", "typical_p"})
+"""What acts only while sampling."""
+
+
+def wanted(values: GenerationConfig) -> list[str]:
+    """The values that need all rows of a batch to be looked at together, id after id."""
+    return [
+        key
+        for key, neutral in ACTING.items()
+        if key not in _PLAIN
+        and (key not in _WARPING or values.do_sample)
+        and getattr(values, key) is not None
+        and getattr(values, key) != neutral
+    ]
+
+
+@dataclass(frozen=True)
+class Custom:
+    """What the caller of `generate` wrote himself."""
+
+    logits_processor: Sequence[Any] = ()
+    stopping_criteria: Sequence[Any] = ()
+    prefix_allowed_tokens_fn: Any = None
+    tokenizer: Any = None
+
+    def __bool__(self) -> bool:
+        return bool(
+            len(self.logits_processor)
+            or len(self.stopping_criteria)
+            or self.prefix_allowed_tokens_fn is not None
+        )
+
+
+class _Made:
+    """Processors of transformers' own classes, one after the other."""
+
+    def __init__(self, values: GenerationConfig) -> None:
+        self.values = values
+        self.found: list[Any] = []
+
+    def add(self, key: str, name: str, *arguments: Any, **named: Any) -> None:
+        """One of the class called `name`, for the sake of the value `key`."""
+        kind = _theirs("generation.logits_process", name, key)
+        try:
+            self.found.append(kind(*arguments, **named))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"generate: {key}={getattr(self.values, key, None)!r}: {error}") from (
+                error
+            )
+
+    def simple(self, key: str, name: str, **named: Any) -> None:
+        """One that takes nothing but the value, if that says anything."""
+        value = getattr(self.values, key)
+        if value is not None and value != ACTING[key]:
+            self.add(key, name, value, **named)
+
+
+def logits_processors(
+    values: GenerationConfig, custom: Custom, start: Tensor, num_tokens: int
+) -> list[Processor]:
+    """All of them, in the order in which transformers applies them.
+
+    Args:
+        values: of this call.
+        custom: what the caller wrote himself; the class of one replaces a built one of its class.
+        start: [B, 1] the start ids, which stand where transformers has a prompt.
+        num_tokens: how many ids are generated at most.
+
+    Raises:
+        InputError: a value that the class refuses.
+        UnsupportedConfig: transformers is not installed.
+    """
+    made, device = _Made(values), start.device
+    made.simple("sequence_bias", "SequenceBiasLogitsProcessor")
+    made.simple(
+        "encoder_repetition_penalty",
+        "EncoderRepetitionPenaltyLogitsProcessor",
+        encoder_input_ids=start,
+    )
+    made.simple("repetition_penalty", "RepetitionPenaltyLogitsProcessor")
+    made.simple("no_repeat_ngram_size", "NoRepeatNGramLogitsProcessor")
+    made.simple(
+        "encoder_no_repeat_ngram_size", "EncoderNoRepeatNGramLogitsProcessor",
+        encoder_input_ids=start,
+    )  # fmt: skip
+    _add_ends(made, device)
+    if custom.prefix_allowed_tokens_fn is not None:
+        made.add(
+            "prefix_allowed_tokens_fn", "PrefixConstrainedLogitsProcessor",
+            custom.prefix_allowed_tokens_fn, 1,
+        )  # fmt: skip
+    made.simple("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor")
+    if values.forced_eos_token_id is not None:
+        made.add(
+            "forced_eos_token_id", "ForcedEOSTokenLogitsProcessor",
+            1 + num_tokens, values.forced_eos_token_id, device=device,
+        )  # fmt: skip
+    if values.remove_invalid_values:
+        made.add("remove_invalid_values", "InfNanRemoveLogitsProcessor")
+    if values.exponential_decay_length_penalty is not None:
+        made.add(
+            "exponential_decay_length_penalty", "ExponentialDecayLengthPenalty",
+            tuple(values.exponential_decay_length_penalty), _ends(values, device, needed=True), 1,
+        )  # fmt: skip
+    made.simple("suppress_tokens", "SuppressTokensLogitsProcessor", device=device)
+    if values.begin_suppress_tokens is not None:
+        first = 1 if values.forced_bos_token_id is None else 2
+        made.add(
+            "begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor",
+            values.begin_suppress_tokens, first, device=device,
+        )  # fmt: skip
+    made.found = _merged(made.found, custom.logits_processor)
+    if values.do_sample:
+        _add_warpers(made, device)
+    if values.renormalize_logits:
+        made.add("renormalize_logits", "LogitNormalization")
+    return made.found
+
+
+def _add_ends(made: _Made, device: torch.device) -> None:
+    """Those that keep words, or an end, away."""
+    values = made.values
+    ends = _ends(values, device)
+    if values.bad_words_ids is not None:
+        made.add("bad_words_ids", "NoBadWordsLogitsProcessor", values.bad_words_ids, ends)
+    if ends is None:
+        return
+    # A minimum of new ids wins over a minimal length, which counts the start id.
+    fewest = values.min_length if values.min_new_tokens is None else values.min_new_tokens + 1
+    if fewest:
+        made.add("min_length", "MinLengthLogitsProcessor", fewest, ends, device=device)
+    if values.min_new_tokens:
+        made.add(
+            "min_new_tokens", "MinNewTokensLengthLogitsProcessor",
+            1, values.min_new_tokens, ends, device=device,
+        )  # fmt: skip
+
+
+def _add_warpers(made: _Made, device: torch.device) -> None:
+    """Those of sampling. Temperature, top_k and top_p are kiku's own, which need no
+    transformers."""
+    values = made.values
+    temperature = 1.0 if values.temperature is None else values.temperature
+    top_p = 1.0 if values.top_p is None else values.top_p
+    made.found.append(_Cut(Sampler(temperature)))
+    made.simple("top_h", "TopHLogitsWarper")
+    made.found.append(_Cut(Sampler(top_k=values.top_k or 0, top_p=top_p)))
+    made.simple("min_p", "MinPLogitsWarper")
+    made.simple("typical_p", "TypicalLogitsWarper")
+    made.simple("epsilon_cutoff", "EpsilonLogitsWarper")
+    made.simple("eta_cutoff", "EtaLogitsWarper", device=device)
+
+
+class _Cut:
+    """What a `Sampler` makes of scores before it draws."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
+        rows = [self._sampler.scores(row) for row in scores.numpy(force=True)]
+        return torch.from_numpy(np.stack(rows).astype(np.float32)).to(scores.device)
+
+
+def stopping_criteria(
+    values: GenerationConfig, custom: Custom, device: torch.device
+) -> list[Criterion]:
+    """What ends a row before its sound does.
+
+    Raises:
+        InputError: stop strings without a tokenizer.
+        UnsupportedConfig: stop strings, and transformers is not installed.
+    """
+    found: list[Any] = []
+    if values.max_time is not None:
+        found.append(MaxTimeCriteria(values.max_time))
+    if values.stop_strings is not None:
+        if custom.tokenizer is None:
+            raise InputError("generate: stop_strings need tokenizer=processor.tokenizer as well")
+        kind = _theirs("generation.stopping_criteria", "StopStringCriteria", "stop_strings")
+        try:
+            found.append(kind(stop_strings=values.stop_strings, tokenizer=custom.tokenizer))
+        except ValueError as error:
+            raise InputError(f"generate: stop_strings={values.stop_strings!r}: {error}") from error
+    ends = _ends(values, device)
+    if ends is not None:
+        found.append(EosTokenCriteria(ends))
+    return _merged(found, custom.stopping_criteria)
+
+
+class MaxTimeCriteria:
+    """Everything is done after so many seconds, counted from here."""
+
+    def __init__(self, max_time: float) -> None:
+        self.max_time, self._began = max_time, time.monotonic()
+
+    def __call__(self, ids: Tensor, scores: Any) -> Tensor:
+        is_over = time.monotonic() - self._began > self.max_time
+        return torch.full((len(ids),), is_over, device=ids.device)
+
+
+class EosTokenCriteria:
+    """A row is done once its last id is one of these."""
+
+    def __init__(self, eos_token_id: Tensor) -> None:
+        self.eos_token_id = eos_token_id
+
+    def __call__(self, ids: Tensor, scores: Any) -> Tensor:
+        return torch.isin(ids[:, -1], self.eos_token_id)
+
+
+def _ends(values: GenerationConfig, device: torch.device, *, needed: bool = False) -> Any:
+    """The ids that end a row, as a tensor; None where there are none."""
+    ids = values.eos_token_id
+    if ids is None:
+        if needed:
+            raise InputError(
+                "generate: exponential_decay_length_penalty raises the odds of eos_token_id, "
+                "which is not given"
+            )
+        return None
+    return torch.as_tensor([ids] if isinstance(ids, int) else ids, device=device)
+
+
+def _merged(built: list[Any], custom: Iterable[Any]) -> list[Any]:
+    """The built ones, each replaced by a custom one of its class, then the other custom ones."""
+    kinds = {type(one).__name__: one for one in reversed(list(custom))}
+    final = [kinds.get(type(one).__name__, one) for one in built]
+    return final + [one for one in custom if not any(one is other for other in final)]
+
+
+def _theirs(module: str, name: str, key: str) -> Any:
+    """A class of transformers.
+
+    Raises:
+        UnsupportedConfig: it is not installed, or too old to have it.
+    """
+    try:
+        return getattr(import_module(f"transformers.{module}"), name)
+    except (ImportError, AttributeError) as error:
+        raise UnsupportedConfig(
+            f"generate: {key} is done by transformers' {name}, which is not here ({error}); "
+            "run  pip install 'transformers>=5.23'  or leave it out"
+        ) from error
