@@ -213,7 +213,10 @@ def test_native_models_that_kiku_does_not_build(
         ({"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
         ({"num_key_value_heads": 1}, "num_key_value_heads 1"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e5}}, "'yarn'"),
-        ({"codebook_vocab_size": 99, "audio_pad_token_id": 416}, "codebook_vocab_size of at least 17"),
+        (
+            {"codebook_vocab_size": 99, "audio_pad_token_id": 416},
+            "codebook_vocab_size of at least 17",
+        ),
     ],
 )
 def test_transformers_models_that_kiku_does_not_build(

@@ -39,11 +39,14 @@ def chosen(
     return {one.slot: n for one, n in pacing.choose(waiting, everybody, num_live)}
 
 
-@pytest.mark.parametrize("live", [False, True])
-def test_recordings_among_themselves_take_whole_blocks(live: bool) -> None:
+def test_without_live_sessions_all_take_whole_blocks() -> None:
     pacing = Pacing(FRAME_S, 8)
-    waiting = [(binding(i, live=live and i == 0), n) for i, n in enumerate((20, 3, 8))]
-    assert chosen(pacing, waiting[: 1 if live else 3]) == ({0: 8} if live else {0: 8, 1: 3, 2: 8})
+    waiting = [(binding(i, live=False), n) for i, n in enumerate((20, 3, 8))]
+    assert chosen(pacing, waiting) == {0: 8, 1: 3, 2: 8}
+
+
+def test_alone_a_live_session_takes_whole_blocks() -> None:
+    assert chosen(Pacing(FRAME_S, 8), [(binding(0, live=True), 20)]) == {0: 8}
 
 
 def test_many_streams_have_room_in_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,16 +58,21 @@ def test_many_streams_have_room_in_a_step(monkeypatch: pytest.MonkeyPatch) -> No
     assert chosen(pacing, waiting) == {0: 1, 1: 1, 2: 1}
 
 
-def test_beside_live_frames_backlogs_move_by_little_and_in_turn() -> None:
+def test_beside_live_frames_recordings_move_by_little_and_in_turn() -> None:
     pacing = Pacing(FRAME_S, 8, Clock())
     live = [(binding(i, live=True), room.LIVE_FRAMES) for i in range(8)]
-    backlogs = [(binding(8, live=False), 20), (binding(9, live=True), room.LIVE_FRAMES + 1)]
-    backlogs += [(binding(10, live=False), 1)]
+    recordings = [(binding(i, live=False), 20) for i in (8, 9, 10)]
     of_live = dict.fromkeys(range(8), room.LIVE_FRAMES)
-    assert chosen(pacing, [*backlogs, *live]) == {**of_live, 8: 1, 9: 1}
-    assert chosen(pacing, [*backlogs, *live]) == {**of_live, 8: 1, 10: 1}
-    assert chosen(pacing, [*backlogs, *live]) == {**of_live, 9: 1, 10: 1}
-    assert chosen(pacing, [*backlogs, *live[:3]]) == {**dict.fromkeys(range(3), 2), 8: 1}
+    assert chosen(pacing, [*recordings, *live]) == {**of_live, 8: 1, 9: 1}
+    assert chosen(pacing, [*recordings, *live]) == {**of_live, 8: 1, 10: 1}
+    assert chosen(pacing, [*recordings, *live]) == {**of_live, 9: 1, 10: 1}
+    assert chosen(pacing, [*recordings, *live[:3]]) == {**dict.fromkeys(range(3), 2), 8: 1}
+
+
+def test_who_has_fallen_behind_catches_up_by_a_few_frames() -> None:
+    pacing = Pacing(FRAME_S, 8, Clock())
+    waiting = [(binding(0, live=True), 1), (binding(1, live=True), 20), (binding(2, live=False), 9)]
+    assert chosen(pacing, waiting) == {0: 1, 1: room.BEHIND_FRAMES, 2: 1}
 
 
 def test_a_recording_fills_the_time_until_the_next_live_frame() -> None:
@@ -73,32 +81,33 @@ def test_a_recording_fills_the_time_until_the_next_live_frame() -> None:
     live, recording = binding(0, live=True), binding(1, live=False)
     both = [live, recording]
     chosen(pacing, [(live, 1)], both)  # the next is expected at 100.08
-    clock.now = 100.019
+    clock.now = 99.999
     assert chosen(pacing, [(recording, 20)], both) == {1: 3}, "a quarter of a frame's time each"
-    clock.now += 3 * 0.004
-    pacing.stepped(3)
-    for _ in range(20):  # it learns slowly that frames cost 4 ms
-        chosen(pacing, [(recording, 20)], both)
+    for _ in range(60):  # it learns slowly that frames cost 4 ms
+        clock.now = 100.01
+        assert chosen(pacing, [(recording, 1)], both) == {1: 1}
         clock.now += 0.004
         pacing.stepped(1)
-        clock.now = 100.019
+    clock.now = 99.999
     assert chosen(pacing, [(recording, 20)], both) == {1: 15}
-    clock.now = 100.019 + 0.5  # at once that they cost half a second
+    clock.now += 0.5  # at once that they cost half a second
     pacing.stepped(1)
-    clock.now = 100.019
+    clock.now = 99.999
     assert chosen(pacing, [(recording, 20)], both) == {}
     assert pacing.again_at == pytest.approx(100.09)
 
 
-def test_a_live_stream_that_is_silent_is_not_waited_for() -> None:
+def test_a_live_stream_that_is_late_may_still_come_and_one_that_is_silent_may_not() -> None:
     clock = Clock()
     pacing = Pacing(FRAME_S, 16, clock)
     live, recording = binding(0, live=True), binding(1, live=False)
     both = [live, recording]
     chosen(pacing, [(live, 1)], both)
     clock.now = 100.08 + 0.005
-    assert chosen(pacing, [(recording, 20)], both) == {}, "it may come at any moment"
-    clock.now = pacing.again_at
+    assert chosen(pacing, [(recording, 20)], both) == {}, "it is waited for"
+    clock.now = pacing.again_at + 0.001
+    assert chosen(pacing, [(recording, 20)], both) == {1: 1}, "it may come at any moment"
+    clock.now = 100.08 + 0.26
     assert chosen(pacing, [(recording, 20)], both) == {1: 2}, "half of a frame's time, no more"
 
 

@@ -159,6 +159,32 @@ def test_a_step_is_no_longer_than_one_wants() -> None:
     assert Scheduler(engine, 100).max_block == engine.max_block
 
 
+def test_work_of_who_speaks_comes_before_recordings() -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    recording, live = Frames(6, work=2), Frames(0, work=3)
+    order: list[str] = []
+    live.on_work = lambda: order.append("live")
+    recording.on_work = lambda: order.append("recording")
+    for binding in opened(scheduler, recording, live):
+        binding.live = binding.session is live
+    scheduler.drive(idle(recording, live))
+    assert order == ["live"] * 3 + ["recording"] * 2
+
+
+def test_recordings_are_not_stepped_between_the_work_of_who_speaks() -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    recording, live = Frames(6), Frames(0, work=3)
+    steps: list[int] = []
+    live.on_work = lambda: steps.append(len(engine.steps))
+    for binding in opened(scheduler, recording, live):
+        binding.live = binding.session is live
+    scheduler.drive(idle(recording, live))
+    assert steps == [0, 0, 0]
+    assert recording.heard == [ONE] * 6
+
+
 def test_work_is_done_for_one_at_a_time_and_in_turn() -> None:
     engine = EchoEngine(3)
     scheduler = Scheduler(engine)

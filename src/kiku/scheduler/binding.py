@@ -111,7 +111,7 @@ class Binding:
         self.due_at = 0.0
         """When the next frame of a live session is expected."""
         self.moved_at = 0
-        """When frames of its backlog were last taken beside live sessions."""
+        """When frames of a recording were last taken beside live sessions."""
         self._engine = engine
         self._mark: Any = None
 

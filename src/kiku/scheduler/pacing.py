@@ -1,7 +1,7 @@
 """How many frames each session takes in a step, so that recordings hold up nobody who speaks.
 
 A live frame wants to be heard at once; a recording wants the whole machine. Both share the steps:
-beside live frames a backlog takes a frame or few. While no live frame waits, it takes as many as
+beside live frames a recording takes a frame or few. While no live frame waits, it takes as many as
 the machine can do until the next live frame is expected, which comes a frame's length after the
 last; and if that is too soon even for one, it waits. Knows times and counts, and no sound.
 """
@@ -13,10 +13,14 @@ from collections.abc import Callable, Collection, Sequence
 from kiku.scheduler.binding import Binding
 
 LIVE_FRAMES = 2
-"""A live session with at most so many frames waiting keeps up; with more it has a backlog."""
+"""A live session with at most so many frames waiting keeps up."""
+
+BEHIND_FRAMES = 4
+"""One that has fallen behind takes so many frames a step: that costs the others little more than a
+step of their own."""
 
 LIVE_PER_SHARED = 4
-"""Beside so many live frames a step takes one frame of a backlog, and at least one."""
+"""Beside so many live sessions a step takes one frame of a recording, and at least one."""
 
 STEP_FRAMES = 1_024
 """Frames of one step of all sessions together: 8 MB of sound, far more than makes it quicker."""
@@ -24,11 +28,17 @@ STEP_FRAMES = 1_024
 _LATE_S = 0.01
 """A live frame that is so much later than expected is waited for no longer."""
 
+_SILENT_S = 0.25
+"""Who is so much later has fallen silent; until then a frame may still come at any moment."""
+
+_MARGIN = 0.75
+"""Of the time until the next live frame so much is used: steps are not all alike."""
+
 _CREEP_S = 0.002
 """By which a frame may be expected later than the last one came: the expectation clings to the
 earliest."""
 
-_COST_FADES = 0.9
+_COST_FADES = 0.95
 """What of a frame's known cost is believed still after a step that was cheaper."""
 
 Waiting = Sequence[tuple[Binding, int]]
@@ -45,7 +55,7 @@ class Pacing:
         self.again_at = math.inf
         """When to choose again, where nothing was chosen."""
         self._frame_s, self._clock = frame_s, clock
-        self._cost_s = frame_s / 4  # of a frame of a backlog, until it has been measured
+        self._cost_s = frame_s / 4  # of a frame of a recording, until it has been measured
         self._num_moved = 0
         self._started: float | None = None
 
@@ -73,25 +83,25 @@ class Pacing:
         now = self._clock()
         silent = now - self._frame_s  # who was due before was not heard for a while
         chosen: list[tuple[Binding, int]] = []
-        backlogs: list[tuple[Binding, int]] = []
-        for one in waiting:
-            binding, ready = one
-            if binding.live and ready <= LIVE_FRAMES:
+        recordings: list[tuple[Binding, int]] = []
+        for binding, ready in waiting:
+            if not binding.live:
+                recordings.append((binding, ready))
+                continue
+            if ready <= LIVE_FRAMES:
                 came = now if binding.due_at < silent else min(now, binding.due_at + _CREEP_S)
                 binding.due_at = came + self._frame_s
-                chosen.append(one)
-            else:
-                backlogs.append(one)
-        if not backlogs:
+            chosen.append((binding, min(ready, BEHIND_FRAMES)))
+        if not recordings:
             return chosen
         if chosen:
             each, room = 1, max(1, len(chosen) // LIVE_PER_SHARED)
         else:
             room = self._room(bindings, now)
-            each = max(1, min(most, room // len(backlogs)))
+            each = max(1, min(most, room // len(recordings)))
             self._started = now if room else None
-        backlogs.sort(key=lambda one: one[0].moved_at)
-        for binding, ready in backlogs[: room // each]:
+        recordings.sort(key=lambda one: one[0].moved_at)
+        for binding, ready in recordings[: room // each]:
             self._num_moved += 1
             binding.moved_at = self._num_moved
             chosen.append((binding, min(ready, each)))
@@ -99,11 +109,13 @@ class Pacing:
 
     def _room(self, bindings: Collection[Binding], now: float) -> int:
         """Frames that can be done until a live frame is expected."""
-        late = now - _LATE_S
-        due_at = min((one.due_at for one in bindings if one.live and one.due_at > late), default=0)
-        if not due_at:  # whoever is live is silent; and may speak at any moment
+        due = [one.due_at for one in bindings if one.live and one.due_at > now - _SILENT_S]
+        if not due:  # whoever is live is silent; and may speak at any moment
             return max(1, int(self._frame_s / 2 / self._cost_s))
-        room = int((due_at - now) / self._cost_s)
+        due_at = min((at for at in due if at > now - _LATE_S), default=0.0)
+        if not due_at:
+            return 1
+        room = int(_MARGIN * (due_at - now) / self._cost_s)
         if room < 1:
             self.again_at = due_at + _LATE_S
             return 0

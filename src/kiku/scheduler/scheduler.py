@@ -259,13 +259,24 @@ class Scheduler:
             else:
                 works.append((binding, pending))  # pyright: ignore[reportArgumentType]
         moved += self._work_for_some(works) if works else 0
+        if works and any(binding.live for binding, _ in works):
+            waiting = self._live_only(waiting)
         return moved + (self._step(waiting) if waiting else 0)
 
+    def _live_only(self, waiting: Waiting) -> Waiting:
+        """Without recordings, which hold up no live session that has work left."""
+        for binding, _ in waiting:
+            if not binding.live:
+                self._rouse(binding)
+        return [one for one in waiting if one[0].live]
+
     def _work_for_some(self, works: Sequence[tuple[Binding, Work]]) -> int:
-        """A piece of work for few sessions at a time, in turn: others must not wait for long."""
+        """A piece of work for few sessions at a time, in turn and live ones first: others must not
+        wait for long."""
         pieces = 1 + len(self._bindings) // STREAMS_PER_PIECE
         most = SHARED_PIECE if len(self._bindings) > 1 else None
-        for binding, work in sorted(works, key=lambda one: one[0].worked_at)[:pieces]:
+        by_turn = sorted(works, key=lambda one: (not one[0].live, one[0].worked_at))
+        for binding, work in by_turn[:pieces]:
             self._num_pieces += 1
             binding.worked_at = self._num_pieces
             self._run_work(binding, work, most)
