@@ -124,6 +124,62 @@ def test_files_that_exist_are_kept_unless_forced(run: Run, speech: Speech, tmp_p
     assert text.read_text() == "zero one two\n"
 
 
+def test_what_is_done_is_left_out(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech(tmp_path / "a.wav"), speech(tmp_path / "b.wav", 0.8)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.txt").write_text("precious\n")
+    arguments = "transcribe", tmp_path, "-o", out, "--skip-existing"
+    ran = run(*arguments)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    texts = {path.name: path.read_text() for path in out.iterdir()}
+    assert texts == {"a.txt": "precious\n", "b.txt": "zero\n"}
+    ran = run(*arguments, "-f", "all")  # what is missing of it is made, and nothing else
+    assert ran.code == 0
+    assert len(list(out.iterdir())) == 10
+    assert (out / "a.txt").read_text() == "precious\n"
+    monkeypatch.setattr(kiku, "load", None)  # nothing is loaded where nothing is left
+    assert run(*arguments).code == 0
+    assert run(*arguments, tmp_path / "gone.wav").code == 1
+
+
+def test_what_another_run_has_done_meanwhile_is_left_out(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk, text = speech(tmp_path / "talk.wav"), tmp_path / "talk.txt"
+
+    def load(model: str, **_: object) -> kiku.Recognizer:
+        text.write_text("by another\n")
+        return simple_recognizer(SimpleBackend(), model)
+
+    monkeypatch.setattr(kiku, "load", load)
+    assert run("transcribe", talk, "-o", tmp_path, "--skip-existing").code == 0
+    assert text.read_text() == "by another\n"
+
+
+def test_folders_inside_a_folder_come_out_as_they_lie(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    for name in ("day1", "day2/late"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        speech(tmp_path / "in" / name / "talk.wav", 0.8)
+    assert run("transcribe", "-r", tmp_path / "in", "-o", tmp_path / "out").code == 0
+    assert (tmp_path / "out/day1/talk.txt").read_text() == "zero\n"
+    assert (tmp_path / "out/day2/late/talk.txt").read_text() == "zero\n"
+
+
+@pytest.mark.parametrize("arguments", [("--skip-existing",), ("--skip-existing", "--force", "-o")])
+def test_leaving_out_is_about_files_and_no_overwriting(
+    run: Run, speech: Speech, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    more = (tmp_path,) if arguments[-1] == "-o" else ()
+    ran = run("transcribe", speech(tmp_path / "a.wav"), *arguments, *more)
+    assert ran.code == 2
+    assert "--skip-existing" in ran.err
+
+
 def test_recordings_of_one_name_keep_their_endings(
     run: Run, speech: Speech, tmp_path: Path
 ) -> None:

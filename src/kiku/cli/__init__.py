@@ -18,6 +18,7 @@
     models.py       kiku models list | info | verify | pull | convert | rm
     bench.py        kiku bench
     doctor.py       kiku doctor
+    interrupts.py   Ctrl-C, and what counts as Ctrl-C
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error
 

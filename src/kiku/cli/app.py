@@ -11,6 +11,7 @@ import kiku
 from kiku.cli import terminal
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
+from kiku.cli.interrupts import all_like_ctrl_c
 from kiku.cli.listen import listen
 from kiku.cli.models import app as models
 from kiku.cli.terminal import (
@@ -72,11 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
     shared = terminal.Context(debug=bool(os.environ.get("KIKU_DEBUG")))
-    with plain_output():
+    with plain_output(), all_like_ctrl_c() as ending:
         try:
             code = app(
                 args=arguments or ["--help"], prog_name="kiku", standalone_mode=False, obj=shared
             )
+            if code == INTERRUPTED:
+                return ending.code
             return code if isinstance(code, int) else 0
         except typer.TyperException as error:
             terminal.error(f"{error.format_message().rstrip('.')}; kiku --help tells what there is")
@@ -85,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return READER_GONE
         except KeyboardInterrupt:
             terminal.error("interrupted")
-            return INTERRUPTED
+            return ending.code
         except Exception as error:
             if shared.debug:
                 raise

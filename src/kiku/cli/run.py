@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +11,11 @@ from pathlib import Path
 from kiku.audio import duration_s
 from kiku.cli import terminal
 from kiku.cli.inputs import STDIN, Recording
-from kiku.cli.outputs import refuse_existing, write_whole
+from kiku.cli.outputs import exists, forget_partial, partial_of, refuse_existing, write_whole
 from kiku.cli.progress import Bars, Meter
 from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, describe
 from kiku.cli.word_output import Flow, Lines, Nothing, Output, Table, table_line
-from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
+from kiku.errors import KikuError, OutputError, TruncatedAudio
 from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.text import FORMATS, CaptionOptions, Word
@@ -44,6 +44,7 @@ class Request:
     words: bool
     """txt is a table of words."""
     force: bool
+    skip_existing: bool
     quiet: bool
     several: bool
     """More than one recording was named."""
@@ -60,11 +61,14 @@ class Request:
         """Several documents on one output: one a line."""
         return self.format is Format.JSON and self.folder is None and self.several
 
-    def document(self, ending: str, words: Sequence[Word], duration: float) -> str:
+    def document(
+        self, ending: str, words: Sequence[Word], duration: float, *, whole: bool = True
+    ) -> str:
         """The result in one format."""
         if ending == Format.TXT and self.words:
             return "".join(map(table_line, words))
-        text = FORMATS[ending](words, replace(self.captions, duration=duration))
+        options = replace(self.captions, duration=duration, partial=not whole)
+        text = FORMATS[ending](words, options)
         if self.is_json_lines:
             return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
         return text
@@ -111,8 +115,8 @@ class Run:
         # Words flow onto a terminal unless bars move below them; a pipe gets whole lines.
         return Flow() if self._on_terminal and not self._meter.visible else Lines()
 
-    def all(self, found: Sequence[Recording | AudioError]) -> int:
-        """Transcribe the recordings and tell of the errors; the exit code."""
+    def all(self, found: Sequence[Recording | KikuError]) -> int:
+        """Transcribe the recordings; the exit code. What is no recording has been told of."""
         durations = self._durations(found)
         num_failed = 0
         try:
@@ -121,7 +125,6 @@ class Run:
                     if isinstance(item, Recording):
                         num_failed += not self._one(item, durations[item], bars)
                     else:
-                        terminal.error(str(item))
                         num_failed += 1
                         self._deliver_nothing()
         except KeyboardInterrupt:
@@ -131,7 +134,7 @@ class Run:
             terminal.error(f"{num_failed} of {len(found)} could not be transcribed completely")
         return FAILED if num_failed else 0
 
-    def _durations(self, found: Sequence[Recording | AudioError]) -> dict[Recording, float | None]:
+    def _durations(self, found: Sequence[Recording | KikuError]) -> dict[Recording, float | None]:
         """Seconds of each recording, if somebody wants to see how far it is."""
         recordings = [item for item in found if isinstance(item, Recording)]
         return {
@@ -142,6 +145,10 @@ class Run:
     def _one(self, recording: Recording, duration: float | None, bars: Bars) -> bool:
         """Transcribe one recording; whether all of it went well."""
         files = self._outputs.get(recording, {})
+        if files and self._request.skip_existing:
+            files = {ending: path for ending, path in files.items() if not exists(path)}
+            if not files:  # another run has done it meanwhile
+                return True
         try:
             if not self._request.force:
                 refuse_existing(files)
@@ -159,18 +166,20 @@ class Run:
         self._tell_warnings(recording, result)
         self._meter.heard_s += result.heard_s
         words = sorted(result.so_far, key=lambda word: word.start)  # of all channels
-        good = stopped is None
-        kept = good or bool(words) or isinstance(stopped, TruncatedAudio)
-        if kept:
-            good &= self._deliver(files, words, result.heard_s)
+        if stopped is None:
+            return self._deliver(files, words, result.heard_s)
+        kept = bool(words) or isinstance(stopped, TruncatedAudio)
+        partial = {ending: partial_of(path) for ending, path in files.items()}
+        written = kept and self._deliver(partial, words, result.heard_s, whole=False)
+        terminal.error(
+            _stopped(recording, stopped, result.heard_s)
+            + _where(partial.values() if written else (), bool(words))
+        )
         if isinstance(stopped, KeyboardInterrupt):
-            terminal.error(_interrupted(recording, result.heard_s, files if kept else {}))
             raise stopped
-        if stopped is not None:
-            terminal.error(_failed(recording, stopped))
         if not kept:
             self._deliver_nothing()
-        return good
+        return False
 
     def _follow(
         self, recording: Recording, result: Transcription
@@ -217,19 +226,24 @@ class Run:
                 told.add(warning.kind)
                 terminal.error(f"warning: {recording.label}: {warning.message}")
 
-    def _deliver(self, files: Mapping[str, Path], words: Sequence[Word], duration: float) -> bool:
+    def _deliver(
+        self, files: Mapping[str, Path], words: Sequence[Word], duration: float, *,
+        whole: bool = True,
+    ) -> bool:  # fmt: skip
         """Write or print the result; whether it is where it should be."""
         request = self._request
         if request.folder is None:
             if request.format is not Format.TXT:
-                return self._say(request.document(request.format, words, duration))
+                return self._say(request.document(request.format, words, duration, whole=whole))
             return True
         good = True
         for ending, path in files.items():
-            text = request.document(ending, words, duration)
+            text = request.document(ending, words, duration, whole=whole)
             try:
                 write_whole(path, text)
                 self._meter.note(f"wrote {path}")
+                if whole:
+                    forget_partial(path)
             except OutputError as error:
                 terminal.error(f"{error}; it follows on standard output instead")
                 self._say(text)
@@ -251,15 +265,16 @@ class Run:
         return True
 
 
-def _failed(recording: Recording, error: Exception) -> str:
-    message = describe(error)
+def _stopped(recording: Recording, why: Exception | KeyboardInterrupt, heard_s: float) -> str:
+    """What ended a recording before its time."""
+    if isinstance(why, KeyboardInterrupt):
+        return f"interrupted after {heard_s:.1f} s of {recording.label}"
+    message = describe(why)
     return message if recording.label in message else f"{recording.label}: {message}"
 
 
-def _interrupted(recording: Recording, heard_s: float, files: Mapping[str, Path]) -> str:
-    kept = (
-        f"its words until then are in {', '.join(map(str, files.values()))}"
-        if files
-        else ("what was said until then is above")
-    )
-    return f"interrupted after {heard_s:.1f} s of {recording.label}; {kept}"
+def _where(files: Collection[Path], spoken: bool) -> str:
+    """Where its words are until then."""
+    if files:
+        return f"; its words until then are in {', '.join(map(str, files))}"
+    return "; what was said until then is above" if spoken else ""

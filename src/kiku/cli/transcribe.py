@@ -23,11 +23,11 @@ from kiku.cli.options import (
     Threads,
     stream_options,
 )
-from kiku.cli.outputs import make_folder, name_outputs
+from kiku.cli.outputs import exists, make_folder, name_outputs, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.run import Format, Request, Run
 from kiku.cli.terminal import FAILED, INTERRUPTED
-from kiku.errors import ConfigError
+from kiku.errors import ConfigError, KikuError, OutputError
 from kiku.text import CaptionOptions
 
 _Paths = Annotated[
@@ -57,11 +57,18 @@ _Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Results and errors only, no progress.")
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+_Skip = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out recordings whose files exist, exit 0.")
+]
+_Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Of folders take those inside them, too.")
+]
 
 
 def transcribe(
     context: typer.Context,
     paths: _Paths,
+    recursive: _Recursive = False,
     model: Model = DEMO,
     revision: Revision = None,
     engine: Engine = "auto",
@@ -80,22 +87,26 @@ def transcribe(
     end: End = None,
     quiet: _Quiet = False,
     force: _Force = False,
+    skip_existing: _Skip = False,
 ) -> int:
     """Write down what is said in recordings, word by word as it is recognised.
 
     Without -o the text goes to standard output. A recording that cannot be read does not stop the
-    others; the exit code is then 1. Ctrl-C keeps what was transcribed.
+    others; the exit code is then 1. Ctrl-C keeps what was transcribed, as talk.partial.txt.
     """
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
     )
-    found = find_recordings(paths)
+    found = find_recordings(paths, recursive=recursive)
     request = Request(
         format=format,
         folder=folder,
-        captions=CaptionOptions(model, None, max_line_width, max_line_count),
+        captions=CaptionOptions(
+            model, max_line_width=max_line_width, max_line_count=max_line_count
+        ),
         words=words,
         force=force,
+        skip_existing=skip_existing,
         quiet=quiet,
         several=len(found) > 1,
         options=options,
@@ -103,22 +114,56 @@ def transcribe(
     _check(request)
     recordings = [item for item in found if isinstance(item, Recording)]
     outputs = _outputs(request, recordings)
-    if not recordings:
-        for item in found:
-            terminal.error(str(item))
-        return FAILED
     meter = Meter(quiet=quiet)
+    to_do = _to_do(found, outputs, request)
+    if skipped := len(found) - len(to_do):
+        meter.note(f"{skipped} of {len(found)} are done already")
+    # Before a model is loaded for minutes.
+    for item in to_do:
+        if not isinstance(item, Recording):
+            terminal.error(str(item))
+    recordings = [item for item in to_do if isinstance(item, Recording)]
+    if not recordings:
+        return FAILED if to_do else 0
     settings = ModelSettings(model, revision, engine, device, dtype, threads)
     slots = max(one.num_channels() for one in recordings) if channel == "each" else 1
     recognizer = load_with(settings, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
     debug = context.ensure_object(terminal.Context).debug
-    return Run(recognizer, request, outputs, meter, debug=debug).all(found)
+    return Run(recognizer, request, outputs, meter, debug=debug).all(to_do)
+
+
+def _to_do(
+    found: Sequence[Recording | KikuError],
+    outputs: Mapping[Recording, Mapping[str, Path]],
+    request: Request,
+) -> list[Recording | KikuError]:
+    """What is left of what was named: not those that are done, and of those that would overwrite a
+    file the error in their place."""
+    left: list[Recording | KikuError] = []
+    for item in found:
+        if not isinstance(item, Recording):
+            left.append(item)
+            continue
+        files = outputs.get(item, {})
+        if request.skip_existing and files and all(map(exists, files.values())):
+            continue
+        try:
+            if not (request.force or request.skip_existing):
+                refuse_existing(files)
+            left.append(item)
+        except OutputError as error:
+            left.append(error)
+    return left
 
 
 def _check(request: Request) -> None:
     """Refuse what makes no sense before anything is loaded."""
+    if request.skip_existing and request.folder is None:
+        raise typer.BadParameter("it is about files: add -o DIR", param_hint="--skip-existing")
+    if request.skip_existing and request.force:
+        raise typer.BadParameter("--force says the opposite", param_hint="--skip-existing")
     if request.words and request.format not in (Format.TXT, Format.ALL):
         raise typer.BadParameter(
             "it is a form of txt (json has all words' times)", param_hint="--words"

@@ -34,6 +34,8 @@ class CaptionOptions:
     """srt, vtt: characters in a line, unless one word is longer; None means one line for all."""
     max_line_count: int | None = None
     """srt, vtt: lines in a cue, more text opens another cue; None means any number."""
+    partial: bool = False
+    """json: the words are not all that were said; it then says `"partial": true`."""
 
     def __post_init__(self) -> None:
         for name in ("max_line_width", "max_line_count"):
@@ -76,7 +78,7 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     """`{"model", "duration", "text", "words": [{"text", "start", "end", "probability"}]}`.
 
     Times are seconds, to the millisecond. A probability that is not known (NaN) is null. Words of
-    one channel also have `"channel"`.
+    one channel also have `"channel"`. What is not whole also says `"partial": true`.
     """
     flat = [
         word for item in words for word in (item.words if isinstance(item, Segment) else [item])
@@ -90,6 +92,8 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
         "text": " ".join(word.text for word in flat),
         "words": [_json_word(word) for word in flat],
     }
+    if options.partial:
+        document["partial"] = True
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
