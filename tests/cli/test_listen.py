@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -132,6 +133,31 @@ def test_an_engine_that_breaks_keeps_what_was_heard(
     assert (ran.code, ran.out) == (1, "zero one\n")
     assert "the device fell off the table" in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_files_of_a_recording_are_partial_unless_it_is_heard_to_its_end(
+    run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
+) -> None:
+    talk = speech(tmp_path / "talk.wav")
+    backend.break_at = 15
+    assert listen_to(run, talk, "-o", tmp_path / "out").code == 1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"talk.partial.{ending}" for ending in ("txt", "srt", "jsonl")}
+    backend.break_at = None
+    assert listen_to(run, talk, "-o", tmp_path / "out").code == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"talk.{ending}" for ending in ("txt", "srt", "jsonl")}
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_file_that_cannot_be_begun_leaves_no_other(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    name_max = os.pathconf(tmp_path, "PC_NAME_MAX")
+    talk = speech(tmp_path / ("t" * (name_max - len(".partial.txt")) + ".wav"))
+    ran = listen_to(run, talk, "-o", tmp_path / "out")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.usefixtures("backend")

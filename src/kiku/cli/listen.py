@@ -17,7 +17,7 @@ from kiku.cli import terminal
 from kiku.cli.captions_view import CaptionsView
 from kiku.cli.columns import columns
 from kiku.cli.feed import Played, Sound
-from kiku.cli.inputs import Recording, find_recordings
+from kiku.cli.inputs import STDIN, Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, LiveFormat, Printed
 from kiku.cli.loaded import ModelSettings, load_with
@@ -34,9 +34,10 @@ from kiku.cli.options import (
     Threads,
     stream_options,
 )
-from kiku.cli.outputs import make_folder, refuse_existing
+from kiku.cli.outputs import PARTIAL, make_folder, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import INTERRUPTED
+from kiku.errors import OutputError
 from kiku.live import LiveStream
 from kiku.options import AudioFormat, StreamOptions
 
@@ -127,7 +128,7 @@ def listen(
     else:
         heard = _microphone(device, notices)
     files = _files(folder, heard.stem, wanted, force=force)
-    outputs = _Outputs(wanted, files, force, quiet)
+    outputs = _Outputs(wanted, files, heard.has_end, force, quiet)
     meter = Meter(quiet=quiet)
     settings = ModelSettings(model, revision, engine, None, dtype, threads)
     recognizer = load_with(settings, meter, slots=heard.num_channels)
@@ -156,6 +157,8 @@ class _Heard:
     """Of the names of its files."""
     num_channels: int = 1
     """That are transcribed one by one."""
+    has_end: bool = False
+    """A file has; a microphone and a pipe go on until somebody stops them."""
 
 
 def _recording(source: str, speed: float, options: StreamOptions) -> _Heard:
@@ -165,7 +168,9 @@ def _recording(source: str, speed: float, options: StreamOptions) -> _Heard:
         raise found
     sound = Played(found.source, speed, start_s=options.start_s, end_s=options.end_s)
     count = found.num_channels() if options.channel == "each" else 1
-    return _Heard(sound, found.label, found.stem, count)
+    has_end = found.source != STDIN
+    stem = found.name if found.stem.casefold().endswith(PARTIAL) else found.stem
+    return _Heard(sound, found.label, stem, count, has_end)
 
 
 def _microphone(device: str | None, notices: deque[str]) -> _Heard:
@@ -192,6 +197,8 @@ class _Outputs:
 
     formats: Sequence[LiveFormat]
     files: Mapping[LiveFormat, Path]
+    has_end: bool
+    """What is heard has an end, and files are partial until that."""
     force: bool
     quiet: bool
 
@@ -205,7 +212,16 @@ class _Outputs:
         """All but the captions; files are begun."""
         if not self.files and not self.in_view:
             return [Printed(TEXTS[self.formats[0]]())]
-        return [LiveFile(path, TEXTS[f](), force=self.force) for f, path in self.files.items()]
+        begun: list[LiveFile] = []
+        try:
+            for format, path in self.files.items():
+                text = TEXTS[format]()
+                begun.append(LiveFile(path, text, force=self.force, has_end=self.has_end))
+        except OutputError:  # empty files of the others would be in the way of the next run
+            for file in begun:
+                file.discard()
+            raise
+        return list[Sink](begun)
 
 
 def _view(listening: Listening, stream: LiveStream, label: str) -> CaptionsView:

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from kiku.cli import terminal
 from kiku.cli.lines import LineCutter, line_text
+from kiku.cli.outputs import partial_of, refuse_existing
+from kiku.cli.terminal import ReaderGone
 from kiku.errors import OutputError
 from kiku.stream import End, Event, event_to_dict
 from kiku.text import Partial, Segment, TurnEnd, Word, timestamp
@@ -123,58 +125,140 @@ class Printed:
     def __init__(self, text: Text) -> None:
         """`text` makes it."""
         self._text = text
+        self._failing = False
 
     def take(self, event: Event) -> None:
-        """Print what is whole by now; OutputError where that is impossible."""
+        """Print what is whole by now. What a full disk does not take stays in Python's buffer, and
+        is tried again with the next."""
         if text := self._text.take(event):
-            terminal.echo(text)
+            self._print(text)
 
-    def close(self) -> None:
-        """Nothing to do."""
+    def close(self, *, whole: bool) -> bool:
+        """Nothing more comes; whether all of it was printed."""
+        if self._failing:
+            self._print("")
+        return not self._failing
+
+    def _print(self, text: str) -> None:
+        try:
+            terminal.echo(text)
+            self._failing = False
+        except OutputError as error:
+            if not self._failing:
+                terminal.error(str(error))
+            self._failing = True
 
 
 class LiveFile:
-    """A file that grows while it is heard, and is whole at every moment."""
+    """A file that grows while it is heard, and is whole at every moment.
 
-    def __init__(self, path: Path, text: Text, *, force: bool) -> None:
+    What the disk does not take is kept in memory and tried again with whatever comes next, and
+    printed in the end if it still does not fit: no word is lost.
+    """
+
+    def __init__(self, path: Path, text: Text, *, force: bool, has_end: bool = False) -> None:
         """Begin the file.
 
         Args:
             path: where it is.
             text: makes it.
             force: replace what is there.
+            has_end: a recording has an end; until that is reached the file is called partial. (A
+                microphone is heard until somebody stops it, and nothing is missing then.)
 
         Raises:
             OutputError: it is there already, or cannot be written.
         """
-        self.path, self._text = path, text
+        self._final, self._text, self._force = path, text, force
+        self.path = partial_of(path) if has_end else path
+        """Where it is now."""
         try:
+            if not force:
+                refuse_existing({"": path})
+            if force or has_end:
+                self.path.unlink(missing_ok=True)  # which may be a link to something else
             # No buffer: what was written is there, whatever becomes of this program.
-            self._file = path.open("wb" if force else "xb", buffering=0)
+            self._file = self.path.open("xb", buffering=0)
         except FileExistsError:
             raise OutputError(f"{path} exists already; --force overwrites it") from None
         except OSError as error:
             raise self._cannot(error) from error
         self._size = 0
+        self._waiting = b""
+        self._failed_with: OutputError | None = None
 
     def take(self, event: Event) -> None:
-        """Append what is whole by now; OutputError where that is impossible."""
-        rest = self._text.take(event).encode()
-        size = self._size + len(rest)
+        """Append what is whole by now, or keep it until there is room."""
+        self._waiting += self._text.take(event).encode()
+        if self._waiting:
+            self._write()
+
+    def close(self, *, whole: bool) -> bool:
+        """Nothing more comes; whether all of it is in the file.
+
+        Args:
+            whole: it was heard to its end.
+        """
+        if self._waiting:
+            self._write()
+        with suppress(OSError):
+            self._file.close()
+        if self._waiting:
+            self._print_rest()
+            return False
+        if not self._size and not whole and self.path != self._final:
+            self.discard()
+        return not whole or self.path == self._final or self._finish()
+
+    def discard(self) -> None:
+        """Leave nothing behind: nothing was heard."""
+        with suppress(OSError):
+            self._file.close()
+            self.path.unlink()
+
+    def _write(self) -> None:
+        rest = self._waiting
         try:
+            self._file.seek(self._size)  # behind what was there when it last went well
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             # Half a cue would spoil the file.
             with suppress(OSError):
                 os.ftruncate(self._file.fileno(), self._size)
-            raise self._cannot(error) from error
-        self._size = size
+            if self._failed_with is None:
+                self._failed_with = self._cannot(error)
+                terminal.error(f"{self._failed_with}; its text is kept, and tried again")
+            return
+        self._size += len(self._waiting)
+        self._waiting = b""
+        if self._failed_with is not None:
+            self._failed_with = None
+            terminal.error(f"{self.path} is written again; nothing is missing")
 
-    def close(self) -> None:
-        """All of it is there."""
-        with suppress(OSError):
-            self._file.close()
+    def _print_rest(self) -> None:
+        terminal.error(f"{self._failed_with}; what is missing follows on standard output")
+        try:
+            terminal.echo(f"==> {self.path} <==\n{self._waiting.decode()}")
+        except OutputError as error:
+            terminal.error(str(error))
+        except ReaderGone:  # nobody is there to be told; the other files are to be closed, too
+            pass
+
+    def _finish(self) -> bool:
+        """Give it the name of what is whole."""
+        try:
+            if not self._force:
+                refuse_existing({"": self._final})
+            self.path.replace(self._final)
+        except OutputError as error:
+            terminal.error(f"{error}; the text is in {self.path}")
+            return False
+        except OSError as error:
+            terminal.error(f"{self._cannot(error)}; the text is in {self.path}")
+            return False
+        self.path = self._final
+        return True
 
     def _cannot(self, error: OSError) -> OutputError:
         reason = (error.strerror or str(error)).lower()
