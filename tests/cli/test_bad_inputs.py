@@ -351,7 +351,8 @@ class TestMisuse:
             (["-f", "xml"], "xml"),
             (["-f", "all"], "-o DIR"),
             (["-f", "srt", "--words"], "form of txt"),
-            (["--max-line-width", "0"], "--max-line-width"),
+            (["--max-line-width", "-1"], "--max-line-width"),
+            (["-f", "srt,docx"], "'docx' is no format; there are txt, json, srt,"),
             (["--speed", "9"], "--speed"),
         ],
     )

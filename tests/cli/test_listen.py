@@ -17,11 +17,11 @@ import pytest
 import kiku
 from kiku.audio.microphone import Gap, Piece
 from kiku.cli import listen, terminal
-from kiku.cli.live_results import Srt
+from kiku.cli.live_results import TEXTS, Srt
 from kiku.errors import AudioError, MissingExtra, OutputError
 from kiku.options import DecodingOptions, Hotword, StreamOptions, TurnPolicy
 from kiku.stream import End, Event, StreamWarning, event_from_dict
-from kiku.text import Partial, TurnEnd, Word, write_srt, write_txt
+from kiku.text import Partial, TurnEnd, Word, write_srt, write_txt, write_vtt
 from tests.cli.conftest import Ran
 from tests.cli.simple import SimpleBackend, simple_recognizer
 
@@ -46,7 +46,7 @@ def test_files_are_written(run: Run, speech: Speech, tmp_path: Path) -> None:
     ran = listen_to(run, speech(tmp_path / "talk.wav"), "-o", tmp_path / "out")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
     files = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
-    assert sorted(files) == ["talk.jsonl", "talk.srt", "talk.txt"]
+    assert sorted(files) == [f"talk.{name}" for name in ("json", "jsonl", "srt", "txt", "vtt")]
     events = [event_from_dict(json.loads(line)) for line in files["talk.jsonl"].splitlines()]
     words = [event for event in events if isinstance(event, Word)]
     assert [word.text for word in words] == ["zero", "one", "two"]
@@ -54,6 +54,9 @@ def test_files_are_written(run: Run, speech: Speech, tmp_path: Path) -> None:
     assert not any(isinstance(event, Partial) for event in events)
     assert files["talk.txt"] == write_txt(words)
     assert files["talk.srt"] == write_srt(words)
+    assert files["talk.vtt"] == write_vtt(words)
+    run("transcribe", tmp_path / "talk.wav", "-f", "json", "-o", tmp_path)
+    assert files["talk.json"] == (tmp_path / "talk.json").read_text()
 
 
 @pytest.mark.usefixtures("backend")
@@ -65,10 +68,24 @@ def test_one_format_goes_to_standard_output(run: Run, speech: Speech, tmp_path: 
 
 
 @pytest.mark.usefixtures("backend")
-def test_some_formats_alone(run: Run, speech: Speech, tmp_path: Path) -> None:
+@pytest.mark.parametrize("formats", [("-f", "txt", "-f", "srt"), ("-f", "txt,SRT")])
+def test_some_formats_alone(
+    run: Run, speech: Speech, tmp_path: Path, formats: tuple[str, ...]
+) -> None:
     talk = speech(tmp_path / "talk.wav")
-    assert listen_to(run, talk, "-f", "txt", "-f", "srt", "--output", tmp_path / "out").code == 0
+    assert listen_to(run, talk, *formats, "--output", tmp_path / "out").code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["talk.srt", "talk.txt"]
+
+
+@pytest.mark.usefixtures("backend")
+def test_one_file_has_the_name_that_was_given(run: Run, speech: Speech, tmp_path: Path) -> None:
+    talk = speech(tmp_path / "talk.wav")
+    assert listen_to(run, talk, "-o", tmp_path / "new" / "words.vtt").code == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["words.vtt"]
+    assert (tmp_path / "new" / "words.vtt").read_text().startswith("WEBVTT\n\n00:00:00.160")
+    ran = listen_to(run, talk, "-f", "srt,txt", "-o", tmp_path / "new" / "more.vtt")
+    assert ran.code == 2
+    assert "is one file of vtt; name a folder for srt, txt" in ran.err
 
 
 @pytest.mark.usefixtures("backend")
@@ -142,11 +159,11 @@ def test_files_of_a_recording_are_partial_unless_it_is_heard_to_its_end(
     backend.break_at = 15
     assert listen_to(run, talk, "-o", tmp_path / "out").code == 1
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {f"talk.partial.{ending}" for ending in ("txt", "srt", "jsonl")}
+    assert names == {f"talk.partial.{ending}" for ending in TEXTS}
     backend.break_at = None
     assert listen_to(run, talk, "-o", tmp_path / "out").code == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {f"talk.{ending}" for ending in ("txt", "srt", "jsonl")}
+    assert names == {f"talk.{ending}" for ending in TEXTS}
 
 
 @pytest.mark.usefixtures("backend")

@@ -8,16 +8,25 @@ from pathlib import Path
 import pytest
 
 from kiku.cli import terminal
-from kiku.cli.live_results import JsonLines, LiveFile, Printed, Srt, Txt
+from kiku.cli.live_results import Json, JsonLines, LiveFile, Printed, Srt, Txt, Vtt
 from kiku.errors import OutputError
 from kiku.stream import End, Event
-from kiku.text import TurnEnd, Word, segments, write_srt, write_txt
+from kiku.text import (
+    CaptionOptions,
+    TurnEnd,
+    Word,
+    segments,
+    write_json,
+    write_srt,
+    write_txt,
+    write_vtt,
+)
 
 WORDS = [
     Word("Hello.", 0.0, 0.5, 0.9),
     Word("Good", 0.5, 0.8, 0.9),
     Word("day", 0.8, 0.8, float("nan")),
-    Word("you", 0.8, 0.8, 0.9),
+    Word("you", 2.5, 2.8, 0.9),
 ]
 
 
@@ -32,6 +41,25 @@ def test_cues_are_those_of_the_whole_file() -> None:
     assert "".join(map(txt.take, events)) == write_txt(lines)
 
 
+def test_vtt_and_json_are_those_of_the_whole_recording() -> None:
+    vtt, document = Vtt(), Json(CaptionOptions("demo"))
+    assert vtt.take(EVENTS[0]) == "WEBVTT\n\n"  # a file that holds no cue yet is one of vtt
+    written = "WEBVTT\n\n" + "".join(map(vtt.take, EVENTS[1:]))
+    assert written == write_vtt(CUES)
+    assert [document.take(event) for event in EVENTS[:-1]] == [""] * 5
+    assert document.take(EVENTS[-1]) == write_json(WORDS, CaptionOptions("demo", duration=3.0))
+
+
+def test_words_are_underlined_live_too() -> None:
+    options = CaptionOptions(highlight_words=True)
+    assert "".join(map(Srt(options).take, EVENTS)) == write_srt(CUES, options)
+
+
+def test_nothing_said_is_a_file_all_the_same() -> None:
+    assert Srt().take(End(3.0)) == write_srt([])
+    assert Vtt().take(End(3.0)) == write_vtt([])
+
+
 def test_each_channel_has_lines_of_its_own() -> None:
     srt, txt = Srt(), Txt()
     first, second = Word("yes", 0.0, 0.4, 0.9, 0), Word("no", 0.2, 0.5, 0.9, 1)
@@ -39,8 +67,8 @@ def test_each_channel_has_lines_of_its_own() -> None:
     events: list[Event] = [first, second, more, TurnEnd(2.0, 1.0, 1), End(3.0)]
     assert "".join(map(txt.take, events)) == "[1] no\n[0] yes sir\n"
     assert "".join(map(srt.take, events)) == (
-        "1\n00:00:00,200 --> 00:00:00,500\n[1] no\n\n"
-        "2\n00:00:00,000 --> 00:00:00,800\n[0] yes sir\n\n"
+        "1\n00:00:00,200 --> 00:00:01,034\n[1] no\n\n"
+        "2\n00:00:00,000 --> 00:00:00,834\n[0] yes sir\n\n"
     )
 
 

@@ -55,7 +55,7 @@ def test_a_folder_is_its_recordings_by_name(run: Run, speech: Speech, tmp_path: 
 def test_json_holds_exactly_these_keys(run: Run, speech: Speech, tmp_path: Path) -> None:
     ran = run("transcribe", speech(tmp_path / "talk.wav"), "-f", "json", "--model", "some/model")
     document = json.loads(ran.out)
-    assert list(document) == ["model", "duration", "text", "words"]
+    assert list(document) == ["model", "duration", "text", "words", "segments"]
     assert document["model"] == "some/model"
     assert document["duration"] == pytest.approx(2.0)
     assert document["text"] == "zero one two"
@@ -98,6 +98,50 @@ def test_lines_of_captions_are_as_wide_as_told(run: Run, speech: Speech, tmp_pat
         "zero one",
         "two",
     ]
+
+
+@pytest.mark.parametrize("formats", [("-f", "srt,vtt"), ("-f", "srt", "-f", "vtt")])
+def test_several_formats_go_into_the_folder(
+    run: Run, speech: Speech, tmp_path: Path, formats: tuple[str, ...]
+) -> None:
+    talk, out = speech(tmp_path / "talk.wav"), tmp_path / "out"
+    assert run("transcribe", talk, *formats, "-o", out).code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["talk.srt", "talk.vtt"]
+    ran = run("transcribe", talk, *formats)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "several formats need a folder: add -o DIR" in ran.err
+
+
+def test_one_recording_goes_into_the_file_that_is_named(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    talk, words = speech(tmp_path / "talk.wav"), tmp_path / "new" / "words.SRT"
+    assert run("transcribe", talk, "-o", words).code == 0
+    assert [path.name for path in words.parent.iterdir()] == ["words.SRT"]
+    assert words.read_text().startswith("1\n00:00:00,160 --> ")
+    assert "exists already" in run("transcribe", talk, "-o", words).err
+    assert run("transcribe", talk, "-o", words, "-f", "srt", "--force").code == 0
+    (tmp_path / "folder.txt").mkdir()  # what is a folder stays one
+    assert run("transcribe", talk, "-o", tmp_path / "folder.txt").code == 0
+    assert (tmp_path / "folder.txt" / "talk.txt").read_text() == "zero one two\n"
+
+
+def test_a_file_that_cannot_hold_what_was_asked_for(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    talks = [speech(tmp_path / name) for name in ("a.wav", "b.wav")]
+    ran = run("transcribe", *talks, "-o", tmp_path / "out.txt")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "is one file, for one recording, and there are 2" in ran.err
+    ran = run("transcribe", talks[0], "-o", tmp_path / "out.txt", "-f", "json")
+    assert ran.code == 2
+    assert "is one file of txt; name a folder for json" in ran.err
+
+
+def test_words_are_underlined_in_captions(run: Run, speech: Speech, tmp_path: Path) -> None:
+    talk = speech(tmp_path / "talk.wav", 0.8)
+    ran = run("transcribe", talk, "-f", "srt", "--highlight-words")
+    assert ran.out.startswith("1\n00:00:00,160 --> 00:00:00,240\n<u>zero</u>\n\n2\n")
 
 
 def test_all_formats_go_into_the_folder(run: Run, speech: Speech, tmp_path: Path) -> None:

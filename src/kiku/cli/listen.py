@@ -19,27 +19,34 @@ from kiku.cli.columns import columns
 from kiku.cli.feed import Played, Sound
 from kiku.cli.inputs import STDIN, Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
-from kiku.cli.live_results import TEXTS, LiveFile, LiveFormat, Printed
+from kiku.cli.live_results import TEXTS, LiveFile, Printed
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
     ChannelName,
     Dtype,
     End,
     Engine,
+    Formats,
+    HighlightWords,
     Hotwords,
+    LineCount,
+    LineWidth,
     Model,
     Revision,
     Start,
     Temperature,
     Threads,
+    caption_options,
+    formats_of,
     stream_options,
 )
-from kiku.cli.outputs import PARTIAL, make_folder, refuse_existing
+from kiku.cli.outputs import PARTIAL, format_of, make_folder, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import INTERRUPTED
 from kiku.errors import OutputError
 from kiku.live import LiveStream
 from kiku.options import AudioFormat, StreamOptions
+from kiku.text import CaptionOptions
 
 
 class TurnsWanted(StrEnum):
@@ -67,18 +74,15 @@ _List = Annotated[bool, typer.Option("--list-devices", help="List the microphone
 _Turns = Annotated[
     TurnsWanted, typer.Option(help="How eagerly a silence is the end of a turn, and of a line.")
 ]
-_Format = Annotated[
-    list[LiveFormat] | None,
-    typer.Option(
-        "--format",
-        "-f",
-        metavar="NAME",
-        help="txt, srt, jsonl, several of them, or all; several need -o. Else txt, or all with -o.",
-    ),
-]
-_Folder = Annotated[
+_Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="DIR", help="Write files here while it listens."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A folder for files that grow while it listens, all formats unless -f says which; or "
+        "one file such as talk.srt.",
+    ),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 _Quiet = Annotated[
@@ -103,8 +107,11 @@ def listen(
     channel: ChannelName = "mix",
     start: Start = 0.0,
     end: End = None,
-    formats: _Format = None,
-    folder: _Folder = None,
+    formats: Formats = None,
+    output: _Output = None,
+    max_line_width: LineWidth = 42,
+    max_line_count: LineCount = 2,
+    highlight_words: HighlightWords = False,
     force: _Force = False,
     quiet: _Quiet = False,
 ) -> int:
@@ -117,7 +124,7 @@ def listen(
     if devices:
         _say_devices()
         return 0
-    wanted = _formats(formats, folder)
+    wanted = _formats(formats, output)
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
     )
@@ -127,8 +134,11 @@ def listen(
         heard = _recording(source, speed, options)
     else:
         heard = _microphone(device, notices)
-    files = _files(folder, heard.stem, wanted, force=force)
-    outputs = _Outputs(wanted, files, heard.has_end, force, quiet)
+    files = _files(output, heard.stem, wanted, force=force)
+    captions = caption_options(
+        model, line_width=max_line_width, line_count=max_line_count, highlight_words=highlight_words
+    )
+    outputs = _Outputs(wanted, files, captions, heard.has_end, force, quiet)
     meter = Meter(quiet=quiet)
     settings = ModelSettings(model, revision, engine, None, dtype, threads)
     recognizer = load_with(settings, meter, slots=heard.num_channels)
@@ -195,8 +205,9 @@ def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOp
 class _Outputs:
     """Where results go."""
 
-    formats: Sequence[LiveFormat]
-    files: Mapping[LiveFormat, Path]
+    formats: Sequence[str]
+    files: Mapping[str, Path]
+    captions: CaptionOptions
     has_end: bool
     """What is heard has an end, and files are partial until that."""
     force: bool
@@ -205,17 +216,17 @@ class _Outputs:
     @property
     def in_view(self) -> bool:
         """Whether captions are drawn on a terminal."""
-        is_text = bool(self.files) or self.formats == [LiveFormat.TXT]
+        is_text = bool(self.files) or self.formats == ["txt"]
         return not self.quiet and sys.stdout.isatty() and is_text
 
     def sinks(self) -> list[Sink]:
         """All but the captions; files are begun."""
         if not self.files and not self.in_view:
-            return [Printed(TEXTS[self.formats[0]]())]
+            return [Printed(TEXTS[self.formats[0]](self.captions))]
         begun: list[LiveFile] = []
         try:
             for format, path in self.files.items():
-                text = TEXTS[format]()
+                text = TEXTS[format](self.captions)
                 begun.append(LiveFile(path, text, force=self.force, has_end=self.has_end))
         except OutputError:  # empty files of the others would be in the way of the next run
             for file in begun:
@@ -259,23 +270,35 @@ def _check(source: str | None, device: str | None, options: StreamOptions) -> No
         raise typer.BadParameter("it is a folder; name one recording", param_hint="--from")
 
 
-def _formats(formats: Sequence[LiveFormat] | None, folder: Path | None) -> list[LiveFormat]:
-    chosen = list(dict.fromkeys(formats or ()))
-    if folder is None:
-        if len(chosen) > 1 or LiveFormat.ALL in chosen:
+def _formats(given: Sequence[str] | None, output: Path | None) -> list[str]:
+    named = formats_of(given, TEXTS)
+    if output is None:
+        if len(named) > 1:
             raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
-        return chosen or [LiveFormat.TXT]
-    return list(TEXTS) if not chosen or LiveFormat.ALL in chosen else chosen
+        return named or ["txt"]
+    file_format = format_of(output, TEXTS)
+    if file_format is None:
+        return named or list(TEXTS)
+    if named and named != [file_format]:
+        raise typer.BadParameter(
+            f"{output} is one file of {file_format}; name a folder for {', '.join(named)}",
+            param_hint="-o",
+        )
+    return [file_format]
 
 
 def _files(
-    folder: Path | None, stem: str, formats: Sequence[LiveFormat], *, force: bool
-) -> Mapping[LiveFormat, Path]:
+    output: Path | None, stem: str, formats: Sequence[str], *, force: bool
+) -> Mapping[str, Path]:
     """Where results go, by format; refused before anything is loaded if they cannot."""
-    if folder is None:
+    if output is None:
         return {}
-    files = {ending: folder / f"{stem}.{ending}" for ending in formats}
-    make_folder(folder)
+    if format_of(output, TEXTS) is None:
+        files = {ending: output / f"{stem}.{ending}" for ending in formats}
+        make_folder(output)
+    else:
+        files = {formats[0]: output}
+        make_folder(output.parent)
     if not force:
-        refuse_existing({ending.value: path for ending, path in files.items()})
+        refuse_existing(files)
     return files

@@ -1,11 +1,11 @@
-"""Events -> txt, srt and JSON lines, written while they come."""
+"""Events -> txt, srt, vtt, json and JSON lines, written while they come."""
 
 import json
 import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,16 +15,17 @@ from kiku.cli.outputs import partial_of, refuse_existing
 from kiku.cli.terminal import ReaderGone
 from kiku.errors import OutputError
 from kiku.stream import End, Event, event_to_dict
-from kiku.text import Partial, Segment, TurnEnd, Word, timestamp
-
-
-class LiveFormat(StrEnum):
-    """What can be written while it is heard."""
-
-    TXT = "txt"
-    SRT = "srt"
-    JSONL = "jsonl"
-    ALL = "all"
+from kiku.text import CaptionOptions, Partial, Segment, TurnEnd, Word, write_json
+from kiku.text.captions import (
+    DEFAULTS,
+    EMPTY_SRT,
+    VTT_HEAD,
+    Shot,
+    shots_of,
+    srt_shot,
+    vtt_shot,
+)
+from kiku.text.cues import Cue, CueMaker
 
 
 class Cutter:
@@ -68,7 +69,7 @@ class Text(Protocol):
 class Txt:
     """The words alone, a line each."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first word."""
         self._cutter = Cutter()
 
@@ -77,31 +78,93 @@ class Txt:
         return "".join(f"{line_text(line)}\n" for line in self._cutter.take(event))
 
 
+class _Cues:
+    """Events -> cues, each line's as soon as the line is whole."""
+
+    def __init__(self, options: CaptionOptions, *, room_for_label: bool) -> None:
+        """Before the first cue."""
+        self._options, self._room_for_label = options, room_for_label
+        self._cutter = Cutter()
+        self._makers: dict[int | None, CueMaker] = {}
+
+    def take(self, event: Event) -> list[Shot]:
+        """The cues that are whole by now."""
+        lines = self._cutter.take(event)
+        begins_s = {event.channel: event.start} if isinstance(event, Word) else {}
+        following_s: list[float | None] = []
+        for line in reversed(lines):
+            following_s.append(begins_s.get(line.channel))
+            begins_s[line.channel] = line.start
+        return [
+            shot
+            for line, next_s in zip(lines, reversed(following_s), strict=True)
+            for cue in self._of(line, next_s)
+            for shot in shots_of(cue, highlight=self._options.highlight_words)
+        ]
+
+    def _of(self, line: Segment, following_s: float | None) -> list[Cue]:
+        maker = self._makers.get(line.channel)
+        if maker is None:
+            maker = CueMaker(self._options, room_for_label=self._room_for_label)
+            self._makers[line.channel] = maker
+        return maker.add(line.words, following_s)
+
+
 class Srt:
     """SubRip subtitles, cue after cue: what `write_srt` gives for the same lines. (Where channels
     are transcribed one by one, cues of two of them may change places.)"""
 
-    def __init__(self) -> None:
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first cue."""
-        self._cutter = Cutter()
+        self._cues = _Cues(options, room_for_label=True)
         self._num_cues = 0
-        self._shown_until_ms: dict[int | None, int] = {}
 
     def take(self, event: Event) -> str:
         """The cues that are whole by now."""
-        return "".join(map(self._cue, self._cutter.take(event)))
+        text = ""
+        for shot in self._cues.take(event):
+            self._num_cues += 1
+            text += srt_shot(self._num_cues, shot)
+        return EMPTY_SRT if isinstance(event, End) and not self._num_cues else text
 
-    def _cue(self, line: Segment) -> str:
-        start_ms = max(round(line.start * 1000), self._shown_until_ms.get(line.channel, 0))
-        end_ms = max(round(line.end * 1000), start_ms + 1)
-        self._shown_until_ms[line.channel] = end_ms
-        self._num_cues += 1
-        start, end = (timestamp(ms, mark=",") for ms in (start_ms, end_ms))
-        return f"{self._num_cues}\n{start} --> {end}\n{line_text(line)}\n\n"
+
+class Vtt:
+    """WebVTT subtitles, in the same way."""
+
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
+        """Before the first cue."""
+        self._cues = _Cues(options, room_for_label=False)
+        self._head = VTT_HEAD
+
+    def take(self, event: Event) -> str:
+        """The cues that are whole by now."""
+        head, self._head = self._head, ""
+        return head + "".join(map(vtt_shot, self._cues.take(event)))
+
+
+class Json:
+    """One document, when nothing more comes: what `write_json` gives."""
+
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
+        """Before the first word."""
+        self._options = options
+        self._words: list[Word] = []
+
+    def take(self, event: Event) -> str:
+        """Nothing until the end, and then all of it."""
+        if isinstance(event, Word):
+            self._words.append(event)
+        if not isinstance(event, End):
+            return ""
+        words = sorted(self._words, key=lambda word: word.start)  # of all channels
+        return write_json(words, replace(self._options, duration=event.duration))
 
 
 class JsonLines:
     """Every event as it is, but for the pieces of words."""
+
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
+        """Before the first event."""
 
     def take(self, event: Event) -> str:
         """The event on a line."""
@@ -111,10 +174,12 @@ class JsonLines:
         return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-TEXTS: Mapping[LiveFormat, Callable[[], Text]] = {
-    LiveFormat.TXT: Txt,
-    LiveFormat.SRT: Srt,
-    LiveFormat.JSONL: JsonLines,
+TEXTS: Mapping[str, Callable[[CaptionOptions], Text]] = {
+    "txt": Txt,
+    "srt": Srt,
+    "vtt": Vtt,
+    "json": Json,
+    "jsonl": JsonLines,
 }
 """By format, which is also the ending of the file."""
 

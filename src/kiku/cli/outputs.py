@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(f"{path} is a file; -o wants a folder") from None
+        raise OutputError(
+            f"{path} is a file; -o wants a folder, or a new file that ends in a format such as .txt"
+        ) from None
     except OSError as error:
         raise OutputError(f"the folder {path} cannot be made ({_reason(error)})") from error
     if not os.access(path, os.W_OK | os.X_OK):
@@ -28,6 +30,13 @@ def make_folder(path: Path) -> None:
 
 PARTIAL = ".partial"
 """What stands before the ending of a result that is not whole: talk.partial.srt."""
+
+
+def format_of(path: Path, known: Collection[str]) -> str | None:
+    """The format that a path names by its ending, if it is a file's: talk.srt. None for what is a
+    folder, or will be one."""
+    ending = path.suffix.removeprefix(".").lower()
+    return ending if ending in known and not path.is_dir() else None
 
 
 def partial_of(path: Path) -> Path:

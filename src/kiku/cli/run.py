@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 
 from kiku.audio import duration_s
@@ -21,25 +20,17 @@ from kiku.recognizer import Recognizer
 from kiku.text import FORMATS, CaptionOptions, Word
 from kiku.transcription import Transcription
 
-
-class Format(StrEnum):
-    """What results can be written as."""
-
-    TXT = "txt"
-    JSON = "json"
-    SRT = "srt"
-    VTT = "vtt"
-    TSV = "tsv"
-    ALL = "all"
+TXT = "txt"
+"""The format that is shown while it comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is wanted of every recording."""
 
-    format: Format
-    folder: Path | None
-    """Where files go; None means standard output."""
+    formats: Sequence[str]
+    to_files: bool
+    """Results go into files; else onto standard output, in one format."""
     captions: CaptionOptions
     words: bool
     """txt is a table of words."""
@@ -52,20 +43,15 @@ class Request:
     """What is heard, and how."""
 
     @property
-    def endings(self) -> list[str]:
-        """The formats to write, by their names."""
-        return list(FORMATS) if self.format is Format.ALL else [self.format.value]
-
-    @property
     def is_json_lines(self) -> bool:
         """Several documents on one output: one a line."""
-        return self.format is Format.JSON and self.folder is None and self.several
+        return self.formats == ["json"] and not self.to_files and self.several
 
     def document(
         self, ending: str, words: Sequence[Word], duration: float, *, whole: bool = True
     ) -> str:
         """The result in one format."""
-        if ending == Format.TXT and self.words:
+        if ending == TXT and self.words:
             return "".join(map(table_line, words))
         options = replace(self.captions, duration=duration, partial=not whole)
         text = FORMATS[ending](words, options)
@@ -91,7 +77,7 @@ class Run:
         Args:
             recognizer: has a free slot.
             request: what is wanted.
-            outputs: the files for each recording; empty where `request.folder` is None.
+            outputs: the files for each recording; empty where they go to standard output.
             meter: shows how far it is.
             debug: let unexpected errors through.
         """
@@ -105,10 +91,9 @@ class Run:
 
     def _choose_output(self) -> Output:
         request = self._request
-        to_files = request.folder is not None
-        if to_files and (request.quiet or not self._on_terminal):
+        if request.to_files and (request.quiet or not self._on_terminal):
             return Nothing()
-        if not to_files and request.format is not Format.TXT:
+        if not request.to_files and request.formats != [TXT]:
             return Nothing()
         if request.words:
             return Table()
@@ -232,9 +217,10 @@ class Run:
     ) -> bool:  # fmt: skip
         """Write or print the result; whether it is where it should be."""
         request = self._request
-        if request.folder is None:
-            if request.format is not Format.TXT:
-                return self._say(request.document(request.format, words, duration, whole=whole))
+        if not request.to_files:
+            (ending,) = request.formats
+            if ending != TXT:
+                return self._say(request.document(ending, words, duration, whole=whole))
             return True
         good = True
         for ending, path in files.items():

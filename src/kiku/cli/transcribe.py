@@ -15,20 +15,26 @@ from kiku.cli.options import (
     Dtype,
     End,
     Engine,
+    Formats,
+    HighlightWords,
     Hotwords,
+    LineCount,
+    LineWidth,
     Model,
     Revision,
     Start,
     Temperature,
     Threads,
+    caption_options,
+    formats_of,
     stream_options,
 )
-from kiku.cli.outputs import exists, make_folder, name_outputs, refuse_existing
+from kiku.cli.outputs import exists, format_of, make_folder, name_outputs, refuse_existing
 from kiku.cli.progress import Meter
-from kiku.cli.run import Format, Request, Run
+from kiku.cli.run import TXT, Request, Run
 from kiku.cli.terminal import FAILED, INTERRUPTED
 from kiku.errors import ConfigError, KikuError, OutputError
-from kiku.text import CaptionOptions
+from kiku.text import FORMATS
 
 _Paths = Annotated[
     list[str],
@@ -39,16 +45,14 @@ _Paths = Annotated[
 _Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
 ]
-_Format = Annotated[Format, typer.Option("--format", "-f", help="What to write; all needs -o.")]
-_Folder = Annotated[
+_Output = Annotated[
     Path | None,
-    typer.Option("--output-dir", "-o", metavar="DIR", help="Write talk.txt for talk.mp3 here."),
-]
-_Width = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Characters in a line of srt and vtt.")
-]
-_Count = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Lines in a cue of srt and vtt.")
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A folder, for talk.txt of talk.mp3; or of one recording a file such as talk.srt.",
+    ),
 ]
 _Words = Annotated[
     bool, typer.Option("--words", help="txt: one word a line: start, end, probability, word.")
@@ -75,10 +79,11 @@ def transcribe(
     device: _Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
-    format: _Format = Format.TXT,
-    folder: _Folder = None,
-    max_line_width: _Width = None,
-    max_line_count: _Count = None,
+    formats: Formats = None,
+    output: _Output = None,
+    max_line_width: LineWidth = 42,
+    max_line_count: LineCount = 2,
+    highlight_words: HighlightWords = False,
     words: _Words = False,
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
@@ -98,11 +103,15 @@ def transcribe(
         hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
     )
     found = find_recordings(paths, recursive=recursive)
+    named = formats_of(formats, FORMATS)
+    file_format = None if output is None else format_of(output, FORMATS)
+    _check_file(output, file_format, named, len(found))
     request = Request(
-        format=format,
-        folder=folder,
-        captions=CaptionOptions(
-            model, max_line_width=max_line_width, max_line_count=max_line_count
+        formats=[file_format] if file_format else named or [TXT],
+        to_files=output is not None,
+        captions=caption_options(
+            model, line_width=max_line_width, line_count=max_line_count,
+            highlight_words=highlight_words,
         ),
         words=words,
         force=force,
@@ -110,10 +119,10 @@ def transcribe(
         quiet=quiet,
         several=len(found) > 1,
         options=options,
-    )
+    )  # fmt: skip
     _check(request)
     recordings = [item for item in found if isinstance(item, Recording)]
-    outputs = _outputs(request, recordings)
+    outputs = _outputs(request, recordings, output, file_format)
     meter = Meter(quiet=quiet)
     to_do = _to_do(found, outputs, request)
     if skipped := len(found) - len(to_do):
@@ -158,34 +167,56 @@ def _to_do(
     return left
 
 
+def _check_file(
+    output: Path | None, file_format: str | None, named: Sequence[str], count: int
+) -> None:
+    """Refuse a file that cannot hold what was asked for."""
+    if file_format is None:
+        return
+    if count > 1:
+        raise typer.BadParameter(
+            f"{output} is one file, for one recording, and there are {count}; name a folder",
+            param_hint="-o",
+        )
+    if named and named != [file_format]:
+        raise typer.BadParameter(
+            f"{output} is one file of {file_format}; name a folder for {', '.join(named)}",
+            param_hint="-o",
+        )
+
+
 def _check(request: Request) -> None:
     """Refuse what makes no sense before anything is loaded."""
-    if request.skip_existing and request.folder is None:
+    if request.skip_existing and not request.to_files:
         raise typer.BadParameter("it is about files: add -o DIR", param_hint="--skip-existing")
     if request.skip_existing and request.force:
         raise typer.BadParameter("--force says the opposite", param_hint="--skip-existing")
-    if request.words and request.format not in (Format.TXT, Format.ALL):
+    if request.words and TXT not in request.formats:
         raise typer.BadParameter(
             "it is a form of txt (json has all words' times)", param_hint="--words"
         )
-    if request.folder is not None:
+    if request.to_files:
         return
-    if request.format is Format.ALL:
-        raise typer.BadParameter("all formats need a folder: add -o DIR", param_hint="-f")
-    if request.several and request.format not in (Format.TXT, Format.JSON):
+    if len(request.formats) > 1:
+        raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
+    if request.several and request.formats[0] not in (TXT, "json"):
         raise typer.BadParameter(
-            f"several recordings as {request.format} need a folder: add -o DIR", param_hint="-f"
+            f"several recordings as {request.formats[0]} need a folder: add -o DIR",
+            param_hint="-f",
         )
 
 
 def _outputs(
-    request: Request, recordings: Sequence[Recording]
+    request: Request, recordings: Sequence[Recording], output: Path | None, file_format: str | None
 ) -> Mapping[Recording, dict[str, Path]]:
-    if request.folder is None:
+    if output is None:
         return {}
+    if file_format is not None:
+        make_folder(output.parent)
+        return {recording: {file_format: output} for recording in recordings}
     try:
-        named = name_outputs(recordings, request.folder, request.endings)
+        named = name_outputs(recordings, output, request.formats)
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="-o") from error
-    make_folder(request.folder)
+    make_folder(output)
     return named
