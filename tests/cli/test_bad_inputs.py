@@ -1,6 +1,7 @@
 """What cannot be done: one sentence each, an exit code, and nothing lost."""
 
 import os
+import shlex
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -380,6 +381,41 @@ class TestMisuse:
         else:
             assert (ran.code, ran.err) == (0, "")
             assert "transcribe" in ran.out
+
+    @pytest.mark.parametrize(
+        ("typed", "meant"),
+        [
+            ("talk.mp3 -q", "kiku transcribe talk.mp3 -q"),
+            ("-o out talk.mp3", "kiku transcribe -o out talk.mp3"),
+            ("listen --speed 0 talk.wav", "kiku listen --speed 0 --from talk.wav"),
+            ("transcribe --modle x talk.wav", "kiku transcribe --model x talk.wav"),
+            ("transcribe --modle=x talk.wav", "kiku transcribe --model=x talk.wav"),
+            ("listen --devce cpu", "kiku listen --device cpu"),
+            ("transcribe 'my talk.wav' --ofline", "kiku transcribe 'my talk.wav' --offline"),
+        ],
+    )
+    def test_the_command_that_was_meant_is_told(self, run: Run, typed: str, meant: str) -> None:
+        ran = run(*shlex.split(typed))
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.rstrip("\n").endswith(f"; did you mean  {meant}")
+        one_sentence(ran)
+
+    @pytest.mark.parametrize(
+        ("typed", "told"),
+        [
+            ("listen --form a", "--force, --format, --from); kiku listen --help tells"),
+            ("transcribe a.wav --model", "'--model' requires an argument"),
+            ("models info a.wav b", "(b); kiku models info --help tells"),
+            ("nonsense", "No such command 'nonsense'; kiku --help tells what there is"),
+        ],
+    )
+    def test_where_it_cannot_be_told_the_help_is_named(
+        self, run: Run, typed: str, told: str
+    ) -> None:
+        ran = run(*shlex.split(typed))
+        assert ran.code == 2
+        assert "did you mean" not in ran.err
+        one_sentence(ran, told)
 
     def test_unknown_model(self, run: Run, speech: Speech, tmp_path: Path) -> None:
         ran = run("transcribe", speech(tmp_path / "a.wav"), "--model", "no such model")

@@ -94,7 +94,7 @@ def test_one_file_has_the_name_that_was_given(run: Run, speech: Speech, tmp_path
     [
         (("-f", "txt", "-f", "srt"), "several formats need a folder: add -o DIR"),
         (("-f", "all"), "several formats need a folder: add -o DIR"),
-        (("--device", "USB"), "it is a microphone, and --from is none"),
+        (("--mic", "USB"), "--mic: --from is none; leave one of the two out"),
         (("--speed", "-1"), "--speed"),
         (("--turns", "soon"), "--turns"),
     ],
@@ -198,10 +198,11 @@ def test_what_is_said_of_the_engine_is_passed_on(
 
     monkeypatch.setattr(kiku, "load", load)
     talk = speech(tmp_path / "talk.wav", 0.8)
-    assert listen_to(run, talk, "--engine", "onnx", "--dtype", "int4", "--threads", 3).code == 0
+    how = "--engine", "torch", "--device", "cpu", "--dtype", "float32", "--threads", 3
+    assert listen_to(run, talk, *how).code == 0
     assert asked == {
-        "model": "demo", "engine": "onnx", "dtype": "int4", "threads": 3, "revision": None,
-        "device": None, "slots": 1,
+        "model": "demo", "engine": "torch", "dtype": "float32", "threads": 3, "revision": None,
+        "device": "cpu", "slots": 1,
     }  # fmt: skip
 
 
@@ -273,7 +274,7 @@ def mics(monkeypatch: pytest.MonkeyPatch) -> list[FakeMicrophone]:
 def test_a_microphone_that_goes_and_comes_keeps_the_time(
     run: Run, tmp_path: Path, mics: list[FakeMicrophone]
 ) -> None:
-    ran = run("listen", "--device", "3", "-o", tmp_path)
+    ran = run("listen", "--mic", "3", "-o", tmp_path)
     assert ran.code == 0
     assert mics[0].device == 3
     assert ran.err == (
@@ -356,7 +357,7 @@ def test_the_devices_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
         Device(12, "Inner Mic", "ALSA", 2, 44_100, is_default=False),
     ]
     monkeypatch.setattr(listen, "list_devices", lambda: devices)
-    ran = run("listen", "--list-devices")
+    ran = run("listen", "--list-mics")
     assert (ran.code, ran.out) == (
         0,
         "   NUMBER  NAME       BY    CHANNELS  RATE\n"

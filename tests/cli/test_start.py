@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,10 +51,36 @@ def test_describing_and_verifying_import_no_engine() -> None:
 
 
 def test_python_m_kiku_is_kiku() -> None:
-    assert _python("-m", "kiku", "--version").stdout == f"kiku {kiku.__version__}\n"
+    for name in ("--version", "-V"):
+        assert _python("-m", "kiku", name).stdout == f"kiku {kiku.__version__}\n"
     ran = _python("-m", "kiku", "transcribe", "/no/such/file.wav")
     assert ran.returncode == 1
     assert ran.stderr.startswith("kiku: /no/such/file.wav")
+
+
+def test_a_shell_can_complete_what_is_typed() -> None:
+    ran = _python(
+        "-m", "kiku",
+        _KIKU_COMPLETE="complete_bash", COMP_WORDS="kiku tr", COMP_CWORD="1",
+    )  # fmt: skip
+    assert ran.stdout.split() == ["transcribe"]
+
+
+def test_offline_asks_no_network(tmp_path: Path) -> None:
+    ran = _python(
+        "-m", "kiku", "transcribe", str(_silence(tmp_path)), "--model", "kyutai/stt-1b-en_fr",
+        "--offline", HF_HOME=str(tmp_path),
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "is not in the cache, and --offline or HF_HUB_OFFLINE forbids" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def _silence(folder: Path) -> Path:
+    with wave.open(str(folder / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(bytes(9600))
+    return folder / "a.wav"
 
 
 def test_a_closed_pipe_ends_quietly() -> None:

@@ -1,6 +1,7 @@
 """The command `kiku`.
 
     app.py          the commands, and what every one of them does with errors
+    advice.py       mistakes on the command line -> the command that was meant
     transcribe.py   kiku transcribe: its options, and whether they make sense
     run.py          one recording after the other, whatever happens to each
     listen.py       kiku listen: its options, and whether they make sense

@@ -23,6 +23,7 @@ from kiku.cli.live_results import TEXTS, LiveFile, Printed
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
     ChannelName,
+    Device,
     Dtype,
     End,
     Engine,
@@ -32,6 +33,7 @@ from kiku.cli.options import (
     LineCount,
     LineWidth,
     Model,
+    Offline,
     Revision,
     Start,
     Temperature,
@@ -66,11 +68,13 @@ _Speed = Annotated[
     float,
     typer.Option(metavar="X", min=0.0, help="Of --from: 1 is as spoken, 0 as fast as possible."),
 ]
-_Device = Annotated[
+_Mic = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Which microphone: its number, or a part of its name."),
+    typer.Option(
+        "--mic", metavar="NAME", help="Which microphone: its number, or a part of its name."
+    ),
 ]
-_List = Annotated[bool, typer.Option("--list-devices", help="List the microphones, and end.")]
+_List = Annotated[bool, typer.Option("--list-mics", help="List the microphones, and end.")]
 _Turns = Annotated[
     TurnsWanted, typer.Option(help="How eagerly a silence is the end of a turn, and of a line.")
 ]
@@ -94,13 +98,15 @@ def listen(
     context: typer.Context,
     source: _From = None,
     speed: _Speed = 1.0,
-    device: _Device = None,
-    devices: _List = False,
+    mic: _Mic = None,
+    list_mics: _List = False,
     model: Model = DEMO,
     revision: Revision = None,
     engine: Engine = "auto",
+    device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
+    offline: Offline = False,
     turns: _Turns = TurnsWanted.MEDIUM,
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
@@ -121,26 +127,23 @@ def listen(
     below 0.6, grey while it is being written. Elsewhere each turn is a line. A microphone that
     disappears is listened to again when it is back. Ctrl-C ends it, with the last words.
     """
-    if devices:
+    if list_mics:
         _say_devices()
         return 0
     wanted = _formats(formats, output)
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
     )
-    _check(source, device, options)
+    _check(source, mic, options)
     notices: deque[str] = deque()
-    if source is not None:
-        heard = _recording(source, speed, options)
-    else:
-        heard = _microphone(device, notices)
+    heard = _microphone(mic, notices) if source is None else _recording(source, speed, options)
     files = _files(output, heard.stem, wanted, force=force)
     captions = caption_options(
         model, line_width=max_line_width, line_count=max_line_count, highlight_words=highlight_words
     )
     outputs = _Outputs(wanted, files, captions, heard.has_end, force, quiet)
     meter = Meter(quiet=quiet)
-    settings = ModelSettings(model, revision, engine, None, dtype, threads)
+    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
     recognizer = load_with(settings, meter, slots=heard.num_channels)
     if recognizer is None:
         return INTERRUPTED
@@ -183,9 +186,9 @@ def _recording(source: str, speed: float, options: StreamOptions) -> _Heard:
     return _Heard(sound, found.label, stem, count, has_end)
 
 
-def _microphone(device: str | None, notices: deque[str]) -> _Heard:
+def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
     """The microphone of this number or name; AudioError where there is none."""
-    wanted = int(device) if device is not None and device.isdecimal() else device
+    wanted = int(mic) if mic is not None and mic.isdecimal() else mic
     microphone = Microphone(wanted, tell=notices.append)
     # What a microphone records is called by the time: there is no better name for it.
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
@@ -254,7 +257,7 @@ def _say_devices() -> None:
     terminal.echo(columns(rows))
 
 
-def _check(source: str | None, device: str | None, options: StreamOptions) -> None:
+def _check(source: str | None, mic: str | None, options: StreamOptions) -> None:
     """Refuse what makes no sense before anything is loaded."""
     if source is None:
         for name, is_given in (
@@ -264,8 +267,8 @@ def _check(source: str | None, device: str | None, options: StreamOptions) -> No
         ):
             if is_given:
                 raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)
-    if source is not None and device is not None:
-        raise typer.BadParameter("it is a microphone, and --from is none", param_hint="--device")
+    if source is not None and mic is not None:
+        raise typer.BadParameter("--from is none; leave one of the two out", param_hint="--mic")
     if source is not None and Path(source).is_dir():
         raise typer.BadParameter("it is a folder; name one recording", param_hint="--from")
 

@@ -23,6 +23,12 @@ Revision = Annotated[
 Engine = Annotated[
     str, typer.Option(metavar="NAME", help="onnx or torch; auto is the faster one here.")
 ]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Never ask the network for a model: it is in the cache.")
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

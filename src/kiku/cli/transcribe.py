@@ -12,6 +12,7 @@ from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
     ChannelName,
+    Device,
     Dtype,
     End,
     Engine,
@@ -21,6 +22,7 @@ from kiku.cli.options import (
     LineCount,
     LineWidth,
     Model,
+    Offline,
     Revision,
     Start,
     Temperature,
@@ -41,9 +43,6 @@ _Paths = Annotated[
     typer.Argument(
         metavar="PATH", help="Audio or video files, folders of such, or - for standard input."
     ),
-]
-_Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
 ]
 _Output = Annotated[
     Path | None,
@@ -76,9 +75,10 @@ def transcribe(
     model: Model = DEMO,
     revision: Revision = None,
     engine: Engine = "auto",
-    device: _Device = None,
+    device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
+    offline: Offline = False,
     formats: Formats = None,
     output: _Output = None,
     max_line_width: LineWidth = 42,
@@ -134,7 +134,7 @@ def transcribe(
     recordings = [item for item in to_do if isinstance(item, Recording)]
     if not recordings:
         return FAILED if to_do else 0
-    settings = ModelSettings(model, revision, engine, device, dtype, threads)
+    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
     slots = max(one.num_channels() for one in recordings) if channel == "each" else 1
     recognizer = load_with(settings, meter, slots=slots)
     if recognizer is None:
