@@ -13,6 +13,7 @@
     loaded.py       the model, with notes while it is loaded
     lines.py        words -> whole lines
     inputs.py       paths and folders -> recordings
+    raw.py          samples without a header
     outputs.py      recordings -> names of files, written whole or not at all
     word_output.py  words on standard output, as they come
     progress.py     how far it is, on standard error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kiku.audio import num_channels
+from kiku.cli.raw import RawFormat
 from kiku.errors import AudioError
 
 STDIN = "-"
@@ -48,8 +49,10 @@ class Recording:
         """The name of the file, with its ending."""
         return "stdin" if self.source == STDIN else Path(self.source).name
 
-    def num_channels(self) -> int:
-        """How many channels are expected of it; two where it does not say."""
+    def num_channels(self, raw: RawFormat | None = None) -> int:
+        """How many channels are expected of it; two where neither it nor anybody says it."""
+        if raw is not None:
+            return raw.num_channels
         count = None if self.source == STDIN else num_channels(self.source)
         return count or _USUAL_CHANNELS
 

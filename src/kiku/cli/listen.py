@@ -34,16 +34,19 @@ from kiku.cli.options import (
     LineWidth,
     Model,
     Offline,
+    Raw,
     Revision,
     Start,
     Temperature,
     Threads,
     caption_options,
     formats_of,
+    raw_format,
     stream_options,
 )
 from kiku.cli.outputs import PARTIAL, format_of, make_folder, refuse_existing
 from kiku.cli.progress import Meter
+from kiku.cli.raw import RawFormat
 from kiku.cli.terminal import INTERRUPTED
 from kiku.errors import OutputError
 from kiku.live import LiveStream
@@ -98,6 +101,7 @@ def listen(
     context: typer.Context,
     source: _From = None,
     speed: _Speed = 1.0,
+    raw: Raw = None,
     mic: _Mic = None,
     list_mics: _List = False,
     model: Model = DEMO,
@@ -134,9 +138,13 @@ def listen(
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
     )
-    _check(source, mic, options)
+    _check(source, mic, options, raw)
     notices: deque[str] = deque()
-    heard = _microphone(mic, notices) if source is None else _recording(source, speed, options)
+    heard = (
+        _microphone(mic, notices)
+        if source is None
+        else _recording(source, speed, options, raw_format(raw))
+    )
     files = _files(output, heard.stem, wanted, force=force)
     captions = caption_options(
         model, line_width=max_line_width, line_count=max_line_count, highlight_words=highlight_words
@@ -174,13 +182,13 @@ class _Heard:
     """A file has; a microphone and a pipe go on until somebody stops them."""
 
 
-def _recording(source: str, speed: float, options: StreamOptions) -> _Heard:
+def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat | None) -> _Heard:
     """The recording of this name; AudioError where there is none."""
     (found,) = find_recordings([source])
     if not isinstance(found, Recording):
         raise found
-    sound = Played(found.source, speed, start_s=options.start_s, end_s=options.end_s)
-    count = found.num_channels() if options.channel == "each" else 1
+    sound = Played(found.source, speed, start_s=options.start_s, end_s=options.end_s, raw=raw)
+    count = found.num_channels(raw) if options.channel == "each" else 1
     has_end = found.source != STDIN
     stem = found.name if found.stem.casefold().endswith(PARTIAL) else found.stem
     return _Heard(sound, found.label, stem, count, has_end)
@@ -257,13 +265,14 @@ def _say_devices() -> None:
     terminal.echo(columns(rows))
 
 
-def _check(source: str | None, mic: str | None, options: StreamOptions) -> None:
+def _check(source: str | None, mic: str | None, options: StreamOptions, raw: str | None) -> None:
     """Refuse what makes no sense before anything is loaded."""
     if source is None:
         for name, is_given in (
             ("--channel each", options.channel == "each"),
             ("--start", options.start_s > 0),
             ("--end", options.end_s is not None),
+            ("--raw", raw is not None),
         ):
             if is_given:
                 raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from kiku.cli.raw import RawFormat
 from kiku.errors import ConfigError
 from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
 from kiku.text import CaptionOptions
@@ -82,6 +83,27 @@ LineCount = Annotated[
 HighlightWords = Annotated[
     bool, typer.Option("--highlight-words", help="srt, vtt: underline each word as it is spoken.")
 ]
+
+Raw = Annotated[
+    str | None,
+    typer.Option(
+        "--raw",
+        metavar="FORMAT,RATE,CHANNELS",
+        help="The sound has no header: s16le,16000,1. Also s24le, s32le, f32le, alaw, mulaw.",
+    ),
+]
+
+
+def raw_format(text: str | None) -> RawFormat | None:
+    """What `--raw` says.
+
+    Raises:
+        typer.BadParameter: it cannot be.
+    """
+    if text is None:
+        return None
+    with _named("--raw"):
+        return RawFormat.parse(text)
 
 
 def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kiku.audio import duration_s
+from kiku.audio.source import Source
 from kiku.cli import terminal
 from kiku.cli.inputs import STDIN, Recording
 from kiku.cli.outputs import exists, forget_partial, partial_of, refuse_existing, write_whole
 from kiku.cli.progress import Bars, Meter
+from kiku.cli.raw import RawFormat, opened
 from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, describe
 from kiku.cli.word_output import Flow, Lines, Nothing, Output, Table, table_line
-from kiku.errors import KikuError, OutputError, TruncatedAudio
+from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
 from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.text import FORMATS, CaptionOptions, Word
@@ -41,6 +43,8 @@ class Request:
     """More than one recording was named."""
     options: StreamOptions = field(default_factory=StreamOptions)
     """What is heard, and how."""
+    raw: RawFormat | None = None
+    """How samples are written that have no header."""
 
     @property
     def is_json_lines(self) -> bool:
@@ -122,14 +126,32 @@ class Run:
     def _durations(self, found: Sequence[Recording | KikuError]) -> dict[Recording, float | None]:
         """Seconds of each recording, if somebody wants to see how far it is."""
         recordings = [item for item in found if isinstance(item, Recording)]
+        # To look into hundreds of files takes a while, which lines in a log are not worth.
+        wanted = self._meter.visible or len(recordings) == 1
+        wanted &= self._request.raw is None and not self._request.quiet
         return {
-            r: duration_s(r.source) if self._meter.visible and r.source != STDIN else None
-            for r in recordings
+            r: duration_s(r.source) if wanted and r.source != STDIN else None for r in recordings
         }
 
     def _one(self, recording: Recording, duration: float | None, bars: Bars) -> bool:
         """Transcribe one recording; whether all of it went well."""
         files = self._outputs.get(recording, {})
+        try:
+            with opened(recording.source, self._request.raw) as source:
+                return self._of_source(recording, source, files, duration, bars)
+        except AudioError as error:  # of a file that cannot even be opened
+            terminal.error(str(error))
+            self._deliver_nothing()
+            return False
+
+    def _of_source(
+        self,
+        recording: Recording,
+        source: Source,
+        files: Mapping[str, Path],
+        duration: float | None,
+        bars: Bars,
+    ) -> bool:
         if files and self._request.skip_existing:
             files = {ending: path for ending, path in files.items() if not exists(path)}
             if not files:  # another run has done it meanwhile
@@ -140,7 +162,7 @@ class Run:
         except OutputError as error:
             terminal.error(str(error))
             return False
-        result = self._recognizer.transcription(recording.source, self._request.options)
+        result = self._recognizer.transcription(source, self._request.options)
         bars.follow(
             recording.label,
             duration,

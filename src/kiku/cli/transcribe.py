@@ -23,12 +23,14 @@ from kiku.cli.options import (
     LineWidth,
     Model,
     Offline,
+    Raw,
     Revision,
     Start,
     Temperature,
     Threads,
     caption_options,
     formats_of,
+    raw_format,
     stream_options,
 )
 from kiku.cli.outputs import exists, format_of, make_folder, name_outputs, refuse_existing
@@ -59,6 +61,12 @@ _Words = Annotated[
 _Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Results and errors only, no progress.")
 ]
+_Progress = Annotated[
+    bool,
+    typer.Option(
+        "--progress", help="Without a terminal, too, tell of the model and of each file written."
+    ),
+]
 _Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 _Skip = Annotated[
     bool, typer.Option("--skip-existing", help="Leave out recordings whose files exist, exit 0.")
@@ -72,6 +80,7 @@ def transcribe(
     context: typer.Context,
     paths: _Paths,
     recursive: _Recursive = False,
+    raw: Raw = None,
     model: Model = DEMO,
     revision: Revision = None,
     engine: Engine = "auto",
@@ -91,6 +100,7 @@ def transcribe(
     start: Start = 0.0,
     end: End = None,
     quiet: _Quiet = False,
+    progress: _Progress = False,
     force: _Force = False,
     skip_existing: _Skip = False,
 ) -> int:
@@ -119,11 +129,12 @@ def transcribe(
         quiet=quiet,
         several=len(found) > 1,
         options=options,
+        raw=raw_format(raw),
     )  # fmt: skip
     _check(request)
     recordings = [item for item in found if isinstance(item, Recording)]
     outputs = _outputs(request, recordings, output, file_format)
-    meter = Meter(quiet=quiet)
+    meter = Meter(quiet=quiet, forced=progress)
     to_do = _to_do(found, outputs, request)
     if skipped := len(found) - len(to_do):
         meter.note(f"{skipped} of {len(found)} are done already")
@@ -135,7 +146,7 @@ def transcribe(
     if not recordings:
         return FAILED if to_do else 0
     settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
-    slots = max(one.num_channels() for one in recordings) if channel == "each" else 1
+    slots = max(one.num_channels(request.raw) for one in recordings) if channel == "each" else 1
     recognizer = load_with(settings, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
