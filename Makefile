@@ -14,7 +14,7 @@ ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
 RUN_SIZE := about 0.5 GB
-DEV_SIZE := about 2 GB, 5 GB with CUDA
+DEV_SIZE := about 2 GB, more with CUDA
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-test
 
