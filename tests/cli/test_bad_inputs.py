@@ -191,9 +191,12 @@ class TestOutputs:
         def stop(*_: object, **__: object) -> None:
             raise OSError(5, "Input/output error")
 
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
         first, last = speech(tmp_path / "a.wav", 0.8), speech(tmp_path / "b.wav", 1.6)
         monkeypatch.setattr(Path, "replace", stop)
-        monkeypatch.setattr(Path, "unlink", stop)
+        monkeypatch.setattr(Path, "unlink", refuse)
         ran = run("transcribe", first, last, "-o", tmp_path / "out")
         assert (ran.code, ran.out) == (1, "zero\nzero one\n")
         assert ran.err.count("input/output error") == 2

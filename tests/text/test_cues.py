@@ -105,6 +105,20 @@ def test_two_lines_are_about_as_long_as_each_other(seed: int) -> None:
             "We were told yesterday that Frederick Leighton paints pictures",
             ["We were told yesterday | that Frederick Leighton paints pictures"],
         ),
+        (
+            "Nobody has seen how quickly they can finish such large pictures",
+            ["Nobody has seen how quickly | they can finish such large pictures"],
+        ),
+        (
+            "Everybody suddenly saw Frederick Leighton dancing happily there",
+            ["Everybody suddenly saw | Frederick Leighton dancing happily there"],
+        ),
+        # No word is left alone on the screen,
+        ("Unfortunately, twenty enormous yellow umbrellas disappeared mysteriously yesterday "
+         "evening",
+         ["Unfortunately, twenty enormous",
+          "yellow umbrellas disappeared | mysteriously yesterday evening"]),
+        # and what fits into one line stands in one.
         ("It fits into one line.", ["It fits into one line."]),
         # A sentence begins a cue of its own,
         ("That is all I know of it. Now it is your turn.",
