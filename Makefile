@@ -1,11 +1,4 @@
-# Every target sets up what it needs in its own virtual environment, once.
-#
-#   make demo     transcribe the recordings in examples/ with the model that ships with kiku
-#   make test     the tests; `make test ARGS="tests/text -x"` for some of them
-#   make lint     ruff, pyright, import-linter
-#   make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/
-#   make mutants  how many small mistakes the tests notice, and which they miss; a quarter of an hour;
-#                 `make mutants ARGS="src/kiku/text/words.py --most 50"` for some of them
+# Every target sets up what it needs in its own virtual environment, once. `make help` names them.
 #
 # PYTHON       the Python to build on, 3.11 or newer
 # TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
@@ -20,12 +13,27 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
+RUN_SIZE := about 0.5 GB
+DEV_SIZE := about 2 GB, more with CUDA
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-test
 
-.PHONY: demo test lint bench mutants clean
+.PHONY: help demo test lint bench mutants clean
+
+help:
+	@echo "make demo     transcribe the recordings in examples/ with the model that ships with kiku"
+	@echo "make test     the tests; make test ARGS='tests/text -x' for some of them"
+	@echo "make lint     ruff, pyright, import-linter"
+	@echo "make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/"
+	@echo "make mutants  how many small mistakes the tests notice, and which they miss, a quarter of an hour;"
+	@echo "              make mutants ARGS='src/kiku/text/words.py --most 50' for some of them"
+	@echo "make clean    remove the virtual environment"
+	@echo
+	@echo "PYTHON=python3.12 builds on that one, TORCH and TORCH_FLAGS choose PyTorch (see the Makefile)."
+	@echo "What is installed goes to $(VENV): $(RUN_SIZE) for demo, $(DEV_SIZE) for the others."
 
 demo: $(RUN)
+	@echo "transcribing the recordings in examples/, a few seconds; the model is converted before that if it is new"
 	$(PY) -m kiku transcribe examples --words
 
 test: $(DEV)
@@ -51,10 +59,12 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 
 $(RUN): pyproject.toml | $(PY)
+	@echo "installing kiku and what it needs into $(VENV): $(RUN_SIZE), a minute or two, once"
 	$(PIP) install --quiet -e .
 	@touch $@
 
 $(DEV): pyproject.toml $(RUN)
+	@echo "installing PyTorch and the tools of developers into $(VENV): $(DEV_SIZE), some minutes, once"
 	$(PIP) install --quiet $(TORCH_FLAGS) "$(TORCH)"
 	$(PIP) install --quiet -e ".[dev]"
 	$(PIP) install --quiet --no-deps "moshi==0.2.13" "sphn>=0.2,<0.3"

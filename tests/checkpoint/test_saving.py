@@ -1,5 +1,6 @@
 """What is written is whole, replaces safely, and refuses what a layout cannot say."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,46 @@ def test_saving_over_the_files_that_are_loaded(native_folder: Path) -> None:
     again = load(native_folder).lm.state_dict()
     assert torch.equal(again["out_norm.weight"], 2 * before["out_norm.weight"])
     assert torch.equal(again["text_head.weight"], before["text_head.weight"])
-    assert not list(native_folder.glob("*.part"))
+    assert not list(native_folder.glob(".kiku-*"))
+
+
+@pytest.mark.parametrize("save", [save_native, save_transformers])
+def test_links_are_replaced_and_not_written_through(
+    native_folder: Path, tmp_path: Path, save: Callable[..., None]
+) -> None:
+    """As in a folder of the hub's cache, whose files are links to what others use too."""
+    loaded = load(native_folder)
+    folder, victim = tmp_path / "links", tmp_path / "victim"
+    folder.mkdir()
+    victim.write_text("precious")
+    names = "model.safetensors", "config.json", "tokenizer.json", "preprocessor_config.json"
+    for name in (*names, "model.safetensors.part"):
+        (folder / name).symlink_to(victim)
+    save(
+        folder, loaded.config, lm=loaded.lm.state_dict(), codec=loaded.codec.state_dict(),
+        vocabulary=native_folder / "tokenizer.json",
+    )  # fmt: skip
+    assert victim.read_text() == "precious"
+    again = load(folder).lm.state_dict()
+    assert torch.equal(again["out_norm.weight"], loaded.lm.state_dict()["out_norm.weight"])
+
+
+def test_what_cannot_be_written_leaves_the_old_and_nothing_else(
+    native_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    loaded = load(native_folder)
+    before = sorted(path.name for path in native_folder.iterdir())
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        save_native(
+            native_folder, loaded.config,
+            lm=loaded.lm.state_dict(), codec=loaded.codec.state_dict(),
+            vocabulary=native_folder / "tokenizer.json",
+        )  # fmt: skip
+    assert sorted(path.name for path in native_folder.iterdir()) == before
 
 
 def test_half_precision_halves_the_files(native_folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What cannot be done: one sentence each, an exit code, and nothing lost."""
 
 import os
+import shlex
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import kiku
-from kiku.cli import main
+from kiku.cli import main, outputs
 from kiku.cli.terminal import ReaderGone
 from kiku.errors import CheckpointError
 from tests.cli.conftest import Ran
@@ -50,6 +51,21 @@ class TestInputs:
         ran = run("transcribe", tmp_path / "gone.wav")
         assert (ran.code, ran.out) == (1, "")
         one_sentence(ran, "gone.wav", "no such file")
+
+    def test_what_is_missing_is_told_before_the_model_loads(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def load(*_: object, **__: object) -> None:
+            raise CheckpointError("loading has begun")
+
+        monkeypatch.setattr(kiku, "load", load)
+        (tmp_path / "b.txt").touch()
+        there = [speech(tmp_path / name) for name in ("a.wav", "b.wav")]
+        ran = run("transcribe", tmp_path / "gone.wav", *there, "-o", tmp_path)
+        lines = ran.err.splitlines()
+        assert "gone.wav: no such file" in lines[0]
+        assert "b.txt exists already" in lines[1]
+        assert lines[2:] == ["kiku: loading has begun"]
 
     def test_folder_without_recordings(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "notes.txt").write_text("hello")
@@ -139,7 +155,7 @@ class TestOutputs:
             raise OSError(28, "No space left on device")
 
         talk = speech(tmp_path / "a.wav")
-        monkeypatch.setattr(Path, "write_text", full)
+        monkeypatch.setattr(outputs, "_write", full)
         ran = run("transcribe", talk, "-o", tmp_path)
         assert (ran.code, ran.out) == (1, "zero one two\n")
         one_sentence(ran, "a.txt", "no space left")
@@ -154,6 +170,55 @@ class TestOutputs:
         monkeypatch.setattr(Path, "replace", stop)
         assert run("transcribe", talk, "-o", tmp_path / "out").code == 1
         assert list((tmp_path / "out").iterdir()) == []
+
+    def test_a_name_too_long_ends_neither_the_batch_nor_its_text(
+        self, run: Run, speech: Speech, tmp_path: Path
+    ) -> None:
+        name_max = os.pathconf(tmp_path, "PC_NAME_MAX")
+        # The second has room for its own name, and none for a longer one beside it.
+        long = speech(tmp_path / ("a" * (name_max - 2) + ".c"), 0.8)
+        tight = speech(tmp_path / ("b" * (name_max - 4) + ".wav"), 1.6)
+        short = speech(tmp_path / "c.wav", 2.4)
+        ran = run("transcribe", long, tight, short, "-o", tmp_path / "out")
+        assert (ran.code, ran.out) == (1, "zero\n")
+        assert "file name too long" in ran.err
+        written = {path.name[0]: path.read_text() for path in (tmp_path / "out").iterdir()}
+        assert written == {"b": "zero one\n", "c": "zero one two\n"}
+
+    def test_an_error_in_the_clearing_up_does_not_hide_the_first(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stop(*_: object, **__: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        first, last = speech(tmp_path / "a.wav", 0.8), speech(tmp_path / "b.wav", 1.6)
+        monkeypatch.setattr(Path, "replace", stop)
+        monkeypatch.setattr(Path, "unlink", refuse)
+        ran = run("transcribe", first, last, "-o", tmp_path / "out")
+        assert (ran.code, ran.out) == (1, "zero\nzero one\n")
+        assert ran.err.count("input/output error") == 2
+
+    def test_links_in_the_output_folder_are_not_followed(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        victim, out = tmp_path / "victim", tmp_path / "out"
+        victim.write_text("precious")
+        out.mkdir()
+        talk = speech(tmp_path / "a.wav", 0.8)
+        # Even one who guesses the name of the file that is written first.
+        monkeypatch.setattr("secrets.token_hex", lambda _: "0")
+        for name in ("a.txt", "a.partial.txt", ".kiku-0", f".a.txt.{os.getpid()}"):
+            (out / name).symlink_to(victim)
+        assert run("transcribe", talk, "-o", out).code == 1
+        run("transcribe", talk, "-o", out, "--force")
+        assert victim.read_text() == "precious"
+        assert run("transcribe", talk, "-o", out, "--force").code == 0
+        assert (out / "a.txt").read_text() == "zero\n"
+        assert not (out / "a.txt").is_symlink()
+        assert victim.read_text() == "precious"
 
 
 class TestInterruptions:
@@ -173,8 +238,31 @@ class TestInterruptions:
         backend.interrupt_at = 16
         ran = run("transcribe", speech(tmp_path / "a.wav", 4.0), "-o", tmp_path, "-f", format)
         assert ran.code == 130
-        assert "zero one" in (tmp_path / f"a.{format}").read_text()
-        one_sentence(ran, "interrupted", f"a.{format}")
+        assert sorted(path.name for path in tmp_path.iterdir()) == [f"a.partial.{format}", "a.wav"]
+        assert "zero one" in (tmp_path / f"a.partial.{format}").read_text()
+        one_sentence(ran, "interrupted", f"are in {tmp_path / 'a.partial'}.{format}")
+
+    @pytest.mark.parametrize("more", [[], ["--skip-existing"], ["--force"]])
+    def test_the_next_run_makes_whole_what_was_interrupted(
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend, more: list[str]
+    ) -> None:
+        backend.interrupt_at = 16
+        arguments = "transcribe", speech(tmp_path / "a.wav", 4.0), "-o", tmp_path / "out", *more
+        assert run(*arguments).code == 130
+        backend.interrupt_at = None
+        ran = run(*arguments)
+        assert (ran.code, ran.err) == (0, "")
+        (written,) = (tmp_path / "out").iterdir()
+        assert (written.name, written.read_text()) == ("a.txt", "zero one two three four\n")
+
+    @pytest.mark.parametrize("format", ["json", "srt"])
+    def test_only_what_is_partial_says_so(
+        self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend, format: str
+    ) -> None:
+        talk = speech(tmp_path / "a.wav", 4.0)
+        assert "partial" not in run("transcribe", talk, "-f", format).out
+        backend.interrupt_at = 16
+        assert ("partial" in run("transcribe", talk, "-f", format).out) == (format == "json")
 
     def test_ctrl_c_keeps_the_word_that_is_open(
         self, run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
@@ -230,7 +318,8 @@ class TestInterruptions:
         assert "--dtype" in first
         assert "--device" in first
         assert last.count("\n") == 1
-        assert (tmp_path / "a.txt").read_text() == "zero one two three\n"
+        assert not (tmp_path / "a.txt").exists()
+        assert (tmp_path / "a.partial.txt").read_text() == "zero one two three\n"
         assert (tmp_path / "b.txt").read_text() == "zero\n"
 
     def test_debug_shows_the_traceback(
@@ -266,7 +355,8 @@ class TestMisuse:
             (["-f", "xml"], "xml"),
             (["-f", "all"], "-o DIR"),
             (["-f", "srt", "--words"], "form of txt"),
-            (["--max-line-width", "0"], "--max-line-width"),
+            (["--max-line-width", "-1"], "--max-line-width"),
+            (["-f", "srt,docx"], "'docx' is no format; there are txt, json, srt,"),
             (["--speed", "9"], "--speed"),
         ],
     )
@@ -294,6 +384,41 @@ class TestMisuse:
         else:
             assert (ran.code, ran.err) == (0, "")
             assert "transcribe" in ran.out
+
+    @pytest.mark.parametrize(
+        ("typed", "meant"),
+        [
+            ("talk.mp3 -q", "kiku transcribe talk.mp3 -q"),
+            ("-o out talk.mp3", "kiku transcribe -o out talk.mp3"),
+            ("listen --speed 0 talk.wav", "kiku listen --speed 0 --from talk.wav"),
+            ("transcribe --modle x talk.wav", "kiku transcribe --model x talk.wav"),
+            ("transcribe --modle=x talk.wav", "kiku transcribe --model=x talk.wav"),
+            ("listen --devce cpu", "kiku listen --device cpu"),
+            ("transcribe 'my talk.wav' --ofline", "kiku transcribe 'my talk.wav' --offline"),
+        ],
+    )
+    def test_the_command_that_was_meant_is_told(self, run: Run, typed: str, meant: str) -> None:
+        ran = run(*shlex.split(typed))
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err.rstrip("\n").endswith(f"; did you mean  {meant}")
+        one_sentence(ran)
+
+    @pytest.mark.parametrize(
+        ("typed", "told"),
+        [
+            ("listen --form a", "--force, --format, --from); kiku listen --help tells"),
+            ("transcribe a.wav --model", "'--model' requires an argument"),
+            ("models info a.wav b", "(b); kiku models info --help tells"),
+            ("nonsense", "No such command 'nonsense'; kiku --help tells what there is"),
+        ],
+    )
+    def test_where_it_cannot_be_told_the_help_is_named(
+        self, run: Run, typed: str, told: str
+    ) -> None:
+        ran = run(*shlex.split(typed))
+        assert ran.code == 2
+        assert "did you mean" not in ran.err
+        one_sentence(ran, told)
 
     def test_unknown_model(self, run: Run, speech: Speech, tmp_path: Path) -> None:
         ran = run("transcribe", speech(tmp_path / "a.wav"), "--model", "no such model")

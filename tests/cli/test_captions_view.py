@@ -139,7 +139,7 @@ def test_what_is_open_in_the_end_stays() -> None:
             screen.take(SURE)
             if last:
                 assert "0:01 a" in screen.take(*last)
-        screen.view.close()
+        assert screen.view.close(whole=True)
         left = ESCAPES.sub("", screen.drawn())
         assert left.count("0:01 a") == (0 if last else 1)
 

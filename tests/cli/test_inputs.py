@@ -1,5 +1,6 @@
 """Paths on the command line: which recordings they lead to, and what is said of the others."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,57 @@ def test_one_file_by_two_names_is_one_recording(tmp_path: Path) -> None:
     assert find_recordings([str(tmp_path / "a.wav"), str(tmp_path)]) == [
         Recording(str(tmp_path / "a.wav"))
     ]
+
+
+def _tree(folder: Path) -> None:
+    for name in ("b.wav", "a/x.mp3", "a/c/y.wav", "a/notes.txt", ".git/z.wav", "empty/e.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (folder / "a" / "circle").symlink_to(folder)
+
+
+def test_folders_inside_a_folder(tmp_path: Path) -> None:
+    _tree(tmp_path)
+    assert find_recordings([str(tmp_path)]) == [Recording(str(tmp_path / "b.wav"))]
+    assert find_recordings([str(tmp_path)], recursive=True) == [
+        Recording(str(tmp_path / "b.wav")),
+        Recording(str(tmp_path / "a/x.mp3"), "a"),
+        Recording(str(tmp_path / "a/c/y.wav"), "a/c"),
+    ]
+    (error,) = find_recordings([str(tmp_path / "empty")])
+    assert "-r" in str(error)
+
+
+def test_a_folder_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _tree(tmp_path)
+    inside = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder.name == "c":
+            raise PermissionError(13, "Permission denied")
+        return inside(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    first, second, error = find_recordings([str(tmp_path)], recursive=True)
+    assert [first, second] == [
+        Recording(str(tmp_path / "b.wav")), Recording(str(tmp_path / "a/x.mp3"), "a"),
+    ]  # fmt: skip
+    assert str(error) == f"{tmp_path / 'a/c'}: cannot be opened (permission denied)"
+
+
+def test_patterns_that_no_shell_has_replaced(tmp_path: Path) -> None:
+    _tree(tmp_path)
+    for name in ("a[1].wav", "c.wav"):
+        (tmp_path / name).touch()
+    literal = str(tmp_path / "a[1].wav")
+    assert find_recordings([literal]) == [Recording(literal)]
+    assert find_recordings([str(tmp_path / "?.wav")]) == [
+        Recording(str(tmp_path / "b.wav")), Recording(str(tmp_path / "c.wav")),
+    ]  # fmt: skip
+    assert find_recordings([str(tmp_path / "**" / "y.*")]) == [
+        Recording(str(tmp_path / "a/c/y.wav"))
+    ]
+    (error,) = find_recordings([str(tmp_path / "*.flac")])
+    assert "no file has such a name" in str(error)

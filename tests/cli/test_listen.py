@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,11 +17,11 @@ import pytest
 import kiku
 from kiku.audio.microphone import Gap, Piece
 from kiku.cli import listen, terminal
-from kiku.cli.live_results import Srt
+from kiku.cli.live_results import TEXTS, Srt
 from kiku.errors import AudioError, MissingExtra, OutputError
 from kiku.options import DecodingOptions, Hotword, StreamOptions, TurnPolicy
 from kiku.stream import End, Event, StreamWarning, event_from_dict
-from kiku.text import Partial, TurnEnd, Word, write_srt, write_txt
+from kiku.text import Partial, TurnEnd, Word, write_srt, write_txt, write_vtt
 from tests.cli.conftest import Ran
 from tests.cli.simple import SimpleBackend, simple_recognizer
 
@@ -45,7 +46,7 @@ def test_files_are_written(run: Run, speech: Speech, tmp_path: Path) -> None:
     ran = listen_to(run, speech(tmp_path / "talk.wav"), "-o", tmp_path / "out")
     assert (ran.code, ran.out, ran.err) == (0, "", "")
     files = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
-    assert sorted(files) == ["talk.jsonl", "talk.srt", "talk.txt"]
+    assert sorted(files) == [f"talk.{name}" for name in ("json", "jsonl", "srt", "txt", "vtt")]
     events = [event_from_dict(json.loads(line)) for line in files["talk.jsonl"].splitlines()]
     words = [event for event in events if isinstance(event, Word)]
     assert [word.text for word in words] == ["zero", "one", "two"]
@@ -53,6 +54,9 @@ def test_files_are_written(run: Run, speech: Speech, tmp_path: Path) -> None:
     assert not any(isinstance(event, Partial) for event in events)
     assert files["talk.txt"] == write_txt(words)
     assert files["talk.srt"] == write_srt(words)
+    assert files["talk.vtt"] == write_vtt(words)
+    run("transcribe", tmp_path / "talk.wav", "-f", "json", "-o", tmp_path)
+    assert files["talk.json"] == (tmp_path / "talk.json").read_text()
 
 
 @pytest.mark.usefixtures("backend")
@@ -64,10 +68,24 @@ def test_one_format_goes_to_standard_output(run: Run, speech: Speech, tmp_path: 
 
 
 @pytest.mark.usefixtures("backend")
-def test_some_formats_alone(run: Run, speech: Speech, tmp_path: Path) -> None:
+@pytest.mark.parametrize("formats", [("-f", "txt", "-f", "srt"), ("-f", "txt,SRT")])
+def test_some_formats_alone(
+    run: Run, speech: Speech, tmp_path: Path, formats: tuple[str, ...]
+) -> None:
     talk = speech(tmp_path / "talk.wav")
-    assert listen_to(run, talk, "-f", "txt", "-f", "srt", "--output", tmp_path / "out").code == 0
+    assert listen_to(run, talk, *formats, "--output", tmp_path / "out").code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["talk.srt", "talk.txt"]
+
+
+@pytest.mark.usefixtures("backend")
+def test_one_file_has_the_name_that_was_given(run: Run, speech: Speech, tmp_path: Path) -> None:
+    talk = speech(tmp_path / "talk.wav")
+    assert listen_to(run, talk, "-o", tmp_path / "new" / "words.vtt").code == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["words.vtt"]
+    assert (tmp_path / "new" / "words.vtt").read_text().startswith("WEBVTT\n\n00:00:00.160")
+    ran = listen_to(run, talk, "-f", "srt,txt", "-o", tmp_path / "new" / "more.vtt")
+    assert ran.code == 2
+    assert "is one file of vtt; name a folder for srt, txt" in ran.err
 
 
 @pytest.mark.usefixtures("backend")
@@ -76,7 +94,7 @@ def test_some_formats_alone(run: Run, speech: Speech, tmp_path: Path) -> None:
     [
         (("-f", "txt", "-f", "srt"), "several formats need a folder: add -o DIR"),
         (("-f", "all"), "several formats need a folder: add -o DIR"),
-        (("--device", "USB"), "it is a microphone, and --from is none"),
+        (("--mic", "USB"), "--mic: --from is none; leave one of the two out"),
         (("--speed", "-1"), "--speed"),
         (("--turns", "soon"), "--turns"),
     ],
@@ -134,6 +152,31 @@ def test_an_engine_that_breaks_keeps_what_was_heard(
     assert ran.err.count("\n") == 1
 
 
+def test_files_of_a_recording_are_partial_unless_it_is_heard_to_its_end(
+    run: Run, speech: Speech, tmp_path: Path, backend: SimpleBackend
+) -> None:
+    talk = speech(tmp_path / "talk.wav")
+    backend.break_at = 15
+    assert listen_to(run, talk, "-o", tmp_path / "out").code == 1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"talk.partial.{ending}" for ending in TEXTS}
+    backend.break_at = None
+    assert listen_to(run, talk, "-o", tmp_path / "out").code == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"talk.{ending}" for ending in TEXTS}
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_file_that_cannot_be_begun_leaves_no_other(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    name_max = os.pathconf(tmp_path, "PC_NAME_MAX")
+    talk = speech(tmp_path / ("t" * (name_max - len(".partial.txt")) + ".wav"))
+    ran = listen_to(run, talk, "-o", tmp_path / "out")
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.usefixtures("backend")
 def test_standard_input(
     run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -155,10 +198,11 @@ def test_what_is_said_of_the_engine_is_passed_on(
 
     monkeypatch.setattr(kiku, "load", load)
     talk = speech(tmp_path / "talk.wav", 0.8)
-    assert listen_to(run, talk, "--engine", "onnx", "--dtype", "int4", "--threads", 3).code == 0
+    how = "--engine", "torch", "--device", "cpu", "--dtype", "float32", "--threads", 3
+    assert listen_to(run, talk, *how).code == 0
     assert asked == {
-        "model": "demo", "engine": "onnx", "dtype": "int4", "threads": 3, "revision": None,
-        "device": None, "slots": 1,
+        "model": "demo", "engine": "torch", "dtype": "float32", "threads": 3, "revision": None,
+        "device": "cpu", "slots": 1,
     }  # fmt: skip
 
 
@@ -230,7 +274,7 @@ def mics(monkeypatch: pytest.MonkeyPatch) -> list[FakeMicrophone]:
 def test_a_microphone_that_goes_and_comes_keeps_the_time(
     run: Run, tmp_path: Path, mics: list[FakeMicrophone]
 ) -> None:
-    ran = run("listen", "--device", "3", "-o", tmp_path)
+    ran = run("listen", "--mic", "3", "-o", tmp_path)
     assert ran.code == 0
     assert mics[0].device == 3
     assert ran.err == (
@@ -313,7 +357,7 @@ def test_the_devices_are_listed(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
         Device(12, "Inner Mic", "ALSA", 2, 44_100, is_default=False),
     ]
     monkeypatch.setattr(listen, "list_devices", lambda: devices)
-    ran = run("listen", "--list-devices")
+    ran = run("listen", "--list-mics")
     assert (ran.code, ran.out) == (
         0,
         "   NUMBER  NAME       BY    CHANNELS  RATE\n"

@@ -1,5 +1,6 @@
 """`kiku models`: what it says about models, whole ones and damaged ones."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def test_list_names_the_demo_and_every_repository(run: Run) -> None:
     assert ran.code == 0
     names = [line.split()[0] for line in ran.out.splitlines()[1:]]
     assert names == ["demo", *(repo.repo_id for repo in KNOWN_REPOS)]
+    assert max(map(len, ran.out.splitlines())) <= 80
 
 
 @pytest.fixture
@@ -42,8 +44,8 @@ def test_a_model_is_converted_listed_and_removed(run: Run, folder: Path, own_cac
     assert (ran.code, ran.out, ran.err) == (0, f"{made}\n", "")
     assert run("models", "convert", folder).code == 0
     listed = run("models", "list").out.partition("CONVERTED")[2].splitlines()[1:]
-    assert [line.split()[:2] for line in listed] == [["tiny", "float32"], ["tiny", "int8"]]
-    assert str(made) in listed[1]
+    assert [line.split()[:2] for line in listed[:2]] == [["tiny", "float32"], ["tiny", "int8"]]
+    assert listed[2:] == ["", f"in {own_cache}"]
     ran = run("models", "rm", folder, "--precision", "int8")
     assert ran.code == 0
     assert ran.out.startswith(f"removed {made}, 0.")
@@ -64,9 +66,21 @@ def test_what_was_not_finished_is_listed_and_removed(
     run("models", "convert", folder)
     (made,) = own_cache.iterdir()
     made.rename(made.with_name(made.name + ".part"))
-    assert "(not finished)" in run("models", "list").out
+    assert "MB  not finished\n" in run("models", "list").out
     assert run("models", "rm", "tiny").code == 0
     assert list(own_cache.iterdir()) == []
+
+
+def test_two_of_one_name_are_told_apart_by_their_folders(
+    run: Run, folder: Path, own_cache: Path
+) -> None:
+    run("models", "convert", folder)
+    (made,) = own_cache.iterdir()
+    other = made.with_name(f"{made.name[:-12]}0123456789ab")
+    shutil.copytree(made, other)
+    listed = run("models", "list").out
+    assert f"  {made.name}\n" in listed
+    assert f"  {other.name}\n" in listed
 
 
 def test_what_is_in_the_making_is_not_removed(run: Run, folder: Path, own_cache: Path) -> None:

@@ -102,9 +102,9 @@ def test_one_channel_is_heard_or_all_of_them_mixed(
 FORMATS = {
     "txt": "[0] zero one two\n[1] zero\n",
     "srt": "1\n00:00:00,160 --> 00:00:01,840\n[0] zero one two\n\n"
-    "2\n00:00:01,760 --> 00:00:01,840\n[1] zero\n\n",
+    "2\n00:00:01,760 --> 00:00:02,594\n[1] zero\n\n",
     "vtt": "WEBVTT\n\n00:00:00.160 --> 00:00:01.840\n<v Channel 0>zero one two\n\n"
-    "00:00:01.760 --> 00:00:01.840\n<v Channel 1>zero\n\n",
+    "00:00:01.760 --> 00:00:02.594\n<v Channel 1>zero\n\n",
 }
 
 

@@ -1,11 +1,13 @@
 """Files for results: their names, and that they are whole."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from kiku.cli.inputs import Recording
-from kiku.cli.outputs import name_outputs, refuse_existing, write_whole
+from kiku.cli.outputs import name_outputs, partial_of, refuse_existing, write_whole
 from kiku.errors import ConfigError, OutputError
 
 
@@ -20,6 +22,19 @@ def test_names_follow_the_recordings() -> None:
 
 def test_only_names_that_meet_keep_their_endings() -> None:
     assert _names("talk.mp3", "x.wav", "b/TALK.wav") == ["talk.mp3.txt", "x.txt", "TALK.wav.txt"]
+
+
+def test_what_is_called_partial_is_not_taken_for_a_part_of_something_else() -> None:
+    assert _names("talk.wav", "talk.partial.wav") == ["talk.txt", "talk.partial.wav.txt"]
+    assert partial_of(Path("out/talk.mp3.txt")) == Path("out/talk.mp3.partial.txt")
+
+
+def test_folders_inside_a_folder_keep_their_names() -> None:
+    one, other = Recording("in/a/talk.wav", "a"), Recording("in/b/talk.wav", "b")
+    outputs = name_outputs([one, other, Recording("talk.wav")], Path("out"), ["txt"])
+    assert [str(files["txt"]) for files in outputs.values()] == [
+        "out/a/talk.txt", "out/b/talk.txt", "out/talk.txt",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -52,3 +67,27 @@ def test_a_file_is_replaced_whole_and_readable_as_others_are(tmp_path: Path) -> 
     assert target.read_bytes() == "né\n".encode()
     assert target.stat().st_mode == plain.stat().st_mode
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "plain"]
+
+
+def test_links_count_as_existing_even_those_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone")
+    with pytest.raises(OutputError, match="exists already"):
+        refuse_existing({"txt": tmp_path / "a.txt"})
+    refuse_existing({"txt": tmp_path / ("x" * 300 + ".txt")})  # the writing tells what is wrong
+
+
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        refuse_existing({"txt": tmp_path / "pipe"})
+        write_whole(tmp_path / "pipe", "words\n")
+        assert os.read(reader, 100) == b"words\n"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_names_that_are_no_letters_lose_no_text(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.json", '{"model": "caf\udce9"}')
+    assert json.loads((tmp_path / "a.json").read_text())["model"] == "caf\udce9"

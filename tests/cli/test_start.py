@@ -5,11 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+import wave
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import kiku
+from kiku.cli.interrupts import all_like_ctrl_c
 
 _HEAVY = ("torch", "onnxruntime", "transformers", "huggingface_hub")
 
@@ -48,10 +51,36 @@ def test_describing_and_verifying_import_no_engine() -> None:
 
 
 def test_python_m_kiku_is_kiku() -> None:
-    assert _python("-m", "kiku", "--version").stdout == f"kiku {kiku.__version__}\n"
+    for name in ("--version", "-V"):
+        assert _python("-m", "kiku", name).stdout == f"kiku {kiku.__version__}\n"
     ran = _python("-m", "kiku", "transcribe", "/no/such/file.wav")
     assert ran.returncode == 1
     assert ran.stderr.startswith("kiku: /no/such/file.wav")
+
+
+def test_a_shell_can_complete_what_is_typed() -> None:
+    ran = _python(
+        "-m", "kiku",
+        _KIKU_COMPLETE="complete_bash", COMP_WORDS="kiku tr", COMP_CWORD="1",
+    )  # fmt: skip
+    assert ran.stdout.split() == ["transcribe"]
+
+
+def test_offline_asks_no_network(tmp_path: Path) -> None:
+    ran = _python(
+        "-m", "kiku", "transcribe", str(_silence(tmp_path)), "--model", "kyutai/stt-1b-en_fr",
+        "--offline", HF_HOME=str(tmp_path),
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert "is not in the cache, and --offline or HF_HUB_OFFLINE forbids" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+
+
+def _silence(folder: Path) -> Path:
+    with wave.open(str(folder / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 24_000, 0, "NONE", ""))
+        file.writeframes(bytes(9600))
+    return folder / "a.wav"
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
@@ -102,3 +131,55 @@ def test_ctrl_c_from_outside(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "kiku: interrupted while loading demo\n")
+
+
+_HALF = """
+import os, signal, sys, kiku
+from kiku.cli import main
+from tests.cli.simple import SimpleBackend, simple_recognizer
+backend = SimpleBackend()
+hear = backend._token
+def token(slot, loud):
+    if backend.num_heard == 16:
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    return hear(slot, loud)
+backend._token = token
+kiku.load = lambda model, **_: simple_recognizer(backend, model)
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals as Unix does")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_whatever_ends_the_program_keeps_what_was_heard(
+    name: str, speech: Callable[..., Path], tmp_path: Path, repo_root: Path
+) -> None:
+    talk = speech(tmp_path / "a.wav", 40.0)
+    ran = subprocess.run(
+        [sys.executable, "-c", _HALF, name, "transcribe", str(talk), "-o", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=repo_root,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert ran.returncode == 128 + getattr(signal, name)
+    assert ran.stderr.startswith("kiku: interrupted after ")
+    assert ran.stderr.count("\n") == 1
+    (written,) = (tmp_path / "out").iterdir()
+    assert written.name == "a.partial.txt"
+    assert written.read_text().startswith("zero one")
+
+
+def test_signals_are_given_back_and_those_that_are_ignored_stay_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with all_like_ctrl_c() as ending:
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM)
+        assert ending.code == 143
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)

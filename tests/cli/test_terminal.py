@@ -6,16 +6,20 @@ import pty
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from kiku.cli import progress, terminal
 from kiku.cli.progress import Bars, Meter
 from kiku.cli.word_output import Flow, Lines, Table
 from kiku.text import Word, write_txt
 from tests.checkpoint.models import write_native_folder
+from tests.cli.conftest import Ran
+from tests.cli.simple import SimpleBackend
 
 Speech = Callable[..., Path]
 
@@ -182,6 +186,46 @@ def test_nothing_is_drawn_where_no_terminal_is(capsys: pytest.CaptureFixture[str
         bars.follow("a", 1.0, lambda: 0.5, lambda: "zero")
     assert not meter.visible
     assert capsys.readouterr() == ("", "")
+
+
+def test_where_no_terminal_is_a_line_comes_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    enough = threading.Event()
+
+    def error(message: str) -> None:
+        lines.append(message)
+        if len(lines) == 2:
+            enough.set()
+
+    monkeypatch.setattr(terminal, "error", error)
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
+    with Meter(quiet=False).showing([60.0, 7200.0]) as bars:
+        bars.follow("b.wav", 7200.0, lambda: 3725.0, lambda: "")
+        assert enough.wait(20)
+    assert re.fullmatch(r"1/2 b\.wav: 1:02:05 of 2:00:00, \d+\.\dx, .* left", lines[1])
+    told = len(lines)
+    with Meter(quiet=True, forced=True).showing([60.0]):
+        assert not any(thread.name == "kiku-progress" for thread in threading.enumerate())
+    assert len(lines) == told
+    assert capsys.readouterr().out == ""
+
+
+def test_notes_are_lines_where_they_are_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    Meter(quiet=False, forced=True).note("wrote a.txt")
+    Meter(quiet=False).note("unseen")
+    Meter(quiet=True, forced=True).note("unseen")
+    assert capsys.readouterr().err == "kiku: wrote a.txt\n"
+
+
+def test_progress_is_told_without_a_terminal(
+    run: Callable[..., Ran], speech: Speech, tmp_path: Path, backend: SimpleBackend
+) -> None:
+    ran = run("transcribe", speech(tmp_path / "a.wav"), "-o", tmp_path, "--progress")
+    lines = ran.err.splitlines()
+    assert lines[:2] == ["kiku: loading demo", f"kiku: wrote {tmp_path / 'a.txt'}"]
+    assert lines[2].startswith("kiku: 1 recording, 2.0 s in ")
 
 
 def test_bars_count_all_recordings_and_take_names_literally() -> None:

@@ -55,7 +55,7 @@ def test_a_folder_is_its_recordings_by_name(run: Run, speech: Speech, tmp_path: 
 def test_json_holds_exactly_these_keys(run: Run, speech: Speech, tmp_path: Path) -> None:
     ran = run("transcribe", speech(tmp_path / "talk.wav"), "-f", "json", "--model", "some/model")
     document = json.loads(ran.out)
-    assert list(document) == ["model", "duration", "text", "words"]
+    assert list(document) == ["model", "duration", "text", "words", "segments"]
     assert document["model"] == "some/model"
     assert document["duration"] == pytest.approx(2.0)
     assert document["text"] == "zero one two"
@@ -100,6 +100,50 @@ def test_lines_of_captions_are_as_wide_as_told(run: Run, speech: Speech, tmp_pat
     ]
 
 
+@pytest.mark.parametrize("formats", [("-f", "srt,vtt"), ("-f", "srt", "-f", "vtt")])
+def test_several_formats_go_into_the_folder(
+    run: Run, speech: Speech, tmp_path: Path, formats: tuple[str, ...]
+) -> None:
+    talk, out = speech(tmp_path / "talk.wav"), tmp_path / "out"
+    assert run("transcribe", talk, *formats, "-o", out).code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["talk.srt", "talk.vtt"]
+    ran = run("transcribe", talk, *formats)
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "several formats need a folder: add -o DIR" in ran.err
+
+
+def test_one_recording_goes_into_the_file_that_is_named(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    talk, words = speech(tmp_path / "talk.wav"), tmp_path / "new" / "words.SRT"
+    assert run("transcribe", talk, "-o", words).code == 0
+    assert [path.name for path in words.parent.iterdir()] == ["words.SRT"]
+    assert words.read_text().startswith("1\n00:00:00,160 --> ")
+    assert "exists already" in run("transcribe", talk, "-o", words).err
+    assert run("transcribe", talk, "-o", words, "-f", "srt", "--force").code == 0
+    (tmp_path / "folder.txt").mkdir()  # what is a folder stays one
+    assert run("transcribe", talk, "-o", tmp_path / "folder.txt").code == 0
+    assert (tmp_path / "folder.txt" / "talk.txt").read_text() == "zero one two\n"
+
+
+def test_a_file_that_cannot_hold_what_was_asked_for(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    talks = [speech(tmp_path / name) for name in ("a.wav", "b.wav")]
+    ran = run("transcribe", *talks, "-o", tmp_path / "out.txt")
+    assert (ran.code, ran.err.count("\n")) == (2, 1)
+    assert "is one file, for one recording, and there are 2" in ran.err
+    ran = run("transcribe", talks[0], "-o", tmp_path / "out.txt", "-f", "json")
+    assert ran.code == 2
+    assert "is one file of txt; name a folder for json" in ran.err
+
+
+def test_words_are_underlined_in_captions(run: Run, speech: Speech, tmp_path: Path) -> None:
+    talk = speech(tmp_path / "talk.wav", 0.8)
+    ran = run("transcribe", talk, "-f", "srt", "--highlight-words")
+    assert ran.out.startswith("1\n00:00:00,160 --> 00:00:00,240\n<u>zero</u>\n\n2\n")
+
+
 def test_all_formats_go_into_the_folder(run: Run, speech: Speech, tmp_path: Path) -> None:
     ran = run("transcribe", speech(tmp_path / "talk.mp3.wav"), "-f", "all", "-o", tmp_path / "a/b")
     assert (ran.code, ran.out) == (0, "")
@@ -122,6 +166,62 @@ def test_files_that_exist_are_kept_unless_forced(run: Run, speech: Speech, tmp_p
     assert text.read_text() == "precious\n"
     assert run("transcribe", talk, "-o", tmp_path, "--force").code == 0
     assert text.read_text() == "zero one two\n"
+
+
+def test_what_is_done_is_left_out(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech(tmp_path / "a.wav"), speech(tmp_path / "b.wav", 0.8)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.txt").write_text("precious\n")
+    arguments = "transcribe", tmp_path, "-o", out, "--skip-existing"
+    ran = run(*arguments)
+    assert (ran.code, ran.out, ran.err) == (0, "", "")
+    texts = {path.name: path.read_text() for path in out.iterdir()}
+    assert texts == {"a.txt": "precious\n", "b.txt": "zero\n"}
+    ran = run(*arguments, "-f", "all")  # what is missing of it is made, and nothing else
+    assert ran.code == 0
+    assert len(list(out.iterdir())) == 10
+    assert (out / "a.txt").read_text() == "precious\n"
+    monkeypatch.setattr(kiku, "load", None)  # nothing is loaded where nothing is left
+    assert run(*arguments).code == 0
+    assert run(*arguments, tmp_path / "gone.wav").code == 1
+
+
+def test_what_another_run_has_done_meanwhile_is_left_out(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    talk, text = speech(tmp_path / "talk.wav"), tmp_path / "talk.txt"
+
+    def load(model: str, **_: object) -> kiku.Recognizer:
+        text.write_text("by another\n")
+        return simple_recognizer(SimpleBackend(), model)
+
+    monkeypatch.setattr(kiku, "load", load)
+    assert run("transcribe", talk, "-o", tmp_path, "--skip-existing").code == 0
+    assert text.read_text() == "by another\n"
+
+
+def test_folders_inside_a_folder_come_out_as_they_lie(
+    run: Run, speech: Speech, tmp_path: Path
+) -> None:
+    for name in ("day1", "day2/late"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        speech(tmp_path / "in" / name / "talk.wav", 0.8)
+    assert run("transcribe", "-r", tmp_path / "in", "-o", tmp_path / "out").code == 0
+    assert (tmp_path / "out/day1/talk.txt").read_text() == "zero\n"
+    assert (tmp_path / "out/day2/late/talk.txt").read_text() == "zero\n"
+
+
+@pytest.mark.parametrize("arguments", [("--skip-existing",), ("--skip-existing", "--force", "-o")])
+def test_leaving_out_is_about_files_and_no_overwriting(
+    run: Run, speech: Speech, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    more = (tmp_path,) if arguments[-1] == "-o" else ()
+    ran = run("transcribe", speech(tmp_path / "a.wav"), *arguments, *more)
+    assert ran.code == 2
+    assert "--skip-existing" in ran.err
 
 
 def test_recordings_of_one_name_keep_their_endings(

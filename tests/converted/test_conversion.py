@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 import kiku.graph
 from kiku.checkpoint import find, identity
 from kiku.converted import convert, default_precision, open_converted
+from kiku.converted.cache import lock_of
 from kiku.converted.manifest import MANIFEST
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 from tests import tiny
@@ -496,3 +497,31 @@ def test_the_precision_of_big_decoders() -> None:
 
     assert default_precision(one_b().lm) == "int8"
     assert default_precision(tiny.lm_config()) == "float32"
+
+
+@pytest.mark.parametrize("ending", [".part", ".lock"])
+@pytest.mark.parametrize("leads_somewhere", [True, False])
+def test_links_in_the_way_are_refused_and_not_followed(
+    native_folder: Path, own_cache: Path, tmp_path: Path, ending: str, leads_somewhere: bool
+) -> None:
+    made = convert(native_folder).folder
+    link = lock_of(made) if ending == ".lock" else made.with_name(made.name + ending)
+    shutil.rmtree(made)
+    link.unlink(missing_ok=True)
+    target = tmp_path / "elsewhere"
+    if leads_somewhere and ending == ".lock":
+        target.write_text("precious")
+    elif leads_somewhere:
+        target.mkdir()
+        (target / "precious").touch()
+    link.symlink_to(target)
+    with pytest.raises(CheckpointError, match="is a link"):
+        convert(native_folder)
+    if not leads_somewhere:
+        assert not target.exists()
+    elif ending == ".lock":
+        assert target.read_text() == "precious"
+    else:
+        assert [path.name for path in target.iterdir()] == ["precious"]
+    link.unlink()
+    assert convert(native_folder).folder == made

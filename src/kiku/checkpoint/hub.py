@@ -36,7 +36,7 @@ class KnownRepo:
 KNOWN_REPOS: tuple[KnownRepo, ...] = (
     KnownRepo("kyutai/stt-1b-en_fr", "native", "en, fr", 0.5, 0, 2.4, "fast; no pause heads"),
     KnownRepo(
-        "kyutai/stt-1b-en_fr-candle", "native", "en, fr", 0.5, 4, 2.4, "the same, with pause heads"
+        "kyutai/stt-1b-en_fr-candle", "native", "en, fr", 0.5, 4, 2.4, "the same with pause heads"
     ),
     KnownRepo(
         "kyutai/stt-1b-en_fr-trfs", "transformers", "en, fr", 0.5, 0, 2.7, "for transformers"
@@ -260,6 +260,6 @@ def _explained(repo: Repo, name: str) -> Generator[None]:
 
 def _offline(where: str, name: str) -> str:
     return (
-        f"{name} of {where} is not in the cache and HF_HUB_OFFLINE is set; unset it to download, "
-        "or give a local folder"
+        f"{name} of {where} is not in the cache, and --offline or HF_HUB_OFFLINE forbids to ask "
+        "the network; leave that out to download, or give a local folder"
     )

@@ -1,6 +1,7 @@
 """The command `kiku`.
 
     app.py          the commands, and what every one of them does with errors
+    advice.py       mistakes on the command line -> the command that was meant
     transcribe.py   kiku transcribe: its options, and whether they make sense
     run.py          one recording after the other, whatever happens to each
     listen.py       kiku listen: its options, and whether they make sense
@@ -12,12 +13,14 @@
     loaded.py       the model, with notes while it is loaded
     lines.py        words -> whole lines
     inputs.py       paths and folders -> recordings
+    raw.py          samples without a header
     outputs.py      recordings -> names of files, written whole or not at all
     word_output.py  words on standard output, as they come
     progress.py     how far it is, on standard error
     models.py       kiku models list | info | verify | pull | convert | rm
     bench.py        kiku bench
     doctor.py       kiku doctor
+    interrupts.py   Ctrl-C, and what counts as Ctrl-C
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error
 

@@ -9,8 +9,10 @@ import typer
 
 import kiku
 from kiku.cli import terminal
+from kiku.cli.advice import advise
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
+from kiku.cli.interrupts import all_like_ctrl_c
 from kiku.cli.listen import listen
 from kiku.cli.models import app as models
 from kiku.cli.terminal import (
@@ -27,7 +29,6 @@ from kiku.cli.transcribe import transcribe
 app = typer.Typer(
     name="kiku",
     help="Kyutai's streaming speech-to-text: recorded speech in, words with times out.",
-    add_completion=False,
     # Plain help and plain errors: the same in a terminal, a pipe and a log.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -50,7 +51,10 @@ def _version(wanted: bool) -> None:
 def options(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error, as KIKU_DEBUG=1 does.")
@@ -72,20 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         arguments = sys.argv[1:]
     shared = terminal.Context(debug=bool(os.environ.get("KIKU_DEBUG")))
-    with plain_output():
+    with plain_output(), all_like_ctrl_c() as ending:
         try:
             code = app(
                 args=arguments or ["--help"], prog_name="kiku", standalone_mode=False, obj=shared
             )
+            if code == INTERRUPTED:
+                return ending.code
             return code if isinstance(code, int) else 0
         except typer.TyperException as error:
-            terminal.error(f"{error.format_message().rstrip('.')}; kiku --help tells what there is")
+            terminal.error(advise(error, arguments))
             return MISUSED
         except ReaderGone:
             return READER_GONE
         except KeyboardInterrupt:
             terminal.error("interrupted")
-            return INTERRUPTED
+            return ending.code
         except Exception as error:
             if shared.debug:
                 raise

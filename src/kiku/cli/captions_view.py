@@ -116,8 +116,9 @@ class CaptionsView:
         """A line about what happens, among the captions."""
         self._console.print(self._row("", Text(text, style=style)))
 
-    def close(self) -> None:
+    def close(self, *, whole: bool) -> bool:
         """Leaving it does what is to be done."""
+        return True
 
     def _fit(self) -> None:
         """Begin a clean screen where the width has changed: how terminals break lines anew, and so

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from kiku.audio import Chunk, read_file
 from kiku.audio.microphone import Gap, Piece
 from kiku.cli.inputs import STDIN
+from kiku.cli.raw import RawFormat, opened
 from kiku.errors import QueueFull, StreamClosed
 from kiku.live import LiveStream
 
@@ -59,6 +60,7 @@ class Played:
         *,
         start_s: float = 0.0,
         end_s: float | None = None,
+        raw: RawFormat | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
@@ -69,10 +71,11 @@ class Played:
             speed: seconds of sound in a second; 0 is as fast as possible.
             start_s: what comes before is not waited for.
             end_s: what comes after does not come out; None is its end.
+            raw: how its samples are written, where it has no header.
             clock: seconds that only grow.
             wait: waits for an event for so many seconds at most.
         """
-        self._source, self._speed = source, speed
+        self._source, self._speed, self._raw = source, speed, raw
         self._start_s, self._end_s = start_s, math.inf if end_s is None else end_s
         self._clock, self._wait = clock, wait
         self._stopped = threading.Event()
@@ -89,17 +92,22 @@ class Played:
             TruncatedAudio: it ends too early; after all that is there.
         """
         begun, given_s = self._clock(), 0.0
+        for part in self._parts():
+            if given_s >= self._end_s:
+                return
+            given_s += part.seconds
+            if self._speed:
+                self._wait_until(begun + (given_s - self._start_s) / self._speed)
+            if self._stopped.is_set():
+                return
+            yield _piece(part)
+
+    def _parts(self) -> Iterator[Chunk]:
+        """The sound in pieces of 80 ms at most."""
         source = self._standard_input() if self._source == STDIN else self._source
-        for chunk in read_file(source):
-            for part in chunk.split(_CHUNK_S):
-                if given_s >= self._end_s:
-                    return
-                given_s += part.seconds
-                if self._speed:
-                    self._wait_until(begun + (given_s - self._start_s) / self._speed)
-                if self._stopped.is_set():
-                    return
-                yield _piece(part)
+        with opened(source, self._raw) as readable:
+            for chunk in read_file(readable):
+                yield from chunk.split(_CHUNK_S)
 
     def _wait_until(self, due: float) -> None:
         """Wait by the clock from the beginning, so that what a wait takes too long does not add

@@ -1,12 +1,15 @@
 """What was named on the command line -> the recordings to transcribe, in order."""
 
+import glob
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from kiku.audio import num_channels
+from kiku.cli.raw import RawFormat
 from kiku.errors import AudioError
 
 STDIN = "-"
@@ -28,6 +31,8 @@ class Recording:
 
     source: str
     """A path, or "-" for standard input."""
+    folder: str = ""
+    """Where it lies below the folder that was named: its results go into one of the same name."""
 
     @property
     def label(self) -> str:
@@ -44,18 +49,23 @@ class Recording:
         """The name of the file, with its ending."""
         return "stdin" if self.source == STDIN else Path(self.source).name
 
-    def num_channels(self) -> int:
-        """How many channels are expected of it; two where it does not say."""
+    def num_channels(self, raw: RawFormat | None = None) -> int:
+        """How many channels are expected of it; two where neither it nor anybody says it."""
+        if raw is not None:
+            return raw.num_channels
         count = None if self.source == STDIN else num_channels(self.source)
         return count or _USUAL_CHANNELS
 
 
-def find_recordings(paths: Iterable[str]) -> list[Recording | AudioError]:
+def find_recordings(
+    paths: Iterable[str], *, recursive: bool = False
+) -> list[Recording | AudioError]:
     """Recordings, each once, in the order in which they were named; those of a folder by name.
 
     Args:
-        paths: files, folders (whose own audio and video files are taken, not those of folders
-            inside), or "-" for standard input.
+        paths: files, folders (whose own audio and video files are taken), patterns such as
+            "*.mp3" that no shell has replaced, or "-" for standard input.
+        recursive: take those of folders inside folders, too.
 
     Returns:
         The recordings, and in the place of a path that leads to none what is wrong with it. Files
@@ -64,46 +74,83 @@ def find_recordings(paths: Iterable[str]) -> list[Recording | AudioError]:
     found: dict[str, Recording | AudioError] = {}
     for path in paths:
         try:
-            for source in _sources(path):
-                key = source if source == STDIN else os.path.realpath(source)
-                found.setdefault(key, Recording(source))
+            for one in _lead_to(path, recursive):
+                found.setdefault(_key(one), one)
         except AudioError as error:
             found.setdefault(path, error)
     return list(found.values())
 
 
-def _sources(path: str) -> list[str]:
+_Found: TypeAlias = Recording | AudioError
+
+
+def _key(one: _Found) -> str:
+    """The same for one file by two names."""
+    if not isinstance(one, Recording):
+        return str(one)
+    return one.source if one.source == STDIN else os.path.realpath(one.source)
+
+
+def _lead_to(path: str, recursive: bool) -> list[_Found]:
     """The recordings that one path leads to."""
     if path == STDIN:
         if sys.stdin is not None and sys.stdin.isatty():
             raise AudioError("standard input is a terminal; send a recording into it with < or |")
-        return [path]
+        return [Recording(path)]
     if path.startswith(("http://", "https://")):
         raise AudioError(f"{path}: addresses are not read; download it first")
+    if glob.has_magic(path) and not os.path.lexists(path):
+        return _matching(path, recursive)
     place = Path(path)
     try:
         if place.is_dir():
-            return _media(place)
+            return _in_folder(place, recursive)
         # Links that lead nowhere are there as little as what has no name.
         place.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise AudioError(f"{path}: no such file or folder; check the name") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AudioError(f"{path}: cannot be opened ({reason.lower()})") from error
-    return [path]
+        raise _unreadable(path, error) from error
+    return [Recording(path)]
 
 
-def _media(folder: Path) -> list[str]:
+def _unreadable(path: str | Path, error: OSError | ValueError) -> AudioError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return AudioError(f"{path}: cannot be opened ({reason.lower()})")
+
+
+def _matching(pattern: str, recursive: bool) -> list[_Found]:
+    """What a pattern stands for: as a shell would have it, and "**" for any folders between."""
+    names = sorted(glob.glob(pattern, recursive=True))
+    if not names:
+        raise AudioError(f"{pattern}: no file has such a name; check the pattern")
+    # A pattern for everything finds folders, too, of which not all have recordings.
+    files: list[_Found] = [Recording(name) for name in names if not Path(name).is_dir()]
+    return files or [one for name in names for one in _lead_to(name, recursive)]
+
+
+def _in_folder(folder: Path, recursive: bool) -> list[_Found]:
     """The recordings in a folder, by name."""
-    # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
-    media = [
-        str(file)
-        for file in sorted(folder.iterdir())
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    ]
-    if not media:
+    found = list(_walk(folder, recursive))
+    if not found:
+        more = "" if recursive else ", or add -r for those in folders inside it"
         raise AudioError(
-            f"{folder}: no audio or video files in this folder; name the files themselves"
+            f"{folder}: no audio or video files in this folder; name the files themselves{more}"
         )
-    return media
+    return found
+
+
+def _walk(folder: Path, recursive: bool, below: str = "") -> Iterator[_Found]:
+    """Those of the folder itself, then those of the folders in it."""
+    inner: list[Path] = []
+    # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            yield Recording(str(path), below)
+        elif recursive and path.is_dir() and not path.is_symlink():  # links may lead in a circle
+            inner.append(path)
+    for path in inner:
+        try:
+            yield from _walk(path, recursive, os.path.join(below, path.name))
+        except OSError as error:  # which does not hide the others
+            yield _unreadable(path, error)

@@ -17,28 +17,41 @@ from kiku.cli import terminal
 from kiku.cli.captions_view import CaptionsView
 from kiku.cli.columns import columns
 from kiku.cli.feed import Played, Sound
-from kiku.cli.inputs import Recording, find_recordings
+from kiku.cli.inputs import STDIN, Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
-from kiku.cli.live_results import TEXTS, LiveFile, LiveFormat, Printed
+from kiku.cli.live_results import TEXTS, LiveFile, Printed
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
     ChannelName,
+    Device,
     Dtype,
     End,
     Engine,
+    Formats,
+    HighlightWords,
     Hotwords,
+    LineCount,
+    LineWidth,
     Model,
+    Offline,
+    Raw,
     Revision,
     Start,
     Temperature,
     Threads,
+    caption_options,
+    formats_of,
+    raw_format,
     stream_options,
 )
-from kiku.cli.outputs import make_folder, refuse_existing
+from kiku.cli.outputs import PARTIAL, format_of, make_folder, refuse_existing
 from kiku.cli.progress import Meter
+from kiku.cli.raw import RawFormat
 from kiku.cli.terminal import INTERRUPTED
+from kiku.errors import OutputError
 from kiku.live import LiveStream
 from kiku.options import AudioFormat, StreamOptions
+from kiku.text import CaptionOptions
 
 
 class TurnsWanted(StrEnum):
@@ -58,26 +71,25 @@ _Speed = Annotated[
     float,
     typer.Option(metavar="X", min=0.0, help="Of --from: 1 is as spoken, 0 as fast as possible."),
 ]
-_Device = Annotated[
+_Mic = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Which microphone: its number, or a part of its name."),
+    typer.Option(
+        "--mic", metavar="NAME", help="Which microphone: its number, or a part of its name."
+    ),
 ]
-_List = Annotated[bool, typer.Option("--list-devices", help="List the microphones, and end.")]
+_List = Annotated[bool, typer.Option("--list-mics", help="List the microphones, and end.")]
 _Turns = Annotated[
     TurnsWanted, typer.Option(help="How eagerly a silence is the end of a turn, and of a line.")
 ]
-_Format = Annotated[
-    list[LiveFormat] | None,
-    typer.Option(
-        "--format",
-        "-f",
-        metavar="NAME",
-        help="txt, srt, jsonl, several of them, or all; several need -o. Else txt, or all with -o.",
-    ),
-]
-_Folder = Annotated[
+_Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="DIR", help="Write files here while it listens."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A folder for files that grow while it listens, all formats unless -f says which; or "
+        "one file such as talk.srt.",
+    ),
 ]
 _Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 _Quiet = Annotated[
@@ -89,21 +101,27 @@ def listen(
     context: typer.Context,
     source: _From = None,
     speed: _Speed = 1.0,
-    device: _Device = None,
-    devices: _List = False,
+    raw: Raw = None,
+    mic: _Mic = None,
+    list_mics: _List = False,
     model: Model = DEMO,
     revision: Revision = None,
     engine: Engine = "auto",
+    device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
+    offline: Offline = False,
     turns: _Turns = TurnsWanted.MEDIUM,
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
     channel: ChannelName = "mix",
     start: Start = 0.0,
     end: End = None,
-    formats: _Format = None,
-    folder: _Folder = None,
+    formats: Formats = None,
+    output: _Output = None,
+    max_line_width: LineWidth = 42,
+    max_line_count: LineCount = 2,
+    highlight_words: HighlightWords = False,
     force: _Force = False,
     quiet: _Quiet = False,
 ) -> int:
@@ -113,23 +131,27 @@ def listen(
     below 0.6, grey while it is being written. Elsewhere each turn is a line. A microphone that
     disappears is listened to again when it is back. Ctrl-C ends it, with the last words.
     """
-    if devices:
+    if list_mics:
         _say_devices()
         return 0
-    wanted = _formats(formats, folder)
+    wanted = _formats(formats, output)
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
     )
-    _check(source, device, options)
+    _check(source, mic, options, raw)
     notices: deque[str] = deque()
-    if source is not None:
-        heard = _recording(source, speed, options)
-    else:
-        heard = _microphone(device, notices)
-    files = _files(folder, heard.stem, wanted, force=force)
-    outputs = _Outputs(wanted, files, force, quiet)
+    heard = (
+        _microphone(mic, notices)
+        if source is None
+        else _recording(source, speed, options, raw_format(raw))
+    )
+    files = _files(output, heard.stem, wanted, force=force)
+    captions = caption_options(
+        model, line_width=max_line_width, line_count=max_line_count, highlight_words=highlight_words
+    )
+    outputs = _Outputs(wanted, files, captions, heard.has_end, force, quiet)
     meter = Meter(quiet=quiet)
-    settings = ModelSettings(model, revision, engine, None, dtype, threads)
+    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
     recognizer = load_with(settings, meter, slots=heard.num_channels)
     if recognizer is None:
         return INTERRUPTED
@@ -156,21 +178,25 @@ class _Heard:
     """Of the names of its files."""
     num_channels: int = 1
     """That are transcribed one by one."""
+    has_end: bool = False
+    """A file has; a microphone and a pipe go on until somebody stops them."""
 
 
-def _recording(source: str, speed: float, options: StreamOptions) -> _Heard:
+def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat | None) -> _Heard:
     """The recording of this name; AudioError where there is none."""
     (found,) = find_recordings([source])
     if not isinstance(found, Recording):
         raise found
-    sound = Played(found.source, speed, start_s=options.start_s, end_s=options.end_s)
-    count = found.num_channels() if options.channel == "each" else 1
-    return _Heard(sound, found.label, found.stem, count)
+    sound = Played(found.source, speed, start_s=options.start_s, end_s=options.end_s, raw=raw)
+    count = found.num_channels(raw) if options.channel == "each" else 1
+    has_end = found.source != STDIN
+    stem = found.name if found.stem.casefold().endswith(PARTIAL) else found.stem
+    return _Heard(sound, found.label, stem, count, has_end)
 
 
-def _microphone(device: str | None, notices: deque[str]) -> _Heard:
+def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
     """The microphone of this number or name; AudioError where there is none."""
-    wanted = int(device) if device is not None and device.isdecimal() else device
+    wanted = int(mic) if mic is not None and mic.isdecimal() else mic
     microphone = Microphone(wanted, tell=notices.append)
     # What a microphone records is called by the time: there is no better name for it.
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
@@ -190,22 +216,34 @@ def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOp
 class _Outputs:
     """Where results go."""
 
-    formats: Sequence[LiveFormat]
-    files: Mapping[LiveFormat, Path]
+    formats: Sequence[str]
+    files: Mapping[str, Path]
+    captions: CaptionOptions
+    has_end: bool
+    """What is heard has an end, and files are partial until that."""
     force: bool
     quiet: bool
 
     @property
     def in_view(self) -> bool:
         """Whether captions are drawn on a terminal."""
-        is_text = bool(self.files) or self.formats == [LiveFormat.TXT]
+        is_text = bool(self.files) or self.formats == ["txt"]
         return not self.quiet and sys.stdout.isatty() and is_text
 
     def sinks(self) -> list[Sink]:
         """All but the captions; files are begun."""
         if not self.files and not self.in_view:
-            return [Printed(TEXTS[self.formats[0]]())]
-        return [LiveFile(path, TEXTS[f](), force=self.force) for f, path in self.files.items()]
+            return [Printed(TEXTS[self.formats[0]](self.captions))]
+        begun: list[LiveFile] = []
+        try:
+            for format, path in self.files.items():
+                text = TEXTS[format](self.captions)
+                begun.append(LiveFile(path, text, force=self.force, has_end=self.has_end))
+        except OutputError:  # empty files of the others would be in the way of the next run
+            for file in begun:
+                file.discard()
+            raise
+        return list[Sink](begun)
 
 
 def _view(listening: Listening, stream: LiveStream, label: str) -> CaptionsView:
@@ -227,39 +265,52 @@ def _say_devices() -> None:
     terminal.echo(columns(rows))
 
 
-def _check(source: str | None, device: str | None, options: StreamOptions) -> None:
+def _check(source: str | None, mic: str | None, options: StreamOptions, raw: str | None) -> None:
     """Refuse what makes no sense before anything is loaded."""
     if source is None:
         for name, is_given in (
             ("--channel each", options.channel == "each"),
             ("--start", options.start_s > 0),
             ("--end", options.end_s is not None),
+            ("--raw", raw is not None),
         ):
             if is_given:
                 raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)
-    if source is not None and device is not None:
-        raise typer.BadParameter("it is a microphone, and --from is none", param_hint="--device")
+    if source is not None and mic is not None:
+        raise typer.BadParameter("--from is none; leave one of the two out", param_hint="--mic")
     if source is not None and Path(source).is_dir():
         raise typer.BadParameter("it is a folder; name one recording", param_hint="--from")
 
 
-def _formats(formats: Sequence[LiveFormat] | None, folder: Path | None) -> list[LiveFormat]:
-    chosen = list(dict.fromkeys(formats or ()))
-    if folder is None:
-        if len(chosen) > 1 or LiveFormat.ALL in chosen:
+def _formats(given: Sequence[str] | None, output: Path | None) -> list[str]:
+    named = formats_of(given, TEXTS)
+    if output is None:
+        if len(named) > 1:
             raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
-        return chosen or [LiveFormat.TXT]
-    return list(TEXTS) if not chosen or LiveFormat.ALL in chosen else chosen
+        return named or ["txt"]
+    file_format = format_of(output, TEXTS)
+    if file_format is None:
+        return named or list(TEXTS)
+    if named and named != [file_format]:
+        raise typer.BadParameter(
+            f"{output} is one file of {file_format}; name a folder for {', '.join(named)}",
+            param_hint="-o",
+        )
+    return [file_format]
 
 
 def _files(
-    folder: Path | None, stem: str, formats: Sequence[LiveFormat], *, force: bool
-) -> Mapping[LiveFormat, Path]:
+    output: Path | None, stem: str, formats: Sequence[str], *, force: bool
+) -> Mapping[str, Path]:
     """Where results go, by format; refused before anything is loaded if they cannot."""
-    if folder is None:
+    if output is None:
         return {}
-    files = {ending: folder / f"{stem}.{ending}" for ending in formats}
-    make_folder(folder)
+    if format_of(output, TEXTS) is None:
+        files = {ending: output / f"{stem}.{ending}" for ending in formats}
+        make_folder(output)
+    else:
+        files = {formats[0]: output}
+        make_folder(output.parent)
     if not force:
-        refuse_existing({ending.value: path for ending, path in files.items()})
+        refuse_existing(files)
     return files

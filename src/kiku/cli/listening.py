@@ -27,8 +27,12 @@ class Sink(Protocol):
         """Make of it what it likes; OutputError where that is impossible."""
         ...
 
-    def close(self) -> None:
-        """Nothing more comes."""
+    def close(self, *, whole: bool) -> bool:
+        """Nothing more comes; whether all of it is where it should be.
+
+        Args:
+            whole: all of the sound was heard.
+        """
         ...
 
 
@@ -93,6 +97,7 @@ class Listening:
         self._view: CaptionsView | None = None
         self._warned: set[str] = set()
         self._failed = False
+        self._at_end = False
 
     def show(self, view: CaptionsView) -> None:
         """Draw it there."""
@@ -102,7 +107,7 @@ class Listening:
     def run(self) -> int:
         """Listen until the sound ends, or Ctrl-C; the exit code."""
         with counted_interrupts() as interrupts, ExitStack() as stack:
-            stack.callback(self._end)
+            stack.callback(self._end, interrupts)
             if self._view is not None:
                 stack.enter_context(self._view)
             self.feed.start()
@@ -131,6 +136,7 @@ class Listening:
             if self._view is not None:
                 self._view.tick()
             if isinstance(event, End):
+                self._at_end = True
                 return
             if interrupts.count > handled:
                 handled = interrupts.count
@@ -151,7 +157,7 @@ class Listening:
                 # The others, and the sound, go on.
                 self._failed = True
                 self._sinks.remove(sink)
-                sink.close()
+                sink.close(whole=False)
                 terminal.error(str(error))
 
     def _is_news(self, warning: StreamWarning) -> bool:
@@ -165,13 +171,14 @@ class Listening:
             terminal.error(f"warning: {warning.message}")
         return True
 
-    def _end(self) -> None:
+    def _end(self, interrupts: Interrupts) -> None:
         """Whatever happened: nothing runs on, and what was written is on its way."""
         self.feed.stop()
         if not self._stream.done:
             self._stream.stop()
+        whole = self._at_end and not interrupts.count and self.feed.problem is None
         for sink in self._sinks:
-            sink.close()
+            self._failed |= not sink.close(whole=whole)
 
     def _code(self, interrupts: Interrupts) -> int:
         heard = f"{self._stream.duration:.1f} s of {self._label}"
@@ -185,7 +192,11 @@ class Listening:
         return FAILED if problem is not None or self._failed else 0
 
     def _where(self) -> str:
-        files = [str(sink.path) for sink in self._sinks if isinstance(sink, LiveFile)]
+        files = [
+            str(sink.path)
+            for sink in self._sinks
+            if isinstance(sink, LiveFile) and sink.path.exists()
+        ]
         if files:
             return f"its words until then are in {', '.join(files)}"
         shown = any(isinstance(sink, Printed | CaptionsView) for sink in self._sinks)

@@ -1,28 +1,31 @@
-"""Events -> txt, srt and JSON lines, written while they come."""
+"""Events -> txt, srt, vtt, json and JSON lines, written while they come."""
 
 import json
 import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from kiku.cli import terminal
 from kiku.cli.lines import LineCutter, line_text
+from kiku.cli.outputs import partial_of, refuse_existing
+from kiku.cli.terminal import ReaderGone
 from kiku.errors import OutputError
 from kiku.stream import End, Event, event_to_dict
-from kiku.text import Partial, Segment, TurnEnd, Word, timestamp
-
-
-class LiveFormat(StrEnum):
-    """What can be written while it is heard."""
-
-    TXT = "txt"
-    SRT = "srt"
-    JSONL = "jsonl"
-    ALL = "all"
+from kiku.text import CaptionOptions, Partial, Segment, TurnEnd, Word, write_json
+from kiku.text.captions import (
+    DEFAULTS,
+    EMPTY_SRT,
+    VTT_HEAD,
+    Shot,
+    shots_of,
+    srt_shot,
+    vtt_shot,
+)
+from kiku.text.cues import Cue, CueMaker
 
 
 class Cutter:
@@ -66,7 +69,7 @@ class Text(Protocol):
 class Txt:
     """The words alone, a line each."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first word."""
         self._cutter = Cutter()
 
@@ -75,31 +78,93 @@ class Txt:
         return "".join(f"{line_text(line)}\n" for line in self._cutter.take(event))
 
 
+class _Cues:
+    """Events -> cues, each line's as soon as the line is whole."""
+
+    def __init__(self, options: CaptionOptions, *, room_for_label: bool) -> None:
+        """Before the first cue."""
+        self._options, self._room_for_label = options, room_for_label
+        self._cutter = Cutter()
+        self._makers: dict[int | None, CueMaker] = {}
+
+    def take(self, event: Event) -> list[Shot]:
+        """The cues that are whole by now."""
+        lines = self._cutter.take(event)
+        begins_s = {event.channel: event.start} if isinstance(event, Word) else {}
+        following_s: list[float | None] = []
+        for line in reversed(lines):
+            following_s.append(begins_s.get(line.channel))
+            begins_s[line.channel] = line.start
+        return [
+            shot
+            for line, next_s in zip(lines, reversed(following_s), strict=True)
+            for cue in self._of(line, next_s)
+            for shot in shots_of(cue, highlight=self._options.highlight_words)
+        ]
+
+    def _of(self, line: Segment, following_s: float | None) -> list[Cue]:
+        maker = self._makers.get(line.channel)
+        if maker is None:
+            maker = CueMaker(self._options, room_for_label=self._room_for_label)
+            self._makers[line.channel] = maker
+        return maker.add(line.words, following_s)
+
+
 class Srt:
     """SubRip subtitles, cue after cue: what `write_srt` gives for the same lines. (Where channels
     are transcribed one by one, cues of two of them may change places.)"""
 
-    def __init__(self) -> None:
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first cue."""
-        self._cutter = Cutter()
+        self._cues = _Cues(options, room_for_label=True)
         self._num_cues = 0
-        self._shown_until_ms: dict[int | None, int] = {}
 
     def take(self, event: Event) -> str:
         """The cues that are whole by now."""
-        return "".join(map(self._cue, self._cutter.take(event)))
+        text = ""
+        for shot in self._cues.take(event):
+            self._num_cues += 1
+            text += srt_shot(self._num_cues, shot)
+        return EMPTY_SRT if isinstance(event, End) and not self._num_cues else text
 
-    def _cue(self, line: Segment) -> str:
-        start_ms = max(round(line.start * 1000), self._shown_until_ms.get(line.channel, 0))
-        end_ms = max(round(line.end * 1000), start_ms + 1)
-        self._shown_until_ms[line.channel] = end_ms
-        self._num_cues += 1
-        start, end = (timestamp(ms, mark=",") for ms in (start_ms, end_ms))
-        return f"{self._num_cues}\n{start} --> {end}\n{line_text(line)}\n\n"
+
+class Vtt:
+    """WebVTT subtitles, in the same way."""
+
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
+        """Before the first cue."""
+        self._cues = _Cues(options, room_for_label=False)
+        self._head = VTT_HEAD
+
+    def take(self, event: Event) -> str:
+        """The cues that are whole by now."""
+        head, self._head = self._head, ""
+        return head + "".join(map(vtt_shot, self._cues.take(event)))
+
+
+class Json:
+    """One document, when nothing more comes: what `write_json` gives."""
+
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
+        """Before the first word."""
+        self._options = options
+        self._words: list[Word] = []
+
+    def take(self, event: Event) -> str:
+        """Nothing until the end, and then all of it."""
+        if isinstance(event, Word):
+            self._words.append(event)
+        if not isinstance(event, End):
+            return ""
+        words = sorted(self._words, key=lambda word: word.start)  # of all channels
+        return write_json(words, replace(self._options, duration=event.duration))
 
 
 class JsonLines:
     """Every event as it is, but for the pieces of words."""
+
+    def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
+        """Before the first event."""
 
     def take(self, event: Event) -> str:
         """The event on a line."""
@@ -109,10 +174,12 @@ class JsonLines:
         return json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-TEXTS: Mapping[LiveFormat, Callable[[], Text]] = {
-    LiveFormat.TXT: Txt,
-    LiveFormat.SRT: Srt,
-    LiveFormat.JSONL: JsonLines,
+TEXTS: Mapping[str, Callable[[CaptionOptions], Text]] = {
+    "txt": Txt,
+    "srt": Srt,
+    "vtt": Vtt,
+    "json": Json,
+    "jsonl": JsonLines,
 }
 """By format, which is also the ending of the file."""
 
@@ -123,58 +190,140 @@ class Printed:
     def __init__(self, text: Text) -> None:
         """`text` makes it."""
         self._text = text
+        self._failing = False
 
     def take(self, event: Event) -> None:
-        """Print what is whole by now; OutputError where that is impossible."""
+        """Print what is whole by now. What a full disk does not take stays in Python's buffer, and
+        is tried again with the next."""
         if text := self._text.take(event):
-            terminal.echo(text)
+            self._print(text)
 
-    def close(self) -> None:
-        """Nothing to do."""
+    def close(self, *, whole: bool) -> bool:
+        """Nothing more comes; whether all of it was printed."""
+        if self._failing:
+            self._print("")
+        return not self._failing
+
+    def _print(self, text: str) -> None:
+        try:
+            terminal.echo(text)
+            self._failing = False
+        except OutputError as error:
+            if not self._failing:
+                terminal.error(str(error))
+            self._failing = True
 
 
 class LiveFile:
-    """A file that grows while it is heard, and is whole at every moment."""
+    """A file that grows while it is heard, and is whole at every moment.
 
-    def __init__(self, path: Path, text: Text, *, force: bool) -> None:
+    What the disk does not take is kept in memory and tried again with whatever comes next, and
+    printed in the end if it still does not fit: no word is lost.
+    """
+
+    def __init__(self, path: Path, text: Text, *, force: bool, has_end: bool = False) -> None:
         """Begin the file.
 
         Args:
             path: where it is.
             text: makes it.
             force: replace what is there.
+            has_end: a recording has an end; until that is reached the file is called partial. (A
+                microphone is heard until somebody stops it, and nothing is missing then.)
 
         Raises:
             OutputError: it is there already, or cannot be written.
         """
-        self.path, self._text = path, text
+        self._final, self._text, self._force = path, text, force
+        self.path = partial_of(path) if has_end else path
+        """Where it is now."""
         try:
+            if not force:
+                refuse_existing({"": path})
+            if force or has_end:
+                self.path.unlink(missing_ok=True)  # which may be a link to something else
             # No buffer: what was written is there, whatever becomes of this program.
-            self._file = path.open("wb" if force else "xb", buffering=0)
+            self._file = self.path.open("xb", buffering=0)
         except FileExistsError:
             raise OutputError(f"{path} exists already; --force overwrites it") from None
         except OSError as error:
             raise self._cannot(error) from error
         self._size = 0
+        self._waiting = b""
+        self._failed_with: OutputError | None = None
 
     def take(self, event: Event) -> None:
-        """Append what is whole by now; OutputError where that is impossible."""
-        rest = self._text.take(event).encode()
-        size = self._size + len(rest)
+        """Append what is whole by now, or keep it until there is room."""
+        self._waiting += self._text.take(event).encode()
+        if self._waiting:
+            self._write()
+
+    def close(self, *, whole: bool) -> bool:
+        """Nothing more comes; whether all of it is in the file.
+
+        Args:
+            whole: it was heard to its end.
+        """
+        if self._waiting:
+            self._write()
+        with suppress(OSError):
+            self._file.close()
+        if self._waiting:
+            self._print_rest()
+            return False
+        if not self._size and not whole and self.path != self._final:
+            self.discard()
+        return not whole or self.path == self._final or self._finish()
+
+    def discard(self) -> None:
+        """Leave nothing behind: nothing was heard."""
+        with suppress(OSError):
+            self._file.close()
+            self.path.unlink()
+
+    def _write(self) -> None:
+        rest = self._waiting
         try:
+            self._file.seek(self._size)  # behind what was there when it last went well
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             # Half a cue would spoil the file.
             with suppress(OSError):
                 os.ftruncate(self._file.fileno(), self._size)
-            raise self._cannot(error) from error
-        self._size = size
+            if self._failed_with is None:
+                self._failed_with = self._cannot(error)
+                terminal.error(f"{self._failed_with}; its text is kept, and tried again")
+            return
+        self._size += len(self._waiting)
+        self._waiting = b""
+        if self._failed_with is not None:
+            self._failed_with = None
+            terminal.error(f"{self.path} is written again; nothing is missing")
 
-    def close(self) -> None:
-        """All of it is there."""
-        with suppress(OSError):
-            self._file.close()
+    def _print_rest(self) -> None:
+        terminal.error(f"{self._failed_with}; what is missing follows on standard output")
+        try:
+            terminal.echo(f"==> {self.path} <==\n{self._waiting.decode()}")
+        except OutputError as error:
+            terminal.error(str(error))
+        except ReaderGone:  # nobody is there to be told; the other files are to be closed, too
+            pass
+
+    def _finish(self) -> bool:
+        """Give it the name of what is whole."""
+        try:
+            if not self._force:
+                refuse_existing({"": self._final})
+            self.path.replace(self._final)
+        except OutputError as error:
+            terminal.error(f"{error}; the text is in {self.path}")
+            return False
+        except OSError as error:
+            terminal.error(f"{self._cannot(error)}; the text is in {self.path}")
+            return False
+        self.path = self._final
+        return True
 
     def _cannot(self, error: OSError) -> OutputError:
         reason = (error.strerror or str(error)).lower()

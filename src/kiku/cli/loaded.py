@@ -1,5 +1,6 @@
 """Loading a model for a command, with notes for whoever looks on."""
 
+import os
 from dataclasses import dataclass
 
 import kiku
@@ -18,6 +19,8 @@ class ModelSettings:
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+    offline: bool = False
+    """Nothing is asked of the network."""
 
 
 def load_with(settings: ModelSettings, meter: Meter, *, slots: int = 1) -> Recognizer | None:
@@ -26,6 +29,9 @@ def load_with(settings: ModelSettings, meter: Meter, *, slots: int = 1) -> Recog
     Raises:
         KikuError: see `kiku.load`.
     """
+    if settings.offline:
+        # What fetches models looks there when it is imported, which is later.
+        os.environ["HF_HUB_OFFLINE"] = "1"
     meter.note(f"loading {settings.model}")
     try:
         with meter.noting():

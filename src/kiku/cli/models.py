@@ -2,7 +2,7 @@
 them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ from kiku.cli.columns import columns
 from kiku.cli.options import Revision
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED
-from kiku.converted import Entry, entries, entries_of, remove
+from kiku.converted import Entry, cache_folder, entries, entries_of, remove
 
 if TYPE_CHECKING:
     from kiku.config import ModelConfig
@@ -29,7 +29,7 @@ _Target = Annotated[
     Path | None, typer.Option("--to", metavar="DIR", help="Put it here, not into the cache.")
 ]
 
-_DEMO = (DEMO, "en", "0.5 s", "4", "-", "ships with kiku; a few words only")
+_DEMO = (DEMO, "en", "0.5 s", "4", "-", "included; few words only")
 
 
 @app.command("list")
@@ -37,11 +37,13 @@ def list_models() -> int:
     """List the models that can be named, with what has to be downloaded for each, and those that
     are converted for ONNX Runtime.
     """
-    head = ("NAME", "LANGUAGES", "DELAY", "PAUSE HEADS", "DOWNLOAD", "NOTE")
+    head = ("NAME", "SPEAKS", "DELAY", "HEADS", "GB", "NOTE")
     terminal.echo(columns([head, _DEMO, *map(_row, KNOWN_REPOS)]))
     if kept := entries():
         terminal.echo(
-            "\n" + columns([("CONVERTED", "PRECISION", "SIZE", "FOLDER"), *map(_entry, kept)])
+            "\n"
+            + columns([("CONVERTED", "PRECISION", "SIZE", ""), *(_entry(e, kept) for e in kept)])
+            + f"\nin {cache_folder()}\n"
         )
     return 0
 
@@ -148,9 +150,16 @@ def remove_model(model: _Model, precision: _Precision = None) -> int:
     return 0
 
 
-def _entry(entry: Entry) -> tuple[str, ...]:
-    note = "" if entry.is_whole else " (not finished)"
-    return entry.title, entry.precision, _megabytes(entry), f"{entry.folder}{note}"
+def _entry(entry: Entry, all_of_them: Sequence[Entry]) -> tuple[str, ...]:
+    note = "" if entry.is_whole else "not finished"
+    # Two of one name, from different files, are told apart by their folders.
+    same = [one for one in all_of_them if _called(one) == _called(entry)]
+    note = note if len(same) == 1 else f"{entry.folder.name} {note}".rstrip()
+    return *_called(entry), _megabytes(entry), note
+
+
+def _called(entry: Entry) -> tuple[str, str]:
+    return entry.title, entry.precision
 
 
 def _megabytes(entry: Entry) -> str:
@@ -163,7 +172,7 @@ def _row(repo: KnownRepo) -> tuple[str, ...]:
         repo.languages,
         f"{repo.text_delay_s} s",
         str(repo.num_pause_heads or "-"),
-        f"{repo.download_gb} GB",
+        f"{repo.download_gb}",
         repo.note,
     )
 

@@ -1,14 +1,19 @@
 """Options that several commands take: which model, on what it runs, and what it transcribes how."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from kiku.cli.raw import RawFormat
 from kiku.errors import ConfigError
 from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
+from kiku.text import CaptionOptions
+
+ALL = "all"
+"""The name of all formats together."""
 
 Model = Annotated[
     str, typer.Option(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
@@ -18,6 +23,12 @@ Revision = Annotated[
 ]
 Engine = Annotated[
     str, typer.Option(metavar="NAME", help="onnx or torch; auto is the faster one here.")
+]
+Device = Annotated[
+    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Never ask the network for a model: it is in the cache.")
 ]
 Dtype = Annotated[
     str | None,
@@ -57,6 +68,70 @@ Start = Annotated[
 End = Annotated[
     float | None, typer.Option(metavar="SECONDS", min=0.0, help="End there in a recording.")
 ]
+
+Formats = Annotated[
+    list[str] | None,
+    typer.Option("--format", "-f", metavar="NAME[,NAME]", help="What to write; or all."),
+]
+LineWidth = Annotated[
+    int,
+    typer.Option(metavar="N", min=0, help="Characters in a line of srt and vtt; 0: no limit."),
+]
+LineCount = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Lines in a cue of srt and vtt; 0: no limit.")
+]
+HighlightWords = Annotated[
+    bool, typer.Option("--highlight-words", help="srt, vtt: underline each word as it is spoken.")
+]
+
+Raw = Annotated[
+    str | None,
+    typer.Option(
+        "--raw",
+        metavar="FORMAT,RATE,CHANNELS",
+        help="The sound has no header: s16le,16000,1. Also s24le, s32le, f32le, alaw, mulaw.",
+    ),
+]
+
+
+def raw_format(text: str | None) -> RawFormat | None:
+    """What `--raw` says.
+
+    Raises:
+        typer.BadParameter: it cannot be.
+    """
+    if text is None:
+        return None
+    with _named("--raw"):
+        return RawFormat.parse(text)
+
+
+def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
+    """The formats that were named, each once: with commas, or by an option for each.
+
+    Raises:
+        typer.BadParameter: there is none of such a name.
+    """
+    names = list(known)
+    chosen = [name.strip().lower() for some in given or () for name in some.split(",")]
+    for name in chosen:
+        if name not in (*names, ALL):
+            raise typer.BadParameter(
+                f"{name!r} is no format; there are {', '.join(names)}, and all", param_hint="-f"
+            )
+    return names if ALL in chosen else list(dict.fromkeys(chosen))
+
+
+def caption_options(
+    model: str, *, line_width: int, line_count: int, highlight_words: bool
+) -> CaptionOptions:
+    """What writers of captions are told."""
+    return CaptionOptions(
+        model,
+        max_line_width=line_width or None,
+        max_line_count=line_count or None,
+        highlight_words=highlight_words,
+    )
 
 
 def stream_options(

@@ -1,7 +1,9 @@
 """Files for results: their names, and writing them whole or not at all."""
 
 import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from kiku.cli.inputs import Recording
@@ -17,11 +19,29 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(f"{path} is a file; -o wants a folder") from None
+        raise OutputError(
+            f"{path} is a file; -o wants a folder, or a new file that ends in a format such as .txt"
+        ) from None
     except OSError as error:
         raise OutputError(f"the folder {path} cannot be made ({_reason(error)})") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise OutputError(f"nothing may be written in {path}; choose another folder with -o")
+
+
+PARTIAL = ".partial"
+"""What stands before the ending of a result that is not whole: talk.partial.srt."""
+
+
+def format_of(path: Path, known: Collection[str]) -> str | None:
+    """The format that a path names by its ending, if it is a file's: talk.srt. None for what is a
+    folder, or will be one."""
+    ending = path.suffix.removeprefix(".").lower()
+    return ending if ending in known and not path.is_dir() else None
+
+
+def partial_of(path: Path) -> Path:
+    """The name of a result as long as it is not whole: talk.srt -> talk.partial.srt."""
+    return path.with_name(f"{path.stem}{PARTIAL}{path.suffix}")
 
 
 def name_outputs(
@@ -29,17 +49,20 @@ def name_outputs(
 ) -> Mapping[Recording, dict[str, Path]]:
     """Where the results of each recording go, by format: talk.mp3 -> talk.txt.
 
-    Recordings that would share a name keep their endings: talk.mp3.txt and talk.wav.txt.
+    Recordings that would share a name keep their endings: talk.mp3.txt and talk.wav.txt. Those of
+    folders inside a folder go into folders of the same names.
 
     Raises:
         ConfigError: two recordings have one and the same name.
     """
-    stems = [recording.stem.casefold() for recording in recordings]
-    named: dict[Recording, str] = {}
+    stems = [(recording.folder, recording.stem.casefold()) for recording in recordings]
+    named: dict[Recording, Path] = {}
     taken: dict[str, Recording] = {}
     for recording, stem in zip(recordings, stems, strict=True):
-        name = recording.stem if stems.count(stem) == 1 else recording.name
-        other = taken.setdefault(name.casefold(), recording)
+        # What comes of "talk.partial.wav" must not look like a part of what comes of "talk.wav".
+        alone = stems.count(stem) == 1 and not stem[1].endswith(PARTIAL)
+        name = Path(recording.folder, recording.stem if alone else recording.name)
+        other = taken.setdefault(str(name).casefold(), recording)
         if other is not recording:
             raise ConfigError(
                 f"{other.label} and {recording.label} would both be written to "
@@ -47,9 +70,22 @@ def name_outputs(
             )
         named[recording] = name
     return {
-        recording: {ending: folder / f"{name}.{ending}" for ending in endings}
+        recording: {ending: folder / name.parent / f"{name.name}.{ending}" for ending in endings}
         for recording, name in named.items()
     }
+
+
+def exists(path: Path) -> bool:
+    """Whether a result stands there, or a link: devices and pipes are there to be written to."""
+    return os.path.lexists(path) and not is_device(path)
+
+
+def is_device(path: Path) -> bool:
+    """Whether it is something like /dev/stdout, which cannot be replaced by a file."""
+    # What cannot be asked (a name that is too long) is none: writing to it tells why.
+    with suppress(OSError):
+        return path.exists() and not (path.is_file() or path.is_dir())
+    return False
 
 
 def refuse_existing(paths: Mapping[str, Path]) -> None:
@@ -59,23 +95,46 @@ def refuse_existing(paths: Mapping[str, Path]) -> None:
         OutputError: one would.
     """
     for path in paths.values():
-        if path.exists():
+        if exists(path):
             raise OutputError(f"{path} exists already; --force overwrites it")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` so that whoever looks sees the old file or the whole new one.
+    """Write `text` to `path` so that whoever looks sees the old file or the whole new one. A link
+    is replaced, not followed; the folder is made if need be.
 
     Raises:
         OutputError: it cannot be written; nothing is left behind.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
+        if is_device(path):
+            _write(path, text, "w")
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Short, so that it fits where `path` does, and not to be guessed: nobody can put a link
+        # there beforehand.
+        unfinished = path.with_name(f".kiku-{secrets.token_hex(8)}")
+        try:
+            _write(unfinished, text, "x")
+            unfinished.replace(path)
+        finally:
+            # The error that is told is that of the writing, whatever the clearing up meets.
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({_reason(error)})") from error
+
+
+def _write(path: Path, text: str, mode: str) -> None:
+    # A name may hold what is no letter; in JSON its escape is even right.
+    with path.open(mode, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.write(text)
+
+
+def forget_partial(path: Path) -> None:
+    """Remove the partial result beside a whole one."""
+    with suppress(OSError):
+        partial_of(path).unlink(missing_ok=True)
 
 
 def _reason(error: OSError) -> str:

@@ -1,10 +1,12 @@
-"""How far it is, on standard error: seconds of sound, speed, time left. Only for terminals."""
+"""How far it is, on standard error: seconds of sound, speed, time left. On a terminal by bars that
+move, elsewhere by a line now and then."""
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,14 +14,26 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
+from kiku.cli import terminal
+
+LINE_EVERY_S = 30.0
+"""So often a line is written where no bars move."""
+
 
 class Meter:
     """Bars for one recording and for all, below the words that are not on a whole line yet."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        """Look whether there is somebody to show anything to."""
+    def __init__(self, *, quiet: bool, forced: bool = False) -> None:
+        """Look whether there is somebody to show anything to.
+
+        Args:
+            quiet: show nothing.
+            forced: write notes as lines where there is no terminal.
+        """
         self._console = Console(stderr=True, highlight=False)
         self.visible = not quiet and self._console.is_interactive
+        self._in_lines = not quiet and not self.visible
+        self._notes_in_lines = forced and self._in_lines
         self.heard_s = 0.0
         self._since = time.monotonic()
 
@@ -27,13 +41,15 @@ class Meter:
         """A line about what happens, for whoever looks on."""
         if self.visible:
             self._console.print(Text(text, style="dim"), soft_wrap=True)
+        elif self._notes_in_lines:
+            terminal.error(text)
 
     @contextmanager
     def noting(self) -> "Generator[None, None, None]":
         """While the block runs, what kiku logs about long work is shown as notes."""
         logger, handler = logging.getLogger("kiku"), _Notes(self)
         level = logger.level
-        if self.visible:
+        if self.visible or self._notes_in_lines:
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)
         try:
@@ -51,7 +67,7 @@ class Meter:
 
     @contextmanager
     def showing(self, durations: Sequence[float | None]) -> "Generator[Bars, None, None]":
-        """Bars for as long as the block runs.
+        """Bars, or lines, for as long as the block runs.
 
         Args:
             durations: seconds of every recording to come, None where unknown.
@@ -59,7 +75,8 @@ class Meter:
         self._since = time.monotonic()
         bars = Bars(durations)
         if not self.visible:
-            yield bars
+            with _told_of(bars) if self._in_lines else nullcontext():
+                yield bars
             return
         with Live(
             console=self._console,
@@ -70,6 +87,25 @@ class Meter:
             redirect_stdout=sys.stdout.isatty(),
         ):
             yield bars
+
+
+@contextmanager
+def _told_of(bars: "Bars") -> Generator[None, None, None]:
+    """While the block runs, a line every half a minute: long silence looks like a program that
+    hangs, and what is soon over needs none."""
+    stopped = threading.Event()
+
+    def tell() -> None:
+        while not stopped.wait(LINE_EVERY_S):
+            terminal.error(bars.line())
+
+    thread = threading.Thread(target=tell, name="kiku-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
 
 
 class _Notes(logging.Handler):
@@ -99,6 +135,8 @@ class Bars:
         )
         self._num = len(durations)
         self._index = 0
+        self._title = ""
+        self._since = time.monotonic()
         self._before_s = 0.0
         self._heard_s: Callable[[], float] = lambda: 0.0
         self._pending: Callable[[], str] = lambda: ""
@@ -127,9 +165,23 @@ class Bars:
         self._heard_s, self._pending = heard_s, pending
         if self._one is not None:
             self._progress.remove_task(self._one)
-        title = label if self._num == 1 else f"{self._index}/{self._num} {label}"
+        self._title = title = label if self._num == 1 else f"{self._index}/{self._num} {label}"
         # A name is text, also where it looks like markup.
         self._one = self._progress.add_task(title.replace("[", r"\["), total=duration)
+
+    def line(self) -> str:
+        """How far it is, in one line."""
+        task = next((one for one in self._progress.tasks if one.id == self._one), None)
+        if task is None:
+            return "the first recording is opened"
+        heard_s = self._heard_s()
+        speed = (self._before_s + heard_s) / max(time.monotonic() - self._since, 1e-3)
+        of, left = "", ""
+        if task.total is not None:
+            of = f" of {_clock(task.total)}"
+            if speed:
+                left = f", {_clock(max(0.0, task.total - heard_s) / speed)} left"
+        return f"{self._title}: {_clock(heard_s)}{of}, {speed:.1f}x{left}"
 
     def render(self) -> RenderableType:
         """The words of the open line, and the bars."""

@@ -3,16 +3,17 @@
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 
 from kiku.audio import duration_s
+from kiku.audio.source import Source
 from kiku.cli import terminal
 from kiku.cli.inputs import STDIN, Recording
-from kiku.cli.outputs import refuse_existing, write_whole
+from kiku.cli.outputs import exists, forget_partial, partial_of, refuse_existing, write_whole
 from kiku.cli.progress import Bars, Meter
+from kiku.cli.raw import RawFormat, opened
 from kiku.cli.terminal import FAILED, INTERRUPTED, ReaderGone, describe
 from kiku.cli.word_output import Flow, Lines, Nothing, Output, Table, table_line
 from kiku.errors import AudioError, KikuError, OutputError, TruncatedAudio
@@ -21,50 +22,43 @@ from kiku.recognizer import Recognizer
 from kiku.text import FORMATS, CaptionOptions, Word
 from kiku.transcription import Transcription
 
-
-class Format(StrEnum):
-    """What results can be written as."""
-
-    TXT = "txt"
-    JSON = "json"
-    SRT = "srt"
-    VTT = "vtt"
-    TSV = "tsv"
-    ALL = "all"
+TXT = "txt"
+"""The format that is shown while it comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is wanted of every recording."""
 
-    format: Format
-    folder: Path | None
-    """Where files go; None means standard output."""
+    formats: Sequence[str]
+    to_files: bool
+    """Results go into files; else onto standard output, in one format."""
     captions: CaptionOptions
     words: bool
     """txt is a table of words."""
     force: bool
+    skip_existing: bool
     quiet: bool
     several: bool
     """More than one recording was named."""
     options: StreamOptions = field(default_factory=StreamOptions)
     """What is heard, and how."""
-
-    @property
-    def endings(self) -> list[str]:
-        """The formats to write, by their names."""
-        return list(FORMATS) if self.format is Format.ALL else [self.format.value]
+    raw: RawFormat | None = None
+    """How samples are written that have no header."""
 
     @property
     def is_json_lines(self) -> bool:
         """Several documents on one output: one a line."""
-        return self.format is Format.JSON and self.folder is None and self.several
+        return self.formats == ["json"] and not self.to_files and self.several
 
-    def document(self, ending: str, words: Sequence[Word], duration: float) -> str:
+    def document(
+        self, ending: str, words: Sequence[Word], duration: float, *, whole: bool = True
+    ) -> str:
         """The result in one format."""
-        if ending == Format.TXT and self.words:
+        if ending == TXT and self.words:
             return "".join(map(table_line, words))
-        text = FORMATS[ending](words, replace(self.captions, duration=duration))
+        options = replace(self.captions, duration=duration, partial=not whole)
+        text = FORMATS[ending](words, options)
         if self.is_json_lines:
             return json.dumps(json.loads(text), ensure_ascii=False) + "\n"
         return text
@@ -87,7 +81,7 @@ class Run:
         Args:
             recognizer: has a free slot.
             request: what is wanted.
-            outputs: the files for each recording; empty where `request.folder` is None.
+            outputs: the files for each recording; empty where they go to standard output.
             meter: shows how far it is.
             debug: let unexpected errors through.
         """
@@ -101,18 +95,17 @@ class Run:
 
     def _choose_output(self) -> Output:
         request = self._request
-        to_files = request.folder is not None
-        if to_files and (request.quiet or not self._on_terminal):
+        if request.to_files and (request.quiet or not self._on_terminal):
             return Nothing()
-        if not to_files and request.format is not Format.TXT:
+        if not request.to_files and request.formats != [TXT]:
             return Nothing()
         if request.words:
             return Table()
         # Words flow onto a terminal unless bars move below them; a pipe gets whole lines.
         return Flow() if self._on_terminal and not self._meter.visible else Lines()
 
-    def all(self, found: Sequence[Recording | AudioError]) -> int:
-        """Transcribe the recordings and tell of the errors; the exit code."""
+    def all(self, found: Sequence[Recording | KikuError]) -> int:
+        """Transcribe the recordings; the exit code. What is no recording has been told of."""
         durations = self._durations(found)
         num_failed = 0
         try:
@@ -121,7 +114,6 @@ class Run:
                     if isinstance(item, Recording):
                         num_failed += not self._one(item, durations[item], bars)
                     else:
-                        terminal.error(str(item))
                         num_failed += 1
                         self._deliver_nothing()
         except KeyboardInterrupt:
@@ -131,24 +123,46 @@ class Run:
             terminal.error(f"{num_failed} of {len(found)} could not be transcribed completely")
         return FAILED if num_failed else 0
 
-    def _durations(self, found: Sequence[Recording | AudioError]) -> dict[Recording, float | None]:
+    def _durations(self, found: Sequence[Recording | KikuError]) -> dict[Recording, float | None]:
         """Seconds of each recording, if somebody wants to see how far it is."""
         recordings = [item for item in found if isinstance(item, Recording)]
+        # To look into hundreds of files takes a while, which lines in a log are not worth.
+        wanted = self._meter.visible or len(recordings) == 1
+        wanted &= self._request.raw is None and not self._request.quiet
         return {
-            r: duration_s(r.source) if self._meter.visible and r.source != STDIN else None
-            for r in recordings
+            r: duration_s(r.source) if wanted and r.source != STDIN else None for r in recordings
         }
 
     def _one(self, recording: Recording, duration: float | None, bars: Bars) -> bool:
         """Transcribe one recording; whether all of it went well."""
         files = self._outputs.get(recording, {})
         try:
+            with opened(recording.source, self._request.raw) as source:
+                return self._of_source(recording, source, files, duration, bars)
+        except AudioError as error:  # of a file that cannot even be opened
+            terminal.error(str(error))
+            self._deliver_nothing()
+            return False
+
+    def _of_source(
+        self,
+        recording: Recording,
+        source: Source,
+        files: Mapping[str, Path],
+        duration: float | None,
+        bars: Bars,
+    ) -> bool:
+        if files and self._request.skip_existing:
+            files = {ending: path for ending, path in files.items() if not exists(path)}
+            if not files:  # another run has done it meanwhile
+                return True
+        try:
             if not self._request.force:
                 refuse_existing(files)
         except OutputError as error:
             terminal.error(str(error))
             return False
-        result = self._recognizer.transcription(recording.source, self._request.options)
+        result = self._recognizer.transcription(source, self._request.options)
         bars.follow(
             recording.label,
             duration,
@@ -159,18 +173,20 @@ class Run:
         self._tell_warnings(recording, result)
         self._meter.heard_s += result.heard_s
         words = sorted(result.so_far, key=lambda word: word.start)  # of all channels
-        good = stopped is None
-        kept = good or bool(words) or isinstance(stopped, TruncatedAudio)
-        if kept:
-            good &= self._deliver(files, words, result.heard_s)
+        if stopped is None:
+            return self._deliver(files, words, result.heard_s)
+        kept = bool(words) or isinstance(stopped, TruncatedAudio)
+        partial = {ending: partial_of(path) for ending, path in files.items()}
+        written = kept and self._deliver(partial, words, result.heard_s, whole=False)
+        terminal.error(
+            _stopped(recording, stopped, result.heard_s)
+            + _where(partial.values() if written else (), bool(words))
+        )
         if isinstance(stopped, KeyboardInterrupt):
-            terminal.error(_interrupted(recording, result.heard_s, files if kept else {}))
             raise stopped
-        if stopped is not None:
-            terminal.error(_failed(recording, stopped))
         if not kept:
             self._deliver_nothing()
-        return good
+        return False
 
     def _follow(
         self, recording: Recording, result: Transcription
@@ -217,19 +233,25 @@ class Run:
                 told.add(warning.kind)
                 terminal.error(f"warning: {_labelled(recording, warning.message)}")
 
-    def _deliver(self, files: Mapping[str, Path], words: Sequence[Word], duration: float) -> bool:
+    def _deliver(
+        self, files: Mapping[str, Path], words: Sequence[Word], duration: float, *,
+        whole: bool = True,
+    ) -> bool:  # fmt: skip
         """Write or print the result; whether it is where it should be."""
         request = self._request
-        if request.folder is None:
-            if request.format is not Format.TXT:
-                return self._say(request.document(request.format, words, duration))
+        if not request.to_files:
+            (ending,) = request.formats
+            if ending != TXT:
+                return self._say(request.document(ending, words, duration, whole=whole))
             return True
         good = True
         for ending, path in files.items():
-            text = request.document(ending, words, duration)
+            text = request.document(ending, words, duration, whole=whole)
             try:
                 write_whole(path, text)
                 self._meter.note(f"wrote {path}")
+                if whole:
+                    forget_partial(path)
             except OutputError as error:
                 terminal.error(f"{error}; it follows on standard output instead")
                 self._say(text)
@@ -251,18 +273,19 @@ class Run:
         return True
 
 
-def _failed(recording: Recording, error: Exception) -> str:
-    return _labelled(recording, describe(error))
+def _stopped(recording: Recording, why: Exception | KeyboardInterrupt, heard_s: float) -> str:
+    """What ended a recording before its time."""
+    if isinstance(why, KeyboardInterrupt):
+        return f"interrupted after {heard_s:.1f} s of {recording.label}"
+    return _labelled(recording, describe(why))
 
 
 def _labelled(recording: Recording, message: str) -> str:
     return message if recording.label in message else f"{recording.label}: {message}"
 
 
-def _interrupted(recording: Recording, heard_s: float, files: Mapping[str, Path]) -> str:
-    kept = (
-        f"its words until then are in {', '.join(map(str, files.values()))}"
-        if files
-        else ("what was said until then is above")
-    )
-    return f"interrupted after {heard_s:.1f} s of {recording.label}; {kept}"
+def _where(files: Collection[Path], spoken: bool) -> str:
+    """Where its words are until then."""
+    if files:
+        return f"; its words until then are in {', '.join(map(str, files))}"
+    return "; what was said until then is above" if spoken else ""

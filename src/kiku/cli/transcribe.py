@@ -12,23 +12,33 @@ from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
     ChannelName,
+    Device,
     Dtype,
     End,
     Engine,
+    Formats,
+    HighlightWords,
     Hotwords,
+    LineCount,
+    LineWidth,
     Model,
+    Offline,
+    Raw,
     Revision,
     Start,
     Temperature,
     Threads,
+    caption_options,
+    formats_of,
+    raw_format,
     stream_options,
 )
-from kiku.cli.outputs import make_folder, name_outputs
+from kiku.cli.outputs import exists, format_of, make_folder, name_outputs, refuse_existing
 from kiku.cli.progress import Meter
-from kiku.cli.run import Format, Request, Run
+from kiku.cli.run import TXT, Request, Run
 from kiku.cli.terminal import FAILED, INTERRUPTED
-from kiku.errors import ConfigError
-from kiku.text import CaptionOptions
+from kiku.errors import ConfigError, KikuError, OutputError
+from kiku.text import FORMATS
 
 _Paths = Annotated[
     list[str],
@@ -36,19 +46,14 @@ _Paths = Annotated[
         metavar="PATH", help="Audio or video files, folders of such, or - for standard input."
     ),
 ]
-_Device = Annotated[
-    str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")
-]
-_Format = Annotated[Format, typer.Option("--format", "-f", help="What to write; all needs -o.")]
-_Folder = Annotated[
+_Output = Annotated[
     Path | None,
-    typer.Option("--output-dir", "-o", metavar="DIR", help="Write talk.txt for talk.mp3 here."),
-]
-_Width = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Characters in a line of srt and vtt.")
-]
-_Count = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Lines in a cue of srt and vtt.")
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="PATH",
+        help="A folder, for talk.txt of talk.mp3; or of one recording a file such as talk.srt.",
+    ),
 ]
 _Words = Annotated[
     bool, typer.Option("--words", help="txt: one word a line: start, end, probability, word.")
@@ -56,22 +61,38 @@ _Words = Annotated[
 _Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Results and errors only, no progress.")
 ]
+_Progress = Annotated[
+    bool,
+    typer.Option(
+        "--progress", help="Without a terminal, too, tell of the model and of each file written."
+    ),
+]
 _Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
+_Skip = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out recordings whose files exist, exit 0.")
+]
+_Recursive = Annotated[
+    bool, typer.Option("--recursive", "-r", help="Of folders take those inside them, too.")
+]
 
 
 def transcribe(
     context: typer.Context,
     paths: _Paths,
+    recursive: _Recursive = False,
+    raw: Raw = None,
     model: Model = DEMO,
     revision: Revision = None,
     engine: Engine = "auto",
-    device: _Device = None,
+    device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
-    format: _Format = Format.TXT,
-    folder: _Folder = None,
-    max_line_width: _Width = None,
-    max_line_count: _Count = None,
+    offline: Offline = False,
+    formats: Formats = None,
+    output: _Output = None,
+    max_line_width: LineWidth = 42,
+    max_line_count: LineCount = 2,
+    highlight_words: HighlightWords = False,
     words: _Words = False,
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
@@ -79,68 +100,134 @@ def transcribe(
     start: Start = 0.0,
     end: End = None,
     quiet: _Quiet = False,
+    progress: _Progress = False,
     force: _Force = False,
+    skip_existing: _Skip = False,
 ) -> int:
     """Write down what is said in recordings, word by word as it is recognised.
 
     Without -o the text goes to standard output. A recording that cannot be read does not stop the
-    others; the exit code is then 1. Ctrl-C keeps what was transcribed.
+    others; the exit code is then 1. Ctrl-C keeps what was transcribed, as talk.partial.txt.
     """
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
     )
-    found = find_recordings(paths)
+    found = find_recordings(paths, recursive=recursive)
+    named = formats_of(formats, FORMATS)
+    file_format = None if output is None else format_of(output, FORMATS)
+    _check_file(output, file_format, named, len(found))
     request = Request(
-        format=format,
-        folder=folder,
-        captions=CaptionOptions(model, None, max_line_width, max_line_count),
+        formats=[file_format] if file_format else named or [TXT],
+        to_files=output is not None,
+        captions=caption_options(
+            model, line_width=max_line_width, line_count=max_line_count,
+            highlight_words=highlight_words,
+        ),
         words=words,
         force=force,
+        skip_existing=skip_existing,
         quiet=quiet,
         several=len(found) > 1,
         options=options,
-    )
+        raw=raw_format(raw),
+    )  # fmt: skip
     _check(request)
     recordings = [item for item in found if isinstance(item, Recording)]
-    outputs = _outputs(request, recordings)
-    if not recordings:
-        for item in found:
+    outputs = _outputs(request, recordings, output, file_format)
+    meter = Meter(quiet=quiet, forced=progress)
+    to_do = _to_do(found, outputs, request)
+    if skipped := len(found) - len(to_do):
+        meter.note(f"{skipped} of {len(found)} are done already")
+    # Before a model is loaded for minutes.
+    for item in to_do:
+        if not isinstance(item, Recording):
             terminal.error(str(item))
-        return FAILED
-    meter = Meter(quiet=quiet)
-    settings = ModelSettings(model, revision, engine, device, dtype, threads)
-    slots = max(one.num_channels() for one in recordings) if channel == "each" else 1
+    recordings = [item for item in to_do if isinstance(item, Recording)]
+    if not recordings:
+        return FAILED if to_do else 0
+    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
+    slots = max(one.num_channels(request.raw) for one in recordings) if channel == "each" else 1
     recognizer = load_with(settings, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
     debug = context.ensure_object(terminal.Context).debug
-    return Run(recognizer, request, outputs, meter, debug=debug).all(found)
+    return Run(recognizer, request, outputs, meter, debug=debug).all(to_do)
+
+
+def _to_do(
+    found: Sequence[Recording | KikuError],
+    outputs: Mapping[Recording, Mapping[str, Path]],
+    request: Request,
+) -> list[Recording | KikuError]:
+    """What is left of what was named: not those that are done, and of those that would overwrite a
+    file the error in their place."""
+    left: list[Recording | KikuError] = []
+    for item in found:
+        if not isinstance(item, Recording):
+            left.append(item)
+            continue
+        files = outputs.get(item, {})
+        if request.skip_existing and files and all(map(exists, files.values())):
+            continue
+        try:
+            if not (request.force or request.skip_existing):
+                refuse_existing(files)
+            left.append(item)
+        except OutputError as error:
+            left.append(error)
+    return left
+
+
+def _check_file(
+    output: Path | None, file_format: str | None, named: Sequence[str], count: int
+) -> None:
+    """Refuse a file that cannot hold what was asked for."""
+    if file_format is None:
+        return
+    if count > 1:
+        raise typer.BadParameter(
+            f"{output} is one file, for one recording, and there are {count}; name a folder",
+            param_hint="-o",
+        )
+    if named and named != [file_format]:
+        raise typer.BadParameter(
+            f"{output} is one file of {file_format}; name a folder for {', '.join(named)}",
+            param_hint="-o",
+        )
 
 
 def _check(request: Request) -> None:
     """Refuse what makes no sense before anything is loaded."""
-    if request.words and request.format not in (Format.TXT, Format.ALL):
+    if request.skip_existing and not request.to_files:
+        raise typer.BadParameter("it is about files: add -o DIR", param_hint="--skip-existing")
+    if request.skip_existing and request.force:
+        raise typer.BadParameter("--force says the opposite", param_hint="--skip-existing")
+    if request.words and TXT not in request.formats:
         raise typer.BadParameter(
             "it is a form of txt (json has all words' times)", param_hint="--words"
         )
-    if request.folder is not None:
+    if request.to_files:
         return
-    if request.format is Format.ALL:
-        raise typer.BadParameter("all formats need a folder: add -o DIR", param_hint="-f")
-    if request.several and request.format not in (Format.TXT, Format.JSON):
+    if len(request.formats) > 1:
+        raise typer.BadParameter("several formats need a folder: add -o DIR", param_hint="-f")
+    if request.several and request.formats[0] not in (TXT, "json"):
         raise typer.BadParameter(
-            f"several recordings as {request.format} need a folder: add -o DIR", param_hint="-f"
+            f"several recordings as {request.formats[0]} need a folder: add -o DIR",
+            param_hint="-f",
         )
 
 
 def _outputs(
-    request: Request, recordings: Sequence[Recording]
+    request: Request, recordings: Sequence[Recording], output: Path | None, file_format: str | None
 ) -> Mapping[Recording, dict[str, Path]]:
-    if request.folder is None:
+    if output is None:
         return {}
+    if file_format is not None:
+        make_folder(output.parent)
+        return {recording: {file_format: output} for recording in recordings}
     try:
-        named = name_outputs(recordings, request.folder, request.endings)
+        named = name_outputs(recordings, output, request.formats)
     except ConfigError as error:
         raise typer.BadParameter(str(error), param_hint="-o") from error
-    make_folder(request.folder)
+    make_folder(output)
     return named

@@ -87,6 +87,11 @@ class Build:
 
         order, config = self.order, self.order.config
         codec, lm = weights_of(order.files, config)
+        if self.part.is_symlink():
+            raise CheckpointError(
+                f"{self.part} is a link, where the model is to be made; remove it, it is not "
+                "followed"
+            )
         put_away(self.part)
         self._check_space()
         _log.info(

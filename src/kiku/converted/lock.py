@@ -1,5 +1,6 @@
 """One process at a time: a lock on a file, which ends with the process that holds it."""
 
+import errno
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,11 @@ def locked(path: Path, waiting: Callable[[], None]) -> Generator[None]:
         waiting: called once if another process (or thread) holds it. What it raises ends the wait.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be made, or is a link.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_symlink():  # opening it would empty whatever it leads to
+        raise OSError(errno.ELOOP, f"the lock {path} is a link, which is not followed; remove it")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)

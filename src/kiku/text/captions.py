@@ -9,56 +9,22 @@ Knows file formats; does not know where words come from.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Any
 
-from kiku.errors import ConfigError
+from kiku.text.cues import Captionable, CaptionOptions, Cue, cues, label, plain
 from kiku.text.segments import Segment, segments
 from kiku.text.words import Word
 
-Captionable: TypeAlias = Sequence[Word] | Sequence[Segment]
-"""Words in the order they were spoken, or the segments to be kept together."""
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionOptions:
-    """What a writer may be told; each reads what concerns it."""
-
-    model: str = ""
-    """json: name of the model."""
-    duration: float | None = None
-    """json: seconds of sound; None means until the end of the last word."""
-    max_line_width: int | None = None
-    """srt, vtt: characters in a line, unless one word is longer; None means one line for all."""
-    max_line_count: int | None = None
-    """srt, vtt: lines in a cue, more text opens another cue; None means any number."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_line_width", "max_line_count"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
-
-
 DEFAULTS = CaptionOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class _Cue:
-    """What is on the screen at one time; whole milliseconds, `start_ms < end_ms`."""
-
-    start_ms: int
-    end_ms: int
-    lines: tuple[str, ...]
-    channel: int | None
 
 
 def write_txt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     """The words alone, one segment a line; `[1] ` before those of channel 1."""
     return "".join(
-        f"{_label(segment.channel)}{_plain(segment.text)}\n" for segment in _as_segments(words)
+        f"{label(segment.channel)}{plain(segment.text)}\n" for segment in _as_segments(words)
     )
 
 
@@ -68,15 +34,18 @@ def write_tsv(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     for segment in _as_segments(words):
         start_ms = _ms(segment.start)
         end_ms = max(start_ms, _ms(segment.end))
-        lines.append(f"{start_ms}\t{end_ms}\t{_plain(segment.text)}\n")
+        lines.append(f"{start_ms}\t{end_ms}\t{plain(segment.text)}\n")
     return "".join(lines)
 
 
 def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
-    """`{"model", "duration", "text", "words": [{"text", "start", "end", "probability"}]}`.
+    """`{"model", "duration", "text", "words": [{"text", "start", "end", "probability"}],
+    "segments": [{"id", "start", "end", "text", "words": [{"word", "start", "end", ...}]}]}`
 
-    Times are seconds, to the millisecond. A probability that is not known (NaN) is null. Words of
-    one channel also have `"channel"`.
+    The segments are sentences and phrases under whisper's names, and each text and word in them
+    begins with a space, as whisper's do: what reads whisper's files reads this. Times are seconds,
+    to the millisecond. A probability that is not known (NaN) is null. Words of one channel also
+    have `"channel"`, and so have their segments. What is not whole says `"partial": true`.
     """
     flat = [
         word for item in words for word in (item.words if isinstance(item, Segment) else [item])
@@ -89,8 +58,29 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
         "duration": round(duration, 3),
         "text": " ".join(word.text for word in flat),
         "words": [_json_word(word) for word in flat],
+        "segments": [
+            _json_segment(number, segment) for number, segment in enumerate(_as_segments(words))
+        ],
     }
+    if options.partial:
+        document["partial"] = True
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+
+
+def _json_segment(number: int, segment: Segment) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": number,
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "text": f" {segment.text}",
+        "words": [_whisper_word(word) for word in segment.words],
+    }
+    return row if segment.channel is None else row | {"channel": segment.channel}
+
+
+def _whisper_word(word: Word) -> dict[str, str | float | None]:
+    values = _json_word(word)
+    return {"word": f" {word.text}"} | {k: v for k, v in values.items() if k != "text"}
 
 
 def _json_word(word: Word) -> dict[str, str | float | None]:
@@ -107,18 +97,75 @@ def _json_word(word: Word) -> dict[str, str | float | None]:
 def write_srt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     """SubRip subtitles: numbered cues that follow one another without overlap, unless several
     channels speak at once; `[1] ` before the text of channel 1."""
-    return "".join(
-        f"{number}\n{_span(cue, ',')}\n{_label(cue.channel)}" + "\n".join(cue.lines) + "\n\n"
-        for number, cue in enumerate(_cues(words, options, room_for_label=True), start=1)
-    )
+    found = cues(words, options, room_for_label=True)
+    shots = [shot for cue in found for shot in shots_of(cue, highlight=options.highlight_words)]
+    # FFmpeg and pysubs2 take an empty file for no subtitles at all, and refuse it.
+    return "".join(map(srt_shot, range(1, len(shots) + 1), shots)) or EMPTY_SRT
 
 
 def write_vtt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     """WebVTT subtitles, with `&`, `<` and `>` escaped; a channel is a voice (`<v Channel 1>`)."""
-    return "WEBVTT\n\n" + "".join(
-        f"{_span(cue, '.')}\n{_voice(cue.channel)}" + "\n".join(map(_escape, cue.lines)) + "\n\n"
-        for cue in _cues(words, options)
+    return VTT_HEAD + "".join(
+        vtt_shot(shot)
+        for cue in cues(words, options)
+        for shot in shots_of(cue, highlight=options.highlight_words)
     )
+
+
+EMPTY_SRT = "1\n00:00:00,000 --> 00:00:00,001\n\n\n"
+"""What stands in a srt file in which nothing is said: one cue without text."""
+VTT_HEAD = "WEBVTT\n\n"
+"""What stands before the first cue of a vtt file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A cue, or a part of its time in which one of its words is underlined."""
+
+    start_ms: int
+    end_ms: int
+    cue: Cue
+    marked: int | None = None
+    """Which of its words is underlined."""
+
+    def lines(self, escape: Callable[[str], str]) -> str:
+        """Its text."""
+        at, lines = 0, list[str]()
+        for line in self.cue.lines:
+            texts = [escape(plain(word.text)) for word in line]
+            if self.marked is not None and 0 <= self.marked - at < len(texts):
+                texts[self.marked - at] = f"<u>{texts[self.marked - at]}</u>"
+            at += len(texts)
+            lines.append(" ".join(texts))
+        return "\n".join(lines)
+
+
+def shots_of(cue: Cue, *, highlight: bool) -> Iterator[Shot]:
+    """The cue itself; or, if each word is to be underlined while it is spoken, its parts."""
+    shown_ms = cue.start_ms
+    words = [word for line in cue.lines for word in line] if highlight else []
+    for at, word in enumerate(words):
+        start_ms = min(max(_ms(word.start), shown_ms), cue.end_ms)
+        end_ms = min(max(_ms(word.end), start_ms), cue.end_ms)
+        if start_ms > shown_ms:
+            yield Shot(shown_ms, start_ms, cue)
+        if end_ms > start_ms:
+            yield Shot(start_ms, end_ms, cue, at)
+        shown_ms = end_ms
+    if shown_ms < cue.end_ms:
+        yield Shot(shown_ms, cue.end_ms, cue)
+
+
+def srt_shot(number: int, shot: Shot) -> str:
+    """A cue of a srt file; the first has number 1."""
+    text = label(shot.cue.channel) + shot.lines(str)
+    return f"{number}\n{_span(shot.start_ms, shot.end_ms, ',')}\n{text}\n\n"
+
+
+def vtt_shot(shot: Shot) -> str:
+    """A cue of a vtt file."""
+    text = _voice(shot.cue.channel) + shot.lines(_escape)
+    return f"{_span(shot.start_ms, shot.end_ms, '.')}\n{text}\n\n"
 
 
 FORMATS: Mapping[str, Callable[[Captionable, CaptionOptions], str]] = MappingProxyType(
@@ -146,59 +193,12 @@ def _as_segments(words: Captionable) -> list[Segment]:
     return given or segments([item for item in words if isinstance(item, Word)])
 
 
-def _cues(
-    words: Captionable, options: CaptionOptions, *, room_for_label: bool = False
-) -> list[_Cue]:
-    cues: list[_Cue] = []
-    shown_until_ms: dict[int | None, int] = {}
-    for segment in _as_segments(words):
-        channel, width = segment.channel, options.max_line_width
-        if room_for_label and width is not None:
-            width = max(1, width - len(_label(channel)))
-        spoken = [word for word in segment.words if _plain(word.text)]
-        lines = list(_lines(spoken, width))
-        count = options.max_line_count or max(len(lines), 1)
-        for at in range(0, len(lines), count):
-            block = lines[at : at + count]
-            # WebVTT asks that a cue ends after it begins; words may be closer than a millisecond.
-            start_ms = max(_ms(block[0][0].start), shown_until_ms.get(channel, 0))
-            end_ms = max(_ms(block[-1][-1].end), start_ms + 1)
-            text = tuple(" ".join(_plain(word.text) for word in line) for line in block)
-            cues.append(_Cue(start_ms, end_ms, text, channel))
-            shown_until_ms[channel] = end_ms
-    # WebVTT asks for the order of their beginnings, which several channels may not have yet.
-    return sorted(cues, key=lambda cue: cue.start_ms)
-
-
-def _lines(words: Sequence[Word], max_width: int | None) -> Iterator[list[Word]]:
-    line: list[Word] = []
-    width = 0
-    for word in words:
-        size = len(_plain(word.text))
-        if line and max_width is not None and width + 1 + size > max_width:
-            yield line
-            line, width = [], 0
-        width += size + (1 if line else 0)
-        line.append(word)
-    if line:
-        yield line
-
-
-def _label(channel: int | None) -> str:
-    return "" if channel is None else f"[{channel}] "
-
-
 def _voice(channel: int | None) -> str:
     return "" if channel is None else f"<v Channel {channel}>"
 
 
-def _span(cue: _Cue, mark: str) -> str:
-    return f"{timestamp(cue.start_ms, mark=mark)} --> {timestamp(cue.end_ms, mark=mark)}"
-
-
-def _plain(text: str) -> str:
-    """`text` on one line: a line break or a tab inside it would end a cue or a field."""
-    return " ".join(text.split())
+def _span(start_ms: int, end_ms: int, mark: str) -> str:
+    return f"{timestamp(start_ms, mark=mark)} --> {timestamp(end_ms, mark=mark)}"
 
 
 def _escape(text: str) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from kiku.errors import ConfigError
 from kiku.text.words import Word
 
-_CLOSING = "\"'\u201d\u2019»)]}"
-_OPENING = "\"'\u201c\u2018«([{"
+CLOSING = "\"'\u201d\u2019»)]}"
+OPENING = "\"'\u201c\u2018«([{"
 _SENTENCE_ENDS = (".", "!", "?", "…", "\u3002", "\uff01", "\uff1f")
 _ABBREVIATIONS = frozenset(
     {"mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "jr.", "sr.", "gen.", "capt.", "lt.", "sgt."}
@@ -74,7 +74,7 @@ def _cut(words: Sequence[Word], max_gap_s: float, max_duration_s: float) -> list
             last is None
             or word.start - last.end > max_gap_s
             or word.end - cut[-1][0].start > max_duration_s
-            or _ends_sentence(last.text, word.text)
+            or ends_sentence(last.text, word.text)
         ):
             cut.append([])
         cut[-1].append(word)
@@ -86,13 +86,14 @@ def _segment(words: Sequence[Word]) -> Segment:
     return Segment(text, words[0].start, words[-1].end, tuple(words))
 
 
-def _ends_sentence(text: str, following: str) -> bool:
-    bare = text.rstrip(_CLOSING)
+def ends_sentence(text: str, following: str) -> bool:
+    """Whether a sentence ends between two words."""
+    bare = text.rstrip(CLOSING)
     if not bare.endswith(_SENTENCE_ENDS):
         return False
     if not bare.endswith(".") or bare.endswith("..."):
         return True
-    lowered = bare.lstrip(_OPENING).lower()
+    lowered = bare.lstrip(OPENING).lower()
     # "Mr. Quilter", "J. S. Bach" and "e.g. this" go on; so does what a small letter follows.
     is_initial = len(lowered) == 2 and lowered[0].isalpha()
     return not (is_initial or lowered in _ABBREVIATIONS or following[:1].islower())

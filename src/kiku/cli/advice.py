@@ -1,0 +1,85 @@
+"""What to type instead: a mistake on the command line is answered with the command that was meant.
+
+Knows how typer words its errors; does not know what the commands do.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import typer
+
+from kiku.cli.inputs import SUFFIXES
+
+_NO_COMMAND = re.compile(r"No such command '(?P<typed>.*?)'")
+_CLOSE, _CLEARLY = 0.8, 0.1
+_TOO_MANY = re.compile(r"Got unexpected extra argument\(s\) \((?P<typed>.*)\)")
+
+
+def advise(error: typer.TyperException, arguments: Sequence[str]) -> str:
+    """What is wrong, and what to type instead.
+
+    Args:
+        error: what typer says.
+        arguments: what was typed behind `kiku`.
+    """
+    meant = _no_option(error, arguments) or _no_command(error, arguments)
+    if meant is not None:
+        said, right = meant
+        return f"{said}; did you mean  {shlex.join(['kiku', *right])}"
+    return f"{error.format_message().rstrip('.')}; {_command(error)} --help tells what there is"
+
+
+_Meant = tuple[str, list[str]] | None
+"""What is wrong, and the right arguments, where they can be told."""
+
+
+def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
+    typed: str | None = getattr(error, "option_name", None)
+    if typed is None or not error.format_message().startswith("No such option"):
+        return None
+    if _command(error) == "kiku" and any(map(_is_recording, arguments)):
+        return f"{typed} is an option of a command", ["transcribe", *arguments]
+    right = _closest(typed, getattr(error, "possibilities", None) or ())
+    if right is None:
+        return None
+    return f"there is no option {typed}", [_renamed(one, typed, right) for one in arguments]
+
+
+def _closest(typed: str, near: Sequence[str]) -> str | None:
+    """The option that was meant, if one is clearly closer than the others."""
+    likeness = {one: SequenceMatcher(None, typed, one).ratio() for one in near}
+    first, *others = sorted(near, key=lambda one: -likeness[one]) or [""]
+    if likeness.get(first, 0.0) < _CLOSE:
+        return None
+    return first if all(likeness[first] - likeness[one] > _CLEARLY for one in others) else None
+
+
+def _no_command(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
+    message = error.format_message()
+    if (found := _NO_COMMAND.search(message)) and _is_recording(found["typed"]):
+        return f"{found['typed']} is no command", ["transcribe", *arguments]
+    if (found := _TOO_MANY.search(message)) and _command(error) == "kiku listen":
+        for at, typed in enumerate(arguments):
+            if at and found["typed"].startswith(typed) and _is_recording(typed):
+                right = [*arguments[:at], "--from", *arguments[at:]]
+                return "a recording is named by --from", right
+    return None
+
+
+def _command(error: typer.TyperException) -> str:
+    """The command that did not understand: "kiku transcribe"."""
+    return getattr(getattr(error, "ctx", None), "command_path", None) or "kiku"
+
+
+def _renamed(argument: str, typed: str, right: str) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{right}{equals}{value}" if name == typed else argument
+
+
+def _is_recording(typed: str) -> bool:
+    """Whether somebody who typed this meant a recording, or a folder of such."""
+    path = Path(typed)
+    return path.suffix.lower() in SUFFIXES or "/" in typed or path.exists()

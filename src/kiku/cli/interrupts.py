@@ -1,0 +1,53 @@
+"""What ends a command before its time: Ctrl-C, and what counts as Ctrl-C."""
+
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+
+from kiku.cli.terminal import INTERRUPTED
+
+_NAMES = ("SIGTERM", "SIGHUP")
+"""A service or a batch system that wants the machine back, and a terminal that was closed."""
+
+
+class Ending:
+    """Which signal ended the command, if one did."""
+
+    def __init__(self) -> None:
+        """None has."""
+        self._number = int(signal.SIGINT)
+
+    @property
+    def code(self) -> int:
+        """The exit code that shells give to whatever that signal ended."""
+        return INTERRUPTED - int(signal.SIGINT) + self._number
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Do what Ctrl-C does now."""
+        self._number = number
+        ctrl_c = signal.getsignal(signal.SIGINT)
+        if callable(ctrl_c):
+            ctrl_c(number, frame)
+        else:  # Ctrl-C is ignored, as in the background of a script; this is no Ctrl-C
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def all_like_ctrl_c() -> Generator[Ending, None, None]:
+    """While the block runs, whatever asks the program to end is as Ctrl-C: results are kept."""
+    ending, before = Ending(), dict[int, signal.Handlers | int]()
+    try:
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            # Who ignores one (`nohup`), or has a handler of his own, keeps that.
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, ending.note)
+                before[number] = signal.SIG_DFL
+    except ValueError:  # not in the main thread, where signals do not come either
+        pass
+    try:
+        yield ending
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,105 @@
+"""Samples without a header, as `arecord -t raw` gives them: the header of a wav is put before them.
+
+Knows how a wav begins; does not know what is done with the sound.
+"""
+
+import struct
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, cast
+
+from kiku.audio.source import Source, open_source
+from kiku.errors import ConfigError
+
+_PCM, _FLOAT, _A_LAW, _MU_LAW = 1, 3, 6, 7
+_ENCODINGS = {
+    "s16le": (_PCM, 2),
+    "s24le": (_PCM, 3),
+    "s32le": (_PCM, 4),
+    "f32le": (_FLOAT, 4),
+    "alaw": (_A_LAW, 1),
+    "mulaw": (_MU_LAW, 1),
+}
+"""What a wav calls it, and bytes of a sample."""
+
+_ANY_SIZE = 0xFFFFFFFF
+"""How a wav says that it ends where the bytes end."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """How samples are written that do not say it themselves."""
+
+    encoding: str
+    rate: int
+    num_channels: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "RawFormat":
+        """As in "s16le,16000,1"; one channel may be left out.
+
+        Raises:
+            ConfigError: it is no such thing.
+        """
+        encoding, *numbers = (part.strip().lower() for part in text.split(","))
+        if encoding not in _ENCODINGS:
+            raise ConfigError(f"{encoding!r} is none of {', '.join(_ENCODINGS)}")
+        if len(numbers) not in (1, 2) or not all(map(_is_number, numbers)):
+            raise ConfigError(
+                f"{text!r} does not say encoding, rate and channels; write it as s16le,16000,1"
+            )
+        made = cls(encoding, *map(int, numbers))
+        if not (8000 <= made.rate <= 192_000 and 1 <= made.num_channels <= 64):
+            raise ConfigError(
+                f"{text!r}: the rate is from 8000 to 192000, and there are 1 to 64 channels"
+            )
+        return made
+
+    def header(self) -> bytes:
+        """What stands before such samples in a wav of any length."""
+        tag, width = _ENCODINGS[self.encoding]
+        frame = width * self.num_channels
+        form = struct.pack(
+            "<HHIIHH", tag, self.num_channels, self.rate, self.rate * frame, frame, 8 * width
+        )
+        return (
+            struct.pack("<4sI8sI", b"RIFF", _ANY_SIZE, b"WAVEfmt ", len(form))
+            + form
+            + struct.pack("<4sI", b"data", _ANY_SIZE)
+        )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+class _Readable(Protocol):
+    def read(self, num_bytes: int) -> bytes: ...
+
+
+class _Headed:
+    """A file that begins with something that is not in it."""
+
+    def __init__(self, head: bytes, file: _Readable, name: str) -> None:
+        self._head, self._file, self.name = head, file, name
+
+    def read(self, num_bytes: int) -> bytes:
+        if self._head:
+            part, self._head = self._head[:num_bytes], self._head[num_bytes:]
+            return part
+        return self._file.read(num_bytes)
+
+
+@contextmanager
+def opened(source: Source, raw: RawFormat | None) -> Generator[Source]:
+    """The recording as it can be read: itself, or with the header that it lacks.
+
+    Raises:
+        AudioError: there is no such file, or it may not be read.
+    """
+    if raw is None:
+        yield source
+        return
+    with open_source(source) as reader:
+        yield cast("BinaryIO", _Headed(raw.header(), reader, reader.label))
