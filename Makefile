@@ -3,12 +3,14 @@
 # PYTHON       the Python to build on, 3.11 or newer
 # TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
 # TORCH_FLAGS  passed to pip for it, such as the address of PyTorch's own index for a CPU or CUDA build
+# WORKERS      processes that run the tests; auto is one for each processor, four at most
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 TORCH ?= torch==2.13.0
 TORCH_FLAGS ?=
 VENV ?= .venv
+WORKERS ?= auto
 ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -22,7 +24,8 @@ DEV := $(VENV)/.ready-to-test
 
 help:
 	@echo "make demo     transcribe the recordings in examples/ with the model that ships with kiku"
-	@echo "make test     the tests; make test ARGS='tests/text -x' for some of them"
+	@echo "make test     the tests; make test ARGS='tests/text -x' for some of them,"
+	@echo "              make test WORKERS=0 in one process, where -s and --pdb work"
 	@echo "make lint     ruff, pyright, import-linter"
 	@echo "make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/"
 	@echo "make mutants  how many small mistakes the tests notice, and which they miss, a quarter of an hour;"
@@ -37,7 +40,7 @@ demo: $(RUN)
 	$(PY) -m kiku transcribe examples --words
 
 test: $(DEV)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check

@@ -23,7 +23,7 @@ SLOTS = 8
 
 @pytest.fixture(scope="module")
 def model() -> Recognizer:
-    return kiku.load("demo", device="cpu", slots=SLOTS)
+    return kiku.load("demo", device="cpu", slots=SLOTS, threads=1)
 
 
 def codes_of(model: Recognizer, sounds: Sequence[NDArray[np.float32]]) -> list[NDArray[np.int64]]:

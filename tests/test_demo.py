@@ -33,7 +33,7 @@ def said(repo_root: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def recognizer() -> Recognizer:
-    return kiku.load("demo", device="cpu", slots=4)
+    return kiku.load("demo", device="cpu", slots=4, threads=1)
 
 
 def sound_of(path: Path) -> NDArray[np.float32]:

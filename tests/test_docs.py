@@ -44,7 +44,11 @@ def with_blocks(info: str) -> list[str]:
 
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in that has the examples, as a clone has."""
+    """A folder to work in that has the examples, as a clone has; models compute on one thread.
+
+    The pages say nothing of threads: all processors would wait for one another in small steps.
+    """
+    monkeypatch.setattr("kiku.engine.onnx.usable_threads", lambda: 1)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     monkeypatch.chdir(tmp_path)
     return tmp_path

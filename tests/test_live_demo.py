@@ -4,6 +4,7 @@ recordings are at hand."""
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,14 @@ def heard(
             stream.finalize(str(point))
     stream.close()
     return events + stream.run()
+
+
+@pytest.fixture(scope="module")
+def plainly(
+    recognizer: Recognizer, people: list[NDArray[np.float32]]
+) -> Callable[[int], list[str]]:
+    """`plainly(i)`: the words of one of `people`, without recovery."""
+    return cache(lambda i: texts(heard(recognizer, people[i], [], recovery=None)))
 
 
 def test_twenty_finalizes_a_minute_change_no_word_of_the_examples(
@@ -216,12 +225,14 @@ def test_turns_of_people_begin_and_end(
 
 
 def test_listening_again_without_need_changes_hardly_a_word(
-    recognizer: Recognizer, people: list[NDArray[np.float32]]
+    recognizer: Recognizer,
+    people: list[NDArray[np.float32]],
+    plainly: Callable[[int], list[str]],
 ) -> None:
     eager = Recovery((StallPolicy(after_s=0.8, share=0.2),))
     wrong = total = redecodes = 0
-    for sound in people:
-        plain = texts(heard(recognizer, sound, [], recovery=None))
+    for i, sound in enumerate(people):
+        plain = plainly(i)
         events = heard(recognizer, sound, [], recovery=eager)
         redecodes += sum(isinstance(event, StreamWarning) for event in events)
         total += len(plain)
@@ -275,12 +286,14 @@ def of_people(
 
 
 def test_a_decoder_that_freezes_on_people_is_woken(
-    recognizer: Recognizer, people: list[NDArray[np.float32]]
+    recognizer: Recognizer,
+    people: list[NDArray[np.float32]],
+    plainly: Callable[[int], list[str]],
 ) -> None:
     pad = recognizer.config.pad_id
     recovery = Recovery((StallPolicy(after_s=3.0, share=0.3),))
-    for sound in people[:2]:
-        good = texts(heard(recognizer, sound, [], recovery=None))
+    for i, sound in enumerate(people[:2]):
+        good = plainly(i)
         frozen = Faulty(recognizer.scheduler.engine, 100, [pad])
         lost = texts(of_people(recognizer, sound, frozen, None))
         assert len(lost) < 0.6 * len(good)
@@ -292,13 +305,15 @@ def test_a_decoder_that_freezes_on_people_is_woken(
 
 
 def test_a_decoder_that_loops_on_people_is_brought_back(
-    recognizer: Recognizer, people: list[NDArray[np.float32]]
+    recognizer: Recognizer,
+    people: list[NDArray[np.float32]],
+    plainly: Callable[[int], list[str]],
 ) -> None:
     pieces = recognizer.vocabulary.encode("stop")
     loop = [recognizer.config.word_start_id, *pieces]
     recovery = Recovery((LoopPolicy(),))
-    for sound in people[:2]:
-        good = texts(heard(recognizer, sound, [], recovery=None))
+    for i, sound in enumerate(people[:2]):
+        good = plainly(i)
         forever = texts(
             of_people(recognizer, sound, Faulty(recognizer.scheduler.engine, 100, loop), None)
         )

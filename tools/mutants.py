@@ -43,7 +43,12 @@ ROOMS = {
 """The tests of a file: of these, those that there are."""
 
 COPIED = ("src", "tests", "examples", "pyproject.toml")
-PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-p", "mutants_plugin", "--timeout", "60"]
+PYTEST = [
+    *["-x", "-q", "-p", "no:cacheprovider", "--timeout", "60"],
+    *["-p", "pytest_timeout", "-p", "_hypothesis_pytestplugin", "-p", "mutants_plugin"],
+]
+"""Plugins are named: pytest compiles all of those that it finds, each time where no bytecode is
+kept."""
 MEMORY = 8 << 30
 """Bytes that the tests of a mutant may take."""
 
@@ -273,6 +278,7 @@ class Project:
                 cwd=self.folder,
                 env=os.environ
                 | {"PYTHONPATH": f"{self.folder / 'src'}{os.pathsep}{self.folder}"}
+                | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
                 # Else Python may run what it made of an earlier mutant of the same second and size.
                 | ({} if keep_bytecode else {"PYTHONDONTWRITEBYTECODE": "1"}),
                 stdout=log,

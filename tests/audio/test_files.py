@@ -228,7 +228,7 @@ def test_an_open_file_is_read_from_where_it_stands_and_left_open(record, tone) -
 
 
 def test_a_long_recording_is_read_in_little_memory_and_only_as_it_is_asked_for() -> None:
-    rate, duration = 8_000, 3_600
+    rate, duration = 8_000, 600
     out = io.BytesIO()
     with wave.open(out, "wb") as file:
         file.setparams((1, 1, rate, rate * duration, "NONE", ""))

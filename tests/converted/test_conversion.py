@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -373,108 +374,147 @@ def test_a_cache_that_cannot_be_written(
         convert(native_folder)
 
 
-# A conversion that takes its time: it says where it is, and waits there until it is told to go on.
-_SLOW = """
-import pathlib, sys, time
+# Converts as often as it is asked to, each time in a fork of its own that kills itself at some
+# moment or tells how many there were. Libraries are loaded once for all.
+_KILLED = """
+import os, pathlib, signal, sys
 import kiku.graph, kiku.graph.writer
-from kiku.converted import convert
-stop, source, mark = int(sys.argv[1]), sys.argv[2], pathlib.Path(sys.argv[3])
+from kiku.converted import build, convert
 num = 0
-def reached():
-    global num
-    num += 1
-    if num == stop:
-        mark.write_text("here")
-        time.sleep(60)
-real = kiku.graph.writer.GraphWriter.tensor
-def tensor(self, *rest):
-    reached()
-    return real(self, *rest)
-kiku.graph.writer.GraphWriter.tensor = tensor
-from kiku.converted import build
-def slowly(owner, name, real):
-    def slow(*rest, **named):
-        reached()
+def counted(owner, name):
+    real = getattr(owner, name)
+    def call(*rest, **named):
+        global num
+        num += 1
+        if num == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
         return real(*rest, **named)
-    setattr(owner, name, slow)
-places = (
-    (build, "put_away"), (build, "sha256_of"), (build.Manifest, "to_json"),
-    (pathlib.Path, "replace"),
-)
-for owner, name in places:
-    slowly(owner, name, getattr(owner, name))
-convert(source)
-mark.write_text(str(num))
+    setattr(owner, name, call)
+counted(kiku.graph.writer.GraphWriter, "tensor")
+counted(build, "put_away")
+counted(build, "sha256_of")
+counted(build.Manifest, "to_json")
+counted(pathlib.Path, "replace")
+for line in sys.stdin:
+    stop = int(line)
+    pid = os.fork()
+    if pid == 0:
+        convert(sys.argv[1])
+        print(num, flush=True)
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        print("killed" if os.WTERMSIG(status) == signal.SIGKILL else f"status {status}", flush=True)
 """
 
 
-def _run_slow(stop: int, source: Path, mark: Path) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen([sys.executable, "-c", _SLOW, str(stop), str(source), str(mark)])
-    while not (mark.exists() and mark.read_text()) and process.poll() is None:
-        time.sleep(0.02)
-    return process
+class Conversions:
+    """Conversions of a checkpoint in other processes."""
+
+    def __init__(self, source: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _KILLED, str(source)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Conversions":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+    def _ask(self, stop: int) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{stop}\n")
+        self._process.stdin.flush()
+        return self._process.stdout.readline().strip()
+
+    def num_moments(self) -> int:
+        """Convert undisturbed; at how many moments it could have been killed."""
+        return int(self._ask(0))
+
+    def kill_at(self, moment: int) -> None:
+        """Begin a conversion, which is killed."""
+        assert self._ask(moment) == "killed"
 
 
-def _num_moments(source: Path, mark: Path) -> int:
-    assert _run_slow(0, source, mark).wait() == 0
-    return int(mark.read_text())
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
 
+@forks
 def test_killed_at_any_moment_the_next_one_makes_the_same(
-    native_folder: Path, tmp_path: Path, own_cache: Path, caplog: Any
+    native_folder: Path, own_cache: Path, caplog: Any
 ) -> None:
     caplog.set_level(logging.INFO, "kiku")
     undisturbed = convert(native_folder)
     before = contents(undisturbed.folder)
     shutil.rmtree(own_cache)
-    total = _num_moments(native_folder, tmp_path / "count")
-    shutil.rmtree(own_cache)
-    for stop in [1, 2, 9, *range(total - 9, total + 1)]:
-        mark = tmp_path / f"mark{stop}"
-        process = _run_slow(stop, native_folder, mark)
-        process.kill()
-        process.wait()
-        assert mark.read_text() == "here"
-        assert not undisturbed.folder.exists()
-        caplog.clear()
-        model = convert(native_folder)
-        assert "waiting" not in caplog.text, "a lock ends with its process"
-        assert contents(model.folder) == before
-        assert [path.name for path in own_cache.iterdir()] == [model.folder.name]
+    with Conversions(native_folder) as others:
+        total = others.num_moments()
+        assert contents(undisturbed.folder) == before
         shutil.rmtree(own_cache)
+        for moment in [1, 2, 9, *range(total - 9, total + 1)]:
+            others.kill_at(moment)
+            assert not undisturbed.folder.exists()
+            caplog.clear()
+            model = convert(native_folder)
+            assert "waiting" not in caplog.text, "a lock ends with its process"
+            assert contents(model.folder) == before
+            assert [path.name for path in own_cache.iterdir()] == [model.folder.name]
+            shutil.rmtree(own_cache)
 
 
-def test_what_a_killed_one_left_is_not_trusted(
-    native_folder: Path, tmp_path: Path, own_cache: Path
-) -> None:
-    total = _num_moments(native_folder, tmp_path / "count")
-    before = contents(convert(native_folder).folder)
-    shutil.rmtree(own_cache)
-    process = _run_slow(total - 4, native_folder, tmp_path / "mark")
-    process.kill()
-    process.wait()
+@forks
+def test_what_a_killed_one_left_is_not_trusted(native_folder: Path, own_cache: Path) -> None:
+    with Conversions(native_folder) as others:
+        total = others.num_moments()
+        before = contents(convert(native_folder).folder)
+        shutil.rmtree(own_cache)
+        others.kill_at(total - 4)
     (part,) = own_cache.glob("*.part")
     _flip(part / "codec.data")
     (part / "junk").write_text("junk")
     assert contents(convert(native_folder).folder) == before
 
 
-def test_two_at_once(native_folder: Path, tmp_path: Path, own_cache: Path) -> None:
-    program = """
-import logging, sys
+# Who converts waits until it is told that the others wait for it.
+_AT_ONCE = """
+import logging, pathlib, sys, time
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-import kiku.graph, time
+import kiku.graph
+go = pathlib.Path(sys.argv[2])
 real = kiku.graph.write_codec
 def slow(*rest):
-    time.sleep(1)
+    while not go.exists():
+        time.sleep(0.01)
     real(*rest)
 kiku.graph.write_codec = slow
 from kiku.converted import convert
 print(convert(sys.argv[1]).folder)
 """
-    command = [sys.executable, "-c", program, str(native_folder)]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate()[0].splitlines() for process in both]
+
+
+def test_two_at_once(native_folder: Path, tmp_path: Path, own_cache: Path) -> None:
+    go = tmp_path / "go"
+    command = [sys.executable, "-c", _AT_ONCE, str(native_folder), str(go)]
+    told = [tmp_path / f"told {i}" for i in range(3)]
+    both: list[subprocess.Popen[bytes]] = []
+    for path in told:
+        with path.open("wb") as file:
+            both.append(subprocess.Popen(command, stdout=file))
+    give_up = time.monotonic() + 100
+    while sum("waiting for it" in path.read_text() for path in told) < 2:
+        if time.monotonic() > give_up or any(process.poll() is not None for process in both):
+            break
+        time.sleep(0.01)
+    go.touch()
+    for process in both:
+        process.wait()
+    said = [path.read_text().splitlines() for path in told]
     assert [process.returncode for process in both] == [0, 0, 0]
     assert len({lines[-1] for lines in said}) == 1
     worked = [lines for lines in said if any("converting native to" in line for line in lines)]

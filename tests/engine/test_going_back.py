@@ -1,5 +1,7 @@
 """Marks, truncations and decodings again, on both engines: what a slot says afterwards."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,14 @@ def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+@cache
+def straight_on(kind: str, num_frames: int) -> list[int]:
+    """What a slot says that nothing was asked of."""
+    engine = make_engine(kind)
+    slot, _ = engine.open()
+    return said(engine, slot, sound(num_frames))
+
+
 @pytest.mark.parametrize("before", [0, 3, 45])
 @pytest.mark.parametrize("detour", [1, 9, 64])
 def test_a_detour_changes_nothing(kind: str, before: int, detour: int) -> None:
@@ -28,9 +38,7 @@ def test_a_detour_changes_nothing(kind: str, before: int, detour: int) -> None:
     mark = engine.mark(slot)
     said(engine, slot, sound(detour, seed=9))
     engine.go_back(slot, mark)
-    straight = make_engine(kind)
-    alone, _ = straight.open()
-    assert first + said(engine, slot, frames[before:]) == said(straight, alone, frames)
+    assert first + said(engine, slot, frames[before:]) == straight_on(kind, 80)
 
 
 def test_a_detour_is_forgotten_by_what_is_read_again_later(kind: str) -> None:

@@ -1,6 +1,7 @@
 """Truncating and decoding again in pieces: what is left, what is refused meanwhile."""
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -96,35 +97,43 @@ def test_in_the_middle_everything_else_is_refused_and_neighbours_step(kind: str,
         call()
 
 
+Again = tuple[list[int], list[float], list[int], list[int]]
+"""What was decoded again, with its log-probabilities; what the slot says then and to
+that again."""
+
+
+@cache
+def decoded_again(kind: str, sampled: bool, pieces: int | None) -> Again:
+    engine = make_engine(kind, slots=2)
+    engine.open()
+    slot, _ = engine.open()
+    said(engine, slot, sound(60))
+    if sampled:
+        engine.set_decoding(slot, SamplingParams(temperature=0.9, seed=1), num_codebooks=3)
+    tokens: list[int] = []
+    logprobs: list[float] = []
+    left = 1
+    while left:
+        out, left = engine.redecode(slot, 40, most=pieces)
+        assert list(out.counts) == [len(out.tokens)]
+        assert out.row(0).tokens.tolist() == out.tokens.tolist()
+        tokens += out.tokens.tolist()
+        logprobs += out.logprobs.tolist()
+        engine.close(0)  # neighbours come and go
+        engine.open()
+        said(engine, 0, sound(2, 8))
+    again = engine.redecode(slot, 12)[0].tokens.tolist()
+    return tokens, logprobs, said(engine, slot, sound(20, 5)), again
+
+
 @pytest.mark.parametrize("sampled", [False, True])
 @pytest.mark.parametrize("most", [1, 5, 16, 17, 39, 40, 100])
 def test_decoding_again_in_pieces_equals_at_once(kind: str, sampled: bool, most: int) -> None:
-    got: list[tuple[list[int], list[float], list[int], list[int]]] = []
-    for pieces in (None, most):
-        engine = make_engine(kind, slots=2)
-        engine.open()
-        slot, _ = engine.open()
-        said(engine, slot, sound(60))
-        if sampled:
-            engine.set_decoding(slot, SamplingParams(temperature=0.9, seed=1), num_codebooks=3)
-        tokens: list[int] = []
-        logprobs: list[float] = []
-        left = 1
-        while left:
-            out, left = engine.redecode(slot, 40, most=pieces)
-            assert list(out.counts) == [len(out.tokens)]
-            assert out.row(0).tokens.tolist() == out.tokens.tolist()
-            tokens += out.tokens.tolist()
-            logprobs += out.logprobs.tolist()
-            engine.close(0)  # neighbours come and go
-            engine.open()
-            said(engine, 0, sound(2, 8))
-        again = engine.redecode(slot, 12)[0].tokens.tolist()
-        got.append((tokens, logprobs, said(engine, slot, sound(20, 5)), again))
-    assert got[0][0] == got[1][0]
-    assert len(got[0][0]) == 40
-    np.testing.assert_allclose(got[0][1], got[1][1], atol=2e-4)
-    assert got[0][2:] == got[1][2:]
+    whole, pieces = decoded_again(kind, sampled, None), decoded_again(kind, sampled, most)
+    assert whole[0] == pieces[0]
+    assert len(whole[0]) == 40
+    np.testing.assert_allclose(whole[1], pieces[1], atol=2e-4)
+    assert whole[2:] == pieces[2:]
 
 
 @pytest.mark.parametrize("work", WORKS)

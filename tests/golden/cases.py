@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ENGINES = ("onnx", "torch")
 RECORDINGS = ("digits.wav", "directions.flac", "answers.mp3")
 
-TINY = [{"seed": seed, "heads": heads} for seed, heads in ((0, 4), (1, 4), (2, 0))]
+TINY = {f"tiny {seed}": {"seed": seed, "heads": heads} for seed, heads in ((0, 4), (1, 4), (2, 0))}
 """Random models."""
 
 

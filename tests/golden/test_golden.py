@@ -29,5 +29,21 @@ def same(ours: Any, theirs: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("engine", cases.ENGINES)
-def test_everything_is_as_it_was(engine: str) -> None:
-    same(make.found(engine), TABLE, engine)
+@pytest.mark.parametrize("name", cases.TINY)
+def test_random_models_are_as_they_were(engine: str, name: str) -> None:
+    same(make.of_a_tiny(engine, cases.TINY[name]), TABLE[name], f"{engine} {name}")
+
+
+@pytest.mark.parametrize("engine", cases.ENGINES)
+def test_recordings_are_as_they_were(engine: str) -> None:
+    expected = {name: TABLE[name] for name in cases.RECORDINGS}
+    same(make.of_recordings(engine), expected, engine)
+
+
+@pytest.mark.parametrize("engine", cases.ENGINES)
+def test_streams_of_the_demo_are_as_they_were(engine: str) -> None:
+    same(make.of_the_demo(engine), TABLE["demo"], f"{engine} demo")
+
+
+def test_nothing_else_is_kept() -> None:
+    assert TABLE.keys() == {*cases.TINY, *cases.RECORDINGS, "demo"}

@@ -30,7 +30,7 @@ def turns_of() -> Endpointer:
 def recognizer() -> "Recognizer":
     import kiku
 
-    return kiku.load("demo", device="cpu")
+    return kiku.load("demo", device="cpu", threads=1)
 
 
 def frames_of_sound(recognizer: "Recognizer", sound: NDArray[np.float32]) -> list[Frame]:
