@@ -139,7 +139,7 @@ def test_a_finalize_brings_the_last_word_half_a_second_early(
 def test_people_that_speak_at_once_are_heard_as_if_each_were_alone(
     recognizer: Recognizer, people: list[NDArray[np.float32]]
 ) -> None:
-    expected = [result.text.split() for result in recognizer.transcribe(people)]
+    expected = [result.text.split() for result in recognizer.transcribe(people, rate=24_000)]
     found: dict[int, list[str]] = {}
 
     def talk(i: int) -> None:
