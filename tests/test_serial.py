@@ -44,6 +44,13 @@ def _read(values: object, **how: bool) -> Outer:
     return from_plain(Outer, values, what="the state", error=StreamError, **how)
 
 
+def test_the_place_of_what_is_no_object_is_named() -> None:
+    values = to_plain(_outer())
+    values["several"] = [3]
+    with pytest.raises(StreamError, match=r"several\[0\] must be an object"):
+        _read(values)
+
+
 def test_values_come_back() -> None:
     again = _read(to_plain(_outer()))
     assert to_plain(again).keys() == to_plain(_outer()).keys()

@@ -79,7 +79,8 @@ def from_plain(
 
 def _dataclass_of(cls: type[T], values: Any, path: str, *, defaults: bool) -> T:
     if not isinstance(values, Mapping):
-        raise ValueError(f"{path or cls.__name__} must be an object, not {_shown(values)}")
+        what = path.removesuffix(".") or cls.__name__
+        raise ValueError(f"{what} must be an object, not {_shown(values)}")
     given = cast("Mapping[Any, Any]", values)
     readers = _readers(cls, defaults)
     for name in given:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kiku.config import HISTORY_FRAMES
 from kiku.decoding import SamplingParams
 from kiku.engine import SlotEngine
-from kiku.errors import StreamError
+from kiku.errors import FrameError, StreamError
 from tests import tiny
 from tests.engine.engines import KINDS, advance, make_engine, said, sound, step
 
@@ -134,6 +134,16 @@ def test_decoding_again_in_pieces_equals_at_once(kind: str, sampled: bool, most:
     assert len(whole[0]) == 40
     np.testing.assert_allclose(whole[1], pieces[1], atol=2e-4)
     assert whole[2:] == pieces[2:]
+
+
+@pytest.mark.parametrize("work", WORKS)
+@pytest.mark.parametrize("most", [0, -1])
+def test_a_piece_of_nothing_is_refused_and_nothing_begins(kind: str, work: str, most: int) -> None:
+    engine = emptied(kind)
+    slot, _ = engine.open()
+    with pytest.raises(FrameError, match="at least one column"):
+        do(engine, work, slot, 5, most)
+    engine.mark(slot)  # which is refused in the middle of work
 
 
 @pytest.mark.parametrize("work", WORKS)

@@ -55,6 +55,14 @@ def test_a_recording_is_heard_channel_by_channel(
     assert [w.text for w in array] == [w.text for w in found]
 
 
+def test_a_warning_says_in_which_channel(load: Load) -> None:
+    sound = np.zeros((24_000 * 3, 2), np.float32)
+    sound[:, 1] = 1.0
+    found = load(2).transcribe(sound, EACH, rate=24_000)
+    assert [one.channel for one in found.warnings if one.kind == "clipped"] == [1]
+    assert {one.channel for one in found.warnings} == {1}
+
+
 def test_a_live_stream_is_heard_channel_by_channel(load: Load, both: NDArray[np.float32]) -> None:
     rec = load(2)
     alone = [rec.transcribe(np.ascontiguousarray(both[:, i]), rate=24_000) for i in (0, 1)]

@@ -36,11 +36,13 @@ class StreamWarning:
             "rate_changed", "damaged" or "times".
         message: one sentence: what was found and what to do.
         time: seconds from the beginning of the sound to where it was noticed.
+        channel: which one, where the channels are heard one by one.
     """
 
     kind: str
     message: str
     time: float
+    channel: int | None = None
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from kiku.audio import duration_s
 from kiku.audio.source import Source
 from kiku.cli import terminal
 from kiku.cli.inputs import STDIN, Recording
+from kiku.cli.lines import label
 from kiku.cli.outputs import exists, forget_partial, partial_of, refuse_existing, write_whole
 from kiku.cli.progress import Bars, Meter
 from kiku.cli.raw import RawFormat, opened
@@ -224,14 +225,15 @@ class Run:
         return stopped
 
     def _tell_warnings(self, recording: Recording, result: Transcription) -> None:
-        """What was not as it should be with the sound, each kind once."""
+        """What was not as it should be with the sound, each kind once for each channel."""
         if self._request.quiet:
             return
-        told: set[str] = set()
+        told: set[tuple[str, int | None]] = set()
         for warning in result.warnings:
-            if warning.kind not in told:
-                told.add(warning.kind)
-                terminal.error(f"warning: {_labelled(recording, warning.message)}")
+            if (warning.kind, warning.channel) not in told:
+                told.add((warning.kind, warning.channel))
+                message = f"{label(warning.channel)}{warning.message}"
+                terminal.error(f"warning: {_labelled(recording, message)}")
 
     def _deliver(
         self, files: Mapping[str, Path], words: Sequence[Word], duration: float, *,

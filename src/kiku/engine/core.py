@@ -383,8 +383,9 @@ class SlotEngine:
 
         Raises:
             StreamError: the slot is not open, or decodes again.
+            FrameError: `most` is below 1.
         """
-        held = self._at_work(slot, "truncate")
+        held = self._at_work(slot, "truncate", most)
         if held.left is None:
             held.left, held.work = self._history.last(slot, frames), "truncate"
             self._reread_initial(slot, held)
@@ -414,8 +415,10 @@ class SlotEngine:
 
         Raises:
             StreamError: the slot is not open, or is being truncated.
+            FrameError: `most` is below 1.
+            Exception: what the slot's picker raised; such a slot can only be closed.
         """
-        held = self._at_work(slot, "redecode")
+        held = self._at_work(slot, "redecode", most)
         if held.left is None:
             held.left, held.work = self._history.last(slot, frames), "redecode"
             self._history.counts[slot] -= len(held.left)
@@ -428,7 +431,9 @@ class SlotEngine:
         blocks = [self._block(slot, columns[:, 1:], held.token)]
         return self._decode_blocks(blocks), left
 
-    def _at_work(self, slot: int, work: str) -> _Slot:
+    def _at_work(self, slot: int, work: str, most: int | None) -> _Slot:
+        if most is not None and most < 1:
+            raise FrameError(f"most is {most}: a piece of work reads at least one column")
         held = self._of(slot)
         return held if held.work == work and held.left is not None else self._of(slot, idle=True)
 

@@ -477,7 +477,7 @@ class WordSession:
 
     def _warn(self, warning: StreamWarning) -> None:
         self._warned_at = max(self._warned_at, warning.time)
-        self.events.append(replace(warning, time=self._warned_at))
+        self.events.append(replace(warning, time=self._warned_at, channel=self._channel))
 
     # The driver's hand: what work tells when it is done.
 
