@@ -263,7 +263,7 @@ class Scheduler:
             waiting = self._live_only(waiting)
         return moved + (self._step(waiting) if waiting else 0)
 
-    def _live_only(self, waiting: Waiting) -> Waiting:
+    def _live_only(self, waiting: Waiting) -> list[tuple[Binding, int]]:
         """Without recordings, which hold up no live session that has work left."""
         for binding, _ in waiting:
             if not binding.live:
