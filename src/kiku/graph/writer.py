@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+
+from kiku.graph import messages
+from kiku.graph.messages import Message
 
 Weights = Callable[[str], NDArray[np.float32]]
 """Gives the tensor with this name (as in the torch modules' `state_dict`) as a float32 copy."""
@@ -22,14 +23,6 @@ _IR_VERSION = 10
 _INLINE_BYTES = 1024
 _ALIGNMENT = 4096  # a page: what is aligned so is mapped, not read, when a session is made
 
-_TYPES: dict[Any, int] = {
-    np.dtype(np.float32): TensorProto.FLOAT,
-    np.dtype(np.int64): TensorProto.INT64,
-    np.dtype(np.int32): TensorProto.INT32,
-    np.dtype(np.uint8): TensorProto.UINT8,
-    np.dtype(np.bool_): TensorProto.BOOL,
-}
-
 Axis = int | str
 
 
@@ -42,11 +35,11 @@ class GraphWriter:
         self._data_path = folder / f"{name}.data"
         self._data: BinaryIO = self._data_path.open("wb")
         self._name = name
-        self._nodes: list[onnx.NodeProto] = []
-        self._tensors: list[onnx.TensorProto] = []
+        self._nodes: list[Message] = []
+        self._tensors: list[Message] = []
         self._known: set[str] = set()
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._inputs: list[Message] = []
+        self._outputs: list[Message] = []
         self._count = 0
 
     def __enter__(self) -> "GraphWriter":
@@ -59,19 +52,17 @@ class GraphWriter:
 
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[Axis]) -> str:
         """An input of the graph; axes that vary have letters. Gives `name` back."""
-        kind = _TYPES[np.dtype(dtype)]
-        self._inputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        self._inputs.append(messages.value_info(name, dtype, shape))
         return name
 
     def output(self, value: str, name: str, dtype: type[np.generic], shape: Sequence[Axis]) -> None:
         """Give `value` out under `name`."""
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._nodes.append(messages.node("Identity", [value], [name]))
         self.output_named(name, dtype, shape)
 
     def output_named(self, name: str, dtype: type[np.generic], shape: Sequence[Axis]) -> None:
         """Give a value out under the name that it has."""
-        kind = _TYPES[np.dtype(dtype)]
-        self._outputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
+        self._outputs.append(messages.value_info(name, dtype, shape))
 
     def constant(self, *values: int) -> str:
         """A small int64 vector; equal ones are kept once."""
@@ -83,19 +74,12 @@ class GraphWriter:
             return name
         self._known.add(name)
         if array.nbytes <= _INLINE_BYTES:
-            self._tensors.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+            self._tensors.append(messages.tensor(name, array))
             return name
         self._data.write(bytes(-self._data.tell() % _ALIGNMENT))
         offset = self._data.tell()
         np.ascontiguousarray(array).tofile(self._data)
-        stored = TensorProto(
-            name=name, data_type=_TYPES[array.dtype], dims=array.shape,
-            data_location=TensorProto.EXTERNAL,
-        )  # fmt: skip
-        place = {"location": self._data_path.name, "offset": offset, "length": array.nbytes}
-        for key, value in place.items():
-            stored.external_data.add(key=key, value=str(value))
-        self._tensors.append(stored)
+        self._tensors.append(messages.stored_tensor(name, array, self._data_path.name, offset))
         return name
 
     def node(
@@ -118,21 +102,21 @@ class GraphWriter:
         self._count += 1
         if isinstance(outputs, int):
             outputs = [f"{operator}_{self._count}_{i}" for i in range(outputs)]
-        made = helper.make_node(
-            operator, list(inputs), list(outputs), f"{operator}_{self._count}", domain=domain,
-            **attributes,
-        )  # fmt: skip
+        name = f"{operator}_{self._count}"
+        made = messages.node(operator, inputs, outputs, name, domain=domain, attributes=attributes)
         self._nodes.append(made)
         return list(outputs)
 
     def finish(self) -> None:
         """Write the graph."""
-        graph = helper.make_graph(
-            self._nodes, self._name, self._inputs, self._outputs, self._tensors
-        )
-        operators = [helper.make_opsetid("", OPSET), helper.make_opsetid(RUNTIME, 1)]
-        model = helper.make_model(
-            graph, opset_imports=operators, ir_version=_IR_VERSION, producer_name="kiku"
+        whole = messages.model(
+            self._name,
+            nodes=self._nodes,
+            tensors=self._tensors,
+            inputs=self._inputs,
+            outputs=self._outputs,
+            operator_sets={"": OPSET, RUNTIME: 1},
+            ir_version=_IR_VERSION,
         )
         self._data.flush()
-        self._graph_path.write_bytes(model.SerializeToString())
+        self._graph_path.write_bytes(whole)
