@@ -15,7 +15,7 @@ ARGS ?=
 
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip
-RUN_SIZE := about 0.5 GB
+RUN_SIZE := about 0.4 GB
 DEV_SIZE := about 2 GB, more with CUDA
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-test
