@@ -360,6 +360,22 @@ Turns = bool | Eagerness | TurnPolicy | None
 """Whether a stream tells turns: no, yes, how eagerly, or exactly when."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Prompt:
+    """What a stream has heard and written before its own sound; `Recognizer.prompt` makes one.
+
+    It can be pickled, and used with the same model on an engine of the same kind.
+    """
+
+    text: str
+    """Of the prompt's recording."""
+    slot: bytes
+    """What the model remembers of both: some megabytes for a small model, 200 for the 1B."""
+
+    def __repr__(self) -> str:
+        return f"<Prompt {self.text!r}, {len(self.slot) / 1e6:.1f} MB>"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions(_Options):
     """What a stream hears, how its text is picked, what it says, and how much may wait."""
@@ -385,6 +401,8 @@ class StreamOptions(_Options):
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """How text is picked."""
+    prompt: Prompt | None = None
+    """What the model has heard and written before: `Recognizer.prompt` makes one."""
     recovery: Recovery | None = field(default_factory=Recovery)
     """How the decoder is kept well for hours; None leaves its memory alone."""
 
@@ -433,6 +451,11 @@ class StreamOptions(_Options):
         if self.recovery is not None and self.recovery.policies is not None:
             raise ConfigError("recovery policies of one's own cannot be written down: leave them "
                               "out, and give them where the options are read")  # fmt: skip
+        if self.prompt is not None:
+            raise ConfigError(
+                "a prompt cannot be written down: leave it out, and give it where the options are "
+                "read"
+            )
         values = to_plain(self)
         values["recovery"] = self.recovery is not None
         values["decoding"] = self.decoding.to_dict()

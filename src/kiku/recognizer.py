@@ -17,7 +17,8 @@ from kiku.engine import SamplingParams, SlotEngine
 from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
 from kiku.live import LiveStream, StreamSetup
 from kiku.live_async import AsyncStream, Waiters
-from kiku.options import AudioFormat, DecodingOptions, StreamOptions
+from kiku.options import AudioFormat, DecodingOptions, Prompt, StreamOptions
+from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import TokenSession, WordSession
 from kiku.stream.saved import pack, unpack
@@ -172,6 +173,7 @@ class Recognizer:
             Member(
                 WordSession(self.config, self.vocabulary, options, channel=channel),
                 self._slot_options(options.decoding),
+                None if options.prompt is None else options.prompt.slot,
             )
             for channel in (range(num_channels) if each else [None])
         ]
@@ -278,15 +280,29 @@ class Recognizer:
         if isinstance(source, int | float):  # one of a list of numbers
             samples_of([source], rate)
         found: list[StreamWarning] = []
-        samples = samples_of(source, rate)
-        if samples is None:
-            chunks = read_file(cast("str | BinaryIO", source), on_warning=found.append)
-        else:
-            chunks = _array_chunks(*samples)
+        chunks = _chunks(source, rate, found)
         most_s = options.max_duration_s
         if options.end_s is not None and options.end_s <= most_s:
             most_s = math.inf  # what comes behind the end is not heard anyway
         return Recording(chunks, lambda n: self._members(options, n), most_s, warnings=found)
+
+    def prompt(self, text: str, source: Source, *, rate: int | None = None) -> Prompt:
+        """Have the model hear a recording and write its text, for `StreamOptions.prompt`: streams
+        that begin so go on in that spelling, language and style. Takes a free slot for the while.
+
+        Args:
+            text: what is said in the recording.
+            source: some seconds, as for `transcribe`.
+            rate: as for `transcribe`.
+
+        Raises:
+            ConfigError: a text that is empty, cannot be spelled, or is longer than what is said; a
+                recording of more than a minute.
+            AudioError: the recording cannot be read.
+            NoFreeSlot: all slots are held by streams of this thread.
+        """
+        chunks = _chunks(source, rate, [])
+        return read_prompt(self.scheduler, self.config, self.vocabulary, text, chunks)
 
     # Tokens.
 
@@ -358,6 +374,14 @@ class Recognizer:
         count = count if max_tokens is None else min(count, max_tokens)
         # Token 0 needs no frame, so the last one wanted comes with the frame before.
         return mono[: (count - 1) * size].reshape(-1, size) if count else None
+
+
+def _chunks(source: Source, rate: int | None, warnings: list[StreamWarning]) -> Iterator[Chunk]:
+    """The sound of a recording; what is wrong with it is told when it is read."""
+    samples = samples_of(source, rate)
+    if samples is None:
+        return read_file(cast("str | BinaryIO", source), on_warning=warnings.append)
+    return _array_chunks(*samples)
 
 
 def _array_chunks(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:

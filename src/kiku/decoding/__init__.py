@@ -4,6 +4,7 @@
     hotwords.py   words and phrases that are expected: what their pieces gain
     language.py   a prior that keeps a stream in a language
     pieces.py     what kind of piece each token of a vocabulary is
+    prompt.py     a text that is given
     picker.py     all of them together, as `kiku.options.DecodingOptions` asks for
 
 What picks tokens remembers; its `save` is plain values, and its `restore` refuses what cannot be.
@@ -12,12 +13,14 @@ What picks tokens remembers; its `save` is plain values, and its `restore` refus
 from kiku.decoding.hotwords import HotwordBoosts, PhraseTrie
 from kiku.decoding.language import language_prior
 from kiku.decoding.picker import TokenPicker, token_picker
+from kiku.decoding.prompt import PromptPicker
 from kiku.decoding.sampling import Picker, Sampler, SamplingParams
 
 __all__ = [
     "HotwordBoosts",
     "PhraseTrie",
     "Picker",
+    "PromptPicker",
     "Sampler",
     "SamplingParams",
     "TokenPicker",

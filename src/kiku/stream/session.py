@@ -61,6 +61,7 @@ class _State:
     config: dict[str, Any]
     channel: int | None
     padded: bool
+    prompted: bool
     input: Any
     waiting: NDArray[np.float32]
     emitter: Any
@@ -109,7 +110,8 @@ class WordSession:
         self._pad_id, self._frame_s = config.pad_id, 1 / config.frame_rate
         self._enough = _ENOUGH * config.frame_size  # samples
         self.input = self._new_input()
-        self._prefix_s = config.silence_prefix_s if padded else 0.0
+        self._prompted = options.prompt is not None
+        self._prefix_s = self._own_prefix_s
         self._emitter = self._new_emitter()
         self._tracker = RecoveryTracker(
             options.recovery,
@@ -144,6 +146,8 @@ class WordSession:
         self._closing = False  # the client's hand has closed it
         self._closed = self._finished = self._released = False
         self._frames.push(np.zeros(int(self._prefix_s * config.sample_rate), np.float32))
+        if self._prompted:  # what the model said before the first frame is the prompt's
+            self.begin(self._pad_id, 0.0)
 
     def _new_input(self) -> AudioInput:
         options = self._options
@@ -157,6 +161,11 @@ class WordSession:
             start_s=options.start_s,
             end_s=options.end_s,
         )
+
+    @property
+    def _own_prefix_s(self) -> float:
+        """Seconds of silence before the sound; a prompt has heard them already."""
+        return self._config.silence_prefix_s if self._padded and not self._prompted else 0.0
 
     def _new_emitter(self) -> WordEmitter:
         config = self._config
@@ -579,6 +588,7 @@ class WordSession:
             config=self._config.to_dict(),
             channel=self._channel,
             padded=self._padded,
+            prompted=self._prompted,
             input=self.input.save(),
             waiting=self._frames.peek(),
             emitter=self._emitter.save(),
@@ -625,7 +635,9 @@ class WordSession:
             )
         if not 0 <= state.num_frames <= 2**40 or state.waiting.ndim != 1:
             raise ValueError("frames that cannot be")
-        self._padded = state.padded
+        self._padded, self._prompted = state.padded, state.prompted
+        self._prefix_s = self._own_prefix_s
+        self._emitter = self._new_emitter()
         self.input = AudioInput.restore(state.input)
         self._frames.clear()
         self._frames.push(state.waiting)

@@ -16,14 +16,14 @@ class TokenSession:
     Nothing is put before or after the sound, and nothing is done between frames.
     """
 
-    def __init__(self, frames: NDArray[np.float32]) -> None:
-        """Of `frames` [T, frame_size]."""
+    def __init__(self, frames: NDArray[np.float32], *, stays: bool = False) -> None:
+        """Of `frames` [T, frame_size]; one that `stays` keeps its slot when all are heard."""
         self.tokens: list[int] = []
         """Token 0, which needs no frame, then one for each frame heard."""
         self.failure: Exception | None = None
         self.on_change: Callable[[], None] | None = None
         self.on_input: Callable[[], None] | None = None
-        self._frames = frames
+        self._frames, self._stays = frames, stays
         self._num_taken = 0
         self._closed = False
         self._done = False
@@ -35,8 +35,13 @@ class TokenSession:
 
     @property
     def is_closing(self) -> bool:
-        """Whether it comes to its end without anybody doing anything more: yes."""
-        return True
+        """Whether it comes to its end without anybody doing anything more."""
+        return not self._stays
+
+    @property
+    def has_heard_all(self) -> bool:
+        """Whether all frames have been heard."""
+        return len(self.tokens) > len(self._frames)
 
     @property
     def work(self) -> Work | None:
@@ -50,7 +55,9 @@ class TokenSession:
     def pending(self) -> int | Work | None:
         """How many frames may be taken; None at the end."""
         left = len(self._frames) - self._num_taken
-        return left if left and not self._closed else None
+        if left and not self._closed:
+            return left
+        return 0 if self._stays and not self._closed else None
 
     def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
         """The samples of the next frames, in pieces [S]."""

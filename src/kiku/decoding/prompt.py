@@ -1,0 +1,39 @@
+"""A text that is given to the model as if it had written it itself."""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.config import ModelConfig
+from kiku.errors import ConfigError
+from kiku.text import Vocabulary
+
+
+class PromptPicker:
+    """Lets the model say when each piece of a given text comes, and nothing but that text.
+
+    Of every frame's logits only PAD, the word-start marker and the next piece count, until all
+    pieces are written; from then on nothing is text. So Kyutai's own example of prompting does it.
+    """
+
+    def __init__(self, text: str, vocabulary: Vocabulary, config: ModelConfig) -> None:
+        """Before the first frame.
+
+        Raises:
+            ConfigError: nothing to say, or the vocabulary cannot spell it.
+        """
+        pieces = vocabulary.encode(text) if text.strip() else []
+        if not pieces:
+            raise ConfigError("a prompt needs a text, that of its recording")
+        self.left = deque(pieces)
+        """Pieces that were not written yet."""
+        self._others = [config.pad_id, config.word_start_id]
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        """[V] -> a token."""
+        allowed = [*self._others, self.left[0]] if self.left else self._others
+        token = allowed[int(np.argmax(logits[allowed]))]
+        if self.left and token == self.left[0]:
+            self.left.popleft()
+        return token
