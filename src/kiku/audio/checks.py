@@ -102,7 +102,8 @@ class SignalChecks:
 
     def warnings(self) -> list[StreamWarning]:
         """What was found since the last call, in order."""
-        found, self.waiting = self.waiting, []
+        found = list(self.waiting)
+        self.waiting.clear()  # the list itself stays: `AudioInput` looks into it
         return found
 
     def feed_plain(self, sound: npt.NDArray[np.float32], rate: int) -> bool:

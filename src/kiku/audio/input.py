@@ -7,6 +7,7 @@ does not know frames.
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -118,6 +119,8 @@ class AudioInput:
         self._resampler = Resampler(rate, self.sample_rate)
         self._opus: OpusDecoder | None = None
         self._is_plain = False  # whether a chunk may go the short way
+        self.untold: Sequence[StreamWarning] = self._state.checks.waiting
+        """What `warnings` would give; to be looked at only."""
 
     def __repr__(self) -> str:
         """What it takes and how much it has taken."""
@@ -280,8 +283,7 @@ class AudioInput:
     def warnings(self) -> list[StreamWarning]:
         """What was found wrong with the sound since the last call; times count from its beginning,
         whatever `start_s` is."""
-        checks = self._state.checks
-        return checks.warnings() if checks.waiting else []
+        return self._state.checks.warnings()
 
     def save(self) -> dict[str, Any]:
         """All that is remembered, in plain values and arrays (see `kiku.serial`).
@@ -322,6 +324,7 @@ class AudioInput:
         if saved.opus is not None:
             one._opus = OpusDecoder(saved.opus)
         one._state = state
+        one.untold = state.checks.waiting
         rest = one._resampler.copy().end()
         if abs(state.times.num_missing(one.sample_rate) - rest.size) > _MAX_UNEVEN:
             raise ValueError("what was given does not fit the length of the sound")

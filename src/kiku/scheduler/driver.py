@@ -11,6 +11,7 @@ where somebody leads and nobody waits: a thousand pushes beside a step cost a fl
 import atexit
 import logging
 import math
+import os
 import threading
 import time
 import weakref
@@ -86,7 +87,8 @@ class Driver:
 
     def wake(self) -> None:
         """There may be something to do."""
-        check_process(self._pid)
+        if os.getpid() != self._pid:
+            self.check()
         self._news = True
         # Who is about to wait says so first and looks for news afterwards.
         is_cared_for = self._leader is not None or (self._called and self._worker is not None)

@@ -337,8 +337,8 @@ class WordSession:
 
     def _note_warnings(self) -> None:
         # They are told when the decoder has come so far, however the sound was cut.
-        if found := self.input.warnings():
-            self._warnings += found
+        if self.input.untold:
+            self._warnings += self.input.warnings()
 
     def _add_finalize(self, request: FinalizeRequest) -> None:
         at, time = self._num_frames + self._frames.num_ready, self._input_s
