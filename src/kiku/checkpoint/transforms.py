@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """How the numbers of an upstream tensor become ours, and back. The names are the business of
 `names`.
 
@@ -235,8 +233,8 @@ def _joined(parts: Sequence[Array]) -> Array:
 
 def _new_like(array: Array, shape: Shape) -> Array:
     """Contiguous memory for numbers of the same type."""
-    return np.empty(shape, array.dtype) if isinstance(array, np.ndarray) else array.new_empty(shape)
+    return np.empty(shape, array.dtype) if isinstance(array, np.ndarray) else array.new_empty(shape)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
 
 
 def _float32(array: Array) -> Array:
-    return array.astype(np.float32) if isinstance(array, np.ndarray) else array.float()
+    return array.astype(np.float32) if isinstance(array, np.ndarray) else array.float()  # pyright: ignore[reportUnknownVariableType]

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """Split residual vector quantisation: which entry of each codebook is nearest to a latent."""
 
 from typing import Any
@@ -28,7 +26,7 @@ class RVQ(nn.Module):
         shape = (num_codebooks, config.codebook_size, config.codebook_dim)
         self.register_buffer("codebooks", torch.randn(shape))
         self.register_buffer("half_norms", torch.empty(shape[:2]), persistent=False)
-        self.register_load_state_dict_post_hook(_refresh_after_load)
+        self.register_load_state_dict_post_hook(_refresh_after_load)  # pyright: ignore[reportUnknownMemberType]
         self.refresh()
 
     def refresh(self) -> None:

@@ -1,5 +1,3 @@
-# pyright: basic
-# What torch gives is only partly typed.
 """Layer by layer through the decoder: any view, attention weights, checkpointed gradients.
 
 The decoder's own way (`Transformer`) knows one window and one count of positions. Here the caller
@@ -12,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 from kiku.hf.layout import Layout
 from kiku.lm import LM, LMState
@@ -26,7 +24,7 @@ Checkpoint = Callable[..., Tensor]
 
 def checkpoint_by(arguments: dict[str, Any]) -> Checkpoint:
     """`torch.utils.checkpoint` with these arguments."""
-    return partial(checkpoint, **arguments)
+    return partial(checkpoint, **arguments)  # pyright: ignore[reportUnknownVariableType]
 
 
 def read_openly(

@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes and gives what transformers does, of any type.
 """`codec_model`: the codec's encoder half, with the methods of transformers' `MimiModel`."""
 
 from dataclasses import dataclass

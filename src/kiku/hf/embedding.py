@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes and gives what transformers does, of any type.
 """The summed embeddings of a column, as a module that hooks can be put on."""
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes and gives what transformers does, of any type.
 """`generate`: sound to text ids, by the driver or step by step."""
 
 from collections.abc import Sequence
@@ -24,7 +22,7 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
     generation_config: GenerationConfig
 
     @overload
-    def generate(
+    def generate(  # pyright: ignore[reportOverlappingOverload]
         self, *, return_dict_in_generate: Literal[True], **kwargs: Any
     ) -> GenerateDecoderOnlyOutput: ...
     @overload

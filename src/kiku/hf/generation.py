@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes and gives what transformers does, of any type.
 """`generate`: audio to text ids, through the one driver."""
 
 import logging
@@ -194,7 +192,7 @@ class Batch:
                 values = sampler.scores(logits) if scored and sampler is not None else logits
                 table[t, i, : len(logits)] = values
             table[len(row.logits) :, i] = ended
-        return torch.from_numpy(table).unbind(0)
+        return torch.from_numpy(table).unbind(0)  # pyright: ignore[reportUnknownMemberType]
 
 
 class _Feed:

@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes what transformers does, of any type.
 """Which columns of a call are real, where they stand, and which of them each one sees.
 
 There are two kinds of layout. In a plain one the real columns of each row follow one another

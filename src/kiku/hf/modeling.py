@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes and gives what transformers does, of any type.
 """transformers' two model classes of Kyutai Speech-To-Text, around kiku's networks.
 
 Names, arguments, outputs, shapes and dtypes are those of transformers 5.23. Where it deviates from
@@ -84,8 +82,8 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
             changed = fn(tensor)
             return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
 
-        self.codec_model._apply(moved)
-        self.lm._apply(fn)
+        self.codec_model._apply(moved)  # pyright: ignore[reportUnknownMemberType]
+        self.lm._apply(fn)  # pyright: ignore[reportUnknownMemberType]
         return self
 
     def forward(

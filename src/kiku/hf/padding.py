@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes and gives what transformers does, of any type.
 """Rows of text ids to one length."""
 
 from typing import Any
@@ -41,7 +39,7 @@ def pad_rows(
 ) -> BatchFeature:
     """See `KyutaiSpeechToTextTokenizer.pad`: lists, the mask always with them."""
     if isinstance(encoded, list | tuple):
-        encoded = {key: [one[key] for one in encoded] for key in (encoded[0] if encoded else ())}
+        encoded = {key: [one[key] for one in encoded] for key in (encoded[0] if encoded else ())}  # pyright: ignore[reportUnknownVariableType]
     ids = encoded.get("input_ids") if hasattr(encoded, "get") else None
     if ids is None:
         raise InputError(

@@ -1,5 +1,3 @@
-# pyright: basic
-# transformers' classes are used where they are installed; torch gives what is only partly typed.
 """What changes the logits of a batch before an id is picked, and what ends it.
 
 The logits processors are transformers' own classes, in the order in which it applies them; they
@@ -195,7 +193,7 @@ class _Cut:
 
     def __call__(self, ids: Tensor, scores: Tensor) -> Tensor:
         rows = [self._sampler.scores(row) for row in scores.numpy(force=True)]
-        return torch.from_numpy(np.stack(rows).astype(np.float32)).to(scores.device)
+        return torch.from_numpy(np.stack(rows).astype(np.float32)).to(scores.device)  # pyright: ignore[reportUnknownMemberType]
 
 
 def stopping_criteria(

@@ -1,5 +1,3 @@
-# pyright: basic
-# It takes and gives what transformers does, of any type.
 """`push_to_hub`: what `save_pretrained` writes, to a repository."""
 
 from pathlib import Path
