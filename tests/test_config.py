@@ -73,6 +73,13 @@ def test_numbers_that_cannot_be_are_refused(change: dict[str, object], message: 
         (None, {"text_delay_s": float("inf")}, "text_delay_s must be a finite number, not inf"),
         (None, {"silence_prefix_s": -0.1}, "silence_prefix_s must be at least 0, not -0.1"),
         (None, {"pad_id": None}, "pad_id must be a whole number, not None"),
+        (None, {"pad_id": 10**30}, r"pad_id must be at most \d+, not 1000"),
+        (None, {"word_start_id": 10**400}, r"not 10{39}\.\.\. \(401 digits\)$"),
+        (None, {"text_delay_s": 1e9}, "text_delay_s must be at most 600, not 1000000000.0"),
+        (None, {"silence_prefix_s": 1e9}, "silence_prefix_s must be at most 600"),
+        ("codec", {"strides": [10**6] * 1000}, "strides must give at most 1,000,000 samples"),
+        ("codec", {"strides": [1] * 1001}, "strides must give at most"),
+        ("codec", {"dilation_growth": 3, "num_residual_layers": 1000}, "dilates beyond 1,000,000"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(
@@ -82,6 +89,20 @@ def test_a_value_that_cannot_be_is_named(
     (values if part is None else values[part]).update(change)
     with pytest.raises(ConfigError, match=message):
         ModelConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("part", ["codec", "lm"])
+def test_no_number_of_a_thousand_million_passes(part: str) -> None:
+    """Whatever would be made of it: a milliard of layers, or of bytes."""
+    values = tiny.model_config().to_dict()
+    for section in (values[part], values[part]["transformer"]):
+        for name, value in list(section.items()):
+            if isinstance(value, int) and not isinstance(value, bool):
+                section[name] = 10**9
+                with pytest.raises(ConfigError, match=f"{name} must be (at most|in 1..3)"):
+                    ModelConfig.from_dict(values)
+                section[name] = value
+    assert ModelConfig.from_dict(values) == tiny.model_config()
 
 
 def test_a_part_must_be_a_config() -> None:

@@ -59,6 +59,19 @@ _KINDS: dict[Any, tuple[str, Callable[[object], bool]]] = {
 """The type of a field -> what it is called, and whether a value is of it."""
 
 
+def _short(value: object) -> str:
+    digits = str(value)
+    return digits if len(digits) <= 40 else f"{digits[:40]}... ({len(digits)} digits)"
+
+
+# What no model comes near. Beyond it a number is a mistake, and would keep the machine busy, or
+# take its memory, before anything else could say so.
+_MANY, _WIDTH, _IDS = 1_000, 1_000_000, 10_000_000
+_WINDOW = 100_000  # over two hours
+_SECONDS = 600
+_REACH = 1_000_000  # samples that a convolution of the codec may see
+
+
 class _FromDict:
     """Strict reading from a plain mapping, shared by the config classes."""
 
@@ -103,8 +116,8 @@ class _FromDict:
             for k, v in plain.items()
         }
 
-    def _check(self, *, at_least: Mapping[str, int]) -> None:
-        """Refuse values of the wrong type, and those below their limit."""
+    def _check(self, limits: Mapping[str, tuple[float, float]]) -> None:
+        """Refuse values of the wrong type, and those below the least or above the greatest."""
         for name, wanted in get_type_hints(type(self)).items():
             value = getattr(self, name)
             if wanted in _KINDS and not _KINDS[wanted][1](value):
@@ -112,9 +125,12 @@ class _FromDict:
             is_part = isinstance(wanted, type) and issubclass(wanted, _FromDict)
             if is_part and not isinstance(value, wanted):
                 raise ConfigError(f"{name} must be a {wanted.__name__}, not {value!r}")
-        for name, limit in at_least.items():
-            if getattr(self, name) < limit:
-                raise ConfigError(f"{name} must be at least {limit}, not {getattr(self, name)}")
+        for name, (least, greatest) in limits.items():
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"{name} must be at least {least}, not {value}")
+            if value > greatest:
+                raise ConfigError(f"{name} must be at most {greatest:,}, not {_short(value)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +155,11 @@ class TransformerConfig(_FromDict):
     """Width of one head; 0 means `dim / num_heads`."""
 
     def __post_init__(self) -> None:
-        sizes = ("dim", "num_layers", "num_heads", "ffn_dim", "window", "positions_per_frame")
-        self._check(at_least=dict.fromkeys(sizes, 1) | {"head_dim": 0})
+        self._check({
+            "dim": (1, _WIDTH), "num_layers": (1, _MANY), "num_heads": (1, _WIDTH),
+            "ffn_dim": (1, _WIDTH), "window": (1, _WINDOW), "positions_per_frame": (1, _MANY),
+            "head_dim": (0, _WIDTH),
+        })  # fmt: skip
         if self.head_dim == 0:
             object.__setattr__(self, "head_dim", exact_div(self.dim, self.num_heads, "head_dim"))
         if self.head_dim % 2:
@@ -201,17 +220,30 @@ class CodecConfig(_FromDict):
     """Whether a projection to `codebook_dim` stands before each quantiser."""
 
     def __post_init__(self) -> None:
-        sizes = (
-            "sample_rate", "num_filters", "kernel_size", "last_kernel_size",
-            "residual_kernel_size", "dilation_growth", "compress", "codebook_size", "codebook_dim",
-        )  # fmt: skip
-        self._check(at_least=dict.fromkeys(sizes, 1) | {"num_residual_layers": 0})
+        self._check({
+            "sample_rate": (1, _IDS), "num_filters": (1, _WIDTH), "kernel_size": (1, _MANY),
+            "last_kernel_size": (1, _MANY), "residual_kernel_size": (1, _MANY),
+            "num_residual_layers": (0, _MANY), "dilation_growth": (1, _MANY),
+            "compress": (1, _WIDTH), "num_codebooks": (1, _MANY), "codebook_size": (1, _IDS),
+            "codebook_dim": (1, _WIDTH),
+        })  # fmt: skip
         if not 1 <= self.num_semantic < self.num_codebooks:
             raise ConfigError(
                 f"num_semantic must be in 1..{self.num_codebooks - 1}, not {self.num_semantic}"
             )
         if not self.strides or min(self.strides) < 1:
             raise ConfigError(f"strides must be positive, not {self.strides}")
+        # One after the other: a power of many large numbers takes for ever by itself.
+        if len(self.strides) > _MANY or max(self.strides) > _REACH or self.hop > _REACH:
+            raise ConfigError(
+                f"strides must give at most {_REACH:,} samples together; these give too many"
+            )
+        layers = range(self.num_residual_layers if self.dilation_growth > 1 else 0)
+        if any(self.dilation_growth**layer > _REACH for layer in layers):
+            raise ConfigError(
+                f"dilation_growth {self.dilation_growth} in {self.num_residual_layers} residual "
+                f"layers dilates beyond {_REACH:,} samples"
+            )
         if not self.project_latents and self.codebook_dim != self.latent_dim:
             raise ConfigError(
                 f"without a projection codebook_dim ({self.codebook_dim}) "
@@ -260,10 +292,11 @@ class LMConfig(_FromDict):
     pause_classes: int = 6
 
     def __post_init__(self) -> None:
-        sizes = ("text_vocab_size", "num_codebooks", "codebook_size", "pause_classes")
-        self._check(
-            at_least=dict.fromkeys(sizes, 1) | {"initial_text_id": -1, "num_pause_heads": 0}
-        )
+        self._check({
+            "text_vocab_size": (1, _IDS), "num_codebooks": (1, _MANY), "codebook_size": (1, _IDS),
+            "pause_classes": (1, _MANY), "initial_text_id": (-1, _IDS),
+            "num_pause_heads": (0, _MANY),
+        })  # fmt: skip
         if self.initial_text_id == -1:
             object.__setattr__(self, "initial_text_id", self.text_vocab_size)
 
@@ -294,9 +327,9 @@ class ModelConfig(_FromDict):
     """Text id that stands before most words (upstream: EPAD, `<unk>` reused)."""
 
     def __post_init__(self) -> None:
-        self._check(
-            at_least={"text_delay_s": 0, "silence_prefix_s": 0, "pad_id": 0, "word_start_id": 0}
-        )
+        self._check({"text_delay_s": (0, _SECONDS), "silence_prefix_s": (0, _SECONDS)})
+        last = self.lm.text_rows - 1
+        self._check({"pad_id": (0, last), "word_start_id": (0, last)})
         if (
             self.lm.num_codebooks > self.codec.num_codebooks
             or self.lm.codebook_size < self.codec.codebook_size

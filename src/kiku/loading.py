@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kiku.checkpoint import DEMO
-from kiku.engine.choice import choose_engine
+from kiku.engine.choice import choose_engine, usable_threads
 from kiku.errors import ConfigError
 from kiku.recognizer import Recognizer
 
@@ -37,8 +37,9 @@ def load(
             takes that too. Either takes float32 for decoders below 100 million weights. The codec
             stays in float32, but for its large matrices beside an int8 or int4 decoder.
         slots: how many streams can be open at once.
-        threads: that compute on the processor; None takes those that this process may use. Of
-            PyTorch's this is a setting of the whole process.
+        threads: that compute on the processor; None takes as many processors as this process may
+            use, by a container's quota and `OMP_NUM_THREADS` too. Of PyTorch's this is a setting
+            of the whole process.
         revision: branch, tag or commit of the repository.
 
     Raises:
@@ -91,11 +92,13 @@ def _load_with_torch(
     revision: str | None,
 ) -> Recognizer:
     from kiku.checkpoint import load as load_checkpoint
-    from kiku.engine.torch import pick_device, torch_engine, use_threads
+    from kiku.engine.torch import pick_device, torch_engine, use_at_most, use_threads
 
     place = str(pick_device(device))  # before gigabytes are fetched for a device that is not there
     if threads is not None:
         use_threads(threads)
+    else:
+        use_at_most(usable_threads())
     loaded = load_checkpoint(model, dtype=dtype, revision=revision)
     config = loaded.config
     engine = torch_engine(

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.checkpoint.cached_repo import fake_hub as fake_hub
+from tests.checkpoint.cached_repo import hub_cache as hub_cache
 from tests.checkpoint.models import write_native_folder, write_transformers_folder
 
 

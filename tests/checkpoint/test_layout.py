@@ -7,6 +7,7 @@ import pytest
 
 from kiku.checkpoint import find
 from kiku.errors import CheckpointError, UnsupportedConfig
+from tests.checkpoint.cached_repo import cache_repo
 
 
 def test_native(native_folder: Path) -> None:
@@ -77,14 +78,69 @@ def test_a_config_that_is_not_json(text: str, tmp_path: Path) -> None:
         find(tmp_path)
 
 
-def test_addresses_in_a_native_config(native_folder: Path, tmp_path: Path) -> None:
-    """`file://` as Kyutai's loader understands it."""
-    moved = tmp_path / "elsewhere.safetensors"
-    (native_folder / "mimi.safetensors").rename(moved)
-    config = native_folder / "config.json"
-    values = json.loads(config.read_text())
-    config.write_text(json.dumps({**values, "mimi_name": f"file://{moved}"}))
-    assert find(native_folder).codec == (moved,)
-    config.write_text(json.dumps({**values, "mimi_name": "file:///nowhere/at/all"}))
-    with pytest.raises(CheckpointError, match="points to file:///nowhere/at/all"):
+OUTSIDE = [
+    "file:///etc/passwd", "/etc/passwd", "../elsewhere", "sub/../../elsewhere", "..\\elsewhere",
+    "C:\\elsewhere", "C:elsewhere", "~/elsewhere", "\\\\host\\share",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("key", ["moshi_name", "mimi_name", "tokenizer_name", "mimi_config_name"])
+def test_a_config_names_nothing_outside_of_its_folder(
+    native_folder: Path, name: str, key: str
+) -> None:
+    (native_folder.parent / "elsewhere").write_bytes(b"{}")
+    _change(native_folder / "config.json", **{key: name})
+    with pytest.raises(CheckpointError, match="put the file there, and its plain name into"):
         find(native_folder)
+
+
+@pytest.mark.parametrize("name", OUTSIDE[1:])
+def test_an_index_names_nothing_outside_of_its_folder(transformers_folder: Path, name: str) -> None:
+    (transformers_folder / "model.safetensors").rename(transformers_folder.parent / "elsewhere")
+    index = transformers_folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": name}}))
+    with pytest.raises(CheckpointError, match="is not inside of the checkpoint"):
+        find(transformers_folder)
+
+
+def test_files_in_folders_of_the_checkpoint(native_folder: Path) -> None:
+    (native_folder / "sub").mkdir()
+    (native_folder / "mimi.safetensors").rename(native_folder / "sub/mimi.safetensors")
+    _change(native_folder / "config.json", mimi_name="sub/mimi.safetensors")
+    assert find(native_folder).codec == (native_folder / "sub/mimi.safetensors",)
+
+
+def test_links_stay_in_the_folder(native_folder: Path, tmp_path: Path) -> None:
+    mimi, outside = native_folder / "mimi.safetensors", tmp_path / "elsewhere"
+    mimi.rename(native_folder / "real")
+    mimi.symlink_to("real")
+    (tmp_path / "link").symlink_to(native_folder)
+    assert find(tmp_path / "link").codec, "the folder itself may be a link"
+    mimi.unlink()
+    (native_folder / "real").rename(outside)
+    mimi.symlink_to(outside)
+    with pytest.raises(CheckpointError, match=r"is a link to .*elsewhere, outside of"):
+        find(native_folder)
+    mimi.unlink()
+    (native_folder / "sub").symlink_to(tmp_path)
+    _change(native_folder / "config.json", mimi_name="sub/elsewhere")
+    with pytest.raises(CheckpointError, match="outside of the checkpoint's folder"):
+        find(native_folder)
+
+
+def test_links_into_the_cache_of_the_hub_are_its_own(native_folder: Path, tmp_path: Path) -> None:
+    snapshot = cache_repo(tmp_path / "hub", native_folder)
+    shared = tmp_path / "hub/shared"
+    (snapshot / "tokenizer.json").resolve().rename(shared)
+    (snapshot / (snapshot / "tokenizer.json").readlink()).symlink_to(shared)
+    assert find(snapshot).vocabulary == snapshot / "tokenizer.json", "two repositories share it"
+    assert find(snapshot).codec == (snapshot / "mimi.safetensors",)
+    mimi = native_folder / "mimi.safetensors"
+    mimi.unlink()
+    mimi.symlink_to(snapshot / "mimi.safetensors")
+    assert find(native_folder).codec == (mimi,), "somebody's own link to a download"
+
+
+def _change(config: Path, **values: str) -> None:
+    config.write_text(json.dumps({**json.loads(config.read_text()), **values}))

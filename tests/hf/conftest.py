@@ -10,6 +10,7 @@ import torch
 
 from kiku.hf import KyutaiSpeechToTextForConditionalGeneration, KyutaiSpeechToTextProcessor
 from kiku.text import Vocabulary
+from tests.checkpoint.cached_repo import fake_hub as fake_hub
 from tests.hf.tiny_checkpoint import CONFIG, PIECES, RATE, randomise
 
 

@@ -17,6 +17,7 @@ from kiku.hf import (
     KyutaiSpeechToTextTokenizer,
     MimiConfig,
 )
+from tests.checkpoint.cached_repo import REPO, FakeHub, cache_repo
 from tests.hf.tiny_checkpoint import CONFIG, VOCAB_SIZE
 
 # Said by every config of transformers, or about the file itself.
@@ -115,18 +116,44 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_no_value_never_becomes_one(kind: Any, saved: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="token; set HF_TOKEN"):
-        kind.from_pretrained(saved, token="hf_secret")
+    with pytest.raises(InputError, match="does not take proxies; it takes cache_dir, local_files"):
+        kind.from_pretrained(saved, proxies={"http": "x"})
     with pytest.raises(InputError, match="from_pretrained does not know colour; leave it out"):
         kind.from_pretrained(saved, colour="red")
     nothing = dict(
         token=None, cache_dir=None, force_download=False, local_files_only=False, subfolder="",
         revision=None, proxies=None, trust_remote_code=True, anything=None, other=False,
     )  # fmt: skip
-    kind.from_pretrained(saved, **nothing).save_pretrained(tmp_path)
+    access = {"token": "hf_secret", "cache_dir": str(tmp_path / "c"), "local_files_only": True}
+    kind.from_pretrained(saved, **nothing | access).save_pretrained(tmp_path)
     for file in tmp_path.glob("*.json"):
         written = file.read_text()
         assert not any(f'"{name}"' in written for name in nothing), file
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hub_is_asked_as_the_arguments_say(
+    kind: Any, saved: Path, tmp_path: Path, fake_hub: FakeHub
+) -> None:
+    """With local_files_only not at all, in the cache that was named."""
+    cache_repo(tmp_path, saved)
+    loaded = kind.from_pretrained(REPO, cache_dir=str(tmp_path), local_files_only=True)
+    assert isinstance(loaded, kind)
+    assert fake_hub.asked == []
+    with pytest.raises(CheckpointError, match="local_files_only forbids to ask the network"):
+        kind.from_pretrained(REPO, cache_dir=tmp_path / "empty", local_files_only=True)
+    fake_hub.alive = False
+    kind.from_pretrained(REPO, cache_dir=tmp_path, token="hf_secret")
+    assert fake_hub.asked == [("head", "config.json")], "once, whatever is optional"
+    assert fake_hub.given[0]["token"] == "hf_secret"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"token": 5}, {"cache_dir": 5}, {"local_files_only": "yes"}], ids=str
+)
+def test_what_the_hub_cannot_be_asked_with(saved: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):
+        KyutaiSpeechToTextConfig.from_pretrained(saved, **wrong)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Hub, folder or the packaged demo -> config, tensors and vocabulary; and back.
 
     hub.py                  where files come from: a folder, a repository, the demo
+    hub_errors.py           what is said when the hub does not give it
     layout.py               which layout they have, and which of them are needed
     config_native.py        Kyutai's config.json <-> ModelConfig
     config_transformers.py  transformers' config.json <-> ModelConfig

@@ -127,6 +127,10 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
         if section not in codec:
             raise ConfigError(f"the codec's description lacks {section!r}")
         check_supported(codec[section], supported, section)
+    if codec["transformer"].get("layer_scale") is None:
+        raise UnsupportedConfig(
+            "transformer: a codec without layer_scale is not built; kiku builds layer_scale = 0.01"
+        )
     seanet, quantizer, transformer = codec["seanet"], codec["quantizer"], codec["transformer"]
     try:
         strides = tuple(reversed(seanet["ratios"]))
@@ -142,7 +146,7 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
                 norm="layer",
                 norm_eps=1e-5,
                 gated=False,
-                layer_scale=transformer.get("layer_scale") is not None,
+                layer_scale=True,
                 positions_per_frame=exact_div(
                     samples_per_frame, math.prod(strides), "latents per frame"
                 ),

@@ -81,7 +81,7 @@ def read_header(path: Path) -> dict[str, Stored]:
         wanted = 8 + length + max((t["data_offsets"][1] for t in header.values()), default=0)
     except OSError as e:
         raise CheckpointError(f"{path} cannot be read: {e.strerror or e}") from e
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as e:
         raise CheckpointError(
             f"{path} is not a safetensors file: its header is damaged; download it again"
         ) from e

@@ -1,19 +1,19 @@
 """Where the files of a checkpoint come from: a folder, the Hugging Face hub, or the package."""
 
 import errno
-import os
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PureWindowsPath
+from typing import Literal
 
+from kiku.checkpoint.hub_errors import Asked, explained, import_hub, is_http, own_words, why_not
 from kiku.errors import CheckpointError
 
 DEMO = "demo"
 """The name of the small model inside the package."""
 
+_CONFIG = "config.json"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -48,6 +48,18 @@ KNOWN_REPOS: tuple[KnownRepo, ...] = (
 """What Kyutai publishes in layouts that kiku reads (the -mlx repositories are another layout)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the hub and its cache are asked; the words are those of transformers."""
+
+    cache_dir: str | Path | None = None
+    """The cache; None is the one of the environment."""
+    token: str | bool | None = None
+    """Who asks; None and True are whoever is logged in, False is nobody."""
+    local_files_only: bool = False
+    """True: only what is cached."""
+
+
 class Folder:
     """Files of a checkpoint that lie in a folder."""
 
@@ -57,9 +69,38 @@ class Folder:
         self.name = str(path)
 
     def get(self, name: str) -> Path | None:
-        """The file called `name`, or None."""
+        """The file called `name`, or None.
+
+        Raises:
+            CheckpointError: the name, or a link of that name, leads out of the folder; or it
+                cannot be looked at.
+        """
+        _refuse_way_out(self.name, name)
         path = self.path / name
-        return path if path.is_file() else None
+        try:
+            if not path.is_file():
+                return None
+            real = path.resolve()
+            if self._holds(real):
+                return path
+        except OSError as e:
+            raise CheckpointError(f"{path} cannot be read: {e.strerror or e}") from e
+        raise CheckpointError(
+            f"{path} is a link to {real}, outside of the checkpoint's folder; put the file itself "
+            "there"
+        )
+
+    def _holds(self, real: Path) -> bool:
+        """Whether a file without links is ours: in the folder, or where the hub's cache keeps what
+        the folders of its repositories lead to.
+        """
+        folder = self.path.resolve()
+        if real.is_relative_to(folder):
+            return True
+        if real.parent.name == "blobs" and real.parent.parent.name.startswith("models--"):
+            return True
+        cache = _cache_around(folder)
+        return cache is not None and real.is_relative_to(cache)
 
     def listing(self) -> list[str]:
         """Names of the files that are there."""
@@ -70,15 +111,27 @@ class Repo:
     """Files of a checkpoint on the hub; downloaded when asked for, kept in the hub's cache.
 
     All of them are of one commit: the one that the first file was found at. A push in between
-    cannot mix two models, and for what is cached the hub is asked only once.
+    cannot mix two models. Of a commit the cache tells what there is and what there is not, without
+    the hub; where the cache holds a branch, the hub is asked once what is the newest, and once it
+    has not answered it is not asked again.
     """
 
-    def __init__(self, repo_id: str, revision: str | None) -> None:
+    def __init__(
+        self,
+        repo_id: str,
+        revision: str | None,
+        access: Access = Access(),
+        *,
+        no_answer: Exception | None = None,
+    ) -> None:
         """`revision` is a branch, a tag or a commit; None is the newest."""
-        self.repo_id, self.revision = repo_id, revision
+        self.repo_id, self.revision, self.access = repo_id, revision, access
         self.name = repo_id
         self.commit: str | None = None
         """Of all files; None until one was found."""
+        self.no_answer = no_answer
+        """Why the hub cannot be asked; None as long as it can."""
+        self._answered = False
         self._known: dict[str, Path | None] = {}
 
     @property
@@ -90,27 +143,102 @@ class Repo:
         """The local path of the file called `name`, or None if the repository has no such file.
 
         Raises:
-            CheckpointError: it cannot be reached, found, entered, or stored.
+            CheckpointError: it cannot be reached, found, entered, or stored; or the name leads out
+                of the repository.
         """
+        _refuse_way_out(self.name, name)
         if name not in self._known:
-            path = self._fetch(name)
+            with self._explained(name):
+                path = self._fetch(name)
             if path is not None and self.commit is None:
                 self.commit = commit_of(path)
             self._known[name] = path
         return self._known[name]
 
     def _fetch(self, name: str) -> Path | None:
-        hub = _import_hub()
-        with _explained(self, name):
+        hub = import_hub()
+        if self.access.local_files_only:
+            self.no_answer = hub.errors.OfflineModeIsEnabled("local_files_only")
+        cached = self._cached(name)
+        if cached is not None and self.asks_for and _COMMIT.fullmatch(self.asks_for):
+            return cached or None
+        if self.no_answer is None and not self._answered and (cached or self._is_cached):
+            newest = self._newest(name)
+            if cached and newest == commit_of(cached):
+                return cached
+        if self.no_answer is None:
             try:
-                return Path(hub.hf_hub_download(self.repo_id, name, revision=self.asks_for))
-            except hub.errors.LocalEntryNotFoundError:
-                # The hub was not asked: where the cache has the repository, it is taken as whole.
-                if _in_cache(self, name):
-                    return None
+                return self._download(name)
+            except hub.errors.LocalEntryNotFoundError as e:
+                self.no_answer = e
+        if cached is not None:
+            return cached or None
+        if name != _CONFIG and self._is_cached:
+            return None  # the cache is taken as whole
+        raise self.no_answer
+
+    def _download(self, name: str) -> Path | None:
+        hub, access = import_hub(), self.access
+        try:
+            with own_words(self.repo_id, name):
+                path = hub.hf_hub_download(
+                    self.repo_id, name, revision=self.asks_for,
+                    cache_dir=access.cache_dir, token=access.token,
+                )  # fmt: skip
+        except hub.errors.LocalEntryNotFoundError:
+            raise
+        except hub.errors.EntryNotFoundError:
+            self._answered = True
+            return None
+        self._answered = True
+        return Path(path)
+
+    def _newest(self, name: str) -> str | None:
+        """The commit at which the hub has `name`; None where it does not say. One question, no
+        waiting for a hub that does not answer: that is kept in `no_answer`.
+        """
+        hub = import_hub()
+        url = hub.hf_hub_url(self.repo_id, name, revision=self.asks_for)
+        try:
+            found = hub.get_hf_file_metadata(
+                url, token=self.access.token, timeout=hub.constants.HF_HUB_ETAG_TIMEOUT
+            )
+        except (hub.errors.EntryNotFoundError, hub.errors.RevisionNotFoundError):
+            self._answered = True
+            return None
+        except Exception as e:
+            if not isinstance(e, OSError | hub.errors.HfHubHTTPError) and not is_http(e):
                 raise
-            except hub.errors.EntryNotFoundError:
-                return None
+            self.no_answer = e
+            return None
+        self._answered = True
+        return found.commit_hash
+
+    def _cached(self, name: str) -> Path | Literal[False] | None:
+        """The file in the cache, False where the cache knows that there is none, else None."""
+        found = import_hub().try_to_load_from_cache(
+            self.repo_id, name, revision=self.asks_for, cache_dir=self.access.cache_dir
+        )
+        if found is None:
+            return None
+        return Path(found) if isinstance(found, str) else False
+
+    @property
+    def _is_cached(self) -> bool:
+        """Whether there is something to go on with where the hub does not answer."""
+        return bool(self._cached(_CONFIG))
+
+    def why_not(self) -> str:
+        """Why the hub was not asked for what is missing; empty if it was."""
+        return "" if self.no_answer is None else why_not(self._asked(""), self.no_answer)
+
+    def _asked(self, name: str) -> Asked:
+        local = self.access.local_files_only
+        return Asked(self.repo_id, self.revision, name, local_files_only=local)
+
+    def _explained(self, name: str) -> AbstractContextManager[None]:
+        known = ", ".join(r.repo_id for r in KNOWN_REPOS)
+        return explained(self._asked(name), cache=self.access.cache_dir, known=known)
 
     def listing(self) -> list[str]:
         """Nothing: asking the hub for a listing would need the network."""
@@ -120,34 +248,37 @@ class Repo:
 Place = Folder | Repo
 
 
-def open_place(source: str | Path | Place, *, revision: str | None = None) -> Place:
+def open_place(
+    source: str | Path | Place, *, revision: str | None = None, access: Access = Access()
+) -> Place:
     """What `source` names; a place that is already open is given back.
 
     Args:
         source: "demo", a folder, or a repository such as "kyutai/stt-1b-en_fr". A folder that
             exists wins over a repository of that name; for a folder called "demo" say "./demo".
         revision: of a repository: branch, tag or commit.
+        access: how the hub and its cache are asked.
 
     Raises:
-        CheckpointError: it is none of these.
+        CheckpointError: it is none of these, or may not be looked at.
     """
     if isinstance(source, Folder | Repo):
         return source
     if str(source) == DEMO:
         return _demo()
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path, kind = _kind_of(source)
+    if kind == "folder":
         if revision is not None:
             raise CheckpointError(
                 f"{source} is a folder: it has no revision {revision!r}; leave `revision` out"
             )
         return Folder(path)
-    if path.is_file():
+    if kind == "file":
         raise CheckpointError(
             f"{source} is a file; a checkpoint is the folder that holds config.json"
         )
     if isinstance(source, str) and _REPO_ID.fullmatch(source) and not source.startswith("."):
-        return Repo(source, revision)
+        return Repo(source, revision, access)
     known = ", ".join(r.repo_id for r in KNOWN_REPOS)
     raise CheckpointError(
         f"{str(source)!r} is neither an existing folder nor a repository (owner/name); known: "
@@ -155,23 +286,28 @@ def open_place(source: str | Path | Place, *, revision: str | None = None) -> Pl
     )
 
 
-def file_elsewhere(name: str) -> Path | None:
-    """Follow `hf://owner/repo/file` and `file://path`, as Kyutai's configs allow; None for a plain
-    name.
+def file_elsewhere(name: str, place: Place) -> Path | None:
+    """Follow `hf://owner/repo/file`, as Kyutai's configs allow; None for a plain name.
+
+    `place` is where the name stands: another repository is asked as it is.
 
     Raises:
-        CheckpointError: the address leads nowhere.
+        CheckpointError: the address leads nowhere, or to a file of this machine (`file://`), which
+            is not for a checkpoint to choose.
     """
     if name.startswith("file://"):
-        path = Path(name.removeprefix("file://"))
-        if path.is_file():
-            return path
-        raise CheckpointError(f"config.json points to {name}, which does not exist")
+        raise CheckpointError(
+            f"config.json of {place.name} points to {name}: a checkpoint names files in its own "
+            "folder; put the file there, and its plain name into config.json"
+        )
     if not name.startswith("hf://"):
         return None
     owner, _, rest = name.removeprefix("hf://").partition("/")
     repo, _, file = rest.partition("/")
-    path = Repo(f"{owner}/{repo}", None).get(file) if file else None
+    access, no_answer = Access(), None
+    if isinstance(place, Repo):
+        access, no_answer = place.access, place.no_answer
+    path = Repo(f"{owner}/{repo}", None, access, no_answer=no_answer).get(file) if file else None
     if path is None:
         raise CheckpointError(f"config.json points to {name}, which does not exist")
     return path
@@ -194,72 +330,43 @@ def _demo() -> Folder:
     return Folder(path)
 
 
-def _import_hub() -> Any:
-    # It takes long to import, and a folder does not need it.
-    import huggingface_hub
-    import huggingface_hub.errors  # pyright: ignore[reportUnusedImport]
+def _kind_of(source: str | Path) -> tuple[Path, Literal["folder", "file", "nothing"]]:
+    """What lies on this machine under that name.
 
-    return huggingface_hub
-
-
-def _in_cache(repo: Repo, name: str) -> bool:
-    """Whether config.json of that revision is cached, so that a missing `name` may not exist."""
-    cached = _import_hub().try_to_load_from_cache(
-        repo.repo_id, "config.json", revision=repo.asks_for
-    )
-    return name != "config.json" and isinstance(cached, str)
-
-
-@contextmanager
-def _explained(repo: Repo, name: str) -> Generator[None]:
-    """Turn what the hub's library raises into one sentence each."""
-    errors = _import_hub().errors
-    where = repo.repo_id + (f" at {repo.revision}" if repo.revision else "")
+    Raises:
+        CheckpointError: it may not be looked at.
+    """
+    path = Path(source)
     try:
-        yield
-    except errors.GatedRepoError as e:
-        raise CheckpointError(
-            f"{where} is gated: accept its terms at https://huggingface.co/{repo.repo_id}, then "
-            "run `hf auth login` or set HF_TOKEN"
-        ) from e
-    except errors.RepositoryNotFoundError as e:
-        known = ", ".join(r.repo_id for r in KNOWN_REPOS)
-        raise CheckpointError(
-            f"there is no repository {where}, or it is private; known: {known}"
-        ) from e
-    except errors.RevisionNotFoundError as e:
-        raise CheckpointError(f"{repo.repo_id} has no revision {repo.revision!r}") from e
-    except errors.HFValidationError as e:
-        raise CheckpointError(f"{repo.repo_id!r} is not a repository id: {e}") from e
-    except errors.OfflineModeIsEnabled as e:
-        raise CheckpointError(_offline(where, name)) from e
-    except errors.LocalEntryNotFoundError as e:
-        if isinstance(e.__cause__, errors.OfflineModeIsEnabled):
-            raise CheckpointError(_offline(where, name)) from e
-        raise CheckpointError(
-            f"{name} of {where} is not in the cache and the hub cannot be reached "
-            f"({e.__cause__ or e}); check the network, or give a local folder"
-        ) from e
-    except errors.HfHubHTTPError as e:
-        raise CheckpointError(f"the hub refused {name} of {where}: {e}") from e
+        path = path.expanduser()
+        if path.is_dir():
+            return path, "folder"
+        return path, "file" if path.is_file() else "nothing"
+    except RuntimeError:  # of ~, where nobody is at home
+        return path, "nothing"
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            cache = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-            raise CheckpointError(
-                f"no space left on the disk for {name} of {where}; free some, or set HF_HOME "
-                f"(now {cache}) to a bigger disk"
-            ) from e
-        raise CheckpointError(f"{name} of {where} could not be downloaded: {e}") from e
-    except Exception as e:
-        if type(e).__module__.split(".")[0] in ("httpx", "httpx2", "requests"):
-            raise CheckpointError(
-                f"{name} of {where} could not be downloaded: {e or type(e).__name__}"
-            ) from e
-        raise
+        if e.errno == errno.ENAMETOOLONG:
+            return path, "nothing"
+        raise CheckpointError(f"{source} cannot be read: {e.strerror or e}") from e
 
 
-def _offline(where: str, name: str) -> str:
-    return (
-        f"{name} of {where} is not in the cache, and --offline or HF_HUB_OFFLINE forbids to ask "
-        "the network; leave that out to download, or give a local folder"
-    )
+def _refuse_way_out(place: str, name: str) -> None:
+    """A checkpoint names its own files only: plain names, in folders of its own at most.
+
+    Raises:
+        CheckpointError: the name leads elsewhere, on any system.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] in ("", "~") or ".." in parts or PureWindowsPath(name).drive:
+        raise CheckpointError(
+            f"{place} names a file {name!r}, which is not inside of the checkpoint; put the file "
+            "there, and its plain name into the config"
+        )
+
+
+def _cache_around(folder: Path) -> Path | None:
+    """The hub's cache, where the folder is one of a repository at some commit."""
+    for parent in folder.parents:
+        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
+            return parent.parent.parent
+    return None

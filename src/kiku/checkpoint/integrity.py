@@ -7,7 +7,7 @@ from pathlib import Path
 from kiku.checkpoint.headers import read_header
 from kiku.checkpoint.identity import sha256_of
 from kiku.checkpoint.layout import Files, find
-from kiku.checkpoint.reading import open_files
+from kiku.checkpoint.reading import open_files, shortened
 from kiku.errors import KikuError
 from kiku.text import Vocabulary
 
@@ -85,7 +85,7 @@ def _tensors(files: Files) -> list[Finding]:
             return [Finding("tensors", False, str(e))]
     notes = [Finding("config", True, f"corrected: {w.message}") for w in caught]
     if problems:
-        return [*notes, *(Finding("tensors", False, problem) for problem in problems)]
+        return [*notes, *(Finding("tensors", False, problem) for problem in shortened(problems))]
     return [*notes, Finding("tensors", True, "all there, none too many, all of the right shape")]
 
 

@@ -127,7 +127,7 @@ def _native(
     def need(name: str | None, *, optional: bool = False) -> Path | None:
         if name is None:
             return None
-        path = file_elsewhere(name) or place.get(name)
+        path = file_elsewhere(name, place) or place.get(name)
         if path is None and not optional:
             missing.append(name)
         return path
@@ -209,7 +209,7 @@ def _there(place: Place) -> str:
     """What stands in the folder instead, and a hint where other formats are found."""
     names = place.listing()
     if not isinstance(place, Folder):
-        return ""
+        return f" in the cache, and {place.why_not()}" if place.no_answer else ""
     if not names:
         return " (the folder is empty)"
     hint = ""

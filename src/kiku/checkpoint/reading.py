@@ -28,6 +28,8 @@ from kiku.checkpoint.tensor_shapes import Shapes, codec_shapes, lm_shapes
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError, ConfigError
 
+_SHOWN = 50  # problems of tensors; a model of another size has thousands of them
+
 _HEAD = "lm_head.weight"  # transformers' name
 _TIMING = ("audio_delay_seconds", "audio_silence_prefix_seconds")
 
@@ -204,8 +206,14 @@ def _timing(values: Any) -> dict[str, Any]:
     return stated
 
 
+def shortened(problems: list[str]) -> list[str]:
+    """The first of many, and how many more there are."""
+    left = len(problems) - _SHOWN
+    return problems if left <= 1 else [*problems[:_SHOWN], f"and {left:,} more"]
+
+
 def _listed(files: Files, problems: list[str]) -> str:
-    shown = "".join(f"\n  {p}" for p in problems)
+    shown = "".join(f"\n  {p}" for p in shortened(problems))
     where = ", ".join(str(path) for path in files.weights)
     return (
         f"the tensors of {where} are not those that {files.config} describes "

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from kiku.engine.quota import quota_of_processors
 from kiku.errors import ConfigError, MissingExtra
 
 EngineName = Literal["onnx", "torch"]
@@ -116,9 +117,22 @@ def _sees_device() -> bool:
     return any(Path(sign).exists() for sign in _SIGNS)
 
 
-def usable_threads() -> int:
-    """Processors that this process may use."""
+def usable_threads(root: Path = Path("/")) -> int:
+    """Processors that this process may use: those it may run on, no more than a container's or a
+    service's quota gives it, and no more than `OMP_NUM_THREADS` says.
+
+    Args:
+        root: of the file system in which the quota is looked up.
+    """
     try:
-        return len(os.sched_getaffinity(0))
+        number = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
-        return os.cpu_count() or 1
+        number = os.cpu_count() or 1
+    limits = (quota_of_processors(root), _asked_of_openmp())
+    return min([number, *(limit for limit in limits if limit is not None)])
+
+
+def _asked_of_openmp() -> int | None:
+    """`OMP_NUM_THREADS`, or its first number where it lists one for each level."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None

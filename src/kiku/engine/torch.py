@@ -63,6 +63,13 @@ def use_threads(number: int) -> None:
     torch.set_num_threads(1 if is_forked() else number)
 
 
+def use_at_most(number: int) -> None:
+    """Compute with no more threads than that: PyTorch does not know of a container's quota, and
+    threads beyond it wait for one another."""
+    if torch.get_num_threads() > number:
+        use_threads(number)
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 

@@ -213,13 +213,14 @@ class KyutaiSpeechToTextConfig(Values):
         Args:
             pretrained_model_name_or_path: "demo", a folder, or a repository.
             revision: branch, tag or commit of the repository.
-            **kwargs: values that replace those of the checkpoint.
+            **kwargs: `cache_dir`, `token` and `local_files_only` as in transformers;
+                values that replace those of the checkpoint.
 
         Raises:
             CheckpointError: it cannot be found or read.
             InputError: (a ValueError) an argument that is not known, or steers the download.
         """
-        files = small_files(pretrained_model_name_or_path, revision)
+        files = small_files(pretrained_model_name_or_path, revision, kwargs)
         if files.model_config is None:
             raise CheckpointError(f"{files.place.name} is not a checkpoint: config.json is missing")
         changes = known_arguments(kwargs, cls.value_names() | files.config.keys())

@@ -4,7 +4,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -16,7 +16,7 @@ from kiku.config import TAIL_S
 from kiku.errors import CheckpointError, InputError
 from kiku.hf.batch import BatchFeature
 from kiku.hf.padding import padding_strategy
-from kiku.hf.source import known_arguments, small_files
+from kiku.hf.source import SmallFiles, known_arguments, small_files
 from kiku.hf.values import Values
 
 _logger = logging.getLogger(__name__)
@@ -96,13 +96,19 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
         Args:
             pretrained_model_name_or_path: "demo", a folder, or a repository.
             revision: branch, tag or commit of the repository.
-            **kwargs: values that replace those of the checkpoint.
+            **kwargs: `cache_dir`, `token` and `local_files_only` as in transformers;
+                values that replace those of the checkpoint.
 
         Raises:
             CheckpointError: it cannot be found or read.
             InputError: (a ValueError) an argument that is not known, or steers the download.
         """
-        files = small_files(pretrained_model_name_or_path, revision)
+        files = small_files(pretrained_model_name_or_path, revision, kwargs)
+        return cls.from_files(files, kwargs)
+
+    @classmethod
+    def from_files(cls, files: SmallFiles, arguments: Mapping[str, Any]) -> Self:
+        """The feature extractor of what is already open; see `from_pretrained`."""
         values = files.feature_extractor
         if files.model_config is not None:
             known = write_preprocessor(files.model_config)
@@ -113,7 +119,7 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             raise CheckpointError(
                 f"{files.place.name} has no config.json and no preprocessor_config.json"
             )
-        changes = known_arguments(kwargs, vars(cls()).keys() | values.keys())
+        changes = known_arguments(arguments, vars(cls()).keys() | values.keys())
         return cls(**{**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:

@@ -124,7 +124,8 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
             device_map: one device: "cpu", "cuda", 0, a torch.device, {"": ...}; "auto" is the
                 fastest there is. None is the CPU.
             revision: branch, tag or commit of the repository.
-            **kwargs: values of the config to change, `output_loading_info=True` for `(model,
+            **kwargs: `cache_dir`, `token` and `local_files_only` as in transformers;
+                values of the config to change, `output_loading_info=True` for `(model,
                 info)`; arguments that choose among transformers' implementations change nothing.
 
         Raises:
@@ -136,7 +137,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         wants_info = kwargs.pop("output_loading_info", False)
         changes = known_arguments(kwargs, KyutaiSpeechToTextConfig.value_names())
         name = pretrained_model_name_or_path
-        small = small_files(name, revision)
+        small = small_files(name, revision, kwargs)
         loaded = load(
             find(small.place, needs_vocabulary=False),
             dtype=_wanted_dtype(dtype or torch_dtype, config, small),

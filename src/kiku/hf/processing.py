@@ -67,17 +67,18 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         Args:
             pretrained_model_name_or_path: "demo", a folder, or a repository.
             revision: branch, tag or commit of the repository.
-            **kwargs: values of the feature extractor that replace those of the checkpoint.
+            **kwargs: `cache_dir`, `token` and `local_files_only` as in transformers;
+                values of the feature extractor that replace those of the checkpoint.
 
         Raises:
             CheckpointError: it cannot be found or read.
             InputError: (a ValueError) an argument that is not known, or steers the download.
         """
-        source = pretrained_model_name_or_path
-        config = small_files(source, revision).model_config
+        files = small_files(pretrained_model_name_or_path, revision, kwargs)
+        config = files.model_config
         processor = cls(
-            KyutaiSpeechToTextFeatureExtractor.from_pretrained(source, revision=revision, **kwargs),
-            KyutaiSpeechToTextTokenizer.from_pretrained(source, revision=revision),
+            KyutaiSpeechToTextFeatureExtractor.from_files(files, kwargs),
+            KyutaiSpeechToTextTokenizer.from_files(files),
         )
         if config is not None:
             processor.frame_rate = config.frame_rate

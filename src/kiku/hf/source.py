@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kiku.checkpoint import Files, find, read_config
-from kiku.checkpoint.hub import Place, open_place
+from kiku.checkpoint.hub import Access, Place, open_place
 from kiku.checkpoint.layout import read_json
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError, InputError
@@ -15,9 +15,11 @@ from kiku.errors import CheckpointError, InputError
 Source = str | os.PathLike[str]
 """ "demo", a folder, or a repository id."""
 
+_ACCESS = frozenset(f.name for f in fields(Access))
+"""Arguments that say how the hub and its cache are asked."""
+
 _STEERS_DOWNLOADS = frozenset({
-    "cache_dir", "force_download", "local_files_only", "proxies", "resume_download", "subfolder",
-    "token", "use_auth_token",
+    "force_download", "proxies", "resume_download", "subfolder", "use_auth_token",
 })  # fmt: skip
 
 # They choose among transformers' implementations, of which kiku has one.
@@ -68,19 +70,40 @@ class SmallFiles:
         return read_json(path) if path is not None else {}
 
 
-def small_files(source: Source, revision: str | None) -> SmallFiles:
+def small_files(source: Source, revision: str | None, arguments: Mapping[str, Any]) -> SmallFiles:
     """Open a checkpoint of any layout; warns of values that are known to be wrong.
+
+    Args:
+        source: "demo", a folder, or a repository id.
+        revision: of a repository.
+        arguments: of a `from_pretrained`; those that say how the hub is asked count.
 
     Raises:
         CheckpointError: there is nothing of the kind.
         ConfigError: its config cannot be.
     """
     name = source if isinstance(source, str) else Path(source)
-    place = open_place(name, revision=revision)
+    place = open_place(name, revision=revision, access=_access_of(arguments))
     if place.get("config.json") is None:
         return SmallFiles(place, None)
     files = find(place, weights=False, needs_vocabulary=False)
     return SmallFiles(place, files, read_config(files))
+
+
+def _access_of(arguments: Mapping[str, Any]) -> Access:
+    """Raises InputError where a value cannot be."""
+    cache_dir, token = arguments.get("cache_dir") or None, arguments.get("token")
+    local = arguments.get("local_files_only")
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise InputError(f"cache_dir must be a folder, not {cache_dir!r}")
+    if not isinstance(token, str | bool | None):
+        raise InputError(
+            f"token must be a string, True, False or None, not a {type(token).__name__}"
+        )
+    if not isinstance(local, bool | None):
+        raise InputError(f"local_files_only must be True or False, not {local!r}")
+    cache = None if cache_dir is None else Path(cast(Source, cache_dir)).expanduser()
+    return Access(cache, None if token == "" else token, bool(local))
 
 
 def known_arguments(arguments: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -91,14 +114,16 @@ def known_arguments(arguments: Mapping[str, Any], known: Collection[str]) -> dic
         known: the names of values.
 
     Raises:
-        InputError: one that steers a download, or is not known, unless it asks for nothing.
+        InputError: one that steers a download in another way than `Access` does, or is not known,
+            unless it asks for nothing.
     """
-    others = {key: value for key, value in arguments.items() if key not in known}
+    others = {k: value for k, value in arguments.items() if k not in known and k not in _ACCESS}
     asked = {key for key, value in others.items() if value not in (None, False, "")}
     if found := sorted(_STEERS_DOWNLOADS & asked):
         raise InputError(
-            f"from_pretrained does not take {', '.join(found)}; set HF_TOKEN, HF_HOME or "
-            "HF_HUB_OFFLINE in the environment, which steer every download"
+            f"from_pretrained does not take {', '.join(found)}; it takes "
+            f"{', '.join(sorted(_ACCESS))} and revision, and HF_TOKEN, HF_HOME and HF_HUB_OFFLINE "
+            "in the environment steer every download"
         )
     unknown = {
         key: value

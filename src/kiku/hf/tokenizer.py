@@ -16,7 +16,7 @@ from kiku.errors import InputError
 from kiku.hf.batch import BatchFeature
 from kiku.hf.padding import pad_rows
 from kiku.hf.pushing import PushesToHub
-from kiku.hf.source import known_arguments, refuse_unknown, small_files
+from kiku.hf.source import SmallFiles, known_arguments, refuse_unknown, small_files
 from kiku.hf.values import write_text
 from kiku.text import Vocabulary
 
@@ -85,7 +85,8 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
         Args:
             pretrained_model_name_or_path: "demo", a folder, or a repository.
             revision: branch, tag or commit of the repository.
-            **kwargs: nothing but what asks for nothing.
+            **kwargs: `cache_dir`, `token` and `local_files_only` as in transformers;
+                nothing but what asks for nothing.
 
         Raises:
             CheckpointError: it cannot be found.
@@ -93,7 +94,11 @@ class KyutaiSpeechToTextTokenizer(PushesToHub):
             VocabularyError: it is damaged.
         """
         known_arguments(kwargs, ())
-        files = small_files(pretrained_model_name_or_path, revision)
+        return cls.from_files(small_files(pretrained_model_name_or_path, revision, kwargs))
+
+    @classmethod
+    def from_files(cls, files: SmallFiles) -> Self:
+        """The tokenizer of what is already open; see `from_pretrained`."""
         config, model = files.json("tokenizer_config.json"), files.model_config
         if model is None:
             return cls(Vocabulary.load(files.vocabulary), config)
