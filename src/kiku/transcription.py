@@ -15,6 +15,7 @@ from kiku.errors import AudioError, NoFreeSlot, OutputError, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler
 from kiku.stream import End, WordSession
 from kiku.text import FORMATS, CaptionOptions, Segment, Word, segments
+from kiku.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Transcript:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it into a file, in the format that the name ends in: txt, json, srt, vtt or tsv.
 
+        Whoever looks sees the old file or the whole new one; a link is replaced, not followed.
+
         Raises:
             OutputError: there is no such format, or the file cannot be written.
         """
@@ -99,7 +102,7 @@ class Transcript:
                 f"{', '.join('.' + name for name in FORMATS)}"
             )
         try:
-            Path(path).write_text(self._written(ending), encoding="utf-8")
+            write_whole(Path(path), self._written(ending))
         except OSError as error:
             raise OutputError(
                 f"{os.fspath(path)!r} cannot be written ({error.strerror or error}): check the "
