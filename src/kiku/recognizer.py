@@ -5,12 +5,22 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import Chunk, StreamWarning, array_chunks, as_mono, is_rated, read_file, samples_of
+from kiku.audio import (
+    Chunk,
+    StreamWarning,
+    array_chunks,
+    as_mono,
+    duration_s,
+    is_rated,
+    read_file,
+    samples_of,
+)
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
@@ -22,7 +32,7 @@ from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import TokenSession, WordSession
 from kiku.stream.saved import pack, unpack
 from kiku.text import Vocabulary
-from kiku.transcription import Batch, Recording, Transcript, Transcription
+from kiku.transcription import Batch, OnProgress, Recording, Transcript, Transcription
 
 Samples = NDArray[np.generic] | tuple[int, NDArray[np.generic]] | Mapping[str, Any]
 """Samples (all that numpy takes), whose rate is said beside them; or with it: `(rate, samples)`, or
@@ -206,6 +216,7 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> Transcript: ...
     @overload
     def transcribe(
@@ -215,6 +226,7 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> list[Transcript]: ...
     def transcribe(
         self,
@@ -223,6 +235,7 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> Transcript | list[Transcript]:
         """What is said in a recording.
 
@@ -234,6 +247,10 @@ class Recognizer:
             options: what is heard, and how; see `StreamOptions`.
             rate: of samples, in Hz, where these do not say it themselves. Files know theirs.
             timeout: seconds to wait for a free slot; None waits as long as others hold them.
+            progress: is called, from this thread and at most five times a second, with the seconds
+                heard and those there are (of several recordings together); the latter is None where
+                one does not say how long it is. The last call gives both alike. What it raises
+                stops this call, and nothing else.
 
         Raises:
             AudioError: the recording cannot be read. One that stops in the middle is told in
@@ -243,9 +260,13 @@ class Recognizer:
         """
         if isinstance(source, list | tuple) and not is_rated(source):
             sources = cast("Sequence[Source]", source)
-            several = self.transcriptions(sources, options, rate=rate, timeout=timeout)
+            several = self.transcriptions(
+                sources, options, rate=rate, timeout=timeout, progress=progress
+            )
             return [one.result_or_problem() for one in several]
-        one = self.transcription(cast("Source", source), options, rate=rate, timeout=timeout)
+        one = self.transcription(
+            cast("Source", source), options, rate=rate, timeout=timeout, progress=progress
+        )
         return one.result()
 
     def transcription(
@@ -255,9 +276,12 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> Transcription:
         """As `transcribe`, word by word: work happens while you iterate."""
-        return self.transcriptions([source], options, rate=rate, timeout=timeout)[0]
+        return self.transcriptions(
+            [source], options, rate=rate, timeout=timeout, progress=progress
+        )[0]
 
     def transcriptions(
         self,
@@ -266,11 +290,12 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
         wanted = replace(options or StreamOptions(), format=AudioFormat())
         recordings = [self._recording(source, wanted, rate) for source in sources]
-        batch = Batch(self.scheduler, recordings, timeout)
+        batch = Batch(self.scheduler, recordings, timeout, progress)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
     def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> Recording:
@@ -280,13 +305,19 @@ class Recognizer:
         found: list[StreamWarning] = []
         samples = samples_of(source, rate)
         if samples is None:
-            chunks = read_file(cast("str | BinaryIO", source), on_warning=found.append)
+            file = cast("str | BinaryIO", source)
+            chunks = read_file(file, on_warning=found.append)
+            length = partial(duration_s, file)
         else:
             chunks = _array_chunks(*samples)
+            length = partial(_seconds_of, *samples)
         most_s = options.max_duration_s
         if options.end_s is not None and options.end_s <= most_s:
             most_s = math.inf  # what comes behind the end is not heard anyway
-        return Recording(chunks, lambda n: self._members(options, n), most_s, warnings=found)
+        return Recording(
+            chunks, lambda n: self._members(options, n), most_s,
+            lambda: _wanted_s(length(), options), warnings=found,
+        )  # fmt: skip
 
     # Tokens.
 
@@ -358,6 +389,19 @@ class Recognizer:
         count = count if max_tokens is None else min(count, max_tokens)
         # Token 0 needs no frame, so the last one wanted comes with the frame before.
         return mono[: (count - 1) * size].reshape(-1, size) if count else None
+
+
+def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:
+    """Up to where a recording is heard that says it is so long."""
+    end_s = math.inf if options.end_s is None else options.end_s
+    return None if length_s is None else min(length_s, end_s, options.max_duration_s)
+
+
+def _seconds_of(samples: NDArray[np.generic], rate: int) -> float | None:
+    try:
+        return max(np.shape(samples), default=0) / rate
+    except (TypeError, ValueError, ArithmeticError):  # which is told when they are read
+        return None
 
 
 def _array_chunks(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:

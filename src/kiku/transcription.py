@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 import warnings
 import weakref
 from collections import deque
@@ -124,6 +125,12 @@ def _of_word(word: Word) -> dict[str, Any]:
 MakeMembers = Callable[[int], Sequence[Member]]
 """Sessions for a recording of so many channels, with what their slots need."""
 
+OnProgress = Callable[[float, float | None], object]
+"""Is told seconds heard, and of how many; None where a recording does not say how long it is."""
+
+PROGRESS_EVERY_S = 0.2
+"""So often somebody is told at most."""
+
 
 @dataclass(eq=False)
 class Recording:
@@ -132,6 +139,8 @@ class Recording:
     chunks: Iterator[Chunk]
     members: MakeMembers
     max_duration_s: float = math.inf
+    stated_s: Callable[[], float | None] = lambda: None
+    """Looks how long it says it is, as far as it is wanted; to be asked before it is opened."""
     sessions: list[WordSession] = field(default_factory=list[WordSession])
     bindings: list[Binding] = field(default_factory=list[Binding])
     opening: Opening | None = None
@@ -232,25 +241,97 @@ class Recording:
         return Transcript(tuple(words), self.duration, tuple(found), problem, model)
 
 
+class _Progress:
+    """How far the recordings of one call are, all together, told now and then."""
+
+    def __init__(self, tell: OnProgress, recordings: Sequence[Recording]) -> None:
+        self._tell, self._recordings = tell, list(recordings)
+        self._stated: list[float | None] | None = None
+        self._next_s = -math.inf
+
+    def look(self) -> None:
+        """Before the first is opened: how long they say they are."""
+        if self._stated is None:
+            self._stated = [one.stated_s() for one in self._recordings]
+
+    def tell(self, pending: Sequence[Recording]) -> None:
+        """Tell it, unless that was a moment ago; at the end in any case.
+
+        Args:
+            pending: those that are not at their end.
+        """
+        now = time.monotonic()
+        if pending and now < self._next_s:
+            return
+        self._next_s = now + PROGRESS_EVERY_S
+        heard_s = sum(one.duration for one in self._recordings)
+        if pending or heard_s:
+            self._tell(heard_s, self._total_s(pending))
+
+    def _total_s(self, pending: Sequence[Recording]) -> float | None:
+        total_s = 0.0
+        for one, stated_s in zip(self._recordings, self._stated or (), strict=True):
+            if not any(one is other for other in pending):
+                stated_s = one.duration  # of which nothing more will come, whatever it said
+            if stated_s is None:
+                return None
+            total_s += max(one.duration, stated_s)
+        return total_s
+
+
 class Batch:
     """Recordings that are transcribed side by side, in the slots that are free."""
 
     def __init__(
-        self, scheduler: Scheduler, recordings: Sequence[Recording], timeout: float | None
+        self,
+        scheduler: Scheduler,
+        recordings: Sequence[Recording],
+        timeout: float | None,
+        progress: OnProgress | None = None,
     ) -> None:
         """Of `recordings`; the first waits for its slot for `timeout` seconds, None as long as
-        others hold it."""
+        others hold it. `progress` is told how far they are."""
         self._scheduler, self._timeout = scheduler, timeout
         self._waiting = deque(recordings)
         self._opening: Recording | None = None
         self._running: list[Recording] = []
+        self._progress = None if progress is None else _Progress(progress, recordings)
 
     def advance(self) -> None:
-        """Open, feed, have all stepped until there is news, and collect.
+        """Open, feed, have all stepped until there is news, collect, and tell how far it is.
 
         Raises:
             NoFreeSlot: there is none for the first recording.
+            BaseException: whatever the progress callback raises; it ends all recordings.
         """
+        if self._progress is None:
+            self._advance()
+            return
+        self._progress.look()
+        self._advance()
+        try:
+            self._progress.tell(self._pending)
+        except BaseException as error:
+            self._fail_all(error)
+            raise
+
+    @property
+    def _pending(self) -> list[Recording]:
+        """Those that are not at their end."""
+        opening = [] if self._opening is None else [self._opening]
+        return [*self._running, *opening, *self._waiting]
+
+    def _fail_all(self, error: BaseException) -> None:
+        """Somebody's callback wants no more of it."""
+        why = StreamError(
+            f"the transcription was stopped by its progress callback ({error!r}): `so_far` has its "
+            "words until then; transcribe again to have all"
+        )
+        why.__cause__ = error
+        for recording in self._pending:
+            self._fail(recording, why)
+
+    def _advance(self) -> None:
         try:
             self._open_next()
             for recording in list(self._running):
