@@ -4,7 +4,7 @@ import asyncio
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any, BinaryIO, cast, overload
 
@@ -25,6 +25,7 @@ from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
 from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
+from kiku.foreign import TRANSCRIBING, explained, options_named
 from kiku.live import LiveStream, StreamSetup
 from kiku.live_async import AsyncStream, Waiters
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
@@ -43,6 +44,16 @@ Source = str | os.PathLike[str] | BinaryIO | Samples
 
 _MAX_SESSIONS = 64
 """Channels of one stream."""
+
+_FOREIGN = {
+    **options_named(
+        [one.name for one in fields(DecodingOptions)],
+        "write options=StreamOptions(decoding=DecodingOptions({}))",
+    ),
+    **options_named([one.name for one in fields(StreamOptions)], "write options=StreamOptions({})"),
+    **TRANSCRIBING,
+}
+"""What is no argument of `transcribe`, and how it is said instead."""
 
 
 class Recognizer:
@@ -228,6 +239,7 @@ class Recognizer:
         timeout: float | None = None,
         progress: OnProgress | None = None,
     ) -> list[Transcript]: ...
+    @explained(_FOREIGN)
     def transcribe(
         self,
         source: Source | Sequence[Source],
@@ -269,6 +281,7 @@ class Recognizer:
         )
         return one.result()
 
+    @explained(_FOREIGN)
     def transcription(
         self,
         source: Source,
@@ -283,6 +296,7 @@ class Recognizer:
             [source], options, rate=rate, timeout=timeout, progress=progress
         )[0]
 
+    @explained(_FOREIGN)
     def transcriptions(
         self,
         sources: Sequence[Source],

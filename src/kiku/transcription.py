@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kiku.audio import Chunk, StreamWarning
-from kiku.errors import AudioError, NoFreeSlot, OutputError, StreamError
+from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler
 from kiku.stream import End, WordSession
 from kiku.text import FORMATS, CaptionOptions, Segment, Word, segments
@@ -53,6 +53,11 @@ class Transcript:
         return len(self.words)
 
     def __getitem__(self, index: int) -> Word:
+        name: Any = index
+        if isinstance(name, str):  # as in what whisper gives
+            known = hasattr(self, name)
+            way = f"write transcript.{name}" if known else "to_dict() gives a dictionary"
+            raise InputError(f"a transcript is no dictionary that has {name!r}: {way}")
         return self.words[index]
 
     def __str__(self) -> str:
