@@ -647,3 +647,109 @@ def test_one_channel_that_fails_ends_the_recording() -> None:
         result.result()
     assert rec.free_slots == 2
     assert result.heard_s < 200
+
+
+Calls = list[tuple[float, float | None]]
+
+
+def _noted(calls: Calls) -> Callable[[float, float | None], None]:
+    return lambda heard_s, total_s: calls.append((heard_s, total_s))
+
+
+@pytest.fixture
+def every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress is told whenever there is some."""
+    monkeypatch.setattr("kiku.transcription.PROGRESS_EVERY_S", 0.0)
+
+
+@pytest.mark.usefixtures("every_time")
+def test_progress_goes_from_the_beginning_to_the_end() -> None:
+    rec, _ = echo()
+    calls: Calls = []
+    sound = np.concatenate([sentence(ONE), np.zeros(1_000 * SIZE, np.float32)])
+    result = rec.transcribe(sound, rate=CONFIG.sample_rate, progress=_noted(calls))
+    heard = [heard_s for heard_s, _ in calls]
+    assert len(calls) > 3
+    assert heard == sorted(heard)
+    assert heard[0] < result.duration == heard[-1]
+    assert [total_s for _, total_s in calls] == [pytest.approx(1_005 * 0.08)] * len(calls)
+
+
+@pytest.mark.usefixtures("every_time")
+def test_progress_of_several_recordings_is_of_all_together(tmp_path: Path) -> None:
+    rec, _ = echo(slots=2)
+    (tmp_path / "a.wav").write_bytes(_wav(sentence(ONE, TWO), CONFIG.sample_rate))
+    calls: Calls = []
+    sources = [sentence(ONE), tmp_path / "a.wav", tmp_path / "missing.wav", sentence(THREE)]
+    results = rec.transcribe(sources, rate=CONFIG.sample_rate, progress=_noted(calls))
+    assert [one.text for one in results] == ["one", "one two", "", "three"]
+    whole_s = sum(one.duration for one in results)
+    assert calls[-1] == (pytest.approx(whole_s), pytest.approx(whole_s))
+    # How long the one is that is missing is not known until it was looked for.
+    assert calls[0][1] is None
+
+
+@pytest.mark.usefixtures("every_time")
+def test_what_does_not_say_how_long_it_is_has_no_total() -> None:
+    rec, _ = echo()
+    calls: Calls = []
+    sound = np.concatenate([sentence(ONE), np.zeros(1_000 * SIZE, np.float32)])
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+    pipe = Pipe(_wav(sound, CONFIG.sample_rate))
+    result = rec.transcribe(pipe, progress=_noted(calls))
+    assert [total_s for _, total_s in calls[:-1]] == [None] * (len(calls) - 1)
+    assert calls[-1] == (result.duration, result.duration)
+
+
+@pytest.mark.usefixtures("every_time")
+def test_the_total_is_of_what_is_wanted() -> None:
+    rec, _ = echo()
+    calls: Calls = []
+    sound = np.zeros(1_000 * SIZE, np.float32)
+    part = StreamOptions(recovery=None, end_s=40.0)
+    rec.transcribe(sound, part, rate=CONFIG.sample_rate, progress=_noted(calls))
+    assert calls[0][1] == 40.0
+
+
+def test_progress_is_not_told_more_often_than_somebody_can_look() -> None:
+    rec, _ = echo()
+    calls: Calls = []
+    result = rec.transcription(
+        np.zeros(10_000 * SIZE, np.float32), rate=CONFIG.sample_rate, progress=_noted(calls)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kiku.transcription.time.monotonic", lambda: 1.0)
+        result.result()
+    assert len(calls) == 2  # at first, and at the end
+
+
+@pytest.mark.usefixtures("every_time")
+@pytest.mark.parametrize("error", [RuntimeError("enough"), KeyboardInterrupt()])
+def test_a_progress_callback_that_raises_stops_its_call_alone(error: BaseException) -> None:
+    rec, engine = echo(slots=3)
+    other = rec.transcription(
+        np.concatenate([sentence(ONE, TWO), np.zeros(100 * SIZE, np.float32)]),
+        rate=CONFIG.sample_rate,
+    )
+    assert next(iter(other)).text == "one"
+
+    def enough(heard_s: float, total_s: float | None) -> None:
+        raise error
+
+    sounds = [np.concatenate([sentence(ONE), np.zeros(1_000 * SIZE, np.float32)])] * 4
+    several = rec.transcriptions(sounds, rate=CONFIG.sample_rate, progress=enough)
+    with pytest.raises(type(error)) as raised:
+        several[0].result_or_problem()
+    assert raised.value is error
+    assert len(engine.held) == 1
+    for one in several:
+        with pytest.raises(StreamError, match="stopped by its progress callback"):
+            one.result()
+    with pytest.raises(type(error)):
+        rec.transcribe(sounds, rate=CONFIG.sample_rate, progress=enough)
+    assert len(engine.held) == 1
+    assert other.result().text == "one two"

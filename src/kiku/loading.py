@@ -5,9 +5,11 @@ from pathlib import Path
 from kiku.checkpoint import DEMO
 from kiku.engine.choice import choose_engine, usable_threads
 from kiku.errors import ConfigError
+from kiku.foreign import LOADING, explained
 from kiku.recognizer import Recognizer
 
 
+@explained(LOADING)
 def load(
     model: str | Path = DEMO,
     *,

@@ -4,17 +4,28 @@ import asyncio
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any, BinaryIO, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import Chunk, StreamWarning, array_chunks, as_mono, is_rated, read_file, samples_of
+from kiku.audio import (
+    Chunk,
+    StreamWarning,
+    array_chunks,
+    as_mono,
+    duration_s,
+    is_rated,
+    read_file,
+    samples_of,
+)
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
 from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
+from kiku.foreign import TRANSCRIBING, explained, options_named
 from kiku.live import LiveStream, StreamSetup
 from kiku.live_async import AsyncStream, Waiters
 from kiku.options import AudioFormat, DecodingOptions, Prompt, StreamOptions
@@ -23,7 +34,7 @@ from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import TokenSession, WordSession
 from kiku.stream.saved import pack, unpack
 from kiku.text import Vocabulary
-from kiku.transcription import Batch, Recording, Transcript, Transcription
+from kiku.transcription import Batch, OnProgress, Recording, Transcript, Transcription
 
 Samples = NDArray[np.generic] | tuple[int, NDArray[np.generic]] | Mapping[str, Any]
 """Samples (all that numpy takes), whose rate is said beside them; or with it: `(rate, samples)`, or
@@ -34,6 +45,16 @@ Source = str | os.PathLike[str] | BinaryIO | Samples
 
 _MAX_SESSIONS = 64
 """Channels of one stream."""
+
+_FOREIGN = {
+    **options_named(
+        [one.name for one in fields(DecodingOptions)],
+        "write options=StreamOptions(decoding=DecodingOptions({}))",
+    ),
+    **options_named([one.name for one in fields(StreamOptions)], "write options=StreamOptions({})"),
+    **TRANSCRIBING,
+}
+"""What is no argument of `transcribe`, and how it is said instead."""
 
 
 class Recognizer:
@@ -208,6 +229,7 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> Transcript: ...
     @overload
     def transcribe(
@@ -217,7 +239,9 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> list[Transcript]: ...
+    @explained(_FOREIGN)
     def transcribe(
         self,
         source: Source | Sequence[Source],
@@ -225,6 +249,7 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> Transcript | list[Transcript]:
         """What is said in a recording.
 
@@ -236,6 +261,10 @@ class Recognizer:
             options: what is heard, and how; see `StreamOptions`.
             rate: of samples, in Hz, where these do not say it themselves. Files know theirs.
             timeout: seconds to wait for a free slot; None waits as long as others hold them.
+            progress: is called, from this thread and at most five times a second, with the seconds
+                heard and those there are (of several recordings together); the latter is None where
+                one does not say how long it is. The last call gives both alike. What it raises
+                stops this call, and nothing else.
 
         Raises:
             AudioError: the recording cannot be read. One that stops in the middle is told in
@@ -245,11 +274,16 @@ class Recognizer:
         """
         if isinstance(source, list | tuple) and not is_rated(source):
             sources = cast("Sequence[Source]", source)
-            several = self.transcriptions(sources, options, rate=rate, timeout=timeout)
+            several = self.transcriptions(
+                sources, options, rate=rate, timeout=timeout, progress=progress
+            )
             return [one.result_or_problem() for one in several]
-        one = self.transcription(cast("Source", source), options, rate=rate, timeout=timeout)
+        one = self.transcription(
+            cast("Source", source), options, rate=rate, timeout=timeout, progress=progress
+        )
         return one.result()
 
+    @explained(_FOREIGN)
     def transcription(
         self,
         source: Source,
@@ -257,10 +291,14 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> Transcription:
         """As `transcribe`, word by word: work happens while you iterate."""
-        return self.transcriptions([source], options, rate=rate, timeout=timeout)[0]
+        return self.transcriptions(
+            [source], options, rate=rate, timeout=timeout, progress=progress
+        )[0]
 
+    @explained(_FOREIGN)
     def transcriptions(
         self,
         sources: Sequence[Source],
@@ -268,11 +306,12 @@ class Recognizer:
         *,
         rate: int | None = None,
         timeout: float | None = None,
+        progress: OnProgress | None = None,
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
         wanted = replace(options or StreamOptions(), format=AudioFormat())
         recordings = [self._recording(source, wanted, rate) for source in sources]
-        batch = Batch(self.scheduler, recordings, timeout)
+        batch = Batch(self.scheduler, recordings, timeout, progress)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
     def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> Recording:
@@ -280,11 +319,21 @@ class Recognizer:
         if isinstance(source, int | float):  # one of a list of numbers
             samples_of([source], rate)
         found: list[StreamWarning] = []
-        chunks = _chunks(source, rate, found)
+        samples = samples_of(source, rate)
+        if samples is None:
+            file = cast("str | BinaryIO", source)
+            chunks = read_file(file, on_warning=found.append, track=options.track)
+            length = partial(duration_s, file, options.track)
+        else:
+            chunks = _array_chunks(*samples)
+            length = partial(_seconds_of, *samples)
         most_s = options.max_duration_s
         if options.end_s is not None and options.end_s <= most_s:
             most_s = math.inf  # what comes behind the end is not heard anyway
-        return Recording(chunks, lambda n: self._members(options, n), most_s, warnings=found)
+        return Recording(
+            chunks, lambda n: self._members(options, n), most_s,
+            lambda: _wanted_s(length(), options), warnings=found,
+        )  # fmt: skip
 
     def prompt(self, text: str, source: Source, *, rate: int | None = None) -> Prompt:
         """Have the model hear a recording and write its text, for `StreamOptions.prompt`: streams
@@ -301,7 +350,11 @@ class Recognizer:
             AudioError: the recording cannot be read.
             NoFreeSlot: all slots are held by streams of this thread.
         """
-        chunks = _chunks(source, rate, [])
+        samples = samples_of(source, rate)
+        if samples is None:
+            chunks = read_file(cast("str | BinaryIO", source))
+        else:
+            chunks = _array_chunks(*samples)
         return read_prompt(self.scheduler, self.config, self.vocabulary, text, chunks)
 
     # Tokens.
@@ -376,12 +429,17 @@ class Recognizer:
         return mono[: (count - 1) * size].reshape(-1, size) if count else None
 
 
-def _chunks(source: Source, rate: int | None, warnings: list[StreamWarning]) -> Iterator[Chunk]:
-    """The sound of a recording; what is wrong with it is told when it is read."""
-    samples = samples_of(source, rate)
-    if samples is None:
-        return read_file(cast("str | BinaryIO", source), on_warning=warnings.append)
-    return _array_chunks(*samples)
+def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:
+    """Up to where a recording is heard that says it is so long."""
+    end_s = math.inf if options.end_s is None else options.end_s
+    return None if length_s is None else min(length_s, end_s, options.max_duration_s)
+
+
+def _seconds_of(samples: NDArray[np.generic], rate: int) -> float | None:
+    try:
+        return max(np.shape(samples), default=0) / rate
+    except (TypeError, ValueError, ArithmeticError):  # which is told when they are read
+        return None
 
 
 def _array_chunks(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import time
 import warnings
 import weakref
 from collections import deque
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kiku.audio import Chunk, StreamWarning
-from kiku.errors import AudioError, NoFreeSlot, OutputError, StreamError
+from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler
 from kiku.stream import End, WordSession
 from kiku.text import FORMATS, CaptionOptions, Segment, Word, segments
+from kiku.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Transcript:
         return len(self.words)
 
     def __getitem__(self, index: int) -> Word:
+        name: Any = index
+        if isinstance(name, str):  # as in what whisper gives
+            known = hasattr(self, name)
+            way = f"write transcript.{name}" if known else "to_dict() gives a dictionary"
+            raise InputError(f"a transcript is no dictionary that has {name!r}: {way}")
         return self.words[index]
 
     def __str__(self) -> str:
@@ -89,6 +96,8 @@ class Transcript:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it into a file, in the format that the name ends in: txt, json, srt, vtt or tsv.
 
+        Whoever looks sees the old file or the whole new one; a link is replaced, not followed.
+
         Raises:
             OutputError: there is no such format, or the file cannot be written.
         """
@@ -99,7 +108,7 @@ class Transcript:
                 f"{', '.join('.' + name for name in FORMATS)}"
             )
         try:
-            Path(path).write_text(self._written(ending), encoding="utf-8")
+            write_whole(Path(path), self._written(ending))
         except OSError as error:
             raise OutputError(
                 f"{os.fspath(path)!r} cannot be written ({error.strerror or error}): check the "
@@ -121,6 +130,12 @@ def _of_word(word: Word) -> dict[str, Any]:
 MakeMembers = Callable[[int], Sequence[Member]]
 """Sessions for a recording of so many channels, with what their slots need."""
 
+OnProgress = Callable[[float, float | None], object]
+"""Is told seconds heard, and of how many; None where a recording does not say how long it is."""
+
+PROGRESS_EVERY_S = 0.2
+"""So often somebody is told at most."""
+
 
 @dataclass(eq=False)
 class Recording:
@@ -129,6 +144,8 @@ class Recording:
     chunks: Iterator[Chunk]
     members: MakeMembers
     max_duration_s: float = math.inf
+    stated_s: Callable[[], float | None] = lambda: None
+    """Looks how long it says it is, as far as it is wanted; to be asked before it is opened."""
     sessions: list[WordSession] = field(default_factory=list[WordSession])
     bindings: list[Binding] = field(default_factory=list[Binding])
     opening: Opening | None = None
@@ -160,7 +177,7 @@ class Recording:
             if self.read_s > self.max_duration_s:
                 raise AudioError(
                     f"the recording is longer than {self.max_duration_s:g} seconds: raise "
-                    "max_duration_s in StreamOptions to have the rest"
+                    "max_duration_s in StreamOptions (--max-duration) to have the rest"
                 )
             return chunk
         except AudioError as error:
@@ -229,25 +246,97 @@ class Recording:
         return Transcript(tuple(words), self.duration, tuple(found), problem, model)
 
 
+class _Progress:
+    """How far the recordings of one call are, all together, told now and then."""
+
+    def __init__(self, tell: OnProgress, recordings: Sequence[Recording]) -> None:
+        self._tell, self._recordings = tell, list(recordings)
+        self._stated: list[float | None] | None = None
+        self._next_s = -math.inf
+
+    def look(self) -> None:
+        """Before the first is opened: how long they say they are."""
+        if self._stated is None:
+            self._stated = [one.stated_s() for one in self._recordings]
+
+    def tell(self, pending: Sequence[Recording]) -> None:
+        """Tell it, unless that was a moment ago; at the end in any case.
+
+        Args:
+            pending: those that are not at their end.
+        """
+        now = time.monotonic()
+        if pending and now < self._next_s:
+            return
+        self._next_s = now + PROGRESS_EVERY_S
+        heard_s = sum(one.duration for one in self._recordings)
+        if pending or heard_s:
+            self._tell(heard_s, self._total_s(pending))
+
+    def _total_s(self, pending: Sequence[Recording]) -> float | None:
+        total_s = 0.0
+        for one, stated_s in zip(self._recordings, self._stated or (), strict=True):
+            if not any(one is other for other in pending):
+                stated_s = one.duration  # of which nothing more will come, whatever it said
+            if stated_s is None:
+                return None
+            total_s += max(one.duration, stated_s)
+        return total_s
+
+
 class Batch:
     """Recordings that are transcribed side by side, in the slots that are free."""
 
     def __init__(
-        self, scheduler: Scheduler, recordings: Sequence[Recording], timeout: float | None
+        self,
+        scheduler: Scheduler,
+        recordings: Sequence[Recording],
+        timeout: float | None,
+        progress: OnProgress | None = None,
     ) -> None:
         """Of `recordings`; the first waits for its slot for `timeout` seconds, None as long as
-        others hold it."""
+        others hold it. `progress` is told how far they are."""
         self._scheduler, self._timeout = scheduler, timeout
         self._waiting = deque(recordings)
         self._opening: Recording | None = None
         self._running: list[Recording] = []
+        self._progress = None if progress is None else _Progress(progress, recordings)
 
     def advance(self) -> None:
-        """Open, feed, have all stepped until there is news, and collect.
+        """Open, feed, have all stepped until there is news, collect, and tell how far it is.
 
         Raises:
             NoFreeSlot: there is none for the first recording.
+            BaseException: whatever the progress callback raises; it ends all recordings.
         """
+        if self._progress is None:
+            self._advance()
+            return
+        self._progress.look()
+        self._advance()
+        try:
+            self._progress.tell(self._pending)
+        except BaseException as error:
+            self._fail_all(error)
+            raise
+
+    @property
+    def _pending(self) -> list[Recording]:
+        """Those that are not at their end."""
+        opening = [] if self._opening is None else [self._opening]
+        return [*self._running, *opening, *self._waiting]
+
+    def _fail_all(self, error: BaseException) -> None:
+        """Somebody's callback wants no more of it."""
+        why = StreamError(
+            f"the transcription was stopped by its progress callback ({error!r}): `so_far` has its "
+            "words until then; transcribe again to have all"
+        )
+        why.__cause__ = error
+        for recording in self._pending:
+            self._fail(recording, why)
+
+    def _advance(self) -> None:
         try:
             self._open_next()
             for recording in list(self._running):

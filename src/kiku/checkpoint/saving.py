@@ -1,10 +1,8 @@
 """From networks to a folder, in either layout."""
 
 import json
-import secrets
 import shutil
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from kiku.checkpoint.mimi_decoder import mimi_decoder_to_transformers
 from kiku.checkpoint.names import native_codec, native_lm, transformers_codec, transformers_lm
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError
+from kiku.writing import in_place_of
 
 _CODEC_FILE = "mimi.safetensors"
 _CODEC_CONFIG_FILE = "mimi_config.json"
@@ -128,36 +127,20 @@ def save_transformers(
         raise CheckpointError(f"{folder} cannot be written: {e}") from e
 
 
-@contextmanager
-def _in_place_of(path: Path) -> Generator[Path]:
-    """A file beside `path`, which takes its place when the block has ended well.
-
-    A kill leaves the old one, a mapped one can be replaced, and a link (folders of the hub's cache
-    consist of links) is replaced and not written through.
-    """
-    beside = path.with_name(f".kiku-{secrets.token_hex(8)}")
-    try:
-        yield beside
-        beside.replace(path)
-    finally:
-        with suppress(OSError):  # an error of the block says more
-            beside.unlink(missing_ok=True)
-
-
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    with _in_place_of(path) as beside:
+    with in_place_of(path) as beside:
         save_file(plain, beside, metadata={"format": "pt"})
 
 
 def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    with _in_place_of(path) as beside:
+    with in_place_of(path) as beside:
         beside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:
     if source.resolve() != target.resolve():
-        with _in_place_of(target) as beside:
+        with in_place_of(target) as beside:
             shutil.copyfile(source, beside)
 
 

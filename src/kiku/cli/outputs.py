@@ -1,13 +1,14 @@
 """Files for results: their names, and writing them whole or not at all."""
 
 import os
-import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from kiku import writing
 from kiku.cli.inputs import Recording
 from kiku.errors import ConfigError, OutputError
+from kiku.writing import is_device, reason_of
 
 
 def make_folder(path: Path) -> None:
@@ -23,7 +24,7 @@ def make_folder(path: Path) -> None:
             f"{path} is a file; -o wants a folder, or a new file that ends in a format such as .txt"
         ) from None
     except OSError as error:
-        raise OutputError(f"the folder {path} cannot be made ({_reason(error)})") from error
+        raise OutputError(f"the folder {path} cannot be made ({reason_of(error)})") from error
     if not os.access(path, os.W_OK | os.X_OK):
         raise OutputError(f"nothing may be written in {path}; choose another folder with -o")
 
@@ -80,14 +81,6 @@ def exists(path: Path) -> bool:
     return os.path.lexists(path) and not is_device(path)
 
 
-def is_device(path: Path) -> bool:
-    """Whether it is something like /dev/stdout, which cannot be replaced by a file."""
-    # What cannot be asked (a name that is too long) is none: writing to it tells why.
-    with suppress(OSError):
-        return path.exists() and not (path.is_file() or path.is_dir())
-    return False
-
-
 def refuse_existing(paths: Mapping[str, Path]) -> None:
     """Check that no result would replace a file.
 
@@ -107,35 +100,14 @@ def write_whole(path: Path, text: str) -> None:
         OutputError: it cannot be written; nothing is left behind.
     """
     try:
-        if is_device(path):
-            _write(path, text, "w")
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Short, so that it fits where `path` does, and not to be guessed: nobody can put a link
-        # there beforehand.
-        unfinished = path.with_name(f".kiku-{secrets.token_hex(8)}")
-        try:
-            _write(unfinished, text, "x")
-            unfinished.replace(path)
-        finally:
-            # The error that is told is that of the writing, whatever the clearing up meets.
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+        if not is_device(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        writing.write_whole(path, text)
     except OSError as error:
-        raise OutputError(f"{path} cannot be written ({_reason(error)})") from error
-
-
-def _write(path: Path, text: str, mode: str) -> None:
-    # A name may hold what is no letter; in JSON its escape is even right.
-    with path.open(mode, encoding="utf-8", errors="backslashreplace", newline="\n") as file:
-        file.write(text)
+        raise OutputError(f"{path} cannot be written ({reason_of(error)})") from error
 
 
 def forget_partial(path: Path) -> None:
     """Remove the partial result beside a whole one."""
     with suppress(OSError):
         partial_of(path).unlink(missing_ok=True)
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

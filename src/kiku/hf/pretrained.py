@@ -23,6 +23,7 @@ from kiku.hf.generation_config import GenerationConfig
 from kiku.hf.pushing import PushesToHub
 from kiku.hf.source import SmallFiles, known_arguments, refuse_unknown, small_files
 from kiku.lm import LM
+from kiku.writing import in_place_of
 
 if TYPE_CHECKING:
     from kiku.hf.modeling import KyutaiSpeechToTextModel
@@ -232,7 +233,8 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
             mimi_decoder=decoder,
         )
         if before is not None:
-            preprocessor.write_bytes(before)
+            with in_place_of(preprocessor) as beside:
+                beside.write_bytes(before)
         elif (folder / "processor_config.json").is_file():
             preprocessor.unlink()
         config = KyutaiSpeechToTextConfig.from_model_config(

@@ -11,6 +11,7 @@ import torch
 from kiku.checkpoint.layout import read_json
 from kiku.errors import CheckpointError
 from kiku.hf.pushing import PushesToHub
+from kiku.writing import write_whole
 
 
 class Values(PushesToHub):
@@ -66,13 +67,16 @@ class Values(PushesToHub):
 def write_text(folder: str | os.PathLike[str], name: str, text: str) -> str:
     """Write the file `name` of `folder`, which is made if needed; the path is returned.
 
+    Whoever looks sees the old file or the whole new one; a link is replaced, not followed: folders
+    of the hub's cache consist of links into files that other models share.
+
     Raises:
         CheckpointError: it cannot be written.
     """
     path = Path(folder) / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be written ({error.strerror or error}); choose another folder"

@@ -1,0 +1,7 @@
+"""Interfaces of other speech-to-text packages around a recognizer: programs change an import.
+
+    faster_whisper.py       WhisperModel and BatchedInferencePipeline
+    whisper_arguments.py    what their arguments mean here
+
+What these models cannot do is refused, or a warning says that it changes nothing.
+"""

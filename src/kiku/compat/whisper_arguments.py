@@ -1,0 +1,196 @@
+"""Arguments of faster-whisper's calls -> what they mean to kiku, in one table.
+
+Knows what they ask of Whisper; does not know how anything is transcribed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from kiku.errors import ConfigError, InputError, UnsupportedConfig
+from kiku.options import DecodingOptions, StreamOptions
+
+TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""What faster-whisper tries one after the other; the first is what is taken here."""
+
+_WHISPERS = ("tiny", "base", "small", "medium", "large", "turbo", "distil-")
+"""How the names of Whisper's sizes begin."""
+
+_GREEDY = "the likeliest token is taken"
+_NO_WINDOWS = "the model hears a stream, which is not cut into windows"
+_NO_FALLBACK = "a decoder that stalls or repeats itself listens again by itself"
+_PUNCTUATION = "punctuation always stands at its word"
+_APPENDED = "\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a\u201d)]}\u3001"
+"""What faster-whisper puts at the word before."""
+
+_IDLE: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "beam_size": ((5, 1), _GREEDY),
+    "best_of": ((5, 1), _GREEDY),
+    "patience": ((1,), _GREEDY),
+    "length_penalty": ((1,), _GREEDY),
+    "repetition_penalty": ((1,), _NO_FALLBACK),
+    "no_repeat_ngram_size": ((0,), _NO_FALLBACK),
+    "compression_ratio_threshold": ((2.4, None), _NO_FALLBACK),
+    "log_prob_threshold": ((-1.0, None), _NO_FALLBACK),
+    "no_speech_threshold": ((0.6, None), "silence gives no text"),
+    "condition_on_previous_text": ((True, False), _NO_WINDOWS),
+    "prompt_reset_on_temperature": ((0.5,), _NO_WINDOWS),
+    "suppress_blank": ((True,), "silence gives no text"),
+    "without_timestamps": ((False, True), "every segment has its times"),
+    "max_initial_timestamp": ((1.0, 0.0), _NO_WINDOWS),
+    "prepend_punctuations": (("\"'“¿([{-",), _PUNCTUATION),
+    "append_punctuations": ((_APPENDED,), _PUNCTUATION),
+    "multilingual": ((False,), "the model follows whatever of its languages is spoken"),
+    "vad_filter": ((False,), "silence gives no text and times keep it, so nothing is cut out"),
+    "vad_parameters": ((None,), "silence gives no text and times keep it, so nothing is cut out"),
+    "max_new_tokens": ((None,), _NO_WINDOWS),
+    "chunk_length": ((None,), _NO_WINDOWS),
+    "hallucination_silence_threshold": ((None,), "silence gives no text"),
+    "language_detection_threshold": ((0.5, None), "no language is detected"),
+    "language_detection_segments": ((1,), "no language is detected"),
+    "log_progress": ((False,), "no bar is drawn; kiku.load(...).transcribe has progress="),
+    "batch_size": ((None, 8, 16), "load the model with num_workers=N to have N calls side by side"),
+}
+"""What changes nothing here: the values that ask for nothing, and why others change nothing."""
+
+_REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "task": (("transcribe", None), "the models write what is said and do not translate it"),
+    "initial_prompt": ((None, ""), "the models take no prompt: name words in hotwords"),
+    "prefix": ((None, ""), "the models take no prompt: name words in hotwords"),
+    "suppress_tokens": (([-1], (-1,), [], (), None), "the models have other tokens than Whisper"),
+}
+"""What would have to change the text and cannot: the values that ask for nothing, and why."""
+
+_DTYPES: Mapping[str, str | None] = {
+    "default": None, "auto": None, "float32": "float32", "float16": "float16",
+    "bfloat16": "bfloat16", "int8": "int8", "int8_float32": "int8", "int8_float16": "int8",
+    "int8_bfloat16": "int8",
+}  # fmt: skip
+
+
+def refuse_whispers(model: str) -> None:
+    """Whisper's sizes are other models.
+
+    Raises:
+        InputError: it is the name of one.
+    """
+    name = str(model).rpartition("/")[2].removeprefix("faster-").removeprefix("whisper-")
+    if name.startswith(_WHISPERS) and "stt" not in name:
+        raise InputError(
+            f"{model!r} is a Whisper model, which kiku does not run: name one of Kyutai's, such as "
+            "'kyutai/stt-1b-en_fr', or 'demo'"
+        )
+
+
+def device_of(device: str, index: int | Sequence[int]) -> str | None:
+    """The device as `kiku.load` names it.
+
+    Raises:
+        UnsupportedConfig: several devices.
+    """
+    indices: list[int] = [index] if isinstance(index, int) else list(index)
+    if len(indices) != 1:
+        raise UnsupportedConfig(
+            f"device_index={index!r}: a model runs on one device: load one for each"
+        )
+    if device == "auto":
+        return f"cuda:{indices[0]}" if indices[0] else None
+    return f"{device}:{indices[0]}" if device == "cuda" and indices[0] else device
+
+
+def dtype_of(compute_type: str, device: str | None) -> tuple[str | None, str]:
+    """The dtype as `kiku.load` names it, and what is to be said about it, or "".
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if compute_type not in _DTYPES:
+        raise ConfigError(f"compute_type must be one of {', '.join(_DTYPES)}, not {compute_type!r}")
+    dtype = _DTYPES[compute_type]
+    if dtype != "int8" or device is None or not device.startswith("cuda"):
+        return dtype, ""
+    instead = "bfloat16" if compute_type.endswith("bfloat16") else "float16"
+    return instead, f"compute_type={compute_type!r} is for processors: {device} runs in {instead}"
+
+
+def check(given: Mapping[str, Any]) -> str:
+    """What is to be said of arguments that change nothing here, or "".
+
+    Raises:
+        InputError: there is no such argument.
+        UnsupportedConfig: one asks for what these models cannot do.
+    """
+    idle: list[str] = []
+    for name, value in given.items():
+        if name in _REFUSED:
+            neutral, why = _REFUSED[name]
+            if not _is_one_of(value, neutral):
+                raise UnsupportedConfig(f"{name}={value!r} is not possible here: {why}")
+        elif name in _IDLE:
+            neutral, why = _IDLE[name]
+            if not _is_one_of(value, neutral):
+                idle.append(f"{name}={value!r} changes nothing ({why})")
+        else:
+            raise InputError(f"transcribe has no argument {name!r}; see kiku.compat.faster_whisper")
+    return "; ".join(idle)
+
+
+def _is_one_of(value: Any, neutral: Iterable[Any]) -> bool:
+    # `0 == False`, but who says 0 where False is meant asks for the same.
+    return any(type(value) in (type(one), int, float) and value == one for one in neutral)
+
+
+def language_of(asked: str | None, known: Sequence[str]) -> str | None:
+    """The language that is transcribed; None where the model hears several and none was said.
+
+    Raises:
+        UnsupportedConfig: the model does not know the one that is asked for.
+    """
+    if asked is None:
+        return known[0] if len(known) == 1 else None
+    if known and asked.lower() not in known:
+        raise UnsupportedConfig(
+            f"language={asked!r}: this model hears {' and '.join(known)}; leave language out, or "
+            "load a model of that language"
+        )
+    return asked.lower()
+
+
+def options_of(
+    temperature: float | Sequence[float],
+    hotwords: str | None,
+    clip_timestamps: str | Iterable[float],
+) -> StreamOptions:
+    """What a recording is heard with.
+
+    Raises:
+        ConfigError: numbers that cannot be.
+        UnsupportedConfig: several clips.
+    """
+    first = temperature if isinstance(temperature, int | float) else [*temperature, 0.0][0]
+    start_s, end_s = _clip(clip_timestamps)
+    return StreamOptions(
+        decoding=DecodingOptions(temperature=first, hotwords=_phrases(hotwords or "")),
+        start_s=start_s,
+        end_s=end_s,
+    )
+
+
+def _phrases(text: str) -> list[str]:
+    """Hotwords from a prompt of them: with commas phrases, without words."""
+    parts = text.split(",") if "," in text else text.split()
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _clip(clips: str | Iterable[float]) -> tuple[float, float | None]:
+    parts = [part for part in clips.split(",") if part.strip()] if isinstance(clips, str) else clips
+    try:
+        numbers = [float(cast("Any", part)) for part in parts]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"clip_timestamps must be start and end in seconds, such as '10,20', not {clips!r}"
+        ) from error
+    if len(numbers) > 2:
+        raise UnsupportedConfig(
+            f"clip_timestamps={clips!r}: one clip is heard in one call; call it once for each"
+        )
+    return (numbers[0] if numbers else 0.0), (numbers[1] if len(numbers) == 2 else None)
