@@ -159,6 +159,28 @@ def test_a_step_is_no_longer_than_one_wants() -> None:
     assert Scheduler(engine, 100).max_block == engine.max_block
 
 
+def test_who_is_held_back_waits_for_the_time_and_who_was_not_chosen_for_the_next_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    sessions = [Frames(2), Frames(2)]
+    opened(scheduler, *sessions)
+    choose = scheduler.pacing.choose
+    monkeypatch.setattr(scheduler.pacing, "choose", lambda *_: [])
+    scheduler.pacing.again_at = 7.0
+    assert scheduler.round() == 0
+    assert not scheduler.has_more, "nothing has changed until then"
+    assert scheduler._driver.again_at == 7.0
+    monkeypatch.setattr(scheduler.pacing, "choose", lambda *how: choose(*how)[:1])
+    assert scheduler.round() == 2
+    assert scheduler.has_more
+    assert engine.steps == [{0: 2}]
+    monkeypatch.undo()
+    scheduler.drive(idle(*sessions))
+    assert engine.steps[-1] == {1: 2}
+
+
 def test_work_of_who_speaks_comes_before_recordings() -> None:
     engine = EchoEngine(2)
     scheduler = Scheduler(engine)

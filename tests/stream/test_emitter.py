@@ -37,6 +37,11 @@ def test_a_word_is_known_by_its_text_and_its_place(text: str, start: float, know
     assert EmittedWords([word("one", 1.0)]).take(word(text, start)) is known
 
 
+@pytest.mark.parametrize(("text", "start"), [("two", 0.12), ("one", 0.4)])
+def test_the_bounds_of_a_place_belong_to_it(text: str, start: float) -> None:
+    assert EmittedWords([word("one", 0.0)]).take(word(text, start))
+
+
 def test_the_same_text_goes_before_the_same_place() -> None:
     ahead = EmittedWords([word("two", 1.0), word("one", 1.3)])
     assert ahead.take(word("one", 1.0))

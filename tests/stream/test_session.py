@@ -466,6 +466,19 @@ def test_a_full_inbox_of_requests_is_told_and_answers_make_room() -> None:
         s.finalize(FinalizeRequest())
 
 
+def test_finalizes_that_were_saved_count_among_those_that_wait() -> None:
+    s = session()
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(3 * SIZE, np.float32))
+    s.finalize(FinalizeRequest("saved"))
+    other = session()
+    other.restore(s.save(2))
+    for i in range(31):
+        other.finalize(FinalizeRequest(str(i)))
+    with pytest.raises(QueueFull, match="32 finalizes wait"):
+        other.finalize(FinalizeRequest())
+
+
 def finalize_all(s: WordSession) -> list[Finalized]:
     while not isinstance(work := s.pending(), int | None):
         while work.run(Slot(), s, None):  # pyright: ignore[reportArgumentType]
