@@ -15,6 +15,7 @@ from recipes.demo.features import LogMel
 from recipes.demo.fit import Fit, Plan
 from recipes.demo.precision import lowered
 from recipes.demo.voices import espeak
+from recipes.demo.whole import written_whole
 
 LATENT_S = 0.04
 """Seconds per row of spectra, and so per phone label."""
@@ -32,7 +33,8 @@ class Phones:
         """Ask espeak-ng about every word once; kept at `path`."""
         if not path.exists():
             spoken = {word: espeak().phones(word) for r in recordings for word in r.words}
-            path.write_text(json.dumps(spoken))
+            with written_whole(path) as part:
+                part.write_text(json.dumps(spoken))
         spoken = json.loads(path.read_text())
         symbols = sorted({phone for phones in spoken.values() for phone in phones})
         numbers = {symbol: i + 1 for i, symbol in enumerate(symbols)}

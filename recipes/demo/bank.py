@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording
+from recipes.demo.whole import written_whole
 
 MARGIN_BEFORE_S = 0.10
 MARGIN_AFTER_S = 0.14
@@ -69,12 +70,11 @@ class Bank:
         return self.samples[snippet.begin : snippet.end].astype(np.float32) / 32768.0
 
     def save(self, folder: Path) -> None:
-        """Write `snippets.jsonl` and `snippets.i16`."""
+        """Write `snippets.i16` and, when it is whole, `snippets.jsonl`."""
         folder.mkdir(parents=True, exist_ok=True)
         self.samples.tofile(folder / "snippets.i16")
-        (folder / "snippets.jsonl").write_text(
-            "".join(json.dumps(asdict(s)) + "\n" for s in self.snippets)
-        )
+        with written_whole(folder / "snippets.jsonl") as part:
+            part.write_text("".join(json.dumps(asdict(s)) + "\n" for s in self.snippets))
 
     @classmethod
     def load(cls, folder: Path) -> "Bank":

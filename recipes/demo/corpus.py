@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from kiku.errors import AudioError
+from recipes.demo.whole import written_whole
 
 SAMPLE_RATE = 24_000
 """Samples per second of everything in this room."""
@@ -155,5 +156,6 @@ def build(
             )
             position = recording.end
             lines.append(json.dumps(asdict(recording)))
-    index.write_text("\n".join(lines) + "\n")
+    with written_whole(index) as part:
+        part.write_text("\n".join(lines) + "\n")
     return Corpus(folder)

@@ -17,6 +17,7 @@ from recipes.demo.corpus import VOCABULARY
 from recipes.demo.encoder import Encoder
 from recipes.demo.mix import FRAME_SIZE, Mixer, frame_targets
 from recipes.demo.precision import compute_dtype, lowered
+from recipes.demo.whole import written_whole
 
 HINT_DELAY = 5
 """The hidden state of a frame is also asked for the word of so many frames ago: a denser lesson
@@ -78,7 +79,10 @@ class CodeCache:
 
     def save(self, path: Path) -> None:
         """One npz file."""
-        np.savez(path, codes=self.codes, text=self.text, pauses=self.pauses, hints=self.hints)
+        held = {"codes": self.codes, "text": self.text, "pauses": self.pauses, "hints": self.hints}
+        # Opened here: to a name of its own choice numpy adds .npz.
+        with written_whole(path) as part, part.open("wb") as file:
+            np.savez(file, **held)  # pyright: ignore[reportArgumentType]
 
     @classmethod
     def load(cls, path: Path) -> "CodeCache":

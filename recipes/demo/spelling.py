@@ -7,6 +7,7 @@ from pathlib import Path
 import sentencepiece
 
 from recipes.demo.corpus import VOCABULARY
+from recipes.demo.whole import written_whole
 
 _SIZE = 56
 
@@ -42,6 +43,7 @@ class Spelling:
                 minloglevel=2,
                 num_threads=1,
             )
-            path.write_bytes(model.getvalue())
+            with written_whole(path) as part:
+                part.write_bytes(model.getvalue())
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))  # pyright: ignore[reportCallIssue]
         return cls([processor.encode(word) for word in VOCABULARY], len(processor))

@@ -14,6 +14,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
+import kiku
 from kiku.checkpoint import DEMO, KNOWN_REPOS, find, hub
 from kiku.checkpoint.corrections import PUBLISHED
 from kiku.config import CodecConfig
@@ -231,6 +232,34 @@ def test_a_source_that_is_nothing(source: str) -> None:
     with pytest.raises(CheckpointError, match="neither an existing folder nor a repository") as e:
         find(source)
     assert REPO in str(e.value)
+
+
+def test_a_home_of_nobody_is_no_folder() -> None:
+    for load in (find, kiku.load):
+        with pytest.raises(
+            CheckpointError, match="'~no-such-user/x' is neither an existing folder"
+        ):
+            load("~no-such-user/x")
+
+
+def test_a_folder_that_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_: Any) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    for name in ("is_file", "is_dir"):
+        monkeypatch.setattr(Path, name, refuse)
+    for load in (find, kiku.load):
+        with pytest.raises(CheckpointError, match="cannot be read: Permission denied"):
+            load(tmp_path)
+
+
+def test_without_a_home_the_cache_of_the_hub_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its library would make a folder that is called `~`."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(CheckpointError, match="no home folder for the hub's cache; set HF_HOME"):
+        find(REPO)
 
 
 def test_a_file_instead_of_its_folder(native_folder: Path) -> None:

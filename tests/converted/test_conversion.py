@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -565,3 +566,62 @@ def test_links_in_the_way_are_refused_and_not_followed(
         assert [path.name for path in target.iterdir()] == ["precious"]
     link.unlink()
     assert convert(native_folder).folder == made
+
+
+def _no_home(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    patch.delenv("XDG_CACHE_HOME", raising=False)
+    patch.delenv("LOCALAPPDATA", raising=False)
+    patch.delenv("KIKU_CACHE")
+    patch.setattr(Path, "home", home)
+
+
+def _of_somebody_else(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A cache that may not even be looked into; root may, so it is said instead of done."""
+    patch.setenv("KIKU_CACHE", str(tmp_path / "theirs"))
+    is_file, mkdir = Path.is_file, Path.mkdir
+
+    def closed(path: Path) -> None:
+        if path.is_relative_to(tmp_path / "theirs"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def look(path: Path) -> bool:
+        closed(path)
+        return is_file(path)
+
+    def make(path: Path, *arguments: Any, **more: Any) -> None:
+        closed(path)
+        mkdir(path, *arguments, **more)
+
+    patch.setattr(Path, "is_file", look)
+    patch.setattr(Path, "mkdir", make)
+
+
+def _read_only(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    patch.setenv("KIKU_CACHE", str(tmp_path / "fixed"))
+    mkdir = Path.mkdir
+
+    def refuse(path: Path, *arguments: Any, **more: Any) -> None:
+        if path.is_relative_to(tmp_path / "fixed"):
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        mkdir(path, *arguments, **more)
+
+    patch.setattr(Path, "mkdir", refuse)
+
+
+@pytest.mark.parametrize("trouble", [_no_home, _of_somebody_else, _read_only])
+def test_without_a_cache_there_is_a_sentence_and_the_demo(
+    trouble: Any, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    trouble(monkeypatch, tmp_path)
+    with pytest.raises(CheckpointError, match="set KIKU_CACHE to a") as caught:
+        convert(native_folder)
+    assert "\n" not in str(caught.value)
+    with caplog.at_level("WARNING", "kiku"):
+        folder = convert("demo").folder
+    assert folder.is_relative_to(tempfile.gettempdir())
+    assert "the demo is kept in a temporary folder until the program ends" in caplog.text
+    assert convert("demo").folder == folder

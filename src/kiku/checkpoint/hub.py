@@ -157,6 +157,8 @@ class Repo:
 
     def _fetch(self, name: str) -> Path | None:
         hub = import_hub()
+        if self.access.cache_dir is None and str(hub.constants.HF_HUB_CACHE).startswith("~"):
+            raise CheckpointError("there is no home folder for the hub's cache; set HF_HOME")
         if self.access.local_files_only:
             self.no_answer = hub.errors.OfflineModeIsEnabled("local_files_only")
         cached = self._cached(name)

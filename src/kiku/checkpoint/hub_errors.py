@@ -36,6 +36,7 @@ class Asked:
 def import_hub() -> Any:
     """The hub's library. It takes long to import, and a folder does not need it."""
     import huggingface_hub
+    import huggingface_hub.constants  # pyright: ignore[reportUnusedImport]
     import huggingface_hub.errors  # pyright: ignore[reportUnusedImport]
 
     return huggingface_hub

@@ -20,7 +20,7 @@ from kiku.checkpoint.layout import Files
 from kiku.checkpoint.tensor_shapes import codec_shapes, lm_shapes
 from kiku.checkpoint.weights import Weights, weights_of
 from kiku.config import ModelConfig
-from kiku.converted.cache import PART, cache_folder, put_away
+from kiku.converted.cache import PART, NoCache, is_in_cache, put_away
 from kiku.converted.manifest import (
     GRAPH_FILES,
     MANIFEST,
@@ -113,22 +113,33 @@ class Build:
         _log.info("converted %s: %.1f MB", order.name, manifest.num_bytes / 1e6)
 
     @contextmanager
+    def tidied(self) -> Generator[None]:
+        """As `explained`; and what cannot be finished is removed. For the holder of the lock."""
+        with self.explained():
+            try:
+                yield
+            except KikuError:
+                shutil.rmtree(self.part, ignore_errors=True)
+                raise
+            except OSError as e:
+                if _is_full(e):
+                    shutil.rmtree(self.part, ignore_errors=True)
+                raise
+
+    @contextmanager
     def explained(self) -> Generator[None]:
-        """Turn what a disk says into one sentence each; what cannot be finished is removed."""
+        """Turn what a disk says into one sentence each."""
         try:
             yield
-        except KikuError:
-            shutil.rmtree(self.part, ignore_errors=True)
-            raise
         except OSError as e:
-            # numpy says in words, without a number, that fewer bytes were written than it gave.
-            full = e.errno in (errno.ENOSPC, errno.EDQUOT, None)
+            full = _is_full(e)
+            reason = e.strerror or str(e)
             if full:
-                shutil.rmtree(self.part, ignore_errors=True)
                 reason = f"no space left on the disk for {self._needed() / 1e6:,.0f} MB; make room"
-            else:
-                reason = e.strerror or str(e)
-            raise CheckpointError(
+            elif e.filename is not None and Path(e.filename) != self.folder:
+                reason += f" ({e.filename})"
+            kind = NoCache if is_in_cache(self.folder) and not full else CheckpointError
+            raise kind(
                 f"{self.order.name} cannot be converted to {self.folder}: {reason}, or "
                 f"{self._elsewhere}"
             ) from e
@@ -136,8 +147,8 @@ class Build:
     @property
     def _elsewhere(self) -> str:
         """How to have it on another disk."""
-        in_cache = self.folder.parent == cache_folder()
-        return f"{'set KIKU_CACHE to' if in_cache else 'choose'} a folder on another disk"
+        in_cache = is_in_cache(self.folder)
+        return f"{'set KIKU_CACHE to' if in_cache else 'choose'} another folder that you may write"
 
     def _needed(self) -> float:
         """Bytes that the graphs will take, or a little more."""
@@ -177,6 +188,11 @@ class _Told:
             return array
 
         return read
+
+
+def _is_full(error: OSError) -> bool:
+    # numpy says in words, without a number, that fewer bytes were written than it gave.
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, None)
 
 
 def _settled(path: Path) -> Checked:

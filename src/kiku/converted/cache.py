@@ -1,11 +1,14 @@
 """Where converted models are kept, and under which names."""
 
+import atexit
 import glob
 import os
 import re
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from kiku.checkpoint.hub import DEMO
@@ -36,11 +39,15 @@ class Entry:
     num_bytes: int
 
 
+class NoCache(CheckpointError):
+    """There is no folder in which this process may keep converted models."""
+
+
 def cache_folder() -> Path:
     """Where converted models are kept; it need not exist. `KIKU_CACHE` moves it.
 
     Raises:
-        CheckpointError: there is no home to keep it in.
+        NoCache: there is no home to keep it in.
     """
     if chosen := os.environ.get("KIKU_CACHE"):
         return Path(chosen).expanduser().absolute() / "onnx"
@@ -52,17 +59,33 @@ def cache_folder() -> Path:
         else:
             base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError as e:
-        raise CheckpointError(
+        raise NoCache(
             "there is no home folder to keep converted models in; set KIKU_CACHE to a folder"
         ) from e
     return base / "kiku" / "onnx"
+
+
+def is_in_cache(folder: Path) -> bool:
+    """Whether a folder is one of the cache's own."""
+    try:
+        return folder.parent == cache_folder()
+    except NoCache:
+        return False
+
+
+@cache
+def temporary_folder() -> Path:
+    """A folder for models that goes with this process; for where there is no cache."""
+    folder = Path(tempfile.mkdtemp(prefix="kiku-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def entries() -> list[Entry]:
     """What is in the cache, by name."""
     try:
         folders = sorted(path for path in cache_folder().iterdir() if path.is_dir())
-    except OSError:
+    except (OSError, NoCache):
         return []
     matches = ((folder, _ENTRY.fullmatch(folder.name)) for folder in folders)
     return [
@@ -121,7 +144,10 @@ def lock_of(folder: Path) -> Path:
     """
     path = folder.resolve()
     name = f"{readable(path.name)}-{digest_of(str(path))[:12]}.lock"
-    return cache_folder().with_name("locks") / name
+    try:
+        return cache_folder().with_name("locks") / name
+    except NoCache:
+        return temporary_folder() / "locks" / name
 
 
 def name_of(source: str | Path) -> str:
@@ -130,8 +156,11 @@ def name_of(source: str | Path) -> str:
     """
     if str(source) == DEMO:
         return DEMO
-    path = Path(source).expanduser()
-    return path.resolve().name if path.is_dir() else str(source)
+    try:
+        path = Path(source).expanduser()
+        return path.resolve().name if path.is_dir() else str(source)
+    except (OSError, RuntimeError):  # nobody is at home there, or it may not be looked into
+        return str(source)
 
 
 def readable(name: str) -> str:

@@ -6,7 +6,7 @@ A folder appears under its name when it is whole, whatever ends the making of it
 import logging
 from pathlib import Path
 
-from kiku.checkpoint.hub import commit_of
+from kiku.checkpoint.hub import DEMO, commit_of
 from kiku.checkpoint.identity import identity_of
 from kiku.checkpoint.layout import Files, find
 from kiku.checkpoint.reading import read_config
@@ -14,12 +14,14 @@ from kiku.checkpoint.tensor_shapes import is_small
 from kiku.config import LMConfig
 from kiku.converted.build import Build, Order
 from kiku.converted.cache import (
-    cache_folder,
+    NoCache,
     entries_of,
+    is_in_cache,
     lock_of,
     name_of,
     place_of,
     remove,
+    temporary_folder,
 )
 from kiku.converted.lock import locked
 from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, VOCABULARIES, stated_in
@@ -77,16 +79,29 @@ def convert(
     order = Order(
         files, config, name, precision, identity, FORMAT, revision=commit_of(files.weights[0])
     )
-    if folder is None:
-        folder = place_of(name, precision, identity, FORMAT)
-    return _convert(order, folder.expanduser().absolute(), checksums=checksums)
+    if folder is not None:
+        return _convert(order, folder.expanduser().absolute(), checksums=checksums)
+    try:
+        return _convert(
+            order, place_of(name, precision, identity, FORMAT).absolute(), checksums=checksums
+        )
+    except NoCache as e:
+        if name != DEMO:
+            raise
+        # It takes a second: whoever tries it should not need a home first.
+        _log.warning("%s; the demo is kept in a temporary folder until the program ends", e)
+        place = temporary_folder() / precision
+        return _convert(order, place, lock=place.with_name("lock"), checksums=checksums)
 
 
-def _convert(order: Order, folder: Path, *, checksums: bool) -> ConvertedModel:
-    if model := _existing(order, folder, checksums=checksums, tell=False):
-        return model
+def _convert(
+    order: Order, folder: Path, *, checksums: bool, lock: Path | None = None
+) -> ConvertedModel:
     build = Build(order, folder)
-    _refuse_strangers(build.part)
+    with build.explained():
+        if model := _existing(order, folder, checksums=checksums, tell=False):
+            return model
+        _refuse_strangers(build.part)
     waited = False
 
     def waiting() -> None:
@@ -96,7 +111,7 @@ def _convert(order: Order, folder: Path, *, checksums: bool) -> ConvertedModel:
 
     with build.explained():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(lock_of(folder), waiting):
+        with locked(lock or lock_of(folder), waiting), build.tidied():
             model = _existing(order, folder, checksums=checksums, tell=True)
             if model is not None:
                 if waited:
@@ -130,7 +145,7 @@ def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> Con
 
 def _refuse_strangers(folder: Path) -> None:
     """Nothing that kiku did not write is ever replaced. In the cache everything is its own."""
-    if folder.parent == cache_folder() or not folder.exists():
+    if is_in_cache(folder) or not folder.exists():
         return
     known = {MANIFEST, *VOCABULARIES, *GRAPH_FILES}
     inside = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name}
@@ -143,7 +158,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 def _forget_older(order: Order, folder: Path) -> None:
     """Take away what an older version of kiku made of the same checkpoint in the cache."""
-    if folder.parent != cache_folder():
+    if not is_in_cache(folder):
         return
     for entry in entries_of(order.name, order.precision):
         stated = stated_in(entry.folder / MANIFEST)

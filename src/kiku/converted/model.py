@@ -46,7 +46,10 @@ class ConvertedModel:
 
 def is_converted(folder: str | Path) -> bool:
     """Whether this is a folder with a converted model, be it whole or not."""
-    return (Path(folder).expanduser() / MANIFEST).is_file()
+    try:
+        return (Path(folder).expanduser() / MANIFEST).is_file()
+    except (OSError, RuntimeError):  # nobody is at home there, or it may not be looked into
+        return False
 
 
 def open_converted(folder: str | Path, *, checksums: bool = False) -> ConvertedModel:
