@@ -371,6 +371,8 @@ class StreamOptions(_Options):
     channel: Channel = "mix"
     """Which channel is heard. "each" hears every one by itself, in a slot of its own, and marks
     words with `channel`."""
+    track: int | None = None
+    """Which audio track of a recording is heard, from 0; None is its default one."""
     start_s: float = 0.0
     """Hear the sound from here on, in seconds; times still count from its beginning."""
     end_s: float | None = None
@@ -407,6 +409,8 @@ class StreamOptions(_Options):
         object.__setattr__(self, "turns", _turns(self.turns))
         if self.channel not in ("mix", "each"):
             _check_whole("channel", self.channel, 0)
+        if self.track is not None:
+            _check_whole("track", self.track, 0)
         _check("start_s", self.start_s, "a number of seconds, at least 0", 0.0, 1e9)
         if self.end_s is not None:
             _check("end_s", self.end_s, "a number of seconds above start_s", 0.0, 1e9)

@@ -320,8 +320,8 @@ class Recognizer:
         samples = samples_of(source, rate)
         if samples is None:
             file = cast("str | BinaryIO", source)
-            chunks = read_file(file, on_warning=found.append)
-            length = partial(duration_s, file)
+            chunks = read_file(file, on_warning=found.append, track=options.track)
+            length = partial(duration_s, file, options.track)
         else:
             chunks = _array_chunks(*samples)
             length = partial(_seconds_of, *samples)

@@ -177,7 +177,7 @@ class Recording:
             if self.read_s > self.max_duration_s:
                 raise AudioError(
                     f"the recording is longer than {self.max_duration_s:g} seconds: raise "
-                    "max_duration_s in StreamOptions to have the rest"
+                    "max_duration_s in StreamOptions (--max-duration) to have the rest"
                 )
             return chunk
         except AudioError as error:

@@ -446,3 +446,48 @@ def test_real_recordings_have_the_length_that_is_noted(shared_data: Path) -> Non
         num_samples = sum(len(chunk) for chunk in read_chunks(path, 24_000))
         assert num_samples / 24_000 == pytest.approx(clip["seconds"], abs=0.06), path.name
         assert duration_s(path) == pytest.approx(clip["seconds"], abs=0.06), path.name
+
+
+@pytest.fixture
+def two_tracks(tone) -> bytes:
+    """A film in two languages: 1 s in English, and 2 s in French, in stereo and called so."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as film:
+        english = film.add_stream("flac", rate=16_000, layout="mono")
+        french = film.add_stream("flac", rate=16_000, layout="stereo")
+        english.metadata["language"] = "eng"
+        french.metadata.update(language="fra", title="Commentary")
+        for track, seconds in ((english, 1), (french, 2)):
+            layout = track.layout.name
+            count = track.codec_context.channels
+            samples = (tone(16_000, float(seconds)) * 32_767).astype(np.int16)
+            packed = np.repeat(samples, count)[None]
+            frame = av.AudioFrame.from_ndarray(packed, format="s16", layout=layout)
+            frame.sample_rate, frame.pts = 16_000, 0
+            film.mux([*track.encode(frame), *track.encode(None)])
+    return out.getvalue()
+
+
+def test_one_of_several_tracks_is_heard(two_tracks: bytes) -> None:
+    def heard(track: int | None) -> tuple[float, int]:
+        chunks = list(read_file(io.BytesIO(two_tracks), track=track))
+        return sum(chunk.seconds for chunk in chunks), chunks[0].num_channels
+
+    assert heard(None) == heard(0) == (pytest.approx(1.0), 1)
+    assert heard(1) == (pytest.approx(2.0), 2)
+    assert [num_channels(io.BytesIO(two_tracks), track) for track in (0, 1)] == [1, 2]
+
+
+def test_a_track_that_is_not_there_is_answered_with_those_that_are(
+    two_tracks: bytes, record, tone
+) -> None:
+    with pytest.raises(AudioError) as told:
+        list(read_file(io.BytesIO(two_tracks), track=2))
+    assert str(told.value) == (
+        "the open file has no audio track 2: it has 0 (eng, flac, 1 channel), "
+        "1 (fra, Commentary, flac, 2 channels)"
+    )
+    assert duration_s(io.BytesIO(two_tracks), 2) is None
+    ogg = record("ogg", "flac", tone(16_000, 1.0), 16_000)
+    with pytest.raises(AudioError, match=r"has no audio track 1: it has 0 \(flac, 1 channel\)"):
+        list(read_file(io.BytesIO(ogg), track=1))

@@ -5,7 +5,7 @@ when one should be heard (`player`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
@@ -26,6 +26,7 @@ from kiku.audio.source import Reader
 from kiku.errors import AudioError
 
 if TYPE_CHECKING:
+    from av.codec.context import CodecContext
     from av.packet import Packet
     from av.stream import Stream
 
@@ -133,9 +134,19 @@ def refuse(reader: Reader) -> NoReturn:
     ) from None
 
 
-def audio_track(container: InputContainer, reader: Reader) -> AudioStream:
-    """The track to hear: of several the default one. AudioError where there is none."""
-    track = container.streams.best("audio") or next(iter(container.streams.audio), None)
+def audio_track(
+    container: InputContainer, reader: Reader, number: int | None = None
+) -> AudioStream:
+    """The track to hear: that of a number, from 0, or of several the default one. AudioError where
+    there is none."""
+    tracks = container.streams.audio
+    track = container.streams.best("audio") or next(iter(tracks), None)
+    if number is not None and tracks:
+        if number >= len(tracks):
+            raise AudioError(
+                f"{reader.label} has no audio track {number}: it has {_listed(tracks)}"
+            )
+        track = tracks[number]
     if not isinstance(track, AudioStream):
         kinds = ", ".join(sorted({stream.type for stream in container.streams}))
         if not kinds or format_of(container) == "tty":
@@ -150,6 +161,23 @@ def audio_track(container: InputContainer, reader: Reader) -> AudioStream:
             "convert it to wav or flac first"
         )
     return track
+
+
+def _listed(tracks: Sequence[AudioStream]) -> str:
+    """As in "0 (eng, aac, 2 channels), 1 (fra, Commentary, aac, 1 channel)"."""
+    return ", ".join(f"{number} ({_described(track)})" for number, track in enumerate(tracks))
+
+
+def _described(track: AudioStream) -> str:
+    context: CodecContext | None = getattr(track, "codec_context", None)
+    count = getattr(context, "channels", 0)
+    parts = [
+        track.metadata.get("language", ""),
+        track.metadata.get("title", ""),
+        "no decoder" if context is None else context.name,
+        f"{count} {'channel' if count == 1 else 'channels'}" if count else "",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def format_of(container: InputContainer) -> str:

@@ -51,17 +51,18 @@ _STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv"})
 
 
 def read_file(
-    source: Source, *, on_warning: OnWarning | None = None
+    source: Source, *, on_warning: OnWarning | None = None, track: int | None = None
 ) -> Generator[Chunk, None, None]:
     """Decode a recording into chunks for `AudioInput.feed`, as the iterator is asked.
 
-    Any container and codec that PyAV opens, with any rate and sample format. Of several audio
-    tracks the default one is read. Sound that is missing or damaged in the middle becomes a gap
-    where the format tells its length, so that later times stay right, and a warning is logged.
+    Any container and codec that PyAV opens, with any rate and sample format. Sound that is missing
+    or damaged in the middle becomes a gap where the format tells its length, so that later times
+    stay right, and a warning is logged.
 
     Args:
         source: a path, "-" for standard input, or a file open for reading bytes (a pipe will do).
         on_warning: is told what is not as it should be; None logs it.
+        track: which of several audio tracks, from 0; None is the default one.
 
     Returns:
         The recording's own samples, [S] or [S, C] at its own rate, in integers where it has such
@@ -69,10 +70,10 @@ def read_file(
 
     Raises:
         AudioError: while iterating, for no such file, a folder, no permission, not a media file, no
-            audio track, no samples, floats beyond 64.
+            audio track or none of this number, no samples, floats beyond 64.
         TruncatedAudio: after the last chunk: the recording ends too early.
     """
-    return _decode(source, on_warning or _log, refuse_bad=False)
+    return _decode(source, on_warning or _log, refuse_bad=False, track=track)
 
 
 def read_chunks(
@@ -105,22 +106,26 @@ def read_chunks(
     return even_chunks(_fed(source, sample_rate), chunk_size)
 
 
-def duration_s(source: Source) -> float | None:
+def duration_s(source: Source, track: int | None = None) -> float | None:
     """How long a recording says it is, in seconds, for a progress bar; None where it does not say.
 
     An estimate for some formats (mp3, raw aac). Nothing is consumed: of standard input and pipes
     nothing is known, and an open file is put back to where it stood. What cannot be read has no
     duration either: `read_chunks` says why.
     """
-    return _peeked(source, stated_s)
+    return _peeked(source, track, stated_s)
 
 
-def num_channels(source: Source) -> int | None:
+def num_channels(source: Source, track: int | None = None) -> int | None:
     """How many channels a recording says it has; None where it does not say, as `duration_s`."""
-    return _peeked(source, lambda _, track: track.codec_context.channels or None)
+    return _peeked(source, track, lambda _, found: found.codec_context.channels or None)
 
 
-def _peeked(source: Source, look: Callable[[InputContainer, AudioStream], _T | None]) -> _T | None:
+def _peeked(
+    source: Source,
+    track: int | None,
+    look: Callable[[InputContainer, AudioStream], _T | None],
+) -> _T | None:
     """What `look` finds in an opened recording, of which nothing is consumed."""
     if (
         isinstance(source, str | os.PathLike)
@@ -134,7 +139,7 @@ def _peeked(source: Source, look: Callable[[InputContainer, AudioStream], _T | N
                 return None
             try:
                 with open_container(reader) as container:
-                    return look(container, audio_track(container, reader))
+                    return look(container, audio_track(container, reader, track))
             finally:
                 reader.rewind()
     except AudioError:
@@ -150,6 +155,8 @@ class _Read:
     refuse_bad: bool
     """Refuse what is not a number."""
     clock: PlayerClock
+    track: int | None = None
+    """Which one is heard, from 0."""
     num_channels: int = 0
     """Of the first frame: how many the recording has."""
     num_samples: int = 0
@@ -166,12 +173,12 @@ def _fed(source: Source, sample_rate: int) -> Generator[npt.NDArray[np.float32],
 
 
 def _decode(
-    source: Source, on_warning: OnWarning, *, refuse_bad: bool
+    source: Source, on_warning: OnWarning, *, refuse_bad: bool, track: int | None = None
 ) -> Generator[Chunk, None, None]:
     """The chunks of a recording; at the end, raises what was wrong. What is not a number is refused
     or left in."""
     with open_source(source) as reader:
-        read = _Read(reader, on_warning, refuse_bad, PlayerClock(on_warning))
+        read = _Read(reader, on_warning, refuse_bad, PlayerClock(on_warning), track)
         is_ogg = reader.peek(len(MAGIC)) == MAGIC
         try:
             yield from _decode_links(read) if is_ogg else _decode_one(read, None)
@@ -204,7 +211,7 @@ def _decode_links(read: _Read) -> Iterator[Chunk]:
 def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
     """The chunks of one container; at the end, raises what was wrong with it."""
     with open_container(read.reader, link) as container:
-        track = audio_track(container, read.reader)
+        track = audio_track(container, read.reader, read.track)
         course, clock = Course(), read.clock
         length_s = stated_s(container, track)
         # A track that begins after the picture keeps its place in the film.

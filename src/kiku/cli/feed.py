@@ -61,6 +61,7 @@ class Played:
         start_s: float = 0.0,
         end_s: float | None = None,
         raw: RawFormat | None = None,
+        track: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], object] = threading.Event.wait,
     ) -> None:
@@ -72,10 +73,12 @@ class Played:
             start_s: what comes before is not waited for.
             end_s: what comes after does not come out; None is its end.
             raw: how its samples are written, where it has no header.
+            track: which of several audio tracks, from 0; None is the default one.
             clock: seconds that only grow.
             wait: waits for an event for so many seconds at most.
         """
         self._source, self._speed, self._raw = source, speed, raw
+        self._track = track
         self._start_s, self._end_s = start_s, math.inf if end_s is None else end_s
         self._clock, self._wait = clock, wait
         self._stopped = threading.Event()
@@ -106,7 +109,7 @@ class Played:
         """The sound in pieces of 80 ms at most."""
         source = self._standard_input() if self._source == STDIN else self._source
         with opened(source, self._raw) as readable:
-            for chunk in read_file(readable):
+            for chunk in read_file(readable, track=self._track):
                 yield from chunk.split(_CHUNK_S)
 
     def _wait_until(self, due: float) -> None:

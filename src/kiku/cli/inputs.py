@@ -49,11 +49,11 @@ class Recording:
         """The name of the file, with its ending."""
         return "stdin" if self.source == STDIN else Path(self.source).name
 
-    def num_channels(self, raw: RawFormat | None = None) -> int:
+    def num_channels(self, raw: RawFormat | None = None, track: int | None = None) -> int:
         """How many channels are expected of it; two where neither it nor anybody says it."""
         if raw is not None:
             return raw.num_channels
-        count = None if self.source == STDIN else num_channels(self.source)
+        count = None if self.source == STDIN else num_channels(self.source, track)
         return count or _USUAL_CHANNELS
 
 

@@ -39,6 +39,7 @@ from kiku.cli.options import (
     Start,
     Temperature,
     Threads,
+    Track,
     caption_options,
     formats_of,
     raw_format,
@@ -115,6 +116,7 @@ def listen(
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
     channel: ChannelName = "mix",
+    track: Track = None,
     start: Start = 0.0,
     end: End = None,
     formats: Formats = None,
@@ -136,8 +138,9 @@ def listen(
         return 0
     wanted = _formats(formats, output)
     options = stream_options(
-        hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
-    )
+        hotwords=hotwords, temperature=temperature, channel=channel, track=track, start=start,
+        end=end,
+    )  # fmt: skip
     _check(source, mic, options, raw)
     notices: deque[str] = deque()
     heard = (
@@ -187,8 +190,11 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
     (found,) = find_recordings([source])
     if not isinstance(found, Recording):
         raise found
-    sound = Played(found.source, speed, start_s=options.start_s, end_s=options.end_s, raw=raw)
-    count = found.num_channels(raw) if options.channel == "each" else 1
+    sound = Played(
+        found.source, speed, start_s=options.start_s, end_s=options.end_s, raw=raw,
+        track=options.track,
+    )  # fmt: skip
+    count = found.num_channels(raw, options.track) if options.channel == "each" else 1
     has_end = found.source != STDIN
     stem = found.name if found.stem.casefold().endswith(PARTIAL) else found.stem
     return _Heard(sound, found.label, stem, count, has_end)
@@ -270,6 +276,7 @@ def _check(source: str | None, mic: str | None, options: StreamOptions, raw: str
     if source is None:
         for name, is_given in (
             ("--channel each", options.channel == "each"),
+            ("--track", options.track is not None),
             ("--start", options.start_s > 0),
             ("--end", options.end_s is not None),
             ("--raw", raw is not None),

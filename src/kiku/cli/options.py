@@ -59,6 +59,12 @@ ChannelName = Annotated[
         help="All channels mixed; each by itself, its words marked; or one of them, from 0.",
     ),
 ]
+Track = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, help="Which of several audio tracks, from 0; else the default one."
+    ),
+]
 Start = Annotated[
     float,
     typer.Option(
@@ -67,6 +73,10 @@ Start = Annotated[
 ]
 End = Annotated[
     float | None, typer.Option(metavar="SECONDS", min=0.0, help="End there in a recording.")
+]
+MaxDuration = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", help="Stop a recording that is longer; a file may claim days."),
 ]
 
 Formats = Annotated[
@@ -136,7 +146,7 @@ def caption_options(
 
 def stream_options(
     *, hotwords: Sequence[str] | None, temperature: float, channel: str, start: float,
-    end: float | None,
+    end: float | None, track: int | None = None, max_duration: float | None = None,
 ) -> StreamOptions:  # fmt: skip
     """What all commands that transcribe are told of the sound and its text.
 
@@ -150,6 +160,10 @@ def stream_options(
         decoding = replace(decoding, temperature=temperature)
     with _named("--start"):
         options = StreamOptions(decoding=decoding, channel=_channel(channel), start_s=start)
+    options = replace(options, track=track)
+    with _named("--max-duration"):
+        most_s = options.max_duration_s if max_duration is None else max_duration
+        options = replace(options, max_duration_s=most_s)
     if end is not None and not end > start:
         raise typer.BadParameter(f"{end:g} is not behind --start {start:g}", param_hint="--end")
     with _named("--end"):

@@ -130,8 +130,10 @@ class Run:
         # To look into hundreds of files takes a while, which lines in a log are not worth.
         wanted = self._meter.visible or len(recordings) == 1
         wanted &= self._request.raw is None and not self._request.quiet
+        track = self._request.options.track
         return {
-            r: duration_s(r.source) if wanted and r.source != STDIN else None for r in recordings
+            r: duration_s(r.source, track) if wanted and r.source != STDIN else None
+            for r in recordings
         }
 
     def _one(self, recording: Recording, duration: float | None, bars: Bars) -> bool:

@@ -21,6 +21,7 @@ from kiku.cli.options import (
     Hotwords,
     LineCount,
     LineWidth,
+    MaxDuration,
     Model,
     Offline,
     Raw,
@@ -28,6 +29,7 @@ from kiku.cli.options import (
     Start,
     Temperature,
     Threads,
+    Track,
     caption_options,
     formats_of,
     raw_format,
@@ -97,8 +99,10 @@ def transcribe(
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
     channel: ChannelName = "mix",
+    track: Track = None,
     start: Start = 0.0,
     end: End = None,
+    max_duration: MaxDuration = 86_400.0,
     quiet: _Quiet = False,
     progress: _Progress = False,
     force: _Force = False,
@@ -110,8 +114,9 @@ def transcribe(
     others; the exit code is then 1. Ctrl-C keeps what was transcribed, as talk.partial.txt.
     """
     options = stream_options(
-        hotwords=hotwords, temperature=temperature, channel=channel, start=start, end=end
-    )
+        hotwords=hotwords, temperature=temperature, channel=channel, track=track, start=start,
+        end=end, max_duration=max_duration,
+    )  # fmt: skip
     found = find_recordings(paths, recursive=recursive)
     named = formats_of(formats, FORMATS)
     file_format = None if output is None else format_of(output, FORMATS)
@@ -146,7 +151,8 @@ def transcribe(
     if not recordings:
         return FAILED if to_do else 0
     settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
-    slots = max(one.num_channels(request.raw) for one in recordings) if channel == "each" else 1
+    each = channel == "each"
+    slots = max(one.num_channels(request.raw, track) if each else 1 for one in recordings)
     recognizer = load_with(settings, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
