@@ -23,8 +23,16 @@ def test_nothing_public_is_left_out() -> None:
     rooms = {name.rpartition(".")[2] for name in ROOMS} | {
         module.name for module in pkgutil.iter_modules(kiku.__path__)
     }
-    public = {name for name in vars(kiku) if not name.startswith("_")} - rooms
+    public = {name for name in dir(kiku) if not name.startswith("_")} - rooms
     assert public == set(kiku.__all__)
+
+
+def test_names_are_found_when_they_are_used() -> None:
+    with pytest.raises(AttributeError, match="module 'kiku' has no attribute 'lode'"):
+        kiku.lode  # noqa: B018  # pyright: ignore
+    everything: dict[str, object] = {}
+    exec("from kiku import *", everything)
+    assert everything.keys() >= set(kiku.__all__)
 
 
 @pytest.mark.parametrize("name", kiku.__all__)

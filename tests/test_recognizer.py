@@ -207,7 +207,9 @@ def test_a_truncated_file_gives_its_words_and_says_so(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_file_stands_in_its_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaged(source: object, *, on_warning: Callable[[StreamWarning], None]) -> Iterator[Chunk]:
+    def damaged(
+        source: object, *, on_warning: Callable[[StreamWarning], None], track: int | None
+    ) -> Iterator[Chunk]:
         yield from array_chunks(sentence(ONE), CONFIG.sample_rate)
         on_warning(StreamWarning("damaged", "a packet is damaged", 0.1))
 

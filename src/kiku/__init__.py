@@ -5,35 +5,39 @@
     for word in kiku.load("demo").transcribe("talk.mp3"):
         print(word.text, word.start, word.end)
 
-What is needed to run a model, PyTorch above all, is imported by `load` and not before.
+Nothing is imported before it is used: `import kiku` takes no time, and what is needed to run a
+model, PyTorch above all, is imported by `load` and not before.
 """
 
-from kiku.config import ModelConfig
-from kiku.errors import KikuError
-from kiku.live import LiveStream
-from kiku.live_async import AsyncStream
-from kiku.loading import load
-from kiku.options import (
-    AudioFormat,
-    DecodingOptions,
-    Hotword,
-    Prompt,
-    Recovery,
-    StreamOptions,
-    TurnPolicy,
-)
-from kiku.recognizer import Recognizer
-from kiku.stream import End, Event, Finalized, Pause, StreamWarning, WordEnd
-from kiku.text import (
-    Partial,
-    Segment,
-    TurnEnd,
-    TurnEndEager,
-    TurnResumed,
-    TurnStart,
-    Word,
-)
-from kiku.transcription import Transcript, Transcription
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kiku.config import ModelConfig
+    from kiku.errors import KikuError
+    from kiku.live import LiveStream
+    from kiku.live_async import AsyncStream
+    from kiku.loading import load
+    from kiku.options import (
+        AudioFormat,
+        DecodingOptions,
+        Hotword,
+        Prompt,
+        Recovery,
+        StreamOptions,
+        TurnPolicy,
+    )
+    from kiku.recognizer import Recognizer
+    from kiku.stream import End, Event, Finalized, Pause, StreamWarning, WordEnd
+    from kiku.text import (
+        Partial,
+        Segment,
+        TurnEnd,
+        TurnEndEager,
+        TurnResumed,
+        TurnStart,
+        Word,
+    )
+    from kiku.transcription import Transcript, Transcription
 
 __version__ = "0.1.0"
 
@@ -67,3 +71,42 @@ __all__ = [
     "WordEnd",
     "load",
 ]
+
+_NAMES = {
+    "config": ["ModelConfig"],
+    "errors": ["KikuError"],
+    "live": ["LiveStream"],
+    "live_async": ["AsyncStream"],
+    "loading": ["load"],
+    "options": [
+        "AudioFormat", "DecodingOptions", "Hotword", "Prompt", "Recovery", "StreamOptions",
+        "TurnPolicy",
+    ],
+    "recognizer": ["Recognizer"],
+    "stream": ["End", "Event", "Finalized", "Pause", "StreamWarning", "WordEnd"],
+    "text": [
+        "Partial", "Segment", "TurnEnd", "TurnEndEager", "TurnResumed", "TurnStart", "Word",
+    ],
+    "transcription": ["Transcript", "Transcription"],
+    # Rooms that can be named without being imported: `except kiku.errors.AudioError`.
+    "audio": [], "decoding": [], "engine": [], "scheduler": [],
+}  # fmt: skip
+"""The rooms, and the public names that they hold."""
+
+_ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _NAMES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    globals()[name] = found  # which is found without us from now on
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_NAMES} - {"TYPE_CHECKING", "Any"})

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import kiku
-from kiku.cli import main, outputs
+from kiku import writing
+from kiku.cli import main
 from kiku.cli.terminal import ReaderGone
 from kiku.errors import CheckpointError
 from tests.cli.conftest import Ran
@@ -155,7 +156,7 @@ class TestOutputs:
             raise OSError(28, "No space left on device")
 
         talk = speech(tmp_path / "a.wav")
-        monkeypatch.setattr(outputs, "_write", full)
+        monkeypatch.setattr(writing, "_write", full)
         ran = run("transcribe", talk, "-o", tmp_path)
         assert (ran.code, ran.out) == (1, "zero one two\n")
         one_sentence(ran, "a.txt", "no space left")

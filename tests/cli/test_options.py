@@ -56,6 +56,7 @@ def test_nothing_typed_is_the_default() -> None:
         (("--temperature", "-1"), "--temperature"),
         (("--channel", "left"), "--channel: 'left' is neither mix nor each nor a number"),
         (("--channel", "-1"), "--channel: '-1' is neither"),
+        (("--track", "-1"), "--track"),
         (("--start", "-1"), "--start"),
         (("--start", "nan"), "--start"),
         (("--start", "2", "--end", "2"), "--end: 2 is not behind --start 2"),
@@ -70,6 +71,17 @@ def test_what_cannot_be_is_told_of_its_option(
     ran = run(*command, speech(tmp_path / "talk.wav"), *arguments)
     assert (ran.code, ran.out) == (2, "")
     assert said in ran.err
+    assert ran.err.count("\n") == 1
+
+
+@BOTH
+@pytest.mark.usefixtures("backend")
+def test_a_track_that_is_not_there_is_answered_with_those_that_are(
+    run: Run, speech: Speech, tmp_path: Path, command: Sequence[str]
+) -> None:
+    ran = run(*command, speech(tmp_path / "talk.wav"), "--track", 1)
+    assert ran.code == 1
+    assert "has no audio track 1: it has 0 (pcm_s16le, 1 channel)" in ran.err
     assert ran.err.count("\n") == 1
 
 
@@ -154,7 +166,9 @@ def test_listen_marks_channels_too(run: Run, speech: Speech, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--channel", "each"), ("--start", "1"), ("--end", "1")], ids=lambda one: one[0]
+    "arguments",
+    [("--channel", "each"), ("--track", "0"), ("--start", "1"), ("--end", "1")],
+    ids=lambda one: one[0],
 )
 def test_a_microphone_has_no_parts(run: Run, arguments: Sequence[str]) -> None:
     ran = run("listen", *arguments)

@@ -50,6 +50,51 @@ def test_what_needs_no_model_imports_no_engine() -> None:
         assert "torch" not in line
 
 
+_LIGHT = """
+import sys
+import kiku
+from kiku.cli import main
+print(*(name for name in ("numpy", "av", "typer", "rich", "asyncio") if name in sys.modules))
+print(kiku.errors.AudioError.__name__, kiku.audio.__name__)
+"""
+
+
+def test_to_import_kiku_and_its_command_takes_no_time() -> None:
+    ran = _python("-c", _LIGHT)
+    assert ran.stdout.splitlines() == ["", "AudioError kiku.audio"], ran.stderr
+
+
+_INTERRUPTED = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(1000):
+                    pass
+            except KeyboardInterrupt:
+                raise ImportError("half of it is there") from None
+sys.meta_path.insert(0, Interrupt())
+from kiku.cli import main
+sys.exit(main(["--version"]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends a signal as a terminal does")
+@pytest.mark.parametrize("module", ["kiku.cli.app", "numpy", "av", "typer"])
+def test_ctrl_c_is_quiet_while_modules_are_imported(module: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, module],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "kiku: interrupted\n")
+
+
 def test_python_m_kiku_is_kiku() -> None:
     for name in ("--version", "-V"):
         assert _python("-m", "kiku", name).stdout == f"kiku {kiku.__version__}\n"

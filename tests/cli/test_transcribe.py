@@ -290,16 +290,6 @@ def test_what_is_said_of_the_engine_is_passed_on(
     assert run("transcribe", talk, "--threads", 0).code == 2
 
 
-def test_a_track_that_is_not_there_is_one_sentence(
-    speech: Callable[..., Path], run: Callable[..., Ran], backend: SimpleBackend, tmp_path: Path
-) -> None:
-    talk = speech(tmp_path / "a.wav")
-    assert run("transcribe", talk, "--track", "0").out == run("transcribe", talk).out
-    ran = run("transcribe", talk, "--track", "1")
-    assert (ran.code, ran.err.count("\n")) == (1, 1)
-    assert "has no audio track 1: it has 0 (pcm_s16le, 1 channel)" in ran.err
-
-
 def test_a_recording_that_is_too_long_is_stopped(
     speech: Callable[..., Path], run: Callable[..., Ran], backend: SimpleBackend, tmp_path: Path
 ) -> None:

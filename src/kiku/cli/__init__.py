@@ -24,9 +24,53 @@
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error
 
-Nothing here imports torch or onnxruntime: `kiku --help` answers at once.
+Nothing here imports torch or onnxruntime: `kiku --help` answers at once. This file imports nothing
+that takes time, so that Ctrl-C is quiet from the beginning.
 """
 
-from kiku.cli.app import main
+import os
+import signal
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 __all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `kiku`.
+
+    Args:
+        arguments: what follows the program's name; None takes them from the command line.
+
+    Returns:
+        The exit code.
+    """
+    with _quiet_interrupts():
+        from kiku.cli.app import main as run
+    return run(arguments)
+
+
+@contextmanager
+def _quiet_interrupts() -> Generator[None]:
+    """While the block imports, Ctrl-C ends the program at once: a module that is interrupted half
+    way may make any other error of it."""
+    quiet = "kiku.cli.app" not in sys.modules
+    try:
+        # Who ignores Ctrl-C, or has a handler of his own, keeps that.
+        quiet = quiet and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if quiet:
+            signal.signal(signal.SIGINT, _leave)
+    except ValueError:  # not in the main thread, where Ctrl-C does not come either
+        quiet = False
+    try:
+        yield
+    finally:
+        if quiet:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"kiku: interrupted\n")
+    os._exit(128 + number)
