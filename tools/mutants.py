@@ -39,7 +39,7 @@ ROOMS = {
     ],
     "src/kiku/scheduler/*.py": ["tests/scheduler", "tests/guarantees/test_contained.py"],
     "src/kiku/stream/saved.py": ["tests/guarantees/test_saved_states.py"],
-    "src/kiku/stream/tokens.py": ["tests/test_recognizer.py"],
+    "src/kiku/stream/tokens.py": ["tests/stream/test_tokens.py", "tests/test_recognizer.py"],
     "src/kiku/stream/*.py": ["tests/stream", "tests/guarantees/test_contained.py"],
 }
 """The tests of a file: of these, those that there are."""
