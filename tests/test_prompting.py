@@ -79,8 +79,10 @@ def test_words_and_times_are_those_of_the_sound_behind_the_prompt() -> None:
     prompt = rec.prompt("left right up down on off", str(ROOT / "examples/directions.flac"))
     found = rec.transcribe(digits(), StreamOptions(prompt=prompt), rate=24_000)
     assert found.text == plain.text
-    for ours, theirs in zip(found, plain, strict=True):
-        assert ours.start == pytest.approx(theirs.start, abs=0.25)
+    moved = [abs(a.start - b.start) for a, b in zip(found, plain, strict=True)]
+    # What was before may move a word by a frame, but not all of them.
+    assert max(moved) < 0.081
+    assert sum(by < 1e-6 for by in moved) > len(moved) / 2
     assert found.duration == plain.duration
 
 

@@ -54,7 +54,7 @@ class Scheduler:
         self.pacing = Pacing(engine.frame_s, min(engine.max_block, max_block or engine.max_block))
         self._bindings: dict[int, Binding] = {}  # by slot
         self._awake: deque[Binding] = deque()  # in which something may be pending
-        self._held: list[Binding] = []  # with a backlog, until there is room beside live ones
+        self._held: list[Binding] = []  # recordings, until there is room beside live sessions
         self._num_live = 0
         self._num_pieces = 0  # of work, ever
         self._openings: deque[Opening] = deque()

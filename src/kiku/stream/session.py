@@ -106,11 +106,9 @@ class WordSession:
         """
         options = options or StreamOptions()
         self._config, self._vocabulary, self._options = config, vocabulary, options
-        self._channel, self._padded = channel, padded
+        self._channel, self._padded, self._prompted = channel, padded, options.prompt is not None
         self._pad_id, self._frame_s = config.pad_id, 1 / config.frame_rate
-        self._enough = _ENOUGH * config.frame_size  # samples
         self.input = self._new_input()
-        self._prompted = options.prompt is not None
         self._prefix_s = self._own_prefix_s
         self._emitter = self._new_emitter()
         self._tracker = RecoveryTracker(
@@ -138,13 +136,13 @@ class WordSession:
         self._frames = FrameQueue(config.frame_size)
         self._finalizes: deque[Finalize] = deque()
         self._work: Work | None = None
-        self._num_frames = 0  # taken, of which all but those of the step under way were heard
+        self._num_frames = 0  # taken; all but those of the step under way were heard
         self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames heard
+        self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
         self._turn_time = self._warned_at = 0.0
         self._late: list[Word] = []  # given out since the last frame: the endpointer is to learn
-        self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
-        self._closing = False  # the client's hand has closed it
-        self._closed = self._finished = self._released = False
+        self._closing = self._closed = False  # by the client's hand, by the driver's
+        self._finished = self._released = False
         self._frames.push(np.zeros(int(self._prefix_s * config.sample_rate), np.float32))
         if self._prompted:  # what the model said before the first frame is the prompt's
             self.begin(self._pad_id, 0.0)
@@ -305,8 +303,9 @@ class WordSession:
         if self._work is not None:
             return self._work
         frames = self._frames
-        if self._inbox and frames.num_samples < self._enough:
-            self._convert(self._enough)
+        enough = _ENOUGH * frames.frame_size
+        if self._inbox and frames.num_samples < enough:
+            self._convert(enough)
         ready = frames.num_samples // frames.frame_size
         if self._finalizes:
             before = self._finalizes[0].state.at - self._num_frames
