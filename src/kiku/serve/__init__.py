@@ -1,0 +1,1 @@
+"""The service: kiku's streams behind the protocols that clients speak already, on one port."""
