@@ -77,9 +77,9 @@ Message = Audio | OggOpus | Marker | Init
 
 _Pack = Callable[[Any], bytes]
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_PACKER: Any = msgpack.Packer  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-_PACK = cast("_Pack", _PACKER(use_single_float=True).pack)  # as Rust writes probabilities
-_PACK_TIMES = cast("_Pack", _PACKER().pack)
+_MSGPACK: Any = msgpack  # which has no types
+_PACK = cast("_Pack", _MSGPACK.Packer(use_single_float=True).pack)  # as Rust writes probabilities
+_PACK_TIMES = cast("_Pack", _MSGPACK.Packer().pack)
 
 
 def floats_of(message: bytes) -> NDArray[np.float32] | None:
