@@ -184,7 +184,8 @@ def main() -> None:
         figures["uploads"] = uploads()
     print(json.dumps(figures, indent=2))
     if not given.no_record:
-        machine.append(RESULTS, {"what": "serve", **figures})
+        row = {**machine.stamp(), "what": "serve", **figures}
+        machine.append(machine.RESULTS / "serve.jsonl", row)
     return None
 
 

@@ -1,8 +1,7 @@
-"""Writes the tables of docs/serve.md that follow from the code: settings, and the parameters of each
-protocol.
+"""Writes what docs/serve.md has from the code: settings, and each protocol's parameters.
 
-    python tools/serve_docs.py            # writes them
-    python tools/serve_docs.py --check    # only says whether they are up to date
+python tools/serve_docs.py            # writes them
+python tools/serve_docs.py --check    # only says whether they are up to date
 """
 
 import argparse
@@ -12,6 +11,7 @@ import inspect
 import re
 import sys
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 
 from kiku.serve import settings
@@ -37,7 +37,7 @@ def documented(source: str, name: str) -> dict[str, str]:
     tree = ast.parse(source)
     body = next(one for one in tree.body if isinstance(one, ast.ClassDef) and one.name == name).body
     found: dict[str, str] = {}
-    for one, after in zip(body, body[1:], strict=False):
+    for one, after in pairwise(body):
         if (
             isinstance(one, ast.AnnAssign)
             and isinstance(one.target, ast.Name)
