@@ -409,6 +409,11 @@ class LiveStream:
         return max(session.waiting_s for session in self._sessions)
 
     @property
+    def heard_s(self) -> float:
+        """Seconds of the sound that have been heard."""
+        return max(0.0, self.duration - self.waiting_s)
+
+    @property
     def done(self) -> bool:
         """Whether the slot is free again; events may still wait."""
         return all(session.done for session in self._sessions)

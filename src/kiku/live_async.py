@@ -1,6 +1,7 @@
 """Live streams for tasks of an event loop, in whose thread nothing is computed or waited for."""
 
 import asyncio
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -39,6 +40,10 @@ class AsyncStream:
             chunk = await asyncio.to_thread(self._live.check, samples, rate)
         else:
             chunk = self._live.check(samples, rate)
+        await self._push(chunk)
+
+    async def push_chunk(self, chunk: Chunk) -> None:
+        """As `push`, of what a decoder of recordings gave (see `kiku.audio.read_file`)."""
         await self._push(chunk)
 
     async def push_silence(self, seconds: float) -> None:
@@ -117,10 +122,35 @@ class AsyncStream:
             if isinstance(event, End):
                 return
 
+    async def batch(self) -> list[Event]:
+        """All events that have come, as soon as there are some; none at the end. Raises as
+        `LiveStream.poll`. Cheaper than `events` where many come at once."""
+        while True:
+            ended = self._live.has_ended
+            events = self._live.poll()
+            if events or ended:
+                return events
+            await self._waiters.until(lambda: self._live.has_news)
+
+    async def progress(self, heard_s: float) -> list[Event]:
+        """As `batch`, but also as soon as more than `heard_s` seconds of the sound were heard."""
+        live = self._live
+        while True:
+            ended = live.has_ended
+            events = live.poll()
+            if events or ended or live.heard_s > heard_s:
+                return events
+            await self._waiters.until(lambda: live.has_news or live.heard_s > heard_s)
+
     @property
     def duration(self) -> float:
         """Seconds of sound pushed so far."""
         return self._live.duration
+
+    @property
+    def heard_s(self) -> float:
+        """See `LiveStream.heard_s`."""
+        return self._live.heard_s
 
     @property
     def waiting_s(self) -> float:
@@ -148,11 +178,47 @@ class AsyncStream:
         self._waiters.wake_here()  # other tasks learn of the end
 
 
+class _Bell:
+    """Calls into one event loop from other threads: one call for all who ring until it is answered,
+    as each costs a write into a pipe. After a step it is one for a thousand streams."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = weakref.ref(loop)
+        self._rung: deque[Waiters] = deque()
+        self._is_rung = False
+
+    def ring(self, waiters: "Waiters") -> None:
+        """Have `waiters` look again; from any thread."""
+        self._rung.append(waiters)
+        if not self._is_rung:
+            self._is_rung = True
+            loop = self._loop()
+            with suppress(RuntimeError):  # the event loop has been closed
+                if loop is not None:
+                    loop.call_soon_threadsafe(self._answer)
+
+    def _answer(self) -> None:
+        self._is_rung = False  # who rings from now on makes a call of his own
+        for _ in range(len(self._rung)):
+            self._rung.popleft().wake_here()
+
+
+_BELLS: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Bell]" = weakref.WeakKeyDictionary()
+
+
+def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
+    bell = _BELLS.get(loop)
+    if bell is None:
+        bell = _BELLS[loop] = _Bell(loop)
+    return bell
+
+
 class Waiters:
     """Tasks of one event loop that wait for something that another thread brings about."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Nobody waits."""
+        self._bell = _bell_of(loop)
         self._loop = loop
         self._waiting: set[asyncio.Future[None]] = set()
 
@@ -171,8 +237,7 @@ class Waiters:
     def wake(self) -> None:
         """Have all look again; from any thread."""
         if self._waiting:
-            with suppress(RuntimeError):  # the event loop has been closed
-                self._loop.call_soon_threadsafe(self.wake_here)
+            self._bell.ring(self)
 
     def wake_here(self) -> None:
         """As `wake`, in the event loop's thread."""

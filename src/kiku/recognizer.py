@@ -132,11 +132,22 @@ class Recognizer:
         *,
         state: bytes | None = None,
         timeout: float = 0.0,
+        recorded: bool = False,
     ) -> AsyncStream:
-        """As `stream`, for tasks: nothing of it blocks the event loop."""
+        """As `stream`, for tasks: nothing of it blocks the event loop.
+
+        Args:
+            options: as `stream`.
+            state: as `stream`.
+            timeout: as `stream`.
+            recorded: the sound is a recording's, pushed as fast as it is taken: it is heard in the
+                time that streams of people who speak leave.
+        """
         options, members = await asyncio.to_thread(self._live_members, options, state)
         waiters = Waiters(asyncio.get_running_loop())
-        opening = Opening(members, live=True, at_once=timeout <= 0, on_done=waiters.wake)
+        opening = Opening(
+            members, live=not recorded, driven=True, at_once=timeout <= 0, on_done=waiters.wake
+        )
         self.scheduler.request(opening)
         try:
             async with asyncio.timeout(None if opening.at_once else timeout):

@@ -100,6 +100,8 @@ class Binding:
         self, engine: SlotEngine, session: Session, slot: int, options: SlotOptions, *, live: bool
     ) -> None:
         """`Scheduler` makes them."""
+        self.driven = live
+        """Whether it relies on being driven by a thread of the scheduler's own."""
         self.session, self.slot, self.options, self.live = session, slot, options, live
         self.on_output: OnOutput | None = None
         self.thread = threading.get_ident()
@@ -206,6 +208,7 @@ class Opening(Job[list[Binding]]):
         members: Sequence[Member],
         *,
         live: bool = False,
+        driven: bool | None = None,
         at_once: bool = False,
         on_done: Callable[[], None] | None = None,
     ) -> None:
@@ -213,12 +216,15 @@ class Opening(Job[list[Binding]]):
 
         Args:
             members: each gets a slot when all can.
-            live: a thread of the scheduler's own drives as long as they are open.
+            live: somebody speaks; a recording takes the time that live sessions leave.
+            driven: a thread of the scheduler's own drives as long as they are open; None is as
+                `live` says.
             at_once: refuse where the slots are not free now.
             on_done: see `Job`.
         """
         super().__init__(lambda: [], on_done)
         self.members, self.live, self.at_once = members, live, at_once
+        self.driven = live if driven is None else driven
         self.thread = threading.get_ident()
         self.cancelled = False
 

@@ -18,6 +18,7 @@ import copy
 import logging
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -44,6 +45,8 @@ step longer by as much."""
 
 T = TypeVar("T")
 
+OnStep = Callable[[int, float], None]
+
 
 class Scheduler:
     """All sessions of an engine, and who steps them."""
@@ -55,11 +58,15 @@ class Scheduler:
         self._bindings: dict[int, Binding] = {}  # by slot
         self._awake: deque[Binding] = deque()  # in which something may be pending
         self._held: list[Binding] = []  # recordings, until there is room beside live sessions
-        self._num_live = 0
+        self._num_live = self._num_driven = 0
         self._num_pieces = 0  # of work, ever
         self._openings: deque[Opening] = deque()
         self._jobs: deque[Job[Any]] = deque()
         self._leaving: deque[tuple[Binding, bool]] = deque()
+        self.on_step: OnStep | None = None
+        """Is told, by whoever drives, the frames of each step and the seconds that it took."""
+        self.step_began: float | None = None
+        """When the step that is under way began (`time.perf_counter`); None between steps."""
         self._driver = Driver(self)
         self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
         """See `Driver`."""
@@ -231,8 +238,8 @@ class Scheduler:
 
     @property
     def needs_thread(self) -> bool:
-        """Whether there are live streams, or some that wait for slots."""
-        return self._num_live > 0 or any(opening.live for opening in list(self._openings))
+        """Whether there are streams that nobody else drives, or such that wait for slots."""
+        return self._num_driven > 0 or any(opening.driven for opening in list(self._openings))
 
     def fail_all(self, error: BaseException) -> None:
         """A round itself failed, by a mistake of kiku's own: all sessions end."""
@@ -370,6 +377,7 @@ class Scheduler:
         slot, first = engine.open(picker, num_codebooks=options.num_codebooks)
         binding = Binding(engine, member.session, slot, options, live=opening.live)
         binding.on_output, binding.thread = member.on_output, opening.thread
+        binding.driven = opening.driven
         try:
             if saved is not None:
                 engine.restore(slot, saved)
@@ -383,6 +391,7 @@ class Scheduler:
             raise
         self._bindings[slot] = binding
         self._num_live += binding.live
+        self._num_driven += binding.driven
         member.session.on_input = partial(self._rouse, binding)
         self._rouse(binding)
         return binding
@@ -413,6 +422,7 @@ class Scheduler:
         if not moving:
             return 1
         frames = np.concatenate(pieces).reshape(-1, self.engine.frame_size)
+        started = self.step_began = time.perf_counter()
         try:
             out = self.engine.step(
                 [binding.slot for binding, _ in moving], frames, [count for _, count in moving]
@@ -423,6 +433,10 @@ class Scheduler:
             if isinstance(error, KeyboardInterrupt):  # the frames that were under way are gone
                 raise
             return 1
+        finally:
+            self.step_began = None
+        if self.on_step is not None:
+            self.on_step(len(frames), time.perf_counter() - started)
         self._deliver(moving, out, levels_of(frames))
         self.pacing.stepped(len(frames))
         return len(frames)
@@ -499,6 +513,7 @@ class Scheduler:
         if self._bindings.get(binding.slot) is binding:
             del self._bindings[binding.slot]
             self._num_live -= binding.live
+            self._num_driven -= binding.driven
         self.engine.close(binding.slot)
         try:
             binding.session.released()
