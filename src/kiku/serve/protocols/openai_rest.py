@@ -114,6 +114,11 @@ def too_large(most_bytes: int) -> Refusal:
     return error(413, message, param="file", code="request_too_large")
 
 
+def too_slow() -> Refusal:
+    """The body does not come on."""
+    return error(408, "the request does not come on: send it again", code="request_timeout")
+
+
 def busy(retry_after_s: int) -> Refusal:
     """No slot came free in time."""
     message = f"all slots are taken: try again in {retry_after_s} s"
