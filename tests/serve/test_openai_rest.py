@@ -9,7 +9,8 @@ import tempfile
 import threading
 import time
 import wave
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from openai.types.audio import (
 )
 
 import kiku
+from kiku.errors import StreamError
+from kiku.serve.app import App
+from kiku.serve.service import Service
+from kiku.serve.settings import Settings
 from tests.serve.conftest import EXAMPLES
 from tests.serve.openai_strict import strictly
 from tests.serve.running import Running, running
@@ -480,3 +485,123 @@ def test_keys_are_asked_for_in_openais_form(demo: kiku.Recognizer) -> None:
                 client.audio.transcriptions.create(file=DIGITS, model="demo")
         with openai.OpenAI(base_url=f"{one.http}/v1", api_key="right") as client:
             assert client.models.list().data[0].id == "demo"
+
+
+def test_other_refusals_have_openais_form(demo: kiku.Recognizer) -> None:
+    with running(demo, max_requests_per_minute=2) as one:
+        answers = [httpx.get(f"{one.http}/v1/models") for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        error_of(answers[-1])
+        assert int(answers[-1].headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_recording_that_is_too_long(demo: kiku.Recognizer, stream: bool) -> None:
+    with running(demo, max_upload_s=2.0) as one:
+        answer = post(one, stream=str(stream).lower())
+    if stream:
+        body = json.loads(answer.text.strip().split("\n\n")[-1].removeprefix("data: "))
+        assert body["error"]["param"] == "file"
+    else:
+        assert (answer.status_code, error_of(answer)["param"]) == (400, "file")
+
+
+class Breaks:
+    """A recording in which the model fails after a word."""
+
+    async def __aiter__(self) -> AsyncIterator[kiku.Word]:
+        yield kiku.Word("Hello", 0.0, 0.5, 0.5)
+        raise StreamError("a secret of the machine room")
+
+
+@pytest.fixture
+def broken(service: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """A service whose model fails."""
+
+    @asynccontextmanager
+    async def hear(*_: Any) -> AsyncGenerator[Breaks]:
+        yield Breaks()
+
+    monkeypatch.setattr(service.service, "hear", hear)
+    return service
+
+
+def test_a_failure_is_told_without_its_insides(broken: Running) -> None:
+    answer = post(broken)
+    assert (answer.status_code, error_of(answer)["type"]) == (500, "server_error")
+    assert "secret" not in answer.text
+
+
+def test_a_failure_amid_events_is_raised_by_the_sdk(broken: Running, client: openai.OpenAI) -> None:
+    events = client.audio.transcriptions.create(file=DIGITS, model="demo", stream=True)
+    assert next(events).to_dict()["delta"] == "Hello"
+    with pytest.raises(openai.APIError, match="failed"):
+        next(events)
+
+
+def test_a_full_disk_is_no_fault_of_the_client(
+    service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(number: int, *args: Any, **kwargs: Any) -> Any:
+        os.close(number)
+        return open("/dev/full", *args, **kwargs)
+
+    monkeypatch.setattr("kiku.serve.uploads.os.fdopen", full)
+    answer = post(service)
+    assert (answer.status_code, error_of(answer)["param"]) == (503, None)
+    assert "retry-after" in answer.headers
+
+
+def test_no_folder_for_uploads(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    assert post(service).status_code == 503
+
+
+def test_who_reads_nothing_gives_its_slot_back(demo: kiku.Recognizer) -> None:
+    async def talk() -> None:
+        app = App(Service(Settings(write_s=0.1), demo))
+        request = httpx.Request(
+            "POST", "http://x" + URL, data={"model": "demo", "stream": "true"},
+            files={"file": DIGITS.read_bytes()},
+        )  # fmt: skip
+        message = {"type": "http.request", "body": request.read(), "more_body": False}
+        messages, never = [message], asyncio.Event()
+        sent: list[str] = []
+
+        async def receive() -> Any:
+            if not messages:
+                await never.wait()
+            return messages.pop()
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+            if message["type"] == "http.response.body":
+                await never.wait()
+
+        headers = [(name.lower(), value) for name, value in request.headers.raw]
+        scope = {"type": "http", "method": "POST", "path": URL, "raw_path": URL.encode(),
+                 "root_path": "", "query_string": b"", "headers": headers}  # fmt: skip
+        await app(scope, receive, send)
+        assert sent == ["http.response.start", "http.response.body"]
+        assert app.service.admission.num_taken == 0
+        await app.drain(0)
+
+    asyncio.run(talk())
+
+
+def test_the_log_says_how_much_and_not_what(
+    service: Running, heard: dict[Path, kiku.Transcript], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    answer = httpx.post(
+        service.http + URL, data={"model": "demo", "prompt": "a private matter"},
+        files={"file": ("private.wav", DIGITS.read_bytes())},
+        headers={"authorization": "Bearer a-private-key"}, timeout=60,
+    )  # fmt: skip
+    lines = [line for line in caplog.messages if line.startswith("upload ")]
+    assert len(lines) == 1
+    assert f"words={len(heard[DIGITS])} " in lines[0]
+    assert f"id={answer.headers['x-request-id']} " in lines[0]
+    assert lines[0].endswith("status=200")
+    assert "private" not in caplog.text.lower()
+    assert heard[DIGITS].text not in caplog.text

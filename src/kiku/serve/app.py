@@ -19,6 +19,7 @@ from kiku.serve import rest
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
 from kiku.serve.metrics import CONTENT_TYPE
+from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.service import Service
@@ -66,6 +67,8 @@ class App:
                 owner = self.guard.let_in(request, address_of(scope), is_socket=False)
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
+                if rest.is_openais(request.path):
+                    refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)
             with self.guard.connection(owner):
                 return await self._http(scope, self._patient(receive), send)

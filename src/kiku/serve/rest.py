@@ -63,6 +63,11 @@ def routes(service: Service) -> list[BaseRoute]:
     ]
 
 
+def is_openais(path: str) -> bool:
+    """Whether errors under this path have OpenAI's form."""
+    return path == "/v1" or (path.startswith("/v1/") and not path.endswith("/listen"))
+
+
 @dataclass(slots=True)
 class _Exchange:
     """One request and its answer."""
@@ -86,6 +91,8 @@ class _Exchange:
         Raises:
             Gone: the client has left, or takes nothing.
         """
+        sent = self.service.metrics.sent.labels(openai_rest.NAME)
+        sent.inc(len(message.get("body", b"")))
         try:
             async with asyncio.timeout(self.service.settings.write_s):
                 await self._send(message)

@@ -59,8 +59,12 @@ class Upload:
     every case. No thread but the executor's writes to it."""
 
     def __init__(self) -> None:
-        """An empty file, in the folder for temporary files."""
-        number, name = tempfile.mkstemp(prefix="kiku-upload-")
+        """An empty file, in the folder for temporary files. Raises OutputError: there can be
+        none."""
+        try:
+            number, name = tempfile.mkstemp(prefix="kiku-upload-")
+        except OSError as error:
+            raise _no_room(error, tempfile.gettempdir()) from error
         self.path = Path(name)
         self.num_bytes = 0
         """Of it, until now."""
@@ -96,10 +100,7 @@ class Upload:
                 while left:
                     left = left[self._file.write(left) :]
             except OSError as error:
-                raise OutputError(
-                    f"the upload cannot be kept ({error.strerror or error}): see that there is "
-                    f"room in {self.path.parent}"
-                ) from error
+                raise _no_room(error, self.path.parent) from error
 
     def _remove(self) -> None:
         with self._lock:
@@ -116,3 +117,9 @@ class Upload:
         where: TracebackType | None,
     ) -> None:
         await asyncio.to_thread(self._remove)  # which goes on if this is cancelled
+
+
+def _no_room(error: OSError, folder: Path | str) -> OutputError:
+    return OutputError(
+        f"the upload cannot be kept ({error.strerror or error}): see that there is room in {folder}"
+    )

@@ -81,14 +81,6 @@ def error(
     return Refusal(status, {"error": body}, headers)
 
 
-def wrong_key() -> Refusal:
-    """The key is missing or wrong."""
-    return error(
-        401, "no key, or a wrong one, was given: send Authorization: Bearer KEY",
-        code="invalid_api_key", headers={"www-authenticate": "Bearer"},
-    )  # fmt: skip
-
-
 def unknown_model(name: str) -> Refusal:
     """There is no such model."""
     message = f"there is no model {name[:100]!r} here: GET /v1/models lists the one there is"
@@ -125,6 +117,14 @@ def busy(retry_after_s: int) -> Refusal:
     return error(503, message, code="server_busy", headers={"retry-after": str(retry_after_s)})
 
 
+def in_form(refusal: Refusal) -> Refusal:
+    """What was refused before anybody asked which protocol it is, in OpenAI's form."""
+    given: Any = refusal.body["error"] if isinstance(refusal.body, Mapping) else refusal.body
+    if not isinstance(given, str):
+        return refusal
+    return error(refusal.status, given, headers=refusal.headers)
+
+
 # The request.
 
 
@@ -142,8 +142,8 @@ class TranscriptionRequest:
     """Answer with events as words are decided."""
     logprobs: bool = False
     """Say how likely each word is."""
-    language: str = "unknown"
-    """As `verbose_json` names it."""
+    language: str = ""
+    """As `verbose_json` names it; empty where the model understands several and none is named."""
 
     @classmethod
     def of(cls, fields: Iterable[tuple[str, str]], model: ModelCard) -> "TranscriptionRequest":
@@ -308,7 +308,7 @@ def _language(given: _Given, model: ModelCard) -> str:
             f"{', '.join(asked)[:100]!r}", param=name, code="unsupported_value",
         )  # fmt: skip
     left = set(known or model.languages)
-    return _LANGUAGES.get(code := left.pop(), code) if len(left) == 1 else "unknown"
+    return _LANGUAGES.get(code := left.pop(), code) if len(left) == 1 else ""
 
 
 def _code(language: str) -> str:
