@@ -186,6 +186,18 @@ def test_words_come_as_they_are_decided(service: Running) -> None:
     assert heard_s[0] < heard_s[-1]
 
 
+def test_what_is_sent_and_received_is_counted(service: Running) -> None:
+    metrics = service.service.metrics
+    sent, received = (one.labels("openai_rest")._value for one in (metrics.sent, metrics.received))
+    refused = metrics.errors.labels("openai_rest", "404")._value
+    before = sent.get(), received.get(), refused.get()
+    answer = post(service)
+    assert sent.get() - before[0] == len(answer.content)
+    assert received.get() - before[1] > DIGITS.stat().st_size
+    httpx.get(f"{service.http}/v1/nothing")
+    assert refused.get() - before[2] == 1
+
+
 def test_logprobs_in_json(client: openai.OpenAI, heard: dict[Path, kiku.Transcript]) -> None:
     raw = client.audio.transcriptions.with_raw_response.create(
         file=DIGITS, model="demo", include=["logprobs"]
@@ -407,6 +419,9 @@ def test_a_full_service_says_when_to_come_again(small: Running) -> None:
         assert answer.status_code == 503
         assert 1 <= int(answer.headers["retry-after"]) <= 120
         assert error_of(answer)["type"] == "server_error"
+        with connection(small) as sock:  # before the recording is sent
+            sock.sendall(HEAD + b"Content-Length: 100000\r\n\r\n")
+            assert answered(sock)[0] == 503
     finally:
         small.loop.call_soon_threadsafe(held.release)
     until(lambda: small.service.admission.num_taken == 0)
