@@ -27,6 +27,7 @@ from openai.types.audio import (
 
 import kiku
 from kiku.errors import StreamError
+from kiku.serve import rest
 from kiku.serve.app import App
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -292,6 +293,16 @@ def test_errors_name_what_is_at_fault(
     error = error_of(answer)
     assert (answer.status_code, error["param"]) == (status, param)
     assert answer.headers["x-request-id"]
+
+
+def test_an_empty_file_is_called_so(service: Running) -> None:
+    assert "empty" in error_of(post(service, file=b""))["message"]
+
+
+def test_a_text_that_cannot_be_spelled_has_no_tokens(service: Running) -> None:
+    encode = rest._encoder(service.service)  # pyright: ignore[reportPrivateUsage]
+    assert list(encode("日本")) == []
+    assert list(encode("seven")) == service.service.recognizer.vocabulary.encode("seven")
 
 
 def test_the_sdk_raises_what_is_said(client: openai.OpenAI) -> None:

@@ -176,7 +176,7 @@ def _refusal_of(error: Exception) -> Refusal:
         case NoFreeSlot():
             return openai_rest.busy(_FULL_RETRY_S)
         case AudioError():
-            message = f"the file cannot be heard: {error}"
+            message = f"file: {error}"
             return openai_rest.error(400, message, param="file", code="invalid_file")
         case OutputError():
             headers = {"retry-after": str(_FULL_RETRY_S)}
