@@ -631,3 +631,12 @@ def test_the_log_says_how_much_and_not_what(
     assert lines[0].endswith("status=200")
     assert "private" not in caplog.text.lower()
     assert heard[DIGITS].text not in caplog.text
+
+
+def test_the_log_has_the_text_where_it_is_wanted(
+    demo: kiku.Recognizer, heard: dict[Path, kiku.Transcript], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with running(demo, log_text=True) as one:
+        post(one)
+    assert f"status=200 text={heard[DIGITS].text}" in caplog.text

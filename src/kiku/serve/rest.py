@@ -84,6 +84,8 @@ class _Exchange:
     num_received: int = 0
     num_words: int = 0
     duration: float = 0.0
+    text: str | None = None
+    """What was said, where the log wants it."""
 
     async def tell(self, message: Message) -> None:
         """Send a part of the answer.
@@ -208,6 +210,8 @@ async def _transcribe(exchange: _Exchange) -> None:
             "received": exchange.num_received,
             "status": exchange.status,
         }
+        if exchange.text is not None:
+            told["text"] = exchange.text
         _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in told), told)
 
 
@@ -331,6 +335,8 @@ def _whole(exchange: _Exchange, transcript: Transcript) -> Transcript:
         AudioError: the rest of the recording was there, and could not be heard.
     """
     exchange.duration = transcript.duration
+    if exchange.service.settings.log_text:
+        exchange.text = transcript.text
     problem = transcript.problem
     if problem is not None and not isinstance(problem, TruncatedAudio):
         raise problem
