@@ -15,9 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kiku.errors import KikuError
+from kiku.serve import rest
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
 from kiku.serve.metrics import CONTENT_TYPE
+from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.service import Service
@@ -65,6 +67,8 @@ class App:
                 owner = self.guard.let_in(request, address_of(scope), is_socket=False)
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
+                if rest.is_openais(request.path):
+                    refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)
             with self.guard.connection(owner):
                 return await self._http(scope, self._patient(receive), send)
@@ -152,6 +156,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),
+        *rest.routes(service),
     ]
 
 
