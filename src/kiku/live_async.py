@@ -42,6 +42,10 @@ class AsyncStream:
             chunk = self._live.check(samples, rate)
         await self._push(chunk)
 
+    async def push_chunk(self, chunk: Chunk) -> None:
+        """As `push`, of what a decoder of recordings gave (see `kiku.audio.read_file`)."""
+        await self._push(chunk)
+
     async def push_silence(self, seconds: float) -> None:
         """See `LiveStream.push_silence`."""
         await self._push(self._live.gap(seconds))

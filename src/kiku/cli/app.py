@@ -15,6 +15,7 @@ from kiku.cli.doctor import doctor
 from kiku.cli.interrupts import all_like_ctrl_c
 from kiku.cli.listen import listen
 from kiku.cli.models import app as models
+from kiku.cli.serve import serve
 from kiku.cli.terminal import (
     FAILED,
     INTERRUPTED,
@@ -38,6 +39,7 @@ app.command("transcribe")(transcribe)
 app.command("listen")(listen)
 app.add_typer(models, name="models")
 app.command("bench")(bench)
+app.command("serve")(serve)
 app.command("doctor")(doctor)
 
 

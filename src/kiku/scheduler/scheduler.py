@@ -65,6 +65,8 @@ class Scheduler:
         self._leaving: deque[tuple[Binding, bool]] = deque()
         self.on_step: OnStep | None = None
         """Is told, by whoever drives, the frames of each step and the seconds that it took."""
+        self.step_began: float | None = None
+        """When the step that is under way began (`time.perf_counter`); None between steps."""
         self._driver = Driver(self)
         self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
         """See `Driver`."""
@@ -420,7 +422,7 @@ class Scheduler:
         if not moving:
             return 1
         frames = np.concatenate(pieces).reshape(-1, self.engine.frame_size)
-        started = time.perf_counter()
+        started = self.step_began = time.perf_counter()
         try:
             out = self.engine.step(
                 [binding.slot for binding, _ in moving], frames, [count for _, count in moving]
@@ -431,6 +433,8 @@ class Scheduler:
             if isinstance(error, KeyboardInterrupt):  # the frames that were under way are gone
                 raise
             return 1
+        finally:
+            self.step_began = None
         if self.on_step is not None:
             self.on_step(len(frames), time.perf_counter() - started)
         self._deliver(moving, out, levels_of(frames))

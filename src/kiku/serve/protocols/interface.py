@@ -148,6 +148,9 @@ class Send:
     """A message to the client: text or bytes, as a frame of that kind."""
 
     data: str | bytes
+    counted: bool = True
+    """Whether it is sent again to a client that comes back and has not had it; greetings are
+    not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +172,38 @@ class LiveProtocol(Protocol):
     `Refusal` for what its client asks for and cannot have.
     """
 
-    name: str
-    """For logs and metrics, like "kyutai"."""
-    subprotocol: str | None
-    """Which of the client's subprotocols is accepted."""
-    first: Open | None
-    """The stream to open before the connection is accepted; where no slot is free the client is
-    told `busy()` then. None takes a connection without a slot, and `Open`s later."""
-    quiet_after_s: tuple[float, ...]
-    """`quiet(seconds)` is called when so long nothing has come from the client, once each until
-    something comes again; ascending."""
-    wants_progress: bool
-    """Whether `heard` is called."""
+    @property
+    def name(self) -> str:
+        """For logs and metrics, like "kyutai"."""
+        ...
+
+    @property
+    def subprotocol(self) -> str | None:
+        """Which of the client's subprotocols is accepted."""
+        ...
+
+    @property
+    def first(self) -> Open | None:
+        """The stream to open before the connection is accepted; where no slot is free the client is
+        told `busy()` then. None takes a connection without a slot, and `Open`s later."""
+        ...
+
+    @property
+    def quiet_after_s(self) -> tuple[float, ...]:
+        """`quiet(seconds)` is called when so long nothing has come from the client, once each until
+        something comes again; ascending."""
+        ...
+
+    @property
+    def wants_progress(self) -> bool:
+        """Whether `heard` is called."""
+        ...
+
+    @property
+    def session(self) -> str | None:
+        """A name under which its client may come back after its connection was cut; None ends the
+        stream with the connection."""
+        ...
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """The answer before the upgrade where no slot is free. None accepts the connection all the
@@ -212,7 +235,13 @@ class LiveProtocol(Protocol):
         ...
 
     def quiet(self, seconds: float) -> Actions:
-        """Nothing came from the client for so long: one of `quiet_after_s`."""
+        """Nothing came from the client for so long: one of `quiet_after_s`. Not while sound that
+        came before still waits to be heard."""
+        ...
+
+    def resumed(self, taken_s: float) -> Actions:
+        """The client of a `session` is back. So many seconds of its sound were taken: it sends what
+        follows. After these messages those are sent again that it has not had."""
         ...
 
     def rejected(self, error: Exception) -> Actions:
@@ -234,6 +263,7 @@ class Base:
     first: Open | None = None
     quiet_after_s: tuple[float, ...] = ()
     wants_progress = False
+    session: str | None = None
 
     def begin(self) -> Actions:
         """See `LiveProtocol`."""
@@ -252,6 +282,10 @@ class Base:
         return ()
 
     def quiet(self, seconds: float) -> Actions:
+        """See `LiveProtocol`."""
+        return ()
+
+    def resumed(self, taken_s: float) -> Actions:
         """See `LiveProtocol`."""
         return ()
 

@@ -124,6 +124,7 @@ class KyutaiProtocol(Base):
     def __init__(self, request: Request, model: ModelCard) -> None:
         """Any request will do: the key is looked at before."""
         self._options = StreamOptions(pauses=model.num_pause_heads > 0)
+        self.session = request.first("session")
         self.first = Open(self._options)
         self._container: bool | None = None  # not known before the first sound
         self._num_steps = self._num_markers = 0
@@ -135,7 +136,14 @@ class KyutaiProtocol(Base):
 
     def begin(self) -> Actions:
         """`Ready` is the first message there is."""
-        return [_send({"type": "Ready"})]
+        return self.resumed(0.0)
+
+    def resumed(self, taken_s: float) -> Actions:
+        """`Ready`, and for clients that asked for a session how many samples were taken."""
+        ready: dict[str, Any] = {"type": "Ready"}
+        if self.session is not None:
+            ready |= {"session": self.session, "taken": round(taken_s * SAMPLE_RATE)}
+        return [Send(_PACK_TIMES(ready), counted=False)]
 
     def opened(self) -> Actions:
         """After `Init`."""

@@ -1,0 +1,135 @@
+"""Who gets a slot: at once, after a while in a bounded queue, or not at all.
+
+Lives in one event loop. Knows numbers of slots, and no streams.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from kiku.errors import NoFreeSlot
+
+_KNOWN = 64
+"""So many of the last holders tell how long a slot is held."""
+
+_LONGEST_S = 60
+"""A client is asked to come back after so long at most: within what vendors' clients obey."""
+
+
+class Busy(NoFreeSlot):
+    """No slot is free, nor will be soon."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(f"{message}: try again in {retry_after_s} s")
+        self.retry_after_s = retry_after_s
+
+
+class Permit:
+    """The right to hold some slots, until it is given back; once, however often that is called."""
+
+    def __init__(self, admission: "Admission", count: int) -> None:
+        """`Admission` makes them."""
+        self._admission, self.count = admission, count
+        self._since = time.monotonic()
+
+    def release(self) -> None:
+        """Give the slots back."""
+        count, self.count = self.count, 0
+        if count:
+            self._admission.give_back(count, time.monotonic() - self._since)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class Admission:
+    """Counts who holds slots, and lets others wait in the order in which they came."""
+
+    def __init__(self, num_slots: int, max_queue: int) -> None:
+        """All are free."""
+        self.num_slots, self._max_queue = num_slots, max_queue
+        self.num_taken = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._held_s: deque[float] = deque(maxlen=_KNOWN)
+
+    @property
+    def num_waiting(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    @property
+    def retry_after_s(self) -> int:
+        """Seconds until a slot may be expected to come free, by how long the last were held."""
+        mean_s = sum(self._held_s) / len(self._held_s) if self._held_s else 5.0
+        expected = mean_s * (1 + len(self._waiting)) / self.num_slots
+        return max(1, min(_LONGEST_S, math.ceil(expected)))
+
+    def take(self, count: int = 1) -> Permit:
+        """Slots that are free now.
+
+        Raises:
+            Busy: there are not so many, or others wait for them.
+        """
+        if self._waiting or self.num_taken + count > self.num_slots:
+            raise self._busy(count)
+        self.num_taken += count
+        return Permit(self, count)
+
+    async def wait(self, count: int, seconds: float) -> Permit:
+        """Slots, as soon as they are free.
+
+        Raises:
+            Busy: too many wait already, or `seconds` have passed.
+        """
+        if not self._waiting and self.num_taken + count <= self.num_slots:
+            return self.take(count)
+        if len(self._waiting) >= self._max_queue or count > self.num_slots:
+            raise self._busy(count)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (count, turn)
+        self._waiting.append(entry)
+        try:
+            async with asyncio.timeout(seconds):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.give_back(count, None)  # it came just then
+            else:
+                with suppress(ValueError):  # it was passed over already
+                    self._waiting.remove(entry)
+                self._admit()  # who stands behind may want fewer
+            if isinstance(error, TimeoutError):
+                raise self._busy(count) from None
+            raise
+        return Permit(self, count)
+
+    def give_back(self, count: int, held_s: float | None) -> None:
+        """Slots that were held are free again."""
+        self.num_taken -= count
+        if held_s is not None:
+            self._held_s.append(held_s)
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self.num_taken + self._waiting[0][0] <= self.num_slots:
+            count, turn = self._waiting.popleft()
+            if not turn.done():
+                self.num_taken += count
+                turn.set_result(None)
+
+    def _busy(self, count: int) -> Busy:
+        if count > self.num_slots:
+            return Busy(f"{count} slots are wanted, and there are {self.num_slots}", _LONGEST_S)
+        return Busy(f"all {self.num_slots} slots are held", self.retry_after_s)

@@ -1,0 +1,168 @@
+"""The ASGI application: every path of the service, for uvicorn, granian or a Ray Serve ingress.
+
+Sockets go straight to `sockets`; requests go through the guard to Starlette's routes.
+"""
+
+import asyncio
+import logging
+import os
+import uuid
+from collections.abc import Mapping
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from kiku.errors import KikuError
+from kiku.serve.admission import Busy
+from kiku.serve.guard import Guard
+from kiku.serve.metrics import CONTENT_TYPE
+from kiku.serve.protocols.interface import Refusal
+from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.serve.service import Service
+from kiku.serve.settings import Settings
+from kiku.serve.sockets import MakeProtocol, Sockets
+from kiku.serve.wire import Message, Receive, Scope, SendMessage, address_of, request_of
+
+_LOG = logging.getLogger("kiku.serve")
+
+OPEN_PATHS = frozenset({"/health", "/ready"})
+"""That need no key."""
+
+SOCKETS: Mapping[str, MakeProtocol] = {
+    "/api/asr-streaming": KyutaiProtocol,
+}
+"""The protocol of each socket."""
+
+
+class App:
+    """An ASGI application around a service."""
+
+    def __init__(self, service: Service) -> None:
+        """With the service's model, or before it is loaded: it is loaded as the application
+        starts."""
+        self.service = service
+        self.guard = Guard(service.settings, service.keys)
+        self.sockets = Sockets(service, self.guard, SOCKETS)
+        self._http = Starlette(routes=_routes(service))
+        self._loading: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        """See ASGI."""
+        if scope["type"] == "websocket":
+            await self.sockets.answer(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        scope["kiku.id"] = id = str(uuid.uuid4())
+        request = request_of(scope, id)
+        if request.path not in OPEN_PATHS:
+            try:
+                owner = self.guard.let_in(request, address_of(scope), is_socket=False)
+            except Refusal as refusal:
+                self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
+                return await refused(refusal)(scope, receive, send)
+            with self.guard.connection(owner):
+                return await self._http(scope, self._patient(receive), send)
+        await self._http(scope, receive, send)
+
+    def _patient(self, receive: Receive) -> Receive:
+        """A body whose pieces must come in time; who is too slow has left."""
+        has_all = False
+
+        async def take() -> Message:
+            nonlocal has_all
+            if has_all:  # whoever asks waits for the client to leave
+                return await receive()
+            try:
+                async with asyncio.timeout(self.service.settings.body_s):
+                    message = await receive()
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+            has_all = not message.get("more_body", False)
+            return message
+
+        return take
+
+    async def _live(self, receive: Receive, send: SendMessage) -> None:
+        """The application's start and end."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                self.start()
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.drain()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def start(self) -> None:
+        """Begin to load the model, if it is not there; clients are told so meanwhile."""
+        self.service.decoders.prepare()
+        if not self.service.is_loaded and self._loading is None:
+            self._loading = asyncio.create_task(asyncio.to_thread(self.service.load))
+
+    async def loaded(self) -> None:
+        """Wait for the model. Raises what keeps it from being loaded."""
+        self.start()
+        if self._loading is not None:
+            await self._loading
+
+    async def drain(self, seconds: float | None = None) -> None:
+        """End: take no new stream, let those that are open go on for so long, tell the rest."""
+        service = self.service
+        service.is_draining = True
+        left_s = service.settings.drain_s if seconds is None else seconds
+        while service.num_open and left_s > 0:
+            await asyncio.sleep(0.1)
+            left_s -= 0.1
+        await self.sockets.end_all()
+        await service.decoders.close()
+
+
+def app() -> App:
+    """The application as the environment (`KIKU_*`) sets it: for runners that are given a name,
+    `uvicorn --factory kiku.serve.app:app`."""
+    return App(Service(Settings.gathered({}, os.environ)))
+
+
+def _routes(service: Service) -> list[BaseRoute]:
+    async def health(request: HttpRequest) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def ready(request: HttpRequest) -> Response:
+        why = service.why_not_ready
+        admission = service.admission if service.is_loaded else None
+        body = {
+            "ready": why is None,
+            "reason": why,
+            "slots": 0 if admission is None else admission.num_slots,
+            "slots_used": 0 if admission is None else admission.num_taken,
+        }
+        return JSONResponse(body, 200 if why is None else 503)
+
+    async def metrics(request: HttpRequest) -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    return [
+        Route("/health", health),
+        Route("/ready", ready),
+        Route("/metrics", metrics),
+    ]
+
+
+def refused(refusal: Refusal) -> Response:
+    """A refusal as an HTTP response."""
+    if isinstance(refusal.body, str):
+        return Response(refusal.body, refusal.status, refusal.headers, "text/plain")
+    return JSONResponse(refusal.body, refusal.status, refusal.headers)
+
+
+def unavailable(error: KikuError) -> Refusal:
+    """That the service is busy, for paths that have no form of their own for it."""
+    after_s = error.retry_after_s if isinstance(error, Busy) else 5
+    return Refusal(503, {"error": str(error)}, {"Retry-After": str(after_s)})

@@ -1,0 +1,190 @@
+"""Recordings from outside -> chunks of sound, decoded in processes of their own.
+
+Lives in one event loop; see `decoder_process` for what happens on the other side.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kiku.audio import Chunk, StreamWarning
+from kiku.errors import AudioError, TruncatedAudio
+from kiku.serve.decoder_process import (
+    CUT,
+    DTYPES,
+    END,
+    GAP,
+    HEAD,
+    READY,
+    REFUSED,
+    SOUND,
+    WARNING,
+)
+
+_LOG = logging.getLogger(__name__)
+
+PATIENCE_S = 60.0
+"""A decoder that gives nothing for so long, though there is something to decode, is stopped."""
+
+_START_S = 120.0
+"""A process that has not begun by then never will."""
+
+_PIPE_BYTES = 2**16
+"""Of what a client sends that waits for the decoder."""
+
+_MESSAGE_BYTES = 2**28
+"""No chunk is longer."""
+
+
+class Decoders:
+    """Starts decoders, one ahead: starting one takes half a second."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        """None is started yet; each may use so much memory."""
+        self._memory_bytes = memory_bytes
+        self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
+        self._closed = False
+
+    def prepare(self) -> None:
+        """Start one ahead."""
+        if self._spare is None and not self._closed:
+            self._spare = asyncio.create_task(_start())
+
+    async def decode(self, path: Path | None = None, *, track: int | None = None) -> "Decoder":
+        """A decoder of a file, or of what is fed to it."""
+        self.prepare()
+        spare, self._spare = self._spare, None
+        assert spare is not None
+        try:
+            process = await spare
+        finally:
+            self.prepare()
+        job = {"path": None if path is None else str(path), "track": track,
+               "bytes": self._memory_bytes}  # fmt: skip
+        return Decoder(process, job)
+
+    async def close(self) -> None:
+        """Stop the one that was started ahead."""
+        self._closed = True
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            with suppress(Exception):
+                _stop(await spare)
+
+
+class Decoder:
+    """One recording being decoded."""
+
+    def __init__(self, process: asyncio.subprocess.Process, job: dict[str, Any]) -> None:
+        """`Decoders.decode` makes them."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._process, self._in, self._out = process, process.stdin, process.stdout
+        self._is_fed = job["path"] is None
+        self._in.write(json.dumps(job).encode() + b"\n")
+        self.warnings: list[StreamWarning] = []
+        """What is not as it should be with the recording."""
+
+    async def feed(self, data: bytes) -> None:
+        """The next bytes of the recording; waits until they are wanted."""
+        with suppress(ConnectionError):  # it has ended: `chunks` says why
+            self._in.write(data)
+            await self._in.drain()
+
+    def end(self) -> None:
+        """No more bytes come."""
+        self._in.close()
+
+    async def chunks(self) -> AsyncIterator[Chunk]:
+        """The sound, in the recording's own samples.
+
+        Raises:
+            AudioError: it cannot be read.
+            TruncatedAudio: after the last chunk: it ends too early.
+        """
+        if not self._is_fed:
+            self.end()
+        while True:
+            kind, dtype, channels, rate, size = await self._head()
+            if kind == GAP:
+                yield Chunk(None, rate, size, 0)
+                continue
+            data = await self._out.readexactly(min(size, _MESSAGE_BYTES)) if size else b""
+            if kind == SOUND:
+                array = np.frombuffer(data, DTYPES[dtype])
+                planes = array.reshape(-1, channels) if channels > 1 else array
+                yield Chunk(planes, rate, len(planes), channels)
+            elif kind == WARNING:
+                name, message, time = json.loads(data)
+                self.warnings.append(StreamWarning(name, message, time))
+            elif kind == CUT:
+                raise TruncatedAudio(json.loads(data))
+            elif kind == REFUSED:
+                raise AudioError(json.loads(data))
+            elif kind == END:
+                return
+
+    async def _head(self) -> tuple[int, int, int, int, int]:
+        """What the next message is."""
+        try:
+            if self._is_fed:  # its client may be silent for as long as he likes
+                head = await self._out.readexactly(HEAD.size)
+            else:
+                async with asyncio.timeout(PATIENCE_S):
+                    head = await self._out.readexactly(HEAD.size)
+        except TimeoutError:
+            raise AudioError(
+                f"the recording gave no sound for {PATIENCE_S:g} s of decoding: it is damaged; "
+                "copy or convert it"
+            ) from None
+        except asyncio.IncompleteReadError:
+            code = await self._process.wait()
+            _LOG.warning("a decoder of a recording ended with %s", code)
+            raise AudioError(
+                "the recording breaks its decoder, or wants more memory than it may have: copy or "
+                "convert it"
+            ) from None
+        return HEAD.unpack(head)
+
+    async def close(self) -> None:
+        """Stop it, wherever it is."""
+        _stop(self._process)
+        await self._process.wait()
+
+
+async def _start() -> asyncio.subprocess.Process:
+    """A process that is ready for its job."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "kiku.serve.decoder_process",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_PIPE_BYTES, env=_environment(), start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_START_S):
+            head = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
+        assert head[0] == READY
+    except BaseException:
+        _stop(process)
+        raise
+    return process
+
+
+def _environment() -> dict[str, str]:
+    """Of the service, without what is secret; one thread, as many run side by side."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("KIKU_")}
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _stop(process: asyncio.subprocess.Process) -> None:
+    with suppress(ProcessLookupError):
+        process.kill()

@@ -1,0 +1,111 @@
+"""What every client meets first: keys, the pages it may come from, and how often it may knock."""
+
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+from kiku.serve.keys import Keys
+from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.settings import Settings, is_loopback
+
+_MINUTE_S = 60.0
+
+_MOST_OWNERS = 10_000
+"""Of whom it is counted how often they knock."""
+
+
+class Guard:
+    """Lets clients in, and counts them."""
+
+    def __init__(self, settings: Settings, keys: Keys) -> None:
+        """Nobody is in."""
+        self._settings, self._keys = settings, keys
+        self._open: Counter[str] = Counter()
+        self._knocks: Counter[str] = Counter()
+        self._counted_since = 0.0
+
+    def let_in(self, request: Request, address: str, *, is_socket: bool) -> str:
+        """Whose request it is, if the client may come in.
+
+        Raises:
+            Refusal: 401 without a key that is known, 403 from a web page of another host, 429 for
+                too many requests, 503 for too many connections.
+        """
+        if not self._keys.let_in(request):
+            raise _unauthorised(request)
+        if is_socket or "origin" in request.headers:
+            self._check_origin(request)
+        owner = self._keys.owner(request, address)
+        self._count(owner)
+        if is_socket:
+            self._check_room(owner)
+        return owner
+
+    def _check_origin(self, request: Request) -> None:
+        """A page of another host may not use a visitor's browser to reach this service."""
+        origin = request.headers.get("origin")
+        if origin is None or origin in self._settings.allowed_origin:
+            return
+        try:
+            parts = urlsplit(origin)
+            host, same = parts.hostname, parts.netloc == request.headers.get("host")
+        except ValueError:
+            host, same = None, False
+        # By a name of another host that leads here a page could pass itself off as ours.
+        named = urlsplit("//" + request.headers.get("host", "")).hostname
+        if not same or (is_loopback(self._settings.host) and not is_loopback(named or "")):
+            raise Refusal(
+                403,
+                {"error": f"the page at {host or 'nowhere'} may not use this service: "
+                          "--allowed-origin lets it"},
+            )  # fmt: skip
+
+    def _count(self, owner: str) -> None:
+        now = time.monotonic()
+        if now - self._counted_since > _MINUTE_S or len(self._knocks) > _MOST_OWNERS:
+            self._knocks.clear()
+            self._counted_since = now
+        self._knocks[owner] += 1
+        if self._knocks[owner] > self._settings.max_requests_per_minute:
+            left_s = max(1, round(self._counted_since + _MINUTE_S - now))
+            raise Refusal(
+                429, {"error": f"too many requests: try again in {left_s} s"},
+                {"Retry-After": str(left_s)},
+            )  # fmt: skip
+
+    def _check_room(self, owner: str) -> None:
+        settings = self._settings
+        if (
+            self._open.total() >= settings.max_connections
+            or self._open[owner] >= settings.max_connections_per_key
+        ):
+            raise Refusal(
+                503, {"error": "too many connections: try again in 5 s"}, {"Retry-After": "5"}
+            )
+
+    @contextmanager
+    def connection(self, owner: str) -> Generator[None]:
+        """Count a connection for as long as it is open."""
+        self._open[owner] += 1
+        try:
+            yield
+        finally:
+            self._open[owner] -= 1
+            if not self._open[owner]:
+                del self._open[owner]
+
+
+def _unauthorised(request: Request) -> Refusal:
+    """As the clients of each path want it."""
+    message = "the key is missing, or not known"
+    headers = {"WWW-Authenticate": "Bearer"}
+    if request.path.endswith("/listen"):
+        body = {"err_code": "INVALID_AUTH", "err_msg": message, "request_id": request.id}
+        return Refusal(401, body, {**headers, "dg-error": message, "dg-request-id": request.id})
+    if request.path.startswith("/v1/"):
+        error = {"message": message, "type": "invalid_request_error", "param": None,
+                 "code": "invalid_api_key"}  # fmt: skip
+        return Refusal(401, {"error": error}, headers)
+    return Refusal(401, {"error": message}, headers)

@@ -1,0 +1,76 @@
+"""What a service counts, for Prometheus."""
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_STEP_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.12, 0.2, 0.5, 1.0, 5.0)
+_LAG_S = (0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.0, 10.0, 30.0, 120.0)
+_WORD_S = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The figures of one service, in a registry of their own."""
+
+    def __init__(self) -> None:
+        """All at 0."""
+        self._registry = registry = CollectorRegistry()
+        self.slots = Gauge("kiku_slots", "Streams that can be heard at once.", registry=registry)
+        self.slots_used = Gauge("kiku_slots_used", "Slots that are held.", registry=registry)
+        self.queue = Gauge("kiku_queue", "Uploads that wait for a slot.", registry=registry)
+        self.connections = Gauge(
+            "kiku_open_connections", "Connections that are open.", ["protocol"], registry=registry
+        )
+        self.opened = Counter(
+            "kiku_connections_total", "Connections that were opened.", ["protocol"],
+            registry=registry,
+        )  # fmt: skip
+        self.errors = Counter(
+            "kiku_errors_total", "What went wrong, by kind.", ["protocol", "kind"],
+            registry=registry,
+        )  # fmt: skip
+        self.step = Histogram(
+            "kiku_step_seconds", "Time of one step of the model.", buckets=_STEP_S,
+            registry=registry,
+        )  # fmt: skip
+        self.frames = Counter(
+            "kiku_frames_total", "Frames of 80 ms that were heard.", registry=registry
+        )
+        self.speed = Gauge(
+            "kiku_real_time_factor",
+            "Seconds of computing for a second of sound, over the last steps.",
+            registry=registry,
+        )
+        self.lag = Histogram(
+            "kiku_lag_seconds", "Sound of a live stream that waits, when a word is told.",
+            ["protocol"], buckets=_LAG_S, registry=registry,
+        )  # fmt: skip
+        self.first_word = Histogram(
+            "kiku_first_word_seconds", "From the first sound to the first word.", ["protocol"],
+            buckets=_WORD_S, registry=registry,
+        )  # fmt: skip
+        self.final_word = Histogram(
+            "kiku_final_word_seconds", "From a finalize, or the end of the sound, to its answer.",
+            ["protocol"], buckets=_WORD_S, registry=registry,
+        )  # fmt: skip
+        self.received = Counter(
+            "kiku_received_bytes_total", "From clients.", ["protocol"], registry=registry
+        )
+        self.sent = Counter("kiku_sent_bytes_total", "To clients.", ["protocol"], registry=registry)
+
+    def stepped(self, num_frames: int, seconds: float, frame_s: float) -> None:
+        """The model has made a step; called by the thread that steps it."""
+        self.step.observe(seconds)
+        self.frames.inc(num_frames)
+        self.speed.set(seconds / (num_frames * frame_s))
+
+    def text(self) -> bytes:
+        """As Prometheus reads it."""
+        return generate_latest(self._registry)

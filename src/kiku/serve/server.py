@@ -1,0 +1,188 @@
+"""The process of `kiku serve`: the system's sockets, uvicorn and signals, to the last."""
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from kiku.errors import ConfigError, KikuError
+from kiku.serve.app import App
+from kiku.serve.service import Service
+from kiku.serve.settings import Settings
+
+_LOG = logging.getLogger("kiku.serve")
+
+_RECEIVE_BYTES = 2**18
+"""Of a connection, in the system's buffer: sound that waits there holds up the client's pings."""
+
+_GONE_MS = 60_000
+"""A client whose system does not answer for so long is gone."""
+
+_PING_S = 10.0
+_HEADER_BYTES = 2**15
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which on SIGTERM lets the app finish what is open; a second signal ends at once."""
+
+    def __init__(self, config: uvicorn.Config, app: App) -> None:
+        super().__init__(config)
+        self._app = app
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the end."""
+        if self._loop is None or self._draining is not None or not self.started:
+            self.should_exit = self.force_exit = True
+            return
+        self._loop.call_soon_threadsafe(self.begin_end)
+
+    def begin_end(self) -> None:
+        """Finish what is open, then end."""
+        if self._draining is None:
+            _LOG.info("ending: what is open may go on for %g s", self._app.service.settings.drain_s)
+            self._draining = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        try:
+            await self._app.drain()
+        finally:
+            self.should_exit = True
+
+
+def make_server(app: App) -> Server:
+    """A uvicorn server as this service wants it."""
+    settings = app.service.settings
+    config = uvicorn.Config(
+        app,  # pyright: ignore[reportArgumentType]
+        host=settings.host,
+        port=settings.port,
+        http=_http_protocol(settings.header_s),
+        ws="websockets-sansio",
+        ws_max_size=settings.max_message_bytes,
+        # Sound does not shrink, a bomb does; and it costs the client 0.9 ms a frame.
+        ws_per_message_deflate=False,
+        ws_ping_interval=_PING_S,
+        # Pongs wait behind sound that is not read yet. Who is gone is known by TCP (`_GONE_MS`).
+        ws_ping_timeout=None,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=5,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+    return Server(config, app)
+
+
+def _http_protocol(header_s: float) -> type[H11Protocol]:
+    class Impatient(H11Protocol):
+        """Closes a connection whose request does not come in time."""
+
+        _header_timer: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._header_timer = self.loop.call_later(header_s, self._is_late)
+
+        def _is_late(self) -> None:
+            begun: Any = self.cycle  # None until the head of a request is there
+            if begun is None and not self.transport.is_closing():
+                self.transport.close()
+
+        def handle_websocket_upgrade(self, event: Any) -> None:
+            self._forget()
+            super().handle_websocket_upgrade(event)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget()
+            super().connection_lost(exc)
+
+        def _forget(self) -> None:
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+
+    return Impatient
+
+
+def listening_socket(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: the address cannot be listened on.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, proto, _, address = found[0]
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Connections take these over.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_MS)
+        sock.bind(address)
+        sock.listen(1024)
+    except OSError as error:
+        raise ConfigError(
+            f"{host}:{port} cannot be listened on ({error.strerror or error}): choose another "
+            "--host or --port"
+        ) from None
+    sock.setblocking(False)
+    return sock
+
+
+def run(settings: Settings, announce: Callable[[str], None] | None = None) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        settings: of the service.
+        announce: is told the address, once clients are answered.
+
+    Raises:
+        KikuError: the settings, the address or the model cannot be.
+    """
+    app = App(Service(settings))
+    sock = listening_socket(settings.host, settings.port)
+    server = make_server(app)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(app, server, sock, announce))
+
+
+async def _serve(
+    app: App, server: Server, sock: socket.socket, announce: Callable[[str], None] | None
+) -> None:
+    serving = asyncio.create_task(server.serve([sock]))
+    if announce is not None:
+        host, port = sock.getsockname()[:2]
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+    try:
+        await app.loaded()
+    except KikuError:
+        server.should_exit = True
+        await serving
+        raise
+    _LOG.info("ready: %s", app.service.recognizer)
+    await serving
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if sys.platform == "win32":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop

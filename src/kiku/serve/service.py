@@ -1,0 +1,342 @@
+"""What all protocols share: the model under its names, slots, streams, uploads, figures."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import kiku
+from kiku.audio import Chunk, StreamWarning
+from kiku.errors import AudioError, KikuError
+from kiku.live_async import AsyncStream
+from kiku.options import AudioFormat, StreamOptions
+from kiku.recognizer import Recognizer
+from kiku.serve.admission import Admission, Busy, Permit
+from kiku.serve.decoder import Decoder, Decoders
+from kiku.serve.keys import Keys
+from kiku.serve.metrics import Metrics
+from kiku.serve.protocols.interface import ModelCard
+from kiku.serve.settings import Settings
+from kiku.stream import End
+from kiku.text import Word
+from kiku.transcription import Transcript
+
+_LOG = logging.getLogger(__name__)
+
+_STUCK_S = 10.0
+"""A model that has work and ends no step for so long is not ready."""
+
+_OPEN_S = 30.0
+"""Whoever has a permit gets his slot within so long: the one before may be about to leave."""
+
+_UPLOAD_AHEAD_S = 20.0
+"""Seconds of an upload's sound that wait for the model."""
+
+
+class Service:
+    """A model that answers clients. Lives in one event loop, but for `load`."""
+
+    def __init__(self, settings: Settings, recognizer: Recognizer | None = None) -> None:
+        """Without a model until `load`, unless one is given."""
+        self.settings = settings
+        self.keys = Keys(settings.keys())
+        self.metrics = Metrics()
+        self.decoders = Decoders(settings.decoder_bytes)
+        self.is_draining = False
+        self.is_short = False
+        """Whether too much sound of all streams together waits to be heard."""
+        self._recognizer: Recognizer | None = None
+        self._admission: Admission | None = None
+        self._card: ModelCard | None = None
+        self._num_open = 0
+        self._loose: set[asyncio.Task[None]] = set()
+        if recognizer is not None:
+            self._use(recognizer)
+
+    def load(self) -> None:
+        """Load the model; takes a while, and may be called in any thread.
+
+        Raises:
+            KikuError: it cannot be loaded.
+        """
+        settings = self.settings
+        slots = settings.slots or _default_slots(settings)
+        recognizer = kiku.load(
+            settings.model, engine=settings.engine, device=settings.device, dtype=settings.dtype,
+            slots=slots, threads=settings.threads, revision=settings.revision,
+        )  # fmt: skip
+        self._use(recognizer)
+
+    def _use(self, recognizer: Recognizer) -> None:
+        engine, frame_s = recognizer.scheduler.engine, recognizer.scheduler.engine.frame_s
+        recognizer.scheduler.on_step = lambda frames, seconds: self.metrics.stepped(
+            frames, seconds, frame_s
+        )
+        self._card = ModelCard(
+            recognizer.name,
+            self.settings.model_alias,
+            self.settings.languages or languages_of(recognizer.name),
+            recognizer.config.text_delay_s,
+            recognizer.config.lm.num_pause_heads,
+            recognizer.config.sample_rate,
+            kiku.__version__,
+            int(time.time()),
+        )
+        self._admission = Admission(engine.num_slots, self.settings.max_queue)
+        self.metrics.slots.set(engine.num_slots)
+        self.metrics.slots_used.set_function(lambda: self.admission.num_taken)
+        self.metrics.queue.set_function(lambda: self.admission.num_waiting)
+        self._recognizer = recognizer
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is there."""
+        return self._recognizer is not None
+
+    @property
+    def recognizer(self) -> Recognizer:
+        """The model.
+
+        Raises:
+            Busy: it is being loaded.
+        """
+        if self._recognizer is None:
+            raise Busy("the model is being loaded", 5)
+        return self._recognizer
+
+    @property
+    def admission(self) -> Admission:
+        """Who holds slots. Raises as `recognizer`."""
+        if self._admission is None:
+            raise Busy("the model is being loaded", 5)
+        return self._admission
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model is called. Raises as `recognizer`."""
+        if self._card is None:
+            raise Busy("the model is being loaded", 5)
+        return self._card
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """What keeps it from taking another stream; None if nothing does."""
+        if not self.is_loaded:
+            return "loading"
+        if self.is_draining:
+            return "draining"
+        if self.is_stuck:
+            return f"no step of the model has ended for {_STUCK_S:g} seconds"
+        return None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a step of the model does not end."""
+        began = None if self._recognizer is None else self._recognizer.scheduler.step_began
+        return began is not None and time.perf_counter() - began > _STUCK_S
+
+    @property
+    def num_open(self) -> int:
+        """Conversations and uploads that are going on."""
+        return self._num_open
+
+    def begin(self) -> None:
+        """One more is going on."""
+        self._num_open += 1
+
+    def end(self) -> None:
+        """One less."""
+        self._num_open -= 1
+
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done that nobody waits for."""
+        task = asyncio.create_task(work)
+        self._loose.add(task)
+        task.add_done_callback(self._loose.discard)
+
+    # Streams.
+
+    def permit(self, count: int = 1) -> Permit:
+        """Slots for a live stream, now.
+
+        Raises:
+            Busy: there are none, or the model is not there, or the service is ending.
+        """
+        self._check_open()
+        return self.admission.take(count)
+
+    def _check_open(self) -> None:
+        if self.is_draining:
+            raise Busy("the service is ending", 5)
+
+    async def open(self, options: StreamOptions, *, recorded: bool = False) -> AsyncStream:
+        """A stream for who has a permit."""
+        return await self.recognizer.astream(options, timeout=_OPEN_S, recorded=recorded)
+
+    # Uploads.
+
+    @asynccontextmanager
+    async def hear(
+        self, source: Path, options: StreamOptions, protocol: str
+    ) -> AsyncGenerator["Heard"]:
+        """Transcribe a recording that lies in a file, beside all other streams.
+
+        Iterate over what this gives to have each word as it is decided, and then take its
+        `transcript`. Leaving the context stops the work.
+
+        Args:
+            source: where it lies.
+            options: as of `Recognizer.transcribe`.
+            protocol: which client wants it, for the figures.
+
+        Raises:
+            Busy: no slot came free in time.
+            AudioError: the recording cannot be read.
+        """
+        self._check_open()
+        decoder = await self.decoders.decode(source, track=options.track)
+        self.begin()
+        self.metrics.connections.labels(protocol).inc()
+        self.metrics.opened.labels(protocol).inc()
+        heard = Heard(self, decoder, options)
+        try:
+            await heard.start()
+            yield heard
+        except KikuError as error:
+            self.metrics.errors.labels(protocol, type(error).__name__).inc()
+            raise
+        finally:
+            self.metrics.connections.labels(protocol).dec()
+            self.end()
+            await heard.close()
+
+
+class Heard:
+    """A recording that is being transcribed."""
+
+    def __init__(self, service: Service, decoder: Decoder, options: StreamOptions) -> None:
+        """`Service.hear` makes them."""
+        self._service, self._decoder, self._options = service, decoder, options
+        self._chunks = decoder.chunks()
+        self._words: list[Word] = []
+        self._warnings: list[StreamWarning] = []
+        self._problem: AudioError | None = None
+        self._failure: Exception | None = None
+        self._duration = 0.0
+        self._permit: Permit | None = None
+        self._stream: AsyncStream | None = None
+        self._feeding: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read the first of the sound, wait for slots, and open the stream."""
+        service, options = self._service, self._options
+        first = await anext(self._chunks, None)
+        channels = 1 if first is None else max(1, first.num_channels)
+        # A gap before the sound has no channels of its own.
+        each = options.channel == "each"
+        options = replace(
+            options,
+            format=AudioFormat(channels=channels) if each else AudioFormat(),
+            max_queue_s=_UPLOAD_AHEAD_S,
+            when_full="block",
+        )
+        count = channels if each else 1
+        self._permit = await service.admission.wait(count, service.settings.queue_s)
+        self._stream = await service.open(options, recorded=True)
+        self._feeding = asyncio.create_task(self._feed(first, self._stream))
+
+    async def _feed(self, first: Chunk | None, stream: AsyncStream) -> None:
+        """Push the sound as fast as it is taken."""
+        most_s, given_s = self._service.settings.max_upload_s, 0.0
+        try:
+            if first is not None:
+                await stream.push_chunk(first)
+            async for chunk in self._chunks:
+                given_s += chunk.seconds
+                if given_s > most_s:
+                    self._problem = AudioError(
+                        f"the recording is longer than {most_s:g} seconds: send it in parts"
+                    )
+                    break
+                await stream.push_chunk(chunk)
+        except AudioError as error:
+            self._problem = error
+        except Exception as error:  # the stream's own failure is told by its events
+            self._failure = error
+        with suppress(KikuError):
+            await stream.close()
+
+    def __aiter__(self) -> AsyncIterator[Word]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[Word]:
+        assert self._stream is not None
+        while True:
+            for event in await self._stream.batch():
+                match event:
+                    case Word():
+                        self._words.append(event)
+                        yield event
+                    case StreamWarning():
+                        self._warnings.append(event)
+                    case End(duration):
+                        self._duration = duration
+                        self._finish()
+                        return
+                    case _:
+                        pass
+
+    def _finish(self) -> None:
+        """Raise what is no transcript at all."""
+        if self._problem is not None and self._duration == 0:
+            raise self._problem
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds that were heard until now."""
+        return 0.0 if self._stream is None else self._stream.heard_s
+
+    @property
+    def transcript(self) -> Transcript:
+        """All that was said, when it has been iterated over."""
+        words = tuple(sorted(self._words, key=lambda word: word.start))
+        warnings = sorted(
+            [*self._warnings, *self._decoder.warnings], key=lambda warning: warning.time
+        )
+        name = self._service.card.name
+        return Transcript(words, self._duration, tuple(warnings), self._problem, name)
+
+    async def close(self) -> None:
+        """Stop, wherever it is."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._feeding
+        if self._stream is not None:
+            self._stream.stop()
+        if self._permit is not None:
+            self._permit.release()
+        await self._decoder.close()
+
+
+def languages_of(name: str) -> tuple[str, ...]:
+    """The languages that a model's name says, as Kyutai's do ("stt-1b-en_fr")."""
+    last = name.replace("\\", "/").rstrip("/").split("/")[-1]
+    parts = last.split("-")[-1].split("_")
+    known = all(len(part) == 2 and part.isalpha() and part.islower() for part in parts)
+    return tuple(parts) if known else ("en",)
+
+
+def _default_slots(settings: Settings) -> int:
+    from kiku.engine.choice import choose_engine
+
+    chosen = choose_engine(
+        settings.engine, device=settings.device, dtype=settings.dtype, converted=False
+    )
+    return 8 if chosen == "onnx" else 64

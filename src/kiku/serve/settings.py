@@ -1,0 +1,249 @@
+"""How a service is set: options of `kiku serve`, `KIKU_*` of the environment, a TOML file."""
+
+import ipaddress
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self, cast, get_args, get_origin
+
+from kiku.errors import ConfigError
+
+DEFAULT_ALIASES = (
+    "whisper-*",
+    "gpt-4o-*transcribe*",
+    "gpt-transcribe",
+    "gpt-live-transcribe",
+    "gpt-realtime-whisper",
+    "nova-*",
+    "flux-*",
+)
+"""Names under which vendors' clients ask for a model by default."""
+
+PREFIX = "KIKU_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set, with what it is when nobody says anything."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; any but this machine's own wants keys, or `insecure`."""
+    port: int = 8080
+    """0 takes one that is free."""
+    wyoming_port: int | None = None
+    """Where Wyoming's clients are answered; None answers none."""
+
+    model: str = "demo"
+    model_alias: tuple[str, ...] = DEFAULT_ALIASES
+    """Names that stand for it too; `*` stands for anything."""
+    languages: tuple[str, ...] = ()
+    """What it understands, as ISO-639-1 codes; none given is what the model's name says."""
+    revision: str | None = None
+    engine: str = "auto"
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    slots: int | None = None
+    """Streams and uploads at the same time; None is 8 on a processor and 64 on a GPU."""
+
+    api_key: tuple[str, ...] = ()
+    """Keys of which a client must know one; none given lets everybody in."""
+    api_keys_file: Path | None = None
+    """A file with one key a line."""
+    insecure: bool = False
+    """Listen on any address without keys."""
+    allowed_origin: tuple[str, ...] = ()
+    """Web pages of other hosts that may use this service, like https://example.org."""
+
+    max_queue: int = 32
+    """Uploads that wait for a slot; the next is told that the service is busy."""
+    queue_s: float = 60.0
+    """So long an upload waits for a slot."""
+    max_connections: int = 2_000
+    max_connections_per_key: int = 1_000
+    """Of one key; without keys, of one address."""
+    max_requests_per_minute: int = 6_000
+    """Of one key; without keys, of one address."""
+    max_message_bytes: int = 16 * 2**20
+    """Of one message on a socket."""
+    max_upload_bytes: int = 2**30
+    max_upload_s: float = 6 * 3600.0
+    """Seconds of sound of one upload."""
+    read_ahead_s: float = 3600.0
+    """Seconds of sound of one stream that are kept when they come faster than they are heard."""
+    read_ahead_bytes: int = 2**30
+    """Of all streams together."""
+    idle_s: float = 900.0
+    """A connection on which nothing comes for so long is closed."""
+    header_s: float = 10.0
+    """Until the head of a request must be there."""
+    body_s: float = 30.0
+    """Within which the next piece of a request's body must come."""
+    write_s: float = 30.0
+    """Within which a client must take what is sent to it."""
+    decoder_bytes: int = 2**30
+    """Memory of a process that decodes a recording."""
+    resume_s: float = 60.0
+    """So long a stream that was cut off waits for its client to come back."""
+    drain_s: float = 30.0
+    """At the end, what is open may go on for so long."""
+
+    log_level: str = "info"
+    log_format: str = "text"
+    """text, or json: one object a line."""
+    log_text: bool = False
+    """Write what was transcribed into the log."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        for one in fields(self):
+            value = getattr(self, one.name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{_flag(one.name)} must be at least 0, not {value}")
+        for name in ("port", "wyoming_port"):
+            if (getattr(self, name) or 0) > 65_535:
+                raise ConfigError(f"{_flag(name)} must be at most 65535, not {getattr(self, name)}")
+        for name in ("slots", "threads"):
+            if getattr(self, name) == 0:
+                raise ConfigError(f"{_flag(name)} must be at least 1, not 0")
+        if self.log_level not in ("debug", "info", "warning", "error"):
+            raise ConfigError(
+                f"--log-level must be debug, info, warning or error, not {self.log_level!r}"
+            )
+        if self.log_format not in ("text", "json"):
+            raise ConfigError(f"--log-format must be text or json, not {self.log_format!r}")
+
+    def keys(self) -> frozenset[str]:
+        """All keys that let a client in; none lets everybody in.
+
+        Raises:
+            ConfigError: the file of keys cannot be read, or holds none; or everybody would be let
+                in from other machines.
+        """
+        keys = {key for key in self.api_key if key}
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text("utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(
+                    f"the keys in {self.api_keys_file} cannot be read: {error}"
+                ) from None
+            found = {line.strip() for line in lines} - {""}
+            if not found:
+                raise ConfigError(f"{self.api_keys_file} holds no key: write one a line")
+            keys |= found
+        if not keys and not self.insecure and not is_loopback(self.host):
+            raise ConfigError(
+                f"--host {self.host} can be reached from other machines, and there is no key: give "
+                "--api-key or --api-keys-file, or --insecure to let everybody in"
+            )
+        return frozenset(keys)
+
+    @classmethod
+    def gathered(
+        cls,
+        given: Mapping[str, Any],
+        environment: Mapping[str, str],
+        file: Path | None = None,
+    ) -> Self:
+        """Settings from all places: what is given counts before the environment, and that before
+        the file.
+
+        Args:
+            given: by name, as they are; None is not given.
+            environment: `KIKU_PORT` and the like; lists with commas.
+            file: TOML, with the names of the fields ("-" may stand for "_"); None is `KIKU_CONFIG`.
+
+        Raises:
+            ConfigError: a name that is not known, or a value that cannot be.
+        """
+        if file is None and environment.get(f"{PREFIX}CONFIG"):
+            file = Path(environment[f"{PREFIX}CONFIG"])
+        kinds = {one.name: one.type for one in fields(cls)}
+        values: dict[str, Any] = {}
+        if file is not None:
+            values |= _from_file(file, kinds)
+        for name, kind in kinds.items():
+            text = environment.get(PREFIX + name.upper())
+            if text is not None:
+                values[name] = _parsed(text, kind, PREFIX + name.upper())
+        values |= {name: value for name, value in given.items() if value is not None}
+        return cls(**values)
+
+
+def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings in {path} cannot be read: {error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        name = key.replace("-", "_")
+        if name not in kinds:
+            raise ConfigError(
+                f"{path} sets {key}, which is not known: {', '.join(sorted(kinds))} are"
+            )
+        values[name] = _checked(value, kinds[name], f"{key} in {path}")
+    return values
+
+
+def _checked(value: Any, kind: Any, what: str) -> Any:
+    """A value of TOML as one of the kind."""
+    wanted = _plain(kind)
+    if get_origin(wanted) is tuple:
+        items = cast("list[Any]", value if isinstance(value, list) else [value])
+        if all(isinstance(item, str) for item in items):
+            return tuple(items)
+    elif wanted is Path and isinstance(value, str):
+        return Path(value)
+    elif wanted is float and type(value) in (int, float):
+        return float(value)
+    elif type(value) is wanted:
+        return value
+    raise ConfigError(f"{what} must be {_named(wanted)}, not {value!r}")
+
+
+def _parsed(text: str, kind: Any, what: str) -> Any:
+    """A text of the environment as a value of the kind."""
+    wanted = _plain(kind)
+    try:
+        if get_origin(wanted) is tuple:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        if wanted is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False,
+                    "": False}[text.strip().lower()]  # fmt: skip
+        return wanted(text)
+    except (ValueError, KeyError):
+        raise ConfigError(f"{what} must be {_named(wanted)}, not {text!r}") from None
+
+
+def _plain(kind: Any) -> Any:
+    """`kind` without "or None"."""
+    options = [one for one in get_args(kind) if one is not type(None)]
+    return options[0] if options and get_origin(kind) is not tuple else kind
+
+
+def _named(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return "a list of texts"
+    names = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+    return names.get(kind, "a text")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,189 @@
+"""Every WebSocket from its request to its end: who may come in, which protocol, and who comes back.
+
+Also looks after all talks several times a second, and ends them when the service ends.
+"""
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import msgspec
+
+from kiku.errors import KikuError
+from kiku.serve.admission import Busy
+from kiku.serve.guard import Guard
+from kiku.serve.keys import subprotocol_of
+from kiku.serve.logs import connection_line
+from kiku.serve.protocols.interface import LiveProtocol, ModelCard, Refusal, Request
+from kiku.serve.service import Service
+from kiku.serve.talk import Talk
+from kiku.serve.wire import (
+    Gone,
+    Receive,
+    Scope,
+    SendMessage,
+    WebSocket,
+    Wire,
+    address_of,
+    request_of,
+)
+
+_LOG = logging.getLogger("kiku.serve")
+
+MakeProtocol = Callable[[Request, ModelCard], LiveProtocol]
+
+LOOK_S = 0.25
+"""So often it is looked who is silent."""
+
+_BYTES_PER_S = 4 * 24_000
+"""Of sound that waits."""
+
+
+class Sockets:
+    """The live connections of a service."""
+
+    def __init__(self, service: Service, guard: Guard, routes: Mapping[str, MakeProtocol]) -> None:
+        """None is open. `routes` are protocols by path."""
+        self._service, self._guard, self._routes = service, guard, routes
+        self.talks: set[Talk] = set()
+        self._sessions: dict[tuple[str, str], Talk] = {}
+        self._sweeping: asyncio.Task[None] | None = None
+
+    async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        """One WebSocket, to its end."""
+        request = request_of(scope, str(uuid.uuid4()))
+        socket = WebSocket(receive, send)
+        await receive()  # "websocket.connect"
+        make = self._routes.get(request.path)
+        try:
+            owner = self._guard.let_in(request, address_of(scope), is_socket=True)
+            if make is None:
+                raise Refusal(404, {"error": f"there is no socket at {request.path}"})
+            protocol = make(request, self._service.card)
+        except Busy as busy:
+            return await _refuse(socket, _unavailable(busy))
+        except Refusal as refusal:
+            self._service.metrics.errors.labels("refused", str(refusal.status)).inc()
+            return await _refuse(socket, refusal)
+        with self._guard.connection(owner):
+            if protocol.session is not None and await self._come_back(
+                socket, protocol, request, owner
+            ):
+                return
+            await self._talk(socket, protocol, request, owner)
+
+    async def _talk(
+        self, socket: WebSocket, protocol: LiveProtocol, request: Request, owner: str
+    ) -> None:
+        talk = Talk(self._service, protocol, owner, request.id)
+        try:
+            try:
+                await talk.prepare()
+            except KikuError as error:
+                busy = error if isinstance(error, Busy) else Busy(str(error), 5)
+                talk.figures.failed(error)
+                refusal = protocol.busy(busy.retry_after_s)
+                if refusal is not None:
+                    return await _refuse(socket, refusal)
+                await socket.accept(_subprotocol(protocol, request), _headers(request))
+                return await talk.fail(socket, busy)
+            await socket.accept(_subprotocol(protocol, request), _headers(request))
+            await self.run(talk, socket)
+        except Gone:
+            pass
+        finally:
+            await talk.end()
+
+    async def run(self, talk: Talk, wire: Wire) -> None:
+        """Talk to the end, and wait for a client that may come back."""
+        service, protocol = self._service, talk.protocol_name
+        self._start_sweep()
+        service.begin()
+        service.metrics.connections.labels(protocol).inc()
+        service.metrics.opened.labels(protocol).inc()
+        self.talks.add(talk)
+        key = None if talk.session is None else (talk.owner, talk.session)
+        if key is not None:
+            self._sessions[key] = talk
+        began = time.monotonic()
+        try:
+            await talk.run(wire)
+            while key is not None and talk.is_alive and not service.is_draining:
+                if not await talk.comes_back(service.settings.resume_s):
+                    break
+        finally:
+            if key is not None and self._sessions.get(key) is talk:
+                del self._sessions[key]
+            self.talks.discard(talk)
+            service.metrics.connections.labels(protocol).dec()
+            service.end()
+            await talk.end()
+            _LOG.info(*connection_line(talk, time.monotonic() - began))
+
+    async def _come_back(
+        self, socket: WebSocket, protocol: LiveProtocol, request: Request, owner: str
+    ) -> bool:
+        """Go on with a session that is known; whether it was."""
+        talk = self._sessions.get((owner, protocol.session or ""))
+        text = request.first("after", "")
+        if talk is None or not talk.is_alive or not (text and text.isascii() and text.isdigit()):
+            return False
+        if not talk.can_resume(int(text[:12])):
+            return False
+        await socket.accept(_subprotocol(protocol, request), _headers(request))
+        with suppress(Gone):
+            await talk.resume(socket, int(text[:12]))
+        return True
+
+    # All of them.
+
+    def _start_sweep(self) -> None:
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        while self.talks:
+            await asyncio.sleep(LOOK_S)
+            self.look(time.monotonic())
+
+    def look(self, now: float) -> None:
+        """See who is silent, who takes nothing, and how much sound waits."""
+        waiting_s = 0.0
+        for talk in list(self.talks):
+            talk.look(now)
+            talk.figures.flush()
+            waiting_s += talk.waiting_s
+        most = self._service.settings.read_ahead_bytes
+        self._service.is_short = waiting_s * _BYTES_PER_S > most
+
+    async def end_all(self) -> None:
+        """Tell everybody that the service ends, and hang up."""
+        await asyncio.gather(*(talk.end_service() for talk in list(self.talks)))
+
+
+def _subprotocol(protocol: LiveProtocol, request: Request) -> str | None:
+    return protocol.subprotocol or subprotocol_of(request)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return {"dg-request-id": request.id} if request.path.endswith("/listen") else {}
+
+
+def _unavailable(busy: Busy) -> Refusal:
+    return Refusal(503, {"error": str(busy)}, {"Retry-After": str(busy.retry_after_s)})
+
+
+async def _refuse(socket: WebSocket, refusal: Refusal) -> None:
+    is_text = isinstance(refusal.body, str)
+    body = (
+        refusal.body.encode()
+        if isinstance(refusal.body, str)
+        else msgspec.json.encode(refusal.body)
+    )
+    kind = "text/plain; charset=utf-8" if is_text else "application/json"
+    headers = {"Content-Type": kind, **refusal.headers}
+    with suppress(OSError):
+        await socket.refuse(refusal.status, body, headers)

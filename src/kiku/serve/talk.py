@@ -1,0 +1,509 @@
+"""One live connection: carries a client's messages to its protocol, does what the protocol wants,
+and carries what comes of it back.
+
+    wire.receive -> protocol.received -> asks (Open, Push, Finalize, ...) -> the stream, in order
+    the stream   -> protocol.event    -> messages                         -> wire.send, in order
+
+Messages never wait for asks: a client whose sound finds no room is still told its words. All of it
+is in one event loop, where nothing is computed: the sound is converted and heard by the thread that
+steps the model.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
+from kiku.live_async import AsyncStream
+from kiku.options import StreamOptions
+from kiku.serve.admission import Permit
+from kiku.serve.decoder import Decoder
+from kiku.serve.protocols.interface import (
+    Action,
+    Actions,
+    Close,
+    Decode,
+    Finalize,
+    Gap,
+    Hangup,
+    LiveProtocol,
+    Open,
+    Push,
+    Send,
+    ServerEnds,
+)
+from kiku.serve.service import Service
+from kiku.serve.wire import Gone, Wire
+from kiku.stream import End, Event, Finalized
+from kiku.text import Word
+
+_LOG = logging.getLogger("kiku.serve")
+
+_REJECTIONS = (AudioError, ConfigError, QueueFull, StreamClosed)
+"""What is wrong with a message, and not with the stream."""
+
+_MOST_ANSWERS = 256
+"""So many messages may wait to be sent before no more are read."""
+
+_HISTORY = 20_000
+"""Messages that are kept for a client who may come back."""
+
+_BEHIND_S = 0.5
+"""A stream with more sound waiting is not idle, even if its client sends nothing."""
+
+_PATIENT_S = 10.0
+"""Seconds of sound that may wait where the service is short of memory."""
+
+
+class Talk:
+    """One client's conversation."""
+
+    def __init__(self, service: Service, protocol: LiveProtocol, owner: str, id: str) -> None:
+        """Not connected yet.
+
+        Args:
+            service: whose slots it takes.
+            protocol: of this connection.
+            owner: whose it is, for limits and the log.
+            id: of its request.
+        """
+        self._service, self._protocol, self.owner, self.id = service, protocol, owner, id
+        self._wire: Wire | None = None
+        self._permit: Permit | None = None
+        self._stream: AsyncStream | None = None
+        self._decoder: Decoder | None = None
+        self._asking = asyncio.Lock()
+        self._out: deque[Send | Hangup] = deque()
+        self._is_flushing = False
+        self._drained = asyncio.Event()
+        self._drained.set()  # nothing is being sent
+        # Of a session: whether its client has left, is awaited, and has come back.
+        self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
+        self._history: deque[Send] = deque(maxlen=_HISTORY)
+        self._num_counted = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reader: asyncio.Task[None] | None = None
+        self.has_hung_up = False
+        self.code = 1006
+        """With which the connection ended."""
+        # What the sweep looks at.
+        self._reads_since = self._sends_since = 0.0  # 0: it does not
+        self._num_quiet = 0
+        self.figures = Figures(service, protocol.name)
+
+    @property
+    def protocol_name(self) -> str:
+        """Which protocol it is."""
+        return self._protocol.name
+
+    @property
+    def session(self) -> str | None:
+        """See `LiveProtocol.session`."""
+        return self._protocol.session
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of its sound that wait to be heard."""
+        return 0.0 if self._stream is None else self._stream.waiting_s
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its stream could go on."""
+        return not (self.has_hung_up or self._stream is None or self._stream.done)
+
+    # From its beginning to its end.
+
+    async def prepare(self) -> None:
+        """Open the stream that the protocol wants first.
+
+        Raises:
+            Busy: no slot is free.
+        """
+        first = self._protocol.first
+        if first is not None:
+            self._permit = self._service.permit(_num_slots(first.options))
+            await self._open_stream(first)
+
+    async def run(self, wire: Wire) -> None:
+        """Talk until one side ends it."""
+        self._wire = wire
+        await self._read(wire, self._protocol.begin())
+
+    async def fail(self, wire: Wire, error: Exception) -> None:
+        """Tell a client that there is no stream for it."""
+        self._wire = wire
+        with suppress(Gone):
+            await self.do(self._protocol.failed(error))
+
+    def can_resume(self, num_received: int) -> bool:
+        """Whether a client who has had so many messages can go on: what it has missed is kept."""
+        return self.is_alive and 0 <= self._num_counted - num_received <= len(self._history)
+
+    async def resume(self, wire: Wire, num_received: int) -> None:
+        """Go on with a client who comes back and has had so many messages."""
+        before, self._wire = self._wire, None
+        if before is not None:  # that nobody knew to be dead
+            with suppress(Gone, OSError, RuntimeError):
+                await before.close(1012, "the session goes on elsewhere")
+        await self._let_go.wait()
+        self._returned.set()
+        missed = self._num_counted - num_received
+        again = list(self._history)[len(self._history) - missed :] if missed else []
+        # A request under way when the connection was cut is finished, or will be before others.
+        taken_s = 0.0 if self._stream is None else self._stream.duration
+        self._wire = wire
+        self._out.clear()
+        for one in [*self._protocol.resumed(taken_s), *again]:
+            if isinstance(one, Send):
+                self._out.append(one)
+        await self._read(wire, ())
+
+    async def comes_back(self, seconds: float) -> bool:
+        """Wait for the client to come back; whether it did, and has left again."""
+        self._returned.clear()
+        self._let_go.set()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._returned.wait()
+        except TimeoutError:
+            return False
+        self._let_go.clear()
+        await self._left.wait()
+        return True
+
+    async def _read(self, wire: Wire, actions: Actions) -> None:
+        """Take what the client sends until it leaves."""
+        self._reader = asyncio.current_task()
+        self._left.clear()
+        clock, received, figures = time.monotonic, self._protocol.received, self.figures
+        try:
+            await self.do(actions)
+            await self._flush()
+            while True:
+                self._reads_since = clock()
+                message = await wire.receive()
+                self._reads_since, self._num_quiet = 0.0, 0
+                figures.num_received += len(message)
+                await self.do(received(message))
+                if len(self._out) > _MOST_ANSWERS:
+                    await self._drained.wait()
+                while self._service.is_short and self.waiting_s > _PATIENT_S:
+                    await asyncio.sleep(0.1)
+        except Gone as gone:
+            if not self.has_hung_up:
+                self.code = gone.code
+        finally:
+            self._reads_since = 0.0
+            self._left.set()
+            if self._wire is wire:
+                self._wire = None
+
+    async def end(self) -> None:
+        """Give everything back."""
+        for task in list(self._tasks):
+            task.cancel()
+        self._drop_stream()
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
+        self.figures.flush()
+
+    async def end_service(self) -> None:
+        """The service goes down: tell the client, and hang up."""
+        error = ServerEnds("the service is ending: connect again in a moment")
+        with suppress(Gone):
+            await self.do(self._protocol.failed(error))
+            await self.do([Hangup(1012, str(error))])
+
+    # What the protocol wants.
+
+    async def do(self, actions: Actions) -> None:
+        """Do what the protocol wants: messages at once, asks in their order."""
+        asks: list[Action] | None = None
+        for action in actions:
+            if action.__class__ is Send or action.__class__ is Hangup:
+                self._put(action)  # pyright: ignore[reportArgumentType]
+            elif asks is None:
+                asks = [action]
+            else:
+                asks.append(action)
+        if self._out:
+            await self._flush()
+        if asks is not None:
+            async with self._asking:
+                await self._ask_all(asks)
+
+    def _put(self, item: Send | Hangup) -> None:
+        if isinstance(item, Send) and item.counted and self._protocol.session is not None:
+            self._history.append(item)
+            self._num_counted += 1
+        self._out.append(item)
+
+    async def _flush(self) -> None:
+        """Send what waits; if somebody else is at it, he sends this too."""
+        if self._is_flushing:
+            return
+        out, figures = self._out, self.figures
+        self._is_flushing = True
+        self._drained.clear()
+        try:
+            while out and (wire := self._wire) is not None:
+                item = out.popleft()
+                self._sends_since = time.monotonic()
+                if isinstance(item, Hangup):
+                    out.clear()
+                    self.has_hung_up, self.code = True, item.code
+                    await wire.close(item.code, item.reason)
+                    return
+                figures.num_sent += len(item.data)
+                try:
+                    await wire.send(item.data)
+                except Gone:  # who reads learns it, too
+                    self._wire = None if self._wire is wire else self._wire
+            if self._wire is None:
+                out.clear()  # the history of a session has them
+        finally:
+            self._is_flushing, self._sends_since = False, 0.0
+            self._drained.set()
+
+    async def _ask_all(self, asks: Iterable[Action]) -> None:
+        waiting = deque(asks)
+        while waiting:
+            try:
+                more = await self._ask(waiting.popleft())
+            except _REJECTIONS as error:
+                self.figures.failed(error)
+                more = self._protocol.rejected(error)
+            except StreamError:
+                continue  # the stream has failed: its events say how
+            for action in more:
+                if isinstance(action, Send | Hangup):
+                    self._put(action)
+                else:
+                    waiting.append(action)
+            if self._out:
+                await self._flush()
+
+    async def _ask(self, action: Action) -> Actions:
+        """Ask the stream for one thing; what the protocol wants then."""
+        stream = self._stream
+        if isinstance(action, Open):
+            return await self._reopen(action)
+        if stream is None:
+            return ()
+        match action:
+            case Push(samples, rate):
+                self.figures.pushed()
+                if self._decoder is not None:
+                    await self._decoder.feed(bytes(samples))
+                else:
+                    await stream.push(samples, rate=rate)
+            case Gap(seconds):
+                await stream.push_silence(seconds)
+            case Finalize(tag, cut):
+                self.figures.asked_at = time.monotonic()
+                await stream.finalize(tag, cut=cut)
+            case Decode(options):
+                await stream.set_decoding(options)
+            case Close():
+                self.figures.asked_at = time.monotonic()
+                if self._decoder is not None:
+                    self._decoder.end()
+                else:
+                    await stream.close()
+            case _:
+                raise AssertionError(f"there is no action {action!r}")
+        return ()
+
+    async def _reopen(self, wanted: Open) -> Actions:
+        self._drop_stream()
+        try:
+            count = _num_slots(wanted.options)
+            if self._permit is None or self._permit.count != count:
+                if self._permit is not None:
+                    self._permit.release()
+                self._permit = self._service.permit(count)
+            await self._open_stream(wanted)
+        except KikuError as error:
+            self.figures.failed(error)
+            return self._protocol.failed(error)
+        return self._protocol.opened()
+
+    async def _open_stream(self, wanted: Open) -> None:
+        options = replace(
+            wanted.options, max_queue_s=self._service.settings.read_ahead_s, when_full="block"
+        )
+        stream = self._stream = await self._service.open(options)
+        self._spawn(self._listen(stream))
+        if wanted.container:
+            decoder = self._decoder = await self._service.decoders.decode()
+            self._spawn(self._decode(decoder, stream))
+
+    def _drop_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        decoder, self._decoder = self._decoder, None
+        if stream is not None:
+            self.figures.duration += stream.duration
+            stream.stop()
+        if decoder is not None:
+            self._service.keep(decoder.close())
+
+    # What the stream says.
+
+    async def _listen(self, stream: AsyncStream) -> None:
+        """Carry the stream's events to the protocol, to the last."""
+        protocol, heard_s, ended = self._protocol, 0.0, False
+        while not ended:
+            try:
+                if protocol.wants_progress:
+                    events = await stream.progress(heard_s)
+                else:
+                    events = await stream.batch()
+            except Exception as error:
+                if self._stream is stream:
+                    self._drop_stream()
+                    self._give_back()
+                    self.figures.failed(error)
+                    await self.do(protocol.failed(error))
+                return
+            if self._stream is not stream:
+                return
+            actions: list[Action] = []
+            waiting_s = stream.waiting_s
+            for event in events:
+                actions += protocol.event(event, waiting_s)
+                self.figures.told(event, waiting_s)
+                ended = ended or isinstance(event, End)
+            if protocol.wants_progress and not ended:
+                heard_s = stream.heard_s
+                actions += protocol.heard(heard_s)
+            if ended or (not events and stream.done):
+                ended = True
+                self._drop_stream()
+                self._give_back()
+            await self.do(actions)
+
+    def _give_back(self) -> None:
+        """The slot of a stream that has ended, where it was only for that."""
+        if self._protocol.first is None and self._permit is not None:
+            self._permit.release()
+            self._permit = None
+
+    async def _decode(self, decoder: Decoder, stream: AsyncStream) -> None:
+        """Push what a decoder makes of the client's bytes."""
+        try:
+            async for chunk in decoder.chunks():
+                await stream.push_chunk(chunk)
+        except AudioError as error:
+            self.figures.failed(error)
+            await self.do(self._protocol.rejected(error))
+        with suppress(StreamError):
+            await stream.close()
+
+    # Time.
+
+    def look(self, now: float) -> None:
+        """See whether the client has been silent, or takes nothing; called several times a
+        second."""
+        settings, protocol = self._service.settings, self._protocol
+        if self._sends_since and now - self._sends_since > settings.write_s:
+            _LOG.warning("%s takes no messages: it is dropped", self.id)
+            self.figures.errors("SlowReader")
+            self.abort()
+            return
+        if not self._reads_since:
+            return
+        if self.waiting_s > _BEHIND_S:
+            self._reads_since = now
+            return
+        silent_s = now - self._reads_since
+        while self._num_quiet < len(protocol.quiet_after_s):
+            after_s = protocol.quiet_after_s[self._num_quiet]
+            if silent_s < after_s:
+                break
+            self._num_quiet += 1
+            self._spawn(self.do(protocol.quiet(after_s)))
+        if silent_s > settings.idle_s:
+            self._reads_since = 0.0
+            self._spawn(self.do([Hangup(1000, f"nothing came for {settings.idle_s:g} seconds")]))
+
+    def abort(self) -> None:
+        """Drop the connection without a word."""
+        if self._reader is not None:
+            self._reader.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """A mistake in a protocol ends its own connection."""
+        try:
+            await work
+        except Gone:
+            pass
+        except Exception as error:
+            _LOG.exception("%s: the %s connection failed", self.id, self._protocol.name)
+            self.figures.failed(error)
+            with suppress(Gone):
+                await self.do([Hangup(1011, "an error of the server's own")])
+
+
+class Figures:
+    """What one talk counts. Counters of the service are told now and then, as each costs a
+    lock."""
+
+    def __init__(self, service: Service, protocol: str) -> None:
+        """All at 0."""
+        metrics = service.metrics
+        self._protocol, self._errors = protocol, metrics.errors
+        self._received = metrics.received.labels(protocol)
+        self._sent = metrics.sent.labels(protocol)
+        self._lag = metrics.lag.labels(protocol)
+        self._first, self._final = (
+            metrics.first_word.labels(protocol), metrics.final_word.labels(protocol),
+        )  # fmt: skip
+        self.num_received = self.num_sent = self.num_words = 0
+        self._flushed_in = self._flushed_out = 0
+        self.asked_at = self._first_at = 0.0
+        self.duration = 0.0
+
+    def pushed(self) -> None:
+        """Sound has come."""
+        if not self._first_at:
+            self._first_at = time.monotonic()
+
+    def told(self, event: Event, waiting_s: float) -> None:
+        """An event is told."""
+        if isinstance(event, Word):
+            if not self.num_words and self._first_at:
+                self._first.observe(time.monotonic() - self._first_at)
+            self.num_words += 1
+            self._lag.observe(waiting_s)
+        elif isinstance(event, Finalized | End) and self.asked_at:
+            self._final.observe(time.monotonic() - self.asked_at)
+            self.asked_at = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Something went wrong."""
+        self.errors(type(error).__name__)
+
+    def errors(self, kind: str) -> None:
+        """As `failed`, by its name."""
+        self._errors.labels(self._protocol, kind).inc()
+
+    def flush(self) -> None:
+        """Tell the service's counters."""
+        self._received.inc(self.num_received - self._flushed_in)
+        self._sent.inc(self.num_sent - self._flushed_out)
+        self._flushed_in, self._flushed_out = self.num_received, self.num_sent
+
+
+def _num_slots(options: StreamOptions) -> int:
+    return options.format.channels if options.channel == "each" else 1

@@ -1,0 +1,121 @@
+"""One WebSocket, as an ASGI server gives it."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
+
+from kiku.serve.protocols.interface import Request
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+SendMessage = Callable[[Message], Awaitable[None]]
+
+
+class Gone(Exception):
+    """The client is not there any more."""
+
+    def __init__(self, code: int = 1006) -> None:
+        super().__init__(f"the connection ended with {code}")
+        self.code = code
+
+
+class Wire(Protocol):
+    """What a talk needs of a connection."""
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            Gone: there will be none.
+        """
+        ...
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a message; waits while the client takes none. Raises Gone."""
+        ...
+
+    async def close(self, code: int, reason: str) -> None:
+        """End the connection; twice does no harm."""
+        ...
+
+
+class WebSocket:
+    """A `Wire` over ASGI's messages."""
+
+    def __init__(self, receive: Receive, send: SendMessage) -> None:
+        """Of a connection that was not accepted yet."""
+        self._receive, self._send = receive, send
+        self._is_closed = False
+
+    async def accept(self, subprotocol: str | None, headers: dict[str, str]) -> None:
+        """Take the connection. Raises Gone."""
+        await self._tell(
+            {"type": "websocket.accept", "subprotocol": subprotocol, "headers": _encoded(headers)}
+        )
+
+    async def refuse(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        """Answer the request for a socket with an HTTP response."""
+        self._is_closed = True
+        start = {"type": "websocket.http.response.start", "status": status,
+                 "headers": _encoded(headers)}  # fmt: skip
+        await self._send(start)
+        await self._send({"type": "websocket.http.response.body", "body": body})
+
+    async def receive(self) -> str | bytes:
+        """See `Wire`."""
+        message = await self._receive()
+        if message["type"] == "websocket.receive":
+            data = message.get("bytes")
+            return message.get("text") or "" if data is None else data
+        if message["type"] == "websocket.connect":
+            return await self.receive()
+        self._is_closed = True
+        raise Gone(message.get("code", 1006))
+
+    async def send(self, data: str | bytes) -> None:
+        """See `Wire`."""
+        kind = "text" if isinstance(data, str) else "bytes"
+        await self._tell({"type": "websocket.send", kind: data})
+
+    async def _tell(self, message: Message) -> None:
+        if self._is_closed:
+            raise Gone
+        try:
+            await self._send(message)
+        except OSError:  # as ASGI says of a client that has left
+            self._is_closed = True
+            raise Gone from None
+
+    async def close(self, code: int, reason: str) -> None:
+        """See `Wire`."""
+        if not self._is_closed:
+            self._is_closed = True
+            # A reason has 123 bytes at most.
+            short = reason.encode()[:120].decode("utf-8", "ignore")
+            await self._send({"type": "websocket.close", "code": code, "reason": short})
+
+
+def request_of(scope: Scope, id: str) -> Request:
+    """What a client asks for."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    query = parse_qsl(
+        scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace",
+        max_num_fields=1_000,
+    )  # fmt: skip
+    return Request(scope["path"], tuple(query), headers, tuple(scope.get("subprotocols") or ()), id)
+
+
+def address_of(scope: Scope) -> str:
+    """Where a client comes from."""
+    client = scope.get("client")
+    return str(client[0]) if client else "?"
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.lower().encode(), value.encode("latin-1", "replace"))
+        for name, value in headers.items()
+    ]

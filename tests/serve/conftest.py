@@ -1,0 +1,24 @@
+"""One service with the demo model for all tests of a worker, and what the recordings say."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+import kiku
+from tests.serve.running import Running, running
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="session")
+def demo() -> kiku.Recognizer:
+    """The demo model with four slots."""
+    return kiku.load("demo", slots=4)
+
+
+@pytest.fixture(scope="session")
+def service(demo: kiku.Recognizer) -> Generator[Running]:
+    """A service that lets everybody in."""
+    with running(demo) as one:
+        yield one
