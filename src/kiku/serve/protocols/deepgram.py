@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kiku.errors import ConfigError
+from kiku.errors import AudioError, ConfigError, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_query import (
     LISTEN_PARAMETERS,
@@ -131,10 +131,11 @@ class DeepgramProtocol(Base):
             "model_uuid": model_uuid(model),
         }
         self._digest = new_digest()
-        self._is_sound = False  # whether the last message was
         self._configuring: dict[str, Any] | None = None
         """The answer to a `Configure`, until the stream does what it wants."""
-        self._closing = self._idle = False
+        self._closing = False
+        self._why: tuple[int, str] | None = None
+        """Why the connection ends, where that is no good end."""
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -157,7 +158,6 @@ class DeepgramProtocol(Base):
             case KeepAlive():
                 return ()
             case FinalizeNow():
-                self._is_sound = False
                 return [*self._sound.rest(), Finalize(_FINALIZE)]
             case CloseStream():
                 return self._close()
@@ -167,7 +167,6 @@ class DeepgramProtocol(Base):
     def _heard_sound(self, data: bytes) -> Actions:
         if not data:  # an empty message is the older way to say CloseStream
             return self._close()
-        self._is_sound = True
         self._digest.update(data)
         actions = self._sound.take(data)
         if self._query.options.channel == "each":  # a WAV header may have counted otherwise
@@ -213,11 +212,12 @@ class DeepgramProtocol(Base):
                      "message": message})  # fmt: skip
 
     def quiet(self, seconds: float) -> Actions:
-        """Tell what was heard until now, then why the connection ends."""
+        """Say why the connection ends, and tell what was heard until now."""
         if self._closing:
             return ()
-        self._idle = True
-        return self._close()
+        why = f"no sound and no KeepAlive came for {IDLE_S:g} seconds"
+        self._why = (1011, f"{_IDLE}: {why}")
+        return [self._error(_IDLE, why, ""), *self._close()]
 
     # From the stream.
 
@@ -293,9 +293,8 @@ class DeepgramProtocol(Base):
 
     def _end(self, duration: float) -> Actions:
         actions = self._rest(duration)
-        if self._idle:
-            why = f"no sound and no KeepAlive came for {IDLE_S:g} seconds"
-            return [*actions, self._error(_IDLE, why, ""), hangup(1011, f"{_IDLE}: {why}")]
+        if self._why is not None:
+            return [*actions, hangup(*self._why)]
         metadata = {
             "type": "Metadata",
             "transaction_key": "deprecated",
@@ -383,7 +382,12 @@ class DeepgramProtocol(Base):
         if self._configuring is not None:
             self._configuring = None
             return [self._not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", str(error))]
-        variant = _NO_SOUND if self._is_sound else type(error).__name__
+        if self._query.container and isinstance(error, AudioError):  # of which no more is heard
+            is_cut = isinstance(error, TruncatedAudio)
+            if is_cut and self._closing:
+                return ()  # who ends in the middle of a recording knows it
+            self._why = None if is_cut else (1008, f"{_NO_SOUND}: {error}")
+        variant = _NO_SOUND if isinstance(error, AudioError) else type(error).__name__
         return [self._error(variant, str(error), "")]
 
     def failed(self, error: Exception) -> Actions:
@@ -391,7 +395,4 @@ class DeepgramProtocol(Base):
         rest = self._rest(0.0)
         if isinstance(error, ServerEnds):
             return [*rest, hangup(1012, str(error))]
-        if self._query.container and type(error).__name__ in ("AudioError", "TruncatedAudio"):
-            return [*rest, self._error(_NO_SOUND, str(error), ""),
-                    hangup(1008, f"{_NO_SOUND}: {error}")]  # fmt: skip
         return [*rest, self._error(type(error).__name__, str(error), ""), hangup(1011, str(error))]

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kiku.errors import ConfigError
+from kiku.errors import AudioError, ConfigError, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_query import FLUX_PARAMETERS, busy, flux_query, hotwords
 from kiku.serve.protocols.deepgram_sound import SoundIntake
@@ -352,6 +352,10 @@ class FluxProtocol(Base):
         if self._configuring is not None:
             self._configuring = None
             return [self._not_configured(str(error))]
+        if isinstance(error, AudioError):
+            if isinstance(error, TruncatedAudio) and self._closing:
+                return ()  # who ends in the middle of a recording knows it
+            return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
         return [self._send("Warning", code="REJECTED", description=str(error))]
 
     def failed(self, error: Exception) -> Actions:

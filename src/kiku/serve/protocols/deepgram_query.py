@@ -186,9 +186,14 @@ def refusal(
 ) -> Refusal:
     """The answer to a request that cannot be, told in the body and in a header: a client of a
     socket often sees only the headers."""
-    plain = " ".join(message.encode("ascii", "replace").decode().split())
-    headers = {"dg-error": plain[:1000], "dg-request-id": request.id}
+    headers = {"dg-error": in_a_header(message), "dg-request-id": request.id}
     return Refusal(status, error_body(code, message, request), headers)
+
+
+def in_a_header(message: str) -> str:
+    """A message as one line of ASCII."""
+    plain = message.encode("ascii", "replace").decode()
+    return " ".join("".join(c if c.isprintable() else " " for c in plain).split())[:1000]
 
 
 def busy(request: Request, retry_after_s: int) -> Refusal:
@@ -215,7 +220,7 @@ def listen_query(request: Request, model: ModelCard) -> ListenQuery:
         Refusal: it asks for what cannot be had.
     """
     _check(request, model, LISTEN_PARAMETERS)
-    channels = int(_number(request, "channels", 1, 64) or 1)
+    channels = _whole(request, "channels", 1, 64) or 1
     each = is_true(request, "multichannel")
     format, container = _format(request, channels, each)
     end_ms = _number(request, "utterance_end_ms", 1, 60_000)
@@ -252,7 +257,7 @@ def flux_query(request: Request, model: ModelCard) -> FluxQuery:
     if eager is not None and eager > threshold:
         raise refusal(request, f"eager_eot_threshold must not be above eot_threshold={threshold:g},"
                       f" and is {eager:g}: lower it")  # fmt: skip
-    timeout_ms = int(_number(request, "eot_timeout_ms", 500, 60_000) or 5_000)
+    timeout_ms = _whole(request, "eot_timeout_ms", 500, 60_000) or 5_000
     keyterms = tuple(request.all("keyterm"))
     try:
         options = StreamOptions(
@@ -273,7 +278,7 @@ def file_query(request: Request, model: ModelCard) -> FileQuery:
         Refusal: it asks for what cannot be had.
     """
     _check(request, model, FILE_PARAMETERS)
-    channels = int(_number(request, "channels", 1, 64) or 1)
+    channels = _whole(request, "channels", 1, 64) or 1
     each = is_true(request, "multichannel")
     raw = None
     if request.first("encoding") not in (None, "", *_CONTAINERS):
@@ -330,6 +335,14 @@ def _number(request: Request, name: str, least: float, most: float) -> float | N
     return value
 
 
+def _whole(request: Request, name: str, least: int, most: int) -> int | None:
+    """As `_number`, of what is counted."""
+    value = _number(request, name, least, most)
+    if value is not None and value != int(value):
+        raise refusal(request, f"{name} must be a whole number, not {value:g}")
+    return None if value is None else int(value)
+
+
 def _format(request: Request, channels: int, each: bool) -> tuple[AudioFormat, bool]:
     """How the sound is written, and whether it comes as a recording."""
     name = request.first("encoding")
@@ -348,12 +361,12 @@ def _format(request: Request, channels: int, each: bool) -> tuple[AudioFormat, b
             raise refusal(request, "multichannel and encoding=opus do not go together: packets "
                           "are heard as one channel")  # fmt: skip
         return AudioFormat(encoding=encoding), False
-    rate = _number(request, "sample_rate", MIN_INPUT_RATE, MAX_INPUT_RATE)
+    rate = _whole(request, "sample_rate", MIN_INPUT_RATE, MAX_INPUT_RATE)
     if rate is None:
         if encoding not in ("mulaw", "alaw"):
             raise refusal(request, f"encoding={name} needs sample_rate: add the samples a second")
         rate = _TELEPHONE_RATE
-    return AudioFormat(encoding=encoding, sample_rate=int(rate), channels=channels), False
+    return AudioFormat(encoding=encoding, sample_rate=rate, channels=channels), False
 
 
 def _keywords(request: Request) -> tuple[Hotword, ...]:

@@ -44,6 +44,22 @@ def wav_header(data: bytes) -> WavHeader | None:
     return None
 
 
+def written_header(format: AudioFormat, num_bytes: int) -> bytes:
+    """What makes a WAV file of so many bytes of samples that are written in `format`."""
+    kinds = {encoding: kind for kind, encoding in _WAV_ENCODINGS.items()}
+    kind, bits = kinds[format.encoding or "s16le"]
+    rate, channels = format.sample_rate or 8_000, format.channels
+    width = channels * bits // 8
+    fmt = struct.pack("<HHIIHHH", kind, channels, rate, rate * width, width, bits, 0)
+    size = 4 + 8 + len(fmt) + 8 + num_bytes
+    parts = [
+        _RIFF, size.to_bytes(4, "little"), _WAVE,
+        b"fmt ", len(fmt).to_bytes(4, "little"), fmt,
+        b"data", num_bytes.to_bytes(4, "little"),
+    ]  # fmt: skip
+    return b"".join(parts)
+
+
 def could_be_wav(data: bytes) -> bool:
     """Whether `data` is the beginning of a WAV file, as far as it goes."""
     return _RIFF.startswith(data[:4]) and _WAVE.startswith(data[8:12])
