@@ -38,7 +38,7 @@ PARAMETERS = FLUX_PARAMETERS
 IDLE_S = 60.0
 """A client that sends nothing for so long has gone: there is no `KeepAlive` here."""
 
-MAX_TURN_WORDS = 2_000
+MAX_TURN_WORDS = 1_000
 """A turn ends after so many: every message holds all of them."""
 
 _FORCE = "force"
