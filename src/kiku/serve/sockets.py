@@ -95,33 +95,47 @@ class Sockets:
         except Gone:
             pass
         finally:
-            await talk.end()
+            await self._end(talk)
 
     async def run(self, talk: Talk, wire: Wire) -> None:
-        """Talk to the end, and wait for a client that may come back."""
+        """Talk to the end of the connection."""
         service, protocol = self._service, talk.protocol_name
         self._start_sweep()
         service.begin()
         service.metrics.connections.labels(protocol).inc()
         service.metrics.opened.labels(protocol).inc()
         self.talks.add(talk)
-        key = None if talk.session is None else (talk.owner, talk.session)
-        if key is not None:
-            self._sessions[key] = talk
-        began = time.monotonic()
+        if talk.session is not None:
+            self._sessions[talk.owner, talk.session] = talk
+        talk.began_at = time.monotonic()
+        await talk.run(wire)
+
+    async def _end(self, talk: Talk) -> None:
+        """The connection has ended: end the talk, unless its client may come back."""
+        if talk not in self.talks:
+            return await talk.end()
+        if talk.session is not None and talk.is_alive and not self._service.is_draining:
+            self._service.keep(self._await(talk))
+        else:
+            await self._forget(talk)
+
+    async def _await(self, talk: Talk) -> None:
+        """Keep a talk whose client was cut off, as long as it comes back."""
         try:
-            await talk.run(wire)
-            while key is not None and talk.is_alive and not service.is_draining:
-                if not await talk.comes_back(service.settings.resume_s):
-                    break
+            while talk.is_alive and await talk.comes_back(self._service.settings.resume_s):
+                pass
         finally:
-            if key is not None and self._sessions.get(key) is talk:
-                del self._sessions[key]
-            self.talks.discard(talk)
-            service.metrics.connections.labels(protocol).dec()
-            service.end()
-            await talk.end()
-            _LOG.info(*connection_line(talk, time.monotonic() - began))
+            await self._forget(talk)
+
+    async def _forget(self, talk: Talk) -> None:
+        key = (talk.owner, talk.session or "")
+        if self._sessions.get(key) is talk:
+            del self._sessions[key]
+        self.talks.discard(talk)
+        self._service.metrics.connections.labels(talk.protocol_name).dec()
+        self._service.end()
+        await talk.end()
+        _LOG.info(*connection_line(talk, time.monotonic() - talk.began_at))
 
     async def _come_back(
         self, socket: WebSocket, protocol: LiveProtocol, request: Request, owner: str

@@ -13,9 +13,10 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
@@ -56,6 +57,9 @@ _HISTORY = 20_000
 _BEHIND_S = 0.5
 """A stream with more sound waiting is not idle, even if its client sends nothing."""
 
+_GOODBYES = (1000, 1001)
+"""A client that closes with these does not come back."""
+
 _PATIENT_S = 10.0
 """Seconds of sound that may wait where the service is short of memory."""
 
@@ -89,6 +93,7 @@ class Talk:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reader: asyncio.Task[None] | None = None
         self.has_hung_up = False
+        self.began_at = 0.0
         self.code = 1006
         """With which the connection ended."""
         # What the sweep looks at.
@@ -114,7 +119,8 @@ class Talk:
     @property
     def is_alive(self) -> bool:
         """Whether its stream could go on."""
-        return not (self.has_hung_up or self._stream is None or self._stream.done)
+        left = self.has_hung_up or self.code in _GOODBYES
+        return not (left or self._stream is None or self._stream.done)
 
     # From its beginning to its end.
 
@@ -173,11 +179,14 @@ class Talk:
         except TimeoutError:
             return False
         self._let_go.clear()
+        if self.has_hung_up:
+            return False
         await self._left.wait()
         return True
 
     async def _read(self, wire: Wire, actions: Actions) -> None:
-        """Take what the client sends until it leaves."""
+        """Take what the client sends until it leaves. A mistake in the protocol ends the
+        connection."""
         self._reader = asyncio.current_task()
         self._left.clear()
         clock, received, figures = time.monotonic, self._protocol.received, self.figures
@@ -197,6 +206,8 @@ class Talk:
         except Gone as gone:
             if not self.has_hung_up:
                 self.code = gone.code
+        except Exception as error:
+            await self._broken(error)
         finally:
             self._reads_since = 0.0
             self._left.set()
@@ -215,6 +226,8 @@ class Talk:
 
     async def end_service(self) -> None:
         """The service goes down: tell the client, and hang up."""
+        self.has_hung_up = self._wire is None  # nobody may come back any more
+        self._returned.set()
         error = ServerEnds("the service is ending: connect again in a moment")
         with suppress(Gone):
             await self.do(self._protocol.failed(error))
@@ -340,10 +353,10 @@ class Talk:
             wanted.options, max_queue_s=self._service.settings.read_ahead_s, when_full="block"
         )
         stream = self._stream = await self._service.open(options)
-        self._spawn(self._listen(stream))
+        self._spawn(partial(self._listen, stream))
         if wanted.container:
             decoder = self._decoder = await self._service.decoders.decode()
-            self._spawn(self._decode(decoder, stream))
+            self._spawn(partial(self._decode, decoder, stream))
 
     def _drop_stream(self) -> None:
         stream, self._stream = self._stream, None
@@ -428,32 +441,37 @@ class Talk:
             if silent_s < after_s:
                 break
             self._num_quiet += 1
-            self._spawn(self.do(protocol.quiet(after_s)))
+            self._spawn(partial(self.do, protocol.quiet(after_s)))
         if silent_s > settings.idle_s:
             self._reads_since = 0.0
-            self._spawn(self.do([Hangup(1000, f"nothing came for {settings.idle_s:g} seconds")]))
+            end = Hangup(1000, f"nothing came for {settings.idle_s:g} seconds")
+            self._spawn(partial(self.do, [end]))
 
     def abort(self) -> None:
         """Drop the connection without a word."""
         if self._reader is not None:
             self._reader.cancel()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A mistake in a protocol ends its own connection."""
         try:
-            await work
+            await work()
         except Gone:
             pass
         except Exception as error:
-            _LOG.exception("%s: the %s connection failed", self.id, self._protocol.name)
-            self.figures.failed(error)
-            with suppress(Gone):
-                await self.do([Hangup(1011, "an error of the server's own")])
+            await self._broken(error)
+
+    async def _broken(self, error: Exception) -> None:
+        """A mistake of this program's own: it ends this connection alone."""
+        _LOG.error("%s: the %s connection failed", self.id, self._protocol.name, exc_info=error)
+        self.figures.failed(error)
+        with suppress(Gone):
+            await self.do([Hangup(1011, "an error of the server's own")])
 
 
 class Figures:

@@ -1,0 +1,344 @@
+"""What holds for every socket, tried with Kyutai's protocol: words, slots, failures, limits."""
+
+import socket as system
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+import kiku
+from kiku.serve.protocols.interface import Actions, Send
+from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.stream import Event
+from tests.serve.clients import FRAME, PATIENCE_S, KyutaiClient, kyutai, samples_of
+from tests.serve.conftest import EXAMPLES
+from tests.serve.running import Running, running
+
+ANSWERS = EXAMPLES / "answers.mp3"
+
+
+@pytest.fixture(scope="module")
+def said(demo: kiku.Recognizer) -> str:
+    """What the recording says."""
+    return demo.transcribe(ANSWERS).text
+
+
+def wait_for(condition: Any, seconds: float = PATIENCE_S) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not come to it"
+        time.sleep(0.02)
+
+
+def cut(client: KyutaiClient) -> None:
+    """Cut the connection without a word."""
+    client.socket.socket.shutdown(system.SHUT_RDWR)
+
+
+def hear(service: Running, sound: np.ndarray) -> str:
+    with kyutai(service.ws) as client:
+        client.speak(sound)
+        return client.finish()
+
+
+def test_the_words_are_those_of_the_file(service: Running, said: str):
+    assert hear(service, samples_of(ANSWERS)) == said
+
+
+def test_streams_beside_each_other_do_not_mix(service: Running, demo: kiku.Recognizer):
+    paths = [ANSWERS, EXAMPLES / "digits.wav", EXAMPLES / "directions.flac"]
+    wanted = [demo.transcribe(path).text for path in paths]
+    found: dict[int, str] = {}
+
+    def visit(i: int) -> None:
+        found[i] = hear(service, samples_of(paths[i]))
+
+    threads = [threading.Thread(target=visit, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert [found[i] for i in range(3)] == wanted
+
+
+def test_the_next_client_hears_nothing_of_the_one_before(service: Running):
+    sound = samples_of(ANSWERS)
+    for cut in (0.9, 1.3, 1.7):
+        with kyutai(service.ws) as client:
+            client.until("Ready")
+            client.speak(sound[: int(cut * 24_000)])  # leaves in the middle of a word
+        assert hear(service, np.zeros(FRAME * 30, np.float32)) == ""
+
+
+def test_the_surplus_is_told_and_a_slot_comes_back(demo: kiku.Recognizer):
+    with running(demo) as service:
+        admission = service.service.admission
+        with kyutai(service.ws) as a, kyutai(service.ws) as b, kyutai(service.ws) as c:
+            with kyutai(service.ws) as d:
+                for one in (a, b, c, d):
+                    assert one.receive() == {"type": "Ready"}
+                assert admission.num_taken == 4
+                with kyutai(service.ws) as fifth:
+                    assert fifth.receive() == {"type": "Error", "message": "no free channels"}
+                    with pytest.raises(ConnectionClosed):
+                        fifth.receive()
+                assert httpx.get(f"{service.http}/ready").json()["slots_used"] == 4
+            wait_for(lambda: admission.num_taken == 3)
+            with kyutai(service.ws) as again:
+                assert again.receive() == {"type": "Ready"}
+        wait_for(lambda: admission.num_taken == 0 and service.service.num_open == 0)
+
+
+def test_a_thousand_visits_leave_nothing_behind(demo: kiku.Recognizer):
+    with running(demo) as service:
+        for i in range(100):
+            if i % 2:  # leaves as the words come
+                with kyutai(service.ws) as client:
+                    client.speak(np.zeros(FRAME * (i % 5), np.float32))
+            else:  # is cut off without a word
+                raw = system.create_connection(("127.0.0.1", service.port))
+                raw.sendall(b"GET /api/asr-streaming HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+                if i % 4:
+                    raw.sendall(
+                        b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+                        b"Sec-WebSocket-Version: 13\r\n"
+                        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+                    )
+                raw.close()
+        wait_for(lambda: service.service.admission.num_taken == 0)
+        wait_for(lambda: demo.free_slots == 4 and service.service.num_open == 0)
+        assert not service.app.sockets.talks
+
+
+def test_without_a_key_the_upgrade_is_refused(demo: kiku.Recognizer, said: str):
+    with running(demo, api_key=("sesame",)) as service:
+        for headers in ({}, {"kyutai-api-key": "wrong"}):
+            with (
+                pytest.raises(InvalidStatus) as refused,
+                kyutai(service.ws, additional_headers=headers),
+            ):
+                pass
+            assert refused.value.response.status_code == 401
+        with kyutai(service.ws, additional_headers={"kyutai-api-key": "sesame"}) as client:
+            assert client.receive() == {"type": "Ready"}
+        with kyutai(service.ws, "?auth_id=sesame") as client:
+            assert client.receive() == {"type": "Ready"}
+        with kyutai(service.ws, subprotocols=["token", "sesame"]) as client:
+            assert client.socket.subprotocol == "token"
+        assert httpx.get(f"{service.http}/metrics").status_code == 401
+        assert httpx.get(f"{service.http}/nowhere").status_code == 401
+        assert httpx.get(f"{service.http}/health").status_code == 200
+        assert httpx.get(f"{service.http}/ready").status_code == 200
+
+
+def test_a_page_of_another_host_is_refused(service: Running):
+    with pytest.raises(InvalidStatus) as refused, kyutai(service.ws, origin="https://evil.example"):
+        pass
+    assert refused.value.response.status_code == 403
+    with kyutai(service.ws, origin=service.http) as client:
+        assert client.receive() == {"type": "Ready"}
+
+
+def test_a_path_without_a_protocol_is_not_found(service: Running):
+    with pytest.raises(InvalidStatus) as refused, connect(f"{service.ws}/api/nothing"):
+        pass
+    assert refused.value.response.status_code == 404
+
+
+def test_compression_is_not_taken_up(service: Running):
+    with connect(f"{service.ws}/api/asr-streaming", compression="deflate") as socket:
+        assert "Sec-WebSocket-Extensions" not in socket.response.headers
+
+
+def test_what_cannot_be_understood_is_told_and_ends_that_client_alone(service: Running, said: str):
+    with kyutai(service.ws) as good, kyutai(service.ws) as bad:
+        sound = samples_of(ANSWERS)
+        good.speak(sound[: len(sound) // 2])
+        bad.socket.send(b"\xc1\xc1")
+        assert "cannot be understood" in bad.until("Error")["message"]
+        with pytest.raises(ConnectionClosed):
+            bad.receive()
+        good.speak(sound[len(sound) // 2 :])
+        assert good.finish() == said
+
+
+def test_a_message_that_is_too_long_ends_that_client_alone(demo: kiku.Recognizer, said: str):
+    with running(demo, max_message_bytes=100_000) as service:
+        with kyutai(service.ws) as bad:
+            bad.socket.send(bytes(100_001))
+            with pytest.raises(ConnectionClosed) as closed:
+                bad.until("Error")
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1009
+        assert hear(service, samples_of(ANSWERS)) == said
+
+
+def test_a_mistake_in_a_protocol_ends_its_own_connection(
+    service: Running, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    asked = KyutaiProtocol.event
+
+    def event(self: KyutaiProtocol, event: Event, waiting_s: float) -> Actions:
+        if self.session == "broken":
+            raise RuntimeError("a mistake")
+        return asked(self, event, waiting_s)
+
+    monkeypatch.setattr(KyutaiProtocol, "event", event)
+    with kyutai(service.ws, "?session=broken") as broken:
+        broken.speak(np.zeros(FRAME, np.float32))
+        with pytest.raises(ConnectionClosed) as closed:
+            broken.until("Error")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+    assert hear(service, samples_of(ANSWERS)) == said
+
+
+def test_a_reader_that_reads_nothing_is_dropped_and_holds_nobody_up(
+    demo: kiku.Recognizer, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    begun = KyutaiProtocol.event
+
+    def event(self: KyutaiProtocol, event: Event, waiting_s: float) -> Actions:
+        more = [Send(bytes(2**20))] * 8 if self.session == "flood" else []
+        return [*begun(self, event, waiting_s), *more]
+
+    monkeypatch.setattr(KyutaiProtocol, "event", event)
+    with running(demo, write_s=0.5, resume_s=0.0) as service:
+        with kyutai(service.ws, "?session=flood", max_queue=1) as slow:
+            slow.speak(np.zeros(FRAME * 8, np.float32))
+            assert hear(service, samples_of(ANSWERS)) == said
+            wait_for(lambda: service.service.admission.num_taken == 0)
+        text = service.service.metrics.text().decode()
+        assert 'kind="SlowReader"' in text
+
+
+def test_an_idle_connection_is_closed_with_a_reason(demo: kiku.Recognizer):
+    with running(demo, idle_s=0.3) as service, kyutai(service.ws) as client:
+        with pytest.raises(ConnectionClosed) as closed:
+            client.until("Error")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1000
+        assert "0.3 seconds" in closed.value.rcvd.reason
+
+
+def test_requests_without_an_end_are_cut_off(demo: kiku.Recognizer):
+    with running(demo, header_s=0.3) as service:
+        with system.create_connection(("127.0.0.1", service.port)) as slow:
+            slow.settimeout(PATIENCE_S)
+            slow.sendall(b"GET /api/asr-streaming HTTP/1.1\r\nHost: x\r\n")
+            assert slow.recv(100) == b""
+        with kyutai(service.ws) as client:  # a socket may last longer than its head
+            client.until("Ready")
+            time.sleep(0.5)
+            assert client.finish() == ""
+
+
+def test_random_bytes_harm_nobody(service: Running, said: str):
+    dice = np.random.default_rng(5)
+    for size in (1, 30, 3_000, 100_000):
+        with system.create_connection(("127.0.0.1", service.port)) as raw:
+            raw.settimeout(PATIENCE_S)
+            raw.sendall(dice.bytes(size))
+            raw.shutdown(system.SHUT_WR)
+            while raw.recv(65_536):
+                pass
+    assert hear(service, samples_of(ANSWERS)) == said
+
+
+def test_silence_of_a_client_brings_the_open_word(service: Running, demo: kiku.Recognizer):
+    sound = samples_of(ANSWERS)
+    with kyutai(service.ws) as client:
+        client.speak(sound)  # and nothing more: no marker, no close
+        words = len(demo.transcribe(ANSWERS))
+        while len(client.text.split()) < words:
+            client.receive()
+
+
+class TestSessions:
+    """A client that was cut off comes back: no word is lost, none is doubled."""
+
+    @pytest.fixture
+    def service(self, demo: kiku.Recognizer) -> Iterator[Running]:
+        with running(demo) as one:
+            yield one
+
+    @pytest.mark.parametrize("cut_at", [0.2, 0.45, 0.8])
+    def test_the_text_is_whole(self, service: Running, said: str, cut_at: float):
+        sound = samples_of(ANSWERS)
+        name = f"s{cut_at}"
+        with kyutai(service.ws, f"?session={name}") as first:
+            assert first.receive() == {"type": "Ready", "session": name, "taken": 0}
+            first.speak(sound[: int(cut_at * len(sound))])
+            if cut_at > 0.3:
+                first.until("Word")
+            cut(first)
+        count = len(first.messages) - 1
+        with kyutai(service.ws, f"?session={name}&after={count}") as second:
+            ready = second.receive()
+            assert ready["session"] == name
+            taken = ready["taken"]
+            assert 0 < taken <= int(cut_at * len(sound))
+            second.speak(sound[taken:])
+            second.finish()
+        both = [one for one in [*first.messages, *second.messages] if one["type"] == "Word"]
+        assert " ".join(one["text"] for one in both) == said
+        steps = [one["step_idx"] for one in [*first.messages, *second.messages]
+                 if one["type"] == "Step"]  # fmt: skip
+        assert steps == list(range(1, len(steps) + 1))
+
+    def test_an_old_connection_that_seems_alive_gives_way(self, service: Running, said: str):
+        sound = samples_of(ANSWERS)
+        with kyutai(service.ws, "?session=twin") as first:
+            first.speak(sound[: len(sound) // 2])
+            first.until("Word")
+            with kyutai(service.ws, f"?session=twin&after={len(first.messages) - 1}") as second:
+                second.speak(sound[second.receive()["taken"] :])
+                second.finish()
+                with pytest.raises(ConnectionClosed):
+                    first.until("Error")
+        words = [one["text"] for one in second.messages if one["type"] == "Word"]
+        assert said.endswith(" ".join(words))
+
+    def test_it_begins_anew_where_too_much_was_missed_or_the_time_is_over(
+        self, demo: kiku.Recognizer
+    ):
+        with running(demo, resume_s=0.2) as service:
+            with kyutai(service.ws, "?session=a") as first:
+                first.speak(np.zeros(FRAME * 3, np.float32))
+                first.until("Step")
+                cut(first)
+            wait_for(lambda: not service.app.sockets.talks)
+            assert service.service.admission.num_taken == 0
+            with kyutai(service.ws, "?session=a&after=1") as second:
+                assert second.receive()["taken"] == 0
+
+    @pytest.mark.parametrize("after", ["", "-1", "x", "99999", "1e3"])
+    def test_a_place_that_cannot_be_begins_anew(self, service: Running, after: str):
+        with kyutai(service.ws, "?session=b") as first:
+            first.speak(np.zeros(FRAME * 3, np.float32))
+            first.until("Step")
+            cut(first)
+        with kyutai(service.ws, f"?session=b&after={after}") as second:
+            assert second.receive()["taken"] == 0
+
+    def test_who_says_goodbye_does_not_come_back(self, service: Running):
+        with kyutai(service.ws, "?session=d") as first:
+            first.speak(np.zeros(FRAME * 3, np.float32))
+            first.until("Step")
+        wait_for(lambda: not service.app.sockets.talks)
+        assert service.service.admission.num_taken == 0
+
+    def test_a_session_belongs_to_a_key(self, demo: kiku.Recognizer):
+        with running(demo, api_key=("one", "two")) as service:
+            with kyutai(service.ws, "?session=c&auth_id=one") as first:
+                first.speak(np.zeros(FRAME * 3, np.float32))
+                first.until("Step")
+                cut(first)
+            with kyutai(service.ws, "?session=c&after=1&auth_id=two") as second:
+                assert second.receive()["taken"] == 0
