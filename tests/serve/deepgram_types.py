@@ -4,6 +4,7 @@ anything through."""
 import json
 import typing
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Literal
 
 import pydantic
@@ -36,8 +37,11 @@ def checked(text: str, known: Mapping[str, type[pydantic.BaseModel]]) -> dict[st
 
 def checked_answer(text: str) -> dict[str, Any]:
     """As `checked`, for the answer to a recording."""
-    _check(ListenV1Response.model_validate_json(text, strict=True))
-    return json.loads(text)
+    answer = json.loads(text)
+    created = datetime.fromisoformat(answer["metadata"]["created"])
+    typed = {**answer, "metadata": {**answer["metadata"], "created": created}}
+    _check(ListenV1Response.model_validate(typed, strict=True))
+    return answer
 
 
 def _check(value: Any) -> None:
