@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -64,15 +66,15 @@ async def async_client(service: Running) -> AsyncGenerator[AsyncDeepgramClient]:
 def live(service: Running, key: str = "any", **query: Any) -> Generator[Any]:
     """A socket of `/v1/listen`."""
     given = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16_000, **query}
-    with client(service, key) as one, one.listen.v1.connect(**given) as socket:
-        yield socket
+    with client(service, key) as one, one.listen.v1.connect(**given) as door:
+        yield door
 
 
 class Tap:
     """Stands before the SDK's socket and keeps the messages as they came."""
 
     def __init__(self, socket: Any) -> None:
-        self.socket, self._websocket = socket, socket._websocket
+        self._websocket = socket._websocket
         self.raw: list[str] = []
         socket._websocket = self
 
@@ -98,12 +100,12 @@ class Tap:
 def talk(service: Running, messages: list[bytes | str], **query: Any) -> list[dict[str, Any]]:
     """What `/v1/listen` says to these messages and `CloseStream`."""
     given = {"encoding": None, "sample_rate": None, **query}
-    with live(service, **given) as socket:
-        tap = Tap(socket)
+    with live(service, **given) as door:
+        tap = Tap(door)
         for one in messages:
             tap.send(one)
-        socket.send_close_stream()
-        parsed = list(socket)
+        door.send_close_stream()
+        parsed = list(door)
     messages_in = tap.checked(V1)
     assert [type(one) for one in parsed] == [V1[one["type"]] for one in messages_in]
     assert messages_in[-1]["type"] == "Metadata"
@@ -154,12 +156,12 @@ def test_words_live_async(service: Running, demo: kiku.Recognizer) -> None:
 
     async def work() -> Tap:
         query = dict(model="nova-3", encoding="linear16", sample_rate=rate)
-        async with async_client(service) as one, one.listen.v1.connect(**query) as socket:
-            tap = Tap(socket)
+        async with async_client(service) as one, one.listen.v1.connect(**query) as door:
+            tap = Tap(door)
             for part in parts(sound):
-                await socket.send_media(part)
-            await socket.send_close_stream()
-            async for _ in socket:
+                await door.send_media(part)
+            await door.send_close_stream()
+            async for _ in door:
                 pass
         return tap
 
@@ -172,18 +174,18 @@ def test_finalize_keep_alive_and_configure(service: Running) -> None:
     sound, rate = pcm(EXAMPLES / "digits.wav")
     pause = int(2.8 * rate) * 2
     configure = '{"type":"Configure","keyterms":["nine"],"features":null}'
-    with live(service, sample_rate=rate, keyterm=["four"]) as socket:
-        tap = Tap(socket)
+    with live(service, sample_rate=rate, keyterm=["four"]) as door:
+        tap = Tap(door)
         for one in [*parts(sound[:pause]), '{"type":"KeepAlive"}', "what?", configure]:
             tap.send(one)
-        socket.send_finalize()
-        for message in socket:
+        door.send_finalize()
+        for message in door:
             if getattr(message, "from_finalize", False):
                 break
         for one in parts(sound[pause:]):
             tap.send(one)
-        socket.send_close_stream()
-        for _ in socket:
+        door.send_close_stream()
+        for _ in door:
             pass
     messages = tap.checked(V1)
     kinds = [one["type"] for one in messages]
@@ -294,12 +296,12 @@ def test_a_client_that_falls_silent_is_left(
 ) -> None:
     monkeypatch.setattr(deepgram, "IDLE_S", 0.3)
     sound, rate = pcm(EXAMPLES / "digits.wav")
-    with live(service, sample_rate=rate) as socket:
-        tap = Tap(socket)
+    with live(service, sample_rate=rate) as door:
+        tap = Tap(door)
         for one in parts(sound):
             tap.send(one)
         with pytest.raises(websockets.exceptions.ConnectionClosedError) as closed:
-            list(socket)
+            list(door)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason[:8]) == (1011, "NET-0001")
     messages = tap.checked(V1)
@@ -316,15 +318,15 @@ def test_turns(service: Running) -> None:
     query = dict(model="flux-general-en", encoding="linear16", eager_eot_threshold=0.4)
     with (
         client(service) as one,
-        one.listen.v2.connect(**query, sample_rate=rate) as socket,
+        one.listen.v2.connect(**query, sample_rate=rate) as door,
     ):
-        tap = Tap(socket)
+        tap = Tap(door)
         for one in parts(sound):
             tap.send(one)
-        socket.send_configure({"type": "Configure", "keyterms": ["nine"]})
-        socket.send_force_end_turn()
-        socket.send_close_stream()
-        parsed = list(socket)
+        door.send_configure({"type": "Configure", "keyterms": ["nine"]})
+        door.send_force_end_turn()
+        door.send_close_stream()
+        parsed = list(door)
     messages = tap.checked(V2)
     assert [type(one) for one in parsed] == [V2[one["type"]] for one in messages]
     assert [one["sequence_id"] for one in messages] == list(range(len(messages)))
@@ -340,12 +342,12 @@ def test_turns_async(service: Running) -> None:
         query = dict(
             model="flux-general-en", encoding="linear16", sample_rate=rate, eot_timeout_ms=3_000
         )
-        async with async_client(service) as one, one.listen.v2.connect(**query) as socket:
-            tap = Tap(socket)
+        async with async_client(service) as one, one.listen.v2.connect(**query) as door:
+            tap = Tap(door)
             for part in parts(sound):
-                await socket.send_media(part)
-            await socket.send_close_stream()
-            async for _ in socket:
+                await door.send_media(part)
+            await door.send_close_stream()
+            async for _ in door:
                 pass
         return tap
 
@@ -372,8 +374,8 @@ def test_what_cannot_be_is_refused_at_the_handshake(service: Running) -> None:
 
 def _knock(service: Running, path: str, **query: Any) -> None:
     with client(service) as one:
-        door: Any = one.listen.v1 if path == "v1" else one.listen.v2
-        with door.connect(model="nova-3", encoding="linear16", sample_rate=16_000, **query):
+        listen: Any = one.listen.v1 if path == "v1" else one.listen.v2
+        with listen.connect(model="nova-3", encoding="linear16", sample_rate=16_000, **query):
             pass
 
 
@@ -396,9 +398,9 @@ def test_keys(demo: kiku.Recognizer) -> None:
         with client(service) as one, pytest.raises(ApiError) as refused:
             one.listen.v1.media.transcribe_file(request=b"x")
         assert refused.value.status_code == 401
-        with live(service, "secret") as socket:
-            socket.send_close_stream()
-            assert [message.type for message in socket] == ["Metadata"]
+        with live(service, "secret") as door:
+            door.send_close_stream()
+            assert [message.type for message in door] == ["Metadata"]
 
 
 # Recordings.
@@ -508,3 +510,24 @@ def test_a_recording_that_ends_too_early_says_so(service: Running) -> None:
     assert told.status_code == 200
     assert told.headers["dg-error"]
     assert checked_answer(told.text)["metadata"]["duration"] > 1
+
+
+def test_work_stops_where_the_client_leaves(service: Running) -> None:
+    hour = bytes([0xFF]) * (3_600 * 8_000)
+    head = (
+        "POST /v1/listen?encoding=mulaw HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"Content-Length: {len(hour)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", service.port)) as connection:
+        connection.sendall(head.encode() + hour)
+        assert _within(60.0, lambda: service.service.num_open == 1)
+    assert _within(8.0, lambda: service.service.num_open == 0)
+    assert service.service.admission.num_taken == 0
+
+
+def _within(seconds: float, done: Callable[[], bool]) -> bool:
+    """Whether something comes about in time; generously."""
+    ends = time.monotonic() + seconds
+    while not done() and time.monotonic() < ends:
+        time.sleep(0.02)
+    return done()

@@ -139,6 +139,21 @@ def test_finalize_is_answered_by_one_final_result_even_an_empty_one() -> None:
     assert talk.tell(Finalized(3.0, None, None)) == []
 
 
+def test_a_turn_that_finalize_ends_is_told_with_its_answer() -> None:
+    talk = Conversation(listen())
+    talk.receive(FINALIZE)
+    [both] = talk.tell(word("hello", 0.5), TurnEnd(1.0, 0.9), Finalized(1.0, None, "finalize"))
+    assert (text_of(both), both["speech_final"], both["from_finalize"]) == ("hello", True, True)
+    talk.receive(FINALIZE)
+    ended, early = talk.tell(word("you", 1.5), TurnEnd(2.5, 0.9), word("there", 2.6),
+                             Finalized(3.0, None, "finalize"))  # fmt: skip
+    assert (text_of(ended), ended["speech_final"], ended["from_finalize"]) == ("you", True, False)
+    assert (text_of(early), early["speech_final"], early["from_finalize"]) == ("there", False, True)
+    talk.receive(FINALIZE, CLOSE)
+    last, _ = talk.tell(word("now", 4.0), TurnEnd(5.0, 1.0), End(5.0))
+    assert (text_of(last), last["speech_final"]) == ("now", True)
+
+
 def test_close_stream_tells_the_rest_and_the_metadata_last() -> None:
     talk = Conversation(listen())
     sound = [bytes(range(100)), b"xyz"]

@@ -239,6 +239,26 @@ def test_recordings() -> None:
         file_query(asked(encoding="opus"), CARD)
 
 
+def test_what_pipecat_asks_for_by_default_is_not_refused() -> None:
+    listen_query(
+        asked(**RAW, model="nova-3-general", language="en", interim_results="true",
+              numerals="false", profanity_filter="true", punctuate="true", smart_format="false",
+              channels="1",
+              detect_entities="false", diarize="false", dictation="false", multichannel="false"),
+        CARD,
+    )  # fmt: skip
+
+
+def test_what_livekit_asks_for_by_default_is_not_refused() -> None:
+    listen_query(
+        asked(**RAW, model="nova-3", language="en-US", punctuate="true", smart_format="false",
+              no_delay="true", interim_results="true", vad_events="true", channels="1",
+              endpointing="25", filler_words="true", profanity_filter="false", numerals="false",
+              mip_opt_out="false"),
+        CARD,
+    )  # fmt: skip
+
+
 def test_busy_is_no_mistake_of_the_clients() -> None:
     told = busy(asked(), 7)
     assert (told.status, told.headers["Retry-After"]) == (503, "7")

@@ -108,6 +108,10 @@ class _Channel:
     """Of the last word, until `UtteranceEnd` tells of it."""
     shown: str = ""
     """What the last result that is not final said."""
+    num_asked: int = 0
+    """`Finalize`s without an answer."""
+    turn_end: float | None = None
+    """When a turn ended that is told with the answer to a `Finalize`."""
 
 
 class DeepgramProtocol(Base):
@@ -158,6 +162,8 @@ class DeepgramProtocol(Base):
             case KeepAlive():
                 return ()
             case FinalizeNow():
+                for channel in self._channels:
+                    channel.num_asked += 1
                 return [*self._sound.rest(), Finalize(_FINALIZE)]
             case CloseStream():
                 return self._close()
@@ -223,6 +229,12 @@ class DeepgramProtocol(Base):
 
     def event(self, event: Event, waiting_s: float) -> Actions:
         """Results and what else is to be told."""
+        told: list[Action] = []
+        if not isinstance(event, Finalized | End):
+            told += self._held(self._channel(getattr(event, "channel", None)))
+        return [*told, *self._event(event)]
+
+    def _event(self, event: Event) -> Actions:
         match event:
             case Word():
                 return self._word(self._channel(event.channel), event)
@@ -236,15 +248,24 @@ class DeepgramProtocol(Base):
                               "timestamp": round_s(time)})]  # fmt: skip
             case TurnEnd(time) if self._query.ends:
                 channel = self._channel(event.channel)
-                return [self._final(channel, self._known(time), speech_final=True)]
+                channel.turn_end = time
+                return () if channel.num_asked else self._held(channel)
             case Finalized(time, open_word, tag) if tag == _FINALIZE:
                 channel = self._channel(event.channel)
-                end = time if open_word is None else open_word.start
-                return [self._final(channel, end, from_finalize=True)]
+                end, ends_turn = time if open_word is None else open_word.start, channel.turn_end
+                channel.num_asked, channel.turn_end = max(0, channel.num_asked - 1), None
+                return [self._final(channel, end, speech_final=ends_turn is not None,
+                                    from_finalize=True)]  # fmt: skip
             case End(duration):
                 return self._end(duration)
             case _:
                 return ()
+
+    def _held(self, channel: _Channel) -> list[Action]:
+        """The end of a turn. Where a `Finalize` brings it about it waits for the answer: a client
+        looks for the words in the result that says `from_finalize`."""
+        time, channel.turn_end = channel.turn_end, None
+        return [] if time is None else [self._final(channel, self._known(time), speech_final=True)]
 
     def _channel(self, index: int | None) -> _Channel:
         return self._channels[index or 0]
@@ -308,7 +329,12 @@ class DeepgramProtocol(Base):
 
     def _rest(self, end: float) -> list[Action]:
         """All words that are not final yet."""
-        return [self._final(channel, end) for channel in self._channels if channel.words]
+        actions: list[Action] = []
+        for channel in self._channels:
+            actions += self._held(channel)
+            if channel.words:
+                actions.append(self._final(channel, end))
+        return actions
 
     # Results.
 

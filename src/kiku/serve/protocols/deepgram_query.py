@@ -58,7 +58,6 @@ _BOTH = (
     Parameter("mip_opt_out", "ignored", "nothing is kept of anybody's sound"),
     Parameter("model", "honoured", "the model's name or an alias; any other is an error"),
     Parameter("numerals", "refused", _NO_REWRITING),
-    Parameter("profanity_filter", "refused", _NO_REWRITING),
     Parameter("punctuate", "ignored", "the model writes as it has learned to"),
     Parameter("redact", "refused", _NO_REWRITING),
     Parameter("replace", "refused", _NO_REWRITING),
@@ -85,6 +84,8 @@ LISTEN_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("multichannel", "honoured", "each channel of raw sound is heard by itself, in a slot "
               "of its own"),
     Parameter("no_delay", "ignored", "nothing is delayed"),
+    # Pipecat always asks for it, and gives up for good where it is refused.
+    Parameter("profanity_filter", "ignored", "nothing is filtered"),
     Parameter("tag", "ignored", _BILLING),
     _TRANSLATE,
     Parameter("utterance_end_ms", "honoured", "UtteranceEnd after a gap between words of so long"),
@@ -121,6 +122,7 @@ FILE_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("intents", "refused", _UNTOLD),
     Parameter("measurements", "refused", _NO_REWRITING),
     Parameter("multichannel", "honoured", "each channel is heard by itself"),
+    Parameter("profanity_filter", "refused", _NO_REWRITING),
     Parameter("paragraphs", "honoured", "sentences, gathered to paragraphs at pauses"),
     Parameter("sentiment", "refused", _UNTOLD),
     Parameter("summarize", "refused", _UNTOLD),
