@@ -512,6 +512,15 @@ def test_a_recording_that_ends_too_early_says_so(service: Running) -> None:
     assert checked_answer(told.text)["metadata"]["duration"] > 1
 
 
+def test_a_recording_that_finds_no_slot_is_told_to_come_later(demo: kiku.Recognizer) -> None:
+    data = (EXAMPLES / "digits.wav").read_bytes()
+    with running(demo, max_queue=0) as service, live(service, channels=4, multichannel=True):
+        told = posted(service, data)
+        assert told.status_code == 503
+        assert int(told.headers["Retry-After"]) > 0
+        assert told.json()["request_id"] == told.headers["dg-request-id"]
+
+
 def test_work_stops_where_the_client_leaves(service: Running) -> None:
     hour = bytes([0xFF]) * (3_600 * 8_000)
     head = (

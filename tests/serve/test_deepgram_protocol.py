@@ -415,6 +415,7 @@ def test_each_word_is_in_one_final_result_and_results_follow_each_other(
         assert words_of(finals) == said[channel]
         end = 0.0
         for one in finals:
+            assert one["duration"] >= 0
             assert one["start"] == pytest.approx(end, abs=2e-3)
             end = one["start"] + one["duration"]
             for _, begins, ends in words_of([one]):

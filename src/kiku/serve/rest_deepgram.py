@@ -76,7 +76,7 @@ async def _listen(service: Service, http: HttpRequest, request: Request) -> _Ans
     except _TooLong as error:
         raise refusal(request, str(error), 413, "Payload Too Large") from error
     except Busy as error:
-        raise busy(request, error.retry_after_s) from error
+        raise busy(request, error.retry_after_s, str(error)) from error
     except (AudioError, ConfigError) as error:
         raise refusal(request, f"failed to process audio: {error}") from error
     except KikuError as error:

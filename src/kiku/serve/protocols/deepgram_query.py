@@ -198,9 +198,9 @@ def in_a_header(message: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in plain).split())[:1000]
 
 
-def busy(request: Request, retry_after_s: int) -> Refusal:
-    """The answer where no slot is free."""
-    message = f"all slots are taken: try again in {retry_after_s} s"
+def busy(request: Request, retry_after_s: int, why: str = "all slots are taken") -> Refusal:
+    """The answer where no slot is free, or where there is no model yet."""
+    message = f"{why}: try again in {retry_after_s} s"
     full = refusal(request, message, 503, "Service Unavailable")
     full.headers["Retry-After"] = str(retry_after_s)
     return full
