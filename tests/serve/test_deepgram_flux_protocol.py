@@ -125,6 +125,15 @@ def test_text_takes_an_eager_end_back_before_the_stream_says_so() -> None:
     assert [one["transcript"] for one in turns(talk)] == ["hello", "hello", "hello", "hello you"]
 
 
+def test_an_eager_end_comes_once_and_with_words_that_are_certain() -> None:
+    talk = Conversation(flux(eager_eot_threshold="0.4"))
+    assert talk.tell(TurnEndEager(0.4, 0.6)) == []
+    talk.tell(word("hello", 0.5), Partial("y", 1.0), TurnEndEager(1.4, 0.6))
+    assert order(talk.messages) == "S"
+    talk.tell(word("you", 1.0), TurnEndEager(2.4, 0.6), TurnEndEager(2.6, 0.7), TurnEnd(2.8, 0.8))
+    assert order(talk.messages) == "SUET"
+
+
 def test_a_turn_can_be_ended_by_the_client() -> None:
     talk = Conversation(flux())
     assert talk.receive(FORCE) == []

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 import kiku
 from kiku.errors import AudioError, ConfigError, NoFreeSlot, StreamError, TruncatedAudio
-from kiku.options import Hotword
+from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols.deepgram import IDLE_S
-from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Push, ServerEnds
+from kiku.serve.protocols.deepgram_sound import written_header
+from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Open, Push, ServerEnds
 from kiku.stream import End, Event, Finalized
 from kiku.text import Partial, TurnEnd, TurnStart, Word
 from tests.serve.conftest import EXAMPLES
@@ -240,6 +241,17 @@ def test_each_channel_has_results_of_its_own() -> None:
     assert talk.tell(End(4.0))[-1]["channels"] == 2
 
 
+def test_a_wav_header_may_count_more_channels() -> None:
+    talk = Conversation(listen(channels="2", multichannel="true"))
+    three = AudioFormat(encoding="s16le", sample_rate=16_000, channels=3)
+    talk.receive(written_header(three, 600) + bytes(600))
+    opened, _ = talk.asks
+    assert isinstance(opened, Open)
+    assert (opened.options.format, opened.options.channel) == (three, "each")
+    [last] = talk.tell(word("third", 0.5, 2), TurnEnd(2.0, 0.9, 2))
+    assert last["channel_index"] == [2, 3]
+
+
 def test_key_terms_are_changed() -> None:
     talk = Conversation(listen(keywords="Moshi:2", keyterm="old"))
     assert talk.receive('{"type":"Configure","keyterms":["Kyutai"],"features":null}') == []
@@ -254,6 +266,8 @@ def test_key_terms_are_changed() -> None:
     [failure] = talk.do(talk.protocol.rejected(ConfigError("this model expects nothing")))
     assert failure["code"] == "CONFIGURE_KEYTERMS_NOT_SUPPORTED"
     assert failure["description"] == "this model expects nothing"
+    [done] = talk.receive('{"type":"Configure"}')
+    assert done["type"] == "ConfigureSuccess"
 
 
 @pytest.mark.parametrize(

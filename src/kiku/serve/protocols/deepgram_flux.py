@@ -259,9 +259,8 @@ class FluxProtocol(Base):
 
     def _eager_end(self, time: float, probability: float) -> Actions:
         self._confidence = probability
-        if self._eager_threshold is None or self._is_eager or not self._words:
-            return ()
-        if not self._in_turn or self._partial is not None:
+        is_certain = bool(self._words) and self._partial is None
+        if self._eager_threshold is None or self._is_eager or not is_certain:
             return ()
         self._is_eager = True
         return [self._info("EagerEndOfTurn", self._known(time))]
