@@ -273,8 +273,7 @@ class FluxProtocol(Base):
 
     def _turn_end(self, time: float, probability: float) -> Actions:
         self._confidence = probability
-        is_told = self._threshold < 1.0 or self._num_forced or self._closing
-        if not self._in_turn or not is_told:
+        if not self._in_turn or self._threshold >= 1.0:
             return ()
         return self._end_turn(self._known(time), "manual" if self._num_forced else "model")
 
