@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kiku
-from kiku.errors import AudioError, ConfigError, StreamError, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, QueueFull, StreamError, TruncatedAudio
 from kiku.options import Hotword
 from kiku.serve.protocols.deepgram_flux import IDLE_S, MAX_TURN_WORDS
 from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Push, ServerEnds
@@ -147,6 +147,7 @@ def test_a_turn_can_be_ended_by_the_client() -> None:
     assert talk.tell(TurnEndEager(2.0, 0.7), TurnEnd(2.4, 0.8)) == []
     talk.tell(word("you", 3.0), TurnEnd(5.0, 0.8))
     assert order(talk.messages) == "STST"
+    assert turns(talk)[-1]["trigger"] == "model"
     check_laws(talk, ended=True)
 
 
@@ -158,6 +159,15 @@ def test_an_end_that_a_force_brings_about_is_manual() -> None:
     assert [(one["event"], one.get("trigger")) for one in told] == [
         ("Update", None), ("EndOfTurn", "manual"),
     ]  # fmt: skip
+
+
+def test_a_force_that_is_rejected_is_forgotten() -> None:
+    talk = Conversation(flux())
+    talk.receive(FORCE)
+    [warning] = talk.do(talk.protocol.rejected(QueueFull("too many")))
+    assert (warning["type"], warning["description"]) == ("Warning", "too many")
+    talk.tell(word("hello", 0.5), TurnEnd(2.0, 0.8))
+    assert turns(talk)[-1]["trigger"] == "model"
 
 
 def test_a_force_waits_for_a_word_that_is_certain() -> None:
@@ -174,6 +184,7 @@ def test_a_turn_ends_after_a_while_without_words() -> None:
     assert talk.protocol.wants_progress
     talk.tell(word("hello", 0.5))
     assert talk.do(talk.protocol.heard(1.9)) == []
+    assert talk.do(talk.protocol.heard(2.1)) == []  # its text may still be on its way
     [end] = talk.do(talk.protocol.heard(2.25))
     assert (end["event"], end["trigger"]) == ("EndOfTurn", "timeout")
     assert talk.do(talk.protocol.heard(9.0)) == []

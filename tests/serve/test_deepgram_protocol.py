@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kiku
-from kiku.errors import AudioError, ConfigError, NoFreeSlot, StreamError, TruncatedAudio
+from kiku.errors import (
+    AudioError,
+    ConfigError,
+    NoFreeSlot,
+    QueueFull,
+    StreamError,
+    TruncatedAudio,
+)
 from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols.deepgram import IDLE_S
 from kiku.serve.protocols.deepgram_sound import written_header
@@ -307,9 +314,11 @@ def test_sound_that_is_none_is_told_and_the_talk_goes_on() -> None:
     [error] = talk.do(talk.protocol.rejected(AudioError("no packet")))
     assert (error["variant"], error["description"]) == ("DATA-0000", "no packet")
     talk.receive(FINALIZE)
-    [error] = talk.do(talk.protocol.rejected(StreamError("too many")))
-    assert error["variant"] == "StreamError"
+    [error] = talk.do(talk.protocol.rejected(QueueFull("too many")))
+    assert error["variant"] == "QueueFull"
     assert talk.hangup is None
+    # A turn does not wait for the answer that will not come.
+    assert [one["speech_final"] for one in talk.tell(TurnEnd(1.0, 0.8))] == [True]
 
 
 def test_a_recording_that_cannot_be_read_ends_the_talk() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kiku.errors import AudioError, ConfigError, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_query import (
     LISTEN_PARAMETERS,
@@ -413,6 +413,9 @@ class DeepgramProtocol(Base):
             if is_cut and self._closing:
                 return ()  # who ends in the middle of a recording knows it
             self._why = None if is_cut else (1008, f"{_NO_SOUND}: {error}")
+        if isinstance(error, QueueFull):  # of a `Finalize`: sound waits for room
+            for channel in self._channels:
+                channel.num_asked = max(0, channel.num_asked - 1)
         variant = _NO_SOUND if isinstance(error, AudioError) else type(error).__name__
         return [self._error(variant, str(error), "")]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kiku.errors import AudioError, ConfigError, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_query import FLUX_PARAMETERS, busy, flux_query, hotwords
 from kiku.serve.protocols.deepgram_sound import SoundIntake
@@ -354,6 +354,8 @@ class FluxProtocol(Base):
             if isinstance(error, TruncatedAudio) and self._closing:
                 return ()  # who ends in the middle of a recording knows it
             return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
+        if isinstance(error, QueueFull):  # of a `ForceEndTurn`: sound waits for room
+            self._num_forced = max(0, self._num_forced - 1)
         return [self._send("Warning", code="REJECTED", description=str(error))]
 
     def failed(self, error: Exception) -> Actions:
