@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -94,7 +95,8 @@ class WebSocket:
             self._is_closed = True
             # A reason has 123 bytes at most.
             short = reason.encode()[:120].decode("utf-8", "ignore")
-            await self._send({"type": "websocket.close", "code": code, "reason": short})
+            with suppress(OSError):  # the client has left
+                await self._send({"type": "websocket.close", "code": code, "reason": short})
 
 
 def request_of(scope: Scope, id: str) -> Request:
