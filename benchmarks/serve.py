@@ -117,9 +117,7 @@ def demo(protocol: str, most: int, seconds: float) -> dict[str, Any]:
         load = Load(f"ws://127.0.0.1:{port}", protocol, sounds())
         found, reports = asyncio.run(load.find(seconds, most))
     alone = {which: text for which, text in reports[0].texts}
-    unlike = [
-        sum(alone.get(which, text) != text for which, text in one.texts) for one in reports
-    ]
+    unlike = [sum(alone.get(which, text) != text for which, text in one.texts) for one in reports]
     runs = [
         {**one.to_dict(), "texts": len(one.texts), "unlike_alone": count}
         for one, count in zip(reports, unlike, strict=True)

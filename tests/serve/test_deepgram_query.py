@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols import deepgram, deepgram_flux, deepgram_rest
-from kiku.serve.protocols.deepgram_query import (
+from kiku.serve.protocols.deepgram_parameters import (
     FILE_PARAMETERS,
     FLUX_PARAMETERS,
     LISTEN_PARAMETERS,
+)
+from kiku.serve.protocols.deepgram_query import (
     busy,
     file_query,
     flux_query,

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
 from kiku.options import DecodingOptions
-from kiku.serve.protocols.deepgram_query import (
-    LISTEN_PARAMETERS,
-    ListenQuery,
-    busy,
-    hotwords,
-    listen_query,
+from kiku.serve.protocols.deepgram_messages import (
+    DECODER,
+    CloseStream,
+    Configure,
+    FinalizeNow,
+    KeepAlive,
 )
+from kiku.serve.protocols.deepgram_parameters import LISTEN_PARAMETERS
+from kiku.serve.protocols.deepgram_query import ListenQuery, busy, hotwords, listen_query
 from kiku.serve.protocols.deepgram_sound import SoundIntake
 from kiku.serve.protocols.deepgram_words import (
     MAX_ECHO,
@@ -68,31 +68,6 @@ _FINALIZE = "finalize"
 _SLACK_S = 0.2
 """Sound that counts as heard before its text is sure: it may not fill a frame yet, and a word is
 decided by the frame after it."""
-
-
-class KeepAlive(msgspec.Struct, tag_field="type"):
-    """Nothing is to be said, but the connection is to stay."""
-
-
-class FinalizeNow(msgspec.Struct, tag_field="type", tag="Finalize"):
-    """Have all that was said until now."""
-
-    channel: int | None = None
-
-
-class CloseStream(msgspec.Struct, tag_field="type"):
-    """No more sound comes."""
-
-
-class Configure(msgspec.Struct, tag_field="type"):
-    """Other key terms from now on."""
-
-    keyterms: list[str] | None = None
-    features: dict[str, bool] | None = None
-
-
-Message = KeepAlive | FinalizeNow | CloseStream | Configure
-_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 @dataclass(slots=True)
@@ -154,7 +129,7 @@ class DeepgramProtocol(Base):
         if isinstance(message, bytes):
             return self._heard_sound(message)
         try:
-            given = _DECODER.decode(message)
+            given = DECODER.decode(message)
         except (ValueError, RecursionError) as error:  # what is no JSON, or no message
             return [self._error("SchemaError", f"the message cannot be understood: {error}",
                                 message[:MAX_ECHO])]  # fmt: skip
@@ -400,8 +375,6 @@ class DeepgramProtocol(Base):
                 "metadata": self._metadata,
             }
         )
-
-    # What cannot be.
 
     def rejected(self, error: Exception) -> Actions:
         """Say so; the stream goes on."""

@@ -14,7 +14,8 @@ import msgspec
 
 from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
 from kiku.options import DecodingOptions
-from kiku.serve.protocols.deepgram_query import FLUX_PARAMETERS, busy, flux_query, hotwords
+from kiku.serve.protocols.deepgram_parameters import FLUX_PARAMETERS
+from kiku.serve.protocols.deepgram_query import busy, flux_query, hotwords
 from kiku.serve.protocols.deepgram_sound import SoundIntake
 from kiku.serve.protocols.deepgram_words import MAX_ECHO, hangup, probability, send, transcript
 from kiku.serve.protocols.interface import (

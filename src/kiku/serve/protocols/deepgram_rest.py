@@ -4,7 +4,8 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from kiku.serve.protocols.deepgram_query import FILE_PARAMETERS, FileQuery
+from kiku.serve.protocols.deepgram_parameters import FILE_PARAMETERS
+from kiku.serve.protocols.deepgram_query import FileQuery
 from kiku.serve.protocols.deepgram_words import (
     confidence,
     model_info,
