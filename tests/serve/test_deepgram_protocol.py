@@ -21,6 +21,7 @@ from kiku.errors import (
 from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols.deepgram import IDLE_S
 from kiku.serve.protocols.deepgram_sound import written_header
+from kiku.serve.protocols.deepgram_words import bare
 from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Open, Push, ServerEnds
 from kiku.stream import End, Event, Finalized
 from kiku.text import Partial, TurnEnd, TurnStart, Word
@@ -78,6 +79,15 @@ def test_a_result_is_whole() -> None:
             "model_info": {"name": "demo", "version": "0.1", "arch": "kyutai-stt"},
         },
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("written", "plain"),
+    [("Hello,", "hello"), ("don't", "don't"), ("\u201cYes.\u201d", "yes"), ("...", "..."),
+     ("A.B.", "a.b"), ("3.5%", "3.5")],
+)  # fmt: skip
+def test_a_word_is_also_told_without_its_punctuation(written: str, plain: str) -> None:
+    assert bare(written) == plain
 
 
 def test_results_that_are_not_final_come_only_if_they_are_asked_for() -> None:

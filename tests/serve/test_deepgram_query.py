@@ -159,6 +159,7 @@ def test_encodings(query: dict[str, str], format: AudioFormat, container: bool) 
         {**RAW, "endpointing": "nan"},
         {**RAW, "keywords": "kiku:-2"},
         {**RAW, "keywords": "kiku:0"},
+        {**RAW, "keywords": "kiku:nan"},
         {**RAW, "keyterm": "x" * 300},
         {**RAW, "keyterm": ["x"] * 1_001},
     ],
@@ -180,6 +181,12 @@ def test_hotwords() -> None:
         Hotword(":", 2.0), Hotword("loud", 20.0),
     )  # fmt: skip
     assert read.options.decoding.phrases[6:] == (Hotword("Kyutai"), Hotword("speech to text"))
+
+
+def test_pieces_of_words_are_asked_for_where_they_are_needed() -> None:
+    for query, wanted in [({}, False), ({"interim_results": "true"}, True),
+                          ({"utterance_end_ms": "1000"}, True)]:  # fmt: skip
+        assert listen_query(asked(**RAW, **query), CARD).options.partials is wanted
 
 
 def test_channels() -> None:
