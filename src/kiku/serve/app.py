@@ -20,8 +20,11 @@ from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
 from kiku.serve.metrics import CONTENT_TYPE
 from kiku.serve.protocols import openai_rest
+from kiku.serve.protocols.deepgram import DeepgramProtocol
+from kiku.serve.protocols.deepgram_flux import FluxProtocol
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
 from kiku.serve.sockets import MakeProtocol, Sockets
@@ -34,6 +37,8 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 
 SOCKETS: Mapping[str, MakeProtocol] = {
     "/api/asr-streaming": KyutaiProtocol,
+    "/v1/listen": DeepgramProtocol,
+    "/v2/listen": FluxProtocol,
 }
 """The protocol of each socket."""
 
@@ -156,6 +161,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),
+        *deepgram_routes(service),
         *rest.routes(service),
     ]
 

@@ -323,6 +323,7 @@ class Talk:
                 await stream.finalize(tag, cut=cut)
             case Decode(options):
                 await stream.set_decoding(options)
+                return self._protocol.decoded()
             case Close():
                 self.figures.asked_at = time.monotonic()
                 if self._decoder is not None:

@@ -1,5 +1,6 @@
 """One WebSocket, as an ASGI server gives it."""
 
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Protocol
@@ -107,7 +108,8 @@ def request_of(scope: Scope, id: str) -> Request:
         scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace",
         max_num_fields=1_000,
     )  # fmt: skip
-    return Request(scope["path"], tuple(query), headers, tuple(scope.get("subprotocols") or ()), id)
+    offered = tuple(scope.get("subprotocols") or ())
+    return Request(scope["path"], tuple(query), headers, offered, id, time.time())
 
 
 def address_of(scope: Scope) -> str:
