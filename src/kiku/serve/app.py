@@ -20,6 +20,7 @@ from kiku.serve.guard import Guard
 from kiku.serve.metrics import CONTENT_TYPE
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.serve.protocols.openai_realtime import RealtimeProtocol
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
 from kiku.serve.sockets import MakeProtocol, Sockets
@@ -32,6 +33,7 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 
 SOCKETS: Mapping[str, MakeProtocol] = {
     "/api/asr-streaming": KyutaiProtocol,
+    "/v1/realtime": RealtimeProtocol,
 }
 """The protocol of each socket."""
 
