@@ -34,10 +34,10 @@ from kiku.serve.protocols.interface import (
 from kiku.serve.protocols.openai_realtime import (
     IDLE_S,
     MAX_APPEND,
-    MAX_HELD,
     PARAMETERS,
     RealtimeProtocol,
 )
+from kiku.serve.protocols.openai_realtime_waiting import MAX_HELD
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 from tests.serve.realtime_clients import Told

@@ -12,13 +12,12 @@ on. Every commit is answered by `completed` or `failed`.
 
 import binascii
 from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from kiku.errors import ConfigError, NoFreeSlot, StreamError
-from kiku.options import DecodingOptions, StreamOptions
+from kiku.options import DecodingOptions
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
@@ -35,7 +34,15 @@ from kiku.serve.protocols.interface import (
     ServerEnds,
 )
 from kiku.serve.protocols.openai_realtime_items import UNITS_PER_S, Item, Teller
-from kiku.serve.protocols.openai_realtime_session import PARAMETERS, Mistake, Session
+from kiku.serve.protocols.openai_realtime_messages import (
+    MESSAGES,
+    Message,
+    Mistake,
+    busy,
+    check,
+)
+from kiku.serve.protocols.openai_realtime_session import PARAMETERS, Session
+from kiku.serve.protocols.openai_realtime_waiting import Commit, Reopen, Rewords, Sound, Waiting
 from kiku.stream import End, Event, Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 
@@ -48,12 +55,6 @@ minutes."""
 MAX_APPEND = 15 * 2**20
 """Bytes of sound in one message."""
 
-MAX_HELD = 64 * 2**20
-"""Bytes of sound that wait here for another stream: 20 minutes."""
-
-MAX_WAITING = 20_000
-"""Messages that wait here for another stream."""
-
 MAX_ASKED = 16
 """Commits that the stream answers at the same time; others wait here."""
 
@@ -62,49 +63,6 @@ _OF_CONVERSATIONS = ("response.", "conversation.", "output_audio_buffer.")
 _TELEPHONE_UNITS = UNITS_PER_S // 8_000
 """Of one byte of telephone sound."""
 
-
-class _Message(msgspec.Struct):
-    """A message of the client's; what is wrong with it is told with its id."""
-
-    type: Any = None
-    event_id: Any = None
-    audio: Any = None
-    session: msgspec.Raw = msgspec.Raw(b"null")
-
-
-_DECODER = msgspec.json.Decoder(_Message)
-
-# What waits to be done, in the order in which the client asked for it.
-
-
-@dataclass(slots=True)
-class _Sound:
-    data: bytes
-    units: int
-
-
-@dataclass(slots=True)
-class _Commit:
-    tag: str
-    at: int
-    """Where its sound ends."""
-
-
-@dataclass(slots=True)
-class _Reopen:
-    options: StreamOptions
-    drops: bool
-    """Whether sound that was not committed is forgotten, and not heard to its end first."""
-    units: int = 0
-    """Of sound that was forgotten before it was pushed."""
-
-
-@dataclass(slots=True)
-class _Rewords:
-    decoding: DecodingOptions
-
-
-_Step = _Sound | _Commit | _Reopen | _Rewords
 
 _REST = "rest"
 """Tag of the finalize before a stream is replaced."""
@@ -118,7 +76,7 @@ class RealtimeProtocol(Base):
 
     def __init__(self, request: Request, model: ModelCard) -> None:
         """Raises `Refusal` for another model, or for a session that does not transcribe."""
-        self._check(request, model)
+        check(request, model)
         prefix = request.id.replace("-", "")[:16]
         beta = (
             "realtime=v1" in request.headers.get("openai-beta", "")
@@ -133,9 +91,8 @@ class RealtimeProtocol(Base):
         self._keywords_from: str | None = None  # whose message set them
         self._undo: tuple[dict[str, Any], DecodingOptions] = ({}, self._decoding)
 
-        self._waiting: deque[_Step] = deque()
-        self._num_held = 0  # bytes
-        self._asked: deque[_Commit] = deque()  # finalizes that the stream has not answered
+        self._waiting = Waiting()
+        self._asked: deque[Commit] = deque()  # finalizes that the stream has not answered
         self._num_commits = 0
         # Places in all sound of the connection.
         self._appended = 0
@@ -147,27 +104,9 @@ class RealtimeProtocol(Base):
         self._item: Item | None = None
         self._lost: Exception | None = None  # why the next item is not whole
 
-    @staticmethod
-    def _check(request: Request, model: ModelCard) -> None:
-        intent, name = request.first("intent", "transcription"), request.first("model")
-        if intent != "transcription":
-            raise _refusal(
-                400, f"intent must be transcription, not {str(intent)[:100]!r}: this service gives "
-                "no responses", "intent", "invalid_value",
-            )  # fmt: skip
-        if name is not None and not model.answers_to(name):
-            raise _refusal(
-                404, f"there is no model {name[:100]!r} here: it is called {model.name}", "model",
-                "model_not_found",
-            )  # fmt: skip
-
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
-        refusal = _refusal(
-            503, f"all slots are taken: try again in {retry_after_s} s", None, "server_busy"
-        )
-        refusal.headers["Retry-After"] = str(retry_after_s)
-        return refusal
+        return busy(retry_after_s)
 
     def begin(self) -> Actions:
         """Greet the client, before anything else."""
@@ -184,7 +123,7 @@ class RealtimeProtocol(Base):
     def received(self, message: str | bytes) -> Actions:
         """One of five messages, or a mistake."""
         try:
-            given = _DECODER.decode(message)
+            given = MESSAGES.decode(message)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             why = Mistake(
                 f"the message cannot be understood ({str(error)[:200]}): send a JSON object with a "
@@ -197,7 +136,7 @@ class RealtimeProtocol(Base):
         except Mistake as mistake:
             return [self._teller.error(mistake, event_id)]
 
-    def _obey(self, given: _Message, event_id: str | None) -> Actions:
+    def _obey(self, given: Message, event_id: str | None) -> Actions:
         match given.type:
             case "input_audio_buffer.append":
                 return self._append(given.audio)
@@ -238,19 +177,11 @@ class RealtimeProtocol(Base):
                 "audio begins with the header of a WAV file: append its samples alone, as the "
                 "session's format says", "audio",
             )  # fmt: skip
-        self._check_room(len(data))
+        self._waiting.check_room(len(data))
         units = len(data) * (_TELEPHONE_UNITS if self._session.is_telephone else 1)
         self._appended += units
-        self._num_held += len(data)
-        self._waiting.append(_Sound(data, units))
+        self._waiting.add(Sound(data, units))
         return self._go_on()
-
-    def _check_room(self, num_bytes: int = 0) -> None:
-        if self._num_held + num_bytes > MAX_HELD or len(self._waiting) >= MAX_WAITING:
-            raise Mistake(
-                "too much waits until the session's change is done: send it again when what was "
-                "sent before has been transcribed", code="rate_limit_exceeded",
-            )  # fmt: skip
 
     def _commit(self) -> Actions:
         if self._appended - self._committed < 2:  # no whole sample
@@ -258,10 +189,10 @@ class RealtimeProtocol(Base):
                 "nothing was appended since the last commit: append sound first",
                 code="input_audio_buffer_commit_empty",
             )
-        self._check_room()
+        self._waiting.check_room()
         self._committed = self._appended
         self._num_commits += 1
-        self._waiting.append(_Commit(f"commit {self._num_commits}", self._appended))
+        self._waiting.add(Commit(f"commit {self._num_commits}", self._appended))
         return self._go_on()
 
     def _clear(self) -> Actions:
@@ -269,28 +200,15 @@ class RealtimeProtocol(Base):
         if self._appended == self._committed:
             return [told]
         self._committed = self._appended
-        kept: deque[_Step] = deque()
-        units = 0
-        while self._waiting and not isinstance(self._waiting[-1], _Commit):
-            step = self._waiting.pop()
-            if isinstance(step, _Sound):
-                units += step.units
-                self._num_held -= len(step.data)
-            elif isinstance(step, _Reopen):
-                units += step.units  # the one behind it does its work too
-            else:
-                kept.appendleft(step)
-        is_answered = not self._waiting and all(one.tag == _REST for one in self._asked)
-        self._waiting += kept
-        if is_answered:
+        if not self._waiting.commits and all(one.tag == _REST for one in self._asked):
             # Words that come from now on were forgotten.
             self._is_deaf, self._item, self._lost = True, None, None
-        self._waiting.append(_Reopen(self._wanted, drops=True, units=units))
+        self._waiting.forget(self._wanted)
         return [told, *self._go_on()]
 
     def _update(self, session: msgspec.Raw, event_id: str | None, *, beta: bool) -> Actions:
         new = self._session.updated(bytes(session), beta=beta)
-        self._check_room()
+        self._waiting.check_room()
         old, self._session = self._session, new
         messages: list[Action] = []
         if new.turn_detection is None and self._item is not None and self._item.is_spoken:
@@ -300,15 +218,11 @@ class RealtimeProtocol(Base):
         if keywords != old.transcription.get("keywords"):
             self._keywords_from = event_id
             self._undo = (old.transcription, old.decoding)
-            self._waiting.append(_Rewords(new.decoding))
+            self._waiting.add(Rewords(new.decoding))
         options = new.options
         if (options.format, options.turns) != (self._wanted.format, self._wanted.turns):
             self._wanted = options
-            last = self._waiting[-1] if self._waiting else None
-            if isinstance(last, _Reopen):
-                last.options = self._wanted
-            else:
-                self._waiting.append(_Reopen(self._wanted, drops=False))
+            self._waiting.reopen(options)
         return [*messages, *self._go_on()]
 
     # What waits.
@@ -317,33 +231,33 @@ class RealtimeProtocol(Base):
         """Do what waits, as far as it can be done now."""
         actions: list[Action] = []
         waiting = self._waiting
-        while waiting and not self._is_opening:
-            step = waiting[0]
-            match step:
-                case _Sound(data, units):
-                    self._num_held -= len(data)
+        while not self._is_opening:
+            match step := waiting.first:
+                case None:
+                    break
+                case Sound(data, units):
                     self._position += units
                     actions.append(Push(data))
-                case _Commit():
+                case Commit():
                     if len(self._asked) >= MAX_ASKED:
                         break
                     self._asked.append(step)
                     actions.append(Finalize(step.tag))
-                case _Rewords(decoding):
+                case Rewords(decoding):
                     self._decoding = decoding
                     actions.append(Decode(decoding))
-                case _Reopen():
+                case Reopen():
                     if self._asked:
                         break
                     if not step.drops and self._position > self._settled:
-                        self._asked.append(_Commit(_REST, self._position))
+                        self._asked.append(Commit(_REST, self._position))
                         actions.append(Finalize(_REST))
                         break
                     actions += self._reopen(step)
-            waiting.popleft()
+            waiting.pop()
         return actions
 
-    def _reopen(self, step: _Reopen) -> list[Action]:
+    def _reopen(self, step: Reopen) -> list[Action]:
         messages: list[Action] = []
         if step.drops:
             self._item = self._lost = None
@@ -475,27 +389,18 @@ class RealtimeProtocol(Base):
                 actions += self._end_item(self._position, error)
         if ends or self._is_opening or self._position == self._offset:
             return [*actions, *self._end(error)]
-        first = self._waiting[0] if self._waiting else None
         self._settled = self._position  # nothing of it can be asked for
-        if not isinstance(first, _Reopen):
-            self._waiting.appendleft(_Reopen(self._options, drops=False))
+        if not isinstance(self._waiting.first, Reopen):
+            self._waiting.put_first(Reopen(self._options, drops=False))
         return [*actions, *self._go_on()]
 
     def _end(self, error: Exception) -> Actions:
         """There is no stream any more: tell of the commits that wait, and hang up."""
         actions: list[Action] = []
-        for step in self._waiting:
-            if isinstance(step, _Commit):
-                actions += self._end_item(step.at, error)
+        for one in self._waiting.commits:
+            actions += self._end_item(one.at, error)
         self._waiting.clear()
         code = 1011
         if isinstance(error, ServerEnds | NoFreeSlot):
             code = 1012 if isinstance(error, ServerEnds) else 1013
         return [*actions, Hangup(code, str(error)[:100])]
-
-
-def _refusal(status: int, message: str, param: str | None, code: str) -> Refusal:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    return Refusal(
-        status, {"error": {"message": message, "type": kind, "param": param, "code": code}}
-    )

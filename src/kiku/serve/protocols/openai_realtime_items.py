@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kiku.serve.protocols.interface import Send
-from kiku.serve.protocols.openai_realtime_session import Mistake
+from kiku.serve.protocols.openai_realtime_messages import Mistake
 from kiku.text import Word
 
 UNITS_PER_S = 48_000

@@ -7,7 +7,7 @@ not know sound, items or streams.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -15,11 +15,21 @@ from msgspec import UNSET, UnsetType
 from kiku.errors import ConfigError
 from kiku.options import AudioFormat, DecodingOptions, Encoding, StreamOptions, TurnPolicy
 from kiku.serve.protocols.interface import ModelCard
+from kiku.serve.protocols.openai_realtime_messages import (
+    BETA_DECODER,
+    DECODER,
+    LOGPROBS,
+    Audio,
+    BetaUpdate,
+    Format,
+    Input,
+    Mistake,
+    mistake_of,
+    shortened,
+)
 from kiku.serve.protocols.parameters import Parameter
 
 SAMPLE_RATE, TELEPHONE_RATE = 24_000, 8_000
-
-LOGPROBS = "item.input_audio_transcription.logprobs"
 
 _INPUT = "audio.input."
 _TRANSCRIPTION, _TURNS = f"{_INPUT}transcription.", f"{_INPUT}turn_detection."
@@ -53,103 +63,6 @@ PARAMETERS = (
 )
 """Of the beta's flat names each stands here under today's."""
 
-
-class Mistake(Exception):
-    """What a client asked for cannot be; told as `error`, and the session goes on."""
-
-    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
-        """`param` is what was wrong, by its path in the message."""
-        super().__init__(message)
-        self.message, self.param, self.code = message, param, code
-
-
-# What may be set. A field that is left out stays as it was.
-
-_Ms = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
-_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Include = list[Literal["item.input_audio_transcription.logprobs"]]
-
-
-class Format(msgspec.Struct, forbid_unknown_fields=True):
-    """How the sound is written."""
-
-    type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
-    rate: int | None = None
-
-
-class NoiseReduction(msgspec.Struct, forbid_unknown_fields=True):
-    """A hint."""
-
-    type: Literal["near_field", "far_field"] | UnsetType | None = UNSET
-    strength: float | UnsetType | None = UNSET
-
-
-class Transcription(msgspec.Struct, forbid_unknown_fields=True):
-    """Which model listens, and for what."""
-
-    model: str | UnsetType | None = UNSET
-    language: str | UnsetType | None = UNSET
-    languages: list[str] | UnsetType | None = UNSET
-    prompt: str | UnsetType | None = UNSET
-    keywords: list[str] | UnsetType | None = UNSET
-    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | UnsetType | None = UNSET
-
-
-class TurnDetection(msgspec.Struct, forbid_unknown_fields=True):
-    """When the service commits by itself."""
-
-    type: Literal["server_vad", "semantic_vad"] = "server_vad"
-    threshold: _Share | UnsetType | None = UNSET
-    prefix_padding_ms: _Ms | UnsetType | None = UNSET
-    silence_duration_ms: _Ms | UnsetType | None = UNSET
-    idle_timeout_ms: int | UnsetType | None = UNSET
-    eagerness: Literal["low", "medium", "high", "auto"] | UnsetType | None = UNSET
-    create_response: bool | UnsetType | None = UNSET
-    interrupt_response: bool | UnsetType | None = UNSET
-
-
-class Input(msgspec.Struct, forbid_unknown_fields=True):
-    """`session.audio.input`."""
-
-    format: Format | UnsetType | None = UNSET
-    noise_reduction: NoiseReduction | UnsetType | None = UNSET
-    transcription: Transcription | UnsetType | None = UNSET
-    turn_detection: TurnDetection | UnsetType | None = UNSET
-
-
-class Audio(msgspec.Struct, forbid_unknown_fields=True):
-    """`session.audio`."""
-
-    input: Input | UnsetType | None = UNSET
-
-
-class Update(msgspec.Struct, forbid_unknown_fields=True):
-    """`session` of `session.update`. What only the service sets may come back to it."""
-
-    type: str | UnsetType = UNSET
-    audio: Audio | UnsetType | None = UNSET
-    include: _Include | UnsetType | None = UNSET
-    id: Any = UNSET
-    object: Any = UNSET
-    expires_at: Any = UNSET
-
-
-class BetaUpdate(msgspec.Struct, forbid_unknown_fields=True):
-    """`session` of `transcription_session.update`."""
-
-    input_audio_format: Literal["pcm16", "g711_ulaw", "g711_alaw"] | UnsetType | None = UNSET
-    input_audio_noise_reduction: NoiseReduction | UnsetType | None = UNSET
-    input_audio_transcription: Transcription | UnsetType | None = UNSET
-    turn_detection: TurnDetection | UnsetType | None = UNSET
-    include: _Include | UnsetType | None = UNSET
-    modalities: list[Literal["text", "audio"]] | UnsetType | None = UNSET
-    client_secret: Any = UNSET
-    id: Any = UNSET
-    object: Any = UNSET
-
-
-_DECODER = msgspec.json.Decoder(Update)
-_BETA_DECODER = msgspec.json.Decoder(BetaUpdate)
 
 _BETA_FORMATS = {
     "pcm16": {"type": "audio/pcm", "rate": SAMPLE_RATE},
@@ -193,9 +106,9 @@ class Session:
             Mistake: something in it cannot be. This session stays as it is.
         """
         try:
-            given = _BETA_DECODER.decode(session) if beta else _DECODER.decode(session)
+            given = BETA_DECODER.decode(session) if beta else DECODER.decode(session)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise _mistake(error) from None
+            raise mistake_of(error) from None
         new = copy.copy(self)
         names = _BETA_NAMES if beta else _NAMES
         if isinstance(given, BetaUpdate):
@@ -210,8 +123,8 @@ class Session:
         else:
             if given.type not in (UNSET, "transcription"):
                 raise Mistake(
-                    f"session.type must be transcription, not {_short(given.type)}: this service "
-                    "transcribes, and gives no responses", "session.type",
+                    f"session.type must be transcription, not {shortened(given.type)}: this "
+                    "service transcribes, and gives no responses", "session.type",
                 )  # fmt: skip
             audio = given.audio
             sound = (isinstance(audio, Audio) and audio.input) or Input()
@@ -238,7 +151,7 @@ class Session:
         name = wanted.get("model")
         if name is not None and not model.answers_to(name):
             raise Mistake(
-                f"there is no model {_short(name)} here: it is called {model.name}",
+                f"there is no model {shortened(name)} here: it is called {model.name}",
                 f"{where}.model", "model_not_found",
             )  # fmt: skip
         for key in ("language", "languages"):
@@ -247,7 +160,7 @@ class Session:
             if asked and not any(_code(one) in model.languages for one in asked):
                 raise Mistake(
                     f"the model understands {', '.join(model.languages)}, not "
-                    f"{_short(', '.join(asked))}", f"{where}.{key}", "unsupported_value",
+                    f"{shortened(', '.join(asked))}", f"{where}.{key}", "unsupported_value",
                 )  # fmt: skip
         try:
             self.decoding  # noqa: B018
@@ -402,23 +315,3 @@ _HEADS_S = (0.5, 1.0, 2.0, 3.0)
 def _code(language: str) -> str:
     """ISO-639-1 of "en" and "en-US"."""
     return language.strip().lower().replace("_", "-").split("-")[0]
-
-
-def _short(text: object) -> str:
-    return repr(str(text)[:100])
-
-
-def _mistake(error: Exception) -> Mistake:
-    """What msgspec found, under the names of the client's message."""
-    text = str(error)
-    if not isinstance(error, msgspec.ValidationError):
-        return Mistake(f"session cannot be read ({text[:200]}): send an object", "session")
-    what, _, path = text.partition(" - at `$")
-    path = "session" + path.rstrip("`")
-    unknown = what.startswith("Object contains unknown field `")
-    if unknown:
-        path += "." + what.split("`")[1]
-        return Mistake(
-            f"{_short(path)} is not known: leave it out", path[:200], "unknown_parameter"
-        )
-    return Mistake(f"{path[:200]}: {what[:200]}", path[:200])
