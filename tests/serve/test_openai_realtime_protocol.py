@@ -34,6 +34,7 @@ from kiku.serve.protocols.interface import (
 from kiku.serve.protocols.openai_realtime import (
     IDLE_S,
     MAX_APPEND,
+    MAX_ASKED,
     PARAMETERS,
     RealtimeProtocol,
 )
@@ -609,6 +610,21 @@ def test_clear_leaves_a_commit_that_is_not_answered_yet() -> None:
     assert client.transcripts == ["1 2", "4"]
 
 
+def test_clear_while_a_change_is_made_tells_no_more_of_what_it_forgot() -> None:
+    client = Client()
+    client.update(turn_detection=None)
+    client.settle()
+    client.say(1, 2)
+    client.update(format={"type": "audio/pcmu"})
+    client.clear()
+    client.settle()
+    assert not any("delta" in one for one in client.told.messages)
+    client.say(3)
+    client.commit()
+    client.settle()
+    assert client.transcripts == ["3"]
+
+
 def test_clear_of_nothing_keeps_the_stream() -> None:
     client = Client()
     client.clear()
@@ -620,10 +636,11 @@ def test_clear_of_nothing_keeps_the_stream() -> None:
 def test_many_commits_at_once_are_all_answered() -> None:
     client = Client()
     client.update(turn_detection=None)
+    client.settle()
     for number in range(100):
         client.say(number)
         client.commit()
-    assert sum(isinstance(ask, Finalize) for ask in client.asks) <= 17
+    assert sum(isinstance(ask, Finalize) for ask in client.asks) == MAX_ASKED
     client.settle()
     assert client.transcripts == [str(number) for number in range(100)]
 
