@@ -141,13 +141,16 @@ def test_neither_keys_nor_text_come_into_the_log():
     assert " ".join(text.split()[:2]) not in log
 
 
-def test_the_log_can_be_json():
-    with served("--log-format", "json") as service:
+def test_the_log_can_be_json_and_have_the_text():
+    with served("--log-format", "json", KIKU_LOG_TEXT="1") as service:
         with kyutai(service.ws) as client:
-            client.finish()
+            client.speak(samples_of(EXAMPLES / "digits.wav"))
+            text = client.finish()
         _, log = service.end(signal.SIGTERM)
     lines = [json.loads(line) for line in log.splitlines()]
-    assert any(line.get("protocol") == "kyutai" and line["words"] == 0 for line in lines)
+    (line,) = [one for one in lines if one.get("protocol") == "kyutai"]
+    assert line["text"] == text
+    assert line["words"] == len(text.split())
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,8 @@ class Heard:
         self._problem: AudioError | None = None
         self._failure: Exception | None = None
         self._duration = 0.0
+        self.num_channels = 1
+        """How many are heard, each by itself."""
         self._permit: Permit | None = None
         self._stream: AsyncStream | None = None
         self._feeding: asyncio.Task[None] | None = None
@@ -244,7 +246,7 @@ class Heard:
             max_queue_s=_UPLOAD_AHEAD_S,
             when_full="block",
         )
-        count = channels if each else 1
+        self.num_channels = count = channels if each else 1
         self._permit = await service.admission.wait(count, service.settings.queue_s)
         self._stream = await service.open(options, recorded=True)
         self._feeding = asyncio.create_task(self._feed(first, self._stream))

@@ -328,6 +328,7 @@ class Talk:
                 await stream.finalize(tag, cut=cut)
             case Decode(options):
                 await stream.set_decoding(options)
+                return self._protocol.decoded()
             case Close():
                 self.figures.asked_at = time.monotonic()
                 if self._decoder is not None:
@@ -493,6 +494,8 @@ class Figures:
             metrics.first_word.labels(protocol), metrics.final_word.labels(protocol),
         )  # fmt: skip
         self.num_received = self.num_sent = self.num_words = 0
+        self.text: list[str] | None = [] if service.settings.log_text else None
+        """All words, where the log wants them."""
         self._flushed_in = self._flushed_out = 0
         self.asked_at = self._first_at = 0.0
         self.duration = 0.0
@@ -508,6 +511,8 @@ class Figures:
             if not self.num_words and self._first_at:
                 self._first.observe(time.monotonic() - self._first_at)
             self.num_words += 1
+            if self.text is not None:
+                self.text.append(event.text)
             self._lag.observe(waiting_s)
         elif isinstance(event, Finalized | End) and self.asked_at:
             self._final.observe(time.monotonic() - self.asked_at)

@@ -32,6 +32,8 @@ class Request:
     subprotocols: tuple[str, ...] = ()
     id: str = ""
     """Of this request, a UUID: the same in answers and in the log."""
+    at: float = 0.0
+    """When it came, in seconds since 1970: protocols look at no clock."""
 
     def first(self, name: str, default: str | None = None) -> str | None:
         """The first value of a query parameter."""
@@ -130,8 +132,8 @@ class Finalize:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Pick text so from now on (hotwords, temperature); what the model cannot do comes back as
-    `rejected(error)`."""
+    """Pick text so from now on (hotwords, temperature). The answer comes as `decoded()`, or as
+    `rejected(error)` for what the model cannot do."""
 
     options: DecodingOptions
 
@@ -220,6 +222,10 @@ class LiveProtocol(Protocol):
         """The stream that a later `Open` asked for is there."""
         ...
 
+    def decoded(self) -> Actions:
+        """The stream picks its text as the last `Decode` wants."""
+        ...
+
     def event(self, event: Event, waiting_s: float) -> Actions:
         """The stream says something; `waiting_s` seconds of sound wait to be heard meanwhile."""
         ...
@@ -264,6 +270,10 @@ class Base:
         return ()
 
     def opened(self) -> Actions:
+        """See `LiveProtocol`."""
+        return ()
+
+    def decoded(self) -> Actions:
         """See `LiveProtocol`."""
         return ()
 
