@@ -82,6 +82,7 @@ class Talk:
         self._stream: AsyncStream | None = None
         self._decoder: Decoder | None = None
         self._asking = asyncio.Lock()
+        self._asks: deque[list[Action]] = deque()
         self._out: deque[Send | Hangup] = deque()
         self._is_flushing = False
         self._drained = asyncio.Event()
@@ -245,11 +246,15 @@ class Talk:
                 asks = [action]
             else:
                 asks.append(action)
+        if asks is not None:
+            # Before anything is awaited: what the client's next message asks comes behind.
+            self._asks.append(asks)
         if self._out:
             await self._flush()
         if asks is not None:
             async with self._asking:
-                await self._ask_all(asks)
+                while self._asks:
+                    await self._ask_all(self._asks.popleft())
 
     def _put(self, item: Send | Hangup) -> None:
         if isinstance(item, Send) and item.counted and self._protocol.session is not None:
