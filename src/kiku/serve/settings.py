@@ -73,8 +73,8 @@ class Settings:
     """Of one key; without keys, of one address."""
     max_requests_per_minute: int = 6_000
     """Of one key; without keys, of one address."""
-    max_message_bytes: int = 16 * 2**20
-    """Of one message on a socket."""
+    max_message_bytes: int = 21 * 2**20
+    """Of one message on a socket; OpenAI's may be 15 MiB in base64."""
     max_upload_bytes: int = 2**30
     """Of one upload."""
     max_upload_s: float = 6 * 3600.0

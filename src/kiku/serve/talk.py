@@ -297,7 +297,10 @@ class Talk:
             except _REJECTIONS as error:
                 self.figures.failed(error)
                 more = self._protocol.rejected(error)
-            except StreamError:
+            except Exception as error:
+                failure = None if self._stream is None else self._stream.failure
+                if error is not failure and not isinstance(error, StreamError):
+                    raise
                 continue  # the stream has failed: its events say how
             for action in more:
                 if isinstance(action, Send | Hangup):
