@@ -17,7 +17,7 @@ from tests.serve.running import Running, running
 DIGITS = EXAMPLES / "digits.wav"
 
 
-@pytest.mark.parametrize("protocol", ["kyutai"])
+@pytest.mark.parametrize("protocol", ["kyutai", "kiku", "deepgram"])
 def test_words_are_counted_and_timed(service: Running, demo: kiku.Recognizer, protocol: str):
     text = demo.transcribe(DIGITS).text
     load = Load(service.http, protocol, [samples_of(DIGITS)])

@@ -25,6 +25,7 @@ from kiku.serve.protocols.deepgram_flux import FluxProtocol
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.openai_realtime import RealtimeProtocol
+from kiku.serve.protocols.own import OwnProtocol
 from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -38,6 +39,7 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 
 SOCKETS: Mapping[str, MakeProtocol] = {
     "/api/asr-streaming": KyutaiProtocol,
+    "/api/stream": OwnProtocol,
     "/v1/realtime": RealtimeProtocol,
     "/v1/listen": DeepgramProtocol,
     "/v2/listen": FluxProtocol,

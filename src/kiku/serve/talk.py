@@ -403,7 +403,7 @@ class Talk:
                 ended = ended or isinstance(event, End)
             if protocol.wants_progress and not ended:
                 heard_s = stream.heard_s
-                actions += protocol.heard(heard_s)
+                actions += protocol.heard(heard_s, waiting_s)
             if ended or (not events and stream.done):
                 ended = True
                 self._drop_stream()

@@ -19,7 +19,7 @@ from kiku.serve.protocols.deepgram_messages import (
     KeepAlive,
 )
 from kiku.serve.protocols.deepgram_parameters import LISTEN_PARAMETERS
-from kiku.serve.protocols.deepgram_query import ListenQuery, busy, hotwords, listen_query
+from kiku.serve.protocols.deepgram_query import ListenQuery, busy, hotwords, listen_query, refusal
 from kiku.serve.protocols.deepgram_sound import SoundIntake
 from kiku.serve.protocols.deepgram_words import (
     MAX_ECHO,
@@ -119,6 +119,10 @@ class DeepgramProtocol(Base):
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
         return busy(self._request, retry_after_s)
+
+    def unfit(self, error: Exception) -> Refusal:
+        """400, and why."""
+        return refusal(self._request, str(error))
 
     # From the client.
 
@@ -265,7 +269,7 @@ class DeepgramProtocol(Base):
             actions.append(self._final(channel, word.end))
         return [*actions, *self._interim(channel)]
 
-    def heard(self, seconds: float) -> Actions:
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Words that nothing has made final, and gaps between words."""
         known, gap_s = self._known(seconds - _SLACK_S), self._query.utterance_end_s
         actions: list[Action] = []

@@ -15,7 +15,7 @@ import msgspec
 from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_parameters import FLUX_PARAMETERS
-from kiku.serve.protocols.deepgram_query import busy, flux_query, hotwords
+from kiku.serve.protocols.deepgram_query import busy, flux_query, hotwords, refusal
 from kiku.serve.protocols.deepgram_sound import SoundIntake
 from kiku.serve.protocols.deepgram_words import MAX_ECHO, hangup, probability, send, transcript
 from kiku.serve.protocols.interface import (
@@ -113,6 +113,10 @@ class FluxProtocol(Base):
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
         return busy(self._request, retry_after_s)
+
+    def unfit(self, error: Exception) -> Refusal:
+        """400, and why."""
+        return refusal(self._request, str(error))
 
     def begin(self) -> Actions:
         """`Connected` is the first message there is."""
@@ -278,7 +282,7 @@ class FluxProtocol(Base):
             return ()
         return self._end_turn(self._known(time), "manual" if self._num_forced else "model")
 
-    def heard(self, seconds: float) -> Actions:
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Whether nothing was said for too long."""
         if not self._in_turn or self._partial is not None or not self._words:
             return ()

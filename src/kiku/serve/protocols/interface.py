@@ -210,6 +210,10 @@ class LiveProtocol(Protocol):
         same, tells `failed(NoFreeSlot)` and does what that wants."""
         ...
 
+    def unfit(self, error: Exception) -> Refusal:
+        """The answer before the upgrade where the model cannot do what the client wants."""
+        ...
+
     def begin(self) -> Actions:
         """The connection is accepted, and the stream of `first` open."""
         ...
@@ -230,8 +234,9 @@ class LiveProtocol(Protocol):
         """The stream says something; `waiting_s` seconds of sound wait to be heard meanwhile."""
         ...
 
-    def heard(self, seconds: float) -> Actions:
-        """The stream has heard so many seconds of its sound, whether it says anything or not."""
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+        """The stream has heard so many seconds of its sound, whether it says anything or not, and
+        so many wait."""
         ...
 
     def quiet(self, seconds: float) -> Actions:
@@ -265,6 +270,10 @@ class Base:
     wants_progress = False
     session: str | None = None
 
+    def unfit(self, error: Exception) -> Refusal:
+        """See `LiveProtocol`."""
+        return Refusal(400, {"error": str(error)})
+
     def begin(self) -> Actions:
         """See `LiveProtocol`."""
         return ()
@@ -277,7 +286,7 @@ class Base:
         """See `LiveProtocol`."""
         return ()
 
-    def heard(self, seconds: float) -> Actions:
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """See `LiveProtocol`."""
         return ()
 
