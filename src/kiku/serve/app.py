@@ -19,6 +19,7 @@ from kiku.serve import rest
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
 from kiku.serve.metrics import CONTENT_TYPE
+from kiku.serve.page import FOLDER, Page, page_routes
 from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.deepgram import DeepgramProtocol
 from kiku.serve.protocols.deepgram_flux import FluxProtocol
@@ -35,7 +36,7 @@ from kiku.serve.wire import Message, Receive, Scope, SendMessage, address_of, re
 _LOG = logging.getLogger("kiku.serve")
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
-"""That need no key."""
+"""That need no key; neither do the files of the page."""
 
 SOCKETS: Mapping[str, MakeProtocol] = {
     "/api/asr-streaming": KyutaiProtocol,
@@ -56,7 +57,8 @@ class App:
         self.service = service
         self.guard = Guard(service.settings, service.keys)
         self.sockets = Sockets(service, self.guard, SOCKETS)
-        self._http = Starlette(routes=_routes(service))
+        self._page = Page()
+        self._http = Starlette(routes=[*page_routes(self._page), *_routes(service)])
         self._loading: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
@@ -71,11 +73,13 @@ class App:
     async def _answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         scope["kiku.id"] = id = str(uuid.uuid4())
         request = request_of(scope, id)
-        if request.path not in OPEN_PATHS:
+        if request.path not in OPEN_PATHS and not request.path.startswith(FOLDER):
             try:
                 owner = self.guard.let_in(request, address_of(scope), is_socket=False)
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
+                if request.path == "/" and refusal.status == 401:  # the page asks for the key
+                    return await self._page.front(401, refusal.headers)(scope, receive, send)
                 if rest.is_openais(request.path):
                     refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)

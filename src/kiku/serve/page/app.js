@@ -1,0 +1,408 @@
+// The page: puts sound, connection, words and waveform together, and says how things stand.
+
+import { asJson, asSubtitles, asText, save } from "/page/save.js";
+import { Microphone, readFile } from "/page/sound.js";
+import { askServer, Talk } from "/page/talk.js";
+import { Transcript } from "/page/transcript.js";
+import { clock, Wave } from "/page/wave.js";
+
+const LOOK_AGAIN_S = 5; // at a server that is not ready
+const KEPT_KEY = "kiku-key"; // in this tab alone
+
+const $ = (id) => document.getElementById(id);
+const show = (node, isShown) => {
+  node.hidden = !isShown;
+};
+
+const player = new Audio();
+const wave = new Wave($("wave"), seek);
+const transcript = new Transcript($("text"), $("tip"), (time) => {
+  if (wave.playS === null) return;
+  seek(time);
+  player.play();
+});
+
+let talk = null; // while words may come
+let microphone = null; // while it is open
+let isPreparing = false; // a file or a microphone, before there is a talk
+let run = 0; // counts recordings, so that a late answer to one before is not taken
+let name = "recording";
+let model = null;
+let counting = 0;
+
+// What is wrong, or in the way.
+
+function say(text, kind = "info") {
+  clearInterval(counting);
+  const notice = $("notice");
+  notice.dataset.kind = kind;
+  // A region that is shown and filled at once is not read out everywhere: filled last.
+  show(notice, Boolean(text));
+  if (notice.textContent !== text) notice.textContent = text;
+}
+
+// Says when it is tried again, second by second, without reading every second out.
+function sayUntil(text, at, kind) {
+  say(text, kind);
+  const rest = document.createElement("span");
+  rest.setAttribute("aria-hidden", "true");
+  $("notice").append(" ", rest);
+  const count = () => {
+    const left = Math.ceil((at - Date.now()) / 1000);
+    rest.textContent = left > 0 ? `Trying again in ${left} s.` : "Trying again now.";
+  };
+  count();
+  counting = setInterval(count, 500);
+}
+
+function sayServer({ state, slots, reason }) {
+  if (state === "full") {
+    return slots === 1 ? "The server's only slot is taken." : `All ${slots} slots are taken.`;
+  }
+  if (state === "busy") return `The server is not ready: ${reason}.`;
+  if (state === "down") return "The server cannot be reached.";
+  return "The server did not answer.";
+}
+
+function sayMicrophone(error) {
+  const texts = {
+    NotAllowedError:
+      "The browser does not let this page use the microphone. Allow it beside the address of " +
+      "the page, and try again.",
+    NotFoundError: "No microphone was found. Connect one, or choose a file.",
+    NotReadableError: "The microphone cannot be opened: another program may be using it.",
+    SecurityError:
+      "Browsers give the microphone only to pages from this machine or by https. A file works.",
+  };
+  say(texts[error.name] ?? `The microphone cannot be used: ${error.message}`, "error");
+}
+
+// How things stand.
+
+function update() {
+  const isBusy = Boolean(talk) || isPreparing;
+  show($("speak"), !isBusy || Boolean(microphone));
+  $("speak").disabled = Boolean(microphone);
+  $("speak").classList.toggle("on", Boolean(microphone));
+  $("speak").lastChild.data = microphone ? "Listening" : "Speak";
+  show($("choose"), !isBusy);
+  show($("drop-hint"), !isBusy);
+  show($("finalize"), Boolean(talk) && Boolean(microphone));
+  show($("stop"), isBusy);
+  show($("play"), wave.playS !== null);
+  show($("meter"), Boolean(microphone));
+  show($("empty"), !transcript.words.length && !transcript.partial);
+  show($("below"), transcript.words.length > 0);
+  document.body.dataset.state = isPreparing ? "preparing" : talk ? "talking" : "idle";
+}
+
+function progress() {
+  const { sound } = wave;
+  if (!sound) return;
+  if (talk) wave.heardS = talk.heardS;
+  wave.draw();
+  const place = wave.playS ?? (microphone ? sound.seconds : wave.heardS);
+  $("place").textContent = `${clock(place)} of ${clock(sound.seconds)}`;
+  let lag = "";
+  if (talk && microphone) {
+    lag = `${Math.max(0, sound.seconds - talk.heardS).toFixed(1)} s behind`;
+  } else if (talk) {
+    lag = `${Math.floor((100 * talk.heardS) / Math.max(sound.seconds, 0.01))} % heard`;
+  }
+  $("lag").textContent = lag;
+}
+
+function level() {
+  if (!microphone) return;
+  // From -60 dB to 0 dB.
+  const db = 20 * Math.log10(microphone.sound.level + 1e-9);
+  const part = Math.max(0, Math.min(1, 1 + db / 60));
+  $("meter").style.setProperty("--level", part.toFixed(3));
+  $("meter").setAttribute("aria-valuenow", Math.round(part * 100));
+}
+
+// From a recording's beginning to its end.
+
+function clear() {
+  run++;
+  player.pause();
+  if (player.src) URL.revokeObjectURL(player.src);
+  player.removeAttribute("src");
+  wave.playS = null;
+  wave.heardS = 0;
+  wave.sound = null;
+  show($("sound"), false);
+  $("play").textContent = "Play";
+  transcript.clear();
+  say("");
+}
+
+function begin(sound) {
+  wave.sound = sound;
+  show($("sound"), true);
+  const options = {
+    key: key(),
+    turns: $("turns").value,
+    partials: $("partials").checked,
+    hotwords: hotwords(),
+  };
+  talk = new Talk(sound, options, { message, state, progress });
+}
+
+async function speak() {
+  if (talk || isPreparing) return;
+  clear();
+  const mine = run;
+  isPreparing = true;
+  update();
+  try {
+    const opened = await Microphone.open(() => {
+      talk?.pump();
+      level();
+      progress();
+    }, microphoneLost);
+    if (mine !== run) return void opened.close(); // stopped meanwhile
+    microphone = opened;
+    name = "recording";
+    begin(opened.sound);
+  } catch (error) {
+    if (mine === run) sayMicrophone(error);
+  } finally {
+    if (mine === run) isPreparing = false;
+    update();
+  }
+}
+
+function microphoneLost() {
+  say("The microphone has gone away. The words until then stay.", "error");
+  stopMicrophone();
+}
+
+async function stopMicrophone() {
+  const open = microphone;
+  microphone = null;
+  update();
+  await open?.close();
+  if (open) talk?.complete();
+  offerPlayer();
+  progress();
+}
+
+async function hear(file) {
+  if (talk || isPreparing || !file) return;
+  clear();
+  const mine = run;
+  isPreparing = true;
+  say(`Reading ${file.name} …`);
+  update();
+  try {
+    const sound = await readFile(file);
+    if (mine !== run) return;
+    say("");
+    if (!sound.length) throw new Error("it is empty");
+    name = file.name.replace(/\.[^.]+$/, "") || "recording";
+    begin(sound);
+    talk.complete();
+    offerPlayer();
+  } catch {
+    if (mine === run) say(`This browser cannot read sound from ${file.name}.`, "error");
+  } finally {
+    if (mine === run) isPreparing = false;
+    update();
+    progress();
+  }
+}
+
+// The first stop ends the sound and waits for the last words; the second waits for nothing.
+function stop() {
+  if (microphone) return stopMicrophone();
+  run++;
+  isPreparing = false;
+  if (talk) talk.drop();
+  else say("");
+  update();
+}
+
+// What the connection says.
+
+function message(told, offset) {
+  const time = (told.time ?? 0) + offset;
+  if (told.type === "word") {
+    transcript.addWord({ ...told, start: told.start + offset, end: told.end + offset });
+  } else if (told.type === "partial") transcript.setPartial(told.text);
+  else if (told.type === "turn_start") transcript.turnStart(time);
+  else if (told.type === "turn_end") transcript.turnEnd(time);
+  else if (told.type === "finalized") transcript.setPartial(told.open_word?.text ?? "");
+  else if (told.type === "warning") say(told.message);
+  else if (told.type === "error") say(`The server says: ${told.message}`, "error");
+  else if (told.type === "end") transcript.setPartial("");
+  show($("empty"), !transcript.words.length && !transcript.partial);
+  show($("below"), transcript.words.length > 0);
+  progress();
+}
+
+function state(now, details) {
+  if (now === "open") opened(details);
+  else if (now === "lost" && details.wasOpen) say("The connection is lost.", "warn");
+  else if (now === "waiting") {
+    const kept = microphone ? " What you say meanwhile is kept." : "";
+    const cut = details.wasOpen ? "The connection is lost. " : "";
+    sayUntil(cut + sayServer(details) + kept, details.at, details.wasOpen ? "warn" : "error");
+  } else if (now === "plain") plain = true;
+  if (["done", "dropped", "failed", "key"].includes(now)) over(now, details);
+}
+
+let plain = false;
+
+function opened({ message: ready, isAnew }) {
+  model = ready.model;
+  $("model").textContent = [ready.model, ...(ready.languages ?? [])].join(" · ");
+  if (isAnew) transcript.anew(talk.toldS);
+  say(plain ? "This model tells no turns or expects no words: those options are left out." : "");
+  plain = false;
+}
+
+function over(how, { why }) {
+  talk = null;
+  if (microphone) stopMicrophone();
+  transcript.setPartial("");
+  if (how === "failed") say(`It ended: ${why}.`, "error");
+  if (how === "key") askKey("The server does not take this key.");
+  if (how === "done" && wave.sound) wave.heardS = wave.sound.seconds;
+  update();
+  progress();
+}
+
+// The player.
+
+function offerPlayer() {
+  const recording = wave.sound?.wav();
+  if (!recording || wave.playS !== null) return;
+  player.src = URL.createObjectURL(recording);
+  wave.playS = 0;
+  update();
+}
+
+function seek(time) {
+  player.currentTime = time;
+  wave.playS = time;
+  transcript.mark(time);
+  progress();
+}
+
+function follow() {
+  if (wave.playS === null) return;
+  wave.playS = player.currentTime;
+  transcript.mark(player.ended ? null : player.currentTime);
+  progress();
+  if (!player.paused) requestAnimationFrame(follow);
+}
+
+player.addEventListener("play", () => {
+  $("play").textContent = "Pause";
+  follow();
+});
+for (const kind of ["pause", "ended"]) {
+  player.addEventListener(kind, () => {
+    $("play").textContent = "Play";
+    follow();
+  });
+}
+
+// Key and options.
+
+const key = () => $("key-option").value.trim();
+const hotwords = () =>
+  $("hotwords").value.split(/[,\n]/).map((one) => one.trim()).filter(Boolean);
+
+function keep(value) {
+  $("key-option").value = value;
+  try {
+    if (value) sessionStorage.setItem(KEPT_KEY, value);
+    else sessionStorage.removeItem(KEPT_KEY);
+  } catch {
+    // A browser that keeps nothing: it is asked for again.
+  }
+}
+
+function askKey(why) {
+  show($("key-form"), true);
+  $("key-said").textContent = key() ? why : "";
+  show($("drop"), false);
+  $("key").focus();
+}
+
+async function look() {
+  const found = await askServer(key());
+  if (talk || isPreparing) return found;
+  if (found.state === "key") askKey("The server does not take this key.");
+  else {
+    show($("key-form"), false);
+    show($("drop"), true);
+  }
+  if (found.state === "busy" || found.state === "down") {
+    sayUntil(sayServer(found), Date.now() + LOOK_AGAIN_S * 1000, "error");
+    setTimeout(look, LOOK_AGAIN_S * 1000);
+    wasAway = true;
+  } else if (wasAway) {
+    wasAway = false;
+    say("");
+  }
+  return found;
+}
+
+let wasAway = false;
+
+$("key-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  keep($("key").value.trim());
+  const found = await look();
+  if (found.state !== "key") $("speak").focus();
+});
+$("key-option").addEventListener("change", () => keep(key()));
+$("hotwords").addEventListener("change", () => talk?.configure(hotwords()));
+
+$("speak").addEventListener("click", speak);
+$("stop").addEventListener("click", stop);
+$("finalize").addEventListener("click", () => talk?.finalize());
+$("choose").addEventListener("click", () => $("file").click());
+$("file").addEventListener("change", () => {
+  hear($("file").files[0]);
+  $("file").value = "";
+});
+$("play").addEventListener("click", () => (player.paused ? player.play() : player.pause()));
+
+$("save-txt").addEventListener("click", () =>
+  save(`${name}.txt`, "text/plain;charset=utf-8", asText(transcript)),
+);
+$("save-srt").addEventListener("click", () =>
+  save(`${name}.srt`, "application/x-subrip", asSubtitles(transcript)),
+);
+$("save-json").addEventListener("click", () =>
+  save(
+    `${name}.json`,
+    "application/json",
+    asJson(transcript, { model, duration: wave.sound?.seconds ?? 0 }),
+  ),
+);
+
+// A file may be dropped anywhere.
+let depth = 0;
+const hover = (isOver) => $("drop").classList.toggle("over", isOver);
+addEventListener("dragenter", () => hover(++depth > 0));
+addEventListener("dragleave", () => hover(--depth > 0));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  depth = 0;
+  hover(false);
+  hear(event.dataTransfer.files[0]);
+});
+
+try {
+  $("key-option").value = sessionStorage.getItem(KEPT_KEY) ?? "";
+} catch {
+  // As above.
+}
+update();
+look();

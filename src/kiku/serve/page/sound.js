@@ -1,0 +1,180 @@
+// Sound from a microphone or a file as samples of 16 bits, kept to be drawn, sent again and played.
+
+export const RATE = 24000;
+const PEAKS_PER_S = 50;
+const PEAKS_PER_GROUP = 50;
+const MOST_S = 3600; // of a microphone: more is not kept
+const PIECE = RATE / 2;
+
+export class Sound {
+  constructor(rate = RATE) {
+    this.rate = rate;
+    this.pieces = []; // {first, samples}, in order
+    this.length = 0; // samples that came
+    this.dropped = 0; // of them no longer kept
+    this.peaks = []; // 0 to 1, PEAKS_PER_S of them a second
+    this.groups = []; // the highest of PEAKS_PER_GROUP peaks
+    this.level = 0;
+    this.peak = 0;
+    this.peakCount = 0;
+  }
+
+  get seconds() {
+    return this.length / this.rate;
+  }
+
+  // Adds samples between -1 and 1.
+  add(floats) {
+    if (!floats.length) return;
+    const samples = new Int16Array(floats.length);
+    const perPeak = Math.round(this.rate / PEAKS_PER_S);
+    let power = 0;
+    for (let i = 0; i < floats.length; i++) {
+      const value = Math.max(-1, Math.min(1, floats[i]));
+      samples[i] = Math.round(value * 32767);
+      power += value * value;
+      this.peak = Math.max(this.peak, Math.abs(value));
+      if (++this.peakCount === perPeak) this.addPeak();
+    }
+    this.level = Math.sqrt(power / floats.length);
+    this.pieces.push({ first: this.length, samples });
+    this.length += samples.length;
+    while (this.length - this.dropped > MOST_S * this.rate && this.pieces.length > 1) {
+      this.dropped += this.pieces.shift().samples.length;
+    }
+  }
+
+  addPeak() {
+    const group = Math.floor(this.peaks.length / PEAKS_PER_GROUP);
+    this.groups[group] = Math.max(this.groups[group] ?? 0, this.peak);
+    this.peaks.push(this.peak);
+    this.peak = this.peakCount = 0;
+  }
+
+  // The highest peak between two times.
+  peakBetween(start, end) {
+    let first = Math.floor(start * PEAKS_PER_S);
+    const last = Math.min(this.peaks.length, Math.max(first + 1, Math.ceil(end * PEAKS_PER_S)));
+    let found = 0;
+    while (first < last) {
+      if (first % PEAKS_PER_GROUP === 0 && first + PEAKS_PER_GROUP <= last) {
+        found = Math.max(found, this.groups[first / PEAKS_PER_GROUP]);
+        first += PEAKS_PER_GROUP;
+      } else {
+        found = Math.max(found, this.peaks[first++]);
+      }
+    }
+    return found;
+  }
+
+  // The samples from `first` on that lie in one piece, `most` at most; null where there are none.
+  from(first, most = PIECE) {
+    if (first >= this.length) return null;
+    const { pieces } = this;
+    let low = 0;
+    let high = pieces.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (pieces[middle].first <= first) low = middle;
+      else high = middle - 1;
+    }
+    const begin = Math.max(0, first - pieces[low].first);
+    return pieces[low].samples.subarray(begin, begin + most);
+  }
+
+  // All of it as a WAV file, so that places in it are exact; null where its beginning is gone.
+  wav() {
+    if (this.dropped || !this.length) return null;
+    const bytes = this.length * 2;
+    const head = new DataView(new ArrayBuffer(44));
+    const words = [
+      [0, 0x52494646], [8, 0x57415645], [12, 0x666d7420], [36, 0x64617461], // RIFF WAVE fmt data
+    ];
+    for (const [at, word] of words) head.setUint32(at, word, false);
+    head.setUint32(4, 36 + bytes, true);
+    head.setUint32(16, 16, true);
+    head.setUint16(20, 1, true);
+    head.setUint16(22, 1, true);
+    head.setUint32(24, this.rate, true);
+    head.setUint32(28, this.rate * 2, true);
+    head.setUint16(32, 2, true);
+    head.setUint16(34, 16, true);
+    head.setUint32(40, bytes, true);
+    return new Blob([head, ...this.pieces.map((one) => one.samples)], { type: "audio/wav" });
+  }
+}
+
+// The sound of a file, mixed to one channel.
+export async function readFile(file) {
+  const context = new OfflineAudioContext(1, 1, RATE);
+  const decoded = await context.decodeAudioData(await file.arrayBuffer());
+  const sound = new Sound(RATE);
+  const channels = Array.from({ length: decoded.numberOfChannels }, (_, i) =>
+    decoded.getChannelData(i),
+  );
+  for (let first = 0; first < decoded.length; first += PIECE) {
+    const mixed = channels[0].slice(first, first + PIECE);
+    for (let c = 1; c < channels.length; c++) {
+      for (let i = 0; i < mixed.length; i++) mixed[i] += channels[c][first + i];
+    }
+    for (let i = 0; i < mixed.length; i++) mixed[i] /= channels.length;
+    sound.add(mixed);
+    if ((first / PIECE) % 200 === 199) await new Promise((done) => setTimeout(done)); // draw
+  }
+  return sound;
+}
+
+// A microphone that is open. `heard` is called as samples come, `lost` when it goes away.
+export class Microphone {
+  static async open(heard, lost) {
+    if (!navigator.mediaDevices?.getUserMedia) {
+      throw new DOMException("not a safe page", "SecurityError");
+    }
+    const stream = await navigator.mediaDevices.getUserMedia({
+      audio: { channelCount: 1, echoCancellation: false },
+    });
+    let context = new AudioContext({ sampleRate: RATE });
+    let source;
+    try {
+      try {
+        source = context.createMediaStreamSource(stream);
+      } catch {
+        // Firefox does not convert a microphone to another rate.
+        await context.close();
+        context = new AudioContext();
+        source = context.createMediaStreamSource(stream);
+      }
+      await context.audioWorklet.addModule("/page/microphone-worklet.js");
+    } catch (error) {
+      for (const track of stream.getTracks()) track.stop();
+      context.close();
+      throw error;
+    }
+    return new Microphone(stream, context, source, heard, lost);
+  }
+
+  constructor(stream, context, source, heard, lost) {
+    this.stream = stream;
+    this.context = context;
+    this.sound = new Sound(context.sampleRate);
+    this.node = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 0 });
+    this.ended = new Promise((done) => {
+      this.node.port.onmessage = ({ data }) => {
+        if (data === null) return done();
+        this.sound.add(data);
+        heard();
+      };
+    });
+    stream.getAudioTracks()[0].onended = lost;
+    source.connect(this.node);
+    context.resume();
+  }
+
+  // Ends it; what was heard until now is in `sound` then.
+  async close() {
+    this.node.port.postMessage("end");
+    await Promise.race([this.ended, new Promise((done) => setTimeout(done, 500))]);
+    for (const track of this.stream.getTracks()) track.stop();
+    await this.context.close();
+  }
+}

@@ -1,0 +1,229 @@
+// The connection to the server: sends sound, hands on what comes, and comes back after a cut.
+//
+// All sound stays in `sound` until the end, so a cut loses none: a session that the server still
+// knows goes on where it was; one that it has forgotten begins anew behind the last word.
+
+const AHEAD_S = 20; // of sound on its way that is not heard yet
+const MOST_BUFFERED = 1 << 20; // bytes
+const FIRST_WAIT_S = 0.5;
+const LONGEST_WAIT_S = 15;
+const FULL_WAIT_S = 5;
+const GONE_S = 30; // without an answer to sound that was sent
+
+const AGAIN = new Set([1001, 1005, 1006, 1012, 1013]); // closes after which one may come back
+
+export class Talk {
+  // `on` has message(message, offset), state(name, details) and progress().
+  constructor(sound, { key = "", turns = "", partials = true, hotwords = [] }, on) {
+    this.sound = sound;
+    this.key = key;
+    this.options = { turns, partials, hotwords };
+    this.on = on;
+    this.session = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    this.count = 0; // counted messages of the session
+    this.offset = 0; // samples before the session's first
+    this.sent = 0; // samples of `sound`
+    this.heardS = 0;
+    this.waitingS = 0;
+    this.toldS = 0; // the end of the last word
+    this.tries = 0;
+    this.isComplete = false; // no more sound will be added
+    this.hasClosed = false; // and that was told
+    this.isOver = false;
+    this.wasOpen = false;
+    this.timer = 0;
+    this.connect();
+  }
+
+  get url() {
+    const query = new URLSearchParams({
+      encoding: "s16le", rate: this.sound.rate, channels: 1, session: this.session,
+    });
+    if (this.options.partials) query.set("partials", "true");
+    if (this.options.turns) query.set("turns", this.options.turns);
+    for (const one of this.options.hotwords) query.append("hotwords", one);
+    if (this.wasOpen) query.set("after", this.count);
+    const url = new URL("/api/stream", location.href);
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    url.search = query;
+    return url;
+  }
+
+  connect() {
+    const { url } = this;
+    let socket;
+    try {
+      socket = new WebSocket(url, this.key ? ["token", this.key] : []);
+    } catch {
+      url.searchParams.set("auth_id", this.key); // a key that a subprotocol cannot spell
+      socket = new WebSocket(url);
+    }
+    this.socket = socket;
+    let isReady = false;
+    socket.onmessage = ({ data }) => {
+      if (socket !== this.socket) return;
+      const message = JSON.parse(data);
+      if (message.type === "ready") isReady = true;
+      this.received(message);
+    };
+    socket.onclose = (event) => {
+      if (socket === this.socket) this.closed(event, isReady);
+    };
+  }
+
+  received(message) {
+    this.heardAt = Date.now();
+    if (message.type === "ready") return this.ready(message);
+    const offset = this.offset / this.sound.rate;
+    if (message.type === "lag") {
+      this.heardS = offset + message.heard_s;
+      this.waitingS = message.waiting_s;
+      this.pump();
+      return this.on.progress();
+    }
+    this.count++;
+    if (message.type === "word") this.toldS = offset + message.end;
+    if (message.type === "end") {
+      this.heardS = this.sound.seconds;
+      this.waitingS = 0;
+    }
+    this.on.message(message, offset);
+    if (message.type === "end") this.finish("done");
+  }
+
+  ready(message) {
+    this.tries = 0;
+    this.hasClosed = false;
+    const isAnew = message.taken_s === 0 && this.count > 0;
+    if (isAnew) {
+      // The server knows the session no more: begin anew behind the last word.
+      this.offset = Math.max(this.sound.dropped, Math.round(this.toldS * this.sound.rate));
+      this.count = 0;
+      this.heardS = this.offset / this.sound.rate;
+    }
+    this.sent = this.offset + Math.round(message.taken_s * this.sound.rate);
+    this.wasOpen = true;
+    this.on.state("open", { message, isAnew });
+    this.pump();
+  }
+
+  // Sends what there is to send, and no more than the server can take.
+  pump() {
+    const { socket, sound } = this;
+    if (socket.readyState !== WebSocket.OPEN || !this.wasOpen || this.isOver) return;
+    this.sent = Math.max(this.sent, sound.dropped);
+    while (
+      this.sent / sound.rate < this.heardS + AHEAD_S &&
+      socket.bufferedAmount < MOST_BUFFERED
+    ) {
+      const samples = sound.from(this.sent);
+      if (!samples) break;
+      socket.send(samples);
+      this.sent += samples.length;
+    }
+    if (this.isComplete && !this.hasClosed && this.sent >= sound.length) {
+      this.hasClosed = true;
+      this.tell({ type: "close" });
+    }
+    this.watch();
+  }
+
+  // A connection that is dead without a word is noticed: sound waits, and nothing comes.
+  watch() {
+    clearTimeout(this.watcher);
+    if (this.isOver) return;
+    const { socket } = this;
+    const since = Date.now();
+    this.watcher = setTimeout(() => {
+      if (socket !== this.socket || socket.readyState !== WebSocket.OPEN) return;
+      if ((this.heardAt ?? 0) < since && this.sent / this.sound.rate > this.heardS + 1) {
+        this.socket = null;
+        socket.close();
+        this.closed({ code: 1006, reason: "" }, true);
+      } else if (!this.isOver) this.pump();
+    }, GONE_S * 1000);
+  }
+
+  tell(message) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  finalize() {
+    this.tell({ type: "finalize", tag: "page" });
+  }
+
+  configure(hotwords) {
+    this.options.hotwords = hotwords;
+    this.tell({ type: "configure", hotwords });
+  }
+
+  // No more sound will come.
+  complete() {
+    this.isComplete = true;
+    if (this.timer) this.on.state("waiting", this.waiting); // still without a connection
+    else this.pump();
+  }
+
+  // Ends it now, without the rest.
+  drop() {
+    const { socket } = this;
+    this.finish("dropped");
+    socket?.close(1000);
+  }
+
+  finish(state, details = {}) {
+    if (this.isOver) return;
+    this.isOver = true;
+    clearTimeout(this.timer);
+    clearTimeout(this.watcher);
+    this.on.state(state, details);
+  }
+
+  async closed({ code, reason }, wasReady) {
+    if (this.isOver) return;
+    if (wasReady && !AGAIN.has(code)) {
+      return this.finish("failed", { why: reason || `the server closed the connection (${code})` });
+    }
+    this.on.state("lost", { wasOpen: this.wasOpen });
+    const found = await askServer(this.key);
+    if (this.isOver) return;
+    if (found.state === "key") return this.finish("key", {});
+    if (found.state === "ready" && !this.wasOpen && !wasReady) {
+      // It would let us in: so it cannot follow what we ask for.
+      if (this.options.turns || this.options.hotwords.length) {
+        this.options = { ...this.options, turns: "", hotwords: [] };
+        this.on.state("plain", {});
+        return this.connect();
+      }
+      if (++this.tries > 4) return this.finish("failed", { why: "the server refuses the stream" });
+    }
+    this.again(found);
+  }
+
+  again(found) {
+    let wait = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** this.tries++);
+    if (found.state === "full") wait = FULL_WAIT_S;
+    this.waiting = { ...found, at: Date.now() + wait * 1000, wasOpen: this.wasOpen };
+    this.on.state("waiting", this.waiting);
+    this.timer = setTimeout(() => {
+      this.timer = 0;
+      this.connect();
+    }, wait * 1000);
+  }
+}
+
+// How the server is: "ready", "full", "key" (it wants one), "busy" (it says why) or "down".
+export async function askServer(key) {
+  try {
+    const answer = await fetch("/ready", { cache: "no-store" });
+    const { ready, reason, slots, slots_used: used } = await answer.json();
+    const headers = key ? { Authorization: `Bearer ${key}` } : {};
+    const models = await fetch("/v1/models", { headers, cache: "no-store" });
+    if (models.status === 401) return { state: "key" };
+    if (!ready) return { state: "busy", reason };
+    if (slots > 0 && used >= slots) return { state: "full", slots };
+    return { state: "ready", slots };
+  } catch {
+    return { state: "down" };
+  }
+}
