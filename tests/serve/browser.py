@@ -42,6 +42,8 @@ class Tab:
         """What the console says is wrong; the browser tells breaches of the policy there, too."""
         self.addresses: list[str] = []
         """What was asked for."""
+        self.frames: list[tuple[str, int, str]] = []
+        """What went through sockets: "sent" or "received", opcode, and data."""
         for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
             self.call(f"{domain}.enable")
 
@@ -67,6 +69,18 @@ class Tab:
             self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
         elif kind == "Network.requestWillBeSent":
             self.addresses.append(params["request"]["url"])
+        elif kind == "Network.webSocketCreated":
+            self.addresses.append(params["url"])
+        elif kind in ("Network.webSocketFrameSent", "Network.webSocketFrameReceived"):
+            frame = params["response"]
+            way = kind.removeprefix("Network.webSocketFrame").lower()
+            self.frames.append((way, frame["opcode"], frame["payloadData"]))
+
+    def forget(self) -> None:
+        """Forget what has happened until now."""
+        self.call("Network.clearBrowserCache")
+        for one in (self.complaints, self.addresses, self.frames):
+            one.clear()
 
     def open(self, address: str) -> None:
         """Go to a page, and wait until its modules run."""
@@ -144,7 +158,9 @@ def chromium(downloads: Path, flags: Sequence[str] = ()) -> Generator[Tab]:
                        "params": {"behavior": "allow", "downloadPath": str(downloads)}}  # fmt: skip
             browser.send(json.dumps(request))
             browser.recv(PATIENCE_S)
-            with connect(_page_of(port), compression=None, max_size=None) as socket:
+            with connect(
+                _page_of(port), compression=None, max_size=None, ping_interval=None
+            ) as socket:
                 yield Tab(socket)
             with suppress(Exception):
                 browser.send(json.dumps({"id": 2, "method": "Browser.close"}))

@@ -1,20 +1,26 @@
 """The page: its files and headers, and what a visitor sees, in a real browser."""
 
+import base64
 import http.client
 import json
 import re
 import time
+import wave
 from collections.abc import Callable, Generator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import kiku
 from kiku.serve.page import HEADERS, Page
+from kiku.serve.protocols.interface import ModelCard, Refusal, Request
+from kiku.serve.protocols.own import OwnProtocol
 from tests.serve.browser import CHROMIUM, PATIENCE_S, Tab, chromium
+from tests.serve.clients import RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.running import Running, running
 
@@ -115,9 +121,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Tab, Pa
 def tab(browser: tuple[Tab, Path]) -> Tab:
     """The browser's page, with nothing said yet."""
     tab, _ = browser
-    tab.call("Network.clearBrowserCache")
-    tab.complaints.clear()
-    tab.addresses.clear()
+    tab.forget()
     return tab
 
 
@@ -167,19 +171,25 @@ def test_the_microphone_is_heard_as_one_speaks(tab: Tab, service: Running, said:
     last = said[DIGITS].split()[-1]
     with quiet(tab, service):
         tab.open(service.http)
-        tab.click("#speak")
+        tab.run("document.querySelector('#speak').focus()")
+        tab.key("Enter")
         tab.wait("!document.querySelector('#finalize').hidden")
-        assert "Listening" in tab.run("document.querySelector('#speak').textContent")
+        assert "Listening" in tab.run("document.querySelector('#listening').innerText")
         tab.wait("Number(document.querySelector('#meter').getAttribute('aria-valuenow')) > 30")
         tab.wait("/^\\d+\\.\\d s behind$/.test(document.querySelector('#lag').textContent)")
         tab.wait(f"{WORDS}.split(' ').includes({json.dumps(last)})")
-        tab.click("#stop")
+        tab.click("#finalize")
+        assert tab.run("document.activeElement.id") == "stop"
+        tab.key("Enter")
         tab.wait(IDLE)
+        assert tab.run("document.activeElement.id") == "speak"
         heard, wanted = tab.run(WORDS).split(), said[DIGITS].split()
         # A browser begins its fake microphone some time before it hands out the first sound.
         assert heard[-3:] == wanted[-3:]
         assert len(heard) >= len(wanted) - 1
         assert not tab.run("document.querySelector('#play').hidden")
+        kinds = [json.loads(data)["type"] for way, code, data in tab.frames if code == 1]
+        assert "finalized" in kinds[kinds.index("finalize") :]
 
 
 @needs_chromium
@@ -229,7 +239,7 @@ def test_words_lead_to_their_place_by_keyboard(tab: Tab, service: Running, said:
         tab.choose("#file", ANSWERS)
         tab.wait(f"{IDLE} && {WORDS}")
         words = said[ANSWERS].split()
-        tab.run("document.querySelector('#wave').focus()")
+        tab.run("document.querySelector('#play').focus()")
         tab.key("Tab")
         assert tab.run(focused) == words[0]
         assert re.fullmatch(r"\d+\.\d\d to \d+\.\d\d s · \d+ % sure", tab.run(tip))
@@ -247,24 +257,278 @@ def test_words_lead_to_their_place_by_keyboard(tab: Tab, service: Running, said:
         assert tab.run(tip) == ""
 
 
+SLOW = """
+    WebSocket.prototype.rawSend = WebSocket.prototype.send;
+    window.left = 8;
+    WebSocket.prototype.send = function (data) {
+      if (window.left === undefined || window.left-- > 0) this.rawSend(data);
+    };"""
+"""All gets lost on its way after some messages, until `left` is deleted."""
+
+
+def cut(service: Running) -> None:
+    """Cut all connections without a word."""
+
+    async def abort() -> None:
+        connections: Any = service.server.server_state.connections
+        for one in list(connections):
+            one.transport.abort()
+
+    service.call(abort)
+
+
+def sockets_of(tab: Tab) -> list[str]:
+    tab.run("1")
+    return [one for one in tab.addresses if one.startswith("ws:")]
+
+
 @needs_chromium
 def test_a_connection_that_is_cut_goes_on(tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]):
     with running(demo) as service:
         tab.open(service.http)
-        # The file comes only in parts, so that there is time to cut.
-        tab.run("window.held = []; WebSocket.prototype.rawSend = WebSocket.prototype.send;"
-                "WebSocket.prototype.send = function (data) {"
-                "  if (typeof data !== 'string' && window.held && ++window.held.length > 8)"
-                "    return; this.rawSend(data); }")  # fmt: skip
+        tab.run(SLOW)
         tab.choose("#file", ANSWERS)
         tab.wait(WORDS)
-        (talk,) = service.app.sockets.talks
-        tab.run("delete window.held")
+        tab.run("delete window.left")
 
-        async def cut() -> None:
-            talk.abort()
-
-        service.call(cut)
+        cut(service)
         tab.wait(IDLE)
         assert tab.run(WORDS) == said[ANSWERS]
         assert tab.run(NOTICE) == ""
+        first, second = sockets_of(tab)
+        assert "after=" not in first
+        assert int(second.partition("after=")[2]) > 0
+        # It is the same session.
+        ready = [json.loads(data) for way, code, data in tab.frames
+                 if code == 1 and '"ready"' in data]  # fmt: skip
+        assert ready[0]["taken_s"] == 0
+        assert ready[1]["taken_s"] > 0
+
+
+@needs_chromium
+def test_what_is_said_while_the_connection_is_lost_is_heard(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    with running(demo) as service:
+        tab.open(service.http)
+        tab.click("#speak")
+        tab.wait(f"{WORDS}.split(' ').length === 2")
+        cut(service)
+        tab.wait(f"/lost/.test({NOTICE})")
+        wanted = said[DIGITS].split()
+        tab.wait(f"{WORDS}.split(' ').includes({json.dumps(wanted[-1])})")
+        tab.click("#stop")
+        tab.wait(IDLE)
+        assert tab.run(WORDS).split()[-5:] == wanted[-5:]
+        assert len(sockets_of(tab)) == 2
+
+
+@needs_chromium
+def test_it_goes_on_with_a_server_that_was_started_again(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    with running(demo, drain_s=0.0) as service:
+        port = service.port
+        tab.open(service.http)
+        tab.run(SLOW)
+        tab.choose("#file", ANSWERS)
+        tab.wait(WORDS)
+    tab.wait(f"/lost.*reached/.test({NOTICE})")
+    assert "Trying again" in tab.run(NOTICE)
+    tab.run("delete window.left")
+    before = tab.run(WORDS)
+    assert before != said[ANSWERS]
+    with running(demo, port=port):
+        tab.wait(IDLE)
+        assert tab.run(WORDS) == said[ANSWERS]
+        assert tab.run(NOTICE) == ""
+        times = tab.run(
+            "[...document.querySelectorAll('#text .word')].map((one) => {"
+            "one.dispatchEvent(new PointerEvent('pointerover', {bubbles: true}));"
+            "return parseFloat(document.querySelector('#tip').textContent); })"
+        )
+        wanted = [word.start for word in demo.transcribe(ANSWERS).words]
+        assert times == pytest.approx(wanted, abs=0.25)
+
+
+@needs_chromium
+def test_a_server_that_is_full_is_said_and_tried_again(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    with running(demo) as service, ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(kyutai(service.ws)).until("Ready")
+        tab.open(service.http)
+        tab.choose("#file", DIGITS)
+        tab.wait(f"/All 4 slots are taken. *Trying again in/.test({NOTICE})")
+        others.close()
+        tab.wait(IDLE)
+        assert tab.run(WORDS) == said[DIGITS]
+        assert tab.run(NOTICE) == ""
+
+
+@needs_chromium
+def test_a_key_is_asked_for_and_is_in_no_address(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    with running(demo, api_key=("sesame",)) as service:
+        tab.open(service.http)
+        tab.wait("!document.querySelector('#key-form').hidden")
+        for key in ("wrong", "sesame"):
+            tab.run(f"document.querySelector('#key').value = '{key}'")
+            tab.click("#key-form button")
+            if key == "wrong":
+                tab.wait("/does not take/.test(document.querySelector('#key-said').textContent)")
+        tab.wait("document.querySelector('#key-form').hidden")
+        tab.choose("#file", DIGITS)
+        tab.wait(f"{IDLE} && {WORDS}")
+        assert tab.run(WORDS) == said[DIGITS]
+        assert sockets_of(tab)
+        assert not [one for one in tab.addresses if "sesame" in one]
+        tab.run("sessionStorage.clear()")
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("NotAllowedError", "does not let this page use the microphone"),
+     ("NotFoundError", "No microphone was found"), ("NotReadableError", "another program")],
+)  # fmt: skip
+def test_a_microphone_that_cannot_be_had_is_said(tab: Tab, service: Running, name: str, says: str):
+    with quiet(tab, service):
+        tab.open(service.http)
+        tab.run("navigator.mediaDevices.getUserMedia = async () => {"
+                f"throw new DOMException('no', '{name}'); }}")  # fmt: skip
+        tab.click("#speak")
+        tab.wait(f"{NOTICE}.includes({json.dumps(says)})")
+        assert tab.run(IDLE)
+        assert not tab.run("document.querySelector('#speak').hidden")
+
+
+@needs_chromium
+def test_a_file_without_sound_is_said(tab: Tab, service: Running, tmp_path: Path):
+    path = tmp_path / "letter.txt"
+    path.write_text("no sound at all")
+    tab.open(service.http)
+    tab.choose("#file", path)
+    tab.wait(f"{NOTICE}.includes('cannot read sound from letter.txt')")
+    assert tab.run(IDLE)
+
+
+@needs_chromium
+def test_no_more_is_sent_than_the_server_hears_soon(
+    tab: Tab, service: Running, said: dict[Path, str], tmp_path: Path
+):
+    path = tmp_path / "long.wav"
+    save_wav(path, *[ANSWERS] * 8)
+    tab.open(service.http)
+    tab.choose("#file", path)
+    tab.wait(f"{IDLE} && {WORDS}")
+    assert len(tab.run(WORDS).split()) >= 8 * len(said[ANSWERS].split()) - 1
+    sent_s = heard_s = 0.0
+    ahead: list[float] = []
+    for way, code, data in tab.frames:
+        if way == "sent" and code == 2:
+            sent_s += len(base64.b64decode(data)) / 2 / 24_000
+            ahead.append(sent_s - heard_s)
+        elif code == 1 and (message := json.loads(data))["type"] == "lag":
+            heard_s = message["heard_s"]
+    assert sent_s > 50
+    assert max(ahead) <= 21.0
+    assert ahead.index(max(ahead)) < len(ahead) - 1
+
+
+@needs_chromium
+def test_turns_are_paragraphs(tab: Tab, service: Running, said: dict[Path, str], tmp_path: Path):
+    path = tmp_path / "two.wav"
+    save_wav(path, DIGITS, 3.0, ANSWERS, 3.0)
+    tab.open(service.http)
+    tab.choose("#file", path)
+    tab.wait(f"{IDLE} && {WORDS}")
+    paragraphs = "[...document.querySelectorAll('#text p')].map((one) => one.textContent)"
+    found = tab.run(paragraphs)
+    assert len(found) > 1
+    assert said[DIGITS] in found
+    assert " ".join(found) == f"{said[DIGITS]} {said[ANSWERS]}"
+
+
+@needs_chromium
+def test_a_model_that_tells_no_turns_is_heard_without(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str], monkeypatch: pytest.MonkeyPatch
+):
+    begun = OwnProtocol.__init__
+
+    def begin(self: OwnProtocol, request: Request, model: ModelCard) -> None:
+        if request.first("turns") is not None:
+            raise Refusal(400, {"error": "this model tells no turns"})
+        begun(self, request, model)
+
+    monkeypatch.setattr(OwnProtocol, "__init__", begin)
+    with running(demo) as service:
+        tab.open(service.http)
+        tab.choose("#file", DIGITS)
+        tab.wait(f"{IDLE} && {WORDS}")
+        assert tab.run(WORDS) == said[DIGITS]
+        assert "options are left out" in tab.run(NOTICE)
+
+
+@needs_chromium
+def test_the_policy_bites_and_the_tests_would_see_it(tab: Tab, service: Running):
+    tab.open(service.http)
+    tab.run("document.body.insertAdjacentHTML('beforeend', '<p style=\"color: red\">')")
+    tab.wait("true")
+    assert any("Content Security Policy" in one for one in tab.complaints)
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_and_can_be_read(tab: Tab, service: Running, tmp_path: Path, scheme: str):
+    tab.open(service.http)
+    tab.choose("#file", ANSWERS)
+    tab.wait(f"{IDLE} && {WORDS}")
+    tab.run("document.querySelector('#options').open = true")
+    for width, height in ((390, 844), (320, 600), (1280, 800)):
+        tab.picture(tmp_path / "page.png", width, height, scheme)
+        assert tab.run("document.documentElement.scrollWidth") <= width
+    contrasts = tab.run(CONTRASTS)
+    assert len(contrasts) > 10
+    assert {name: one for name, one in contrasts.items() if one < 4.5} == {}
+
+
+CONTRASTS = """(() => {
+  const part = (text) => text.match(/[\\d.]+/g).map(Number);
+  const bright = (rgb) => [0.2126, 0.7152, 0.0722].reduce((sum, weight, i) => {
+    const c = rgb[i] / 255;
+    return sum + weight * (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  const paper = (node) => {
+    for (; node; node = node.parentElement) {
+      const found = part(getComputedStyle(node).backgroundColor);
+      if (found.length < 4 || found[3] > 0) return found;
+    }
+    return [255, 255, 255];
+  };
+  const found = {};
+  for (const node of document.querySelectorAll('body *')) {
+    const own = [...node.childNodes].some((one) => one.nodeType === 3 && one.data.trim());
+    if (!own || !node.checkVisibility()) continue;
+    const [a, b] = [part(getComputedStyle(node).color), paper(node)].map(bright);
+    found[`${node.tagName} ${node.id || node.className} ${node.textContent.trim().slice(0, 20)}`] =
+      (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  }
+  return found;
+})()"""
+"""The contrast of each text with what is behind it."""
+
+
+def save_wav(path: Path, *parts: Path | float) -> None:
+    """Recordings, and seconds of silence, one after the other."""
+    sound = np.concatenate(
+        [np.zeros(int(part * RATE), np.float32) if isinstance(part, float) else samples_of(part)
+         for part in parts]
+    )  # fmt: skip
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((sound * 32767).astype("<i2").tobytes())

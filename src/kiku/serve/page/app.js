@@ -29,6 +29,8 @@ let run = 0; // counts recordings, so that a late answer to one before is not ta
 let name = "recording";
 let model = null;
 let counting = 0;
+let plain = false; // options were left out that the model cannot follow
+let wasAway = false; // the server, when it was last looked at
 
 // What is wrong, or in the way.
 
@@ -81,10 +83,9 @@ function sayMicrophone(error) {
 
 function update() {
   const isBusy = Boolean(talk) || isPreparing;
-  show($("speak"), !isBusy || Boolean(microphone));
-  $("speak").disabled = Boolean(microphone);
-  $("speak").classList.toggle("on", Boolean(microphone));
-  $("speak").lastChild.data = microphone ? "Listening" : "Speak";
+  const focused = document.activeElement;
+  show($("speak"), !isBusy);
+  show($("listening"), Boolean(microphone));
   show($("choose"), !isBusy);
   show($("drop-hint"), !isBusy);
   show($("finalize"), Boolean(talk) && Boolean(microphone));
@@ -93,6 +94,8 @@ function update() {
   show($("meter"), Boolean(microphone));
   show($("empty"), !transcript.words.length && !transcript.partial);
   show($("below"), transcript.words.length > 0);
+  // Who uses the keyboard does not lose the place with the button.
+  if (focused?.hidden) $(isBusy ? "stop" : "speak").focus();
   document.body.dataset.state = isPreparing ? "preparing" : talk ? "talking" : "idle";
 }
 
@@ -102,7 +105,8 @@ function progress() {
   if (talk) wave.heardS = talk.heardS;
   wave.draw();
   const place = wave.playS ?? (microphone ? sound.seconds : wave.heardS);
-  $("place").textContent = `${clock(place)} of ${clock(sound.seconds)}`;
+  const all = microphone ? "" : ` of ${clock(sound.seconds)}`;
+  $("place").textContent = clock(place) + all;
   let lag = "";
   if (talk && microphone) {
     lag = `${Math.max(0, sound.seconds - talk.heardS).toFixed(1)} s behind`;
@@ -174,16 +178,19 @@ async function speak() {
 }
 
 function microphoneLost() {
+  if (!microphone) return;
   say("The microphone has gone away. The words until then stay.", "error");
   stopMicrophone();
 }
 
 async function stopMicrophone() {
   const open = microphone;
+  const mine = run;
   microphone = null;
   update();
-  await open?.close();
-  if (open) talk?.complete();
+  await open.close();
+  if (mine !== run) return;
+  talk?.complete();
   offerPlayer();
   progress();
 }
@@ -247,16 +254,16 @@ function state(now, details) {
   else if (now === "waiting") {
     const kept = microphone ? " What you say meanwhile is kept." : "";
     const cut = details.wasOpen ? "The connection is lost. " : "";
-    sayUntil(cut + sayServer(details) + kept, details.at, details.wasOpen ? "warn" : "error");
+    const kind = details.wasOpen || details.state === "full" ? "warn" : "error";
+    sayUntil(cut + sayServer(details) + kept, details.at, kind);
   } else if (now === "plain") plain = true;
   if (["done", "dropped", "failed", "key"].includes(now)) over(now, details);
 }
 
-let plain = false;
-
 function opened({ message: ready, isAnew }) {
   model = ready.model;
   $("model").textContent = [ready.model, ...(ready.languages ?? [])].join(" · ");
+  $("text").lang = ready.languages?.length === 1 ? ready.languages[0] : "";
   if (isAnew) transcript.anew(talk.toldS);
   say(plain ? "This model tells no turns or expects no words: those options are left out." : "");
   plain = false;
@@ -267,7 +274,7 @@ function over(how, { why }) {
   if (microphone) stopMicrophone();
   transcript.setPartial("");
   if (how === "failed") say(`It ended: ${why}.`, "error");
-  if (how === "key") askKey("The server does not take this key.");
+  if (how === "key") askKey();
   if (how === "done" && wave.sound) wave.heardS = wave.sound.seconds;
   update();
   progress();
@@ -294,20 +301,18 @@ function follow() {
   if (wave.playS === null) return;
   wave.playS = player.currentTime;
   transcript.mark(player.ended ? null : player.currentTime);
+  $("play").textContent = player.paused ? "Play" : "Pause";
   progress();
-  if (!player.paused) requestAnimationFrame(follow);
 }
 
-player.addEventListener("play", () => {
-  $("play").textContent = "Pause";
+function followSmoothly() {
   follow();
-});
-for (const kind of ["pause", "ended"]) {
-  player.addEventListener(kind, () => {
-    $("play").textContent = "Play";
-    follow();
-  });
+  if (!player.paused) requestAnimationFrame(followSmoothly);
 }
+
+player.addEventListener("play", followSmoothly);
+// Also where the browser draws no pictures.
+for (const kind of ["timeupdate", "pause", "ended"]) player.addEventListener(kind, follow);
 
 // Key and options.
 
@@ -325,21 +330,24 @@ function keep(value) {
   }
 }
 
-function askKey(why) {
-  show($("key-form"), true);
-  $("key-said").textContent = key() ? why : "";
-  show($("drop"), false);
+function askKey() {
+  showKeyForm(true);
+  $("key-said").textContent = key() ? "The server does not take this key." : "";
   $("key").focus();
+}
+
+function showKeyForm(isShown) {
+  show($("key-form"), isShown);
+  show($("drop"), !isShown);
+  show($("options"), !isShown);
+  show($("words"), !isShown || transcript.words.length > 0);
 }
 
 async function look() {
   const found = await askServer(key());
   if (talk || isPreparing) return found;
-  if (found.state === "key") askKey("The server does not take this key.");
-  else {
-    show($("key-form"), false);
-    show($("drop"), true);
-  }
+  if (found.state === "key") askKey();
+  else showKeyForm(false);
   if (found.state === "busy" || found.state === "down") {
     sayUntil(sayServer(found), Date.now() + LOOK_AGAIN_S * 1000, "error");
     setTimeout(look, LOOK_AGAIN_S * 1000);
@@ -350,8 +358,6 @@ async function look() {
   }
   return found;
 }
-
-let wasAway = false;
 
 $("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();

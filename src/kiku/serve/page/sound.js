@@ -4,6 +4,8 @@ export const RATE = 24000;
 const PEAKS_PER_S = 50;
 const PEAKS_PER_GROUP = 50;
 const MOST_S = 3600; // of a microphone: more is not kept
+const QUIET_S = 0.08;
+const QUIET_WITHIN_S = 0.6;
 const PIECE = RATE / 2;
 
 export class Sound {
@@ -65,6 +67,16 @@ export class Sound {
       }
     }
     return found;
+  }
+
+  // Where it is quiet for the first time behind a time, soon; the time itself where it is not.
+  quietAfter(time) {
+    const loud = this.peakBetween(Math.max(0, time - 1), time + QUIET_WITHIN_S);
+    const limit = Math.max(0.02, loud / 8);
+    for (let at = time; at < time + QUIET_WITHIN_S; at += 1 / PEAKS_PER_S) {
+      if (this.peakBetween(at, at + QUIET_S) < limit) return at + QUIET_S / 2;
+    }
+    return time;
   }
 
   // The samples from `first` on that lie in one piece, `most` at most; null where there are none.

@@ -8,6 +8,7 @@ const MOST_BUFFERED = 1 << 20; // bytes
 const FIRST_WAIT_S = 0.5;
 const LONGEST_WAIT_S = 15;
 const FULL_WAIT_S = 5;
+const LOOK_S = 5;
 const GONE_S = 30; // without an answer to sound that was sent
 
 const AGAIN = new Set([1001, 1005, 1006, 1012, 1013]); // closes after which one may come back
@@ -24,7 +25,6 @@ export class Talk {
     this.offset = 0; // samples before the session's first
     this.sent = 0; // samples of `sound`
     this.heardS = 0;
-    this.waitingS = 0;
     this.toldS = 0; // the end of the last word
     this.tries = 0;
     this.isComplete = false; // no more sound will be added
@@ -32,6 +32,10 @@ export class Talk {
     this.isOver = false;
     this.wasOpen = false;
     this.timer = 0;
+    this.heardAt = 0; // when the last message came
+    this.watcher = setInterval(() => this.watch(), LOOK_S * 1000);
+    this.online = () => this.timer && this.connect();
+    addEventListener("online", this.online);
     this.connect();
   }
 
@@ -50,6 +54,8 @@ export class Talk {
   }
 
   connect() {
+    clearTimeout(this.timer);
+    this.timer = 0;
     const { url } = this;
     let socket;
     try {
@@ -77,16 +83,12 @@ export class Talk {
     const offset = this.offset / this.sound.rate;
     if (message.type === "lag") {
       this.heardS = offset + message.heard_s;
-      this.waitingS = message.waiting_s;
       this.pump();
       return this.on.progress();
     }
     this.count++;
     if (message.type === "word") this.toldS = offset + message.end;
-    if (message.type === "end") {
-      this.heardS = this.sound.seconds;
-      this.waitingS = 0;
-    }
+    if (message.type === "end") this.heardS = this.sound.seconds;
     this.on.message(message, offset);
     if (message.type === "end") this.finish("done");
   }
@@ -96,8 +98,11 @@ export class Talk {
     this.hasClosed = false;
     const isAnew = message.taken_s === 0 && this.count > 0;
     if (isAnew) {
-      // The server knows the session no more: begin anew behind the last word.
-      this.offset = Math.max(this.sound.dropped, Math.round(this.toldS * this.sound.rate));
+      // The server knows the session no more: begin anew behind the last word. It is told to end
+      // a little before its sound does, which would be heard as another word.
+      const behind = this.toldS > 0 ? this.sound.quietAfter(this.toldS) : 0;
+      const first = Math.min(this.sound.length, Math.round(behind * this.sound.rate));
+      this.offset = Math.max(this.sound.dropped, first);
       this.count = 0;
       this.heardS = this.offset / this.sound.rate;
     }
@@ -125,23 +130,18 @@ export class Talk {
       this.hasClosed = true;
       this.tell({ type: "close" });
     }
-    this.watch();
   }
 
   // A connection that is dead without a word is noticed: sound waits, and nothing comes.
   watch() {
-    clearTimeout(this.watcher);
-    if (this.isOver) return;
     const { socket } = this;
-    const since = Date.now();
-    this.watcher = setTimeout(() => {
-      if (socket !== this.socket || socket.readyState !== WebSocket.OPEN) return;
-      if ((this.heardAt ?? 0) < since && this.sent / this.sound.rate > this.heardS + 1) {
-        this.socket = null;
-        socket.close();
-        this.closed({ code: 1006, reason: "" }, true);
-      } else if (!this.isOver) this.pump();
-    }, GONE_S * 1000);
+    if (socket?.readyState !== WebSocket.OPEN || !this.wasOpen) return;
+    const isBehind = this.sent / this.sound.rate > this.heardS + 1;
+    if (isBehind && Date.now() - this.heardAt > GONE_S * 1000) {
+      this.socket = null;
+      socket.close();
+      this.closed({ code: 1006, reason: "" }, true);
+    }
   }
 
   tell(message) {
@@ -175,7 +175,8 @@ export class Talk {
     if (this.isOver) return;
     this.isOver = true;
     clearTimeout(this.timer);
-    clearTimeout(this.watcher);
+    clearInterval(this.watcher);
+    removeEventListener("online", this.online);
     this.on.state(state, details);
   }
 
@@ -205,10 +206,7 @@ export class Talk {
     if (found.state === "full") wait = FULL_WAIT_S;
     this.waiting = { ...found, at: Date.now() + wait * 1000, wasOpen: this.wasOpen };
     this.on.state("waiting", this.waiting);
-    this.timer = setTimeout(() => {
-      this.timer = 0;
-      this.connect();
-    }, wait * 1000);
+    this.timer = setTimeout(() => this.connect(), wait * 1000);
   }
 }
 

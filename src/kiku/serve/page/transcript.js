@@ -19,6 +19,7 @@ export class Transcript {
     for (const name of ["pointerout", "focusout"]) {
       text.addEventListener(name, () => this.hideTip());
     }
+    addEventListener("resize", () => this.hideTip());
   }
 
   clear() {
@@ -105,7 +106,7 @@ export class Transcript {
 
   // Marks the word that is heard at a time of the player; null marks none.
   mark(time) {
-    const i = time === null ? -1 : lastBefore(this.words, time);
+    const i = time === null ? -1 : lastBefore(this.words, time + 0.02); // players round
     const node = i >= 0 && time < this.words[i].end + 0.3 ? this.nodes[i] : null;
     if (node === this.now) return;
     this.now?.classList.remove("now");
