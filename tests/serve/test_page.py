@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
@@ -438,6 +439,56 @@ def test_no_more_is_sent_than_the_server_hears_soon(
     assert ahead.index(max(ahead)) < len(ahead) - 1
 
 
+WATCH = """
+    window.partials = [];
+    new MutationObserver(() => {
+      const one = document.querySelector('#text .partial');
+      if (one) window.partials.push(one.textContent);
+    }).observe(document.querySelector('#text'), { childList: true, subtree: true });"""
+"""Notes every partial word that is shown."""
+
+
+@needs_chromium
+@pytest.mark.parametrize("wanted", [True, False])
+def test_options_are_followed(tab: Tab, service: Running, said: dict[Path, str], wanted: bool):
+    with quiet(tab, service):
+        tab.open(service.http)
+        tab.run(WATCH)
+        if not wanted:
+            tab.click("#partials")
+        tab.run("document.querySelector('#turns').value = 'high'")
+        tab.run("document.querySelector('#hotwords').value = ' seven, twenty one,'")
+        tab.choose("#file", DIGITS)
+        tab.wait(f"{IDLE} && {WORDS}")
+        assert tab.run(WORDS) == said[DIGITS]
+        assert tab.run("document.querySelector('#text .partial')") is None
+        seen = tab.run("window.partials")
+        (address,) = sockets_of(tab)
+        query = parse_qs(urlsplit(address).query)
+        assert query["hotwords"] == ["seven", "twenty one"]
+        assert query["turns"] == ["high"]
+        assert query.get("partials") == (["true"] if wanted else None)
+        assert bool(seen) == wanted
+        for part in seen:
+            assert any(word.startswith(part) for word in said[DIGITS].split()), part
+
+
+@needs_chromium
+def test_words_to_expect_may_change_as_one_speaks(tab: Tab, service: Running):
+    with quiet(tab, service):
+        tab.open(service.http)
+        tab.click("#speak")
+        tab.wait("!document.querySelector('#finalize').hidden")
+        tab.wait("document.querySelector('#model').textContent")
+        tab.run("document.querySelector('#hotwords').value = 'nine'")
+        tab.run("document.querySelector('#hotwords').dispatchEvent(new Event('change'))")
+        tab.click("#stop")
+        tab.wait(IDLE)
+        sent = [json.loads(data) for way, code, data in tab.frames if (way, code) == ("sent", 1)]
+        assert {"type": "configure", "hotwords": ["nine"]} in sent
+        assert tab.run(NOTICE) == ""
+
+
 @needs_chromium
 def test_turns_are_paragraphs(tab: Tab, service: Running, said: dict[Path, str], tmp_path: Path):
     path = tmp_path / "two.wav"
@@ -524,7 +575,7 @@ CONTRASTS = """(() => {
 def save_wav(path: Path, *parts: Path | float) -> None:
     """Recordings, and seconds of silence, one after the other."""
     sound = np.concatenate(
-        [np.zeros(int(part * RATE), np.float32) if isinstance(part, float) else samples_of(part)
+        [samples_of(part) if isinstance(part, Path) else np.zeros(int(part * RATE), np.float32)
          for part in parts]
     )  # fmt: skip
     with wave.open(str(path), "wb") as file:
