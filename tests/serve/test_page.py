@@ -225,6 +225,15 @@ def test_the_downloads_hold_the_words(
     assert spoken == said[ANSWERS]
     clock = r"\d\d:\d\d:\d\d,\d{3}"
     assert all(re.fullmatch(f"{clock} --> {clock}", cue.split("\n")[1]) for cue in cues)
+    begun, ended = cues[0].split("\n")[1].split(" --> ")
+    first = whole["words"][: len(cues[0].split("\n", 2)[2].split())]
+    assert seconds_of(begun) == first[0]["start"]
+    assert seconds_of(ended) == first[-1]["end"]
+
+
+def seconds_of(clock: str) -> float:
+    hours, minutes, seconds = clock.replace(",", ".").split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def kiku_words(service: Running) -> Any:
@@ -490,17 +499,41 @@ def test_words_to_expect_may_change_as_one_speaks(tab: Tab, service: Running):
 
 
 @needs_chromium
-def test_turns_are_paragraphs(tab: Tab, service: Running, said: dict[Path, str], tmp_path: Path):
+def test_turns_are_paragraphs(
+    browser: tuple[Tab, Path], tab: Tab, service: Running, said: dict[Path, str], tmp_path: Path
+):
     path = tmp_path / "two.wav"
     save_wav(path, DIGITS, 3.0, ANSWERS, 3.0)
     tab.open(service.http)
     tab.choose("#file", path)
     tab.wait(f"{IDLE} && {WORDS}")
-    paragraphs = "[...document.querySelectorAll('#text p')].map((one) => one.textContent)"
-    found = tab.run(paragraphs)
+    found = tab.run("[...document.querySelectorAll('#text p')].map((one) => one.textContent)")
     assert len(found) > 1
     assert said[DIGITS] in found
     assert " ".join(found) == f"{said[DIGITS]} {said[ANSWERS]}"
+    tab.click("#save-json")
+    saved = browser[1] / "two.json"
+    wait_for(lambda: saved.exists() and saved.stat().st_size)
+    turns = json.loads(saved.read_text())["turns"]
+    told = [json.loads(data) for way, code, data in tab.frames if (way, code) == ("received", 1)]
+    times = {kind: [one["time"] for one in told if one["type"] == kind]
+             for kind in ("turn_start", "turn_end")}  # fmt: skip
+    assert [one["text"] for one in turns] == found
+    assert [one["start"] for one in turns] == times["turn_start"]
+    assert [one["end"] for one in turns] == times["turn_end"]
+
+
+@needs_chromium
+def test_a_restart_looks_for_a_quiet_place(tab: Tab, service: Running):
+    tab.open(service.http)
+    found = tab.run("""import('/page/sound.js').then(({ Sound, RATE }) => {
+      const sound = new Sound();
+      sound.add(Float32Array.from({ length: 3 * RATE }, (_, i) =>
+        i < 1.3 * RATE || i > 2 * RATE ? (i % 100) / 100 - 0.5 : 0.001));
+      return [1.0, 1.5, 2.2].map((time) => sound.quietAfter(time)); })""")
+    assert 1.3 <= found[0] <= 1.45  # in the pause
+    assert 1.5 <= found[1] <= 1.6
+    assert found[2] == 2.2  # where there is none
 
 
 @needs_chromium
