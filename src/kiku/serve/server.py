@@ -119,8 +119,13 @@ def _http_protocol(header_s: float) -> type[H11Protocol]:
     return Impatient
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int, option: str = "--port") -> socket.socket:
     """A socket that listens.
+
+    Args:
+        host: its address.
+        port: its number; 0 takes one that is free.
+        option: which the number comes from, for the error.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -139,7 +144,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(
             f"{host}:{port} cannot be listened on ({error.strerror or error}): choose another "
-            "--host or --port"
+            f"--host or {option}"
         ) from None
     sock.setblocking(False)
     return sock
@@ -160,7 +165,8 @@ def run(settings: Settings, announce: Callable[[str], None] | None = None) -> No
     wyoming: WyomingServer | None = None
     if settings.wyoming_port is not None:
         check_open_to_all(settings)
-        wyoming = WyomingServer(app, listening_socket(settings.host, settings.wyoming_port))
+        sock_there = listening_socket(settings.host, settings.wyoming_port, "--wyoming-port")
+        wyoming = WyomingServer(app, sock_there)
     server = make_server(app)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(app, server, sock, wyoming, announce))
