@@ -230,10 +230,11 @@ class LiveStream:
 
     @property
     def _is_closed(self) -> bool:
-        return self._first.is_closing or self._failure is not None
+        return self._first.is_closing or self.failure is not None
 
     @property
-    def _failure(self) -> Exception | None:
+    def failure(self) -> Exception | None:
+        """What the stream failed with; None while it goes on, or where it has ended well."""
         return next((s.failure for s in self._sessions if s.failure is not None), None)
 
     def check_open(self) -> None:
@@ -381,7 +382,7 @@ class LiveStream:
     @property
     def has_ended(self) -> bool:
         """Whether no event will come any more but those that wait."""
-        return all(session.done for session in self._sessions) or self._failure is not None
+        return all(session.done for session in self._sessions) or self.failure is not None
 
     def events(self) -> Iterator[Event]:
         """Every event as it comes, to the last. Leaving the loop early loses none: the next call

@@ -148,6 +148,11 @@ class AsyncStream:
         return self._live.duration
 
     @property
+    def failure(self) -> Exception | None:
+        """See `LiveStream.failure`."""
+        return self._live.failure
+
+    @property
     def heard_s(self) -> float:
         """See `LiveStream.heard_s`."""
         return self._live.heard_s

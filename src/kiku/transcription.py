@@ -127,6 +127,11 @@ def _of_word(word: Word) -> dict[str, Any]:
     return values if word.channel is None else {**values, "channel": word.channel}
 
 
+def by_time(word: Word) -> tuple[float, int]:
+    """Orders words of several channels the same way, however they came."""
+    return word.start, word.channel or 0
+
+
 MakeMembers = Callable[[int], Sequence[Member]]
 """Sessions for a recording of so many channels, with what their slots need."""
 
@@ -240,7 +245,7 @@ class Recording:
 
     def transcript(self, model: str) -> Transcript:
         """What has come of it."""
-        words = sorted(self.words, key=lambda word: word.start)
+        words = sorted(self.words, key=by_time)
         problem = self.failure if isinstance(self.failure, Exception) else self.problem
         found = sorted(self.warnings, key=lambda warning: warning.time)
         return Transcript(tuple(words), self.duration, tuple(found), problem, model)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kiku.errors import ConfigError
 from kiku.serve.admission import Admission, Busy
 
 LONG_S = 30.0
@@ -27,8 +28,10 @@ def test_what_is_free_is_given_at_once_and_the_next_is_told():
 def test_more_than_there_are_is_never_given():
     async def ask() -> None:
         admission = Admission(2, 5)
-        with pytest.raises(Busy, match="3 slots are wanted, and there are 2"):
+        with pytest.raises(ConfigError, match=r"3 channels .* and there are 2"):
             await admission.wait(3, LONG_S)
+        with pytest.raises(ConfigError):
+            admission.take(3)
 
     asyncio.run(ask())
 

@@ -15,7 +15,7 @@ from websockets.sync.client import connect
 import kiku
 from kiku.serve.protocols.interface import Actions, Send
 from kiku.serve.protocols.kyutai import KyutaiProtocol
-from kiku.stream import Event
+from kiku.stream import Event, WordSession
 from tests.serve.clients import FRAME, PATIENCE_S, KyutaiClient, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.running import Running, running
@@ -342,3 +342,30 @@ class TestSessions:
                 cut(first)
             with kyutai(service.ws, "?session=c&after=1&auth_id=two") as second:
                 assert second.receive()["taken"] == 0
+
+
+def test_a_stream_that_fails_is_told_and_the_others_go_on(
+    demo: kiku.Recognizer, said: str, monkeypatch: pytest.MonkeyPatch
+):
+    begun = WordSession.accept
+
+    def accept(self: WordSession, *given: Any) -> None:
+        if self.duration > 0 and marked and self is marked[0]:
+            raise RuntimeError("it is broken")
+        begun(self, *given)
+
+    marked: list[WordSession] = []
+    monkeypatch.setattr(WordSession, "accept", accept)
+    with running(demo) as service, kyutai(service.ws) as bad:
+        bad.until("Ready")
+        (talk,) = service.app.sockets.talks
+        assert talk._stream is not None
+        marked.extend(talk._stream._live._sessions)
+        for _ in range(50):  # it goes on speaking when its stream has failed already
+            bad.send(type="Audio", pcm=[0.0] * FRAME)
+        assert bad.until("Error")["message"] == "it is broken"
+        with pytest.raises(ConnectionClosed) as closed:
+            bad.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        assert hear(service, samples_of(ANSWERS)) == said

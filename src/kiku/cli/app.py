@@ -14,6 +14,7 @@ from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
 from kiku.cli.interrupts import all_like_ctrl_c
 from kiku.cli.listen import listen
+from kiku.cli.loadtest import loadtest
 from kiku.cli.models import app as models
 from kiku.cli.serve import serve
 from kiku.cli.terminal import (
@@ -40,6 +41,7 @@ app.command("listen")(listen)
 app.add_typer(models, name="models")
 app.command("bench")(bench)
 app.command("serve")(serve)
+app.command("loadtest")(loadtest)
 app.command("doctor")(doctor)
 
 

@@ -56,6 +56,11 @@ class Driven(Protocol):
         """Whether somebody relies on being driven without calling `drive`."""
         ...
 
+    @property
+    def gather_s(self) -> float:
+        """Seconds to wait before a round, so that more comes together in it."""
+        ...
+
 
 class Driver:
     """Has one thread at a time make the rounds."""
@@ -152,6 +157,9 @@ class Driver:
                         self.changed.wait(min(_LOOK_S, ends - now, max(0.0, self.again_at - now)))
                     continue
                 self._leader = me
+            # Whoever pushes meanwhile sees somebody lead, and has nobody to wake.
+            if me == self._worker_id and (gather_s := self._driven.gather_s) > 0:
+                time.sleep(gather_s)
             self._lead()
             if time.monotonic() >= ends:
                 with self.changed:
@@ -194,6 +202,10 @@ class Driver:
     def _is_own(self, me: int) -> bool:
         worker = self._worker
         return worker is None or worker.ident == me or not worker.is_alive()
+
+    @property
+    def _worker_id(self) -> int | None:
+        return None if self._worker is None else self._worker.ident
 
     @property
     def _needs_worker(self) -> bool:

@@ -43,6 +43,12 @@ STREAMS_PER_PIECE = 16
 """One piece of work is done between two steps, and one more for so many streams: that many make a
 step longer by as much."""
 
+GATHER_FROM = 16
+GATHER_S = 0.004
+"""Of so many live streams the frames of so many seconds are stepped together: frames come at any
+moment, and waking the driver for each costs more than all the rest. A step that takes longer
+gathers them by itself."""
+
 T = TypeVar("T")
 
 OnStep = Callable[[int, float], None]
@@ -67,6 +73,7 @@ class Scheduler:
         """Is told, by whoever drives, the frames of each step and the seconds that it took."""
         self.step_began: float | None = None
         """When the step that is under way began (`time.perf_counter`); None between steps."""
+        self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
         self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
         """See `Driver`."""
@@ -240,6 +247,11 @@ class Scheduler:
     def needs_thread(self) -> bool:
         """Whether there are streams that nobody else drives, or such that wait for slots."""
         return self._num_driven > 0 or any(opening.driven for opening in list(self._openings))
+
+    @property
+    def gather_s(self) -> float:
+        """Seconds to wait before a round, so that more comes together in it."""
+        return GATHER_S if self._num_live >= GATHER_FROM and self._step_s < GATHER_S else 0.0
 
     def fail_all(self, error: BaseException) -> None:
         """A round itself failed, by a mistake of kiku's own: all sessions end."""
@@ -435,8 +447,9 @@ class Scheduler:
             return 1
         finally:
             self.step_began = None
+        self._step_s = time.perf_counter() - started
         if self.on_step is not None:
-            self.on_step(len(frames), time.perf_counter() - started)
+            self.on_step(len(frames), self._step_s)
         self._deliver(moving, out, levels_of(frames))
         self.pacing.stepped(len(frames))
         return len(frames)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from kiku.errors import NoFreeSlot
+from kiku.errors import ConfigError, NoFreeSlot
 
 _KNOWN = 64
 """So many of the last holders tell how long a slot is held."""
@@ -80,10 +80,12 @@ class Admission:
         """Slots that are free now.
 
         Raises:
-            Busy: there are not so many, or others wait for them.
+            Busy: they are held, or others wait for them.
+            ConfigError: there will never be so many.
         """
+        self._check(count)
         if self._waiting or self.num_taken + count > self.num_slots:
-            raise self._busy(count)
+            raise self._busy()
         self.num_taken += count
         return Permit(self, count)
 
@@ -92,11 +94,13 @@ class Admission:
 
         Raises:
             Busy: too many wait already, or `seconds` have passed.
+            ConfigError: there will never be so many.
         """
+        self._check(count)
         if not self._waiting and self.num_taken + count <= self.num_slots:
             return self.take(count)
-        if len(self._waiting) >= self._max_queue or count > self.num_slots:
-            raise self._busy(count)
+        if len(self._waiting) >= self._max_queue:
+            raise self._busy()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = (count, turn)
         self._waiting.append(entry)
@@ -111,7 +115,7 @@ class Admission:
                     self._waiting.remove(entry)
                 self._admit()  # who stands behind may want fewer
             if isinstance(error, TimeoutError):
-                raise self._busy(count) from None
+                raise self._busy() from None
             raise
         return Permit(self, count)
 
@@ -129,7 +133,12 @@ class Admission:
                 self.num_taken += count
                 turn.set_result(None)
 
-    def _busy(self, count: int) -> Busy:
+    def _check(self, count: int) -> None:
         if count > self.num_slots:
-            return Busy(f"{count} slots are wanted, and there are {self.num_slots}", _LONGEST_S)
+            raise ConfigError(
+                f"{count} channels heard one by one take as many slots, and there are "
+                f"{self.num_slots}: mix them, or choose one"
+            )
+
+    def _busy(self) -> Busy:
         return Busy(f"all {self.num_slots} slots are held", self.retry_after_s)

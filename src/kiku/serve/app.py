@@ -15,11 +15,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from kiku.errors import KikuError
+from kiku.serve import rest
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
 from kiku.serve.metrics import CONTENT_TYPE
+from kiku.serve.protocols import openai_rest
+from kiku.serve.protocols.deepgram import DeepgramProtocol
+from kiku.serve.protocols.deepgram_flux import FluxProtocol
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.serve.protocols.openai_realtime import RealtimeProtocol
+from kiku.serve.protocols.own import OwnProtocol
+from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
 from kiku.serve.sockets import MakeProtocol, Sockets
@@ -32,6 +39,10 @@ OPEN_PATHS = frozenset({"/health", "/ready"})
 
 SOCKETS: Mapping[str, MakeProtocol] = {
     "/api/asr-streaming": KyutaiProtocol,
+    "/api/stream": OwnProtocol,
+    "/v1/realtime": RealtimeProtocol,
+    "/v1/listen": DeepgramProtocol,
+    "/v2/listen": FluxProtocol,
 }
 """The protocol of each socket."""
 
@@ -65,6 +76,8 @@ class App:
                 owner = self.guard.let_in(request, address_of(scope), is_socket=False)
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
+                if rest.is_openais(request.path):
+                    refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)
             with self.guard.connection(owner):
                 return await self._http(scope, self._patient(receive), send)
@@ -152,6 +165,8 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),
+        *deepgram_routes(service),
+        *rest.routes(service),
     ]
 
 

@@ -77,7 +77,7 @@ class Decoders:
         spare, self._spare = self._spare, None
         if spare is not None:
             with suppress(Exception):
-                _stop(await spare)
+                await _end(await spare)
 
 
 class Decoder:
@@ -156,8 +156,7 @@ class Decoder:
 
     async def close(self) -> None:
         """Stop it, wherever it is."""
-        _stop(self._process)
-        await self._process.wait()
+        await _end(self._process)
 
 
 async def _start() -> asyncio.subprocess.Process:
@@ -174,7 +173,7 @@ async def _start() -> asyncio.subprocess.Process:
             head = HEAD.unpack(await process.stdout.readexactly(HEAD.size))
         assert head[0] == READY
     except BaseException:
-        _stop(process)
+        await _end(process)
         raise
     return process
 
@@ -185,6 +184,13 @@ def _environment() -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def _stop(process: asyncio.subprocess.Process) -> None:
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill a process, and wait until nothing of it is left."""
     with suppress(ProcessLookupError):
         process.kill()
+    # What nobody has read keeps the pipes open, and `wait` waits for them, too. There is no public
+    # way to close them.
+    transport: asyncio.SubprocessTransport | None = getattr(process, "_transport", None)
+    if transport is not None:
+        transport.close()
+    await process.wait()

@@ -23,7 +23,7 @@ from kiku.serve.protocols.interface import ModelCard
 from kiku.serve.settings import Settings
 from kiku.stream import End
 from kiku.text import Word
-from kiku.transcription import Transcript
+from kiku.transcription import Transcript, by_time
 
 _LOG = logging.getLogger(__name__)
 
@@ -227,6 +227,8 @@ class Heard:
         self._problem: AudioError | None = None
         self._failure: Exception | None = None
         self._duration = 0.0
+        self.num_channels = 1
+        """How many are heard, each by itself."""
         self._permit: Permit | None = None
         self._stream: AsyncStream | None = None
         self._feeding: asyncio.Task[None] | None = None
@@ -244,7 +246,7 @@ class Heard:
             max_queue_s=_UPLOAD_AHEAD_S,
             when_full="block",
         )
-        count = channels if each else 1
+        self.num_channels = count = channels if each else 1
         self._permit = await service.admission.wait(count, service.settings.queue_s)
         self._stream = await service.open(options, recorded=True)
         self._feeding = asyncio.create_task(self._feed(first, self._stream))
@@ -305,7 +307,7 @@ class Heard:
     @property
     def transcript(self) -> Transcript:
         """All that was said, when it has been iterated over."""
-        words = tuple(sorted(self._words, key=lambda word: word.start))
+        words = tuple(sorted(self._words, key=by_time))
         warnings = sorted(
             [*self._warnings, *self._decoder.warnings], key=lambda warning: warning.time
         )
@@ -328,9 +330,11 @@ class Heard:
 def languages_of(name: str) -> tuple[str, ...]:
     """The languages that a model's name says, as Kyutai's do ("stt-1b-en_fr")."""
     last = name.replace("\\", "/").rstrip("/").split("/")[-1]
-    parts = last.split("-")[-1].split("_")
-    known = all(len(part) == 2 and part.isalpha() and part.islower() for part in parts)
-    return tuple(parts) if known else ("en",)
+    for part in reversed(last.split("-")):
+        codes = part.split("_")
+        if all(len(code) == 2 and code.isalpha() and code.islower() for code in codes):
+            return tuple(codes)
+    return ("en",)
 
 
 def _default_slots(settings: Settings) -> int:

@@ -36,15 +36,21 @@ class Settings:
     """Where Wyoming's clients are answered; None answers none."""
 
     model: str = "demo"
+    """"demo", a Hugging Face repository, or a folder."""
     model_alias: tuple[str, ...] = DEFAULT_ALIASES
     """Names that stand for it too; `*` stands for anything."""
     languages: tuple[str, ...] = ()
     """What it understands, as ISO-639-1 codes; none given is what the model's name says."""
     revision: str | None = None
+    """Branch, tag or commit of the repository."""
     engine: str = "auto"
+    """onnx or torch; auto is the faster one here."""
     device: str | None = None
+    """cpu, cuda, cuda:1, mps; None is the fastest."""
     dtype: str | None = None
+    """int8, int4 or float32; bfloat16 or float16 with the torch engine."""
     threads: int | None = None
+    """That compute; None is all there are."""
     slots: int | None = None
     """Streams and uploads at the same time; None is 8 on a processor and 64 on a GPU."""
 
@@ -62,13 +68,15 @@ class Settings:
     queue_s: float = 60.0
     """So long an upload waits for a slot."""
     max_connections: int = 2_000
+    """Open at the same time."""
     max_connections_per_key: int = 1_000
     """Of one key; without keys, of one address."""
     max_requests_per_minute: int = 6_000
     """Of one key; without keys, of one address."""
-    max_message_bytes: int = 16 * 2**20
-    """Of one message on a socket."""
+    max_message_bytes: int = 21 * 2**20
+    """Of one message on a socket; OpenAI's may be 15 MiB in base64."""
     max_upload_bytes: int = 2**30
+    """Of one upload."""
     max_upload_s: float = 6 * 3600.0
     """Seconds of sound of one upload."""
     read_ahead_s: float = 3600.0
@@ -91,6 +99,7 @@ class Settings:
     """At the end, what is open may go on for so long."""
 
     log_level: str = "info"
+    """debug, info, warning or error."""
     log_format: str = "text"
     """text, or json: one object a line."""
     log_text: bool = False

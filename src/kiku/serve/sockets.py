@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
-from kiku.errors import KikuError
+from kiku.errors import KikuError, NoFreeSlot
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
 from kiku.serve.keys import subprotocol_of
@@ -83,8 +83,10 @@ class Sockets:
             try:
                 await talk.prepare()
             except KikuError as error:
-                busy = error if isinstance(error, Busy) else Busy(str(error), 5)
                 talk.figures.failed(error)
+                if not isinstance(error, NoFreeSlot):
+                    return await _refuse(socket, protocol.unfit(error))
+                busy = error if isinstance(error, Busy) else Busy(str(error), 5)
                 refusal = protocol.busy(busy.retry_after_s)
                 if refusal is not None:
                     return await _refuse(socket, refusal)

@@ -82,6 +82,7 @@ class Talk:
         self._stream: AsyncStream | None = None
         self._decoder: Decoder | None = None
         self._asking = asyncio.Lock()
+        self._asks: deque[list[Action]] = deque()
         self._out: deque[Send | Hangup] = deque()
         self._is_flushing = False
         self._drained = asyncio.Event()
@@ -245,11 +246,15 @@ class Talk:
                 asks = [action]
             else:
                 asks.append(action)
+        if asks is not None:
+            # Before anything is awaited: what the client's next message asks comes behind.
+            self._asks.append(asks)
         if self._out:
             await self._flush()
         if asks is not None:
             async with self._asking:
-                await self._ask_all(asks)
+                while self._asks:
+                    await self._ask_all(self._asks.popleft())
 
     def _put(self, item: Send | Hangup) -> None:
         if isinstance(item, Send) and item.counted and self._protocol.session is not None:
@@ -292,7 +297,10 @@ class Talk:
             except _REJECTIONS as error:
                 self.figures.failed(error)
                 more = self._protocol.rejected(error)
-            except StreamError:
+            except Exception as error:
+                failure = None if self._stream is None else self._stream.failure
+                if error is not failure and not isinstance(error, StreamError):
+                    raise
                 continue  # the stream has failed: its events say how
             for action in more:
                 if isinstance(action, Send | Hangup):
@@ -323,6 +331,7 @@ class Talk:
                 await stream.finalize(tag, cut=cut)
             case Decode(options):
                 await stream.set_decoding(options)
+                return self._protocol.decoded()
             case Close():
                 self.figures.asked_at = time.monotonic()
                 if self._decoder is not None:
@@ -394,7 +403,7 @@ class Talk:
                 ended = ended or isinstance(event, End)
             if protocol.wants_progress and not ended:
                 heard_s = stream.heard_s
-                actions += protocol.heard(heard_s)
+                actions += protocol.heard(heard_s, waiting_s)
             if ended or (not events and stream.done):
                 ended = True
                 self._drop_stream()
@@ -488,6 +497,8 @@ class Figures:
             metrics.first_word.labels(protocol), metrics.final_word.labels(protocol),
         )  # fmt: skip
         self.num_received = self.num_sent = self.num_words = 0
+        self.text: list[str] | None = [] if service.settings.log_text else None
+        """All words, where the log wants them."""
         self._flushed_in = self._flushed_out = 0
         self.asked_at = self._first_at = 0.0
         self.duration = 0.0
@@ -503,6 +514,8 @@ class Figures:
             if not self.num_words and self._first_at:
                 self._first.observe(time.monotonic() - self._first_at)
             self.num_words += 1
+            if self.text is not None:
+                self.text.append(event.text)
             self._lag.observe(waiting_s)
         elif isinstance(event, Finalized | End) and self.asked_at:
             self._final.observe(time.monotonic() - self.asked_at)

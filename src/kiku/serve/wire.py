@@ -1,6 +1,8 @@
 """One WebSocket, as an ASGI server gives it."""
 
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -93,7 +95,8 @@ class WebSocket:
             self._is_closed = True
             # A reason has 123 bytes at most.
             short = reason.encode()[:120].decode("utf-8", "ignore")
-            await self._send({"type": "websocket.close", "code": code, "reason": short})
+            with suppress(OSError):  # the client has left
+                await self._send({"type": "websocket.close", "code": code, "reason": short})
 
 
 def request_of(scope: Scope, id: str) -> Request:
@@ -105,7 +108,8 @@ def request_of(scope: Scope, id: str) -> Request:
         scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace",
         max_num_fields=1_000,
     )  # fmt: skip
-    return Request(scope["path"], tuple(query), headers, tuple(scope.get("subprotocols") or ()), id)
+    offered = tuple(scope.get("subprotocols") or ())
+    return Request(scope["path"], tuple(query), headers, offered, id, time.time())
 
 
 def address_of(scope: Scope) -> str:

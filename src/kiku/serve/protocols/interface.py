@@ -32,6 +32,8 @@ class Request:
     subprotocols: tuple[str, ...] = ()
     id: str = ""
     """Of this request, a UUID: the same in answers and in the log."""
+    at: float = 0.0
+    """When it came, in seconds since 1970: protocols look at no clock."""
 
     def first(self, name: str, default: str | None = None) -> str | None:
         """The first value of a query parameter."""
@@ -130,8 +132,8 @@ class Finalize:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Pick text so from now on (hotwords, temperature); what the model cannot do comes back as
-    `rejected(error)`."""
+    """Pick text so from now on (hotwords, temperature). The answer comes as `decoded()`, or as
+    `rejected(error)` for what the model cannot do."""
 
     options: DecodingOptions
 
@@ -208,6 +210,10 @@ class LiveProtocol(Protocol):
         same, tells `failed(NoFreeSlot)` and does what that wants."""
         ...
 
+    def unfit(self, error: Exception) -> Refusal:
+        """The answer before the upgrade where the model cannot do what the client wants."""
+        ...
+
     def begin(self) -> Actions:
         """The connection is accepted, and the stream of `first` open."""
         ...
@@ -220,12 +226,17 @@ class LiveProtocol(Protocol):
         """The stream that a later `Open` asked for is there."""
         ...
 
+    def decoded(self) -> Actions:
+        """The stream picks its text as the last `Decode` wants."""
+        ...
+
     def event(self, event: Event, waiting_s: float) -> Actions:
         """The stream says something; `waiting_s` seconds of sound wait to be heard meanwhile."""
         ...
 
-    def heard(self, seconds: float) -> Actions:
-        """The stream has heard so many seconds of its sound, whether it says anything or not."""
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+        """The stream has heard so many seconds of its sound, whether it says anything or not, and
+        so many wait."""
         ...
 
     def quiet(self, seconds: float) -> Actions:
@@ -259,6 +270,10 @@ class Base:
     wants_progress = False
     session: str | None = None
 
+    def unfit(self, error: Exception) -> Refusal:
+        """See `LiveProtocol`."""
+        return Refusal(400, {"error": str(error)})
+
     def begin(self) -> Actions:
         """See `LiveProtocol`."""
         return ()
@@ -267,7 +282,11 @@ class Base:
         """See `LiveProtocol`."""
         return ()
 
-    def heard(self, seconds: float) -> Actions:
+    def decoded(self) -> Actions:
+        """See `LiveProtocol`."""
+        return ()
+
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """See `LiveProtocol`."""
         return ()
 

@@ -1,0 +1,193 @@
+"""What serving costs around the model, and how many people the demo model listens to here.
+
+    python benchmarks/serve.py sockets      # 500 paced sockets, an engine that costs nothing
+    python benchmarks/serve.py demo         # the most streams of the demo model in real time
+    python benchmarks/serve.py uploads      # a file of 3 s beside one of 10 minutes
+
+The service runs in a process of its own, clients in this one. Processor time of the service is read
+from the system: sockets, messages, scheduler, sessions and events, all of it. One line is appended
+to results/serve.jsonl; with --no-record it is only printed.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import machine
+import numpy as np
+
+from kiku.audio import read_chunks
+from kiku.serve.loadtest import RATE, Load
+
+EXAMPLES = machine.ROOT / "examples"
+SOUNDS = ("answers.mp3", "digits.wav", "directions.flac")
+
+
+def serve(slots: int, is_free: bool) -> None:
+    """The service: what the child process does."""
+    import kiku
+    from kiku.serve.app import App
+    from kiku.serve.server import listening_socket, make_server
+    from kiku.serve.service import Service
+    from kiku.serve.settings import Settings
+
+    recognizer = kiku.load("demo", slots=slots)
+    if is_free:
+        from hall import FreeEngine
+
+        FreeEngine(recognizer)
+    app = App(Service(Settings(port=0, max_connections=5_000, max_connections_per_key=5_000,
+                               max_requests_per_minute=1_000_000), recognizer))  # fmt: skip
+    sock = listening_socket("127.0.0.1", 0)
+    print(sock.getsockname()[1], flush=True)
+    import uvloop
+
+    server = make_server(app)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(server.serve([sock]))
+
+
+@contextmanager
+def service(slots: int, *, is_free: bool = False) -> Iterator[tuple[int, int]]:
+    """A service in a process: its port and the process's number."""
+    command = [sys.executable, __file__, "--serve", str(slots), *(["--free"] if is_free else [])]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    try:
+        yield int(child.stdout.readline()), child.pid
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def processor_s(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def sounds(seconds: float | None = None) -> list[np.ndarray]:
+    """The examples; or each over and over for so long."""
+    found = [np.concatenate(list(read_chunks(EXAMPLES / name, RATE))) for name in SOUNDS]
+    if seconds is None:
+        return found
+    size = int(seconds * RATE)
+    return [np.tile(one, 1 + size // len(one))[:size] for one in found]
+
+
+def sockets(protocol: str, streams: int, seconds: float) -> dict[str, Any]:
+    """Sockets that speak in real time to an engine that costs nothing."""
+    with service(streams, is_free=True) as (port, pid):
+        load = Load(f"ws://127.0.0.1:{port}", protocol, sounds(seconds))
+        used, at = [], []
+
+        async def run() -> Any:
+            work = asyncio.create_task(load.run(streams, 1.0))
+            await asyncio.sleep(8.0)  # until all are there
+            while not work.done():
+                used.append(processor_s(pid))
+                at.append(time.monotonic())
+                await asyncio.sleep(2.0)
+            return await work
+
+        report = asyncio.run(run())
+    # While all spoke: without the beginning and the end.
+    last = max(1, int((seconds - 10.0) / 2.0))
+    share = (used[last] - used[0]) / (at[last] - at[0])
+    return {
+        "protocol": protocol, "streams": streams, "share_of_a_core": round(share, 3),
+        "us_a_frame": round(1e6 * share / (streams * 12.5), 1), **report.to_dict(),
+    }  # fmt: skip
+
+
+def demo(protocol: str, most: int, seconds: float) -> dict[str, Any]:
+    """The most streams of the demo model in real time."""
+    with service(most) as (port, _):
+        load = Load(f"ws://127.0.0.1:{port}", protocol, sounds())
+        found, reports = asyncio.run(load.find(seconds, most))
+    alone = {which: text for which, text in reports[0].texts}
+    unlike = [sum(alone.get(which, text) != text for which, text in one.texts) for one in reports]
+    runs = [
+        {**one.to_dict(), "texts": len(one.texts), "unlike_alone": count}
+        for one, count in zip(reports, unlike, strict=True)
+    ]
+    return {"protocol": protocol, "in_real_time": found, "runs": runs}
+
+
+def uploads() -> dict[str, Any]:
+    """Seconds that a file of 3 s takes alone, and beside one of ten minutes."""
+    with tempfile.TemporaryDirectory() as folder, service(4) as (port, _):
+        long, short = Path(folder) / "long.wav", Path(folder) / "short.wav"
+        for path, seconds in ((long, 600), (short, 3)):
+            with wave.open(str(path), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(RATE)
+                file.writeframes((sounds(seconds)[0] * 32_767).astype("<i2").tobytes())
+        return asyncio.run(_uploads(f"http://127.0.0.1:{port}", long, short))
+
+
+async def _uploads(url: str, long: Path, short: Path) -> dict[str, Any]:
+    async def send(client: httpx.AsyncClient, path: Path) -> float:
+        began = time.monotonic()
+        answer = await client.post(
+            f"{url}/v1/audio/transcriptions", files={"file": path.read_bytes()},
+            data={"model": "whisper-1"},
+        )  # fmt: skip
+        answer.raise_for_status()
+        return time.monotonic() - began
+
+    async with httpx.AsyncClient(timeout=600) as client:
+        await send(client, short)
+        alone = sorted([await send(client, short) for _ in range(5)])
+        slow = asyncio.create_task(send(client, long))
+        await asyncio.sleep(2.0)
+        beside = []
+        while not slow.done() and len(beside) < 8:
+            beside.append(await send(client, short))
+        whole = await slow
+    return {
+        "short_alone_s": round(alone[2], 3), "short_beside_s": [round(one, 3) for one in beside],
+        "ratio": round(sorted(beside)[len(beside) // 2] / alone[2], 2), "long_s": round(whole, 1),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=["sockets", "demo", "uploads"])
+    parser.add_argument("--protocol", default="kyutai")
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--no-record", action="store_true")
+    parser.add_argument("--serve", type=int)
+    parser.add_argument("--free", action="store_true")
+    given = parser.parse_args()
+    if given.serve:
+        return serve(given.serve, given.free)
+    figures: dict[str, Any] = {}
+    if "sockets" in given.parts:
+        figures["sockets"] = sockets(given.protocol, given.streams, given.seconds)
+    if "demo" in given.parts:
+        figures["demo"] = demo(given.protocol, min(given.streams, 64), given.seconds)
+    if "uploads" in given.parts:
+        figures["uploads"] = uploads()
+    print(json.dumps(figures, indent=2))
+    if not given.no_record:
+        row = {**machine.stamp(), "what": "serve", **figures}
+        machine.append(machine.RESULTS / "serve.jsonl", row)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""`kiku loadtest`: how many people a service can listen to at once."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiku.cli import terminal
+from kiku.cli.inputs import Recording, find_recordings
+from kiku.errors import ConfigError, MissingExtra
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def loadtest(
+    streams: Annotated[
+        int, typer.Option("--streams", metavar="N", min=1, help="Clients who speak at once.")
+    ] = 1,
+    audio: Annotated[
+        list[str] | None,
+        typer.Option("--audio", metavar="PATH", help="Recordings that they speak, or folders."),
+    ] = None,
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="Of the service.")
+    ] = "ws://127.0.0.1:8080",
+    protocol: Annotated[
+        str, typer.Option("--protocol", metavar="NAME", help="kiku, kyutai or deepgram.")
+    ] = "kiku",
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="SECONDS", min=1.0, help="For at least so long.")
+    ] = 30.0,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", envvar="KIKU_API_KEY", help="For the service."),
+    ] = None,
+    find: Annotated[
+        bool,
+        typer.Option("--find", help="Find the most clients in real time, --streams at most."),
+    ] = False,
+    most_s: Annotated[
+        float,
+        typer.Option("--most-s", metavar="SECONDS", help="Of each recording take so much."),
+    ] = 60.0,
+) -> int:
+    """Have clients speak to a service in real time, and tell how long their words take.
+
+    Prints JSON: words, refusals, errors, and percentiles of the latency of words (from the end of
+    a word's sound until it comes; the model's own delay is in it) and of the lag of frames.
+    """
+    import numpy as np
+
+    from kiku.audio import read_chunks
+
+    try:
+        from kiku.serve.loadtest import RATE, Load
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("kiku"):
+            raise
+        raise MissingExtra("kiku loadtest", "serve") from error
+    paths = [str(Path(one)) for one in audio or []]
+    if not paths:
+        raise ConfigError("there is nothing to say: name recordings, or a folder, with --audio")
+    sounds: list[NDArray[np.float32]] = []
+    for one in find_recordings(paths, recursive=True):
+        if not isinstance(one, Recording):
+            raise one
+        samples = np.concatenate(list(read_chunks(one.source, RATE)))
+        sounds.append(samples[: int(most_s * RATE)])
+    load = Load(url, protocol, sounds, key)
+    if find:
+        good, reports = asyncio.run(load.find(seconds, streams))
+        told = {"in_real_time": good, "runs": [one.to_dict() for one in reports]}
+        terminal.echo(json.dumps(told, indent=2) + "\n")
+        return 0
+    report = asyncio.run(load.run(streams, seconds))
+    terminal.echo(json.dumps(report.to_dict(), indent=2) + "\n")
+    return 1 if report.errors or report.busy else 0

@@ -1,0 +1,154 @@
+"""A multipart form as it arrives: its small fields in memory, its file handed on piece by piece.
+
+Knows bytes; does not know sockets, disks or what the fields mean.
+"""
+
+from typing import TYPE_CHECKING
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+MAX_FIELDS = 1_200
+"""Of one form: enough for as many hotwords as a stream may have."""
+
+MAX_FIELD_BYTES = 64 * 2**10
+"""Of one field that is no file."""
+
+MAX_FORM_BYTES = 2**20
+"""Of all fields together, with their names."""
+
+_NAME_BYTES = 100
+
+
+class FormError(Exception):
+    """What came is no form, breaks off, or has too much in it."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        """`field` is the name of the one that is at fault, if it is one."""
+        super().__init__(message)
+        self.field = field
+
+
+class FormReader:
+    """Reads one form; the part with the name of `file` is its file, whatever else it says of
+    itself."""
+
+    def __init__(self, content_type: str | None, file: str = "file") -> None:
+        """Of a body with this `Content-Type`.
+
+        Raises:
+            FormError: it is that of no form.
+        """
+        kind, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if kind != b"multipart/form-data" or not boundary:
+            seen = "nothing" if content_type is None else repr(content_type[:_NAME_BYTES])
+            raise FormError(
+                "the body must be a form with a boundary (Content-Type: multipart/form-data; "
+                f"boundary=...); the Content-Type is {seen}"
+            )
+        callbacks: MultipartCallbacks = {
+            "on_header_field": self._header_name,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._begin_part,
+            "on_part_data": self._part,
+            "on_part_end": self._end_part,
+            "on_end": self._end_form,
+        }
+        try:
+            self._parser = MultipartParser(boundary, callbacks)
+        except FormParserError as error:
+            raise FormError(f"the boundary of the form cannot be ({error})") from error
+        self._file_name = file
+        self._header = [b"", b""]
+        self._disposition = b""
+        self._name: str | None = None
+        self._value = bytearray()
+        self._pieces: list[bytes] = []
+        self._num_bytes = 0
+        self._is_whole = False
+        self.fields: list[tuple[str, str]] = []
+        """Names and values, in the order in which they came."""
+        self.num_files = 0
+        """Parts with the name of the file that came until now."""
+
+    def feed(self, data: bytes) -> bytes:
+        """The next bytes of the body; what of them belongs to the file.
+
+        Raises:
+            FormError: they are not those of a form, or too much.
+        """
+        try:
+            self._parser.write(data)
+        except FormParserError as error:
+            raise FormError(f"the form is damaged: {error}") from error
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+    def end(self) -> None:
+        """The body has ended.
+
+        Raises:
+            FormError: before the form has.
+        """
+        if not self._is_whole:
+            raise FormError("the form breaks off before its last boundary: send it whole")
+
+    def _header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header[0] += data[start:end]
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header[1] += data[start:end]
+
+    def _header_end(self) -> None:
+        name, value = self._header
+        self._header = [b"", b""]
+        if name.lower() == b"content-disposition":
+            self._disposition = value
+
+    def _begin_part(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._disposition = b""
+        name = options.get(b"name", b"").decode("utf-8", "replace")
+        if not name:
+            raise FormError("a part of the form has no name")
+        self._name = name
+        if name == self._file_name:
+            self.num_files += 1
+            if self.num_files > 1:
+                raise FormError("there are several files: send them one by one", name)
+            return
+        self._count(len(name))
+        if len(self.fields) >= MAX_FIELDS:
+            raise FormError(f"the form has more than {MAX_FIELDS} fields")
+
+    def _part(self, data: bytes, start: int, end: int) -> None:
+        if self._name == self._file_name:
+            self._pieces.append(data[start:end])
+            return
+        self._count(end - start)
+        self._value += data[start:end]
+        if len(self._value) > MAX_FIELD_BYTES:
+            raise FormError(f"the field is longer than {MAX_FIELD_BYTES} bytes", self._name)
+
+    def _end_part(self) -> None:
+        name, value = self._name, bytes(self._value)
+        self._name, self._value = None, bytearray()
+        if name is None or name == self._file_name:
+            return
+        try:
+            self.fields.append((name, value.decode("utf-8")))
+        except UnicodeDecodeError:
+            raise FormError("the field is no text in UTF-8", name) from None
+
+    def _end_form(self) -> None:
+        self._is_whole = True
+
+    def _count(self, size: int) -> None:
+        self._num_bytes += size
+        if self._num_bytes > MAX_FORM_BYTES:
+            raise FormError(f"the fields are longer than {MAX_FORM_BYTES} bytes together")

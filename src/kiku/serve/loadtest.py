@@ -1,0 +1,349 @@
+"""Clients who speak in real time, many at once, and how long a service lets them wait."""
+
+import asyncio
+import json
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import msgpack  # pyright: ignore[reportMissingTypeStubs]
+import numpy as np
+from numpy.typing import NDArray
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus, WebSocketException
+
+from kiku.errors import ConfigError
+
+RATE, FRAME = 24_000, 1_920
+FRAME_S = FRAME / RATE
+
+_MSGPACK: Any = msgpack  # which has no types
+
+_END_S = 20.0
+"""After its last sound a client waits so long for the rest of its words."""
+
+_FALLS_BEHIND_S = 0.3
+"""Who is so much later than one stream alone is not in real time."""
+
+
+@dataclass
+class Report:
+    """What clients have seen, all together. Times are in seconds."""
+
+    streams: int
+    words: int = 0
+    busy: int = 0
+    """Connections that were refused for want of a slot."""
+    errors: list[str] = field(default_factory=list[str])
+    latency: list[float] = field(default_factory=list[float])
+    """Of each word: from the end of its sound until it came."""
+    lag: list[float] = field(default_factory=list[float])
+    """Of each frame: from its sending until it was heard, where the protocol tells."""
+    texts: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """Which recording, and what was written of it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the texts."""
+        return {
+            "streams": self.streams,
+            "words": self.words,
+            "busy": self.busy,
+            "errors": len(self.errors),
+            "first_errors": self.errors[:3],
+            "latency": _percentiles(self.latency),
+            "lag": _percentiles(self.lag),
+        }
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    found = np.percentile(values, [50, 95, 99])
+    return {f"p{p}": round(float(v), 3) for p, v in zip((50, 95, 99), found, strict=True)}
+
+
+@dataclass
+class Heard:
+    """What one message of a service says."""
+
+    text: str | None = None
+    """A word."""
+    end: float | None = None
+    """Where the sound of the last word ends."""
+    frames: int = 0
+    """So many frames more were heard."""
+    is_last: bool = False
+    error: str | None = None
+
+
+class Dialect(Protocol):
+    """How clients of one protocol speak."""
+
+    def address(self, url: str) -> str:
+        """Where they connect."""
+        ...
+
+    def sound(self, samples: NDArray[np.float32]) -> str | bytes:
+        """A frame as a message."""
+        ...
+
+    def ending(self) -> list[str | bytes]:
+        """What they send after the last frame."""
+        ...
+
+    def heard(self, message: str | bytes) -> Iterator[Heard]:
+        """What a message says."""
+        ...
+
+
+class Kyutai:
+    """As moshi-server speaks."""
+
+    def address(self, url: str) -> str:
+        """See `Dialect`."""
+        return f"{url}/api/asr-streaming"
+
+    def sound(self, samples: NDArray[np.float32]) -> bytes:
+        """See `Dialect`."""
+        message = {"type": "Audio", "pcm": samples.tolist()}
+        return _MSGPACK.packb(message, use_single_float=True)
+
+    def ending(self) -> list[str | bytes]:
+        """See `Dialect`."""
+        return [_MSGPACK.packb({"type": "Marker", "id": 1})]
+
+    def heard(self, message: str | bytes) -> Iterator[Heard]:
+        """See `Dialect`."""
+        told: dict[str, Any] = _MSGPACK.unpackb(message)
+        match told["type"]:
+            case "Step":
+                yield Heard(frames=1)
+            case "Word":
+                yield Heard(text=told["text"])
+            case "EndWord":
+                yield Heard(end=told["stop_time"])
+            case "Marker":
+                yield Heard(is_last=True)
+            case "Error":
+                yield Heard(error=told["message"])
+            case _:
+                pass
+
+
+class Own:
+    """As kiku's own socket speaks."""
+
+    def address(self, url: str) -> str:
+        """See `Dialect`."""
+        return f"{url}/api/stream?" + urlencode({"encoding": "s16le", "rate": RATE})
+
+    def sound(self, samples: NDArray[np.float32]) -> bytes:
+        """See `Dialect`."""
+        return _int16(samples)
+
+    def ending(self) -> list[str | bytes]:
+        """See `Dialect`."""
+        return [json.dumps({"type": "close"})]
+
+    def heard(self, message: str | bytes) -> Iterator[Heard]:
+        """See `Dialect`."""
+        told: dict[str, Any] = json.loads(message)
+        match told["type"]:
+            case "word":
+                yield Heard(text=told["text"], end=told["end"])
+            case "end":
+                yield Heard(is_last=True)
+            case "error":
+                yield Heard(error=told["message"])
+            case _:
+                pass
+
+
+class Deepgram:
+    """As Deepgram's live socket speaks; words are taken from finals."""
+
+    def address(self, url: str) -> str:
+        """See `Dialect`."""
+        query = {"model": "nova-3", "encoding": "linear16", "sample_rate": RATE}
+        return f"{url}/v1/listen?" + urlencode(query)
+
+    def sound(self, samples: NDArray[np.float32]) -> bytes:
+        """See `Dialect`."""
+        return _int16(samples)
+
+    def ending(self) -> list[str | bytes]:
+        """See `Dialect`."""
+        return [json.dumps({"type": "CloseStream"})]
+
+    def heard(self, message: str | bytes) -> Iterator[Heard]:
+        """See `Dialect`."""
+        told: dict[str, Any] = json.loads(message)
+        match told["type"]:
+            case "Results" if told["is_final"]:
+                for word in told["channel"]["alternatives"][0]["words"]:
+                    yield Heard(text=word["word"], end=word["end"])
+            case "Metadata":
+                yield Heard(is_last=True)
+            case "Error":
+                yield Heard(error=str(told.get("description")))
+            case _:
+                pass
+
+
+DIALECTS: dict[str, Dialect] = {"kiku": Own(), "kyutai": Kyutai(), "deepgram": Deepgram()}
+
+
+def _int16(samples: NDArray[np.float32]) -> bytes:
+    return (samples * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
+
+
+class Load:
+    """Clients of one service."""
+
+    def __init__(
+        self,
+        url: str,
+        protocol: str,
+        sounds: Sequence[NDArray[np.float32]],
+        key: str | None = None,
+    ) -> None:
+        """Who speak `sounds` ([S] at 24 kHz), in turn.
+
+        Args:
+            url: of the service, ws://... or http://...
+            protocol: "kiku", "kyutai" or "deepgram".
+            sounds: what they say.
+            key: for the service.
+
+        Raises:
+            ConfigError: a protocol that is not known, or no sound.
+        """
+        if protocol not in DIALECTS:
+            raise ConfigError(
+                f"there are clients of {', '.join(DIALECTS)}, and none of {protocol!r}"
+            )
+        if not sounds:
+            raise ConfigError("there is no sound to send: name recordings, or a folder of them")
+        self._dialect = DIALECTS[protocol]
+        self._url = url.rstrip("/").replace("http", "ws", 1) if url.startswith("http") else url
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        # Once for all clients: packing costs more than sending.
+        self._messages = [
+            [self._dialect.sound(samples[i : i + FRAME]) for i in range(0, len(samples), FRAME)]
+            for samples in sounds
+        ]
+
+    async def run(self, streams: int, seconds: float) -> Report:
+        """Have so many clients speak for at least so long: each from the beginning of a recording,
+        one after the other, and to its end."""
+        report = Report(streams)
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds
+        dice = random.Random(streams)
+
+        async def stay(number: int) -> None:
+            # Not all in the same instant, as people do not either.
+            await asyncio.sleep(dice.random() * max(1.0, min(5.0, streams / 50)))
+            turn = number
+            while True:
+                await self._visit(report, turn % len(self._messages))
+                turn += 1
+                if loop.time() > ends:
+                    return
+
+        await asyncio.gather(*(stay(i) for i in range(streams)))
+        return report
+
+    async def _visit(self, report: Report, which: int) -> None:
+        """One recording, from the first frame to the last word."""
+        try:
+            async with connect(
+                self._dialect.address(self._url), additional_headers=self._headers,
+                compression=None, max_size=None, open_timeout=30, ping_interval=None,
+            ) as socket:  # fmt: skip
+                await self._speak(report, which, socket)
+        except InvalidStatus as error:
+            if error.response.status_code == 503:
+                report.busy += 1
+                await asyncio.sleep(1.0)
+            else:
+                report.errors.append(str(error))
+        except (OSError, WebSocketException, TimeoutError) as error:
+            report.errors.append(f"{type(error).__name__}: {error}")
+
+    async def _speak(self, report: Report, which: int, socket: ClientConnection) -> None:
+        messages, loop = self._messages[which], asyncio.get_running_loop()
+        began = loop.time()
+        words: list[str] = []
+        listening = asyncio.create_task(self._listen(report, socket, began, words))
+        try:
+            for i, message in enumerate(messages):
+                # A frame is there when its last sample has been spoken.
+                await asyncio.sleep(began + (i + 1) * FRAME_S - loop.time())
+                if listening.done():
+                    break
+                await socket.send(message)
+            for message in self._dialect.ending():
+                if not listening.done():
+                    await socket.send(message)
+            async with asyncio.timeout(_END_S):
+                is_whole = await listening
+        finally:
+            listening.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await listening
+        if is_whole:
+            report.texts.append((which, " ".join(words)))
+
+    async def _listen(
+        self, report: Report, socket: ClientConnection, began: float, words: list[str]
+    ) -> bool:
+        """Note what comes; whether all has come."""
+        loop, num_frames = asyncio.get_running_loop(), 0
+        async for message in socket:
+            now = loop.time()
+            for heard in self._dialect.heard(message):
+                if heard.error is not None:
+                    if "free" in heard.error or "busy" in heard.error:
+                        report.busy += 1
+                    else:
+                        report.errors.append(heard.error)
+                    return False
+                if heard.frames:
+                    num_frames += heard.frames
+                    report.lag.append(max(0.0, now - began - num_frames * FRAME_S))
+                if heard.text is not None:
+                    report.words += 1
+                    words.append(heard.text)
+                if heard.end is not None:
+                    report.latency.append(max(0.0, now - began - heard.end))
+                if heard.is_last:
+                    return True
+        report.errors.append("the connection ended before the last words")
+        return False
+
+    async def find(self, seconds: float, most: int) -> tuple[int, list[Report]]:
+        """The most streams that are in real time, and the reports on the way: none is refused,
+        none fails, and the slowest words come at most 0.3 s later than those of one stream."""
+        reports = [await self.run(1, seconds)]
+        alone = _slow(reports[0])
+        good, bad, streams = 1, most + 1, 2
+        while bad - good > max(1, good // 10):
+            report = await self.run(min(streams, bad - 1), seconds)
+            reports.append(report)
+            is_good = not report.errors and not report.busy
+            if is_good and _slow(report) <= alone + _FALLS_BEHIND_S:
+                good = report.streams
+            else:
+                bad = report.streams
+            streams = good * 2 if bad > most else (good + bad) // 2
+        return good, reports
+
+
+def _slow(report: Report) -> float:
+    """Of the latencies, or of the lags, the 99th percentile."""
+    values = report.lag or report.latency
+    return float(np.percentile(values, 99)) if values else 0.0

@@ -1,0 +1,404 @@
+"""Deepgram's `/v1/listen`, live: sound as binary messages, results as JSON.
+
+A result that is final holds the words since the last final one; it comes where a turn ends, where a
+sentence does, after five seconds of speech, at `Finalize` and at the end. Words are in one final
+result each and are never changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
+from kiku.options import DecodingOptions
+from kiku.serve.protocols.deepgram_messages import (
+    DECODER,
+    CloseStream,
+    Configure,
+    FinalizeNow,
+    KeepAlive,
+)
+from kiku.serve.protocols.deepgram_parameters import LISTEN_PARAMETERS
+from kiku.serve.protocols.deepgram_query import ListenQuery, busy, hotwords, listen_query, refusal
+from kiku.serve.protocols.deepgram_sound import SoundIntake
+from kiku.serve.protocols.deepgram_words import (
+    MAX_ECHO,
+    confidence,
+    hangup,
+    model_info,
+    model_uuid,
+    new_digest,
+    send,
+    time_of_day,
+    transcript,
+    word_item,
+)
+from kiku.serve.protocols.interface import (
+    Action,
+    Actions,
+    Base,
+    Close,
+    Decode,
+    Finalize,
+    ModelCard,
+    Refusal,
+    Request,
+    ServerEnds,
+    round_s,
+)
+from kiku.stream import End, Event, Finalized
+from kiku.text import Partial, TurnEnd, TurnStart, Word
+from kiku.text.segments import ends_sentence
+
+PARAMETERS = LISTEN_PARAMETERS
+
+FINAL_AFTER_S = 5.0
+"""Words that began so long ago are final, wherever the sentence is."""
+
+GAP_S = 1.0
+"""A longer silence between two words parts results, as it parts segments."""
+
+IDLE_S = 10.0
+"""A client that sends neither sound nor `KeepAlive` for so long is told so, as by Deepgram."""
+
+_IDLE = "NET-0001"
+_NO_SOUND = "DATA-0000"
+_FINALIZE = "finalize"
+
+_SLACK_S = 0.2
+"""Sound that counts as heard before its text is sure: it may not fill a frame yet, and a word is
+decided by the frame after it."""
+
+
+@dataclass(slots=True)
+class _Channel:
+    """What one channel has said that is not final yet."""
+
+    index: int
+    start: float = 0.0
+    """Where the last final result ended."""
+    words: list[Word] = field(default_factory=list[Word])
+    partial: Partial | None = None
+    word_end: float | None = None
+    """Of the last word, until `UtteranceEnd` tells of it."""
+    shown: str = ""
+    """What the last result that is not final said."""
+    num_asked: int = 0
+    """`Finalize`s without an answer."""
+    turn_end: float | None = None
+    """When a turn ended that is told with the answer to a `Finalize`."""
+
+
+class DeepgramProtocol(Base):
+    """One client of `/v1/listen`."""
+
+    name = "deepgram"
+
+    def __init__(self, request: Request, model: ModelCard) -> None:
+        """Raises `Refusal` for a query that cannot be."""
+        self._request, self._model = request, model
+        self._query: ListenQuery = listen_query(request, model)
+        self._sound = SoundIntake(self._query.options, self._query.container)
+        self.first = self._sound.first
+        self.subprotocol = "token" if "token" in request.subprotocols else None
+        self.quiet_after_s = (IDLE_S,)
+        self.wants_progress = self._query.utterance_end_s is not None or not self._query.ends
+        self._channels = [_Channel(index) for index in range(self._query.channels)]
+        self._metadata = {
+            "request_id": request.id,
+            "model_info": model_info(model),
+            "model_uuid": model_uuid(model),
+        }
+        self._digest = new_digest()
+        self._configuring: dict[str, Any] | None = None
+        """The answer to a `Configure`, until the stream does what it wants."""
+        self._closing = False
+        self._why: tuple[int, str] | None = None
+        """Why the connection ends, where that is no good end."""
+
+    def busy(self, retry_after_s: int) -> Refusal | None:
+        """503: clients give up for good at any status below 500."""
+        return busy(self._request, retry_after_s)
+
+    def unfit(self, error: Exception) -> Refusal:
+        """400, and why."""
+        return refusal(self._request, str(error))
+
+    # From the client.
+
+    def received(self, message: str | bytes) -> Actions:
+        """Sound, or a control message."""
+        if self._closing:
+            return ()  # nothing is heard behind the end
+        if isinstance(message, bytes):
+            return self._heard_sound(message)
+        try:
+            given = DECODER.decode(message)
+        except (ValueError, RecursionError) as error:  # what is no JSON, or no message
+            return [self._error("SchemaError", f"the message cannot be understood: {error}",
+                                message[:MAX_ECHO])]  # fmt: skip
+        match given:
+            case KeepAlive():
+                return ()
+            case FinalizeNow():
+                for channel in self._channels:
+                    channel.num_asked += 1
+                return [*self._sound.rest(), Finalize(_FINALIZE)]
+            case CloseStream():
+                return self._close()
+            case Configure():
+                return self._configure(given)
+
+    def _heard_sound(self, data: bytes) -> Actions:
+        if not data:  # an empty message is the older way to say CloseStream
+            return self._close()
+        self._digest.update(data)
+        actions = self._sound.take(data)
+        if self._query.options.channel == "each":  # a WAV header may have counted otherwise
+            for index in range(len(self._channels), self._sound.num_channels):
+                self._channels.append(_Channel(index))
+        return actions
+
+    def _close(self) -> list[Action]:
+        self._closing = True
+        return [*self._sound.rest(), Close()]
+
+    def _configure(self, wanted: Configure) -> Actions:
+        if self._configuring is not None:
+            return [self._not_configured("CONFIGURE_ALREADY_PENDING", "the Configure before this "
+                                         "one has no answer yet: wait for it")]  # fmt: skip
+        refused = {one.name for one in PARAMETERS if one.fate == "refused"}
+        for name, value in (wanted.features or {}).items():
+            if value and name in refused:
+                why = f"the feature {name} is not available here"
+                return [self._not_configured("CONFIGURE_INTERNAL_ERROR", why)]
+        done: dict[str, Any] = {"type": "ConfigureSuccess", "request_id": self._request.id}
+        if wanted.keyterms is None:
+            return [send(done)]
+        try:
+            words = (*self._query.keywords, *hotwords(wanted.keyterms))
+            decoding = DecodingOptions(hotwords=words)
+        except ConfigError as error:
+            return [self._not_configured("CONFIGURE_KEYTERM_LIMIT_EXCEEDED", str(error))]
+        self._configuring = {**done, "keyterms": wanted.keyterms}
+        return [Decode(decoding)]
+
+    def decoded(self) -> Actions:
+        """The key terms are in force."""
+        done, self._configuring = self._configuring, None
+        return [] if done is None else [send(done)]
+
+    def _not_configured(self, code: str, description: str) -> Action:
+        return send({"type": "ConfigureFailure", "request_id": self._request.id, "code": code,
+                     "description": description})  # fmt: skip
+
+    def _error(self, variant: str, description: str, message: str) -> Action:
+        return send({"type": "Error", "variant": variant, "description": description,
+                     "message": message})  # fmt: skip
+
+    def quiet(self, seconds: float) -> Actions:
+        """Say why the connection ends, and tell what was heard until now."""
+        if self._closing:
+            return ()
+        why = f"no sound and no KeepAlive came for {IDLE_S:g} seconds"
+        self._why = (1011, f"{_IDLE}: {why}")
+        return [self._error(_IDLE, why, ""), *self._close()]
+
+    # From the stream.
+
+    def event(self, event: Event, waiting_s: float) -> Actions:
+        """Results and what else is to be told."""
+        told: list[Action] = []
+        if not isinstance(event, Finalized | End):
+            told += self._held(self._channel(getattr(event, "channel", None)))
+        return [*told, *self._event(event)]
+
+    def _event(self, event: Event) -> Actions:
+        match event:
+            case Word():
+                return self._word(self._channel(event.channel), event)
+            case Partial():
+                channel = self._channel(event.channel)
+                channel.partial = event
+                return self._interim(channel)
+            case TurnStart(time) if self._query.starts:
+                channel = self._channel(event.channel)
+                return [send({"type": "SpeechStarted", "channel": self._index(channel),
+                              "timestamp": round_s(time)})]  # fmt: skip
+            case TurnEnd(time) if self._query.ends:
+                channel = self._channel(event.channel)
+                channel.turn_end = time
+                return () if channel.num_asked else self._held(channel)
+            case Finalized(time, open_word, tag) if tag == _FINALIZE:
+                channel = self._channel(event.channel)
+                end, ends_turn = time if open_word is None else open_word.start, channel.turn_end
+                channel.num_asked, channel.turn_end = max(0, channel.num_asked - 1), None
+                return [self._final(channel, end, speech_final=ends_turn is not None,
+                                    from_finalize=True)]  # fmt: skip
+            case End(duration):
+                return self._end(duration)
+            case _:
+                return ()
+
+    def _held(self, channel: _Channel) -> list[Action]:
+        """The end of a turn. Where a `Finalize` brings it about it waits for the answer: a client
+        looks for the words in the result that says `from_finalize`."""
+        time, channel.turn_end = channel.turn_end, None
+        return [] if time is None else [self._final(channel, self._known(time), speech_final=True)]
+
+    def _channel(self, index: int | None) -> _Channel:
+        return self._channels[index or 0]
+
+    def _index(self, channel: _Channel) -> list[int]:
+        return [channel.index, len(self._channels)]
+
+    def _known(self, seconds: float) -> float:
+        """Up to where the text is whole when so much was heard."""
+        return seconds - self._model.delay_s
+
+    def _word(self, channel: _Channel, word: Word) -> Actions:
+        actions: list[Action] = []
+        words = channel.words
+        if words and (
+            ends_sentence(words[-1].text, word.text) or word.start - words[-1].end > GAP_S
+        ):
+            actions.append(self._final(channel, word.start))
+        channel.words.append(word)
+        channel.partial, channel.word_end = None, word.end
+        if word.end - channel.words[0].start >= FINAL_AFTER_S:
+            actions.append(self._final(channel, word.end))
+        return [*actions, *self._interim(channel)]
+
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+        """Words that nothing has made final, and gaps between words."""
+        known, gap_s = self._known(seconds - _SLACK_S), self._query.utterance_end_s
+        actions: list[Action] = []
+        for channel in self._channels:
+            if channel.partial is not None:
+                continue
+            is_gap = (
+                gap_s is not None
+                and channel.word_end is not None
+                and known - channel.word_end >= gap_s
+            )
+            words = channel.words
+            if words and (is_gap or known - words[0].start >= FINAL_AFTER_S):
+                actions.append(self._final(channel, known))
+            if is_gap:
+                last = round_s(channel.word_end or 0.0)
+                actions.append(send({"type": "UtteranceEnd", "channel": self._index(channel),
+                                     "last_word_end": last}))  # fmt: skip
+                channel.word_end = None
+        return actions
+
+    def _end(self, duration: float) -> Actions:
+        actions = self._rest(duration)
+        if self._why is not None:
+            return [*actions, hangup(*self._why)]
+        metadata = {
+            "type": "Metadata",
+            "transaction_key": "deprecated",
+            "request_id": self._request.id,
+            "sha256": self._digest.hexdigest(),
+            "created": time_of_day(self._request.at),
+            "duration": round_s(duration),
+            "channels": len(self._channels),
+        }
+        return [*actions, send(metadata), hangup(1000)]
+
+    def _rest(self, end: float) -> list[Action]:
+        """All words that are not final yet."""
+        actions: list[Action] = []
+        for channel in self._channels:
+            actions += self._held(channel)
+            if channel.words:
+                actions.append(self._final(channel, end))
+        return actions
+
+    # Results.
+
+    def _final(
+        self,
+        channel: _Channel,
+        end: float,
+        *,
+        speech_final: bool = False,
+        from_finalize: bool = False,
+    ) -> Action:
+        """The words since the last final result, which reaches to `end`."""
+        words, start = channel.words, channel.start
+        channel.start = max([start, end, *(word.end for word in words)])
+        channel.words, channel.shown = [], ""
+        return self._result(
+            channel, words, (start, channel.start),
+            is_final=True, speech_final=speech_final, from_finalize=from_finalize,
+        )  # fmt: skip
+
+    def _interim(self, channel: _Channel) -> Actions:
+        """What is known since the last final result, if it is new and wanted."""
+        if not self._query.interim:
+            return ()
+        words, partial = channel.words, channel.partial
+        if partial is not None:  # nobody knows yet how sure it is
+            words = [*words, Word(partial.text, partial.start, partial.start, 0.0)]
+        text = transcript(words)
+        if text == channel.shown:
+            return ()
+        channel.shown = text
+        end = max([channel.start, *(word.end for word in words)])
+        decided = channel.words
+        return [self._result(channel, words, (channel.start, end), confidence(decided))]
+
+    def _result(
+        self,
+        channel: _Channel,
+        words: Sequence[Word],
+        span: tuple[float, float],
+        sureness: float | None = None,
+        *,
+        is_final: bool = False,
+        speech_final: bool = False,
+        from_finalize: bool = False,
+    ) -> Action:
+        start, end = round_s(span[0]), round_s(span[1])
+        alternative = {
+            "transcript": transcript(words),
+            "confidence": confidence(words) if sureness is None else sureness,
+            "words": [word_item(word) for word in words],
+        }
+        return send(
+            {
+                "type": "Results",
+                "channel_index": self._index(channel),
+                "duration": round_s(end - start),
+                "start": start,
+                "is_final": is_final,
+                "speech_final": speech_final,
+                "from_finalize": from_finalize,
+                "channel": {"alternatives": [alternative]},
+                "metadata": self._metadata,
+            }
+        )
+
+    def rejected(self, error: Exception) -> Actions:
+        """Say so; the stream goes on."""
+        if self._configuring is not None:
+            self._configuring = None
+            return [self._not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", str(error))]
+        if self._query.container and isinstance(error, AudioError):  # of which no more is heard
+            is_cut = isinstance(error, TruncatedAudio)
+            if is_cut and self._closing:
+                return ()  # who ends in the middle of a recording knows it
+            self._why = None if is_cut else (1008, f"{_NO_SOUND}: {error}")
+        if isinstance(error, QueueFull):  # of a `Finalize`: sound waits for room
+            for channel in self._channels:
+                channel.num_asked = max(0, channel.num_asked - 1)
+        variant = _NO_SOUND if isinstance(error, AudioError) else type(error).__name__
+        return [self._error(variant, str(error), "")]
+
+    def failed(self, error: Exception) -> Actions:
+        """Tell the words that were decided, and close."""
+        rest = self._rest(0.0)
+        if isinstance(error, ServerEnds):
+            return [*rest, hangup(1012, str(error))]
+        return [*rest, self._error(type(error).__name__, str(error), ""), hangup(1011, str(error))]

@@ -1,0 +1,371 @@
+"""Deepgram's `/v2/listen` ("Flux"): sound as binary messages, turns as JSON.
+
+A turn is told as StartOfTurn, Updates while words come, perhaps an EagerEndOfTurn that a
+TurnResumed takes back, and an EndOfTurn. The text of an EagerEndOfTurn is that of its EndOfTurn.
+
+Where a turn begins is told by its text. Where it ends is told by the stream's turns, by
+`ForceEndTurn`, or by `eot_timeout_ms`; the last two are this protocol's own, so that a turn of the
+stream may be several here.
+"""
+
+from typing import Any
+
+import msgspec
+
+from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
+from kiku.options import DecodingOptions
+from kiku.serve.protocols.deepgram_parameters import FLUX_PARAMETERS
+from kiku.serve.protocols.deepgram_query import busy, flux_query, hotwords, refusal
+from kiku.serve.protocols.deepgram_sound import SoundIntake
+from kiku.serve.protocols.deepgram_words import MAX_ECHO, hangup, probability, send, transcript
+from kiku.serve.protocols.interface import (
+    Action,
+    Actions,
+    Base,
+    Close,
+    Decode,
+    Finalize,
+    ModelCard,
+    Refusal,
+    Request,
+    ServerEnds,
+    round_s,
+)
+from kiku.stream import End, Event, Finalized
+from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, Word
+
+PARAMETERS = FLUX_PARAMETERS
+
+IDLE_S = 60.0
+"""A client that sends nothing for so long has gone: there is no `KeepAlive` here."""
+
+MAX_TURN_WORDS = 1_000
+"""A turn ends after so many: every message holds all of them."""
+
+_FORCE = "force"
+
+_SLACK_S = 0.2
+"""As of `/v1/listen`: sound that counts as heard before its text is sure."""
+
+
+class Thresholds(msgspec.Struct):
+    """When a turn ends; what is left out stays as it is."""
+
+    eager_eot_threshold: float | None = None
+    eot_threshold: float | None = None
+    eot_timeout_ms: int | None = None
+
+
+class Configure(msgspec.Struct, tag_field="type"):
+    """Other settings from now on."""
+
+    thresholds: Thresholds | None = None
+    keyterms: str | list[str] | None = None
+    language_hints: list[str] | None = None
+    numerals: bool | None = None
+
+
+class ForceEndTurn(msgspec.Struct, tag_field="type"):
+    """The turn ends now, says the client."""
+
+
+class CloseStream(msgspec.Struct, tag_field="type"):
+    """No more sound comes."""
+
+
+Message = Configure | ForceEndTurn | CloseStream
+_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+class _Unavailable(Exception):
+    """A setting that cannot be had."""
+
+
+class FluxProtocol(Base):
+    """One client of `/v2/listen`."""
+
+    name = "deepgram-flux"
+    quiet_after_s = (IDLE_S,)
+    wants_progress = True
+
+    def __init__(self, request: Request, model: ModelCard) -> None:
+        """Raises `Refusal` for a query that cannot be."""
+        query = flux_query(request, model)
+        self._request, self._model = request, model
+        self._sound = SoundIntake(query.options, query.container)
+        self.first = self._sound.first
+        self.subprotocol = "token" if "token" in request.subprotocols else None
+        self._opened_with = query.threshold
+        self._threshold, self._eager_threshold = query.threshold, query.eager_threshold
+        self._timeout_ms, self._keyterms = query.timeout_ms, list(query.keyterms)
+        self._num_sent = 0
+        self._turn_index = 0
+        self._window_start = self._window_end = 0.0
+        self._words: list[Word] = []  # of this turn
+        self._partial: Partial | None = None
+        self._in_turn = self._is_eager = False
+        self._confidence = 0.0  # the last that was told
+        self._num_forced = 0
+        self._closing = self._idle = False
+        self._configuring: list[str] | None = None
+        """Key terms, until the stream expects them."""
+
+    def busy(self, retry_after_s: int) -> Refusal | None:
+        """503: clients give up for good at any status below 500."""
+        return busy(self._request, retry_after_s)
+
+    def unfit(self, error: Exception) -> Refusal:
+        """400, and why."""
+        return refusal(self._request, str(error))
+
+    def begin(self) -> Actions:
+        """`Connected` is the first message there is."""
+        return [self._send("Connected")]
+
+    # From the client.
+
+    def received(self, message: str | bytes) -> Actions:
+        """Sound, or a control message."""
+        if self._closing:
+            return ()
+        if isinstance(message, bytes):
+            return self._sound.take(message)
+        try:
+            given = _DECODER.decode(message)
+        except (ValueError, RecursionError) as error:
+            why = f"the message cannot be understood ({error}): {message[:MAX_ECHO]}"
+            return [self._send("Warning", code="UNPARSABLE_CLIENT_MESSAGE", description=why)]
+        match given:
+            case Configure():
+                return self._configure(given)
+            case ForceEndTurn():
+                self._num_forced += 1
+                return [*self._sound.rest(), Finalize(_FORCE)]
+            case CloseStream():
+                return self._close()
+
+    def _close(self) -> list[Action]:
+        self._closing = True
+        return [*self._sound.rest(), Close()]
+
+    def _configure(self, wanted: Configure) -> Actions:
+        """All of it or nothing, but for key terms that the model cannot expect."""
+        if self._configuring is not None:
+            return [self._not_configured("the Configure before this one has no answer yet: wait "
+                                         "for it")]  # fmt: skip
+        terms = wanted.keyterms
+        terms = [terms] if isinstance(terms, str) else terms
+        try:
+            eager, threshold, timeout_ms = self._thresholds(wanted.thresholds or Thresholds())
+            if wanted.numerals:
+                raise _Unavailable("numerals is not available here: the words are given as they "
+                                   "are heard")  # fmt: skip
+            decoding = None if terms is None else DecodingOptions(hotwords=hotwords(terms))
+        except (_Unavailable, ConfigError) as error:
+            return [self._not_configured(str(error))]
+        self._eager_threshold, self._threshold, self._timeout_ms = eager, threshold, timeout_ms
+        if decoding is None:
+            return [self._configured()]
+        self._configuring = terms
+        return [Decode(decoding)]
+
+    def decoded(self) -> Actions:
+        """The key terms are in force."""
+        self._keyterms, self._configuring = self._configuring or [], None
+        return [self._configured()]
+
+    def _thresholds(self, wanted: Thresholds) -> tuple[float | None, float, int]:
+        """What holds from now on: eager threshold, threshold, time-out.
+
+        How sure the stream is when it tells an end was settled when it was opened; what can be
+        changed is whether that is told.
+        """
+        eager, threshold = wanted.eager_eot_threshold, wanted.eot_threshold
+        timeout_ms = wanted.eot_timeout_ms
+        if timeout_ms is not None and not 500 <= timeout_ms <= 60_000:
+            raise _Unavailable(f"eot_timeout_ms must be from 500 to 60000, not {timeout_ms}")
+        if threshold is not None and threshold not in (self._opened_with, 1.0):
+            raise _Unavailable(f"eot_threshold can become 1.0 or again {self._opened_with:g}, not "
+                               f"{threshold:g}: open another connection with it")  # fmt: skip
+        has_eager = self._eager_threshold is not None
+        if eager is not None and has_eager and eager != self._eager_threshold:
+            raise _Unavailable("eager_eot_threshold can be set where there was none, and not be "
+                               "changed: open another connection with it")  # fmt: skip
+        if eager is not None and not 0.3 <= eager <= 0.9:
+            raise _Unavailable(f"eager_eot_threshold must be from 0.3 to 0.9, not {eager:g}")
+        return (
+            self._eager_threshold if eager is None else eager,
+            self._threshold if threshold is None else threshold,
+            self._timeout_ms if timeout_ms is None else timeout_ms,
+        )
+
+    def _configured(self) -> Action:
+        thresholds: dict[str, float] = {
+            "eot_threshold": self._threshold, "eot_timeout_ms": self._timeout_ms,
+        }  # fmt: skip
+        if self._eager_threshold is not None:
+            thresholds["eager_eot_threshold"] = self._eager_threshold
+        return self._send("ConfigureSuccess", thresholds=thresholds, keyterms=self._keyterms)
+
+    def _not_configured(self, why: str) -> Action:
+        return self._send("ConfigureFailure", code="UNSUPPORTED_CONFIGURATION", description=why)
+
+    def quiet(self, seconds: float) -> Actions:
+        """Tell what was heard until now, then why the connection ends."""
+        if self._closing:
+            return ()
+        self._idle = True
+        return self._close()
+
+    # From the stream.
+
+    def event(self, event: Event, waiting_s: float) -> Actions:
+        """The turn as it goes on."""
+        match event:
+            case Partial():
+                return self._text(None, event)
+            case Word():
+                return self._text(event, None)
+            case TurnEndEager(time, probability):
+                return self._eager_end(time, probability)
+            case TurnResumed(time):
+                return self._resume(self._known(time))
+            case TurnEnd(time, probability):
+                return self._turn_end(time, probability)
+            case Finalized(time, _, tag) if tag == _FORCE:
+                self._num_forced -= 1
+                # Without a word that is certain there is no turn yet.
+                return self._end_turn(time, "manual") if self._in_turn and self._words else ()
+            case End(duration):
+                return self._end(duration)
+            case _:
+                return ()
+
+    def _known(self, seconds: float) -> float:
+        """Up to where the text is whole when so much was heard."""
+        return seconds - self._model.delay_s
+
+    def _text(self, word: Word | None, partial: Partial | None) -> Actions:
+        """A word, or pieces of one."""
+        until = word.end if word is not None else partial.start if partial is not None else 0.0
+        actions = list(self._resume(until))
+        self._partial = partial
+        if word is not None:
+            self._words.append(word)
+        if not self._in_turn:
+            self._in_turn = True
+            self._confidence = 0.0
+            actions.append(self._info("StartOfTurn", until))
+        elif word is not None:
+            actions.append(self._info("Update", until))
+        if len(self._words) >= MAX_TURN_WORDS:
+            actions += self._end_turn(until, "model")
+        return actions
+
+    def _eager_end(self, time: float, probability: float) -> Actions:
+        self._confidence = probability
+        is_certain = bool(self._words) and self._partial is None
+        if self._eager_threshold is None or self._is_eager or not is_certain:
+            return ()
+        self._is_eager = True
+        return [self._info("EagerEndOfTurn", self._known(time))]
+
+    def _resume(self, until: float) -> Actions:
+        if not self._is_eager:
+            return ()
+        self._is_eager = False
+        return [self._info("TurnResumed", until)]
+
+    def _turn_end(self, time: float, probability: float) -> Actions:
+        self._confidence = probability
+        if not self._in_turn or self._threshold >= 1.0:
+            return ()
+        return self._end_turn(self._known(time), "manual" if self._num_forced else "model")
+
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+        """Whether nothing was said for too long."""
+        if not self._in_turn or self._partial is not None or not self._words:
+            return ()
+        known = self._known(seconds - _SLACK_S)
+        if known - self._words[-1].end < self._timeout_ms / 1000:
+            return ()
+        return self._end_turn(known, "timeout")
+
+    def _end_turn(self, until: float, trigger: str) -> Actions:
+        """The turn is over; the next text begins another. What is still being written goes there,
+        since only words are certain."""
+        self._partial = None
+        actions = [self._info("EndOfTurn", until, trigger=trigger)]
+        self._words = []
+        self._in_turn = self._is_eager = False
+        self._turn_index += 1
+        self._window_start = self._window_end
+        return actions
+
+    def _end(self, duration: float) -> Actions:
+        actions: list[Action] = []
+        if self._in_turn:
+            actions += self._end_turn(duration, "model")
+        if self._idle:
+            return [*actions, *self._fatal("NET-0001", f"nothing came for {IDLE_S:g} seconds")]
+        return [*actions, hangup(1000)]
+
+    # Messages.
+
+    def _send(self, kind: str, **fields: Any) -> Action:
+        """A message with its number."""
+        message = {"type": kind, "request_id": self._request.id, "sequence_id": self._num_sent}
+        self._num_sent += 1
+        return send({**message, **fields})
+
+    def _info(self, event: str, until: float, **more: Any) -> Action:
+        words = self._words
+        if self._partial is not None:  # nobody knows yet how sure it is
+            start = self._partial.start
+            words = [*words, Word(self._partial.text, start, start, 0.0)]
+        last = words[-1].end if words else 0.0
+        self._window_end = max(self._window_end, until, last)
+        items = [
+            {"word": one.text, "confidence": probability(one.probability),
+             "start": round_s(one.start), "end": round_s(one.end)}
+            for one in words
+        ]  # fmt: skip
+        return self._send(
+            "TurnInfo",
+            event=event,
+            turn_index=self._turn_index,
+            audio_window_start=round_s(self._window_start),
+            audio_window_end=round_s(self._window_end),
+            transcript=transcript(words),
+            words=items,
+            end_of_turn_confidence=probability(self._confidence),
+            **more,
+        )
+
+    # What cannot be.
+
+    def _fatal(self, code: str, description: str, close: int = 1011) -> list[Action]:
+        message = {"type": "Error", "sequence_id": self._num_sent, "code": code,
+                   "description": description}  # fmt: skip
+        self._num_sent += 1
+        return [send(message), hangup(close, f"{code}: {description}")]
+
+    def rejected(self, error: Exception) -> Actions:
+        """Say so; the stream goes on."""
+        if self._configuring is not None:
+            self._configuring = None
+            return [self._not_configured(str(error))]
+        if isinstance(error, AudioError):
+            if isinstance(error, TruncatedAudio) and self._closing:
+                return ()  # who ends in the middle of a recording knows it
+            return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
+        if isinstance(error, QueueFull):  # of a `ForceEndTurn`: sound waits for room
+            self._num_forced = max(0, self._num_forced - 1)
+        return [self._send("Warning", code="REJECTED", description=str(error))]
+
+    def failed(self, error: Exception) -> Actions:
+        """End the turn with the words that were decided, say why, and close."""
+        actions = list(self._end_turn(0.0, "model")) if self._in_turn else []
+        if isinstance(error, ServerEnds):
+            return [*actions, hangup(1012, str(error))]
+        return [*actions, *self._fatal("INTERNAL_SERVER_ERROR", str(error))]

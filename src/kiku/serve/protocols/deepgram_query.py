@@ -1,0 +1,350 @@
+"""Deepgram's query parameters -> what a stream is asked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from kiku.errors import ConfigError
+from kiku.options import (
+    MAX_BOOST,
+    MAX_INPUT_RATE,
+    MIN_INPUT_RATE,
+    AudioFormat,
+    DecodingOptions,
+    Encoding,
+    Hotword,
+    StreamOptions,
+    TurnPolicy,
+)
+from kiku.serve.protocols.deepgram_parameters import (
+    CONTAINERS,
+    FILE_PARAMETERS,
+    FLUX_PARAMETERS,
+    LISTEN_PARAMETERS,
+)
+from kiku.serve.protocols.interface import ModelCard, Refusal, Request
+from kiku.serve.protocols.parameters import Parameter
+
+_ENCODINGS: dict[str, Encoding] = {
+    "linear16": "s16le",
+    "linear32": "f32le",  # floating point, says Deepgram's documentation
+    "mulaw": "mulaw",
+    "alaw": "alaw",
+    "opus": "opus",
+}
+_TELEPHONE_RATE = 8_000
+
+_DEFAULT_BOOST = 2.0
+"""Nats of a keyword with Deepgram's intensifier 1."""
+
+_FALSE = ("", "0", "false", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class ListenQuery:
+    """What a client of the live door wants."""
+
+    options: StreamOptions
+    container: bool
+    """The sound comes as a recording."""
+    channels: int
+    """How many are heard apart."""
+    interim: bool
+    ends: bool
+    """Tell where a turn ends."""
+    starts: bool
+    """Tell where one begins."""
+    utterance_end_s: float | None
+    keywords: tuple[Hotword, ...]
+    """Those that stay when the key terms are replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class FluxQuery:
+    """What a client of the door that speaks in turns wants."""
+
+    options: StreamOptions
+    container: bool
+    eager_threshold: float | None
+    threshold: float
+    timeout_ms: int
+    keyterms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileQuery:
+    """What a client wants of a recording."""
+
+    options: StreamOptions
+    raw: AudioFormat | None
+    """How the samples are written where it is no recording but raw samples."""
+    utterances: bool
+    utt_split_s: float
+    paragraphs: bool
+    tags: tuple[str, ...] = field(default=())
+
+
+def error_body(code: str, message: str, request: Request) -> dict[str, str]:
+    """What Deepgram says of a request that failed."""
+    return {"err_code": code, "err_msg": message, "request_id": request.id}
+
+
+def refusal(
+    request: Request, message: str, status: int = 400, code: str = "Bad Request"
+) -> Refusal:
+    """The answer to a request that cannot be, told in the body and in a header: a client of a
+    socket often sees only the headers."""
+    headers = {"dg-error": in_a_header(message), "dg-request-id": request.id}
+    return Refusal(status, error_body(code, message, request), headers)
+
+
+def in_a_header(message: str) -> str:
+    """A message as one line of ASCII."""
+    plain = message.encode("ascii", "replace").decode()
+    return " ".join("".join(c if c.isprintable() else " " for c in plain).split())[:1000]
+
+
+def busy(request: Request, retry_after_s: int, why: str = "all slots are taken") -> Refusal:
+    """The answer where no slot is free, or where there is no model yet."""
+    message = f"{why}: try again in {retry_after_s} s"
+    full = refusal(request, message, 503, "Service Unavailable")
+    full.headers["Retry-After"] = str(retry_after_s)
+    return full
+
+
+def hotwords(keyterms: Sequence[str]) -> tuple[Hotword, ...]:
+    """Key terms as hotwords; empty ones are none.
+
+    Raises:
+        ConfigError: one that cannot be.
+    """
+    return tuple(Hotword(term.strip()) for term in keyterms if term.strip())
+
+
+def listen_query(request: Request, model: ModelCard) -> ListenQuery:
+    """Read the query of `/v1/listen`, live.
+
+    Raises:
+        Refusal: it asks for what cannot be had.
+    """
+    _check(request, model, LISTEN_PARAMETERS)
+    channels = _whole(request, "channels", 1, 64) or 1
+    each = is_true(request, "multichannel")
+    format, container = _format(request, channels, each)
+    end_ms = _number(request, "utterance_end_ms", 1, 60_000)
+    ends, starts = _endpointing(request), is_true(request, "vad_events")
+    interim = is_true(request, "interim_results")
+    keywords = _keywords(request)
+    try:
+        options = StreamOptions(
+            format=format,
+            channel="each" if each else "mix",
+            decoding=DecodingOptions(hotwords=(*keywords, *hotwords(request.all("keyterm")))),
+            turns=ends or (TurnPolicy() if starts else None),
+            partials=interim or end_ms is not None,
+        )
+    except ConfigError as error:
+        raise refusal(request, str(error)) from error
+    return ListenQuery(
+        options, container, channels if each else 1, interim, ends is not None, starts,
+        None if end_ms is None else end_ms / 1000, keywords,
+    )  # fmt: skip
+
+
+def flux_query(request: Request, model: ModelCard) -> FluxQuery:
+    """Read the query of `/v2/listen`.
+
+    Raises:
+        Refusal: it asks for what cannot be had.
+    """
+    _check(request, model, FLUX_PARAMETERS)
+    format, container = _format(request, 1, False)
+    threshold = _number(request, "eot_threshold", 0.5, 1.0)
+    threshold = 0.7 if threshold is None else threshold
+    eager = _number(request, "eager_eot_threshold", 0.3, 0.9)
+    if eager is not None and eager > threshold:
+        raise refusal(request, f"eager_eot_threshold must not be above eot_threshold={threshold:g},"
+                      f" and is {eager:g}: lower it")  # fmt: skip
+    timeout_ms = _whole(request, "eot_timeout_ms", 500, 60_000) or 5_000
+    keyterms = tuple(request.all("keyterm"))
+    try:
+        options = StreamOptions(
+            format=format,
+            decoding=DecodingOptions(hotwords=hotwords(keyterms)),
+            turns=flux_policy(threshold, eager),
+            partials=True,
+        )
+    except ConfigError as error:
+        raise refusal(request, str(error)) from error
+    return FluxQuery(options, container, eager, threshold, timeout_ms, keyterms)
+
+
+def file_query(request: Request, model: ModelCard) -> FileQuery:
+    """Read the query of a recording.
+
+    Raises:
+        Refusal: it asks for what cannot be had.
+    """
+    _check(request, model, FILE_PARAMETERS)
+    channels = _whole(request, "channels", 1, 64) or 1
+    each = is_true(request, "multichannel")
+    raw = None
+    if request.first("encoding") not in (None, "", *CONTAINERS):
+        raw, _ = _format(request, channels, each)
+        if raw.encoding == "opus":
+            raise refusal(request, "encoding=opus is packets, which cannot be told apart here: "
+                          "send the recording in its Ogg or WebM container")  # fmt: skip
+    try:
+        words = (*_keywords(request), *hotwords(request.all("keyterm")))
+        options = StreamOptions(
+            channel="each" if each else "mix", decoding=DecodingOptions(hotwords=words)
+        )
+    except ConfigError as error:
+        raise refusal(request, str(error)) from error
+    split_s = _number(request, "utt_split", 0.01, 3_600)
+    return FileQuery(
+        options, raw, is_true(request, "utterances"), 0.8 if split_s is None else split_s,
+        is_true(request, "paragraphs"), tuple(request.all("tag")),
+    )  # fmt: skip
+
+
+def _check(request: Request, model: ModelCard, parameters: Sequence[Parameter]) -> None:
+    """Refuse what the model is not, does not speak, or does not do."""
+    for one in parameters:
+        if one.fate == "refused" and is_true(request, one.name):
+            raise refusal(request, f"{one.name} is not available here ({one.note}): leave it out")
+    name = request.first("model")
+    if name and not model.answers_to(name):
+        raise refusal(request, f"there is no model {name!r} here: ask for {model.name!r}")
+    language = request.first("language")
+    known = {one.split("-")[0].lower() for one in model.languages}
+    if language and language.lower() != "multi" and language.split("-")[0].lower() not in known:
+        spoken = ", ".join(model.languages)
+        raise refusal(request, f"language={language} is not heard by {model.name!r}, which hears "
+                      f"{spoken}: leave it out")  # fmt: skip
+
+
+def is_true(request: Request, name: str) -> bool:
+    """Whether a parameter asks for something."""
+    return any(value.strip().lower() not in _FALSE for value in request.all(name))
+
+
+def _number(request: Request, name: str, least: float, most: float) -> float | None:
+    """The value of a parameter that is a number."""
+    text = request.first(name)
+    if text is None or text == "":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value <= most:
+        raise refusal(request, f"{name} must be a number from {least:g} to {most:g}, not {text!r}")
+    return value
+
+
+def _whole(request: Request, name: str, least: int, most: int) -> int | None:
+    """As `_number`, of what is counted."""
+    value = _number(request, name, least, most)
+    if value is not None and value != int(value):
+        raise refusal(request, f"{name} must be a whole number, not {value:g}")
+    return None if value is None else int(value)
+
+
+def _format(request: Request, channels: int, each: bool) -> tuple[AudioFormat, bool]:
+    """How the sound is written, and whether it comes as a recording."""
+    name = request.first("encoding")
+    if not name or name in CONTAINERS:
+        if each:
+            raise refusal(request, "multichannel needs raw sound on a socket, and this would be a "
+                          "recording: give encoding, sample_rate and channels")  # fmt: skip
+        return AudioFormat(), True
+    if name not in _ENCODINGS:
+        known = ", ".join([*_ENCODINGS, *CONTAINERS])
+        raise refusal(request, f"encoding must be one of {known}, or be left out for what knows "
+                      f"itself what it is, not {name!r}")  # fmt: skip
+    encoding = _ENCODINGS[name]
+    if encoding == "opus":
+        if each:
+            raise refusal(request, "multichannel and encoding=opus do not go together: packets "
+                          "are heard as one channel")  # fmt: skip
+        return AudioFormat(encoding=encoding), False
+    rate = _whole(request, "sample_rate", MIN_INPUT_RATE, MAX_INPUT_RATE)
+    if rate is None:
+        if encoding not in ("mulaw", "alaw"):
+            raise refusal(request, f"encoding={name} needs sample_rate: add the samples a second")
+        rate = _TELEPHONE_RATE
+    return AudioFormat(encoding=encoding, sample_rate=rate, channels=channels), False
+
+
+def _keywords(request: Request) -> tuple[Hotword, ...]:
+    """Words with Deepgram's intensifiers, `word:2`."""
+    found: list[Hotword] = []
+    for text in request.all("keywords"):
+        word, colon, factor = text.rpartition(":")
+        try:
+            boost = float(factor) if colon else 1.0
+        except ValueError:
+            word, boost = text, 1.0
+        word = word if colon and word else text
+        if not word.strip():
+            continue
+        if not boost > 0:
+            raise refusal(request, f"keywords={text} would make a word rarer, which is not "
+                          "available here: leave it out")  # fmt: skip
+        try:
+            found.append(Hotword(word.strip(), min(MAX_BOOST, _DEFAULT_BOOST * boost)))
+        except ConfigError as error:
+            raise refusal(request, f"keywords={text}: {error}") from error
+    return tuple(found)
+
+
+def _endpointing(request: Request) -> TurnPolicy | None:
+    """When a pause is the end of a turn; None if that is not to be told."""
+    text = (request.first("endpointing") or "true").lower()
+    if text == "false":
+        return None
+    if text == "true":
+        return TurnPolicy()
+    ms = _number(request, "endpointing", 0, 60_000)
+    return TurnPolicy() if ms is None else pause_policy(ms / 1000)
+
+
+def pause_policy(pause_s: float) -> TurnPolicy:
+    """The policy that comes nearest to "a pause of `pause_s` seconds ends a turn".
+
+    The pause heads know pauses that people make when they have finished; how eagerly they are
+    believed is chosen by the length, and what is longer than they know is waited for.
+    """
+    near = TurnPolicy.of("high" if pause_s < 0.5 else "medium" if pause_s < 1.5 else "low")
+    silence_s = max(0.3, pause_s)
+    return TurnPolicy(
+        head=near.head,
+        eager_head=near.eager_head,
+        hold_s=near.hold_s + max(0.0, pause_s - 1.5),
+        eager_silence_s=min(near.eager_silence_s, silence_s),
+        silence_s=silence_s,
+        text_silence_s=max(near.text_silence_s, pause_s + 1.0),
+        number_s=max(near.number_s, pause_s),
+        word_s=max(near.word_s, pause_s),
+        longest_s=max(near.longest_s, pause_s + 2.0),
+    )
+
+
+_NEVER_S = 1e6
+
+
+def flux_policy(threshold: float, eager: float | None) -> TurnPolicy:
+    """The policy of Flux's thresholds, 0.7 being ours. A turn without an end is ended by who counts
+    `eot_timeout_ms`."""
+    on = min(0.95, 0.6 + (threshold - 0.7))
+    wanted = 0.5 if eager is None else eager
+    silence_s = 1.0 + 2.0 * (threshold - 0.7)
+    return TurnPolicy(
+        head=2,
+        eager_head=0 if wanted < 0.45 else 1 if wanted < 0.65 else 2,
+        on=on,
+        off=min(0.4, on),
+        silence_s=silence_s,
+        eager_silence_s=min(silence_s, 0.4 + 0.5 * wanted),
+        longest_s=_NEVER_S,
+    )

@@ -1,0 +1,406 @@
+"""OpenAI's Realtime API, for sessions that transcribe: today's names (GA) and the beta's.
+
+    session.update ------------------> another stream, other keywords
+    input_audio_buffer.append -------> Push
+    input_audio_buffer.commit -------> Finalize, and behind its words the item: committed, completed
+    words, turns of the stream ------> deltas of the item that is open; the end of a turn commits it
+
+Where the stream must be replaced (other sound, other turns, `clear`), what comes meanwhile waits
+here, in its order. An `error` is a mistake of the client's and names its message; the session goes
+on. Every commit is answered by `completed` or `failed`.
+"""
+
+import binascii
+from collections import deque
+from typing import Any
+
+import msgspec
+
+from kiku.errors import ConfigError, NoFreeSlot, StreamError
+from kiku.options import DecodingOptions
+from kiku.serve.protocols.interface import (
+    Action,
+    Actions,
+    Base,
+    Decode,
+    Finalize,
+    Hangup,
+    ModelCard,
+    Open,
+    Push,
+    Refusal,
+    Request,
+    Send,
+    ServerEnds,
+)
+from kiku.serve.protocols.openai_realtime_items import UNITS_PER_S, Item, Teller
+from kiku.serve.protocols.openai_realtime_messages import (
+    MESSAGES,
+    Message,
+    Mistake,
+    busy,
+    check,
+)
+from kiku.serve.protocols.openai_realtime_session import PARAMETERS, Session
+from kiku.serve.protocols.openai_realtime_waiting import Commit, Reopen, Rewords, Sound, Waiting
+from kiku.stream import End, Event, Finalized
+from kiku.text import TurnEnd, TurnStart, Word
+
+__all__ = ["PARAMETERS", "RealtimeProtocol"]
+
+IDLE_S = 900.0
+"""A connection on which nothing comes for so long is closed. LiveKit keeps unused ones for ten
+minutes."""
+
+MAX_APPEND = 15 * 2**20
+"""Bytes of sound in one message."""
+
+MAX_ASKED = 16
+"""Commits that the stream answers at the same time; others wait here."""
+
+_OF_CONVERSATIONS = ("response.", "conversation.", "output_audio_buffer.")
+
+_TELEPHONE_UNITS = UNITS_PER_S // 8_000
+"""Of one byte of telephone sound."""
+
+
+_REST = "rest"
+"""Tag of the finalize before a stream is replaced."""
+
+
+class RealtimeProtocol(Base):
+    """One client of `/v1/realtime`."""
+
+    name = "openai_realtime"
+    quiet_after_s = (IDLE_S,)
+
+    def __init__(self, request: Request, model: ModelCard) -> None:
+        """Raises `Refusal` for another model, or for a session that does not transcribe."""
+        check(request, model)
+        prefix = request.id.replace("-", "")[:16]
+        beta = (
+            "realtime=v1" in request.headers.get("openai-beta", "")
+            or "openai-beta.realtime-v1" in request.subprotocols
+        )
+        self._teller = Teller(prefix, beta=beta)
+        self._session = Session(f"sess_{prefix}", model, request.first("model"))
+        self._options = self._session.options  # of the stream that is open, or is being opened
+        self._wanted = self._options  # of the one that will be, when all that waits is done
+        self.first = Open(self._options)
+        self._decoding = DecodingOptions()
+        self._keywords_from: str | None = None  # whose message set them
+        self._undo: tuple[dict[str, Any], DecodingOptions] = ({}, self._decoding)
+
+        self._waiting = Waiting()
+        self._asked: deque[Commit] = deque()  # finalizes that the stream has not answered
+        self._num_commits = 0
+        # Places in all sound of the connection.
+        self._appended = 0
+        self._committed = 0  # what lies before is in no item to come
+        self._position = 0  # pushed
+        self._settled = 0  # whose words have all come
+        self._offset = 0  # of the stream's first sample
+        self._is_opening = self._is_deaf = False
+        self._item: Item | None = None
+        self._lost: Exception | None = None  # why the next item is not whole
+
+    def busy(self, retry_after_s: int) -> Refusal | None:
+        """503: clients give up for good at any status below 500."""
+        return busy(retry_after_s)
+
+    def begin(self) -> Actions:
+        """Greet the client, before anything else."""
+        return [self._told("created", beta=self._teller.beta)]
+
+    def _told(self, what: str, *, beta: bool) -> Send:
+        session = self._session
+        if beta:
+            return self._teller.event(f"transcription_session.{what}", session=session.told_beta())
+        return self._teller.event(f"session.{what}", session=session.told())
+
+    # From the client.
+
+    def received(self, message: str | bytes) -> Actions:
+        """One of five messages, or a mistake."""
+        try:
+            given = MESSAGES.decode(message)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            why = Mistake(
+                f"the message cannot be understood ({str(error)[:200]}): send a JSON object with a "
+                "type", code="invalid_json",
+            )  # fmt: skip
+            return [self._teller.error(why, None)]
+        event_id = given.event_id if isinstance(given.event_id, str) else None
+        try:
+            return self._obey(given, event_id)
+        except Mistake as mistake:
+            return [self._teller.error(mistake, event_id)]
+
+    def _obey(self, given: Message, event_id: str | None) -> Actions:
+        match given.type:
+            case "input_audio_buffer.append":
+                return self._append(given.audio)
+            case "input_audio_buffer.commit":
+                return self._commit()
+            case "input_audio_buffer.clear":
+                return self._clear()
+            case "session.update":
+                return self._update(given.session, event_id, beta=False)
+            case "transcription_session.update":
+                return self._update(given.session, event_id, beta=True)
+            case str(name) if name.startswith(_OF_CONVERSATIONS):
+                raise Mistake(
+                    f"a transcription session has no {name[:100]}: it gives no responses, and its "
+                    "items come of the sound", "type", "unsupported_value",
+                )  # fmt: skip
+            case name:
+                seen = repr(name[:100]) if isinstance(name, str) else "without a type"
+                raise Mistake(
+                    f"there is no message {seen}: send session.update or "
+                    "input_audio_buffer.append, .commit or .clear", "type",
+                )  # fmt: skip
+
+    def _append(self, audio: object) -> Actions:
+        if not isinstance(audio, str):
+            raise Mistake("audio must be a string: the sound in base64", "audio", "invalid_type")
+        if len(audio) > (MAX_APPEND + 2) // 3 * 4:
+            raise Mistake(
+                f"audio may hold {MAX_APPEND} bytes of sound: append less at a time", "audio",
+                "string_above_max_length",
+            )  # fmt: skip
+        try:
+            data = binascii.a2b_base64(audio, strict_mode=True)
+        except ValueError as error:
+            raise Mistake(f"audio must be base64, and is not ({error})", "audio") from None
+        if self._appended == self._committed and data[:4] == b"RIFF" and data[8:12] == b"WAVE":
+            raise Mistake(
+                "audio begins with the header of a WAV file: append its samples alone, as the "
+                "session's format says", "audio",
+            )  # fmt: skip
+        self._waiting.check_room(len(data))
+        units = len(data) * (_TELEPHONE_UNITS if self._session.is_telephone else 1)
+        self._appended += units
+        self._waiting.add(Sound(data, units))
+        return self._go_on()
+
+    def _commit(self) -> Actions:
+        if self._appended - self._committed < 2:  # no whole sample
+            raise Mistake(
+                "nothing was appended since the last commit: append sound first",
+                code="input_audio_buffer_commit_empty",
+            )
+        self._waiting.check_room()
+        self._committed = self._appended
+        self._num_commits += 1
+        self._waiting.add(Commit(f"commit {self._num_commits}", self._appended))
+        return self._go_on()
+
+    def _clear(self) -> Actions:
+        told = self._teller.event("input_audio_buffer.cleared")
+        if self._appended == self._committed:
+            return [told]
+        self._committed = self._appended
+        if not self._waiting.commits and all(one.tag == _REST for one in self._asked):
+            # Words that come from now on were forgotten.
+            self._is_deaf, self._item, self._lost = True, None, None
+        self._waiting.forget(self._wanted)
+        return [told, *self._go_on()]
+
+    def _update(self, session: msgspec.Raw, event_id: str | None, *, beta: bool) -> Actions:
+        new = self._session.updated(bytes(session), beta=beta)
+        self._waiting.check_room()
+        old, self._session = self._session, new
+        messages: list[Action] = []
+        if new.turn_detection is None and self._item is not None and self._item.is_spoken:
+            messages.append(self._teller.stopped(self._item, self._appended))
+        messages.append(self._told("updated", beta=beta))
+        keywords = new.transcription.get("keywords")
+        if keywords != old.transcription.get("keywords"):
+            self._keywords_from = event_id
+            self._undo = (old.transcription, old.decoding)
+            self._waiting.add(Rewords(new.decoding))
+        options = new.options
+        if (options.format, options.turns) != (self._wanted.format, self._wanted.turns):
+            self._wanted = options
+            self._waiting.reopen(options)
+        return [*messages, *self._go_on()]
+
+    # What waits.
+
+    def _go_on(self) -> list[Action]:
+        """Do what waits, as far as it can be done now."""
+        actions: list[Action] = []
+        waiting = self._waiting
+        while not self._is_opening:
+            match step := waiting.first:
+                case None:
+                    break
+                case Sound(data, units):
+                    self._position += units
+                    actions.append(Push(data))
+                case Commit():
+                    if len(self._asked) >= MAX_ASKED:
+                        break
+                    self._asked.append(step)
+                    actions.append(Finalize(step.tag))
+                case Rewords(decoding):
+                    self._decoding = decoding
+                    actions.append(Decode(decoding))
+                case Reopen():
+                    if self._asked:
+                        break
+                    if not step.drops and self._position > self._settled:
+                        self._asked.append(Commit(_REST, self._position))
+                        actions.append(Finalize(_REST))
+                        break
+                    actions += self._reopen(step)
+            waiting.pop()
+        return actions
+
+    def _reopen(self, step: Reopen) -> list[Action]:
+        messages: list[Action] = []
+        if step.drops:
+            self._item = self._lost = None
+        elif self._item is not None and step.options.turns is not None:
+            # Its turn is unknown to the next stream, which would never end it.
+            messages += self._end_item(self._position)
+        self._position += step.units
+        self._settled = self._offset = self._position
+        self._options, self._is_opening = step.options, True
+        return [*messages, Open(step.options)]
+
+    def opened(self) -> Actions:
+        """Another stream is there: what waited for it goes on."""
+        self._is_opening = self._is_deaf = False
+        again = [] if self._decoding.is_plain else [Decode(self._decoding)]
+        return [*again, *self._go_on()]
+
+    # From the stream.
+
+    def event(self, event: Event, waiting_s: float) -> Actions:
+        """Words become deltas of the item that is open, ends of turns and finalizes commit it."""
+        if self._is_opening:
+            return ()  # of the stream before
+        match event:
+            case Word():
+                return () if self._is_deaf else self._word(event)
+            case TurnStart(time):
+                return () if self._is_deaf else self._started(time)
+            case TurnEnd(time):
+                return () if self._is_deaf else self._turn_ended(time)
+            case Finalized(tag=str(tag)):
+                return self._finalized(tag)
+            case End():
+                return self.failed(StreamError("the stream ended before its sound did"))
+            case _:
+                return ()
+
+    def _place(self, seconds: float) -> int:
+        """Of a second of the stream; never beyond the sound that it was given."""
+        return min(self._offset + round(seconds * UNITS_PER_S), self._position)
+
+    def _started(self, seconds: float) -> list[Action]:
+        if self._item is None:
+            self._item = self._teller.new_item()
+        if self._session.turn_detection is None or self._item.is_spoken:
+            return []
+        at = self._place(seconds) - round(self._session.prefix_s * UNITS_PER_S)
+        return [self._teller.started(self._item, max(at, 0))]
+
+    def _word(self, word: Word) -> list[Action]:
+        # A turn that was cut by a commit goes on without being told to begin.
+        messages = self._started(word.start)
+        assert self._item is not None
+        messages.append(self._teller.word(self._item, word, logprobs=self._session.wants_logprobs))
+        return messages
+
+    def _turn_ended(self, seconds: float) -> list[Action]:
+        if self._session.turn_detection is None or self._item is None:
+            return []
+        at = self._place(seconds)
+        if self._asked and self._asked[0].tag != _REST and self._asked[0].at <= at:
+            return []  # the commit that is about to be answered ends it
+        self._committed = max(self._committed, at)
+        return self._end_item(at)
+
+    def _finalized(self, tag: str) -> list[Action]:
+        actions: list[Action] = []
+        while self._asked:
+            one = self._asked.popleft()
+            self._settled = one.at
+            if one.tag == tag:
+                if tag != _REST:
+                    actions += self._end_item(one.at)
+                break
+            actions += self._end_item(one.at, StreamError("its end was not answered"))
+        return [*actions, *self._go_on()]
+
+    def _end_item(self, at: int, error: Exception | None = None) -> list[Action]:
+        """Commit the item that is open, or one without words."""
+        item, self._item = self._item or self._teller.new_item(), None
+        error, self._lost = error or self._lost, None
+        logprobs = self._session.wants_logprobs
+        return [*self._teller.committed_item(item, at, error, logprobs=logprobs)]
+
+    # When something goes wrong.
+
+    def quiet(self, seconds: float) -> Actions:
+        """Nobody is there any more."""
+        return [Hangup(1000, f"nothing came for {seconds:g} seconds")]
+
+    def rejected(self, error: Exception) -> Actions:
+        """Keywords that the model cannot expect are the client's mistake; sound that was not taken
+        makes the item fail."""
+        if isinstance(error, ConfigError):
+            transcription, self._decoding = self._undo
+            before = transcription.get("keywords")
+            kept = {k: v for k, v in self._session.transcription.items() if k != "keywords"}
+            self._session.transcription = kept | ({} if before is None else {"keywords": before})
+            return [
+                self._teller.error(
+                    Mistake(str(error), "session.audio.input.transcription.keywords"),
+                    self._keywords_from,
+                )
+            ]
+        if isinstance(error, StreamError) and self._asked:  # it takes sound, but no more finalizes
+            return self._finalized_without(error)
+        self._lost = error
+        return ()
+
+    def _finalized_without(self, error: Exception) -> Actions:
+        one = self._asked.pop()
+        self._settled = one.at
+        actions = [] if one.tag == _REST else self._end_item(one.at, error)
+        return [*actions, *self._go_on()]
+
+    def failed(self, error: Exception) -> Actions:
+        """Tell what was lost. The session goes on with another stream, if there can be one."""
+        actions: list[Action] = []
+        while self._asked:
+            one = self._asked.popleft()
+            if one.tag != _REST:
+                actions += self._end_item(one.at, error)
+        ends = isinstance(error, ServerEnds)
+        if self._position > self._teller.committed:  # some of its sound is in no item
+            if self._session.turn_detection is None:
+                self._lost = error
+            elif self._item is not None or not ends:
+                self._committed = max(self._committed, self._position)
+                actions += self._end_item(self._position, error)
+        if ends or self._is_opening or self._position == self._offset:
+            return [*actions, *self._end(error)]
+        self._settled = self._position  # nothing of it can be asked for
+        if not isinstance(self._waiting.first, Reopen):
+            self._waiting.put_first(Reopen(self._options, drops=False))
+        return [*actions, *self._go_on()]
+
+    def _end(self, error: Exception) -> Actions:
+        """There is no stream any more: tell of the commits that wait, and hang up."""
+        actions: list[Action] = []
+        for one in self._waiting.commits:
+            actions += self._end_item(one.at, error)
+        self._waiting.clear()
+        code = 1011
+        if isinstance(error, ServerEnds | NoFreeSlot):
+            code = 1012 if isinstance(error, ServerEnds) else 1013
+        return [*actions, Hangup(code, str(error)[:100])]

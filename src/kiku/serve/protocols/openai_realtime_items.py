@@ -1,0 +1,170 @@
+"""What OpenAI's Realtime tells of what was said: items, each with one id from its first message to
+its transcript. Knows neither sound nor streams.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from kiku.serve.protocols.interface import Send
+from kiku.serve.protocols.openai_realtime_messages import Mistake
+from kiku.text import Word
+
+UNITS_PER_S = 48_000
+"""Of the unit of time in which sound is counted: a byte of 16-bit sound at 24 kHz is one."""
+
+_LEAST_PROBABILITY = 1e-30
+"""JSON has no number for the logarithm of 0."""
+
+_COMMITTED = "input_audio_buffer.committed"
+_TRANSCRIPTION = "conversation.item.input_audio_transcription"
+
+
+@dataclass(slots=True)
+class Item:
+    """What was said between two commits."""
+
+    id: str
+    words: list[Word] = field(default_factory=list[Word])
+    is_spoken: bool = False
+    """Whether `speech_started` was told, and `speech_stopped` was not."""
+
+    @property
+    def transcript(self) -> str:
+        """All its words; what its deltas are together."""
+        return " ".join(word.text for word in self.words)
+
+    def token(self, index: int) -> str:
+        """A word with what parts it from the one before."""
+        text = self.words[index].text
+        return text if index == 0 else f" {text}"
+
+    def logprob(self, index: int) -> dict[str, Any]:
+        """How sure a word is, which counts as one token."""
+        token, sure = self.token(index), self.words[index].probability
+        log = math.log(sure) if sure > _LEAST_PROBABILITY else math.log(_LEAST_PROBABILITY)
+        return {"token": token, "logprob": log, "bytes": list(token.encode())}
+
+
+class Teller:
+    """Makes the messages of one connection. Places in the sound are in `UNITS_PER_S`, counted over
+    the whole connection, and never go back."""
+
+    def __init__(self, prefix: str, *, beta: bool) -> None:
+        """Nothing has been told.
+
+        Args:
+            prefix: part of every id; no other connection has it.
+            beta: whether the client knows the beta's names alone.
+        """
+        self._prefix, self.beta = prefix, beta
+        self._num_events = self._num_items = 0
+        self._last_ms = 0
+        self._last_id: str | None = None  # of the item that was committed last
+        self.committed = 0
+        """Up to where all sound belongs to items that were told."""
+
+    def event(self, type: str, **fields: Any) -> Send:
+        """A message to the client."""
+        self._num_events += 1
+        id = f"event_{self._prefix}{self._num_events:06x}"
+        return Send(msgspec.json.encode({"type": type, "event_id": id, **fields}).decode())
+
+    def error(self, mistake: Mistake, event_id: str | None) -> Send:
+        """Says what was wrong with a message of the client's."""
+        return self.event(
+            "error",
+            error={
+                "type": "invalid_request_error",
+                "code": mistake.code,
+                "message": mistake.message,
+                "param": mistake.param,
+                "event_id": event_id,
+            },
+        )
+
+    def new_item(self) -> Item:
+        """An item whose first word or sound has come."""
+        self._num_items += 1
+        return Item(f"item_{self._prefix}{self._num_items:06x}")
+
+    def _ms(self, at: int) -> int:
+        self._last_ms = max(self._last_ms, at * 1000 // UNITS_PER_S)
+        return self._last_ms
+
+    def started(self, item: Item, at: int) -> Send:
+        """Somebody speaks."""
+        item.is_spoken = True
+        return self.event(
+            "input_audio_buffer.speech_started", audio_start_ms=self._ms(at), item_id=item.id
+        )
+
+    def stopped(self, item: Item, at: int) -> Send:
+        """Nobody speaks any more."""
+        item.is_spoken = False
+        return self.event(
+            "input_audio_buffer.speech_stopped", audio_end_ms=self._ms(at), item_id=item.id
+        )
+
+    def word(self, item: Item, word: Word, *, logprobs: bool) -> Send:
+        """One more word of an item."""
+        item.words.append(word)
+        index = len(item.words) - 1
+        sure = {"logprobs": [item.logprob(index)]} if logprobs else {}
+        return self.event(
+            f"{_TRANSCRIPTION}.delta",
+            item_id=item.id, content_index=0, delta=item.token(index), **sure,
+        )  # fmt: skip
+
+    def committed_item(
+        self, item: Item, at: int, error: Exception | None, *, logprobs: bool
+    ) -> list[Send]:
+        """The item ends, with its transcript or with what it failed with.
+
+        Args:
+            item: which.
+            at: where its sound ends.
+            error: why its transcript cannot be; None if it can.
+            logprobs: whether to say how sure each word is.
+        """
+        messages = [self.stopped(item, at)] if item.is_spoken else []
+        messages.append(self.event(_COMMITTED, item_id=item.id, previous_item_id=self._last_id))
+        told = {
+            "id": item.id, "object": "realtime.item", "type": "message", "status": "completed",
+            "role": "user", "content": [{"type": "input_audio", "transcript": None}],
+        }  # fmt: skip
+        kinds = ("created",) if self.beta else ("added", "done")
+        for kind in kinds:
+            messages.append(
+                self.event(f"conversation.item.{kind}", previous_item_id=self._last_id, item=told)
+            )
+        seconds = max(0, at - self.committed) / UNITS_PER_S
+        self._last_id, self.committed = item.id, max(self.committed, at)
+        if error is None:
+            sure = [item.logprob(i) for i in range(len(item.words))]
+            more = {"logprobs": sure} if logprobs else {}
+            messages.append(
+                self.event(
+                    f"{_TRANSCRIPTION}.completed",
+                    item_id=item.id, content_index=0, transcript=item.transcript,
+                    usage={"type": "duration", "seconds": round(seconds, 3)}, **more,
+                )
+            )  # fmt: skip
+        else:
+            messages.append(self._failed(item, error))
+        return messages
+
+    def _failed(self, item: Item, error: Exception) -> Send:
+        return self.event(
+            f"{_TRANSCRIPTION}.failed",
+            item_id=item.id,
+            content_index=0,
+            error={
+                "type": "server_error",
+                "code": "transcription_failed",
+                "message": f"the sound was lost: {error}",
+                "param": None,
+            },
+        )

@@ -1,0 +1,180 @@
+"""What a client of OpenAI's Realtime transcription may send, and what it is told where that cannot
+be. Only forms are checked here.
+"""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from kiku.serve.protocols.interface import ModelCard, Refusal, Request
+
+LOGPROBS = "item.input_audio_transcription.logprobs"
+
+
+# The handshake.
+
+
+def check(request: Request, model: ModelCard) -> None:
+    """Refuse another model, and sessions that do not transcribe."""
+    intent, name = request.first("intent", "transcription"), request.first("model")
+    if intent != "transcription":
+        raise _refusal(
+            400, f"intent must be transcription, not {str(intent)[:100]!r}: this service gives "
+            "no responses", "intent", "invalid_value",
+        )  # fmt: skip
+    if name is not None and not model.answers_to(name):
+        raise _refusal(
+            404, f"there is no model {name[:100]!r} here: it is called {model.name}", "model",
+            "model_not_found",
+        )  # fmt: skip
+
+
+def busy(retry_after_s: int) -> Refusal:
+    """No slot is free."""
+    refusal = _refusal(
+        503, f"all slots are taken: try again in {retry_after_s} s", None, "server_busy"
+    )
+    refusal.headers["Retry-After"] = str(retry_after_s)
+    return refusal
+
+
+def _refusal(status: int, message: str, param: str | None, code: str) -> Refusal:
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return Refusal(
+        status, {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    )
+
+
+# Messages.
+
+
+class Mistake(Exception):
+    """What a client asked for cannot be; told as `error`, and the session goes on."""
+
+    def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
+        """`param` is what was wrong, by its path in the message."""
+        super().__init__(message)
+        self.message, self.param, self.code = message, param, code
+
+
+class Message(msgspec.Struct):
+    """A message of the client's; what is wrong with it is told with its id."""
+
+    type: Any = None
+    event_id: Any = None
+    audio: Any = None
+    session: msgspec.Raw = msgspec.Raw(b"null")
+
+
+MESSAGES = msgspec.json.Decoder(Message)
+
+
+# What may be set. A field that is left out stays as it was.
+
+_Ms = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
+_Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Include = list[Literal["item.input_audio_transcription.logprobs"]]
+
+
+class Format(msgspec.Struct, forbid_unknown_fields=True):
+    """How the sound is written."""
+
+    type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
+    rate: int | None = None
+
+
+class NoiseReduction(msgspec.Struct, forbid_unknown_fields=True):
+    """A hint."""
+
+    type: Literal["near_field", "far_field"] | UnsetType | None = UNSET
+    strength: float | UnsetType | None = UNSET
+
+
+class Transcription(msgspec.Struct, forbid_unknown_fields=True):
+    """Which model listens, and for what."""
+
+    model: str | UnsetType | None = UNSET
+    language: str | UnsetType | None = UNSET
+    languages: list[str] | UnsetType | None = UNSET
+    prompt: str | UnsetType | None = UNSET
+    keywords: list[str] | UnsetType | None = UNSET
+    delay: Literal["minimal", "low", "medium", "high", "xhigh"] | UnsetType | None = UNSET
+
+
+class TurnDetection(msgspec.Struct, forbid_unknown_fields=True):
+    """When the service commits by itself."""
+
+    type: Literal["server_vad", "semantic_vad"] = "server_vad"
+    threshold: _Share | UnsetType | None = UNSET
+    prefix_padding_ms: _Ms | UnsetType | None = UNSET
+    silence_duration_ms: _Ms | UnsetType | None = UNSET
+    idle_timeout_ms: int | UnsetType | None = UNSET
+    eagerness: Literal["low", "medium", "high", "auto"] | UnsetType | None = UNSET
+    create_response: bool | UnsetType | None = UNSET
+    interrupt_response: bool | UnsetType | None = UNSET
+
+
+class Input(msgspec.Struct, forbid_unknown_fields=True):
+    """`session.audio.input`."""
+
+    format: Format | UnsetType | None = UNSET
+    noise_reduction: NoiseReduction | UnsetType | None = UNSET
+    transcription: Transcription | UnsetType | None = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
+
+
+class Audio(msgspec.Struct, forbid_unknown_fields=True):
+    """`session.audio`."""
+
+    input: Input | UnsetType | None = UNSET
+
+
+class Update(msgspec.Struct, forbid_unknown_fields=True):
+    """`session` of `session.update`. What only the service sets may come back to it."""
+
+    type: str | UnsetType = UNSET
+    audio: Audio | UnsetType | None = UNSET
+    include: _Include | UnsetType | None = UNSET
+    id: Any = UNSET
+    object: Any = UNSET
+    expires_at: Any = UNSET
+
+
+class BetaUpdate(msgspec.Struct, forbid_unknown_fields=True):
+    """`session` of `transcription_session.update`."""
+
+    input_audio_format: Literal["pcm16", "g711_ulaw", "g711_alaw"] | UnsetType | None = UNSET
+    input_audio_noise_reduction: NoiseReduction | UnsetType | None = UNSET
+    input_audio_transcription: Transcription | UnsetType | None = UNSET
+    turn_detection: TurnDetection | UnsetType | None = UNSET
+    include: _Include | UnsetType | None = UNSET
+    modalities: list[Literal["text", "audio"]] | UnsetType | None = UNSET
+    client_secret: Any = UNSET
+    id: Any = UNSET
+    object: Any = UNSET
+
+
+DECODER = msgspec.json.Decoder(Update)
+BETA_DECODER = msgspec.json.Decoder(BetaUpdate)
+
+
+def shortened(text: object) -> str:
+    """What a client wrote, for a message to it."""
+    return repr(str(text)[:100])
+
+
+def mistake_of(error: Exception) -> Mistake:
+    """What msgspec found, under the names of the client's message."""
+    text = str(error)
+    if not isinstance(error, msgspec.ValidationError):
+        return Mistake(f"session cannot be read ({text[:200]}): send an object", "session")
+    what, _, path = text.partition(" - at `$")
+    path = "session" + path.rstrip("`")
+    unknown = what.startswith("Object contains unknown field `")
+    if unknown:
+        path += "." + what.split("`")[1]
+        return Mistake(
+            f"{shortened(path)} is not known: leave it out", path[:200], "unknown_parameter"
+        )
+    return Mistake(f"{path[:200]}: {what[:200]}", path[:200])

@@ -1,0 +1,258 @@
+"""kiku's own protocol: sound as it is, events as JSON. What the page speaks, and new programs may.
+
+A client says in the query how its sound is written and what it wants to be told, sends the sound as
+binary messages and commands as JSON, and gets `ready`, then every event of the stream as
+`kiku.stream.event_to_dict` writes it, and now and then `lag`.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, get_args
+
+import msgspec
+
+from kiku.errors import ConfigError, NoFreeSlot
+from kiku.options import AudioFormat, DecodingOptions, Eagerness, Encoding, StreamOptions
+from kiku.serve.protocols.interface import (
+    Actions,
+    Base,
+    Close,
+    Decode,
+    Finalize,
+    Gap,
+    Hangup,
+    ModelCard,
+    Open,
+    Push,
+    Refusal,
+    Request,
+    Send,
+    ServerEnds,
+    round_s,
+)
+from kiku.serve.protocols.parameters import Parameter
+from kiku.stream import End, Event, event_to_dict
+
+PARAMETERS = (
+    Parameter("encoding", "honoured", "s16le (if not given), s32le, f32le, mulaw, alaw or opus"),
+    Parameter("rate", "honoured", "samples a second; 24000 if not given, 8000 for G.711"),
+    Parameter("channels", "honoured", "channels side by side; 1 if not given"),
+    Parameter("container", "honoured", "true: the bytes are those of a recording, as ogg or webm"),
+    Parameter("channel", "honoured", "mix, each, or a number"),
+    Parameter("turns", "honoured", "low, medium or high: tell turns so eagerly"),
+    Parameter("partials", "honoured", "true: tell words that are still being written"),
+    Parameter("pauses", "honoured", "true: tell what the pause heads say after every frame"),
+    Parameter("hotwords", "honoured", "a word or phrase to expect; several times"),
+    Parameter("temperature", "honoured", "0 takes the likeliest text"),
+    Parameter("session", "honoured", "a name under which to come back after a cut"),
+    Parameter("after", "honoured", "how many events the client of a session has had"),
+    Parameter("auth_id", "honoured", "a key"),
+)
+
+_LAG_S = 0.5
+"""Of sound that was heard: so often the lag is told."""
+
+_TIMES = frozenset({"start", "end", "time", "duration"})
+"""Fields of events that are written as all protocols write times."""
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class FinalizeCommand(msgspec.Struct, tag_field="type", tag="finalize", forbid_unknown_fields=True):
+    """Tell all words until now."""
+
+    tag: str | None = None
+    cut: bool = True
+
+
+class CloseCommand(msgspec.Struct, tag_field="type", tag="close", forbid_unknown_fields=True):
+    """No more sound comes."""
+
+
+class GapCommand(msgspec.Struct, tag_field="type", tag="gap", forbid_unknown_fields=True):
+    """Sound is missing."""
+
+    seconds: float
+
+
+class ConfigureCommand(
+    msgspec.Struct, tag_field="type", tag="configure", forbid_unknown_fields=True
+):
+    """Pick text otherwise from now on; what is not named stays."""
+
+    hotwords: list[str] | None = None
+    temperature: float | None = None
+
+
+Command = FinalizeCommand | CloseCommand | GapCommand | ConfigureCommand
+
+_COMMANDS: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+
+
+class OwnProtocol(Base):
+    """One client of kiku's own."""
+
+    name = "kiku"
+    wants_progress = True
+
+    def __init__(self, request: Request, model: ModelCard) -> None:
+        """Raise Refusal for a query that cannot be followed."""
+        self._model = model
+        self.session = request.first("session")
+        try:
+            self._options = options = _options_of(request)
+            is_container = _flag(request, "container")
+        except ConfigError as error:
+            raise Refusal(400, {"error": str(error)}) from error
+        self.first = Open(options, is_container)
+        self._lag_at = 0.0
+
+    def busy(self, retry_after_s: int) -> Refusal | None:
+        """Before the upgrade."""
+        error = f"all slots are held: try again in {retry_after_s} s"
+        return Refusal(503, {"error": error}, {"Retry-After": str(retry_after_s)})
+
+    def begin(self) -> Actions:
+        """Who listens."""
+        return self.resumed(0.0)
+
+    def resumed(self, taken_s: float) -> Actions:
+        """Who listens, and how much of the sound it has."""
+        model = self._model
+        ready = {
+            "type": "ready",
+            "model": model.name,
+            "version": model.version,
+            "languages": model.languages,
+            "delay_s": model.delay_s,
+            "session": self.session,
+            "taken_s": taken_s,
+        }
+        return [_send(ready, counted=False)]
+
+    def received(self, message: str | bytes) -> Actions:
+        """Sound, or a command."""
+        if isinstance(message, bytes):
+            return [Push(message)]
+        try:
+            command = _COMMANDS.decode(message)
+        except msgspec.MsgspecError as error:
+            return _error(f"the command cannot be understood ({error}): send JSON whose type is "
+                          "finalize, close, gap or configure")  # fmt: skip
+        match command:
+            case FinalizeCommand(tag, cut):
+                return [Finalize(tag, cut)]
+            case CloseCommand():
+                return [Close()]
+            case GapCommand(seconds):
+                return [Gap(seconds)]
+            case ConfigureCommand():
+                return self._configure(command)
+
+    def _configure(self, command: ConfigureCommand) -> Actions:
+        given: dict[str, Any] = {}
+        if command.hotwords is not None:
+            given["hotwords"] = command.hotwords
+        if command.temperature is not None:
+            given["temperature"] = command.temperature
+        try:
+            decoding = replace(self._options.decoding, **given)
+        except ConfigError as error:
+            return _error(str(error))
+        self._options = replace(self._options, decoding=decoding)
+        return [Decode(decoding)]
+
+    def event(self, event: Event, waiting_s: float) -> Actions:
+        """The event, and at the end a goodbye."""
+        told = {
+            name: round_s(value) if name in _TIMES else value
+            for name, value in event_to_dict(event).items()
+        }
+        if isinstance(event, End):
+            return [_send(told), Hangup(1000)]
+        return [_send(told)]
+
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+        """How far behind the model is, now and then."""
+        if seconds - self._lag_at < _LAG_S:
+            return ()
+        self._lag_at = seconds
+        lag = {"type": "lag", "waiting_s": round_s(waiting_s), "heard_s": round_s(seconds)}
+        return [_send(lag, counted=False)]
+
+    def rejected(self, error: Exception) -> Actions:
+        """The client's mistake; the talk goes on."""
+        return _error(str(error))
+
+    def failed(self, error: Exception) -> Actions:
+        """The talk is over."""
+        code = 1012 if isinstance(error, ServerEnds) else 1011
+        if isinstance(error, NoFreeSlot):
+            code = 1013
+        return [*_error(str(error)), Hangup(code, str(error))]
+
+
+def _send(message: dict[str, Any], *, counted: bool = True) -> Send:
+    return Send(_ENCODE(message).decode(), counted)
+
+
+def _error(message: str) -> Actions:
+    return [_send({"type": "error", "message": message})]
+
+
+def _options_of(request: Request) -> StreamOptions:
+    """What the query wants.
+
+    Raises:
+        ConfigError: it cannot be.
+    """
+    known = {one.name for one in PARAMETERS}
+    for name, _ in request.query:
+        if name not in known:
+            raise ConfigError(f"{name} is no parameter: {', '.join(sorted(known))} are")
+    turns = request.first("turns")
+    if turns is not None and turns not in get_args(Eagerness):
+        raise ConfigError(f"turns must be one of {', '.join(get_args(Eagerness))}, not {turns!r}")
+    return StreamOptions(
+        format=_format_of(request),
+        channel=_channel_of(request.first("channel", "mix") or "mix"),
+        turns=turns,  # pyright: ignore[reportArgumentType]
+        partials=_flag(request, "partials"),
+        pauses=_flag(request, "pauses"),
+        decoding=DecodingOptions(
+            hotwords=request.all("hotwords"),
+            temperature=_number(request, "temperature", float) or 0.0,
+        ),
+    )
+
+
+def _format_of(request: Request) -> AudioFormat:
+    encoding = request.first("encoding", "s16le")
+    if encoding not in get_args(Encoding):
+        kinds = ", ".join(get_args(Encoding))
+        raise ConfigError(f"encoding must be one of {kinds}, not {encoding!r}")
+    channels = _number(request, "channels", int)
+    return AudioFormat(
+        encoding=encoding,  # pyright: ignore[reportArgumentType]
+        sample_rate=_number(request, "rate", int),
+        channels=1 if channels is None else channels,
+    )
+
+
+def _channel_of(text: str) -> Any:
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
+def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
+    text = request.first(name)
+    try:
+        return None if text is None else kind(text)
+    except ValueError:
+        raise ConfigError(f"{name} must be a number, not {text!r}") from None
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = request.first(name, "false")
+    if text not in ("true", "false"):
+        raise ConfigError(f"{name} must be true or false, not {text!r}")
+    return text == "true"

@@ -1,0 +1,384 @@
+"""OpenAI's REST interface: requests in, answers out; all under `/v1` that no other protocol takes.
+
+Knows ASGI, files and the service; what fields and answers mean is `protocols.openai_rest`'s.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.routing import BaseRoute, Route
+
+from kiku.errors import (
+    AudioError,
+    ConfigError,
+    NoFreeSlot,
+    OutputError,
+    TruncatedAudio,
+    VocabularyError,
+)
+from kiku.serve.admission import Busy
+from kiku.serve.forms import FormError, FormReader
+from kiku.serve.protocols import openai_rest
+from kiku.serve.protocols.interface import Refusal
+from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
+from kiku.serve.service import Heard, Service
+from kiku.serve.uploads import TooLarge, Upload, body
+from kiku.serve.wire import Gone, Message, Receive, Scope, SendMessage, request_of
+from kiku.transcription import Transcript
+
+_LOG = logging.getLogger("kiku.serve")
+
+_LINGER_S = 5.0
+"""A client that is refused while it sends may send on for so long: most read the answer only when
+they have sent all, or are told that nobody listens."""
+
+_FULL_RETRY_S = 30
+"""When a disk that is full is tried again."""
+
+_GET = ("GET", "HEAD")
+
+
+def routes(service: Service) -> list[BaseRoute]:
+    """All of OpenAI's REST interface. The last of them answers everything under `/v1`: put routes
+    of other protocols before."""
+
+    def route(path: str, methods: Sequence[str], answer: "_Answer") -> Route:
+        return Route(path, _Endpoint(service, methods, answer))
+
+    nowhere = _Endpoint(service, None, _nowhere)
+    return [
+        route("/v1/audio/transcriptions", ("POST",), _transcribe),
+        route("/v1/models", _GET, _list_models),
+        route("/v1/models/{name:path}", _GET, _find_model),
+        Route("/v1", nowhere),
+        Route("/v1/{rest:path}", nowhere),
+    ]
+
+
+def is_openais(path: str) -> bool:
+    """Whether errors under this path have OpenAI's form."""
+    return path == "/v1" or (path.startswith("/v1/") and not path.endswith("/listen"))
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request and its answer."""
+
+    service: Service
+    scope: Scope
+    receive: Receive
+    _send: SendMessage
+    headers: Mapping[str, str]
+    status: int | None = None
+    """Of the answer, once it has begun."""
+    has_body: bool = False
+    """Whether the whole body of the request has been read."""
+    num_received: int = 0
+    num_words: int = 0
+    duration: float = 0.0
+    text: str | None = None
+    """What was said, where the log wants it."""
+
+    async def tell(self, message: Message) -> None:
+        """Send a part of the answer.
+
+        Raises:
+            Gone: the client has left, or takes nothing.
+        """
+        sent = self.service.metrics.sent.labels(openai_rest.NAME)
+        sent.inc(len(message.get("body", b"")))
+        try:
+            async with asyncio.timeout(self.service.settings.write_s):
+                await self._send(message)
+        except (OSError, TimeoutError):
+            raise Gone from None
+
+    async def start(self, status: int, kind: str, headers: Mapping[str, str]) -> None:
+        """Begin the answer."""
+        self.status = status
+        given = {"content-type": kind, "x-request-id": self.scope.get("kiku.id", ""), **headers}
+        pairs = [(key.encode(), value.encode("latin-1", "replace")) for key, value in given.items()]
+        await self.tell({"type": "http.response.start", "status": status, "headers": pairs})
+
+    async def answer(
+        self, status: int, kind: str, data: bytes, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """The whole answer."""
+        await self.start(status, kind, {"content-length": str(len(data)), **(headers or {})})
+        await self.tell({"type": "http.response.body", "body": data})
+
+    async def refuse(self, refusal: Refusal) -> None:
+        """Answer with an error, at once, even while the client is still sending."""
+        data = msgspec.json.encode(refusal.body)
+        kind = "application/json"
+        if self.has_body:
+            return await self.answer(refusal.status, kind, data, refusal.headers)
+        headers = {"content-length": str(len(data)), "connection": "close", **refusal.headers}
+        await self.start(refusal.status, kind, headers)
+        await self.tell({"type": "http.response.body", "body": data, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while (message := await self.receive())["type"] == "http.request":
+                    if not message.get("more_body", False):
+                        break
+        await self.tell({"type": "http.response.body", "body": b""})
+
+
+_Answer = Callable[[_Exchange], Awaitable[None]]
+
+
+class _Endpoint:
+    """An ASGI application that answers some methods (None: any), and what goes wrong in OpenAI's
+    form."""
+
+    def __init__(self, service: Service, methods: Sequence[str] | None, answer: _Answer) -> None:
+        self._service, self._methods, self._answer = service, methods, answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        headers = request_of(scope, "").headers
+        length = headers.get("content-length", "0")
+        has_body = length == "0" and "transfer-encoding" not in headers
+        exchange = _Exchange(self._service, scope, receive, send, headers, has_body=has_body)
+        method: str = scope["method"]
+        try:
+            if self._methods is not None and method not in self._methods:
+                raise openai_rest.wrong_method(method, scope["path"], self._methods)
+            await self._answer(exchange)
+        except Gone:
+            if not exchange.has_body:  # or sends too slowly, and listens
+                with suppress(Gone):
+                    await exchange.refuse(openai_rest.too_slow())
+        except Exception as error:
+            refusal = _refusal_of(error)
+            if isinstance(error, Refusal | FormError | TooLarge):  # the service has counted others
+                kind = str(refusal.status)
+                self._service.metrics.errors.labels(openai_rest.NAME, kind).inc()
+            if exchange.status is None:
+                with suppress(Gone):
+                    await exchange.refuse(refusal)
+
+
+def _refusal_of(error: Exception) -> Refusal:
+    """What a client is told of an error."""
+    match error:
+        case Refusal():
+            return error
+        case FormError():
+            return openai_rest.error(400, f"{error.field or 'body'}: {error}", param=error.field)
+        case Busy():
+            return openai_rest.busy(error.retry_after_s)
+        case NoFreeSlot():
+            return openai_rest.busy(_FULL_RETRY_S)
+        case AudioError():
+            message = f"file: {error}"
+            return openai_rest.error(400, message, param="file", code="invalid_file")
+        case OutputError():
+            headers = {"retry-after": str(_FULL_RETRY_S)}
+            return openai_rest.error(503, "the upload cannot be kept now: try again later",
+                                     headers=headers)  # fmt: skip
+        case _:
+            _LOG.error("a request failed", exc_info=error)
+            return openai_rest.error(500, "the request failed here: try again")
+
+
+# Transcriptions.
+
+
+async def _transcribe(exchange: _Exchange) -> None:
+    service, began = exchange.service, time.monotonic()
+    _check_room(service)
+    try:
+        async with Upload() as upload:
+            request = await _request(exchange, upload)
+            work = _stream if request.stream else _document
+            await _while_there(exchange.receive, work(exchange, request, upload.path))
+    finally:
+        told: dict[str, Any] = {
+            "protocol": openai_rest.NAME,
+            "id": exchange.scope.get("kiku.id", ""),
+            "seconds": round(time.monotonic() - began, 2),
+            "sound": round(exchange.duration, 2),
+            "words": exchange.num_words,
+            "received": exchange.num_received,
+            "status": exchange.status,
+        }
+        if exchange.text is not None:
+            told["text"] = exchange.text
+        _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in told), told)
+
+
+def _check_room(service: Service) -> None:
+    """Refuse a recording before it is sent where it could not even wait. Raises Busy."""
+    admission = service.admission
+    is_full = admission.num_taken >= admission.num_slots
+    if is_full and admission.num_waiting >= service.settings.max_queue:
+        raise Busy("too many recordings wait", admission.retry_after_s)
+    if service.is_draining:
+        raise Busy("the service is ending", 5)
+
+
+async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
+    """Read a request to its end; its file goes into `upload`.
+
+    Raises:
+        Refusal: what it asks for cannot be.
+        FormError: it is none.
+        Gone: its client has left.
+    """
+    most = exchange.service.settings.max_upload_bytes
+    received = exchange.service.metrics.received.labels(openai_rest.NAME)
+    try:
+        pieces = body(exchange.headers, exchange.receive, most)
+        form = FormReader(exchange.headers.get("content-type"))
+        async for piece in pieces:
+            exchange.num_received += len(piece)
+            received.inc(len(piece))
+            await upload.write(form.feed(piece))
+    except TooLarge:
+        raise openai_rest.too_large(most) from None
+    exchange.has_body = True
+    form.end()
+    request = TranscriptionRequest.of(form.fields, exchange.service.card)
+    if not form.num_files:
+        raise openai_rest.error(400, "the field file is missing: send a recording", param="file")
+    if not upload.num_bytes:
+        raise openai_rest.error(
+            400, "the file is empty: send a recording", param="file", code="invalid_file"
+        )
+    await upload.flush()
+    return request
+
+
+async def _while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, unless the client leaves. Raises Gone if it does."""
+    doing = asyncio.create_task(work)
+    watching = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait({doing, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise Gone
+    finally:
+        doing.cancel()
+        watching.cancel()
+        await asyncio.gather(doing, watching, return_exceptions=True)
+    doing.result()
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _document(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:
+    """An answer in one piece."""
+    async with _hear(exchange, request, path) as heard:
+        async for _ in heard:
+            exchange.num_words += 1
+    transcript = _whole(exchange, heard.transcript)
+    encode = _encoder(exchange.service)
+    data, kind = await asyncio.to_thread(openai_rest.document, request, transcript, encode)
+    headers = {} if transcript.problem is None else {"x-kiku-problem": _line(transcript.problem)}
+    await exchange.answer(200, kind, data, headers)
+
+
+async def _stream(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:
+    """An answer in events, as words are decided."""
+    told, service = TranscriptEvents(request), exchange.service
+    try:
+        async with _hear(exchange, request, path) as heard:
+            await exchange.start(
+                200, "text/event-stream; charset=utf-8",
+                {"cache-control": "no-cache", "x-accel-buffering": "no"},
+            )  # fmt: skip
+            async for word in heard:
+                exchange.num_words += 1
+                event = {"type": "http.response.body", "body": told.word(word), "more_body": True}
+                await exchange.tell(event)
+        transcript = _whole(exchange, heard.transcript)
+        num_frames = math.ceil(transcript.duration * service.recognizer.config.frame_rate)
+        last = await asyncio.to_thread(told.done, num_frames, _encoder(service))
+    except Gone:
+        raise
+    except Exception as error:
+        if exchange.status is None:
+            raise
+        last = told.failed(_refusal_of(error))
+    await exchange.tell({"type": "http.response.body", "body": last})
+
+
+@asynccontextmanager
+async def _hear(
+    exchange: _Exchange, request: TranscriptionRequest, path: Path
+) -> AsyncGenerator[Heard]:
+    """As `Service.hear`; what the model cannot do is told by its parameter."""
+    try:
+        async with exchange.service.hear(path, request.options, openai_rest.NAME) as heard:
+            yield heard
+    except ConfigError as error:
+        param = "keywords" if request.options.decoding.hotwords else None
+        raise openai_rest.error(400, f"{param or 'request'}: {error}", param=param) from error
+
+
+def _whole(exchange: _Exchange, transcript: Transcript) -> Transcript:
+    """A transcript that is worth an answer: of all of the recording, or of one that breaks off.
+
+    Raises:
+        AudioError: the rest of the recording was there, and could not be heard.
+    """
+    exchange.duration = transcript.duration
+    if exchange.service.settings.log_text:
+        exchange.text = transcript.text
+    problem = transcript.problem
+    if problem is not None and not isinstance(problem, TruncatedAudio):
+        raise problem
+    return transcript
+
+
+def _encoder(service: Service) -> openai_rest.Encode:
+    """The tokens of a text; none where the vocabulary cannot spell it."""
+    vocabulary = service.recognizer.vocabulary
+
+    def encode(text: str) -> list[int]:
+        try:
+            return vocabulary.encode(text)
+        except VocabularyError:
+            return []
+
+    return encode
+
+
+def _line(error: Exception) -> str:
+    """What a header may hold."""
+    return " ".join(str(error).split())[:500]
+
+
+# Models, and all other paths.
+
+
+async def _list_models(exchange: _Exchange) -> None:
+    await _tell_json(exchange, openai_rest.model_list(exchange.service.card))
+
+
+async def _find_model(exchange: _Exchange) -> None:
+    name: str = exchange.scope["path_params"]["name"]
+    card = exchange.service.card
+    if not card.answers_to(name):
+        raise openai_rest.unknown_model(name)
+    await _tell_json(exchange, openai_rest.model_object(card))
+
+
+async def _tell_json(exchange: _Exchange, value: Mapping[str, Any]) -> None:
+    await exchange.answer(200, "application/json", msgspec.json.encode(value))
+
+
+async def _nowhere(exchange: _Exchange) -> None:
+    raise openai_rest.unknown_url(exchange.scope["method"], exchange.scope["path"])

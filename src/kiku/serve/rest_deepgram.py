@@ -1,0 +1,181 @@
+"""Deepgram's prerecorded door: `POST /v1/listen` with the recording as the body."""
+
+import asyncio
+import hashlib
+import logging
+import tempfile
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from kiku.errors import AudioError, ConfigError, KikuError
+from kiku.options import AudioFormat
+from kiku.serve.admission import Busy
+from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, in_a_header, refusal
+from kiku.serve.protocols.deepgram_rest import answer
+from kiku.serve.protocols.deepgram_sound import written_header
+from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.service import Service
+from kiku.serve.wire import request_of
+
+_LOG = logging.getLogger(__name__)
+
+_PROTOCOL = "deepgram-file"
+
+_Answer = tuple[dict[str, Any], Exception | None]
+"""The body, and why the recording was not heard to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """A recording that has come."""
+
+    path: Path
+    sha256: str
+
+
+class _TooLong(Exception):
+    """A body that is longer than may be."""
+
+
+def deepgram_routes(service: Service) -> list[BaseRoute]:
+    """Where recordings are sent."""
+
+    async def listen(http: HttpRequest) -> Response:
+        request = request_of(http.scope, http.scope["kiku.id"])
+        try:
+            body, problem = await _listen(service, http, request)
+        except ClientDisconnect:
+            return Response(status_code=499)  # which nobody reads
+        except Refusal as refused:
+            return JSONResponse(refused.body, refused.status, refused.headers)
+        headers = {"dg-request-id": request.id}
+        if problem is not None:  # the body has no place for it
+            headers["dg-error"] = in_a_header(str(problem))
+        return JSONResponse(body, headers=headers)
+
+    return [Route("/v1/listen", listen, methods=["POST"])]
+
+
+async def _listen(service: Service, http: HttpRequest, request: Request) -> _Answer:
+    try:
+        query = file_query(request, service.card)
+        if http.headers.get("content-type", "").startswith("application/json"):
+            raise refusal(request, "this service fetches no recordings from elsewhere: send the "
+                          "recording itself as the body")  # fmt: skip
+        most = service.settings.max_upload_bytes
+        async with _saved(http, most, query.raw) as upload:
+            return await _while_there(http, _heard(service, upload, query, request))
+    except _TooLong as error:
+        raise refusal(request, str(error), 413, "Payload Too Large") from error
+    except Busy as error:
+        raise busy(request, error.retry_after_s, str(error)) from error
+    except (AudioError, ConfigError) as error:
+        raise refusal(request, f"failed to process audio: {error}") from error
+    except KikuError as error:
+        _LOG.warning("%s: the recording could not be heard: %s", request.id, error)
+        raise refusal(request, str(error), 500, "Internal Server Error") from error
+
+
+async def _heard(service: Service, upload: _Upload, query: FileQuery, request: Request) -> _Answer:
+    """The answer for a recording."""
+    async with service.hear(upload.path, query.options, _PROTOCOL) as heard:
+        async for _ in heard:
+            pass
+        transcript = heard.transcript
+        body = answer(
+            transcript, query, request, service.card,
+            sha256=upload.sha256, channels=heard.num_channels,
+        )  # fmt: skip
+        return body, transcript.problem
+
+
+async def _while_there(http: HttpRequest, work: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Do some work for as long as the client waits for it.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(http.receive())  # nothing else comes behind the body
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for one in (working, leaving):
+            one.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await working
+
+
+@asynccontextmanager
+async def _saved(http: HttpRequest, most: int, raw: AudioFormat | None) -> AsyncGenerator[_Upload]:
+    """The body of a request in a file, for as long as it is wanted.
+
+    Raises:
+        _TooLong: it is longer than `most` bytes.
+        AudioError: there is none.
+        ClientDisconnect: the client left before its end.
+    """
+    why = f"the recording is longer than {most} bytes: send it in parts"
+    stated = http.headers.get("content-length", "")
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > most:
+        raise _TooLong(why)
+    folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="kiku-upload-")
+    try:
+        path = Path(folder.name) / "recording"
+        file = _Saved(path, raw)
+        try:
+            async for piece in http.stream():
+                if file.num_bytes + len(piece) > most:
+                    raise _TooLong(why)
+                if piece:
+                    await asyncio.to_thread(file.write, piece)
+        finally:
+            await asyncio.to_thread(file.close)
+        if not file.num_bytes:
+            raise AudioError("the body is empty: send the recording in it")
+        yield _Upload(path, file.sha256)
+    finally:
+        await asyncio.to_thread(folder.cleanup)
+
+
+class _Saved:
+    """Writes a recording into a file, with the header that raw samples need."""
+
+    def __init__(self, path: Path, raw: AudioFormat | None) -> None:
+        self._file = path.open("wb")
+        self._raw, self._digest = raw, hashlib.sha256(usedforsecurity=False)
+        self.num_bytes = 0
+
+    def write(self, piece: bytes) -> None:
+        """The next bytes."""
+        if not self.num_bytes and self._raw is not None:
+            if piece.startswith(b"RIFF"):
+                self._raw = None  # it says itself what it is
+            else:
+                self._file.write(written_header(self._raw, 0))  # until the length is known
+        self.num_bytes += len(piece)
+        self._digest.update(piece)
+        self._file.write(piece)
+
+    def close(self) -> None:
+        """All has come."""
+        if self._raw is not None and self.num_bytes:
+            self._file.seek(0)
+            self._file.write(written_header(self._raw, self.num_bytes))
+        self._file.close()
+
+    @property
+    def sha256(self) -> str:
+        """Of what has come."""
+        return self._digest.hexdigest()

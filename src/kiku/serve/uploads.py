@@ -1,0 +1,125 @@
+"""What a client sends in the body of a request: bounded while it comes, and kept on disk.
+
+Knows ASGI's messages and files; does not know what is in them.
+"""
+
+import asyncio
+import os
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kiku.errors import KikuError, OutputError
+from kiku.serve.wire import Gone, Receive
+
+_PIECE_BYTES = 2**18
+"""So much is written to disk at a time."""
+
+
+class TooLarge(KikuError):
+    """A body is longer than it may be; what is left of it has not been read."""
+
+
+async def body(
+    headers: Mapping[str, str], receive: Receive, most_bytes: int
+) -> AsyncGenerator[bytes]:
+    """The body of a request, piece by piece.
+
+    Args:
+        headers: of the request, by lower-case name.
+        receive: where its messages come from.
+        most_bytes: how long it may be.
+
+    Raises:
+        TooLarge: it is longer: at once where it says so itself.
+        Gone: its client has left, or sends nothing more.
+    """
+    stated = headers.get("content-length", "")
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > most_bytes:
+        raise TooLarge(f"a body of {stated[:20]} bytes is longer than {most_bytes}")
+    num_bytes, is_more = 0, True
+    while is_more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Gone
+        piece: bytes = message.get("body", b"")
+        num_bytes += len(piece)
+        if num_bytes > most_bytes:
+            raise TooLarge(f"a body is longer than {most_bytes} bytes")
+        is_more = message.get("more_body", False)
+        if piece:
+            yield piece
+
+
+class Upload:
+    """A file for a recording that comes from a client; it is removed at the end of the context, in
+    every case. No thread but the executor's writes to it."""
+
+    def __init__(self) -> None:
+        """An empty file, in the folder for temporary files. Raises OutputError: there can be
+        none."""
+        try:
+            number, name = tempfile.mkstemp(prefix="kiku-upload-")
+        except OSError as error:
+            raise _no_room(error, tempfile.gettempdir()) from error
+        self.path = Path(name)
+        self.num_bytes = 0
+        """Of it, until now."""
+        self._file = os.fdopen(number, "wb", buffering=0)
+        self._lock = threading.Lock()  # a write that nobody waits for any more may still go on
+        self._waiting: list[bytes] = []
+        self._num_waiting = 0
+
+    async def write(self, data: bytes) -> None:
+        """The next bytes.
+
+        Raises:
+            OutputError: there is no room for them.
+        """
+        self.num_bytes += len(data)
+        self._num_waiting += len(data)
+        self._waiting.append(data)
+        if self._num_waiting >= _PIECE_BYTES:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Have all that came on disk. Raises as `write`."""
+        waiting, self._waiting, self._num_waiting = self._waiting, [], 0
+        if waiting:
+            await asyncio.to_thread(self._write, waiting)
+
+    def _write(self, pieces: list[bytes]) -> None:
+        with self._lock:
+            if self._file.closed:
+                return
+            try:
+                left = memoryview(b"".join(pieces))
+                while left:
+                    left = left[self._file.write(left) :]
+            except OSError as error:
+                raise _no_room(error, self.path.parent) from error
+
+    def _remove(self) -> None:
+        with self._lock:
+            self._file.close()
+            self.path.unlink(missing_ok=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self._remove)  # which goes on if this is cancelled
+
+
+def _no_room(error: OSError, folder: Path | str) -> OutputError:
+    return OutputError(
+        f"the upload cannot be kept ({error.strerror or error}): see that there is room in {folder}"
+    )

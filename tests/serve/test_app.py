@@ -1,0 +1,179 @@
+"""The application by itself, as any ASGI server runs it."""
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+import kiku
+from kiku.errors import CheckpointError
+from kiku.serve.app import App
+from kiku.serve.app import app as from_environment
+from kiku.serve.service import Service
+from kiku.serve.settings import Settings
+
+HOST = [(b"host", b"127.0.0.1:8080")]
+
+
+async def get(
+    app: App, path: str, *headers: tuple[bytes, bytes]
+) -> tuple[int, dict[str, str], Any]:
+    """One request, without a server: status, headers and body."""
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "GET", "path": path, "raw_path": b"",
+        "query_string": b"", "headers": [*HOST, *headers], "client": ("1.2.3.4", 5),
+        "server": ("127.0.0.1", 8080), "scheme": "http", "root_path": "",
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    body = b"".join(one.get("body", b"") for one in sent[1:])
+    found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    is_json = found["content-type"].startswith("application/json")
+    return sent[0]["status"], found, json.loads(body) if is_json else body.decode()
+
+
+async def knock(app: App, path: str) -> list[Any]:
+    """A request for a socket, without a server: what is sent back."""
+    scope = {
+        "type": "websocket", "path": path, "query_string": b"", "headers": HOST,
+        "subprotocols": [], "client": None,
+    }  # fmt: skip
+    sent: list[Any] = []
+    given = iter([{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1005}])
+
+    async def receive() -> Any:
+        return next(given)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent
+
+
+def test_before_the_model_is_there_clients_are_told_to_wait():
+    async def play() -> None:
+        app = App(Service(Settings()))
+        assert (await get(app, "/health"))[0] == 200
+        status, _, body = await get(app, "/ready")
+        assert (status, body["reason"]) == (503, "loading")
+        refused, _ = await knock(app, "/api/asr-streaming")
+        assert refused["status"] == 503
+        assert dict(refused["headers"])[b"retry-after"]
+        assert app.service.metrics.text()
+
+    asyncio.run(play())
+
+
+def test_the_lifespan_loads_the_model_and_ends_what_is_open(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KIKU_SLOTS", "2")
+    monkeypatch.setenv("KIKU_DRAIN_S", "0")
+
+    async def play() -> None:
+        app = from_environment()
+        messages: asyncio.Queue[Any] = asyncio.Queue()
+        told: asyncio.Queue[Any] = asyncio.Queue()
+        living = asyncio.create_task(app({"type": "lifespan"}, messages.get, told.put))
+        await messages.put({"type": "lifespan.startup"})
+        assert await told.get() == {"type": "lifespan.startup.complete"}
+        await app.loaded()
+        assert app.service.admission.num_slots == 2
+        assert (await get(app, "/ready"))[0] == 200
+        accepted, ready, *_ = await knock(app, "/api/asr-streaming")
+        assert accepted["type"] == "websocket.accept"
+        assert b"Ready" in ready["bytes"]
+        await messages.put({"type": "lifespan.shutdown"})
+        assert await told.get() == {"type": "lifespan.shutdown.complete"}
+        await living
+        assert (await get(app, "/ready"))[2]["reason"] == "draining"
+
+    asyncio.run(play())
+
+
+def test_a_model_that_cannot_be_loaded_is_told():
+    async def play() -> None:
+        app = App(Service(Settings(model="/no/such/model")))
+        with pytest.raises(CheckpointError):
+            await app.loaded()
+        await app.service.decoders.close()
+
+    asyncio.run(play())
+
+
+def test_a_model_that_does_not_come_forward_is_not_ready(demo: kiku.Recognizer):
+    async def play() -> None:
+        service = Service(Settings(), demo)
+        app = App(service)
+        scheduler = service.recognizer.scheduler
+        scheduler.step_began = time.perf_counter() - 5
+        assert (await get(app, "/ready"))[0] == 200
+        scheduler.step_began = time.perf_counter() - 11
+        try:
+            status, _, body = await get(app, "/ready")
+        finally:
+            scheduler.step_began = None
+        assert status == 503
+        assert "no step" in body["reason"]
+
+    asyncio.run(play())
+
+
+def test_metrics_count_steps_and_slots(demo: kiku.Recognizer):
+    async def play() -> None:
+        service = Service(Settings(), demo)
+        app = App(service)
+        with service.permit():
+            await asyncio.to_thread(demo.transcribe, "examples/digits.wav")
+            _, headers, text = await get(app, "/metrics")
+        assert headers["content-type"].startswith("text/plain")
+        figures = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+        assert float(figures["kiku_slots"]) == 4
+        assert float(figures["kiku_slots_used"]) == 1
+        assert float(figures["kiku_frames_total"]) > 40
+        assert float(figures["kiku_step_seconds_count"]) > 0
+        assert float(figures["kiku_real_time_factor"]) > 0
+
+    asyncio.run(play())
+
+
+def test_a_body_that_does_not_come_is_a_client_that_left(demo: kiku.Recognizer):
+    async def play() -> None:
+        app = App(Service(Settings(body_s=0.05), demo))
+
+        async def never() -> Any:
+            await asyncio.sleep(3_600)
+
+        assert await app._patient(never)() == {"type": "http.disconnect"}
+
+        pieces = iter([{"type": "http.request", "more_body": True}, {"type": "http.request"}])
+
+        async def some() -> Any:
+            return next(pieces)
+
+        take = app._patient(some)
+        assert (await take())["more_body"]
+        assert await take() == {"type": "http.request"}
+        # It is over: whoever asks again waits for the client to leave, for as long as it stays.
+        app = App(Service(Settings(body_s=0.01), demo))
+        wholes = iter([{"type": "http.request"}])
+
+        async def whole() -> Any:
+            for one in wholes:
+                return one
+            await asyncio.sleep(0.1)
+            return {"type": "http.disconnect", "late": True}
+
+        take = app._patient(whole)
+        await take()
+        assert await take() == {"type": "http.disconnect", "late": True}
+
+    asyncio.run(play())

@@ -1,0 +1,97 @@
+"""Multipart forms: the same fields and file however the body is cut, and bounds for all of it."""
+
+import contextlib
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kiku.serve import forms
+from kiku.serve.forms import FormError, FormReader
+
+TYPE = 'multipart/form-data; boundary="a b"'
+
+
+def part(name: str | None, value: bytes, file: str | None = None) -> bytes:
+    head = b"--a b\r\nContent-Disposition: form-data"
+    head += b"" if name is None else f'; name="{name}"'.encode()
+    head += b"" if file is None else f'; filename="{file}"\r\nContent-Type: x/y'.encode()
+    return head + b"\r\n\r\n" + value + b"\r\n"
+
+
+LAST = b"--a b--\r\n"
+SOUND = b"RIFF\r\n--a \r\n--a bc\x00\xff\r\n"
+FORM = part("model", b"demo") + part("keywords[]", "né".encode()) + part("file", SOUND, "x.wav")
+
+
+def read(*pieces: bytes) -> tuple[FormReader, bytes]:
+    reader = FormReader(TYPE)
+    found = b"".join([reader.feed(piece) for piece in pieces])
+    reader.end()
+    return reader, found
+
+
+@given(st.sets(st.integers(1, len(FORM))))
+def test_however_it_is_cut(cuts: set[int]) -> None:
+    body = FORM + LAST
+    at = [0, *sorted(cuts), len(body)]
+    reader, found = read(*(body[a:b] for a, b in itertools.pairwise(at)))
+    assert found == SOUND
+    assert reader.fields == [("model", "demo"), ("keywords[]", "né")]
+    assert reader.num_files == 1
+
+
+def test_the_file_needs_no_name_of_its_own() -> None:
+    reader, found = read(part("file", b"abc") + part("model", b"x", "odd") + LAST)
+    assert (found, reader.num_files, reader.fields) == (b"abc", 1, [("model", "x")])
+
+
+def test_the_file_comes_piece_by_piece() -> None:
+    reader = FormReader(TYPE)
+    assert reader.feed(part("file", b"")[:-2] + b"12345") == b"12345"
+    assert reader.feed(b"67") == b"67"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [None, "", "application/json", "multipart/form-data", "multipart/form-data; boundary=",
+     "multipart/mixed; boundary=x", "multipart/form-data; boundary=" + "x" * 300],
+)  # fmt: skip
+def test_what_is_no_form(content_type: str | None) -> None:
+    with pytest.raises(FormError, match="boundary"):
+        FormReader(content_type)
+
+
+@pytest.mark.parametrize(
+    ("body", "match", "field"),
+    [
+        (b"no form at all", "damaged", None),
+        (FORM, "breaks off", None),
+        (FORM[:-20], "breaks off", None),
+        (b"", "breaks off", None),
+        (part(None, b"x") + LAST, "no name", None),
+        (part("file", b"1") + part("file", b"2") + LAST, "several files", "file"),
+        (part("prompt", b"\xff") + LAST, "UTF-8", "prompt"),
+        (part("prompt", b"x" * (forms.MAX_FIELD_BYTES + 1)) + LAST, "longer", "prompt"),
+        (b"".join([part("k", b"")] * (forms.MAX_FIELDS + 1)) + LAST, "more than", None),
+        (b"".join([part("k", b"x" * 60_000)] * 18) + LAST, "together", None),
+        (part("x" * 5_000, b"1") + LAST, "damaged", None),
+        (b"--a b\r\n" + b"".join(b"H%d: 1\r\n" % i for i in range(100)), "damaged", None),
+    ],
+)
+def test_what_cannot_be(body: bytes, match: str, field: str | None) -> None:
+    with pytest.raises(FormError, match=match) as caught:
+        read(body)
+    assert caught.value.field == field
+
+
+def test_fields_of_the_longest_length_are_read() -> None:
+    reader, _ = read(part("prompt", b"x" * forms.MAX_FIELD_BYTES) + LAST)
+    assert len(reader.fields[0][1]) == forms.MAX_FIELD_BYTES
+
+
+@given(st.lists(st.binary(max_size=60) | st.sampled_from([b"--a b", b"\r\n", FORM, LAST])))
+def test_any_bytes_are_a_form_or_an_error(pieces: list[bytes]) -> None:
+    with contextlib.suppress(FormError):
+        read(*pieces)

@@ -1,0 +1,271 @@
+"""kiku's own protocol: strict about what it is told, and everything that a stream says comes."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosedOK, InvalidStatus
+from websockets.sync.client import connect
+
+import kiku
+from kiku.audio import StreamWarning
+from kiku.errors import AudioError, NoFreeSlot
+from kiku.serve.protocols.interface import (
+    Actions,
+    Close,
+    Decode,
+    Finalize,
+    Gap,
+    Hangup,
+    ModelCard,
+    Push,
+    Refusal,
+    Request,
+    Send,
+    ServerEnds,
+)
+from kiku.serve.protocols.own import PARAMETERS, OwnProtocol
+from kiku.stream import End, Finalized, Pause, WordEnd, event_from_dict
+from kiku.text import Partial, TurnEnd, TurnStart, Word
+from tests.serve.clients import PATIENCE_S, samples_of
+from tests.serve.conftest import EXAMPLES
+from tests.serve.running import Running
+
+CARD = ModelCard("demo", languages=("en",), version="1")
+DIGITS = EXAMPLES / "digits.wav"
+
+
+def protocol(**query: Any) -> OwnProtocol:
+    pairs = [(name, one) for name, value in query.items()
+             for one in (value if isinstance(value, list) else [value])]  # fmt: skip
+    return OwnProtocol(Request("/api/stream", tuple(pairs)), CARD)
+
+
+def told(actions: Actions) -> list[dict[str, Any]]:
+    return [json.loads(one.data) for one in actions if isinstance(one, Send)]
+
+
+def test_the_query_says_how_the_sound_is_and_what_is_told():
+    first = protocol(
+        encoding="mulaw", rate="8000", channels="2", channel="each", turns="high",
+        partials="true", pauses="true", hotwords=["seven", "nine"], temperature="0.5",
+    ).first  # fmt: skip
+    options = first.options
+    assert (options.format.encoding, options.format.sample_rate) == ("mulaw", 8_000)
+    assert (options.format.channels, options.channel) == (2, "each")
+    assert options.turn_policy == kiku.TurnPolicy.of("high")
+    assert options.partials
+    assert options.pauses
+    assert [one.text for one in options.decoding.phrases] == ["seven", "nine"]
+    assert options.decoding.temperature == 0.5
+    assert not first.container
+    plain = protocol().first.options
+    assert (plain.format.encoding, plain.format.sample_rate) == ("s16le", None)
+    assert plain.turn_policy is None
+    assert protocol(container="true").first.container
+    assert protocol(channel="1", channels="2").first.options.channel == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"encoding": "mp3"}, "encoding"),
+        ({"rate": "fast"}, "rate"),
+        ({"rate": "0"}, "sample_rate"),
+        ({"channels": "0"}, "channels"),
+        ({"turns": "often"}, "turns"),
+        ({"partials": "yes"}, "partials"),
+        ({"temperature": "-1"}, "temperature"),
+        ({"hotwords": " "}, "hotword"),
+        ({"channel": "left"}, "channel"),
+        ({"colour": "red"}, "colour is no parameter"),
+    ],
+)
+def test_a_query_that_cannot_be_is_refused_by_name(query: dict[str, str], said: str):
+    with pytest.raises(Refusal) as refused:
+        protocol(**query)
+    assert refused.value.status == 400
+    assert said in json.dumps(refused.value.body)
+
+
+def test_every_parameter_is_read():
+    values = {"encoding": "s16le", "rate": "8000", "channels": "1", "channel": "mix",
+              "turns": "low", "temperature": "0", "hotwords": "a", "session": "s", "after": "0",
+              "auth_id": "k"}  # fmt: skip
+    for one in PARAMETERS:
+        protocol(**{one.name: values.get(one.name, "true")})
+
+
+def test_commands():
+    one = protocol(hotwords="seven")
+    (push,) = one.received(b"\1\2")
+    assert isinstance(push, Push)
+    assert push.samples == b"\1\2"
+    assert one.received('{"type":"finalize","tag":"x","cut":false}') == [Finalize("x", False)]
+    assert one.received('{"type":"finalize"}') == [Finalize(None, True)]
+    assert one.received('{"type":"close"}') == [Close()]
+    assert one.received('{"type":"gap","seconds":2}') == [Gap(2.0)]
+    (decode,) = one.received('{"type":"configure","temperature":1}')
+    assert isinstance(decode, Decode)
+    assert decode.options.temperature == 1.0
+    assert [word.text for word in decode.options.phrases] == ["seven"]
+    (decode,) = one.received('{"type":"configure","hotwords":[]}')
+    assert isinstance(decode, Decode)
+    assert decode.options.phrases == ()
+    assert decode.options.temperature == 1.0  # what is not named stays
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", "null", '{"type":"stop"}', '{"type":"finalize","tags":1}',
+     '{"type":"gap"}', '{"type":"configure","temperature":-1}',
+     '{"type":"configure","hotwords":""}',
+     '{"type":"configure","hotwords":[""]}'],
+)  # fmt: skip
+def test_a_command_that_cannot_be_is_told_and_the_talk_goes_on(text: str):
+    one = protocol()
+    (error,) = told(one.received(text))
+    assert error["type"] == "error"
+    assert error["message"]
+    assert one.received('{"type":"close"}') == [Close()]
+
+
+EVENTS = [
+    Word("one", 0.1234567, 0.5, 0.9),
+    WordEnd(0.5),
+    Partial("tw", 1.0),
+    Pause(1.04, (0.1, 0.2)),
+    TurnStart(0.08),
+    TurnEnd(2.0, 1.0),
+    Finalized(2.0, Partial("th", 1.9), "x"),
+    StreamWarning("silent", "nothing is heard", 3.0),
+    End(4.0),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda one: type(one).__name__)
+def test_every_event_comes_as_it_is(event: Any):
+    actions = protocol().event(event, 0.5)
+    (message,) = told(actions)
+    read = event_from_dict(message)
+    assert type(read) is type(event)
+    if isinstance(event, Word):
+        assert message["start"] == 0.123
+    else:
+        assert read == event
+    assert [one for one in actions if isinstance(one, Hangup)] == (
+        [Hangup(1000)] if isinstance(event, End) else []
+    )
+
+
+def test_the_lag_is_told_now_and_then():
+    one = protocol()
+    found = [told(one.heard(i * 0.08, 0.3)) for i in range(1, 26)]
+    assert [len(messages) for messages in found].count(1) == 3
+    assert next(m for m in found if m) == [{"type": "lag", "waiting_s": 0.3, "heard_s": 0.56}]
+
+
+def test_greetings_and_lag_are_not_counted():
+    one = protocol(session="s")
+    (ready,) = one.resumed(1.5)
+    assert isinstance(ready, Send)
+    assert not ready.counted
+    assert json.loads(ready.data)["taken_s"] == 1.5
+    (lag,) = one.heard(1.0, 0.0)
+    assert isinstance(lag, Send)
+    assert not lag.counted
+    (word,) = one.event(EVENTS[0], 0.0)
+    assert isinstance(word, Send)
+    assert word.counted
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ServerEnds("ending"), 1012), (NoFreeSlot("full"), 1013), (RuntimeError("broken"), 1011)],
+)
+def test_a_talk_that_is_over_says_why(error: Exception, code: int):
+    *_, hangup = actions = protocol().failed(error)
+    assert told(actions) == [{"type": "error", "message": str(error)}]
+    assert hangup == Hangup(code, str(error))
+
+
+def test_a_mistake_does_not_end_the_talk():
+    assert told(protocol().rejected(AudioError("no"))) == [{"type": "error", "message": "no"}]
+
+
+def test_a_full_service_is_told_before_the_upgrade():
+    refusal = protocol().busy(7)
+    assert refusal is not None
+    assert (refusal.status, refusal.headers["Retry-After"]) == (503, "7")
+
+
+@given(st.text() | st.binary())
+def test_whatever_comes_is_answered(message: str | bytes):
+    for action in protocol().received(message):
+        assert isinstance(action, Push | Send | Finalize | Close | Gap | Decode)
+
+
+def int16(path: Any) -> bytes:
+    return (samples_of(path) * 32_767).astype("<i2").tobytes()
+
+
+def messages_of(socket: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while not found or found[-1]["type"] != "end":
+        found.append(json.loads(socket.recv(PATIENCE_S)))
+    with pytest.raises(ConnectionClosedOK):
+        socket.recv(PATIENCE_S)
+    return found
+
+
+def test_against_a_service(service: Running, demo: kiku.Recognizer):
+    wanted = demo.transcribe(DIGITS)
+    with connect(f"{service.ws}/api/stream?turns=medium&partials=true") as socket:
+        data = int16(DIGITS)
+        for first in range(0, len(data), 3_001):  # halves of samples, too
+            socket.send(data[first : first + 3_001])
+        socket.send('{"type":"nonsense"}')
+        socket.send('{"type":"close"}')
+        found = messages_of(socket)
+    assert found[0]["type"] == "ready"
+    words = [one for one in found if one["type"] == "word"]
+    assert [one["text"] for one in words] == [word.text for word in wanted]
+    assert [one["start"] for one in words] == [round(word.start, 3) for word in wanted]
+    kinds = {one["type"] for one in found}
+    assert {"partial", "turn_start", "lag", "error", "end"} <= kinds
+    assert found[-1]["type"] == "end"
+
+
+def test_a_recording_as_it_is(service: Running, demo: kiku.Recognizer):
+    path = EXAMPLES / "directions.flac"
+    with connect(f"{service.ws}/api/stream?container=true") as socket:
+        data = path.read_bytes()
+        for first in range(0, len(data), 4_000):
+            socket.send(data[first : first + 4_000])
+        socket.send('{"type":"close"}')
+        found = messages_of(socket)
+    words = [one["text"] for one in found if one["type"] == "word"]
+    assert words == [word.text for word in demo.transcribe(path)]
+
+
+def test_what_the_model_cannot_do_is_refused_before_the_upgrade(service: Running):
+    for query in ("hotwords=%E8%81%9E", "channels=5&channel=each", "encoding=mp3"):
+        with pytest.raises(InvalidStatus) as refused, connect(f"{service.ws}/api/stream?{query}"):
+            pass
+        assert refused.value.response.status_code == 400, query
+        assert b"error" in (refused.value.response.body or b"")
+
+
+def test_a_hotword_counts(service: Running):
+    sound = (np.zeros(24_000) + 0).astype("<i2").tobytes()
+    with connect(f"{service.ws}/api/stream?hotwords=seven") as socket:
+        socket.send(sound)
+        socket.send('{"type":"configure","hotwords":["nine"],"temperature":0}')
+        socket.send('{"type":"gap","seconds":1}')
+        socket.send('{"type":"close"}')
+        found = messages_of(socket)
+    assert found[-1] == {"type": "end", "duration": 2.0}
+    assert not [one for one in found if one["type"] == "error"]

@@ -1,0 +1,199 @@
+"""`kiku serve` as a process: what it says, how it ends, and what it leaves out of its log."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.serve.clients import FRAME, PATIENCE_S, kyutai, samples_of
+from tests.serve.conftest import EXAMPLES
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
+
+
+class Process:
+    """A service in a process of its own."""
+
+    def __init__(self, process: "subprocess.Popen[str]", address: str) -> None:
+        self.process, self.http = process, address
+        self.ws = address.replace("http", "ws", 1)
+        self.errors: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.errors += self.process.stderr
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal: the exit code and the log."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> tuple[int, str]:
+        code = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return code, "".join(self.errors)
+
+
+@contextlib.contextmanager
+def served(*options: str, **environment: str) -> Iterator[Process]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kiku", "serve", "--port", "0", *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"http://\S+:\d+", line)
+        assert found is not None, process.stderr.read() if process.stderr else line
+        one = Process(process, found[0])
+        ends = time.monotonic() + PATIENCE_S
+        while httpx.get(f"{one.http}/ready").status_code != 200:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        yield one
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+def test_sigterm_finishes_what_is_open_and_refuses_what_is_new():
+    sound = samples_of(EXAMPLES / "answers.mp3")
+    with served("--drain-s", "60") as service:
+        with kyutai(service.ws) as client:
+            client.speak(sound[: len(sound) // 2])
+            client.until("Word")
+            service.process.send_signal(signal.SIGTERM)
+            ends = time.monotonic() + PATIENCE_S
+            while httpx.get(f"{service.http}/ready").status_code != 503:
+                assert time.monotonic() < ends
+            assert httpx.get(f"{service.http}/ready").json()["reason"] == "draining"
+            with kyutai(service.ws) as late:
+                assert late.receive()["type"] == "Error"
+            client.speak(sound[len(sound) // 2 :])
+            text = client.finish()
+        code, log = service.wait()
+    assert text.split()[0] == "yes"
+    assert len(text.split()) > 5
+    assert code == 0
+    assert "Traceback" not in log
+
+
+def test_who_is_left_at_the_deadline_is_told_and_closed_with_1012():
+    with served("--drain-s", "0.2") as service, kyutai(service.ws) as client:
+        client.until("Ready")
+        client.speak(np.zeros(FRAME * 3, np.float32))
+        service.process.send_signal(signal.SIGTERM)
+        assert "ending" in client.until("Error")["message"]
+        with pytest.raises(ConnectionClosed) as closed:
+            client.receive()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+        code, log = service.wait()
+    assert code == 0
+    assert "Traceback" not in log
+
+
+def test_ctrl_c_ends_it_too_and_a_second_one_at_once():
+    with served() as service:
+        code, _ = service.end(signal.SIGINT)
+        assert code == 0
+    with served("--drain-s", "600") as service, kyutai(service.ws) as client:
+        client.until("Ready")
+        service.process.send_signal(signal.SIGINT)
+        ends = time.monotonic() + PATIENCE_S
+        while httpx.get(f"{service.http}/ready").status_code != 503:
+            assert time.monotonic() < ends
+        service.process.send_signal(signal.SIGINT)
+        service.wait()
+
+
+def test_neither_keys_nor_text_come_into_the_log():
+    with served(KIKU_API_KEY="sesame-open", KIKU_LOG_LEVEL="debug") as service:
+        with kyutai(service.ws, "?auth_id=sesame-open") as client:
+            client.speak(samples_of(EXAMPLES / "answers.mp3"))
+            text = client.finish()
+        with contextlib.suppress(InvalidStatus), kyutai(service.ws, "?auth_id=sesame-wrong"):
+            pass
+        httpx.get(f"{service.http}/health?auth_id=sesame-open")
+        code, log = service.end(signal.SIGTERM)
+    assert code == 0
+    assert "sesame" not in log
+    assert "protocol=kyutai" in log
+    assert f"words={len(text.split())}" in log
+    assert " ".join(text.split()[:2]) not in log
+
+
+def test_the_log_can_be_json_and_have_the_text():
+    with served("--log-format", "json", KIKU_LOG_TEXT="1") as service:
+        with kyutai(service.ws) as client:
+            client.speak(samples_of(EXAMPLES / "digits.wav"))
+            text = client.finish()
+        _, log = service.end(signal.SIGTERM)
+    lines = [json.loads(line) for line in log.splitlines()]
+    (line,) = [one for one in lines if one.get("protocol") == "kyutai"]
+    assert line["text"] == text
+    assert line["words"] == len(text.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--host", "0.0.0.0"], "--insecure"),
+        (["--host", "no.such.host.invalid", "--insecure"], "cannot be listened on"),
+        (["--config", "/no/such/file"], "cannot be read"),
+        (["--model", "/no/such/model"], "/no/such/model"),
+        (["--log-level", "loud"], "--log-level"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(options: list[str], said: str):
+    result = subprocess.run(
+        [sys.executable, "-m", "kiku", "serve", "--port", "0", *options],
+        capture_output=True, text=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("kiku: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_port_that_is_taken_is_told():
+    with served() as service:
+        port = service.http.rpartition(":")[2]
+        result = subprocess.run(
+            [sys.executable, "-m", "kiku", "serve", "--port", port],
+            capture_output=True, text=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+    assert result.returncode == 1
+    assert "choose another --host or --port" in result.stderr
+
+
+def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
+    (tmp_path / "starlette.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'starlette'\", name='starlette')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "kiku", "serve", "--port", "0"],
+        capture_output=True, text=True, timeout=PATIENCE_S,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "pip install 'kiku[serve]'" in result.stderr

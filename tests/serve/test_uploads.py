@@ -1,0 +1,268 @@
+"""Recordings from outside: decoded in a process of their own, heard beside live streams."""
+
+import asyncio
+import contextlib
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kiku
+from kiku.errors import AudioError, TruncatedAudio
+from kiku.options import StreamOptions
+from kiku.serve.admission import Busy
+from kiku.serve.decoder import Decoders
+from kiku.serve.service import Service, languages_of
+from kiku.serve.settings import Settings
+from kiku.transcription import by_time
+from tests.serve.conftest import EXAMPLES
+
+PATIENCE_S = 60.0
+MEMORY = 2**30
+ANSWERS, DIGITS = EXAMPLES / "answers.mp3", EXAMPLES / "digits.wav"
+
+
+def service_of(demo: kiku.Recognizer, **settings: Any) -> Service:
+    return Service(Settings(**settings), demo)
+
+
+async def heard_by(service: Service, path: Path, **options: Any) -> kiku.Transcript:
+    async with service.hear(path, StreamOptions(**options), "test") as heard:
+        words = [word async for word in heard]
+    assert sorted(words, key=by_time) == list(heard.transcript.words)
+    return heard.transcript
+
+
+def play(work: Callable[[], Any]) -> Any:
+    async def bounded() -> Any:
+        async with asyncio.timeout(PATIENCE_S):
+            return await work()
+
+    return asyncio.run(bounded())
+
+
+def wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
+    """Write [S, C] int16."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return path
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.[mwf][pal]*")), ids=lambda one: one.name)
+def test_the_words_are_those_of_the_library(demo: kiku.Recognizer, path: Path):
+    service = service_of(demo)
+
+    async def work() -> kiku.Transcript:
+        try:
+            return await heard_by(service, path)
+        finally:
+            await service.decoders.close()
+
+    found, wanted = play(work), demo.transcribe(path)
+    assert found.words == wanted.words
+    assert found.duration == pytest.approx(wanted.duration, abs=1e-6)
+    assert found.problem is None
+    assert found.model == wanted.model
+    assert service.admission.num_taken == service.num_open == 0
+
+
+def test_uploads_wait_in_the_queue_and_the_surplus_is_told(demo: kiku.Recognizer):
+    service = service_of(demo, max_queue=1)
+
+    async def work() -> list[Any]:
+        held = [service.permit() for _ in range(4)]
+        waiting = [asyncio.create_task(heard_by(service, DIGITS)) for _ in range(2)]
+        done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        held[0].release()
+        found = await asyncio.gather(*done, *pending, return_exceptions=True)
+        for one in held:
+            one.release()
+        await service.decoders.close()
+        return found
+
+    busy, transcript = play(work)
+    assert isinstance(busy, Busy)
+    assert transcript.text == demo.transcribe(DIGITS).text
+    assert service.admission.num_taken == 0
+
+
+def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
+    one, two = (np.concatenate(list(kiku.audio.read_chunks(path, 16_000))) for path in
+                (ANSWERS, DIGITS))  # fmt: skip
+    size = max(len(one), len(two))
+    both = np.zeros((size, 2), np.int16)
+    both[: len(one), 0] = (one * 32_767).clip(-32_768, 32_767)
+    both[: len(two), 1] = (two * 32_767).clip(-32_768, 32_767)
+    path = wav(tmp_path / "both.wav", both)
+    service = service_of(demo)
+
+    async def work() -> kiku.Transcript:
+        try:
+            return await heard_by(service, path, channel="each")
+        finally:
+            await service.decoders.close()
+
+    found, wanted = play(work), demo.transcribe(path, StreamOptions(channel="each"))
+    assert found.words == wanted.words
+    assert {word.channel for word in found.words} == {0, 1}
+
+
+def test_leaving_stops_the_work_and_frees_the_slot(demo: kiku.Recognizer, tmp_path: Path):
+    long = wav(tmp_path / "long.wav", np.zeros((16_000 * 3_600, 1), np.int16))
+    service = service_of(demo)
+
+    async def work() -> None:
+        async with service.hear(long, StreamOptions(), "test") as heard:
+            while heard.heard_s < 1.0:
+                await asyncio.sleep(0.01)
+        assert heard.heard_s < 3_600
+        assert service.admission.num_taken == 0
+        while demo.free_slots < 4:
+            await asyncio.sleep(0.01)
+        await service.decoders.close()
+
+    play(work)
+
+
+def test_a_recording_that_is_too_long_keeps_its_beginning(demo: kiku.Recognizer):
+    service = service_of(demo, max_upload_s=3.0)
+
+    async def work() -> kiku.Transcript:
+        try:
+            return await heard_by(service, ANSWERS)
+        finally:
+            await service.decoders.close()
+
+    found = play(work)
+    assert isinstance(found.problem, AudioError)
+    assert "longer than 3 seconds" in str(found.problem)
+    assert 0 < found.duration <= 4.0
+    assert found.words
+    assert found.words == demo.transcribe(ANSWERS).words[: len(found.words)]
+
+
+def test_a_cut_recording_keeps_its_beginning_and_says_so(demo: kiku.Recognizer, tmp_path: Path):
+    whole = DIGITS.read_bytes()
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(whole[: len(whole) // 2])
+    service = service_of(demo)
+
+    async def work() -> kiku.Transcript:
+        try:
+            return await heard_by(service, cut)
+        finally:
+            await service.decoders.close()
+
+    found = play(work)
+    assert isinstance(found.problem, TruncatedAudio)
+    assert str(tmp_path) not in str(found.problem)
+    assert "the recording breaks off" in str(found.problem)
+    assert found.words
+
+
+@pytest.mark.parametrize("content", [b"", b"no sound here " * 99, bytes(2_000)])
+def test_what_is_no_recording_is_told_without_its_place(
+    demo: kiku.Recognizer, tmp_path: Path, content: bytes
+):
+    path = tmp_path / "x.wav"
+    path.write_bytes(content)
+    service = service_of(demo)
+
+    async def work() -> None:
+        with pytest.raises(AudioError, match="the recording") as refused:
+            await heard_by(service, path)
+        assert str(tmp_path) not in str(refused.value)
+        await service.decoders.close()
+
+    play(work)
+    assert service.admission.num_taken == service.num_open == 0
+
+
+async def chunks_of(decoder: Any) -> list[np.ndarray]:
+    return [np.asarray(chunk.data) async for chunk in decoder.chunks()]
+
+
+class TestDecoders:
+    """Bytes as they come give the same sound as a file."""
+
+    @pytest.mark.parametrize("step", [30, 1_000, 10**6])
+    @pytest.mark.parametrize("name", ["digits.wav", "directions.flac"])
+    def test_fed_and_read_are_alike(self, name: str, step: int):
+        path = EXAMPLES / name
+        data = path.read_bytes()[: 30_000 if step == 30 else None]
+        fed: list[np.ndarray] = []
+
+        async def work() -> list[np.ndarray]:
+            decoders = Decoders(MEMORY)
+            decoder = await decoders.decode()
+
+            async def feed() -> None:
+                for first in range(0, len(data), step):
+                    await decoder.feed(data[first : first + step])
+                decoder.end()
+
+            feeding = asyncio.create_task(feed())
+            with contextlib.suppress(TruncatedAudio):  # where only the beginning was fed
+                async for chunk in decoder.chunks():
+                    fed.append(np.asarray(chunk.data))
+            await feeding
+            await decoder.close()
+            whole = await decoders.decode(path)
+            read = await chunks_of(whole)
+            await whole.close()
+            await decoders.close()
+            return read
+
+        read = np.concatenate(play(work))
+        found = np.concatenate(fed)
+        assert len(found) == len(read) if step > 30 else 0 < len(found) < len(read)
+        np.testing.assert_array_equal(found, read[: len(found)])
+
+    def test_a_decoder_that_dies_is_told(self):
+        async def work() -> None:
+            decoders = Decoders(MEMORY)
+            decoder = await decoders.decode()
+            decoder._process.kill()
+            with pytest.raises(AudioError, match="breaks its decoder"):
+                await chunks_of(decoder)
+            await decoder.close()
+            await decoders.close()
+
+        play(work)
+
+    def test_memory_is_bounded(self, tmp_path: Path):
+        path = wav(tmp_path / "x.wav", np.zeros((4_000_000, 8), np.int16), 192_000)
+
+        async def attempt(memory_bytes: int) -> int:
+            decoders = Decoders(memory_bytes)
+            decoder = await decoders.decode(path)
+            try:
+                return sum([len(chunk) for chunk in await chunks_of(decoder)])
+            finally:
+                await decoder.close()
+                await decoders.close()
+
+        assert play(lambda: attempt(MEMORY)) == 4_000_000
+        with pytest.raises(AudioError, match="the recording"):
+            play(lambda: attempt(2**18))
+
+    def test_the_process_knows_no_key(self, monkeypatch: pytest.MonkeyPatch):
+        from kiku.serve.decoder import _environment
+
+        monkeypatch.setenv("KIKU_API_KEY", "secret")
+        assert "secret" not in _environment().values()
+        assert "PATH" in _environment()
+
+
+def test_languages_are_read_from_the_models_name():
+    assert languages_of("kyutai/stt-1b-en_fr") == ("en", "fr")
+    assert languages_of("kyutai/stt-2.6b-en") == ("en",)
+    assert languages_of("demo") == ("en",)
+    assert languages_of("some/folder/") == ("en",)
+    assert languages_of("org/stt-1b-en_fr-candle") == ("en", "fr")
