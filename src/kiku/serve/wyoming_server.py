@@ -142,8 +142,11 @@ class WyomingServer:
             return await wire.close(1013, str(error))
         with app.guard.connection(address):
             talk = Talk(service, protocol, address, request.id)
-            await app.sockets.run(talk, wire)
-            await wire.close(1000, "")
+            try:
+                await app.sockets.run(talk, wire)
+                await wire.close(1000, "")
+            finally:
+                await app.sockets.end(talk)
 
 
 def check_open_to_all(settings: Settings) -> None:
