@@ -16,6 +16,7 @@ from kiku.errors import ConfigError, KikuError
 from kiku.serve.app import App
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
+from kiku.serve.wyoming_server import WyomingServer, check_open_to_all
 
 _LOG = logging.getLogger("kiku.serve")
 
@@ -176,13 +177,21 @@ def run(settings: Settings, announce: Callable[[str], None] | None = None) -> No
     """
     app = App(Service(settings))
     sock = listening_socket(settings.host, settings.port)
+    wyoming: WyomingServer | None = None
+    if settings.wyoming_port is not None:
+        check_open_to_all(settings)
+        wyoming = WyomingServer(app, listening_socket(settings.host, settings.wyoming_port))
     server = make_server(app)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(app, server, sock, announce))
+        runner.run(_serve(app, server, sock, wyoming, announce))
 
 
 async def _serve(
-    app: App, server: Server, sock: socket.socket, announce: Callable[[str], None] | None
+    app: App,
+    server: Server,
+    sock: socket.socket,
+    wyoming: WyomingServer | None,
+    announce: Callable[[str], None] | None,
 ) -> None:
     serving = asyncio.create_task(server.serve([sock]))
     if announce is not None:
@@ -194,8 +203,13 @@ async def _serve(
         server.should_exit = True
         await serving
         raise
+    if wyoming is not None:
+        await wyoming.start()
+        _LOG.info("Wyoming at port %d", wyoming.port)
     _LOG.info("ready: %s", app.service.recognizer)
     await serving
+    if wyoming is not None:
+        await wyoming.close()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
