@@ -330,7 +330,8 @@ class WyomingProtocol(Base):
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """See whether the utterance is over, where the client cannot tell."""
-        is_live = self._pushed_s - seconds < CAUGHT_UP_S
+        # What has come may not be with the stream yet.
+        is_live = max(waiting_s, self._pushed_s - seconds) < CAUGHT_UP_S
         if self._state is not _State.HEARING or self._is_opening or not is_live:
             return ()
         is_empty = not self._has_spoken and seconds >= NOTHING_S
