@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "train": ("torch", "matplotlib"),
     "mic": ("sounddevice",),
+    "serve": ("msgpack", "msgspec", "prometheus_client", "starlette", "uvicorn", "websockets"),
 }
 """Extra -> the packages that it brings."""
 
