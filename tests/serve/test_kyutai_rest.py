@@ -1,6 +1,7 @@
 """What moshi-server answers over plain HTTP, asked of a running service."""
 
 import asyncio
+import logging
 from collections.abc import Iterator
 
 import httpx
@@ -79,7 +80,9 @@ def test_where_no_slot_comes_free_the_client_is_told_when_to_come_back(demo: kik
         assert post(service, sound).status_code == 200
 
 
-def test_a_client_that_leaves_gives_its_slot_back(service: Running):
+def test_a_client_that_leaves_gives_its_slot_back(
+    service: Running, caplog: pytest.LogCaptureFixture
+):
     async def visit() -> None:
         async with httpx.AsyncClient() as client:
             sound = (EXAMPLES / "answers.mp3").read_bytes()
@@ -91,11 +94,17 @@ def test_a_client_that_leaves_gives_its_slot_back(service: Running):
 
     async def wait() -> None:
         async with asyncio.timeout(LONG_S):
-            while service.service.num_open or service.service.admission.num_taken:
+            while service.service.num_open or service.service.admission.num_taken or not told():
                 await asyncio.sleep(0.01)
 
-    asyncio.run(visit())
-    service.call(wait)
+    def told() -> list[str]:
+        return [one for one in caplog.messages if "protocol=kyutai-file" in one]
+
+    with caplog.at_level(logging.INFO):
+        asyncio.run(visit())
+        service.call(wait)
+    (line,) = told()
+    assert line.endswith("status=499")  # its work was not done to the end
 
 
 def test_what_it_is(service: Running, demo: kiku.Recognizer):
