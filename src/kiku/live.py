@@ -58,6 +58,8 @@ class LiveStream:
         self._setup, self._scheduler = setup, setup.scheduler
         self._sessions, self._options = setup.sessions, setup.options
         self._first = setup.sessions[0]
+        # Asked for after every frame: most streams have one session.
+        self._only = self._first if len(setup.sessions) == 1 else None
         self._max_queue_s = setup.options.max_queue_s + 1e-9
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -377,11 +379,17 @@ class LiveStream:
     @property
     def has_news(self) -> bool:
         """Whether `next_event` would return at once."""
+        only = self._only
+        if only is not None:
+            return bool(only.events) or only.done or only.failure is not None
         return any(session.events for session in self._sessions) or self.has_ended
 
     @property
     def has_ended(self) -> bool:
         """Whether no event will come any more but those that wait."""
+        only = self._only
+        if only is not None:
+            return only.done or only.failure is not None
         return all(session.done for session in self._sessions) or self.failure is not None
 
     def events(self) -> Iterator[Event]:

@@ -34,8 +34,21 @@ class AsyncStream:
     def __repr__(self) -> str:
         return repr(self._live).replace("LiveStream", "AsyncStream", 1)
 
+    def push_now(self, samples: Samples, rate: int | None = None) -> bool:
+        """As `push`, if that would wait for nothing; whether it was done. Raises as `push`."""
+        live = self._live
+        if self._pushers or getattr(samples, "nbytes", 0) > _QUICK_BYTES:
+            return False
+        chunk = live.check(samples, rate)
+        if not live.has_room(chunk.seconds):
+            return False
+        live.take(chunk)
+        return True
+
     async def push(self, samples: Samples, *, rate: int | None = None) -> None:
         """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
+        if self.push_now(samples, rate=rate):
+            return
         if getattr(samples, "nbytes", 0) > _QUICK_BYTES:
             chunk = await asyncio.to_thread(self._live.check, samples, rate)
         else:

@@ -1,5 +1,7 @@
 """What is found, and what is made of it."""
 
+import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 
 from kiku.measure import doctor
 from kiku.measure.machine import Machine
+from tests.conftest import ROOT
 
 MACHINE = Machine("A processor", "x86_64", ("AVX2", "AVX-512", "AVX-512 VNNI"), 2, 24_000_000_000)
 
@@ -15,6 +18,14 @@ MACHINE = Machine("A processor", "x86_64", ("AVX2", "AVX-512", "AVX-512 VNNI"), 
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KIKU_CACHE", str(tmp_path))
     return tmp_path
+
+
+def test_it_looks_for_what_kiku_requires() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    required = {re.split("[^a-zA-Z0-9_-]", one)[0] for one in project["dependencies"]}
+    assert set(doctor.NEEDED) == required
+    extras = set(project["optional-dependencies"]) - {"dev"}
+    assert set(doctor.EXTRAS) == extras
 
 
 def test_a_report_of_this_machine(cache: Path) -> None:

@@ -269,3 +269,28 @@ def test_a_hotword_counts(service: Running):
         found = messages_of(socket)
     assert found[-1] == {"type": "end", "duration": 2.0}
     assert not [one for one in found if one["type"] == "error"]
+
+
+def test_a_client_that_was_cut_off_comes_back(service: Running, demo: kiku.Recognizer):
+    wanted = demo.transcribe(DIGITS)
+    data = int16(DIGITS)
+    half = len(data) // 4 * 2 + 1  # in the middle of a sample
+    words: list[dict[str, Any]] = []
+    with connect(f"{service.ws}/api/stream?session=own&turns=high") as socket:
+        assert json.loads(socket.recv(PATIENCE_S))["taken_s"] == 0
+        socket.send(data[:half])
+        num_events = 0
+        while not words:
+            message = json.loads(socket.recv(PATIENCE_S))
+            num_events += message["type"] != "lag"
+            words += [message] if message["type"] == "word" else []
+        socket.socket.shutdown(2)
+    with connect(f"{service.ws}/api/stream?session=own&after={num_events}&turns=high") as socket:
+        ready = json.loads(socket.recv(PATIENCE_S))
+        assert ready["taken_bytes"] == half
+        assert ready["taken_s"] == pytest.approx(half / 48_000, abs=1e-3)
+        socket.send(data[half:])
+        socket.send('{"type":"close"}')
+        words += [one for one in messages_of(socket) if one["type"] == "word"]
+    assert [one["text"] for one in words] == [word.text for word in wanted]
+    assert [one["start"] for one in words] == [round(word.start, 3) for word in wanted]

@@ -1,15 +1,17 @@
 """`kiku serve` as a process: what it says, how it ends, and what it leaves out of its log."""
 
+import asyncio
 import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.serve.clients import FRAME, PATIENCE_S, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
+from tests.serve.wyoming_sdk import AsyncTcpClient, AudioStart, AudioStop, chunk
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM")
 
@@ -111,6 +114,55 @@ def test_who_is_left_at_the_deadline_is_told_and_closed_with_1012():
     assert "Traceback" not in log
 
 
+def test_wyomings_clients_are_answered_and_finished_too():
+    port = free_port()
+    with served("--wyoming-port", str(port), "--drain-s", "60") as service:
+        wait_until(lambda: "Wyoming at port" in "".join(service.errors))
+        pcm = (samples_of(EXAMPLES / "digits.wav") * 32_000).astype("<i2").tobytes()
+
+        async def speak() -> list[str]:
+            async with AsyncTcpClient("127.0.0.1", port) as client:
+                await client.write_event(AudioStart(24_000, 2, 1).event())
+                await client.write_event(chunk(pcm[:48_000], 24_000).event())
+                first = await client.read_event()
+                assert first is not None
+                service.process.send_signal(signal.SIGTERM)
+                await asyncio.to_thread(
+                    wait_until, lambda: httpx.get(f"{service.http}/ready").status_code == 503
+                )
+                await client.write_event(chunk(pcm[48_000:], 24_000).event())
+                await client.write_event(AudioStop().event())
+                kinds = [first.type]
+                while (event := await client.read_event()) is not None:
+                    kinds.append(event.type)
+                    if event.type == "transcript":
+                        texts.append(event.data["text"])
+                        break
+                return kinds
+
+        texts: list[str] = []
+        kinds = asyncio.run(speak())
+        code, log = service.wait()
+    assert kinds[0] == "transcript-start"
+    assert texts == ["seven three zero one nine four"]
+    assert code == 0
+    assert "Traceback" not in log
+    assert "protocol=wyoming" in log
+
+
+def free_port() -> int:
+    """One that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < ends, "it did not come to it"
+        time.sleep(0.05)
+
+
 def test_ctrl_c_ends_it_too_and_a_second_one_at_once():
     with served() as service:
         code, _ = service.end(signal.SIGINT)
@@ -175,15 +227,20 @@ def test_what_cannot_be_is_one_sentence(options: list[str], said: str):
     assert "Traceback" not in result.stderr
 
 
-def test_a_port_that_is_taken_is_told():
-    with served() as service:
-        port = service.http.rpartition(":")[2]
+@pytest.mark.parametrize("option", ["--port", "--wyoming-port"])
+def test_a_port_that_is_taken_is_told(option: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        # The last one counts.
         result = subprocess.run(
-            [sys.executable, "-m", "kiku", "serve", "--port", port],
+            [sys.executable, "-m", "kiku", "serve", "--port", "0", option, port],
             capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
     assert result.returncode == 1
-    assert "choose another --host or --port" in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("kiku: ")]
+    assert len(errors) == 1
+    assert f"choose another --host or {option}" in errors[0]
+    assert "Traceback" not in result.stderr
 
 
 def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):

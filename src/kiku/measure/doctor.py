@@ -19,7 +19,7 @@ from kiku.measure.limit import limit
 from kiku.measure.machine import Machine, read_bandwidth, this_machine
 
 NEEDED = (
-    "av", "huggingface_hub", "numpy", "onnx", "onnxruntime", "rich", "safetensors",
+    "av", "filelock", "huggingface_hub", "numpy", "onnxruntime", "protobuf", "rich", "safetensors",
     "sentencepiece", "soxr", "tokenizers", "typer",
 )  # fmt: skip
 """Packages without which kiku does not work."""
@@ -28,6 +28,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "train": ("torch", "matplotlib"),
     "mic": ("sounddevice",),
+    "serve": ("msgpack", "msgspec", "prometheus_client", "starlette", "uvicorn", "websockets"),
 }
 """Extra -> the packages that it brings."""
 

@@ -28,6 +28,7 @@ from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.openai_realtime import RealtimeProtocol
 from kiku.serve.protocols.own import OwnProtocol
 from kiku.serve.rest_deepgram import deepgram_routes
+from kiku.serve.rest_kyutai import kyutai_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
 from kiku.serve.sockets import MakeProtocol, Sockets
@@ -169,6 +170,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),
+        *kyutai_routes(service),
         *deepgram_routes(service),
         *rest.routes(service),
     ]

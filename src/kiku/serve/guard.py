@@ -43,6 +43,15 @@ class Guard:
             self._check_room(owner)
         return owner
 
+    def let_in_without_key(self, address: str) -> None:
+        """As `let_in`, of a client whose protocol has no keys.
+
+        Raises:
+            Refusal: as `let_in`, but for the key.
+        """
+        self._count(address)
+        self._check_room(address)
+
     def _check_origin(self, request: Request) -> None:
         """A page of another host may not use a visitor's browser to reach this service."""
         origin = request.headers.get("origin")

@@ -200,6 +200,11 @@ def _int16(samples: NDArray[np.float32]) -> bytes:
     return (samples * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
 
 
+def arrival_s(streams: int) -> float:
+    """Within so many seconds all clients arrive."""
+    return max(1.0, streams / 40)
+
+
 class Load:
     """Clients of one service."""
 
@@ -246,7 +251,7 @@ class Load:
 
         async def stay(number: int) -> None:
             # Not all in the same instant, as people do not either.
-            await asyncio.sleep(dice.random() * max(1.0, min(5.0, streams / 50)))
+            await asyncio.sleep(dice.random() * arrival_s(streams))
             turn = number
             while True:
                 await self._visit(report, turn % len(self._messages))

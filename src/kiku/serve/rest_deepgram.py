@@ -23,7 +23,8 @@ from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.interface import Refusal, Request
 from kiku.serve.service import Service
-from kiku.serve.wire import request_of
+from kiku.serve.uploads import TooLarge, body
+from kiku.serve.wire import Gone, request_of
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,25 +42,21 @@ class _Upload:
     sha256: str
 
 
-class _TooLong(Exception):
-    """A body that is longer than may be."""
-
-
 def deepgram_routes(service: Service) -> list[BaseRoute]:
     """Where recordings are sent."""
 
     async def listen(http: HttpRequest) -> Response:
         request = request_of(http.scope, http.scope["kiku.id"])
         try:
-            body, problem = await _listen(service, http, request)
-        except ClientDisconnect:
+            answered, problem = await _listen(service, http, request)
+        except (ClientDisconnect, Gone):
             return Response(status_code=499)  # which nobody reads
         except Refusal as refused:
             return JSONResponse(refused.body, refused.status, refused.headers)
         headers = {"dg-request-id": request.id}
         if problem is not None:  # the body has no place for it
             headers["dg-error"] = in_a_header(str(problem))
-        return JSONResponse(body, headers=headers)
+        return JSONResponse(answered, headers=headers)
 
     return [Route("/v1/listen", listen, methods=["POST"])]
 
@@ -73,8 +70,9 @@ async def _listen(service: Service, http: HttpRequest, request: Request) -> _Ans
         most = service.settings.max_upload_bytes
         async with _saved(http, most, query.raw) as upload:
             return await _while_there(http, _heard(service, upload, query, request))
-    except _TooLong as error:
-        raise refusal(request, str(error), 413, "Payload Too Large") from error
+    except TooLarge as error:
+        why = f"{error}: send the recording in parts"
+        raise refusal(request, why, 413, "Payload Too Large") from error
     except Busy as error:
         raise busy(request, error.retry_after_s, str(error)) from error
     except (AudioError, ConfigError) as error:
@@ -90,11 +88,11 @@ async def _heard(service: Service, upload: _Upload, query: FileQuery, request: R
         async for _ in heard:
             pass
         transcript = heard.transcript
-        body = answer(
+        told = answer(
             transcript, query, request, service.card,
             sha256=upload.sha256, channels=heard.num_channels,
         )  # fmt: skip
-        return body, transcript.problem
+        return told, transcript.problem
 
 
 async def _while_there(http: HttpRequest, work: Coroutine[Any, Any, _Answer]) -> _Answer:
@@ -122,24 +120,17 @@ async def _saved(http: HttpRequest, most: int, raw: AudioFormat | None) -> Async
     """The body of a request in a file, for as long as it is wanted.
 
     Raises:
-        _TooLong: it is longer than `most` bytes.
+        TooLarge: it is longer than `most` bytes.
         AudioError: there is none.
-        ClientDisconnect: the client left before its end.
+        Gone: the client left before its end.
     """
-    why = f"the recording is longer than {most} bytes: send it in parts"
-    stated = http.headers.get("content-length", "")
-    if stated.isascii() and stated.isdigit() and int(stated[:20]) > most:
-        raise _TooLong(why)
     folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="kiku-upload-")
     try:
         path = Path(folder.name) / "recording"
         file = _Saved(path, raw)
         try:
-            async for piece in http.stream():
-                if file.num_bytes + len(piece) > most:
-                    raise _TooLong(why)
-                if piece:
-                    await asyncio.to_thread(file.write, piece)
+            async for piece in body(http.headers, http.receive, most):
+                await asyncio.to_thread(file.write, piece)
         finally:
             await asyncio.to_thread(file.close)
         if not file.num_bytes:

@@ -10,11 +10,13 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from kiku.errors import ConfigError, KikuError
 from kiku.serve.app import App
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
+from kiku.serve.wyoming_server import WyomingServer, check_open_to_all
 
 _LOG = logging.getLogger("kiku.serve")
 
@@ -70,7 +72,7 @@ def make_server(app: App) -> Server:
         host=settings.host,
         port=settings.port,
         http=_http_protocol(settings.header_s),
-        ws="websockets-sansio",
+        ws=SocketProtocol,
         ws_max_size=settings.max_message_bytes,
         # Sound does not shrink, a bomb does; and it costs the client 0.9 ms a frame.
         ws_per_message_deflate=False,
@@ -85,6 +87,25 @@ def make_server(app: App) -> Server:
         server_header=False,
     )
     return Server(config, app)
+
+
+_AHEAD = 8
+"""Messages that wait for the application before no more are read."""
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """Stops reading when several messages wait, not at each: that is two calls of the system a
+    message."""
+
+    def send_receive_event_to_app(self) -> None:
+        """See uvicorn."""
+        was_paused = self.read_paused
+        self.read_paused = True  # so that uvicorn does not pause
+        super().send_receive_event_to_app()
+        self.read_paused = was_paused
+        if not was_paused and self.queue.qsize() >= _AHEAD and not self.close_sent:
+            self.read_paused = True
+            self.transport.pause_reading()
 
 
 def _http_protocol(header_s: float) -> type[H11Protocol]:
@@ -118,8 +139,13 @@ def _http_protocol(header_s: float) -> type[H11Protocol]:
     return Impatient
 
 
-def listening_socket(host: str, port: int) -> socket.socket:
+def listening_socket(host: str, port: int, option: str = "--port") -> socket.socket:
     """A socket that listens.
+
+    Args:
+        host: its address.
+        port: its number; 0 takes one that is free.
+        option: which the number comes from, for the error.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -138,7 +164,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise ConfigError(
             f"{host}:{port} cannot be listened on ({error.strerror or error}): choose another "
-            "--host or --port"
+            f"--host or {option}"
         ) from None
     sock.setblocking(False)
     return sock
@@ -156,13 +182,22 @@ def run(settings: Settings, announce: Callable[[str], None] | None = None) -> No
     """
     app = App(Service(settings))
     sock = listening_socket(settings.host, settings.port)
+    wyoming: WyomingServer | None = None
+    if settings.wyoming_port is not None:
+        check_open_to_all(settings)
+        sock_there = listening_socket(settings.host, settings.wyoming_port, "--wyoming-port")
+        wyoming = WyomingServer(app, sock_there)
     server = make_server(app)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(app, server, sock, announce))
+        runner.run(_serve(app, server, sock, wyoming, announce))
 
 
 async def _serve(
-    app: App, server: Server, sock: socket.socket, announce: Callable[[str], None] | None
+    app: App,
+    server: Server,
+    sock: socket.socket,
+    wyoming: WyomingServer | None,
+    announce: Callable[[str], None] | None,
 ) -> None:
     serving = asyncio.create_task(server.serve([sock]))
     if announce is not None:
@@ -174,8 +209,13 @@ async def _serve(
         server.should_exit = True
         await serving
         raise
+    if wyoming is not None:
+        await wyoming.start()
+        _LOG.info("Wyoming at port %d", wyoming.port)
     _LOG.info("ready: %s", app.service.recognizer)
     await serving
+    if wyoming is not None:
+        await wyoming.close()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -97,7 +97,7 @@ class Sockets:
         except Gone:
             pass
         finally:
-            await self._end(talk)
+            await self.end(talk)
 
     async def run(self, talk: Talk, wire: Wire) -> None:
         """Talk to the end of the connection."""
@@ -112,7 +112,7 @@ class Sockets:
         talk.began_at = time.monotonic()
         await talk.run(wire)
 
-    async def _end(self, talk: Talk) -> None:
+    async def end(self, talk: Talk) -> None:
         """The connection has ended: end the talk, unless its client may come back."""
         if talk not in self.talks:
             return await talk.end()

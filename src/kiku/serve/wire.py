@@ -85,7 +85,9 @@ class WebSocket:
             raise Gone
         try:
             await self._send(message)
-        except OSError:  # as ASGI says of a client that has left
+        # ASGI says OSError of a client that has left. uvicorn takes one that left before it was
+        # accepted for a mistake of ours.
+        except (OSError, RuntimeError):
             self._is_closed = True
             raise Gone from None
 

@@ -200,10 +200,9 @@ class KyutaiProtocol(Base):
                         "buffered_pcm": buffered}  # fmt: skip
                 return [Send(_PACK(step))]
             case Word():
-                return [_send({"type": "Word", "text": event.text,
-                               "start_time": round_s(event.start)})]  # fmt: skip
+                return [_send(_word(event))]
             case WordEnd():
-                return [_send({"type": "EndWord", "stop_time": round_s(event.end)})]
+                return [_send(_end_word(event.end))]
             case Finalized(tag=str(tag)) if tag != _QUIET:
                 return [_send({"type": "Marker", "id": int(tag.split()[1])})]
             case End():
@@ -231,6 +230,19 @@ class KyutaiProtocol(Base):
         if isinstance(error, ServerEnds):
             return _error(str(error), 1012)
         return _error(str(error), 1011)
+
+
+def word_messages(word: Word) -> list[dict[str, Any]]:
+    """A word of a recording, and its end."""
+    return [_word(word), _end_word(word.end)]
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {"type": "Word", "text": word.text, "start_time": round_s(word.start)}
+
+
+def _end_word(end: float) -> dict[str, Any]:
+    return {"type": "EndWord", "stop_time": round_s(end)}
 
 
 def _send(message: dict[str, Any]) -> Send:

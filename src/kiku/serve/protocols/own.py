@@ -106,6 +106,7 @@ class OwnProtocol(Base):
             raise Refusal(400, {"error": str(error)}) from error
         self.first = Open(options, is_container)
         self._lag_at = 0.0
+        self._num_bytes = 0  # of sound; a sample may have come by half
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """Before the upgrade."""
@@ -127,12 +128,14 @@ class OwnProtocol(Base):
             "delay_s": model.delay_s,
             "session": self.session,
             "taken_s": taken_s,
+            "taken_bytes": self._num_bytes,
         }
         return [_send(ready, counted=False)]
 
     def received(self, message: str | bytes) -> Actions:
         """Sound, or a command."""
         if isinstance(message, bytes):
+            self._num_bytes += len(message)
             return [Push(message)]
         try:
             command = _COMMANDS.decode(message)

@@ -1,0 +1,385 @@
+"""Wyoming, which Home Assistant speaks, over a TCP connection of its own.
+
+    describe                                     -> info
+    transcribe? audio-start audio-chunk* audio-stop
+        -> transcript-start transcript-chunk* transcript transcript-stop
+
+A connection may carry many utterances, one after the other; each has a stream, and a slot, of its
+own from audio-start until its transcript. Home Assistant sends sound until it is given the
+transcript, as the service says of itself that it needs no other's voice detection
+(`requires_external_vad` is false): so an utterance ends where its turn ends, or with audio-stop if
+that comes before. A second program, to be chosen with select-program, listens until audio-stop
+whatever comes.
+"""
+
+from collections import deque
+from enum import Enum, auto
+from typing import Any
+
+import msgspec
+
+from kiku.errors import ConfigError, NoFreeSlot
+from kiku.options import (
+    MAX_HOTWORDS,
+    MAX_INPUT_RATE,
+    MIN_INPUT_RATE,
+    DecodingOptions,
+    StreamOptions,
+)
+from kiku.serve.protocols.interface import (
+    Action,
+    Actions,
+    Base,
+    Close,
+    Hangup,
+    ModelCard,
+    Open,
+    Push,
+    Refusal,
+    Request,
+    Send,
+    ServerEnds,
+)
+from kiku.serve.protocols.parameters import Parameter
+from kiku.serve.protocols.wyoming_info import PATIENT_PROGRAM, PROGRAM, info
+from kiku.serve.protocols.wyoming_messages import Malformed, Message, MessageReader, message_bytes
+from kiku.serve.protocols.wyoming_sound import SoundFormat, widened
+from kiku.serve.protocols.wyoming_wishes import NAME_BOOST, TERM_BOOST, Wishes
+from kiku.stream import End, Event
+from kiku.text import TurnEnd, TurnStart, Word
+
+GIVE_UP_S = 2.0
+"""A client that was told an error and sends nothing for so long is hung up on: older versions of
+Home Assistant do not read errors, and wait for a transcript as long as there is a connection."""
+
+SILENT_S = 30.0
+"""An utterance whose sound stays away for so long is over."""
+
+NOTHING_S = 15.0
+"""An utterance in which nobody has spoken for so long is over."""
+
+CAUGHT_UP_S = 1.0
+"""Where more sound waits, its end may have come already: a recording is being sent, not spoken."""
+
+HELD_BYTES = 2**24
+"""Sound of the next utterances that is kept while the one before is being finished."""
+
+PARAMETERS = (
+    Parameter("transcribe.name", "mapped",
+              "a name or alias of the model that is loaded; any other is an error"),
+    Parameter("transcribe.language", "ignored",
+              "the model hears by itself which of its languages is spoken"),
+    Parameter("transcribe.context", "ignored", "what was said before does not change the words"),
+    Parameter("transcribe.vad_sensitivity", "mapped",
+              "relaxed, default and aggressive are turns of low, medium and high eagerness; "
+              "nothing said is low"),
+    Parameter("transcribe.transcript_names", "mapped",
+              f"hotwords of {NAME_BOOST:g} nats; the first {MAX_HOTWORDS} of names and terms"),
+    Parameter("transcribe.transcript_terms", "mapped",
+              f"hotwords of {TERM_BOOST:g} nats, after the names"),
+    Parameter("audio.rate", "honoured", f"{MIN_INPUT_RATE} to {MAX_INPUT_RATE}"),
+    Parameter("audio.width", "honoured", "1 (unsigned), 2, 3 and 4 bytes (signed)"),
+    Parameter("audio.channels", "honoured", "1 to 64, which are mixed"),
+    Parameter("audio.timestamp", "ignored", "sound is taken as it comes"),
+    Parameter("select-program.name", "honoured",
+              f"{PROGRAM} (the first), or {PATIENT_PROGRAM}, which listens until audio-stop"),
+    Parameter("ping.text", "honoured", "comes back in the pong"),
+)  # fmt: skip
+
+_MESSAGE_BYTES = 2**10
+"""What a message takes besides its data, about."""
+
+_SOUND = frozenset({"transcribe", "audio-start", "audio-chunk", "audio-stop"})
+"""What an utterance is made of."""
+
+
+class _State(Enum):
+    IDLE = auto()
+    HEARING = auto()
+    FINISHING = auto()  # no more sound of it is taken; its last words come
+
+
+class WyomingProtocol(Base):
+    """One client of Wyoming's."""
+
+    name = "wyoming"
+    quiet_after_s = (GIVE_UP_S, SILENT_S)
+    wants_progress = True
+
+    def __init__(self, request: Request, model: ModelCard) -> None:
+        """Any request will do: there is none on the wire."""
+        self._model = model
+        self._reader = MessageReader()
+        self._is_broken = False  # nothing that comes can be understood
+        self._program = PROGRAM
+        self._wishes: Wishes | None = Wishes()  # None where they cannot be
+        self._awaits_sound = False  # since a transcribe
+        self._state = _State.IDLE
+        self._drops = False  # the rest of an utterance that is over, up to its audio-stop
+        self._was_refused = False  # it has an error in the place of a transcript
+        self._held: deque[Message] = deque()
+        self._num_held = 0  # bytes
+        self._begin(SoundFormat(16_000, 2, 1))
+
+    def _begin(self, format: SoundFormat) -> None:
+        self._format = format
+        self._rest = b""  # of a sample that has come in part
+        self._words: list[str] = []
+        self._pushed_s = 0.0
+        self._is_opening = self._has_spoken = self._turn_ended = False
+
+    def busy(self, retry_after_s: int) -> Refusal | None:
+        """There is no request that could be refused."""
+        return None
+
+    # From the client.
+
+    def received(self, message: str | bytes) -> Actions:
+        """Some bytes, cut anywhere."""
+        if self._is_broken:
+            return ()
+        self._reader.feed(message.encode() if isinstance(message, str) else message)
+        actions: list[Action] = []
+        try:
+            while (one := self._reader.next()) is not None:
+                actions += self._take(one)
+        except Malformed as error:
+            self._is_broken = True
+            return [*actions, _error("malformed", str(error)), Hangup(1002, "malformed")]
+        return actions
+
+    def _take(self, message: Message) -> Actions:
+        if message.type in _SOUND:
+            return self._take_sound(message)
+        match message.type:
+            case "describe":
+                return [_send("info", info(self._model))]
+            case "ping":
+                text = message.data.get("text")
+                return [_send("pong", {"text": text if isinstance(text, str) else None})]
+            case "select-program":
+                return self._select(message.data.get("name"))
+            case _:
+                return ()  # as the protocol wants it
+
+    def _select(self, name: object) -> Actions:
+        if name not in (PROGRAM, PATIENT_PROGRAM):
+            text = f"there is no program {str(name)[:80]!r} (select-program.name): "
+            return [_error("unknown-program", f"{text}{PROGRAM} and {PATIENT_PROGRAM} are there")]
+        self._program = str(name)
+        return ()
+
+    def _take_sound(self, message: Message) -> Actions:
+        """What belongs to an utterance."""
+        if self._drops:
+            self._drops = message.type == "audio-chunk"
+            if message.type in ("audio-chunk", "audio-stop"):
+                return ()
+        if self._state is _State.FINISHING:
+            return self._hold(message)
+        match message.type:
+            case "transcribe":
+                return self._wish(message)
+            case "audio-start":
+                return self._start(message)
+            case "audio-chunk":
+                return self._chunk(message)
+            case _:
+                return self._stop()
+
+    def _hold(self, message: Message) -> Actions:
+        """Keep the next utterance until the one before has its transcript."""
+        self._held.append(message)
+        self._num_held += message.size + _MESSAGE_BYTES
+        if self._num_held > HELD_BYTES:
+            raise Malformed(
+                f"more than {HELD_BYTES} bytes came before the transcript of the last utterance: "
+                "wait for it before the next is sent"
+            )
+        return ()
+
+    def _release(self) -> Actions:
+        """Take up what was held."""
+        actions: list[Action] = []
+        while self._held and self._state is not _State.FINISHING:
+            message = self._held.popleft()
+            self._num_held -= message.size + _MESSAGE_BYTES
+            actions += self._take_sound(message)
+        return actions
+
+    def _wish(self, message: Message) -> Actions:
+        """What is wished for the next utterance."""
+        self._wishes, self._awaits_sound = None, True
+        try:
+            wishes = msgspec.convert(dict(message.data), Wishes)
+        except msgspec.ValidationError as error:
+            return self._refuse("invalid", f"transcribe cannot be done: {error}")
+        if wishes.name and not self._model.answers_to(wishes.name):
+            return self._refuse(
+                "unknown-model",
+                f"there is no model {wishes.name[:80]!r} (transcribe.name): this is "
+                f"{self._model.name!r}",
+            )
+        self._wishes = wishes
+        return ()
+
+    def _refuse(self, code: str, text: str) -> Actions:
+        """An error in the place of a transcript."""
+        if self._state is _State.IDLE:
+            self._was_refused = True
+        return [_error(code, text)]
+
+    def _give_up(self, code: str, text: str) -> Actions:
+        """As `_refuse`, of the utterance that is going on."""
+        actions: list[Action] = [_error(code, text)]
+        if self._state is _State.HEARING:
+            actions += self._finish()
+            self._drops = True
+        self._was_refused = True
+        return actions
+
+    def _start(self, message: Message) -> Actions:
+        wishes, self._wishes, self._awaits_sound = self._wishes, Wishes(), False
+        if wishes is None:  # which its error has told
+            return self._drop()
+        try:
+            format = msgspec.convert(dict(message.data), SoundFormat)
+        except msgspec.ValidationError as error:
+            return [*self._drop(), _error("invalid", f"{message.type} cannot be heard: {error}")]
+        self._begin(format)
+        self._state, self._was_refused, self._is_opening = _State.HEARING, False, True
+        return [Open(self._options(format, wishes))]
+
+    def _drop(self) -> Actions:
+        """No sound of the utterance that begins is heard."""
+        actions = self._finish() if self._state is _State.HEARING else ()
+        self._was_refused = self._drops = True
+        return actions
+
+    def _options(self, format: SoundFormat, wishes: Wishes) -> StreamOptions:
+        return StreamOptions(
+            format=format.audio_format,
+            decoding=DecodingOptions(hotwords=wishes.hotwords),
+            turns=wishes.eagerness if self._program == PROGRAM else None,
+        )
+
+    def _chunk(self, message: Message) -> Actions:
+        actions: Actions = ()
+        if self._state is _State.IDLE:  # audio-start was left out
+            actions = self._start(message)
+            if self._state is _State.IDLE:
+                return actions
+        try:
+            format = msgspec.convert(dict(message.data), SoundFormat)
+        except msgspec.ValidationError as error:
+            return self._give_up("invalid", f"audio-chunk cannot be heard: {error}")
+        if format != self._format:
+            return self._give_up(
+                "invalid",
+                f"audio-chunk is of {format}, and audio-start was of {self._format}: begin another "
+                "utterance where the sound changes",
+            )
+        self._pushed_s += len(message.payload) / format.bytes_per_s
+        samples, self._rest = widened(self._rest + message.payload, format.width)
+        return [*actions, Push(samples)]
+
+    def _stop(self) -> Actions:
+        if self._state is _State.HEARING:
+            return self._finish()
+        wishes, awaited = self._wishes, self._awaits_sound
+        self._wishes, self._awaits_sound = Wishes(), False
+        if wishes is None or not awaited:
+            return ()
+        self._words = []  # of no sound
+        return [_send("transcript-start"), *self._transcript()]
+
+    def _finish(self) -> Actions:
+        self._state = _State.FINISHING
+        return [Close()]
+
+    # From the stream.
+
+    def opened(self) -> Actions:
+        """The words of this utterance can come."""
+        self._is_opening = False
+        return [_send("transcript-start")]
+
+    def event(self, event: Event, waiting_s: float) -> Actions:
+        """Words at once, and the transcript at the end."""
+        if self._is_opening:
+            return ()  # of an utterance that was given up
+        match event:
+            case Word(text):
+                self._has_spoken = True
+                self._words.append(text)
+                is_first = len(self._words) == 1
+                return [] if self._was_refused else [
+                    _send("transcript-chunk", {"text": text if is_first else f" {text}"})
+                ]  # fmt: skip
+            case TurnStart():
+                self._has_spoken, self._turn_ended = True, False
+            case TurnEnd():
+                self._turn_ended = True
+            case End():
+                self._state = _State.IDLE
+                told = () if self._was_refused else self._transcript()
+                return [*told, *self._release()]
+            case _:
+                pass
+        return ()
+
+    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+        """See whether the utterance is over, where the client cannot tell."""
+        # What has come may not be with the stream yet.
+        is_live = max(waiting_s, self._pushed_s - seconds) < CAUGHT_UP_S
+        if self._state is not _State.HEARING or self._is_opening or not is_live:
+            return ()
+        is_empty = not self._has_spoken and seconds >= NOTHING_S
+        if self._turn_ended or (is_empty and self._program == PROGRAM):
+            self._drops = True
+            return self._finish()
+        return ()
+
+    def quiet(self, seconds: float) -> Actions:
+        """Do not wait for ever for sound, nor let a client wait for ever that was told an error."""
+        if seconds >= SILENT_S:
+            if self._state is _State.HEARING:
+                self._drops = True
+                return self._finish()
+        elif self._was_refused and self._state is _State.IDLE:
+            return [Hangup(1000, "an error was told")]
+        return ()
+
+    def rejected(self, error: Exception) -> Actions:
+        """The utterance is given up."""
+        return self._give_up("invalid", str(error))
+
+    def failed(self, error: Exception) -> Actions:
+        """The utterance is given up; the next may have more luck."""
+        if isinstance(error, ServerEnds):
+            return [_error("ending", str(error)), Hangup(1012, str(error))]
+        self._drops = self._state is _State.HEARING
+        self._state, self._is_opening, self._was_refused = _State.IDLE, False, True
+        code = "failed"
+        if isinstance(error, NoFreeSlot | ConfigError):
+            code = "busy" if isinstance(error, NoFreeSlot) else "invalid"
+        return [_error(code, str(error)), *self._release()]
+
+    def _transcript(self) -> Actions:
+        told: dict[str, Any] = {"text": " ".join(self._words)}
+        if len(self._model.languages) == 1:
+            told["language"] = self._model.languages[0]
+        return [_send("transcript", told), _send("transcript-stop")]
+
+
+def error_bytes(code: str, text: str) -> bytes:
+    """An error, as it goes over the wire."""
+    return message_bytes("error", {"text": text, "code": code})
+
+
+def _error(code: str, text: str) -> Send:
+    return Send(error_bytes(code, text))
+
+
+def _send(type: str, data: dict[str, Any] | None = None) -> Send:
+    return Send(message_bytes(type, data))

@@ -1,0 +1,46 @@
+"""What the service says of itself to Wyoming's clients."""
+
+from typing import Any
+
+from kiku.serve.protocols.interface import ModelCard
+
+PROGRAM = "kiku"
+"""Ends an utterance where its turn ends."""
+PATIENT_PROGRAM = "kiku-until-stop"
+"""Ends it with audio-stop alone."""
+
+
+def info(model: ModelCard) -> dict[str, Any]:
+    """What a client is told that asks who is there."""
+    ours = {"name": "kiku", "url": ""}
+    owner, slash, _ = model.name.partition("/")
+    theirs = {"name": owner, "url": f"https://huggingface.co/{model.name}"}
+    is_of_the_hub = bool(owner and slash) and model.name.count("/") == 1
+    listens = {
+        "name": model.name,
+        "languages": list(model.languages),
+        "attribution": theirs if is_of_the_hub else ours,
+        "installed": True,
+        "description": f"Its text lags the sound by {model.delay_s:g} s",
+        "version": model.version,
+    }
+    programs = [
+        {
+            "name": name,
+            "attribution": ours,
+            "installed": True,
+            "description": description,
+            "version": model.version,
+            "models": [listens],
+            "supports_transcript_streaming": True,
+            "requires_external_vad": name != PROGRAM,
+            "prefers_auto_gain_enabled": False,
+            "prefers_noise_reduction_enabled": False,
+        }
+        for name, description in (
+            (PROGRAM, "Streaming speech to text that hears when a command ends"),
+            (PATIENT_PROGRAM, "Streaming speech to text up to audio-stop"),
+        )
+    ]
+    others = ("tts", "handle", "intent", "wake", "mic", "snd")
+    return {"asr": programs, **{domain: [] for domain in others}}

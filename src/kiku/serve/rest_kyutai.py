@@ -1,0 +1,208 @@
+"""What moshi-server answers over plain HTTP: a recording in, its words out, and what it is.
+
+POST /api/asr-streaming   a recording as the body -> a JSON list of Word and EndWord
+GET  /api/build_info      what was built, and where
+GET  /api/modules_info    the model, and how many of its slots are taken
+"""
+
+import asyncio
+import logging
+import platform
+import sys
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any
+
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+import kiku
+from kiku.errors import AudioError, ConfigError, KikuError, NoFreeSlot, TruncatedAudio
+from kiku.options import StreamOptions
+from kiku.serve.admission import Busy
+from kiku.serve.protocols.interface import ModelCard, Refusal
+from kiku.serve.protocols.kyutai import word_messages
+from kiku.serve.service import Service
+from kiku.serve.uploads import TooLarge, Upload, body
+from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
+
+_LOG = logging.getLogger("kiku.serve")
+
+_PATH = "/api/asr-streaming"
+_PROTOCOL = "kyutai-file"
+
+_UNKNOWN = "unknown"
+
+_LINGER_S = 5.0
+"""A client that is refused while it sends may send on for so long."""
+
+_BUSY_S = 5
+"""When to come back where nothing says better."""
+
+
+def kyutai_routes(service: Service) -> list[BaseRoute]:
+    """All that moshi-server has besides its sockets."""
+
+    async def transcribe(http: HttpRequest) -> Response:
+        try:
+            return JSONResponse(await _transcribe(service, http))
+        except Gone:
+            return Response(status_code=408)
+        except Refusal as refusal:
+            return _Unread(refusal)
+
+    async def build_info(http: HttpRequest) -> Response:
+        return JSONResponse(_build_info())
+
+    async def modules_info(http: HttpRequest) -> Response:
+        try:
+            return JSONResponse([_module_info(service)])
+        except Busy as error:
+            refusal = _refusal_of(error)
+            return JSONResponse(refusal.body, refusal.status, refusal.headers)
+
+    return [
+        Route(_PATH, transcribe, methods=["POST"]),
+        Route("/api/build_info", build_info),
+        Route("/api/modules_info", modules_info),
+    ]
+
+
+class _Unread(JSONResponse):
+    """A refusal that is told while the client may still be sending: most read an answer only when
+    they have sent all, and a connection that is closed over unread bytes takes it away."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.body, refusal.status, {**refusal.headers, "connection": "close"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
+        """See ASGI."""
+        head = {"type": "http.response.start", "status": self.status_code,
+                "headers": self.raw_headers}  # fmt: skip
+        with suppress(OSError):  # the client has left
+            await send(head)
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_S):
+                    while (await receive()).get("more_body", False):
+                        pass
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _transcribe(service: Service, http: HttpRequest) -> list[dict[str, Any]]:
+    """The words of the recording in a request.
+
+    Raises:
+        Refusal: there are none.
+        Gone: the client has left.
+    """
+    request, began = request_of(http.scope, http.scope["kiku.id"]), time.monotonic()
+    status = 499
+    try:
+        async with Upload() as upload:
+            most = service.settings.max_upload_bytes
+            received = service.metrics.received.labels(_PROTOCOL)
+            async for piece in body(request.headers, http.receive, most):
+                received.inc(len(piece))
+                await upload.write(piece)
+            if not upload.num_bytes:
+                raise AudioError("the body is empty: send the recording in it")
+            await upload.flush()
+            words = await _while_there(http.receive, _words(service, upload))
+        status = 200
+        return words
+    except KikuError as error:
+        refusal = _refusal_of(error)
+        status = refusal.status
+        if isinstance(error, TooLarge):  # the service has counted others
+            service.metrics.errors.labels(_PROTOCOL, str(status)).inc()
+        raise refusal from error
+    finally:
+        _LOG.info(
+            "upload protocol=%s id=%s seconds=%.2f status=%d",
+            _PROTOCOL, request.id, time.monotonic() - began, status,
+        )  # fmt: skip
+
+
+async def _words(service: Service, upload: Upload) -> list[dict[str, Any]]:
+    async with service.hear(upload.path, StreamOptions(), _PROTOCOL) as heard:
+        async for _ in heard:
+            pass
+        transcript = heard.transcript
+    messages = [message for word in transcript.words for message in word_messages(word)]
+    if isinstance(transcript.problem, TruncatedAudio):
+        messages.append({"type": "Error", "message": str(transcript.problem)})
+    elif transcript.problem is not None:
+        raise transcript.problem
+    return messages
+
+
+async def _while_there(
+    receive: Receive, work: Coroutine[Any, Any, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Do some work for as long as the client waits for it. Raises Gone when it leaves."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(receive())  # nothing else comes behind the body
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise Gone
+        return working.result()
+    finally:
+        for one in (working, leaving):
+            one.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await working
+
+
+def _refusal_of(error: KikuError) -> Refusal:
+    """What a client is told of an error."""
+    headers: dict[str, str] = {}
+    match error:
+        case TooLarge():
+            status, text = 413, f"{error}: send the recording in parts"
+        case Busy():
+            status, text = 503, str(error)
+            headers = {"Retry-After": str(error.retry_after_s)}
+        case NoFreeSlot():
+            status, text, headers = 503, str(error), {"Retry-After": str(_BUSY_S)}
+        case AudioError() | ConfigError():
+            status, text = 400, f"the recording cannot be heard: {error}"
+        case _:
+            _LOG.error("a recording could not be heard", exc_info=error)
+            status, text = 500, "the request failed here: try again"
+    return Refusal(status, {"error": text}, headers)
+
+
+# What this is.
+
+
+def _build_info() -> dict[str, str]:
+    """moshi-server's keys. Nothing was compiled here: what a compiler would know is not known."""
+    return {
+        "build_timestamp": _UNKNOWN,
+        "build_date": _UNKNOWN,
+        "git_branch": _UNKNOWN,
+        "git_timestamp": _UNKNOWN,
+        "git_date": _UNKNOWN,
+        "git_hash": _UNKNOWN,
+        "git_describe": f"kiku {kiku.__version__}",
+        "rustc_host_triple": f"{platform.machine() or _UNKNOWN}-{sys.platform}",
+        "rustc_version": f"none: Python {platform.python_version()}",
+        "cargo_target_triple": f"{platform.machine() or _UNKNOWN}-{sys.platform}",
+    }
+
+
+def _module_info(service: Service) -> dict[str, str]:
+    """The one module there is; all its values are texts, as moshi-server's are. Raises Busy."""
+    card: ModelCard = service.card
+    return {
+        "type": "batched_asr",
+        "path": _PATH,
+        "lm": card.name,
+        "audio_tokenizer": card.name,
+        "used_slots": str(service.admission.num_taken),
+        "total_slots": str(service.admission.num_slots),
+    }
