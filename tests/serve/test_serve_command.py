@@ -254,3 +254,12 @@ def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
     )  # fmt: skip
     assert result.returncode == 1
     assert "pip install 'kiku[serve]'" in result.stderr
+
+
+def test_a_refused_socket_is_no_error_of_the_log():
+    with served(KIKU_API_KEY="sesame") as service:
+        with pytest.raises(InvalidStatus), kyutai(service.ws):
+            pass
+        _, log = service.end(signal.SIGTERM)
+    assert "ERROR" not in log
+    assert "handshake" not in log

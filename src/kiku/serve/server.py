@@ -97,6 +97,19 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     """Stops reading when several messages wait, not at each: that is two calls of the system a
     message."""
 
+    async def run_asgi(self) -> None:
+        """See uvicorn, which takes an application that refused a socket for one that forgot it, and
+        says so in the log."""
+        answer = self.app
+
+        async def answered(*given: Any) -> None:
+            await answer(*given)
+            if self.initial_response is not None:
+                self.handshake_complete = True
+
+        self.app = answered
+        await super().run_asgi()
+
     def send_receive_event_to_app(self) -> None:
         """See uvicorn."""
         was_paused = self.read_paused
