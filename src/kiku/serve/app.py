@@ -70,13 +70,13 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         scope["kiku.id"] = id = str(uuid.uuid4())
-        request = request_of(scope, id)
-        if request.path not in OPEN_PATHS:
+        if scope["path"] not in OPEN_PATHS:
             try:
+                request = request_of(scope, id)
                 owner = self.guard.let_in(request, address_of(scope), is_socket=False)
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
-                if rest.is_openais(request.path):
+                if rest.is_openais(scope["path"]):
                     refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)
             with self.guard.connection(owner):

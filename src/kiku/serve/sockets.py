@@ -54,11 +54,11 @@ class Sockets:
 
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """One WebSocket, to its end."""
-        request = request_of(scope, str(uuid.uuid4()))
         socket = WebSocket(receive, send)
         await receive()  # "websocket.connect"
-        make = self._routes.get(request.path)
         try:
+            request = request_of(scope, str(uuid.uuid4()))
+            make = self._routes.get(request.path)
             owner = self._guard.let_in(request, address_of(scope), is_socket=True)
             if make is None:
                 raise Refusal(404, {"error": f"there is no socket at {request.path}"})
