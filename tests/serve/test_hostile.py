@@ -16,6 +16,7 @@ from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.own import OwnProtocol
 from kiku.serve.wire import request_of
 from tests.serve.clients import PATIENCE_S, kyutai
+from tests.serve.conftest import EXAMPLES
 from tests.serve.running import Running, running
 
 MODEL = ModelCard("demo", (), ("en",), 0.5, 4, 24_000, "0", 0)
@@ -261,6 +262,23 @@ def test_a_request_that_takes_its_time_is_not_closed(demo: kiku.Recognizer):
             head = client.head()
             assert head.startswith(b"HTTP/1.1 400")
             client.take(int(head.lower().split(b"content-length: ")[1].split()[0]))
+
+
+def test_a_decoder_that_is_killed_while_it_waits_is_replaced(alone: Running):
+    """The system may do so when memory is short."""
+    recording = (EXAMPLES / "digits.wav").read_bytes()
+    decoders = alone.service.decoders
+
+    async def kill() -> None:
+        decoders.prepare()
+        assert decoders._spare is not None
+        process = await decoders._spare
+        process.kill()
+        await process.wait()
+
+    alone.call(kill)
+    answer = httpx.post(f"{alone.http}/v1/listen", content=recording, timeout=PATIENCE_S)
+    assert answer.status_code == 200
 
 
 def open_sockets(service: Running) -> list[Any]:
