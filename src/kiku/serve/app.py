@@ -73,15 +73,16 @@ class App:
 
     async def _answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         scope["kiku.id"] = id = str(uuid.uuid4())
-        request = request_of(scope, id)
-        if request.path not in OPEN_PATHS and not request.path.startswith(FOLDER):
+        path: str = scope["path"]
+        if path not in OPEN_PATHS and not path.startswith(FOLDER):
             try:
+                request = request_of(scope, id)
                 owner = self.guard.let_in(request, address_of(scope), is_socket=False)
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
-                if request.path == "/" and refusal.status == 401:  # the page asks for the key
+                if path == "/" and refusal.status == 401:  # the page asks for the key
                     return await self._page.front(401, refusal.headers)(scope, receive, send)
-                if rest.is_openais(request.path):
+                if rest.is_openais(path):
                     refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)
             with self.guard.connection(owner):

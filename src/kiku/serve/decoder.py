@@ -44,6 +44,10 @@ _MESSAGE_BYTES = 2**28
 """No chunk is longer."""
 
 
+_ENDED = (ConnectionError, RuntimeError)
+"""What is raised by writing to a process that has ended; the second by uvloop."""
+
+
 class Decoders:
     """Starts decoders, one ahead: starting one takes half a second."""
 
@@ -60,13 +64,17 @@ class Decoders:
 
     async def decode(self, path: Path | None = None, *, track: int | None = None) -> "Decoder":
         """A decoder of a file, or of what is fed to it."""
-        self.prepare()
-        spare, self._spare = self._spare, None
-        assert spare is not None
-        try:
-            process = await spare
-        finally:
+        while True:
             self.prepare()
+            spare, self._spare = self._spare, None
+            assert spare is not None
+            try:
+                process = await spare
+            finally:
+                self.prepare()
+            if process.returncode is None:  # the system may have ended it while it waited
+                break
+            await _end(process)
         job = {"path": None if path is None else str(path), "track": track,
                "bytes": self._memory_bytes}  # fmt: skip
         return Decoder(process, job)
@@ -89,13 +97,14 @@ class Decoder:
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout
         self._is_fed = job["path"] is None
-        self._in.write(json.dumps(job).encode() + b"\n")
+        with suppress(*_ENDED):
+            self._in.write(json.dumps(job).encode() + b"\n")
         self.warnings: list[StreamWarning] = []
         """What is not as it should be with the recording."""
 
     async def feed(self, data: bytes) -> None:
         """The next bytes of the recording; waits until they are wanted."""
-        with suppress(ConnectionError):  # it has ended: `chunks` says why
+        with suppress(*_ENDED):  # `chunks` says why
             self._in.write(data)
             await self._in.drain()
 

@@ -60,10 +60,10 @@ class Guard:
         try:
             parts = urlsplit(origin)
             host, same = parts.hostname, parts.netloc == request.headers.get("host")
+            # By a name of another host that leads here a page could pass itself off as ours.
+            named = urlsplit("//" + request.headers.get("host", "")).hostname
         except ValueError:
-            host, same = None, False
-        # By a name of another host that leads here a page could pass itself off as ours.
-        named = urlsplit("//" + request.headers.get("host", "")).hostname
+            host, same, named = None, False, None
         if not same or (is_loopback(self._settings.host) and not is_loopback(named or "")):
             raise Refusal(
                 403,

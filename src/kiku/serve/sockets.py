@@ -38,6 +38,9 @@ MakeProtocol = Callable[[Request, ModelCard], LiveProtocol]
 LOOK_S = 0.25
 """So often it is looked who is silent."""
 
+_TELL_S = 3.0
+"""At the end clients must take the last message within so long."""
+
 _BYTES_PER_S = 4 * 24_000
 """Of sound that waits."""
 
@@ -54,11 +57,11 @@ class Sockets:
 
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """One WebSocket, to its end."""
-        request = request_of(scope, str(uuid.uuid4()))
         socket = WebSocket(receive, send)
         await receive()  # "websocket.connect"
-        make = self._routes.get(request.path)
         try:
+            request = request_of(scope, str(uuid.uuid4()))
+            make = self._routes.get(request.path)
             owner = self._guard.let_in(request, address_of(scope), is_socket=True)
             if make is None:
                 raise Refusal(404, {"error": f"there is no socket at {request.path}"})
@@ -176,8 +179,15 @@ class Sockets:
         self._service.is_short = waiting_s * _BYTES_PER_S > most
 
     async def end_all(self) -> None:
-        """Tell everybody that the service ends, and hang up."""
-        await asyncio.gather(*(talk.end_service() for talk in list(self.talks)))
+        """Tell everybody that the service ends, and hang up; whoever does not listen is dropped."""
+        telling = {asyncio.create_task(talk.end_service()): talk for talk in self.talks}
+        if not telling:
+            return
+        told, late = await asyncio.wait(telling, timeout=_TELL_S)
+        for task in late:
+            task.cancel()
+            telling[task].abort()
+        await asyncio.gather(*told)
 
 
 def _subprotocol(protocol: LiveProtocol, request: Request) -> str | None:

@@ -443,6 +443,8 @@ class Talk:
             async for chunk in decoder.chunks():
                 await stream.push_chunk(chunk)
         except AudioError as error:
+            if self._decoder is not decoder:  # it was stopped, and that is what it says
+                return
             self.figures.failed(error)
             await self.do(self._protocol.rejected(error))
         with suppress(StreamError):

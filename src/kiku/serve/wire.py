@@ -6,12 +6,16 @@ from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from kiku.serve.protocols.interface import Request
+from kiku.serve.protocols.interface import Refusal, Request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 SendMessage = Callable[[Message], Awaitable[None]]
+
+
+_MOST_FIELDS = 1_000
+"""Of a query."""
 
 
 class Gone(Exception):
@@ -102,14 +106,19 @@ class WebSocket:
 
 
 def request_of(scope: Scope, id: str) -> Request:
-    """What a client asks for."""
+    """What a client asks for. Raises Refusal: its query has too much in it."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-    query = parse_qsl(
-        scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace",
-        max_num_fields=1_000,
-    )  # fmt: skip
+    try:
+        query = parse_qsl(
+            scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace",
+            max_num_fields=_MOST_FIELDS,
+        )  # fmt: skip
+    except ValueError:
+        raise Refusal(
+            400, {"error": f"the query has more than {_MOST_FIELDS} parameters: leave some out"}
+        ) from None
     offered = tuple(scope.get("subprotocols") or ())
     return Request(scope["path"], tuple(query), headers, offered, id, time.time())
 

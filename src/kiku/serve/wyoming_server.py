@@ -20,8 +20,14 @@ from kiku.serve.wire import Gone
 
 _LOG = logging.getLogger("kiku.serve")
 
-_READ_BYTES = 2**16
-"""At once: two seconds of Home Assistant's sound."""
+_READ_BYTES = 2**14
+"""At once: half a second of Home Assistant's sound."""
+
+_MANY_LINES = 256
+"""In what is read at once: many more than sound has by chance. Others have their turn then."""
+
+_LINE_S = 1e-4
+"""For each of them."""
 
 _SEND_BYTES = 2**20
 """What a client need not have read before it is waited for: Home Assistant's older versions read
@@ -48,6 +54,9 @@ class TcpWire:
             data = await self._read()
         if not data or self._is_closed:
             raise Gone(1000)
+        num_lines = data.count(b"\n")
+        if num_lines > _MANY_LINES:
+            await asyncio.sleep(_LINE_S * num_lines)
         return data
 
     async def _read(self) -> bytes:

@@ -218,7 +218,7 @@ class _Given:
         if asked is not None and asked.lstrip().startswith("{"):
             try:
                 values |= msgspec.json.decode(asked, type=dict[str, Any])
-            except msgspec.MsgspecError:
+            except (msgspec.MsgspecError, RecursionError):
                 raise _wrong("chunking_strategy", asked, _STRATEGIES) from None
             asked = None
         kind = values.get("type", asked)

@@ -139,7 +139,7 @@ class OwnProtocol(Base):
             return [Push(message)]
         try:
             command = _COMMANDS.decode(message)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             return _error(f"the command cannot be understood ({error}): send JSON whose type is "
                           "finalize, close, gap or configure")  # fmt: skip
         match command:

@@ -1,0 +1,292 @@
+"""What a service makes of clients that are broken, or want to break it. Nobody else may notice."""
+
+import socket as system
+import struct
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import httpx
+import msgpack
+import pytest
+
+import kiku
+from kiku.serve.protocols.interface import LiveProtocol, ModelCard, Refusal, Request, Send
+from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.serve.protocols.own import OwnProtocol
+from kiku.serve.wire import request_of
+from tests.serve.clients import PATIENCE_S, kyutai
+from tests.serve.conftest import EXAMPLES
+from tests.serve.running import Running, running
+
+MODEL = ModelCard("demo", (), ("en",), 0.5, 4, 24_000, "0", 0)
+DEEP = 100_000
+
+SOCKETS = (
+    "/api/asr-streaming",
+    "/api/stream?encoding=s16le&rate=24000",
+    "/v1/realtime?intent=transcription",
+    "/v1/listen?encoding=linear16&sample_rate=16000",
+    "/v2/listen?model=flux-general-en&encoding=linear16&sample_rate=16000",
+)
+
+TEXT, CONTINUED, PING, PONG, CLOSE = 1, 0, 9, 10, 8
+
+
+@pytest.fixture
+def alone(demo: kiku.Recognizer) -> Generator[Running]:
+    """A service without the connections of other tests."""
+    with running(demo) as one:
+        yield one
+
+
+class Raw:
+    """A connection that says whatever it is told to."""
+
+    def __init__(self, port: int, receive_bytes: int | None = None) -> None:
+        self.socket = system.socket()
+        if receive_bytes is not None:
+            self.socket.setsockopt(system.SOL_SOCKET, system.SO_RCVBUF, receive_bytes)
+        self.socket.settimeout(PATIENCE_S)
+        self.socket.connect(("127.0.0.1", port))
+        self._rest = b""
+
+    def __enter__(self) -> "Raw":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def ask(self, first_line: str, *headers: str) -> None:
+        self.send("\r\n".join([first_line, "Host: 127.0.0.1", *headers, "", ""]).encode("latin-1"))
+
+    def ask_socket(self, path: str, *headers: str) -> None:
+        self.ask(
+            f"GET {path} HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade",
+            "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==", *headers,
+        )  # fmt: skip
+
+    def head(self) -> bytes:
+        """The head of the answer."""
+        while b"\r\n\r\n" not in self._rest:
+            data = self.socket.recv(2**16)
+            if not data:
+                return self._rest
+            self._rest += data
+        head, self._rest = self._rest.split(b"\r\n\r\n", 1)
+        return head
+
+    def rest(self) -> bytes:
+        """All that comes until the service hangs up."""
+        while data := self.socket.recv(2**16):
+            self._rest += data
+        return self._rest
+
+    def take(self, count: int) -> bytes:
+        while len(self._rest) < count:
+            data = self.socket.recv(2**16)
+            assert data, "the service hung up"
+            self._rest += data
+        taken, self._rest = self._rest[:count], self._rest[count:]
+        return taken
+
+    def frame(self) -> tuple[int, bytes]:
+        """The next frame of a socket: its kind, and what is in it."""
+        first, size = self.take(2)
+        if size == 126:
+            (size,) = struct.unpack(">H", self.take(2))
+        elif size == 127:
+            (size,) = struct.unpack(">Q", self.take(8))
+        return first & 15, self.take(size)
+
+
+def frame(kind: int, data: bytes = b"", *, last: bool = True) -> bytes:
+    assert len(data) < 126
+    return bytes([last << 7 | kind, 128 | len(data)]) + bytes(4) + data
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/nowhere", "/v1/listen"])
+def test_a_query_of_too_many_parameters_is_a_mistake_of_the_client(service: Running, path: str):
+    answer = httpx.get(f"{service.http}{path}?{'a=1&' * 2_000}")
+    assert answer.status_code == 400
+    assert "1000 parameters" in answer.text
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+def test_a_socket_with_too_many_parameters_is_refused(service: Running, path: str):
+    with Raw(service.port) as client:
+        client.ask_socket(path + ("&" if "?" in path else "?") + "a&" * 2_000)
+        assert client.head().startswith(b"HTTP/1.1 400")
+
+
+def test_a_query_just_short_enough_is_read():
+    scope = {"path": "/", "headers": [], "query_string": b"a=1&" * 999 + b"a=1"}
+    assert len(request_of(scope, "").query) == 1_000
+    scope["query_string"] += b"&a=1"
+    with pytest.raises(Refusal):
+        request_of(scope, "")
+
+
+@pytest.mark.parametrize("path", SOCKETS)
+def test_a_request_line_that_is_too_long_for_a_socket_is_answered(service: Running, path: str):
+    with Raw(service.port) as client:
+        client.ask_socket(path + ("&" if "?" in path else "?") + "a" * 9_000)
+        assert client.head().startswith(b"HTTP/1.1 414")
+        client.rest()  # it hangs up
+
+
+def test_too_many_headers_of_a_socket_are_answered(service: Running):
+    with Raw(service.port) as client:
+        client.ask_socket(SOCKETS[0], *(f"X-{i}: 1" for i in range(200)))
+        assert client.head().startswith(b"HTTP/1.1 431")
+        client.rest()
+
+
+def test_a_host_that_is_none_may_not_come_from_a_page(service: Running):
+    with Raw(service.port) as client:
+        client.send(b"GET /v1/models HTTP/1.1\r\nHost: [\r\nOrigin: http://here\r\n\r\n")
+        assert client.head().startswith(b"HTTP/1.1 403")
+
+
+# Sockets.
+
+
+def test_parts_of_a_message_that_never_ends_are_not_kept_one_by_one(alone: Running):
+    """A part without a byte is no memory, and the message is whole in the end."""
+    with Raw(alone.port) as client:
+        client.ask_socket("/v1/realtime?intent=transcription")
+        client.head()
+        client.frame()
+        client.send(frame(TEXT, b'{"type":"input_', last=False))
+        for _ in range(20):
+            client.send(frame(CONTINUED, b"", last=False) * 1_000)
+        protocol = open_sockets(alone)[0]
+        wait_for(lambda: len(protocol.frames) == 2 and not protocol._kept)
+        client.send(frame(CONTINUED, b"audio_buffer.", last=False))
+        client.send(frame(CONTINUED, b'commit"}'))
+        assert b"input_audio_buffer_commit_empty" in client.frame()[1]
+
+
+def test_parts_are_counted_together(demo: kiku.Recognizer):
+    with running(demo, max_message_bytes=1_000) as service, Raw(service.port) as client:
+        client.ask_socket(SOCKETS[0])
+        client.head()
+        client.frame()
+        client.send(frame(2, b"a" * 100, last=False) + frame(0, b"a" * 100, last=False) * 20)
+        kind, data = client.frame()
+        assert (kind, data[:2]) == (CLOSE, (1009).to_bytes(2))
+
+
+def test_a_client_that_asks_and_never_reads_is_not_answered_without_end(alone: Running):
+    with Raw(alone.port, receive_bytes=4_096) as client:
+        client.ask_socket(SOCKETS[0])
+        for _ in range(100):
+            client.send(frame(PING, b"x" * 100) * 200)
+        protocol = open_sockets(alone)[0]
+        assert protocol.transport.get_write_buffer_size() < 2**17
+        client.send(frame(PING, b"the last"))
+        while client.frame() != (PONG, b"the last"):
+            pass
+
+
+def test_a_flood_of_messages_loses_none(service: Running):
+    """They are read in turns, with rests."""
+    message = msgpack.packb({"type": "Audio", "pcm": [0.0]}, use_single_float=True)
+    with Raw(service.port) as client:
+        client.ask_socket(SOCKETS[0])
+        client.head()
+        client.send(frame(2, message) * 19_200)
+        client.send(frame(2, msgpack.packb({"type": "Marker", "id": 5})))
+        steps = 0
+        while (told := msgpack.unpackb(client.frame()[1]))["type"] != "Marker":
+            steps += told["type"] == "Step"
+        assert steps >= 10
+
+
+def test_text_that_is_none_ends_its_connection(service: Running):
+    for path in SOCKETS:
+        with Raw(service.port) as client:
+            client.ask_socket(path)
+            client.head()
+            client.send(frame(TEXT, b"\xff\xfe"))
+            while (got := client.frame())[0] != CLOSE:
+                pass
+            assert got[1][:2] == (1007).to_bytes(2)
+
+
+@pytest.mark.parametrize("make", [KyutaiProtocol, OwnProtocol])
+def test_what_is_nested_too_deep_is_a_mistake_of_the_client(
+    make: Callable[[Request, ModelCard], LiveProtocol],
+):
+    query = (("encoding", "s16le"), ("rate", "24000"))
+    protocol = make(Request("/", query), MODEL)
+    deep = b"\x82\xa1a" + b"\x91" * DEEP if make is KyutaiProtocol else '{"a":' * DEEP
+    told = [one.data for one in protocol.received(deep) if isinstance(one, Send)]
+    assert "cannot be understood" in str(told)
+
+
+def test_to_begin_anew_while_a_recording_is_decoded_is_no_mistake(service: Running):
+    with kyutai(service.ws) as client:
+        for _ in range(3):
+            client.until("Ready")
+            client.send(type="OggOpus", data=b"OggS")
+            client.send(type="Init")
+        client.until("Ready")
+        client.send(type="Marker", id=1)
+        client.until("Marker")
+        assert all(one["type"] != "Error" for one in client.messages)
+
+
+# Requests.
+
+
+def test_a_second_request_that_never_ends_is_closed(demo: kiku.Recognizer):
+    with running(demo, header_s=0.3) as service, Raw(service.port) as client:
+        client.ask("GET /health HTTP/1.1")
+        client.head()
+        client.take(len('{"status":"ok"}'))
+        client.send(b"GET /health HTT")
+        assert client.rest() == b""
+
+
+def test_a_request_that_takes_its_time_is_not_closed(demo: kiku.Recognizer):
+    """Only its head must be there in time."""
+    with running(demo, header_s=0.3) as service, Raw(service.port) as client:
+        for _ in range(2):
+            client.ask("POST /v1/listen HTTP/1.1", "Content-Length: 4")
+            time.sleep(0.6)
+            client.send(b"nono")
+            head = client.head()
+            assert head.startswith(b"HTTP/1.1 400")
+            client.take(int(head.lower().split(b"content-length: ")[1].split()[0]))
+
+
+def test_a_decoder_that_is_killed_while_it_waits_is_replaced(alone: Running):
+    """The system may do so when memory is short."""
+    recording = (EXAMPLES / "digits.wav").read_bytes()
+    decoders = alone.service.decoders
+
+    async def kill() -> None:
+        decoders.prepare()
+        assert decoders._spare is not None
+        process = await decoders._spare
+        process.kill()
+        await process.wait()
+
+    alone.call(kill)
+    answer = httpx.post(f"{alone.http}/v1/listen", content=recording, timeout=PATIENCE_S)
+    assert answer.status_code == 200
+
+
+def open_sockets(service: Running) -> list[Any]:
+    return [one for one in service.server.server_state.connections if hasattr(one, "queue")]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    ends = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < ends, "it did not come to it"
+        time.sleep(0.02)
