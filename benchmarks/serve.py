@@ -247,7 +247,7 @@ def main() -> None:
     if "sockets" in given.parts:
         figures["sockets"] = [sockets(given.streams, given.seconds) for _ in range(given.runs)]
     if "demo" in given.parts:
-        figures["demo"] = demo(given.protocol, min(given.streams, 64), given.seconds)
+        figures["demo"] = demo(given.protocol, given.streams, given.seconds)
     if "uploads" in given.parts:
         figures["uploads"] = uploads()
     print(json.dumps(figures, indent=2))
