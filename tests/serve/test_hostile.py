@@ -183,6 +183,7 @@ def test_parts_are_counted_together(demo: kiku.Recognizer):
 def test_a_client_that_asks_and_never_reads_is_not_answered_without_end(alone: Running):
     with Raw(alone.port, receive_bytes=4_096) as client:
         client.ask_socket(SOCKETS[0])
+        client.head()  # from now on it is one of the open sockets
         for _ in range(100):
             client.send(frame(PING, b"x" * 100) * 200)
         protocol = open_sockets(alone)[0]
