@@ -78,16 +78,23 @@ def _decode(job: dict[str, Any], given: BinaryIO, out: BinaryIO) -> None:
 def _joined(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     """The same sound in longer pieces."""
     waiting: list[Chunk] = []
-    for chunk in chunks:
-        if waiting and not _alike(waiting[0], chunk):
+    broken: AudioError | None = None
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except AudioError as error:  # all before it is heard
+            chunk, broken = None, error
+        if waiting and (chunk is None or not _alike(waiting[0], chunk)):
             yield _one(waiting)
             waiting = []
+        if chunk is None:
+            break
         waiting.append(chunk)
         if sum(one.seconds for one in waiting) >= _JOIN_S:
             yield _one(waiting)
             waiting = []
-    if waiting:
-        yield _one(waiting)
+    if broken is not None:
+        raise broken
 
 
 def _alike(one: Chunk, other: Chunk) -> bool:
