@@ -657,3 +657,17 @@ def test_the_log_has_the_text_where_it_is_wanted(
     with running(demo, log_text=True) as one:
         post(one)
     assert f"status=200 text={heard[DIGITS].text}" in caplog.text
+
+
+def test_the_log_says_how_a_refusal_was_answered(
+    service: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    answer = httpx.post(service.http + URL, data={"model": "demo"}, timeout=60)
+    ends = time.monotonic() + 30
+    lines: list[str] = []
+    while not lines:  # it is written behind the answer
+        assert time.monotonic() < ends
+        lines = [line for line in caplog.messages if line.startswith("upload ")]
+    assert answer.status_code == 400
+    assert lines[0].endswith("status=400")

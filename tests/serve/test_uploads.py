@@ -162,7 +162,7 @@ def test_a_cut_recording_keeps_its_beginning_and_says_so(demo: kiku.Recognizer, 
     found = play(work)
     assert isinstance(found.problem, TruncatedAudio)
     assert str(tmp_path) not in str(found.problem)
-    assert "the recording breaks off" in str(found.problem)
+    assert "what was sent breaks off" in str(found.problem)
     with pytest.warns(UserWarning, match="breaks off"):
         wanted = demo.transcribe(cut)
     assert found.words == wanted.words  # to the last sample there is
@@ -178,7 +178,7 @@ def test_what_is_no_recording_is_told_without_its_place(
     service = service_of(demo)
 
     async def work() -> None:
-        with pytest.raises(AudioError, match="the recording") as refused:
+        with pytest.raises(AudioError, match="what was sent") as refused:
             await heard_by(service, path)
         assert str(tmp_path) not in str(refused.value)
         await service.decoders.close()

@@ -33,7 +33,7 @@ _JOIN_S = 0.5
 class _Recording(io.BufferedReader):
     """A file that is called so in messages, wherever it lies."""
 
-    name = "the recording"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    name = "what was sent"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
 
 def main() -> None:

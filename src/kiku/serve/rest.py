@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
 from kiku.serve.service import Heard, Service
-from kiku.serve.uploads import TooLarge, Upload, body
+from kiku.serve.uploads import TooLarge, Upload, body, while_there
 from kiku.serve.wire import Gone, Message, Receive, Scope, SendMessage, request_of
 from kiku.transcription import Transcript
 
@@ -79,6 +79,8 @@ class _Exchange:
     headers: Mapping[str, str]
     status: int | None = None
     """Of the answer, once it has begun."""
+    began: float | None = None
+    """When an upload began; None where there is none."""
     has_body: bool = False
     """Whether the whole body of the request has been read."""
     num_received: int = 0
@@ -164,6 +166,9 @@ class _Endpoint:
             if exchange.status is None:
                 with suppress(Gone):
                     await exchange.refuse(refusal)
+        finally:
+            if exchange.began is not None:
+                _log(exchange, exchange.began)
 
 
 def _refusal_of(error: Exception) -> Refusal:
@@ -193,26 +198,28 @@ def _refusal_of(error: Exception) -> Refusal:
 
 
 async def _transcribe(exchange: _Exchange) -> None:
-    service, began = exchange.service, time.monotonic()
-    _check_room(service)
-    try:
-        async with Upload() as upload:
-            request = await _request(exchange, upload)
-            work = _stream if request.stream else _document
-            await _while_there(exchange.receive, work(exchange, request, upload.path))
-    finally:
-        told: dict[str, Any] = {
-            "protocol": openai_rest.NAME,
-            "id": exchange.scope.get("kiku.id", ""),
-            "seconds": round(time.monotonic() - began, 2),
-            "sound": round(exchange.duration, 2),
-            "words": exchange.num_words,
-            "received": exchange.num_received,
-            "status": exchange.status,
-        }
-        if exchange.text is not None:
-            told["text"] = exchange.text
-        _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in told), told)
+    exchange.began = time.monotonic()
+    _check_room(exchange.service)
+    async with Upload() as upload:
+        request = await _request(exchange, upload)
+        work = _stream if request.stream else _document
+        await while_there(exchange.receive, work(exchange, request, upload.path))
+
+
+def _log(exchange: _Exchange, began: float) -> None:
+    """One line for an upload, when it has been answered."""
+    told: dict[str, Any] = {
+        "protocol": openai_rest.NAME,
+        "id": exchange.scope.get("kiku.id", ""),
+        "seconds": round(time.monotonic() - began, 2),
+        "sound": round(exchange.duration, 2),
+        "words": exchange.num_words,
+        "received": exchange.num_received,
+        "status": exchange.status,
+    }
+    if exchange.text is not None:
+        told["text"] = exchange.text
+    _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in told), told)
 
 
 def _check_room(service: Service) -> None:
@@ -255,27 +262,6 @@ async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
         )
     await upload.flush()
     return request
-
-
-async def _while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, unless the client leaves. Raises Gone if it does."""
-    doing = asyncio.create_task(work)
-    watching = asyncio.create_task(_left(receive))
-    try:
-        await asyncio.wait({doing, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            raise Gone
-    finally:
-        doing.cancel()
-        watching.cancel()
-        await asyncio.gather(doing, watching, return_exceptions=True)
-    doing.result()
-
-
-async def _left(receive: Receive) -> None:
-    """Returns when the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _document(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:

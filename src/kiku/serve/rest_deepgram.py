@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import logging
 import tempfile
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.interface import Refusal, Request
 from kiku.serve.service import Service
-from kiku.serve.uploads import TooLarge, body
+from kiku.serve.uploads import TooLarge, body, while_there
 from kiku.serve.wire import Gone, request_of
 
 _LOG = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ async def _listen(service: Service, http: HttpRequest, request: Request) -> _Ans
                           "recording itself as the body")  # fmt: skip
         most = service.settings.max_upload_bytes
         async with _saved(http, most, query.raw) as upload:
-            return await _while_there(http, _heard(service, upload, query, request))
+            return await while_there(http.receive, _heard(service, upload, query, request))
     except TooLarge as error:
         why = f"{error}: send the recording in parts"
         raise refusal(request, why, 413, "Payload Too Large") from error
@@ -93,26 +93,6 @@ async def _heard(service: Service, upload: _Upload, query: FileQuery, request: R
             sha256=upload.sha256, channels=heard.num_channels,
         )  # fmt: skip
         return told, transcript.problem
-
-
-async def _while_there(http: HttpRequest, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """Do some work for as long as the client waits for it.
-
-    Raises:
-        ClientDisconnect: the client has left.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(http.receive())  # nothing else comes behind the body
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for one in (working, leaving):
-            one.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await working
 
 
 @asynccontextmanager

@@ -10,7 +10,6 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +24,7 @@ from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
 from kiku.serve.service import Service
-from kiku.serve.uploads import TooLarge, Upload, body
+from kiku.serve.uploads import TooLarge, Upload, body, while_there
 from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
 
 _LOG = logging.getLogger("kiku.serve")
@@ -110,7 +109,7 @@ async def _transcribe(service: Service, http: HttpRequest) -> list[dict[str, Any
             if not upload.num_bytes:
                 raise AudioError("the body is empty: send the recording in it")
             await upload.flush()
-            words = await _while_there(http.receive, _words(service, upload))
+            words = await while_there(http.receive, _words(service, upload))
         status = 200
         return words
     except KikuError as error:
@@ -137,24 +136,6 @@ async def _words(service: Service, upload: Upload) -> list[dict[str, Any]]:
     elif transcript.problem is not None:
         raise transcript.problem
     return messages
-
-
-async def _while_there(
-    receive: Receive, work: Coroutine[Any, Any, list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Do some work for as long as the client waits for it. Raises Gone when it leaves."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(receive())  # nothing else comes behind the body
-    try:
-        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise Gone
-        return working.result()
-    finally:
-        for one in (working, leaving):
-            one.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await working
 
 
 def _refusal_of(error: KikuError) -> Refusal:

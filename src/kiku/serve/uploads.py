@@ -7,10 +7,10 @@ import asyncio
 import os
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from kiku.errors import KikuError, OutputError
 from kiku.serve.wire import Gone, Receive
@@ -52,6 +52,34 @@ async def body(
         is_more = message.get("more_body", False)
         if piece:
             yield piece
+
+
+T = TypeVar("T")
+
+
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, unless the client leaves; what came of it. For when the body has come whole.
+
+    Raises:
+        Gone: the client has left, and the work was stopped.
+    """
+    doing = asyncio.create_task(work)
+    watching = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait({doing, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if not doing.done():
+            raise Gone
+    finally:
+        doing.cancel()
+        watching.cancel()
+        await asyncio.gather(doing, watching, return_exceptions=True)
+    return doing.result()
+
+
+async def _left(receive: Receive) -> None:
+    """Returns when the client has left."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Upload:
