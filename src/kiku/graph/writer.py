@@ -1,6 +1,8 @@
 """A graph in the making: nodes in memory, tensors straight to the disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +21,9 @@ OPSET = 21
 RUNTIME = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
 
+KERNELS = "kiku"
+"""The domain of the operators in `kiku-kernels`."""
+
 _IR_VERSION = 10
 _INLINE_BYTES = 1024
 _ALIGNMENT = 4096  # a page: what is aligned so is mapped, not read, when a session is made
@@ -26,20 +31,41 @@ _ALIGNMENT = 4096  # a page: what is aligned so is mapped, not read, when a sess
 Axis = int | str
 
 
+class Variant(Enum):
+    """One of the two graphs over the same weights."""
+
+    PLAIN = ""
+    """With ONNX Runtime's operators only."""
+    OWN = ".kernels"
+    """With those of `kiku-kernels`. The value stands in the file's name."""
+
+
+class _Parts:
+    """What one graph is made of."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Message] = []
+        self.tensors: dict[str, Message] = {}
+        self.inputs: list[Message] = []
+        self.outputs: list[Message] = []
+
+
 class GraphWriter:
-    """Collects a graph; large tensors are written to the data file as they come."""
+    """Collects two graphs that compute the same, with and without the operators of `kiku-kernels`.
+
+    What is added goes into both, but for what is added within `only`. Large tensors are written to
+    the one data file as they come.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
-        """Begin `folder/{name}.onnx` and `folder/{name}.data`."""
-        self._graph_path = folder / f"{name}.onnx"
+        """Begin `folder/{name}.onnx`, `folder/{name}.kernels.onnx` and `folder/{name}.data`."""
+        self._graph_paths = {one: folder / f"{name}{one.value}.onnx" for one in Variant}
         self._data_path = folder / f"{name}.data"
         self._data: BinaryIO = self._data_path.open("wb")
         self._name = name
-        self._nodes: list[Message] = []
-        self._tensors: list[Message] = []
-        self._known: set[str] = set()
-        self._inputs: list[Message] = []
-        self._outputs: list[Message] = []
+        self._graphs = {one: _Parts() for one in Variant}
+        self._chosen = tuple(self._graphs.values())
+        self._known: dict[str, Message] = {}
         self._count = 0
 
     def __enter__(self) -> "GraphWriter":
@@ -50,19 +76,33 @@ class GraphWriter:
         """Close the data file, whatever happened."""
         self._data.close()
 
+    @contextmanager
+    def only(self, variant: Variant) -> Generator[None]:
+        """What is added within goes into this graph alone; names made there mean nothing in the
+        other."""
+        before = self._chosen
+        self._chosen = (self._graphs[variant],)
+        try:
+            yield
+        finally:
+            self._chosen = before
+
     def input(self, name: str, dtype: type[np.generic], shape: Sequence[Axis]) -> str:
         """An input of the graph; axes that vary have letters. Gives `name` back."""
-        self._inputs.append(messages.value_info(name, dtype, shape))
+        for parts in self._chosen:
+            parts.inputs.append(messages.value_info(name, dtype, shape))
         return name
 
     def output(self, value: str, name: str, dtype: type[np.generic], shape: Sequence[Axis]) -> None:
         """Give `value` out under `name`."""
-        self._nodes.append(messages.node("Identity", [value], [name]))
+        for parts in self._chosen:
+            parts.nodes.append(messages.node("Identity", [value], [name]))
         self.output_named(name, dtype, shape)
 
     def output_named(self, name: str, dtype: type[np.generic], shape: Sequence[Axis]) -> None:
         """Give a value out under the name that it has."""
-        self._outputs.append(messages.value_info(name, dtype, shape))
+        for parts in self._chosen:
+            parts.outputs.append(messages.value_info(name, dtype, shape))
 
     def constant(self, *values: int) -> str:
         """A small int64 vector; equal ones are kept once."""
@@ -70,17 +110,19 @@ class GraphWriter:
 
     def tensor(self, name: str, array: NDArray[Any]) -> str:
         """A weight. A name that is known already is not written again. Gives `name` back."""
-        if name in self._known:
-            return name
-        self._known.add(name)
+        if name not in self._known:
+            self._known[name] = self._stored(name, array)
+        for parts in self._chosen:
+            parts.tensors[name] = self._known[name]
+        return name
+
+    def _stored(self, name: str, array: NDArray[Any]) -> Message:
         if array.nbytes <= _INLINE_BYTES:
-            self._tensors.append(messages.tensor(name, array))
-            return name
+            return messages.tensor(name, array)
         self._data.write(bytes(-self._data.tell() % _ALIGNMENT))
         offset = self._data.tell()
         np.ascontiguousarray(array).tofile(self._data)
-        self._tensors.append(messages.stored_tensor(name, array, self._data_path.name, offset))
-        return name
+        return messages.stored_tensor(name, array, self._data_path.name, offset)
 
     def node(
         self, operator: str, inputs: Sequence[str], *, domain: str = "", **attributes: Any
@@ -104,19 +146,23 @@ class GraphWriter:
             outputs = [f"{operator}_{self._count}_{i}" for i in range(outputs)]
         name = f"{operator}_{self._count}"
         made = messages.node(operator, inputs, outputs, name, domain=domain, attributes=attributes)
-        self._nodes.append(made)
+        for parts in self._chosen:
+            parts.nodes.append(made)
         return list(outputs)
 
     def finish(self) -> None:
-        """Write the graph."""
-        whole = messages.model(
-            self._name,
-            nodes=self._nodes,
-            tensors=self._tensors,
-            inputs=self._inputs,
-            outputs=self._outputs,
-            operator_sets={"": OPSET, RUNTIME: 1},
-            ir_version=_IR_VERSION,
-        )
+        """Write both graphs."""
         self._data.flush()
-        self._graph_path.write_bytes(whole)
+        for variant, path in self._graph_paths.items():
+            parts = self._graphs[variant]
+            sets = {"": OPSET, RUNTIME: 1}
+            whole = messages.model(
+                self._name,
+                nodes=parts.nodes,
+                tensors=list(parts.tensors.values()),
+                inputs=parts.inputs,
+                outputs=parts.outputs,
+                operator_sets=sets if variant is Variant.PLAIN else {**sets, KERNELS: 1},
+                ir_version=_IR_VERSION,
+            )
+            path.write_bytes(whole)

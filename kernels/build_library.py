@@ -1,0 +1,128 @@
+"""Builds the library of kernels: with `CXX` where it is set, else with zig, which is a package.
+
+    python build_library.py OUT [TARGET]
+
+TARGET is one of `TARGETS`, for another system than this one; only zig builds for those.
+"""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "cpp"
+
+# No exceptions, no library of C++ when it runs: the file needs the C library only.
+FLAGS = (
+    "-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
+    "-fno-threadsafe-statics", "-Wall", "-Wextra",
+)  # fmt: skip
+
+_AVX2 = ("avx2", "fma", "f16c")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
+X86 = {"library.cpp": (), "processor_avx2.cpp": _AVX2, "processor_avx512.cpp": _AVX512}
+ARM = {"library.cpp": (), "processor_neon.cpp": ("dotprod",)}
+"""By source file: the instructions that it is built with."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A system to build for."""
+
+    zig: str
+    files: dict[str, tuple[str, ...]]
+    suffix: str
+    wheel: str
+    """The tag of its wheels."""
+
+
+TARGETS = {
+    "linux-x86_64": Target("x86_64-linux-gnu.2.17", X86, ".so", "manylinux2014_x86_64"),
+    "linux-aarch64": Target("aarch64-linux-gnu.2.17", ARM, ".so", "manylinux2014_aarch64"),
+    "macos-arm64": Target("aarch64-macos.11.0", ARM, ".dylib", "macosx_11_0_arm64"),
+    "windows-x86_64": Target("x86_64-windows-gnu", X86, ".dll", "win_amd64"),
+}
+
+
+class CannotBuild(Exception):
+    """There is no compiler, none for this system, or it failed."""
+
+
+def this_target() -> str:
+    """The name of this system in `TARGETS`; another name where it is not one of them."""
+    system = {"Linux": "linux", "Darwin": "macos", "Windows": "windows"}.get(platform.system(), "")
+    machine = platform.machine().lower()
+    machine = {"amd64": "x86_64", "arm64": "arm64" if system == "macos" else "aarch64"}.get(
+        machine, machine
+    )
+    return f"{system}-{machine}"
+
+
+def build(out: Path, name: str | None = None, extra: tuple[str, ...] = ()) -> Target:
+    """Build the library into the file `out`.
+
+    Args:
+        out: the file.
+        name: of a target; None is this system.
+        extra: more flags, for both compiling and linking.
+
+    Raises:
+        CannotBuild: it could not be built; the message says why.
+    """
+    name = name or this_target()
+    target = TARGETS.get(name)
+    if target is None:
+        raise CannotBuild(
+            f"no kernels are made for {name}; there are some for {', '.join(TARGETS)}"
+        )
+    own = os.environ.get("CXX") if name == this_target() else None
+    compiler = (
+        shlex.split(own) if own else [sys.executable, "-m", "ziglang", "c++", "-target", target.zig]
+    )
+
+    def compiled(source: str, folder: str) -> str:
+        features = target.files[source]
+        path = os.path.join(folder, Path(source).stem + ".o")
+        chosen = _for_zig(features) if not own else _for_others(features, target)
+        _run([*compiler, *FLAGS, *extra, *chosen, "-c", str(SOURCES / source), "-o", path])
+        return path
+
+    with tempfile.TemporaryDirectory() as folder:
+        with ThreadPoolExecutor() as pool:
+            objects = list(pool.map(lambda source: compiled(source, folder), target.files))
+        strip = [] if extra or target.suffix == ".dylib" else ["-s"]
+        without = ["-nostdlib++"] if not own else []
+        _run([*compiler, "-shared", *strip, *without, *extra, *objects, "-o", str(out)])
+    return target
+
+
+def _for_zig(features: tuple[str, ...]) -> list[str]:
+    return [f"-mcpu=baseline{''.join('+' + feature for feature in features)}"]
+
+
+def _for_others(features: tuple[str, ...], target: Target) -> list[str]:
+    if target.files is ARM:
+        return ["-march=armv8.2-a+dotprod"] if features else []
+    # GCC takes what its own headers leave open on purpose for a mistake.
+    return [*(f"-m{feature}" for feature in features), "-Wno-maybe-uninitialized"]
+
+
+def _run(command: list[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise CannotBuild(f"{command[0]} could not be run: {error}") from error
+    if done.returncode != 0:
+        raise CannotBuild(f"{shlex.join(command[:4])} ... failed:\n{done.stderr.strip()[-2000:]}")
+
+
+if __name__ == "__main__":
+    try:
+        build(Path(sys.argv[1]), *sys.argv[2:3])
+    except CannotBuild as error:
+        sys.exit(str(error))

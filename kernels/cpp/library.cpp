@@ -1,0 +1,73 @@
+// What ONNX Runtime and Python call: the operators, and which kernels they use.
+
+#include <cstdlib>
+#include <cstring>
+
+#include "elu_op.hpp"
+#include "ort.hpp"
+#include "processor.hpp"
+
+#if defined(_WIN32)
+#define KIKU_EXPORT extern "C" __declspec(dllexport)
+#else
+#define KIKU_EXPORT extern "C" __attribute__((visibility("default")))
+#endif
+
+namespace kiku {
+
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Processor kAvx512, kAvx2;
+namespace { const Processor *const kProcessors[] = {&kAvx512, &kAvx2}; }
+#elif defined(__aarch64__)
+extern const Processor kNeon;
+namespace { const Processor *const kProcessors[] = {&kNeon}; }
+#endif
+
+namespace {
+
+const Processor *choose() {
+  const char *wanted = std::getenv("KIKU_KERNELS");
+  for (const Processor *one : kProcessors)
+    if ((wanted == nullptr || *wanted == '\0' || std::strcmp(wanted, one->name) == 0) && one->is_here()) return one;
+  return nullptr;
+}
+
+}  // namespace
+
+const Processor *processor() {
+  static const Processor *chosen = nullptr;
+  if (chosen == nullptr) chosen = choose();  // threads that race for it find the same
+  return chosen;
+}
+
+}  // namespace kiku
+
+// The name of the processor's kernels that are used; null where there are none for this machine.
+KIKU_EXPORT const char *kiku_processor() {
+  const kiku::Processor *one = kiku::processor();
+  return one == nullptr ? nullptr : one->name;
+}
+
+struct ApiBase {
+  ort::Api (*get_api)(uint32_t version);
+  const char *(*get_version)();
+};
+
+// ONNX Runtime calls it when a session's options register this library.
+KIKU_EXPORT ort::Status *RegisterCustomOps(ort::Options *options, const ApiBase *base) {
+  using ort::Place, ort::Status;
+  ort::Api api = base->get_api(ort::kVersion);
+  if (api == nullptr) return nullptr;  // too old: loading a graph tells that its operators are missing
+  if (kiku::processor() == nullptr) return ort::failure(api, "kernels", "there are none for this processor");
+  static ort::Operator<kiku::EluOp> elu;
+  static const ort::CustomOp *const operators[] = {&elu};
+  static ort::Domain *domain = nullptr;  // lives as long as the library: sessions only point to it
+  if (domain == nullptr) {
+    ort::Domain *made = nullptr;
+    if (Status *status = ort::call<Status *>(api, Place::kCreateCustomOpDomain, "kiku", &made)) return status;
+    for (const ort::CustomOp *one : operators)
+      if (Status *status = ort::call<Status *>(api, Place::kCustomOpDomainAdd, made, one)) return status;
+    domain = made;
+  }
+  return ort::call<Status *>(api, Place::kAddCustomOpDomain, options, domain);
+}

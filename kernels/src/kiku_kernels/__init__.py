@@ -1,0 +1,52 @@
+"""kiku's own operators for ONNX Runtime: one native library, and where it lies.
+
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(str(kiku_kernels.library()))
+
+The operators are in the domain `kiku`; the README says what each takes and gives.
+"""
+
+import ctypes
+from pathlib import Path
+
+__version__ = "0.1.0"
+
+_SUFFIXES = (".so", ".dylib", ".dll")
+
+
+class NoKernels(RuntimeError):
+    """There are no kernels for this machine; the message says why."""
+
+
+def library() -> Path:
+    """The native library.
+
+    Raises:
+        NoKernels: it was not built when the package was installed.
+    """
+    folder = Path(__file__).parent
+    for suffix in _SUFFIXES:
+        path = folder / f"kernels{suffix}"
+        if path.exists():
+            return path
+    raise NoKernels("kiku-kernels was installed without its library: it could not be built here")
+
+
+def processor() -> str:
+    """Which kernels this machine uses: "avx512", "avx2" or "neon".
+
+    The environment's KIKU_KERNELS names others, for tests and comparisons.
+
+    Raises:
+        NoKernels: there is no library, it cannot be loaded, or it has none for this processor.
+    """
+    path = library()
+    try:
+        native = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise NoKernels(f"{path.name} of kiku-kernels cannot be loaded: {error}") from error
+    native.kiku_processor.restype = ctypes.c_char_p
+    name: bytes | None = native.kiku_processor()
+    if name is None:
+        raise NoKernels("kiku-kernels has none for this processor")
+    return name.decode()
