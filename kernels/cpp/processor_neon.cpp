@@ -5,6 +5,7 @@
 
 #include "elu.inl"
 #include "processor.hpp"
+#include "product.inl"
 
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -24,6 +25,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, {}};
+const Processor kNeon = {"neon", is_here, neon::kProduct, {}, neon::kElu, {}};
 
 }  // namespace kiku
