@@ -73,11 +73,13 @@ def linear(
 
 
 def _untiled(writer: GraphWriter, tiles: str, scales: str, laid_out: Tiles) -> tuple[str, str]:
-    """The same matrix as ONNX Runtime's operator wants it; computed once, when a session is made."""
+    """The same matrix as ONNX Runtime's operator wants it: computed when a session is made."""
     num_blocks, rows = laid_out.numbers.shape[1], laid_out.rows
     first, last = writer.constant(0), writer.constant(rows)
     numbers = writer.node("Transpose", [tiles], perm=[0, 3, 1, 2, 4])
-    numbers = writer.node("Reshape", [numbers, writer.constant(-1, num_blocks, laid_out.block_bytes)])
+    numbers = writer.node(
+        "Reshape", [numbers, writer.constant(-1, num_blocks, laid_out.block_bytes)]
+    )
     steps = writer.node("Transpose", [scales], perm=[0, 2, 1])
     steps = writer.node("Reshape", [steps, writer.constant(-1, num_blocks)])
     return (

@@ -1,4 +1,4 @@
-"""Blocks as the operators of `kiku-kernels` read them: tile by tile, from the first byte to the last."""
+"""Blocks as the operators of `kiku-kernels` read them: tile by tile, from first byte to last."""
 
 from dataclasses import dataclass
 
