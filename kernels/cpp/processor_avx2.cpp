@@ -4,13 +4,14 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "instructions_x86.hpp"
 #include "processor.hpp"
 
 namespace kiku {
 
 namespace {
 bool is_here() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return instructions().avx2;
 }
 }  // namespace
 

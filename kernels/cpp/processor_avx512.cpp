@@ -4,13 +4,14 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "instructions_x86.hpp"
 #include "processor.hpp"
 
 namespace kiku {
 
 namespace {
 bool is_here() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+  return instructions().avx512_vnni;
 }
 }  // namespace
 
