@@ -4,6 +4,7 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "embed.inl"
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 
@@ -16,6 +17,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx2;
-const Processor kAvx2 = {"avx2", is_here, {}, {}, avx2::kElu, {}};
+const Processor kAvx2 = {"avx2", is_here, {}, {}, avx2::kElu, {}, avx2::kEmbed};
 
 }  // namespace kiku

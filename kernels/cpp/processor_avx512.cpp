@@ -4,6 +4,7 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "embed.inl"
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 
@@ -16,6 +17,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx512;
-const Processor kAvx512 = {"avx512", is_here, {}, {}, avx512::kElu, {}};
+const Processor kAvx512 = {"avx512", is_here, {}, {}, avx512::kElu, {}, avx512::kEmbed};
 
 }  // namespace kiku

@@ -4,6 +4,7 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "embed.inl"
 #include "processor.hpp"
 
 #if defined(__linux__)
@@ -24,6 +25,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, {}};
+const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, {}, neon::kEmbed};
 
 }  // namespace kiku

@@ -38,6 +38,10 @@ class Kernels:
             options.register_custom_ops_library(self.library)
 
 
+ONNX_RUNTIME = Kernels(None, "", "ONNX Runtime's own are asked for")
+"""All is left to ONNX Runtime."""
+
+
 def _none(reason: str) -> Kernels:
     return Kernels(None, "", reason)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from kiku.config import ModelConfig, TransformerConfig
 from kiku.engine.backend import Said
 from kiku.engine.forked import Held
-from kiku.engine.kernels import kernels
+from kiku.engine.kernels import Kernels
 from kiku.engine.memory import BatchLayout, Memory, OrderedMemory, RingMemory
 from kiku.engine.quiet import onnxruntime
 from kiku.errors import CheckpointError
@@ -52,13 +52,13 @@ class Network:
         num_slots: int,
         max_block: int,
         threads: int,
+        used: Kernels,
     ) -> None:
-        """Load a network's graph, with kiku's own operators where they can be used.
+        """Load a network's graph.
 
         Raises:
             CheckpointError: ONNX Runtime cannot run it.
         """
-        used = kernels()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -135,13 +135,15 @@ class CodecMark:
 class Codec(Network):
     """The codec's session, keys and values, and what the convolutions remember of every slot."""
 
-    def __init__(self, folder: Path, config: ModelConfig, num_slots: int, threads: int) -> None:
+    def __init__(
+        self, folder: Path, config: ModelConfig, num_slots: int, threads: int, used: Kernels
+    ) -> None:
         self._config = config.codec
         width = config.codec.frame_size * config.codec.num_filters
         self._most = max(1, min(_CODEC_FRAMES, _CODEC_NUMBERS // width))
         per_frame = config.codec.downsample
         transformer, most = config.codec.transformer, self._most * per_frame
-        super().__init__(folder, CODEC_GRAPH, transformer, num_slots, most, threads)
+        super().__init__(folder, CODEC_GRAPH, transformer, num_slots, most, threads, used)
         self._pasts = {
             past.name: np.zeros((num_slots, past.size, past.channels), np.float32)
             for past in codec_pasts(config.codec)
@@ -216,8 +218,11 @@ class Codec(Network):
 class Decoder(Network):
     """The decoder's session, and its keys and values."""
 
-    def __init__(self, folder: Path, config: ModelConfig, num_slots: int, threads: int) -> None:
-        super().__init__(folder, DECODER_GRAPH, config.lm.transformer, num_slots, WIDTH, threads)
+    def __init__(
+        self, folder: Path, config: ModelConfig, num_slots: int, threads: int, used: Kernels
+    ) -> None:
+        transformer = config.lm.transformer
+        super().__init__(folder, DECODER_GRAPH, transformer, num_slots, WIDTH, threads, used)
         self._offsets, self._empty = code_offsets(config.lm), empty_row(config.lm)
         self._has_pauses = config.lm.num_pause_heads > 0
         slot, one = np.zeros(1, np.int64), np.ones(1, np.int64)
