@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from kiku.graph.quantise import Blocks
-from kiku.graph.tiles import tiles
+from kiku.graph.tiles import tiles_of
 
 SHAPES = (
     "2048x6144", "2048x2048", "2048x11264", "5632x2048", "2048x8000",  # the 1B's
@@ -51,7 +51,8 @@ def session(
     """A graph of `copies` products of the same rows with different copies of a matrix."""
     columns = len(blocks.packed)
     if own:
-        packed, scales = tiles(blocks)
+        laid_out = tiles_of(blocks)
+        packed, scales = laid_out.numbers, laid_out.scales
         kind, domain, version = "Product", "kiku", 1
         attributes: dict[str, Any] = {"N": columns, "bits": blocks.bits, "block_size": BLOCK}
     else:

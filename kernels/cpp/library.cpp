@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "elu_op.hpp"
+#include "embed_op.hpp"
 #include "ort.hpp"
 #include "processor.hpp"
 #include "product_op.hpp"
@@ -61,8 +62,9 @@ KIKU_EXPORT ort::Status *RegisterCustomOps(ort::Options *options, const ApiBase 
   if (api == nullptr) return nullptr;  // too old: loading a graph tells that its operators are missing
   if (kiku::processor() == nullptr) return ort::failure(api, "kernels", "there are none for this processor");
   static ort::Operator<kiku::EluOp> elu;
+  static ort::Operator<kiku::EmbedOp> embed;
   static ort::Operator<kiku::ProductOp> product;
-  static const ort::CustomOp *const operators[] = {&elu, &product};
+  static const ort::CustomOp *const operators[] = {&elu, &embed, &product};
   static ort::Domain *domain = nullptr;  // lives as long as the library: sessions only point to it
   if (domain == nullptr) {
     ort::Domain *made = nullptr;

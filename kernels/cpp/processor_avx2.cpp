@@ -4,6 +4,8 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "embed.inl"
+#include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
 
@@ -11,11 +13,11 @@ namespace kiku {
 
 namespace {
 bool is_here() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return instructions().avx2;
 }
 }  // namespace
 
 extern const Processor kAvx2;
-const Processor kAvx2 = {"avx2", is_here, avx2::kProduct, {}, avx2::kElu, {}};
+const Processor kAvx2 = {"avx2", is_here, avx2::kProduct, {}, avx2::kElu, {}, avx2::kEmbed};
 
 }  // namespace kiku

@@ -4,6 +4,8 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "embed.inl"
+#include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
 
@@ -11,11 +13,11 @@ namespace kiku {
 
 namespace {
 bool is_here() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+  return instructions().avx512_vnni;
 }
 }  // namespace
 
 extern const Processor kAvx512;
-const Processor kAvx512 = {"avx512", is_here, avx512::kProduct, {}, avx512::kElu, {}};
+const Processor kAvx512 = {"avx512", is_here, avx512::kProduct, {}, avx512::kElu, {}, avx512::kEmbed};
 
 }  // namespace kiku

@@ -4,6 +4,7 @@
 #include "vectors.hpp"
 
 #include "elu.inl"
+#include "embed.inl"
 #include "processor.hpp"
 #include "product.inl"
 
@@ -25,6 +26,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, neon::kProduct, {}, neon::kElu, {}};
+const Processor kNeon = {"neon", is_here, neon::kProduct, {}, neon::kElu, {}, neon::kEmbed};
 
 }  // namespace kiku

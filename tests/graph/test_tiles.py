@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kiku.graph.quantise import quantise
-from kiku.graph.tiles import tiles
+from kiku.graph.tiles import tiles_of
 
 
 @pytest.mark.parametrize(("bits", "block_size"), [(8, 128), (8, 32), (4, 128), (4, 32)])
@@ -12,7 +12,8 @@ from kiku.graph.tiles import tiles
 def test_a_word_is_four_bytes_of_one_column(bits: int, block_size: int, columns: int) -> None:
     matrix = np.random.default_rng(0).normal(size=(columns, 300)).astype(np.float32)
     blocks = quantise(matrix, bits, block_size)
-    packed, scales = tiles(blocks)
+    laid_out = tiles_of(blocks)
+    packed, scales = laid_out.numbers, laid_out.scales
     groups, num_blocks = -(-columns // 64), -(-300 // block_size)
     assert packed.shape == (groups, num_blocks, block_size * bits // 32, 64, 4)
     assert scales.shape == (groups, num_blocks, 64)
@@ -28,7 +29,8 @@ def test_a_word_is_four_bytes_of_one_column(bits: int, block_size: int, columns:
 def test_a_transposition_gives_what_onnx_runtime_reads() -> None:
     matrix = np.random.default_rng(0).normal(size=(128, 256)).astype(np.float32)
     blocks = quantise(matrix, 8, 128)
-    packed, scales = tiles(blocks)
+    laid_out = tiles_of(blocks)
+    packed, scales = laid_out.numbers, laid_out.scales
     assert packed.flags.c_contiguous
     assert scales.flags.c_contiguous
     again = packed.transpose(0, 3, 1, 2, 4).reshape(blocks.packed.shape)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 
 from kiku.graph.quantise import Blocks, quantise
-from kiku.graph.tiles import tiles
+from kiku.graph.tiles import tiles_of
 from tests.kernels.graphs import Operator
 
 FORMS = [(8, 128), (8, 32), (4, 128), (4, 32)]
@@ -26,7 +26,8 @@ def product(columns: int, bits: int, block_size: int, threads: int = 1) -> Opera
 
 def run(x: NDArray[np.float32], blocks: Blocks, threads: int = 1) -> NDArray[np.float32]:
     one = product(len(blocks.packed), blocks.bits, blocks.block_size, threads)
-    return one(x, *tiles(blocks))[0]
+    laid_out = tiles_of(blocks)
+    return one(x, laid_out.numbers, laid_out.scales)[0]
 
 
 def whole(blocks: Blocks) -> NDArray[np.int64]:

@@ -1,4 +1,6 @@
-"""Matrices in blocks, laid out as kiku's own products read them."""
+"""Blocks as the operators of `kiku-kernels` read them: tile by tile, from first byte to last."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,27 +8,43 @@ from numpy.typing import NDArray
 from kiku.graph.quantise import Blocks
 
 GROUP = 64
-"""Columns of a result that lie together."""
+"""Rows of the matrix, columns of the result, that lie side by side in a tile."""
+
+_WORD = 4  # bytes of one row that lie together: 4 numbers of 8 bits, 8 of 4
 
 
-def tiles(blocks: Blocks) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Blocks [N, blocks, bytes] in groups of 64 columns, 4 bytes of each in turn.
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """A matrix [N, K] in groups of 64 rows; the last group is filled up with rows of zeros.
 
-    The last group is filled with columns whose scale is 0. The packed bytes of ONNX Runtime's
-    MatMulNBits are the same transposed: `tiles` [G, blocks, bytes / 4, 64, 4] to
-    [G, 64, blocks, bytes / 4, 4].
-
-    Returns:
-        tiles: uint8 [G, blocks, bytes of a block / 4, 64, 4].
-        scales: float32 [G, blocks, 64].
+    Attributes:
+        numbers: uint8 [groups, blocks, words of a block, 64, 4]. It is `Blocks.packed` with its
+            axes in another order, so ONNX Runtime's own operator can have it back.
+        scales: float32 [groups, blocks, 64].
+        rows: N.
     """
-    N, num_blocks, num_bytes = blocks.packed.shape
-    missing = -N % GROUP
-    packed = np.pad(blocks.packed, ((0, missing), (0, 0), (0, 0)))
-    scales = np.pad(blocks.scales, ((0, missing), (0, 0)))
-    words = packed.reshape(-1, GROUP, num_blocks, num_bytes // 4, 4)
-    by_group = scales.reshape(-1, GROUP, num_blocks)
-    return (
+
+    numbers: NDArray[np.uint8]
+    scales: NDArray[np.float32]
+    rows: int
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block of one row."""
+        return self.numbers.shape[2] * _WORD
+
+
+def tiles_of(blocks: Blocks) -> Tiles:
+    """Lay blocks out in tiles."""
+    rows, num_blocks, block_bytes = blocks.packed.shape
+    numbers, scales = blocks.packed, blocks.scales
+    if missing := -rows % GROUP:
+        zero = 128 if blocks.bits == 8 else 8 * 16 + 8
+        numbers = np.pad(numbers, ((0, missing), (0, 0), (0, 0)), constant_values=zero)
+        scales = np.pad(scales, ((0, missing), (0, 0)))
+    words = numbers.reshape(-1, GROUP, num_blocks, block_bytes // _WORD, _WORD)
+    return Tiles(
         np.ascontiguousarray(words.transpose(0, 2, 3, 1, 4)),
-        np.ascontiguousarray(by_group.transpose(0, 2, 1)),
+        np.ascontiguousarray(scales.reshape(-1, GROUP, num_blocks).transpose(0, 2, 1)),
+        rows,
     )
