@@ -243,9 +243,9 @@ template <class Word, size_t kBlock>
 constexpr size_t kBytesOfBlock = kBlock / Word::kNumbers * Word::kRowBytes;
 
 // Of one tile, `kStrips` times Floats::kWidth columns for `kRows` rows, added to y [., kGroup]. With
-// kAhead, the same columns of the next tile are fetched to the cache.
+// kAhead, as many bytes at `ahead` are fetched to the first cache only, past the larger ones.
 template <class Word, size_t kBlock, size_t kRows, size_t kStrips, bool kAhead>
-inline void add_strips(const uint8_t *weights, const uint8_t *numbers, const float *weight_scales,
+inline void add_strips(const uint8_t *weights, uintptr_t ahead, const uint8_t *numbers, const float *weight_scales,
                        const float *x_scales, const int32_t *starts, float *y) {
   constexpr size_t kWords = kBlock / Word::kNumbers, kRow = kBytesOfBlock<Word, kBlock>;
   typename Word::Sums sums[kRows][kStrips];
@@ -260,7 +260,7 @@ inline void add_strips(const uint8_t *weights, const uint8_t *numbers, const flo
       const uint8_t *line = weights + i * kWordBytes;
       if constexpr (kAhead)
         for (size_t at = 0; at < kStrips * Floats::kWidth * 4; at += 64)
-          __builtin_prefetch(reinterpret_cast<const void *>(reinterpret_cast<uintptr_t>(line) + kWords * kWordBytes + at));
+          __builtin_prefetch(reinterpret_cast<const void *>(ahead + i * kStrips * Floats::kWidth * 4 + at), 0, 0);
 #pragma GCC unroll 8
       for (size_t s = 0; s < kStrips; s++) {
         typename Word::Weights some = Word::Weights::load(line + s * Floats::kWidth * 4);
@@ -291,11 +291,14 @@ inline void add_tile(const RoundedRows &rows, size_t block, size_t row, const ui
   constexpr size_t kAll = kGroup / Floats::kWidth;
   constexpr size_t kWanted = kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
   constexpr size_t kStrips = kWanted < kAll ? kWanted : kAll;
+  constexpr size_t kWords = kBlock / Word::kNumbers;
   size_t at = block * rows.num_rows + row;
+  // The next tile, whose lines are fetched in their order in memory; past the last one nothing is read.
+  uintptr_t ahead = reinterpret_cast<uintptr_t>(tile) + kWords * kWordBytes;
   for (size_t s = 0; s < kAll; s += kStrips) {
     size_t column = s * Floats::kWidth;
     add_strips<Word, kBlock, kRows, kStrips, kAhead>(
-        tile + column * 4, rows.numbers + at * kBytesOfBlock<Word, kBlock>, weight_scales + column, rows.scales + at,
+        tile + column * 4, ahead + column * 4 * kWords, rows.numbers + at * kBytesOfBlock<Word, kBlock>, weight_scales + column, rows.scales + at,
         rows.starts + at, y + column);
   }
 }
@@ -319,13 +322,14 @@ void run_group(const RoundedRows &rows, size_t first, size_t count, const Produc
   alignas(64) float y[kMostRows * kGroup];
   std::memset(y, 0, count * kGroup * sizeof(float));
   constexpr size_t kTileBytes = kBlock / Word::kNumbers * kWordBytes;
+  const bool once = rows.num_rows <= kMostRows;  // else the next rows find the weights in the second cache
   for (size_t block = 0; block < rows.num_blocks; block++) {
     const uint8_t *tile = group.tiles + block * kTileBytes;
     const float *scales = group.scales + block * kGroup;
     for (size_t row = 0; row < count; row += Word::kRows) {
       size_t kept = count - row < Word::kRows ? count - row : Word::kRows;
       float *to = y + row * kGroup;
-      if (row == 0)
+      if (row == 0 && once)
         add_rows<Word, kBlock, true>(kept, rows, block, first + row, tile, scales, to);
       else
         add_rows<Word, kBlock, false>(kept, rows, block, first + row, tile, scales, to);
