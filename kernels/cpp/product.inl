@@ -155,6 +155,33 @@ struct Word8 {
   }
 };
 
+// A row alone has nobody to share widened weights with, and memory decides: here a sum takes one
+// register for 8 columns, so that all 64 are worked on at once, and memory is read in its order. The
+// sign goes from the weights, now -128 .. 127, to x, and two products of at most 128 * 127 fit 16 bits.
+struct Word8Alone {
+  static constexpr size_t kNumbers = 4, kRowBytes = 4, kFold = 1, kRows = 1;
+  static constexpr int32_t kZero = 0;
+  struct Weights {
+    __m256i numbers, sizes;
+    static Weights load(const uint8_t *p) {
+      __m256i numbers = _mm256_xor_si256(Whole::load(p).v, _mm256_set1_epi8(-128));
+      return {numbers, _mm256_abs_epi8(numbers)};
+    }
+  };
+  struct Sums {
+    Whole sums;
+    static Sums zero() { return {Whole::zero()}; }
+    void add(const Weights &weights, const uint8_t *x) {
+      __m256i signed_x = _mm256_sign_epi8(_mm256_set1_epi32(load_32(x)), weights.numbers);
+      __m256i pairs = _mm256_maddubs_epi16(weights.sizes, signed_x);
+      sums.v = _mm256_add_epi32(sums.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+    }
+    void fold() {}
+    Floats plus(int32_t start) const { return sums.plus(start); }
+  };
+  static void arrange(const int8_t *numbers, size_t count, uint8_t *out) { std::memcpy(out, numbers, count); }
+};
+
 // Of 4 bits the products fit: 2 of them are at most 15 * 127 * 2 = 3810, and 8 such sums fit 16 bits.
 struct Word4 {
   static constexpr size_t kNumbers = 8, kRowBytes = 8, kFold = 4, kRows = kTileRows;
@@ -235,6 +262,8 @@ struct Word4 {
   static void arrange(const int8_t *numbers, size_t count, uint8_t *out) { arrange_halves(numbers, count, out); }
 };
 
+using Word8Alone = Word8;
+
 #endif
 
 // ---- the same for all --------------------------------------------------------------------------
@@ -289,7 +318,7 @@ inline void add_tile(const RoundedRows &rows, size_t block, size_t row, const ui
                      const float *weight_scales, float *y) {
   // Few rows leave registers for more columns, and walk memory in longer pieces.
   constexpr size_t kAll = kGroup / Floats::kWidth;
-  constexpr size_t kWanted = kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
+  constexpr size_t kWanted = Word::kRows == 1 ? kAll : kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
   constexpr size_t kStrips = kWanted < kAll ? kWanted : kAll;
   constexpr size_t kWords = kBlock / Word::kNumbers;
   size_t at = block * rows.num_rows + row;
@@ -309,9 +338,9 @@ inline void add_rows(size_t kept, const RoundedRows &rows, size_t block, size_t 
   static_assert(Word::kRows <= 6);
   switch (kept) {
     case 1: return add_tile<Word, kBlock, 1, kAhead>(rows, block, row, tile, scales, y);
-    case 2: return add_tile<Word, kBlock, 2, kAhead>(rows, block, row, tile, scales, y);
-    case 3: return add_tile<Word, kBlock, 3, kAhead>(rows, block, row, tile, scales, y);
-    case 4: return add_tile<Word, kBlock, 4, kAhead>(rows, block, row, tile, scales, y);
+    case 2: if constexpr (Word::kRows >= 2) return add_tile<Word, kBlock, 2, kAhead>(rows, block, row, tile, scales, y); break;
+    case 3: if constexpr (Word::kRows >= 3) return add_tile<Word, kBlock, 3, kAhead>(rows, block, row, tile, scales, y); break;
+    case 4: if constexpr (Word::kRows >= 4) return add_tile<Word, kBlock, 4, kAhead>(rows, block, row, tile, scales, y); break;
     case 5: if constexpr (Word::kRows >= 5) return add_tile<Word, kBlock, 5, kAhead>(rows, block, row, tile, scales, y); break;
     case 6: if constexpr (Word::kRows >= 6) return add_tile<Word, kBlock, 6, kAhead>(rows, block, row, tile, scales, y); break;
   }
@@ -381,20 +410,31 @@ void round_row(const float *x, size_t width, size_t row, const RoundedRows &rows
 
 // ---- which of them a matrix needs --------------------------------------------------------------
 
+// Of 8 bits, as much as the word that needs most of it.
 size_t bytes_of_block(BlockForm form) {
   return form.bits == 8 ? form.size / Word8::kNumbers * Word8::kRowBytes : form.size / Word4::kNumbers * Word4::kRowBytes;
 }
 
+template <size_t kBlock>
+void round_in(const float *x, size_t width, size_t row, const RoundedRows &rows) {
+  if (rows.form.bits == 4) return round_row<Word4, kBlock>(x, width, row, rows);
+  if (rows.num_rows == 1) return round_row<Word8Alone, kBlock>(x, width, row, rows);
+  round_row<Word8, kBlock>(x, width, row, rows);
+}
+
+template <size_t kBlock>
+void group_in(const RoundedRows &rows, size_t first, size_t count, const ProductGroup &group) {
+  if (rows.form.bits == 4) return run_group<Word4, kBlock>(rows, first, count, group);
+  if (rows.num_rows == 1) return run_group<Word8Alone, kBlock>(rows, first, count, group);
+  run_group<Word8, kBlock>(rows, first, count, group);
+}
+
 void round_any(const float *x, size_t width, size_t row, const RoundedRows &rows) {
-  if (rows.form.bits == 8)
-    return rows.form.size == 128 ? round_row<Word8, 128>(x, width, row, rows) : round_row<Word8, 32>(x, width, row, rows);
-  return rows.form.size == 128 ? round_row<Word4, 128>(x, width, row, rows) : round_row<Word4, 32>(x, width, row, rows);
+  rows.form.size == 128 ? round_in<128>(x, width, row, rows) : round_in<32>(x, width, row, rows);
 }
 
 void group_any(const RoundedRows &rows, size_t first, size_t count, const ProductGroup &group) {
-  if (rows.form.bits == 8)
-    return rows.form.size == 128 ? run_group<Word8, 128>(rows, first, count, group) : run_group<Word8, 32>(rows, first, count, group);
-  return rows.form.size == 128 ? run_group<Word4, 128>(rows, first, count, group) : run_group<Word4, 32>(rows, first, count, group);
+  rows.form.size == 128 ? group_in<128>(rows, first, count, group) : group_in<32>(rows, first, count, group);
 }
 
 constexpr ProductKernels kProduct = {bytes_of_block, round_any, group_any};
