@@ -3,6 +3,7 @@
 #define KIKU_PROCESSOR avx2
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
 #include "processor.hpp"
 
@@ -15,6 +16,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx2;
-const Processor kAvx2 = {"avx2", is_here, {}, {}, avx2::kElu, {}};
+const Processor kAvx2 = {"avx2", is_here, {}, avx2::kAttention, avx2::kElu, {}};
 
 }  // namespace kiku

@@ -3,6 +3,7 @@
 #define KIKU_PROCESSOR avx512
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
 #include "processor.hpp"
 
@@ -15,6 +16,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx512;
-const Processor kAvx512 = {"avx512", is_here, {}, {}, avx512::kElu, {}};
+const Processor kAvx512 = {"avx512", is_here, {}, avx512::kAttention, avx512::kElu, {}};
 
 }  // namespace kiku

@@ -3,6 +3,7 @@
 #define KIKU_PROCESSOR neon
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
 #include "processor.hpp"
 
@@ -24,6 +25,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, {}};
+const Processor kNeon = {"neon", is_here, {}, neon::kAttention, neon::kElu, {}};
 
 }  // namespace kiku
