@@ -7,6 +7,7 @@
 #include <cstdint>
 
 namespace kiku {
+namespace {  // each file its own: the linker must not keep one that needs what it asks for
 
 struct Instructions {
   bool avx2 = false;         // with FMA and F16C
@@ -33,4 +34,5 @@ inline Instructions instructions() {
   return found;
 }
 
+}  // namespace
 }  // namespace kiku

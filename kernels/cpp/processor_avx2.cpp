@@ -3,6 +3,7 @@
 #define KIKU_PROCESSOR avx2
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
 #include "embed.inl"
 #include "instructions_x86.hpp"
@@ -18,6 +19,14 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx2;
-const Processor kAvx2 = {"avx2", is_here, avx2::kProduct, {}, avx2::kElu, {}, avx2::kEmbed};
+const Processor kAvx2 = {
+    .name = "avx2",
+    .is_here = is_here,
+    .product = avx2::kProduct,
+    .attention = avx2::kAttention,
+    .elu = avx2::kElu,
+    .search = {},
+    .embed = avx2::kEmbed,
+};
 
 }  // namespace kiku

@@ -3,6 +3,7 @@
 #define KIKU_PROCESSOR avx512
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
 #include "embed.inl"
 #include "instructions_x86.hpp"
@@ -18,6 +19,14 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx512;
-const Processor kAvx512 = {"avx512", is_here, avx512::kProduct, {}, avx512::kElu, {}, avx512::kEmbed};
+const Processor kAvx512 = {
+    .name = "avx512",
+    .is_here = is_here,
+    .product = avx512::kProduct,
+    .attention = avx512::kAttention,
+    .elu = avx512::kElu,
+    .search = {},
+    .embed = avx512::kEmbed,
+};
 
 }  // namespace kiku

@@ -4,6 +4,7 @@
 #define KIKU_PROCESSOR avxvnni
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
 #include "embed.inl"
 #include "instructions_x86.hpp"
@@ -19,6 +20,14 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvxVnni;
-const Processor kAvxVnni = {"avxvnni", is_here, avxvnni::kProduct, {}, avxvnni::kElu, {}, avxvnni::kEmbed};
+const Processor kAvxVnni = {
+    .name = "avxvnni",
+    .is_here = is_here,
+    .product = avxvnni::kProduct,
+    .attention = avxvnni::kAttention,
+    .elu = avxvnni::kElu,
+    .search = {},
+    .embed = avxvnni::kEmbed,
+};
 
 }  // namespace kiku

@@ -3,6 +3,7 @@
 #define KIKU_PROCESSOR neon
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
 #include "embed.inl"
 #include "processor.hpp"
@@ -26,6 +27,14 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, neon::kProduct, {}, neon::kElu, {}, neon::kEmbed};
+const Processor kNeon = {
+    .name = "neon",
+    .is_here = is_here,
+    .product = neon::kProduct,
+    .attention = neon::kAttention,
+    .elu = neon::kElu,
+    .search = {},
+    .embed = neon::kEmbed,
+};
 
 }  // namespace kiku
