@@ -51,7 +51,7 @@ def test_a_gpu_that_nobody_knows_is_refused(missing: str) -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf"), 1e300, 10**400])
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_that_cannot_be_are_refused(name: str, value: float) -> None:
-    with pytest.raises(InputError, match=f"{name} must be greater than 0 and at most"):
+    with pytest.raises(InputError, match=f"{name} must be from .* to"):
         gpu("h100", **{name: value})
     with pytest.raises(InputError, match=f"{name} must be"):
         gpu("other", **{**NUMBERS, name: value})
@@ -64,7 +64,7 @@ def test_a_processor_has_so_many_cores() -> None:
     two, eight = cpu(2, 30), cpu(8, 30, memory_gb=64)
     assert eight.rate("int8") == 4 * two.rate("int8")
     assert (two.memory_bytes, eight.memory_bytes) == (None, 64e9)
-    with pytest.raises(InputError, match="cores must be greater than 0"):
+    with pytest.raises(InputError, match="cores must be from 1"):
         cpu(0, 30)
 
 

@@ -8,7 +8,7 @@ from kiku.checkpoint.tensor_shapes import is_small
 from kiku.config import ModelConfig
 from kiku.errors import InputError
 from kiku.measure import known
-from kiku.measure.hardware import Hardware, positive
+from kiku.measure.hardware import Hardware, within
 from kiku.measure.roofline import KV_BITS, codec, decoder, most_streams, step_ms
 
 DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
@@ -57,9 +57,9 @@ class Options:
             if value is not None and value not in allowed:
                 raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
             object.__setattr__(self, name, value)
-        positive("p99_ms", self.p99_ms)
-        positive("efficiency", self.efficiency, 1)
-        positive("memory_share", self.memory_share, 1)
+        within("p99_ms", self.p99_ms)
+        within("efficiency", self.efficiency, 1)
+        within("memory_share", self.memory_share, 1)
 
     def chosen(self, hardware: Hardware, config: ModelConfig) -> "Options":
         """With types in the place of None."""

@@ -8,7 +8,7 @@ from kiku.errors import InputError
 from kiku.measure.machine import Machine
 
 _GB, _TERA = 1e9, 1e12
-_MOST = 1e7  # GB, GB/s and TFLOPS beyond this are a mistake
+_LEAST, _MOST = 1e-6, 1e7  # GB, GB/s and TFLOPS beyond these are a mistake
 _FLOAT32_PART = 16  # of a GPU of which only the rate in bfloat16 is known, as of an H100
 
 # What one core of 3.7 GHz does: two multiply-add units of 256 bits; products of 8-bit numbers in
@@ -153,7 +153,7 @@ def gpu(
     given = {"memory_gb": memory_gb, "bandwidth_gb_s": bandwidth_gb_s, "tflops": tflops}
     for what, value in given.items():
         if value is not None:
-            positive(what, value)
+            within(what, value)
     known = GPUS.get(name.lower().replace(" ", "").replace("_", "-"))
     if known is None:
         if memory_gb is None or bandwidth_gb_s is None or tflops is None:
@@ -183,10 +183,10 @@ def cpu(
     Raises:
         InputError: a number cannot be.
     """
-    positive("cores", cores)
-    positive("bandwidth_gb_s", bandwidth_gb_s)
+    within("cores", cores, least=1)
+    within("bandwidth_gb_s", bandwidth_gb_s)
     if memory_gb is not None:
-        positive("memory_gb", memory_gb)
+        within("memory_gb", memory_gb)
     return _cpu(name or "a processor", cores, bandwidth_gb_s * _GB, memory_gb, "AVX-512 VNNI")
 
 
@@ -214,13 +214,13 @@ def _rates_of(tflops: float) -> dict[str, float]:
     return {"float32": tflops * _TERA / _FLOAT32_PART, "bfloat16": tflops * _TERA}
 
 
-def positive(what: str, value: float, most: float = _MOST) -> None:
+def within(what: str, value: float, most: float = _MOST, *, least: float = _LEAST) -> None:
     """Refuse what is not above 0, and what is absurd.
 
     Raises:
         InputError: it is.
     """
-    if not 0 < value <= most:  # of NaN neither holds
+    if not least <= value <= most:  # of NaN neither holds
         seen = str(value)
         seen = seen if len(seen) <= 40 else f"{seen[:40]}..."
-        raise InputError(f"{what} must be greater than 0 and at most {most:,.0f}, not {seen}")
+        raise InputError(f"{what} must be from {least:g} to {most:,.0f}, not {seen}")

@@ -18,7 +18,7 @@ from kiku.errors import InputError
 from kiku.measure import known
 from kiku.measure.assumptions import assumptions
 from kiku.measure.fits import Basis, Figure, Fits, Options
-from kiku.measure.hardware import Hardware, positive
+from kiku.measure.hardware import Hardware, within
 
 _MOST = 1e12  # streams, hours, prices
 
@@ -40,13 +40,12 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if self.streams is not None:
-            positive("streams", self.streams, _MOST)
+            within("streams", self.streams, _MOST, least=1)
         if self.hours_per_day is not None:
-            positive("hours_per_day", self.hours_per_day, _MOST)
+            within("hours_per_day", self.hours_per_day, _MOST)
         if self.price is None:
             return
-        if self.price != 0:
-            positive("price", self.price, _MOST)
+        within("price", self.price, _MOST, least=0)
         if self.streams is None and self.hours_per_day is None:
             raise InputError("price needs something to be paid for: give streams or hours_per_day")
 
