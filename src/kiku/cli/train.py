@@ -1,5 +1,6 @@
 """`kiku train`: teach a model, from recordings to something that `kiku serve` takes."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,15 @@ app = typer.Typer(
     help="Teach a model: pack recordings, fit, export. docs/teach.md goes through it.",
     rich_markup_mode=None,
 )
+
+
+class _Layout(StrEnum):
+    """How an exported model is laid out."""
+
+    NATIVE = "native"
+    TRANSFORMERS = "transformers"
+    ADAPTER = "adapter"
+
 
 _SHOWN = 20
 """So many dropped rows are printed; pack.json has them all."""
@@ -88,6 +98,67 @@ def pack(
     terminal.echo(_pack_report(done))
     if not done.examples:
         raise InputError("nothing could be packed: the reasons stand above")
+    return 0
+
+
+@app.command("fit")
+def fit(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A TOML file: see docs/teach.md.")
+    ],
+) -> int:
+    """Train a model on a pack, as the file says; run again after an interruption, it goes on.
+
+    Under torchrun several processes train together:
+    torchrun --nproc-per-node 2 -m kiku train fit CONFIG
+    """
+    from kiku.train.extra import need_torch
+    from kiku.train.settings import read_settings
+
+    need_torch("kiku train fit")
+    settings = read_settings(config)
+    from kiku.train.fit import fit as run
+
+    done = run(settings, say=lambda line: terminal.echo(f"{line}\n"))
+    if done.step == done.resumed_at:
+        terminal.echo(f"{done.folder} is finished already\n")
+    return 0
+
+
+@app.command("export")
+def export(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or an adapter of PEFT's.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the model.")
+    ],
+    layout: Annotated[
+        _Layout, typer.Option(help="Kyutai's, transformers', or PEFT's adapter alone.")
+    ] = _Layout.NATIVE,
+    last: Annotated[
+        bool, typer.Option("--last", help="The weights of the last step, not the averaged ones.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="float32, bfloat16, float16; auto: as it began.")
+    ] = "auto",
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What it began with, if that lies elsewhere.")
+    ] = None,
+) -> int:
+    """Write what was learned as a model that kiku, moshi and transformers load; adapters are
+    merged.
+    """
+    from kiku.train.extra import need_torch
+
+    need_torch("kiku train export")
+    from kiku.train.export import export as write
+
+    which = "last" if last else "average"
+    done = write(run, output, layout=layout.value, which=which, dtype=dtype, model=model)
+    if done.left_out:
+        terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
+    terminal.echo(f"{done.folder}\n")
     return 0
 
 
