@@ -1,5 +1,6 @@
 """`kiku train`: teach a model, from recordings to something that `kiku serve` takes."""
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,6 +9,7 @@ import typer
 
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
+from kiku.cli.outputs import make_folder, write_whole
 from kiku.cli.progress import Meter
 from kiku.errors import InputError
 
@@ -34,7 +36,7 @@ _SHOWN = 20
 _Manifest = Annotated[
     list[Path],
     typer.Argument(
-        metavar="MANIFEST...",
+        metavar="MANIFEST",
         help="Files of JSON lines, or folders: LibriSpeech, Common Voice, LJSpeech, Kaldi.",
     ),
 ]
@@ -98,6 +100,51 @@ def pack(
     terminal.echo(_pack_report(done))
     if not done.examples:
         raise InputError("nothing could be packed: the reasons stand above")
+    return 0
+
+
+@app.command("align")
+def align(
+    manifest: _Manifest,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The manifest with times.")
+    ],
+    model: _Model = DEMO,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Of learning which sounds are which letters.")
+    ] = 1500,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
+    device: _Device = "auto",
+) -> int:
+    """Find out when each word is said, for recordings whose texts have no times.
+
+    A small network learns letters from these recordings as the model's codec hears them. What could
+    not be aligned, and what looks wrong, is named here and in FILE's report.
+    """
+    from kiku.train.extra import need_torch
+    from kiku.train.folders import read_rows
+    from kiku.train.manifest import write_manifest
+
+    need_torch("kiku train align")
+    rows = [row for one in manifest for row in read_rows(one)]
+    from kiku.checkpoint import load
+    from kiku.train.align import AlignOptions, report_of
+    from kiku.train.align import align as align_rows
+    from kiku.train.device import choose_device
+
+    meter = Meter(quiet=False, forced=True)
+    options = AlignOptions(steps=steps, seed=seed)
+    done = align_rows(rows, load(model), options, device=choose_device(device), say=meter.note)
+    make_folder(output.parent)
+    write_manifest(done.rows, output)
+    report = output.with_suffix(".report.json")
+    write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
+    lines = [f"{len(done.rows):,} rows have times now: {output}"]
+    for name, found in (("left out", done.left_out), ("to look at", done.doubtful)):
+        if found:
+            lines.append(f"{name}: {len(found):,} (all of them are in {report})")
+            lines += [f"  {one.row}: {one.why}" for one in found[:_SHOWN]]
+    terminal.echo("\n".join(lines) + "\n")
     return 0
 
 

@@ -61,7 +61,7 @@ class Row:
 
     def to_dict(self) -> dict[str, Any]:
         """As a line of a manifest has it, with the whole path."""
-        found: dict[str, Any] = {"path": str(self.path)}
+        found: dict[str, Any] = {"path": str(self.path.absolute())}
         if self.words is not None:
             found["words"] = [[word.text, word.start, word.end] for word in self.words]
         elif self.text is not None:
