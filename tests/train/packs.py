@@ -22,7 +22,7 @@ def write_config(
     """A TOML file; `train` goes into its table, `more` behind it."""
     path.write_text(
         f'model = "{model}"\npack = "{pack}"\nrun = "{run}"\ndevice = "cpu"\n[train]\n'
-        f"steps = 12\nbatch = 3\nlr = 3e-3\nwarmup = 3\nlog_every = 2\nsave_every = 4\n{train}\n"
+        f"steps = 12\nbatch = 3\nlr = 3e-3\nwarmup = 3\nlog_every = 2\nsave_every = 5\n{train}\n"
         f"{more}\n"
     )
     return path

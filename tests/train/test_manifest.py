@@ -35,7 +35,7 @@ def test_a_row_and_back(tmp_path: Path) -> None:
     assert (row.start, row.end, row.language, row.speaker, row.split) == (
         0.1, 3.0, "en", "ann", "dev",
     )  # fmt: skip
-    write_manifest([row, Row(Path("x.wav"), "said")], tmp_path / "back.jsonl")
+    write_manifest([row, Row(tmp_path / "x.wav", "said")], tmp_path / "back.jsonl")
     back = read_manifest(tmp_path / "back.jsonl")
     assert back == [row, Row(tmp_path / "x.wav", "said")]
 

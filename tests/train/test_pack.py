@@ -81,6 +81,12 @@ def test_the_silence_before_is_the_models(loaded: Loaded, tmp_path: Path) -> Non
     pack(read_rows(path), prefixed, tmp_path / "pack", PackOptions(lead="pad"))
     (example,) = all_of(tmp_path / "pack")
     assert np.flatnonzero(example.text == 0).tolist() == [int(1.9 * 12.5) - 1]
+    write_wav(tmp_path / "b.wav", np.zeros(1000, np.float32))
+    still = read_rows(write_manifest(tmp_path, [{"path": "b.wav", "words": []}]))
+    pack(still, prefixed, tmp_path / "still", PackOptions(lead="pad"))
+    silence = all_of(tmp_path / "still")[0].codes
+    assert np.array_equal(example.codes[:, :12], silence[:, :12])
+    assert not np.array_equal(example.codes[:, 12:25], silence[:, 12:25])
     assert example.pauses[12:18, 0].tolist() == [0] * 6
     assert example.pauses[18, 0] == 1
 
@@ -145,6 +151,7 @@ def test_a_joined_copy_is_no_longer_than_may_be(loaded: Loaded, tmp_path: Path) 
 def test_a_kill_changes_nothing(tiny_folder: Path, tmp_path: Path) -> None:
     """A real SIGKILL after five units; the next run goes on from the last whole shard."""
     path = write_corpus(tmp_path / "corpus", 8, dev=1)
+    path.write_text('{"path": "none.wav", "words": []}\n' + path.read_text())
     options = "PackOptions(shard_s=9.0, augmentation=Augmentation(copies=1, join=2))"
     program = f"""
 import os, signal
@@ -172,6 +179,7 @@ pack(read_rows(Path({str(path)!r})), load({str(tiny_folder)!r}), Path({str(tmp_p
     rows, model = read_rows(path), load(tiny_folder)
     again = pack(rows, model, tmp_path / "killed", wanted)
     assert again.resumed_at == index.next_unit
+    assert len(again.index.dropped) == 1  # once, although its copy comes after the kill
     pack(rows, model, tmp_path / "whole", wanted)
     for split in ("train", "dev"):
         assert same(all_of(tmp_path / "killed", split), all_of(tmp_path / "whole", split))
