@@ -27,6 +27,7 @@ from kiku.cli.terminal import (
     describe,
     plain_output,
 )
+from kiku.cli.train import app as train
 from kiku.cli.transcribe import transcribe
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ app.command("serve")(serve)
 app.command("loadtest")(loadtest)
 app.command("plan")(plan)
 app.command("doctor")(doctor)
+app.add_typer(train, name="train")
 
 
 def _version(wanted: bool) -> None:
