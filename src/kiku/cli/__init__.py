@@ -19,6 +19,7 @@
     progress.py     how far it is, on standard error
     models.py       kiku models list | info | verify | pull | convert | rm
     bench.py        kiku bench
+    evaluate.py     kiku evaluate
     doctor.py       kiku doctor
     interrupts.py   Ctrl-C, and what counts as Ctrl-C
     columns.py      rows of text as a table
