@@ -26,6 +26,7 @@ from kiku.evaluate import clips as clips_room
 from kiku.evaluate.clips import data_uri, excerpts
 from kiku.evaluate.hearing import HeardWord
 from kiku.evaluate.picture import reliability_svg
+from kiku.evaluate.report import tables
 from kiku.evaluate.scoring import Trust
 from kiku.evaluate.trust import reliability
 from tests.evaluate.conftest import Say, echo, scored
@@ -265,6 +266,14 @@ def test_the_picture_has_a_bar_for_each_bin_that_holds_words() -> None:
     picture = reliability_svg(found)
     assert picture.count("<circle") == 2
     assert "2 words of 0.1 to 0.2: said 0.135, right 0.500" in picture
+
+
+def test_rows_without_the_field_are_a_group_with_a_name(say: Say, manifest: Make) -> None:
+    say("a.wav", "one")
+    rows = [{"path": "a.wav", "text": "one", "id": str(i)} for i in range(2)]
+    found = evaluate([manifest(rows[0] | {"speaker": "ann"}, rows[1])], echo(), by=["speaker"])
+    (table,) = (one for one in tables(found) if one.title == "By speaker")
+    assert [row[:3] for row in table.rows] == [("(not said)", "1", "1"), ("ann", "1", "1")]
 
 
 def test_options_reach_the_model(dev: Path) -> None:

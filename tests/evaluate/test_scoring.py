@@ -52,6 +52,7 @@ def test_a_word_is_right_only_if_all_that_came_of_it_is() -> None:
     heard = [HeardWord("don't", 0.0, 1.0, 0.7, None), HeardWord("uh", 1.0, 2.0, 0.4, None)]
     one = scored("do nut", heard, normalise=normaliser("english"))
     assert one.trusts == (Trust(0.7, False),)  # "uh" is left out of what is compared
+    assert scored("du not", heard[:1], normalise=normaliser("english")).trusts == one.trusts
 
 
 def test_ends_of_turns() -> None:

@@ -164,6 +164,7 @@ def label(settings: Any) -> str:
 
 def _group_row(value: str, figures: Figures) -> tuple[str, ...]:
     words, silent = figures.word_errors, figures.invented
+    value = value or "(not said)"
     invented = "" if silent is None else f"{silent.per_ten_minutes:.1f} in ten minutes"
     count = (0 if words is None else words.utterances) + (
         0 if silent is None else silent.utterances
