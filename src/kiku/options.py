@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from kiku.calibration import Calibration
 from kiku.errors import ConfigError
 from kiku.serial import from_plain, to_plain
 
@@ -143,9 +144,9 @@ class Hotword:
 class DecodingOptions(_Options):
     """How the text of a stream is picked. The default is the model's own likeliest token.
 
-    It can be changed while a stream runs. How sure a word is (`Word.probability`) is always what
-    the model says, at temperature 1, without boosts and prior: a word that stands there only
-    because it was expected shows its low probability.
+    It can be changed while a stream runs. How sure a word is (`Word.probability`) goes by what the
+    model says, at temperature 1, without boosts and prior: a word that stands there only because it
+    was expected shows its low probability.
     """
 
     WHAT: ClassVar[str] = "the decoding options"
@@ -405,6 +406,9 @@ class StreamOptions(_Options):
     """How text is picked."""
     prompt: Prompt | None = None
     """What the model has heard and written before: `Recognizer.prompt` makes one."""
+    calibration: Calibration | None = None
+    """What `Word.probability` is made of the model's own; None gives out that. `kiku evaluate
+    --calibrate` measures one, `Calibration.load` reads it."""
     recovery: Recovery | None = field(default_factory=Recovery)
     """How the decoder is kept well for hours; None leaves its memory alone."""
 
@@ -440,6 +444,11 @@ class StreamOptions(_Options):
         _check_whole("max_events", self.max_events, 1)
         if not isinstance(self.decoding, DecodingOptions):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"decoding must be DecodingOptions, not {self.decoding!r}")
+        if not isinstance(self.calibration, Calibration | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"calibration must be a Calibration, not {self.calibration!r}: "
+                "Calibration.load(path) reads one"
+            )
 
     @property
     def turn_policy(self) -> TurnPolicy | None:

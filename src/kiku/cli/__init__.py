@@ -20,6 +20,7 @@
     models.py       kiku models list | info | verify | pull | convert | rm
     bench.py        kiku bench
     plan.py         kiku plan
+    evaluate.py     kiku evaluate
     doctor.py       kiku doctor
     train.py        kiku train pack | fit | export | align
     interrupts.py   Ctrl-C, and what counts as Ctrl-C

@@ -12,6 +12,7 @@ from kiku.cli import terminal
 from kiku.cli.advice import advise
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
+from kiku.cli.evaluate import evaluate
 from kiku.cli.interrupts import all_like_ctrl_c
 from kiku.cli.listen import listen
 from kiku.cli.loadtest import loadtest
@@ -42,6 +43,7 @@ app.command("transcribe")(transcribe)
 app.command("listen")(listen)
 app.add_typer(models, name="models")
 app.command("bench")(bench)
+app.command("evaluate")(evaluate)
 app.command("serve")(serve)
 app.command("loadtest")(loadtest)
 app.command("plan")(plan)

@@ -22,6 +22,7 @@ from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, Printed
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
+    CalibrationFile,
     ChannelName,
     Device,
     Dtype,
@@ -115,6 +116,7 @@ def listen(
     turns: _Turns = TurnsWanted.MEDIUM,
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
+    calibration: CalibrationFile = None,
     channel: ChannelName = "mix",
     track: Track = None,
     start: Start = 0.0,
@@ -139,7 +141,7 @@ def listen(
     wanted = _formats(formats, output)
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, track=track, start=start,
-        end=end,
+        end=end, calibration=calibration,
     )  # fmt: skip
     _check(source, mic, options, raw)
     notices: deque[str] = deque()

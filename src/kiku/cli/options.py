@@ -3,10 +3,12 @@
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from kiku.calibration import Calibration
 from kiku.cli.raw import RawFormat
 from kiku.errors import ConfigError
 from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
@@ -79,6 +81,15 @@ MaxDuration = Annotated[
     typer.Option(metavar="SECONDS", help="Stop a recording that is longer; a file may claim days."),
 ]
 
+CalibrationFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        metavar="FILE",
+        help="Tell how sure words are by what kiku evaluate --calibrate wrote.",
+    ),
+]
+
 Formats = Annotated[
     list[str] | None,
     typer.Option("--format", "-f", metavar="NAME[,NAME]", help="What to write; or all."),
@@ -147,6 +158,7 @@ def caption_options(
 def stream_options(
     *, hotwords: Sequence[str] | None, temperature: float, channel: str, start: float,
     end: float | None, track: int | None = None, max_duration: float | None = None,
+    calibration: Path | None = None,
 ) -> StreamOptions:  # fmt: skip
     """What all commands that transcribe are told of the sound and its text.
 
@@ -161,6 +173,9 @@ def stream_options(
     with _named("--start"):
         options = StreamOptions(decoding=decoding, channel=_channel(channel), start_s=start)
     options = replace(options, track=track)
+    if calibration is not None:
+        with _named("--calibration"):
+            options = replace(options, calibration=Calibration.load(calibration))
     with _named("--max-duration"):
         most_s = options.max_duration_s if max_duration is None else max_duration
         options = replace(options, max_duration_s=most_s)

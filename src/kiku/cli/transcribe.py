@@ -11,6 +11,7 @@ from kiku.cli import terminal
 from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
+    CalibrationFile,
     ChannelName,
     Device,
     Dtype,
@@ -98,6 +99,7 @@ def transcribe(
     words: _Words = False,
     hotwords: Hotwords = None,
     temperature: Temperature = 0.0,
+    calibration: CalibrationFile = None,
     channel: ChannelName = "mix",
     track: Track = None,
     start: Start = 0.0,
@@ -115,7 +117,7 @@ def transcribe(
     """
     options = stream_options(
         hotwords=hotwords, temperature=temperature, channel=channel, track=track, start=start,
-        end=end, max_duration=max_duration,
+        end=end, max_duration=max_duration, calibration=calibration,
     )  # fmt: skip
     found = find_recordings(paths, recursive=recursive)
     named = formats_of(formats, FORMATS)

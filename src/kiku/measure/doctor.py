@@ -32,6 +32,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "train": ("torch", "matplotlib"),
     "mic": ("sounddevice",),
     "serve": ("msgpack", "msgspec", "prometheus_client", "starlette", "uvicorn", "websockets"),
+    "evaluate": ("jiwer", "whisper_normalizer"),
 }
 """Extra -> the packages that it brings."""
 

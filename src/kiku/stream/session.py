@@ -176,6 +176,7 @@ class WordSession:
             pad_id=config.pad_id,
             word_start_id=config.word_start_id,
             channel=self._channel,
+            calibration=self._options.calibration,
         )
         return WordEmitter(builder)
 

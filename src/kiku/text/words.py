@@ -8,7 +8,7 @@ Knows tokens and frames; does not know audio, slots or sockets. Pure: no clock, 
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
@@ -34,7 +34,8 @@ class Word:
     end: float
     """Seconds of the source; never before `start`."""
     probability: float
-    """That the whole word is right, as the model sees it: the product over its pieces, 0 to 1."""
+    """That the whole word is right, 0 to 1: as the model sees it, the product over its pieces; or
+    what `StreamOptions.calibration` makes of that."""
     channel: int | None = None
     """Which channel of the sound it was heard in, from 0; None where all are mixed."""
 
@@ -119,6 +120,7 @@ class WordBuilder:
     """
 
     __slots__ = (
+        "_calibration",
         "_channel",
         "_expects_word",
         "_first",
@@ -139,6 +141,7 @@ class WordBuilder:
         pad_id: int = PAD_ID,
         word_start_id: int = WORD_START_ID,
         channel: int | None = None,
+        calibration: Callable[[float], float] | None = None,
     ) -> None:
         """Stand before the first token of a stream.
 
@@ -148,12 +151,15 @@ class WordBuilder:
             pad_id: the token of a frame without text.
             word_start_id: the token that stands before most words.
             channel: which channel of the sound the words are of; None where all are mixed.
+            calibration: from the model's probability of a word to the one that is given out; None
+                gives out the model's.
         """
         self._vocabulary = vocabulary
         self._timing = timing
         self._pad_id = pad_id
         self._word_start_id = word_start_id
         self._channel = channel
+        self._calibration = calibration
         self._num_tokens = 0
         self._expects_word = False
         self._pieces: list[int] = []
@@ -277,7 +283,10 @@ class WordBuilder:
         if not text:
             return []
         start_s, end_s = self._timing.seconds(self._first), self._timing.seconds(end)
-        return [Word(text, start_s, end_s, _probability(logprob), self._channel)]
+        probability = _probability(logprob)
+        if self._calibration is not None:
+            probability = self._calibration(probability)
+        return [Word(text, start_s, end_s, probability, self._channel)]
 
 
 def _probability(logprob: float) -> float:

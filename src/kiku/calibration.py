@@ -1,0 +1,137 @@
+"""How often words of a given probability are right: a curve that is measured once and kept.
+
+A model may be too sure of itself, or not sure enough. `kiku evaluate --calibrate` measures on
+recordings with known text how often words of each probability are right, and writes that down.
+`StreamOptions.calibration` has streams give out those numbers instead of the model's own. The
+order of words stays: who was surer stays at least as sure. Pure numbers; knows no model.
+"""
+
+import json
+import math
+import os
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from kiku.errors import ConfigError, OutputError
+from kiku.serial import from_plain, to_plain
+from kiku.writing import reason_of, write_whole
+
+Kind = Literal["isotonic", "temperature"]
+"""A curve through measured points, or one number that the log-odds are divided by."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+MAX_POINTS = 1_000
+"""Of a curve: it is looked up for every word."""
+
+_LEAST = 1e-6
+"""Probabilities nearer to 0 or 1 than this have the log-odds of this."""
+
+
+def log_odds(probability: float) -> float:
+    """The logarithm of right against wrong; finite for 0 and 1, too."""
+    kept = min(max(probability, _LEAST), 1 - _LEAST)
+    return math.log(kept / (1 - kept))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """From what a model says of a word to how often such words are right."""
+
+    kind: Kind
+    """What it was made by."""
+    points: tuple[tuple[float, float], ...] = ()
+    """Of an isotonic one: said and right, both from 0 to 1 and rising; straight lines between
+    them, and beyond the outermost what these have."""
+    temperature: float = 1.0
+    """Of the other one: above 1 makes words less sure."""
+    words: int = 0
+    """On how many it was measured."""
+    model: str = ""
+    """Of which model."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what is no rising curve."""
+        if self.kind not in KINDS:
+            raise ConfigError(f"a calibration is {' or '.join(KINDS)}, not {self.kind!r}")
+        if not (math.isfinite(self.temperature) and 1e-3 <= self.temperature <= 1e3):
+            raise ConfigError(f"temperature must be from 0.001 to 1000, not {self.temperature!r}")
+        if self.words < 0:
+            raise ConfigError(f"words must be at least 0, not {self.words!r}")
+        if (self.kind == "isotonic") != bool(self.points):
+            raise ConfigError("an isotonic calibration has points, and no other has")
+        if len(self.points) > MAX_POINTS:
+            raise ConfigError(f"points may be {MAX_POINTS}, not {len(self.points)}")
+        if not all(0 <= x <= 1 and 0 <= y <= 1 for x, y in self.points):
+            raise ConfigError("points must lie from 0 to 1")
+        for (x, y), (next_x, next_y) in zip(self.points, self.points[1:], strict=False):
+            if not (x < next_x and y <= next_y):
+                raise ConfigError(f"points must rise: ({next_x}, {next_y}) follows ({x}, {y})")
+
+    def __call__(self, probability: float) -> float:
+        """How often words are right of which the model says `probability`."""
+        if self.kind == "temperature":
+            return 1 / (1 + math.exp(-log_odds(probability) / self.temperature))
+        points = self.points
+        index = bisect_right(points, (probability, math.inf))
+        if index == 0:
+            return points[0][1]
+        if index == len(points):
+            return points[-1][1]
+        (x, y), (next_x, next_y) = points[index - 1], points[index]
+        return y + (next_y - y) * (probability - x) / (next_x - x)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return to_plain(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
+        """From `to_dict`'s values.
+
+        Raises:
+            ConfigError: it is not what `to_dict` gave.
+        """
+        return from_plain(cls, values, what="the calibration", defaults=True)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON.
+
+        Raises:
+            OutputError: that is impossible.
+        """
+        try:
+            write_whole(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"{os.fspath(path)} cannot be written ({reason_of(error)}): check the folder, its "
+                "permissions and the disk"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Calibration":
+        """What `save` wrote.
+
+        Raises:
+            ConfigError: it cannot be read, or is none.
+        """
+        name = os.fspath(path)
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"the calibration {name} cannot be read ({reason_of(error)}): name the file that "
+                "`kiku evaluate --calibrate` wrote"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{name} is no calibration ({error}): name the file that `kiku evaluate "
+                "--calibrate` wrote"
+            ) from error
+        try:
+            return cls.from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error

@@ -1,0 +1,286 @@
+"""`kiku evaluate`: how well a model hears recordings whose text is known."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiku.calibration import KINDS, Kind
+from kiku.checkpoint import DEMO
+from kiku.cli import terminal
+from kiku.cli.columns import columns
+from kiku.cli.loaded import ModelSettings, load_with
+from kiku.cli.options import (
+    CalibrationFile,
+    Device,
+    Dtype,
+    Engine,
+    Hotwords,
+    Model,
+    Offline,
+    Revision,
+    Temperature,
+    Threads,
+    stream_options,
+)
+from kiku.cli.outputs import make_folder
+from kiku.cli.progress import Meter
+from kiku.cli.terminal import FAILED, INTERRUPTED
+
+if TYPE_CHECKING:
+    from kiku.evaluate import Comparison, Evaluation, HearingOptions, Manifest
+    from kiku.recognizer import Recognizer
+
+_SHOWN_PROBLEMS = 10
+"""That are told one by one; the report has all."""
+
+_Manifests = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MANIFEST",
+        help="JSON lines of path and text, or folders of recordings with their texts beside them.",
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="DIR",
+        help="Keep what was heard there, and write report.json, report.md and report.html.",
+    ),
+]
+_Recorded = Annotated[
+    bool,
+    typer.Option(
+        "--recorded", help="Hear recordings, not live streams: faster, and no latency is known."
+    ),
+]
+_Slots = Annotated[
+    int, typer.Option(metavar="N", min=1, help="How many recordings are heard side by side.")
+]
+_Normalise = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="How texts are made comparable: english (Whisper's), basic (case and punctuation), "
+        "none; auto is english for English, else basic.",
+    ),
+]
+_By = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FIELD",
+        help="Figures for each value of a field, such as speaker, or length. May be given several "
+        "times.",
+    ),
+]
+_Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FIELD=VALUE", help="Only rows with this value, such as split=dev."),
+]
+_Against = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Compare with an earlier evaluation, written there."),
+]
+_Calibrate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help="Write calibration.json to -o, by which words are as sure as they are often right: "
+        "isotonic, or temperature for few words.",
+    ),
+]
+_Page = Annotated[
+    int,
+    typer.Option(
+        "--page", metavar="N", min=0, help="Recordings with errors that report.html lets hear."
+    ),
+]
+_Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what is in -o, and hear all again.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Figures and errors only.")]
+
+
+def evaluate(
+    manifests: _Manifests,
+    model: Model = DEMO,
+    revision: Revision = None,
+    engine: Engine = "auto",
+    device: Device = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    offline: Offline = False,
+    slots: _Slots = 4,
+    output: _Output = None,
+    recorded: _Recorded = False,
+    normalise: _Normalise = "auto",
+    by: _By = None,
+    only: _Only = None,
+    against: _Against = None,
+    calibrate: _Calibrate = None,
+    calibration: CalibrationFile = None,
+    hotwords: Hotwords = None,
+    temperature: Temperature = 0.0,
+    page: _Page = 300,
+    fresh: _Fresh = False,
+    quiet: _Quiet = False,
+) -> int:
+    """Measure how well a model hears recordings whose text is known: word errors, invented words,
+    times, latency, turns, and how far its probabilities can be trusted.
+
+    A row that cannot be evaluated does not stop the others; the exit code is then 1. What was
+    heard is kept in -o as it comes: the same command goes on where it was stopped.
+    """
+    from kiku.evaluate import HearingOptions, forget, read_evaluation, read_manifests
+    from kiku.evaluate.evaluation import check
+    from kiku.evaluate.hearing import LIVE_CHUNK_S
+
+    kind = _kind(calibrate, output)
+    stream = stream_options(
+        hotwords=hotwords, temperature=temperature, channel="mix", start=0.0, end=None,
+        calibration=calibration,
+    )  # fmt: skip
+    manifest = read_manifests(manifests, only=_values_of(only))
+    # Before a model is loaded for minutes.
+    check(manifest, by=by or (), normalise=normalise)
+    if against is not None:
+        read_evaluation(manifest, against, normalise=normalise)
+    if output is not None:
+        make_folder(output)
+        if fresh:
+            forget(output)
+    meter = Meter(quiet=quiet)
+    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
+    recognizer = load_with(settings, meter, slots=slots)
+    if recognizer is None:
+        return INTERRUPTED
+    job = _Job(manifest, output, normalise, tuple(by or ()), against, kind, page)
+    options = HearingOptions(stream=stream, chunk_s=None if recorded else LIVE_CHUNK_S)
+    return job.run(recognizer, options, meter)
+
+
+def _kind(calibrate: str | None, output: Path | None) -> Kind | None:
+    if calibrate is None:
+        return None
+    known: dict[str, Kind] = {one: one for one in KINDS}
+    kind = known.get(calibrate)
+    if kind is None:
+        raise typer.BadParameter(
+            f"{calibrate!r} is none of {', '.join(KINDS)}", param_hint="--calibrate"
+        )
+    if output is None:
+        raise typer.BadParameter("it writes a file: add -o DIR", param_hint="--calibrate")
+    return kind
+
+
+def _values_of(only: Sequence[str] | None) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in only or ():
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise typer.BadParameter(f"{text!r} is no FIELD=VALUE", param_hint="--only")
+        found[name] = value
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What one command evaluates, and where it goes."""
+
+    manifest: "Manifest"
+    output: Path | None
+    normalise: str
+    by: tuple[str, ...]
+    against: Path | None
+    calibrate: Kind | None
+    page: int
+
+    def run(self, recognizer: "Recognizer", options: "HearingOptions", meter: Meter) -> int:
+        """Hear, tell, write; the exit code."""
+        from kiku.evaluate import evaluate as heard_and_scored
+        from kiku.evaluate.report import speed
+
+        progress = _Progress(meter)
+        try:
+            evaluation = heard_and_scored(
+                self.manifest, recognizer, options=options, folder=self.output,
+                normalise=self.normalise, by=self.by, on_heard=progress.tell,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            kept = "" if self.output is None else "; the same command goes on from there"
+            terminal.error(f"interrupted: {progress.done} of {progress.of} were heard{kept}")
+            return INTERRUPTED
+        meter.note(speed(evaluation))
+        comparison = self._comparison(evaluation)
+        self._print(evaluation, comparison)
+        self._write(evaluation, comparison, meter)
+        return self._tell_problems(evaluation)
+
+    def _comparison(self, evaluation: "Evaluation") -> "Comparison | None":
+        from kiku.evaluate import compare, read_evaluation
+
+        if self.against is None:
+            return None
+        earlier = read_evaluation(self.manifest, self.against, normalise=self.normalise)
+        return compare(earlier, evaluation)
+
+    def _print(self, evaluation: "Evaluation", comparison: "Comparison | None") -> None:
+        from kiku.evaluate.report import tables
+
+        blocks: list[str] = []
+        for table in tables(evaluation, comparison):
+            if table.title in ("Figures", "Compared") or table.title.startswith("By "):
+                header = [table.header] if any(table.header) else []
+                blocks.append(columns([*header, *table.rows]))
+        terminal.echo("\n".join(blocks))
+
+    def _write(
+        self, evaluation: "Evaluation", comparison: "Comparison | None", meter: Meter
+    ) -> None:
+        from kiku.evaluate import write_report
+
+        if self.output is None:
+            return
+        meter.note("writing the report")
+        paths = write_report(
+            evaluation, self.output, comparison=comparison, page_utterances=self.page
+        )
+        meter.note(f"{paths[-1]} lets you see and hear the errors")
+        if self.calibrate is not None:
+            _write_calibration(evaluation, self.calibrate, self.output / "calibration.json")
+
+    def _tell_problems(self, evaluation: "Evaluation") -> int:
+        problems = evaluation.problems
+        for one in problems[:_SHOWN_PROBLEMS]:
+            terminal.error(f"{one.where}: {one.message}")
+        if not problems:
+            return 0
+        total = len(problems) + len(evaluation.scored)
+        terminal.error(f"{len(problems)} of {total} rows were not evaluated")
+        return FAILED
+
+
+def _write_calibration(evaluation: "Evaluation", kind: Kind, path: Path) -> None:
+    from kiku.evaluate.trust import crossed_ece
+
+    found = evaluation.calibration(kind)
+    found.save(path)
+    crossed = crossed_ece([one.trusts for one in evaluation.scored], kind)
+    told = "" if crossed is None else f"; on words it was not made of, ECE {crossed:.3f}"
+    terminal.echo(f"\n{path.name}: {kind}, from {found.words} words{told}\n")
+
+
+class _Progress:
+    """How many recordings have been heard, told every tenth part."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+        self.done = self.of = 0
+
+    def tell(self, done: int, of: int) -> None:
+        """One more was heard."""
+        before, self.done, self.of = self.done, done, of
+        if 10 * done // of > 10 * before // of:
+            self._meter.note(f"{done} of {of} heard")

@@ -1,0 +1,56 @@
+"""How many words a model hears rightly, how soon and how surely: on recordings with known text.
+
+    from kiku.evaluate import evaluate
+
+    evaluation = evaluate(["dev.jsonl"], kiku.load("demo"))
+    print(evaluation.figures.word_errors.rate)
+
+    manifest.py     rows of manifests -> utterances, and what is wrong with the others
+    folders.py      recordings with their texts beside them, likewise
+    hearing.py      utterances through a model, as live streams or as recordings
+    store.py        what was heard, kept as it comes
+    normalising.py  texts as they are compared
+    aligning.py     two texts word by word
+    scoring.py      what was heard beside what was said: errors, times, latencies, trust
+    figures.py      many utterances in a few figures; groups
+    trust.py        reliability, and calibrations that fit
+    chance.py       intervals, and the paired bootstrap
+    evaluation.py   all of that in one call; two evaluations compared
+    report.py       figures as rows of tables, and as Markdown
+    page.py         one HTML page on which every error can be seen and heard
+    picture.py      the reliability picture, as SVG
+    clips.py        short pieces of sound for the page
+
+Nothing here imports torch. Only `hearing` touches a model; all that is counted is counted from
+what it noted, so a report can be made again without hearing anything.
+"""
+
+from kiku.calibration import Calibration
+from kiku.evaluate.chance import Difference, Interval
+from kiku.evaluate.evaluation import Comparison, Evaluation, compare, evaluate, read_evaluation
+from kiku.evaluate.figures import Figures
+from kiku.evaluate.hearing import HearingOptions
+from kiku.evaluate.manifest import Manifest, Problem, Utterance, read_manifests
+from kiku.evaluate.report import write_report
+from kiku.evaluate.scoring import Scored
+from kiku.evaluate.store import forget
+
+__all__ = [
+    "Calibration",
+    "Comparison",
+    "Difference",
+    "Evaluation",
+    "Figures",
+    "HearingOptions",
+    "Interval",
+    "Manifest",
+    "Problem",
+    "Scored",
+    "Utterance",
+    "compare",
+    "evaluate",
+    "forget",
+    "read_evaluation",
+    "read_manifests",
+    "write_report",
+]

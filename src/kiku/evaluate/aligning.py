@@ -1,0 +1,107 @@
+"""Two texts word by word: what was heard rightly, wrongly, not at all, and in addition.
+
+Knows words as text; knows no times and no sound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Literal, cast
+
+from kiku.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from jiwer import CharacterOutput, WordOutput
+
+PairKind = Literal["equal", "substitute", "delete", "insert"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A word of the reference and what was heard for it; or one of them alone."""
+
+    kind: PairKind
+    reference: int | None
+    """Index of the word that was said; None of one that was not."""
+    heard: int | None
+    """Index of the word that was heard; None where nothing was."""
+
+
+def align(reference: Sequence[str], heard: Sequence[str]) -> tuple[Pair, ...]:
+    """The fewest substitutions, deletions and insertions that explain what was heard.
+
+    Args:
+        reference: words without spaces in them.
+        heard: likewise.
+    """
+    found = _words(" ".join(reference), " ".join(heard))
+    pairs: list[Pair] = []
+    for chunk in found.alignments[0]:
+        kind = cast("PairKind", chunk.type)
+        said = range(chunk.ref_start_idx, chunk.ref_end_idx)
+        got = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
+        if kind == "delete":
+            pairs += [Pair(kind, i, None) for i in said]
+        elif kind == "insert":
+            pairs += [Pair(kind, None, j) for j in got]
+        else:
+            pairs += [Pair(kind, i, j) for i, j in zip(said, got, strict=True)]
+    return tuple(pairs)
+
+
+def character_errors(reference: str, heard: str) -> int:
+    """The fewest characters to change, leave out and add; spaces count."""
+    found = _characters(reference, heard)
+    return found.substitutions + found.deletions + found.insertions
+
+
+def sources(tokens: Sequence[str], words: Sequence[Sequence[str]]) -> list[range]:
+    """Which words each token of a normalised text comes from.
+
+    Normalising may join words ("twenty five" -> "25"), split them ("don't" -> "do not") and drop
+    them ("uh"); whole texts are normalised, so this is found afterwards.
+
+    Args:
+        tokens: of the whole text, normalised.
+        words: each word normalised by itself.
+
+    Returns:
+        For each token a range of indices of words; empty where it comes from none.
+    """
+    single = [(token, index) for index, parts in enumerate(words) for token in parts]
+    found = [range(0)] * len(tokens)
+    pairs = align(tokens, [token for token, _ in single])
+    for is_equal, run in groupby(pairs, key=lambda pair: pair.kind == "equal"):
+        some = list(run)
+        if is_equal:
+            for pair in some:
+                index = single[cast("int", pair.heard)][1]
+                found[cast("int", pair.reference)] = range(index, index + 1)
+            continue
+        # What was rewritten comes from all that it stands for.
+        of = [single[pair.heard][1] for pair in some if pair.heard is not None]
+        for pair in some:
+            if pair.reference is not None and of:
+                found[pair.reference] = range(of[0], of[-1] + 1)
+    return found
+
+
+def check_extra() -> None:
+    """Raise MissingExtra where what this room needs is not installed."""
+    _words("", "")
+
+
+def _words(reference: str, heard: str) -> "WordOutput":
+    try:
+        from jiwer import process_words
+    except ImportError as error:
+        raise MissingExtra("kiku.evaluate", "evaluate") from error
+    return process_words(reference, heard)
+
+
+def _characters(reference: str, heard: str) -> "CharacterOutput":
+    try:
+        from jiwer import process_characters
+    except ImportError as error:
+        raise MissingExtra("kiku.evaluate", "evaluate") from error
+    return process_characters(reference, heard)

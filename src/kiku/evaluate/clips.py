@@ -1,0 +1,131 @@
+"""Short pieces of sound as text that a page can hold, and where in an utterance its errors lie."""
+
+import base64
+import io
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import av
+import numpy as np
+from av.error import FFmpegError
+from numpy.typing import NDArray
+
+from kiku.evaluate.aligning import Pair
+from kiku.evaluate.scoring import Scored
+
+CLIP_RATE = 16_000
+"""Samples a second: enough to hear words by."""
+
+_BITS_PER_S = 32_000
+
+WHOLE_S = 15.0
+"""An utterance up to so long is one excerpt."""
+
+AROUND_S = 2.0
+"""Of a longer one, so much before and behind an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A part of an utterance, and the words in it."""
+
+    start: float
+    """Seconds of the file."""
+    end: float
+    pairs: tuple[Pair, ...]
+
+
+def excerpts(scored: Scored) -> list[Excerpt]:
+    """The parts of an utterance that hold its errors; none where it has none."""
+    first = scored.utterance.start_s
+    last = first + scored.heard.seconds
+    if not scored.errors:
+        return []
+    if last - first <= WHOLE_S:
+        return [Excerpt(first, last, scored.pairs)]
+    places = _places(scored, first, last)
+    windows: list[tuple[float, float]] = []
+    for pair, (start, end) in zip(scored.pairs, places, strict=True):
+        if pair.kind == "equal":
+            continue
+        start, end = max(first, start - AROUND_S), min(last, end + AROUND_S)
+        if windows and start <= windows[-1][1]:
+            start, end = windows[-1][0], max(windows.pop()[1], end)
+        windows.append((start, end))
+    return [
+        Excerpt(start, end, tuple(_inside(scored.pairs, places, start, end)))
+        for start, end in windows
+    ]
+
+
+def _inside(
+    pairs: Sequence[Pair], places: Sequence[tuple[float, float]], start: float, end: float
+) -> list[Pair]:
+    return [
+        pair
+        for pair, (begins, ends) in zip(pairs, places, strict=True)
+        if (begins < end and ends > start) or start <= begins <= end
+    ]
+
+
+def _places(scored: Scored, first: float, last: float) -> list[tuple[float, float]]:
+    """Where each pair lies: by the word heard, else by the reference, else between its
+    neighbours. Never falling."""
+    known: list[tuple[float, float] | None] = []
+    for pair in scored.pairs:
+        tokens = [] if pair.heard is None else [scored.found[pair.heard]]
+        tokens += [] if pair.reference is None else [scored.reference[pair.reference]]
+        spans = [(t.start, t.end) for t in tokens if t.start is not None and t.end is not None]
+        known.append(spans[0] if spans else None)
+    places: list[tuple[float, float]] = []
+    before = first
+    for index, span in enumerate(known):
+        if span is None:
+            after = next((one[0] for one in known[index:] if one is not None), last)
+            span = (before, max(before, after))
+        start = min(max(span[0], before), last)
+        places.append((start, min(max(span[1], start), last)))
+        # What lies between two known words begins where the first of them ends.
+        before = places[-1][1] if known[index] is not None else places[-1][0]
+    return places
+
+
+def data_uri(samples: NDArray[np.float32], rate: int) -> str:
+    """Sound as an address that holds it: MP3, which every browser plays; WAV where this build of
+    FFmpeg writes none.
+
+    Args:
+        samples: [S] in [-1, 1].
+        rate: theirs, in Hz.
+    """
+    integers = (np.clip(samples, -1, 1) * 32767).astype("<i2")
+    data, kind = _mp3(integers, rate)
+    if not data:
+        data, kind = _wav(integers, rate)
+    return f"data:audio/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def _mp3(samples: NDArray[np.int16], rate: int) -> tuple[bytes, str]:
+    buffer = io.BytesIO()
+    try:
+        container: Any = av.open(buffer, "w", format="mp3")
+        with container:
+            stream = container.add_stream("libmp3lame", rate=rate, layout="mono")
+            stream.bit_rate = _BITS_PER_S
+            frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16p", layout="mono")
+            frame.sample_rate = rate
+            for packet in (*stream.encode(frame), *stream.encode(None)):
+                container.mux(packet)
+    except (FFmpegError, ValueError):  # it is not built in, or takes no such rate
+        return b"", "mpeg"
+    return buffer.getvalue(), "mpeg"
+
+
+def _wav(samples: NDArray[np.int16], rate: int) -> tuple[bytes, str]:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, rate, len(samples), "NONE", ""))
+        file.writeframes(samples.tobytes())
+    return buffer.getvalue(), "wav"

@@ -1,0 +1,338 @@
+"""Manifests and a model -> an evaluation: what was heard, scored, in figures and on paper."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kiku.calibration import Calibration, Kind
+from kiku.errors import InputError
+from kiku.evaluate.aligning import check_extra
+from kiku.evaluate.chance import RESAMPLES, Difference, difference_of
+from kiku.evaluate.figures import (
+    LENGTH,
+    Confusions,
+    Figures,
+    confusions_of,
+    figures_of,
+    groups_by,
+)
+from kiku.evaluate.hearing import Heard, HearingOptions, hear, size_of
+from kiku.evaluate.manifest import Manifest, Problem, Utterance, read_manifests
+from kiku.evaluate.normalising import normaliser
+from kiku.evaluate.scoring import Scored, Trust, score
+from kiku.evaluate.store import Store, read_results
+from kiku.evaluate.trust import fit_calibration
+from kiku.recognizer import Recognizer
+
+OnHeard = Callable[[int, int], object]
+"""Is told how many utterances have been heard, and of how many."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model made of some utterances."""
+
+    settings: Mapping[str, Any]
+    """Which model, and how it heard."""
+    scored: tuple[Scored, ...]
+    """In the order of the manifests."""
+    problems: tuple[Problem, ...] = ()
+    """What could not be evaluated, and why."""
+    normalise: str = "auto"
+    seed: int = 0
+    by: tuple[str, ...] = ()
+    """Fields by which groups were asked for."""
+    heard: int = field(default=0, compare=False)
+    """How many utterances were heard now; the others had been before."""
+
+    @cached_property
+    def figures(self) -> Figures:
+        """Of all utterances."""
+        return figures_of(self.scored, seed=self.seed)
+
+    @cached_property
+    def confusions(self) -> Confusions:
+        """Of all utterances."""
+        return confusions_of(self.scored)
+
+    @cached_property
+    def groups(self) -> dict[str, dict[str, Figures]]:
+        """Figures by field and value."""
+        return {
+            name: {
+                value: figures_of(some, seed=self.seed)
+                for value, some in groups_by(self.scored, name).items()
+            }
+            for name in self.by
+        }
+
+    @property
+    def trusts(self) -> list[Trust]:
+        """How sure each word was, and whether it was right."""
+        return [trust for one in self.scored for trust in one.trusts]
+
+    @property
+    def sound_s(self) -> float:
+        """Seconds of sound that were evaluated."""
+        return sum(one.heard.seconds for one in self.scored)
+
+    @property
+    def took_s(self) -> float:
+        """Seconds that this took the machine."""
+        return sum(one.heard.took_s for one in self.scored)
+
+    def calibration(self, kind: Kind = "isotonic") -> Calibration:
+        """What makes words as often right as they are sure; for `StreamOptions.calibration`.
+
+        Raises:
+            InputError: too few words, or the words were heard with a calibration already.
+        """
+        if self.settings.get("options", {}).get("calibration") is not None:
+            raise InputError(
+                "these words were heard with a calibration: evaluate without one to make another"
+            )
+        return fit_calibration(self.trusts, kind, model=str(self.settings.get("model", "")))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything in plain values. Only `speed` is another each time."""
+        took_s = self.took_s
+        return {
+            "settings": dict(self.settings),
+            "normalise": self.normalise,
+            "figures": asdict(self.figures),
+            "confusions": asdict(self.confusions),
+            "groups": {
+                name: {value: asdict(one) for value, one in some.items()}
+                for name, some in self.groups.items()
+            },
+            "problems": [asdict(one) for one in self.problems],
+            "utterances": [_row(one) for one in self.scored],
+            "speed": {
+                "sound_s": round(self.sound_s, 3),
+                "took_s": round(took_s, 3),
+                "real_time_factor": round(took_s / self.sound_s, 5) if self.sound_s else None,
+            },
+        }
+
+
+def _row(scored: Scored) -> dict[str, Any]:
+    said, got = scored.normalised
+    return {
+        "id": scored.utterance.id,
+        "seconds": scored.heard.seconds,
+        "reference": scored.utterance.text,
+        "heard": " ".join(word.text for word in scored.heard.words),
+        "compared": [said, got],
+        "words": len(scored.reference),
+        "errors": scored.errors,
+        "fields": dict(scored.utterance.fields),
+    }
+
+
+def evaluate(
+    manifests: Sequence[str | Path] | Manifest,
+    recognizer: Recognizer,
+    *,
+    options: HearingOptions | None = None,
+    folder: str | Path | None = None,
+    normalise: str = "auto",
+    by: Sequence[str] = (),
+    on_heard: OnHeard | None = None,
+) -> Evaluation:
+    """Hear what manifests name, and compare it with what is said there.
+
+    Args:
+        manifests: files of JSON lines, or folders of recordings with their texts; or what
+            `read_manifests` made of them.
+        recognizer: the model; all of its slots are used.
+        options: how it hears; None is as a live stream does.
+        folder: results are kept here as they come, and what is there is not heard again (`forget`
+            forgets it); None keeps them in memory.
+        normalise: how texts are made comparable: "auto", "english", "basic" or "none".
+        by: fields to make groups by, such as "speaker"; "length" is one of every utterance.
+        on_heard: is told how far it is.
+
+    Raises:
+        InputError: a manifest that cannot be used at all, or options that cannot be.
+        MissingExtra: the extra `evaluate` is not installed.
+        ConfigError: the folder holds what was heard otherwise.
+        OutputError: the folder cannot be written.
+    """
+    options = options or HearingOptions()
+    manifest = manifests if isinstance(manifests, Manifest) else read_manifests(manifests)
+    check(manifest, by=by, normalise=normalise)
+    settings = _settings(recognizer, options)
+    with Store(None if folder is None else Path(folder), settings) as store:
+        to_hear = [one for one in manifest.utterances if not _is_done(one, store.heard)]
+        total = len(manifest.utterances)
+        for number, heard in enumerate(hear(recognizer, to_hear, options), 1):
+            store.add(heard)
+            if on_heard is not None:
+                on_heard(total - len(to_hear) + number, total)
+        found = store.heard
+    return _evaluation(
+        manifest, found, settings, normalise=normalise, by=by, num_heard=len(to_hear)
+    )
+
+
+def read_evaluation(
+    manifests: Sequence[str | Path] | Manifest,
+    folder: str | Path,
+    *,
+    normalise: str = "auto",
+    by: Sequence[str] = (),
+) -> Evaluation:
+    """An earlier evaluation from its folder; nothing is heard. Utterances that it does not hold are
+    problems.
+
+    Args:
+        manifests: as for `evaluate`: texts are read from these.
+        folder: that it was written to.
+        normalise: as for `evaluate`.
+        by: as for `evaluate`.
+
+    Raises:
+        InputError: as `evaluate`.
+        OutputError: there are no results, or they are damaged.
+    """
+    manifest = manifests if isinstance(manifests, Manifest) else read_manifests(manifests)
+    check(manifest, by=by, normalise=normalise)
+    settings, found = read_results(Path(folder))
+    return _evaluation(manifest, found, settings, normalise=normalise, by=by)
+
+
+def check(manifest: Manifest, *, by: Sequence[str], normalise: str) -> None:
+    """Say at once what could otherwise be found wrong after an hour.
+
+    Raises:
+        InputError: there is no such field, or no such way to make texts comparable.
+        MissingExtra: the extra `evaluate` is not installed.
+    """
+    check_extra()
+    utterances = manifest.utterances
+    for language in sorted({one.fields.get("language", "") for one in utterances}):
+        normaliser(normalise, language)
+    known = {name for one in utterances for name in one.fields} | {LENGTH}
+    for name in by:
+        if name not in known:
+            raise InputError(f"no row has a field {name!r}; there are {', '.join(sorted(known))}")
+
+
+_HEARD_BY = ("decoding", "recovery", "turns", "calibration")
+"""Of a stream's options those that change what an evaluation finds."""
+
+
+def _settings(recognizer: Recognizer, options: HearingOptions) -> dict[str, Any]:
+    engine = recognizer.scheduler.engine
+    stream = options.stream.to_dict()
+    return {
+        "model": recognizer.name,
+        "engine": engine.description,
+        "weights": engine.backend.signature,
+        "kiku": version("kiku"),
+        "chunk_s": options.chunk_s,
+        "options": {name: stream[name] for name in _HEARD_BY},
+    }
+
+
+def _is_done(utterance: Utterance, heard: Mapping[str, Heard]) -> bool:
+    """Whether a result is there that stands: what had a problem may have none now."""
+    one = heard.get(utterance.id)
+    return one is not None and one.problem is None and one.size == size_of(utterance)
+
+
+def _evaluation(
+    manifest: Manifest,
+    found: Mapping[str, Heard],
+    settings: Mapping[str, Any],
+    *,
+    normalise: str,
+    by: Sequence[str],
+    num_heard: int = 0,
+) -> Evaluation:
+    scored: list[Scored] = []
+    problems = list(manifest.problems)
+    for utterance in manifest.utterances:
+        heard = found.get(utterance.id)
+        if heard is None:
+            problems.append(Problem(utterance.id, "was not heard in that evaluation"))
+        elif heard.problem is not None:
+            problems.append(Problem(utterance.id, heard.problem))
+        else:
+            same = normaliser(normalise, utterance.fields.get("language"))
+            scored.append(score(utterance, heard, same))
+    if not scored:
+        first = problems[0]
+        raise InputError(
+            f"none of {len(problems)} utterances could be evaluated; the first, {first.where}: "
+            f"{first.message}"
+        )
+    return Evaluation(
+        settings, tuple(scored), tuple(problems), normalise, by=tuple(by), heard=num_heard
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two evaluations of the same utterances, the second beside the first."""
+
+    first: Mapping[str, Any]
+    """Settings of the first."""
+    second: Mapping[str, Any]
+    difference: Difference
+    alone: int
+    """Utterances that only one of them has."""
+    pairs: tuple[tuple[Scored, Scored], ...]
+    """Utterances in which one makes more errors than the other, the largest difference first."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "first": dict(self.first),
+            "second": dict(self.second),
+            **asdict(self.difference),
+            "alone": self.alone,
+        }
+
+
+def compare(
+    first: Evaluation, second: Evaluation, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Comparison:
+    """Whether the second makes fewer errors than the first, and whether that may be chance: a
+    paired bootstrap over the utterances that both have and in which something is said.
+
+    Args:
+        first: of one model, precision or setting.
+        second: of another, of the same recordings, normalised alike.
+        seed: the same seed gives the same figures.
+        resamples: how often utterances are drawn.
+
+    Raises:
+        InputError: they have no utterance in common, or were normalised otherwise.
+    """
+    if first.normalise != second.normalise:
+        raise InputError(
+            f"texts were normalised as {first.normalise} and as {second.normalise}: evaluate both "
+            "in one way"
+        )
+    if resamples < 100:
+        raise InputError(f"resamples must be at least 100, not {resamples}")
+    before = {one.utterance.id: one for one in first.scored if one.has_speech}
+    after = {one.utterance.id: one for one in second.scored if one.has_speech}
+    both = [(one, after[name]) for name, one in before.items() if name in after]
+    if not both:
+        raise InputError("the two evaluations have no utterance in common")
+    difference = difference_of(
+        [one.errors for one, _ in both],
+        [one.errors for _, one in both],
+        [len(one.reference) for one, _ in both],
+        seed=seed,
+        resamples=resamples,
+    )
+    apart = [pair for pair in both if pair[0].errors != pair[1].errors]
+    apart.sort(key=lambda pair: -abs(pair[1].errors - pair[0].errors))
+    alone = len(before) + len(after) - 2 * len(both)
+    return Comparison(first.settings, second.settings, difference, alone, tuple(apart))

@@ -1,0 +1,275 @@
+"""Utterances through a model: what it wrote, when, and how sure it was.
+
+As a live stream hears it: sound comes in chunks of a frame, and after each is noted which words had
+been given out, in the stream's own time. No clock is asked but for how fast it went. Without
+chunks the same sound is heard as a recording, in blocks: the words are the same, and come sooner;
+when they would have been given out is not known then.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.audio import read_chunks
+from kiku.decoding import token_picker
+from kiku.engine import StepOutput
+from kiku.errors import AudioError, InputError
+from kiku.evaluate.manifest import Utterance
+from kiku.options import AudioFormat, StreamOptions
+from kiku.recognizer import Recognizer
+from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
+from kiku.stream import WordSession
+from kiku.text import TurnEnd, TurnEndEager, Word
+
+LIVE_CHUNK_S = 0.08
+"""Of a live stream: a frame of the published models."""
+
+_RECORDED_CHUNK_S = 5.0
+"""Of a recording: as much as one step takes."""
+
+_MOST_S = 86_400.0
+"""Seconds of one utterance: a small file may claim days of silence."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWord:
+    """A word that was given out."""
+
+    text: str
+    start: float
+    """Seconds of the file."""
+    end: float
+    probability: float
+    given: float | None
+    """How much of the file had been heard when it was given out; None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came of one utterance."""
+
+    id: str
+    size: int
+    """Bytes of the file: another size is another recording."""
+    seconds: float
+    """Of sound."""
+    words: tuple[HeardWord, ...]
+    ends: tuple[float, ...]
+    """When turns were told to have ended, in seconds of the file heard."""
+    eager_ends: tuple[float, ...]
+    took_s: float
+    """Of the machine's time: the only number that is another one each time."""
+    problem: str | None = None
+    """Why it was not heard, or not to its end: then it is not evaluated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HearingOptions:
+    """How utterances are heard."""
+
+    stream: StreamOptions = field(default_factory=StreamOptions)
+    """Its decoding, recovery, turns and calibration are as in any stream; which part of a file is
+    heard is said by the manifest."""
+    chunk_s: float | None = LIVE_CHUNK_S
+    """Of the sound that is pushed at once; None hears recordings."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError for what cannot be."""
+        if self.chunk_s is not None and not 0.01 <= self.chunk_s <= 10:
+            raise InputError(f"chunk_s must be from 0.01 to 10 seconds, not {self.chunk_s!r}")
+        stream = self.stream
+        if (stream.start_s, stream.end_s, stream.channel, stream.track) != (0, None, "mix", None):
+            raise InputError(
+                "start_s, end_s, channel and track are no options of an evaluation: the manifest "
+                "says which part of a file is heard, and of that the default track, mixed"
+            )
+
+
+Samples = NDArray[np.float32]
+Clock = Callable[[], float]
+
+
+def hear(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    options: HearingOptions,
+    *,
+    clock: Clock = perf_counter,
+) -> Iterator[Heard]:
+    """Hear utterances side by side in all slots; each is given as soon as it is done.
+
+    Args:
+        recognizer: nothing else may be using it meanwhile.
+        utterances: in which order they begin.
+        options: how.
+        clock: gives seconds.
+
+    Raises:
+        InputError: the recognizer has open streams.
+    """
+    count = recognizer.scheduler.engine.num_slots
+    if recognizer.free_slots < count:
+        raise InputError(
+            f"{recognizer!r} has open streams: close them, or load the model once more"
+        )
+    live = options.chunk_s is not None
+    # Live streams that keep up are stepped frame by frame.
+    own = Recognizer(
+        recognizer.scheduler.engine, recognizer.config, recognizer.vocabulary,
+        name=recognizer.name, max_block=1 if live else None,
+    )  # fmt: skip
+    waiting, running = deque(utterances), list[_Hearing]()
+    try:
+        while waiting or running:
+            before = clock()
+            while waiting and len(running) < count:
+                running.append(_Hearing(own, waiting.popleft(), options))
+            for one in running:
+                one.feed()
+            while own.scheduler.step():
+                for one in running:
+                    one.collect()
+            for one in running:
+                one.collect()
+            share = (clock() - before) / len(running)
+            for one in running:
+                one.took_s += share
+            done = [one for one in running if one.is_done]
+            running = [one for one in running if not one.is_done]
+            for one in done:
+                yield one.result()
+    finally:
+        for one in running:
+            one.leave()
+
+
+class _Hearing:
+    """One utterance on its way."""
+
+    def __init__(
+        self, recognizer: Recognizer, utterance: Utterance, options: HearingOptions
+    ) -> None:
+        self.took_s = 0.0
+        self._utterance = utterance
+        self._config = config = recognizer.config
+        self._live = options.chunk_s is not None
+        stream = replace(options.stream, signal_checks=False, format=AudioFormat())
+        if utterance.turns and stream.turns is None:
+            stream = replace(stream, turns=True)
+        self._session = WordSession(config, recognizer.vocabulary, stream)
+        self._scheduler: Scheduler = recognizer.scheduler
+        self._chunks = _sound(utterance, config.sample_rate, options.chunk_s or _RECORDED_CHUNK_S)
+        self._pushed = self._num_tokens = 0
+        self._words: list[HeardWord] = []
+        self._ends: list[float] = []
+        self._eager_ends: list[float] = []
+        self._problem: str | None = None
+        picker = token_picker(stream.decoding, recognizer.vocabulary, config)
+        slot = SlotOptions(picker, stream.decoding.num_codebooks)
+        member = Member(self._session, slot, on_output=self._count)
+        self._bindings: list[Binding] = self._scheduler.open(Opening([member]))
+
+    def _count(self, out: StepOutput) -> None:
+        self._num_tokens += out.tokens.shape[-1]
+
+    def feed(self) -> None:
+        """Push the next chunk; at the end of the sound, close."""
+        if self._session.has_ended:
+            return
+        try:
+            chunk = next(self._chunks, None)
+        except AudioError as error:
+            self._problem, chunk = str(error), None
+        if chunk is None:
+            self._session.close()
+            return
+        self._session.push(self._session.input.check(chunk))
+        self._pushed += len(chunk)
+
+    @property
+    def _seconds(self) -> float:
+        return self._pushed / self._config.sample_rate
+
+    @property
+    def _given(self) -> float | None:
+        """How much of the stream had been heard by now, silence behind its end included."""
+        if not self._live:
+            return None
+        config = self._config
+        # One token comes before any frame.
+        heard_s = (self._num_tokens - 1) / config.frame_rate - config.silence_prefix_s
+        return round(self._utterance.start_s + max(self._seconds, heard_s), 4)
+
+    def collect(self) -> None:
+        """Note the events that have come."""
+        start_s, given = self._utterance.start_s, self._given
+        while self._session.events:
+            match self._session.events.popleft():
+                case Word(text, start, end, probability):
+                    at, to = round(start_s + start, 4), round(start_s + end, 4)
+                    self._words.append(HeardWord(text, at, to, round(probability, 6), given))
+                case TurnEnd(time):
+                    self._ends.append(round(start_s + time, 4))
+                case TurnEndEager(time):
+                    self._eager_ends.append(round(start_s + time, 4))
+                case _:
+                    pass
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its slot is free again."""
+        return self._session.done
+
+    def result(self) -> Heard:
+        """What came of it."""
+        failure = self._session.failure
+        problem = self._problem if failure is None else str(failure)
+        if problem is None and not self._pushed:
+            problem = "there is no sound in it, or it ends before the part that is asked for"
+        return Heard(
+            self._utterance.id, size_of(self._utterance), round(self._seconds, 4),
+            tuple(self._words), tuple(self._ends), tuple(self._eager_ends),
+            round(self.took_s, 6), problem,
+        )  # fmt: skip
+
+    def leave(self) -> None:
+        """Give the slot back in the middle."""
+        for binding in self._bindings:
+            self._scheduler.release(binding)
+        self._scheduler.drive(lambda: self._session.done)
+
+
+def size_of(utterance: Utterance) -> int:
+    """Bytes of its file; 0 where it is gone."""
+    try:
+        return utterance.path.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _sound(utterance: Utterance, rate: int, chunk_s: float) -> Iterator[Samples]:
+    """The utterance's part of its file, in chunks."""
+    first = round(utterance.start_s * rate)
+    end_s = utterance.start_s + _MOST_S if utterance.end_s is None else utterance.end_s
+    last, at = round(end_s * rate), 0
+    for chunk in read_chunks(utterance.path, rate, chunk_s=chunk_s):
+        if at >= last:
+            break
+        part = chunk[max(0, first - at) : last - at]
+        at += len(chunk)
+        if len(part):
+            yield part
+
+
+def sound_of(utterance: Utterance, rate: int) -> Samples:
+    """All samples [S] of an utterance.
+
+    Raises:
+        AudioError: it cannot be read.
+    """
+    parts = list(_sound(utterance, rate, _RECORDED_CHUNK_S))
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)

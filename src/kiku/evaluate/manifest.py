@@ -1,0 +1,303 @@
+"""What was said in which recording: manifests and folders -> utterances, and what is wrong with
+the others.
+
+A manifest has a JSON object on each line. A row that cannot be used is a `Problem` and keeps no
+other from being evaluated. Does not open sound: whether it can be heard is seen when it is.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from kiku.errors import InputError
+from kiku.evaluate.folders import Found, utterances_in
+from kiku.writing import reason_of
+
+_PATHS = ("path", "file", "audio", "audio_filepath")
+_TEXTS = ("text", "transcript", "sentence")
+"""Names under which a row may have its sound and its text: the first is ours, the others are those
+of data sets that many have."""
+
+_OWN = {*_PATHS, *_TEXTS, "id", "words", "turns", "start", "end"}
+"""What is no group."""
+
+MAX_WORDS = 100_000
+"""Of one row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From where to where something is said, in seconds of the file."""
+
+    start: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenWord:
+    """A word whose place is known."""
+
+    text: str
+    start: float
+    """Seconds of the file."""
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A recording, or a part of one, and what is said in it."""
+
+    id: str
+    """Its own in all manifests of a run."""
+    path: Path
+    text: str
+    """Empty where nothing is said."""
+    start_s: float = 0.0
+    """Where in the file it begins."""
+    end_s: float | None = None
+    """Where it ends; None is the end of the file."""
+    words: tuple[SpokenWord, ...] = ()
+    """With times, where they are known."""
+    turns: tuple[Span, ...] = ()
+    """Where somebody's turn begins and ends, where that is known."""
+    fields: Mapping[str, str] = field(default_factory=dict[str, str])
+    """All else that the row says, such as language, speaker and split: groups are made by these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that could not be evaluated, and why."""
+
+    where: str
+    """A row of a manifest, or an utterance's id."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All rows of some manifests."""
+
+    utterances: tuple[Utterance, ...]
+    problems: tuple[Problem, ...] = ()
+
+
+def read_manifests(
+    paths: Sequence[str | Path], *, only: Mapping[str, str] | None = None
+) -> Manifest:
+    """Read manifests, in order.
+
+    Args:
+        paths: files of JSON lines, or folders: with `.trans.txt` files as LibriSpeech has them, or
+            with a `.txt` beside each recording.
+        only: fields and the values that they must have.
+
+    Raises:
+        InputError: a path leads nowhere or to something else; or no row can be used, which
+            says why the first cannot.
+    """
+    found: dict[str, Utterance] = {}
+    problems: list[Problem] = []
+    num_left_out = 0
+    for path in map(Path, paths):
+        for item in _rows(path):
+            if isinstance(item, Problem):
+                problems.append(item)
+            elif any(item.fields.get(name) != value for name, value in (only or {}).items()):
+                num_left_out += 1
+            elif item.id in found:
+                why = "stands there twice: leave one out, or give each an id of its own"
+                problems.append(Problem(item.id, why))
+            else:
+                found[item.id] = item
+    if not found:
+        raise InputError(_nothing(paths, problems, num_left_out))
+    return Manifest(tuple(found.values()), tuple(problems))
+
+
+def _nothing(paths: Sequence[str | Path], problems: Sequence[Problem], num_left_out: int) -> str:
+    named = ", ".join(map(str, paths)) or "no manifest was named"
+    if problems:
+        first = problems[0]
+        return (
+            f"{named}: none of {len(problems)} rows can be evaluated; the first, {first.where}: "
+            f"{first.message}"
+        )
+    if num_left_out:
+        return f"{named}: none of {num_left_out} rows has the values that were asked for"
+    return f"{named}: there are no rows in it"
+
+
+def _rows(path: Path) -> Iterator[Utterance | Problem]:
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be looked at ({error})") from error
+    if is_folder:
+        yield from map(_from_folder, utterances_in(path))
+        return
+    if not exists:
+        raise InputError(f"{path}: no such manifest or folder; check the name")
+    yield from _from_lines(path)
+
+
+def _from_folder(found: Found) -> Utterance | Problem:
+    if found.path is None or found.text is None:
+        return Problem(found.id, found.problem)
+    return Utterance(found.id, found.path, found.text, fields=found.fields)
+
+
+def _from_lines(path: Path) -> Iterator[Utterance | Problem]:
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: is no text ({error.reason} at byte {error.start}); a manifest has a JSON "
+            "object on each line"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({reason_of(error)})") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield _row(line, path.parent)
+        except _Unusable as error:
+            yield Problem(f"{path.name}, line {number}", str(error))
+
+
+class _Unusable(Exception):
+    """Why a row cannot be used."""
+
+
+def _row(line: str, folder: Path) -> Utterance:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _Unusable(f"is no JSON ({error}): write one object on each line") from error
+    if not isinstance(values, dict):
+        raise _Unusable(f"is {type(values).__name__}, not an object")
+    row = cast("dict[str, Any]", values)
+    name = _text_of(row, _PATHS)
+    if not name:
+        raise _Unusable('has no sound: name it in "path"')
+    path = folder / name
+    _check_file(path, name)
+    words = tuple(_words(row.get("words")))
+    text = _text_of(row, _TEXTS)
+    if text is None and words:
+        text = " ".join(word.text for word in words)
+    if text is None:
+        raise _Unusable('has no text: write "text": "" where nothing is said')
+    start_s = _seconds(row, "start") or 0.0
+    end_s = _seconds(row, "end")
+    if end_s is not None and end_s <= start_s:
+        raise _Unusable(f"ends at {end_s} s, which is not behind its start at {start_s} s")
+    return Utterance(
+        id=_id(row, name, start_s, end_s), path=path, text=text.strip(), start_s=start_s,
+        end_s=end_s, words=words, turns=tuple(_turns(row.get("turns"))), fields=_fields(row),
+    )  # fmt: skip
+
+
+def _text_of(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    for name in names:
+        value = row.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise _Unusable(f'"{name}" must be text, not {_shown(value)}')
+        return value
+    return None
+
+
+def _check_file(path: Path, name: str) -> None:
+    try:
+        path.stat()
+        is_file = path.is_file()
+    except FileNotFoundError:
+        is_file = False
+    except (OSError, ValueError) as error:
+        raise _Unusable(f"{_shown(name)} cannot be looked at ({error})") from error
+    if not is_file:
+        raise _Unusable(f"there is no file {name}; paths are looked for beside the manifest")
+
+
+def _id(row: Mapping[str, Any], name: str, start_s: float, end_s: float | None) -> str:
+    given = row.get("id")
+    if given is not None:
+        if not (isinstance(given, str | int) and str(given).strip()):
+            raise _Unusable(f'"id" must be a name, not {_shown(given)}')
+        return str(given)
+    if not start_s and end_s is None:
+        return name
+    return f"{name} {start_s:g}-{'' if end_s is None else f'{end_s:g}'}"
+
+
+def _seconds(row: Mapping[str, Any], name: str) -> float | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 <= value < 1e9 and math.isfinite(value)):
+        raise _Unusable(f'"{name}" must be seconds, at least 0, not {_shown(value)}')
+    return float(value)
+
+
+def _items(value: Any, name: str) -> list[Mapping[str, Any]]:
+    if value is None:
+        return []
+    items = cast("list[Any]", value if isinstance(value, list) else [None])
+    if not all(isinstance(one, dict) for one in items) or len(items) > MAX_WORDS:
+        raise _Unusable(f'"{name}" must be a list of objects, {MAX_WORDS} at most')
+    return items
+
+
+def _span(one: Mapping[str, Any], what: str) -> tuple[float, float]:
+    start, end = _seconds(one, "start"), _seconds(one, "end")
+    if start is None or end is None:
+        raise _Unusable(f"{what} has no times: each wants start and end")
+    if end < start:
+        raise _Unusable(f"{what} ends at {end} s, before its start at {start} s")
+    return start, end
+
+
+def _words(value: Any) -> Iterator[SpokenWord]:
+    before = 0.0
+    for number, one in enumerate(_items(value, "words"), 1):
+        text = _text_of(one, ("text", "word"))
+        if not (text and text.strip()):
+            raise _Unusable(f"word {number} has no text")
+        start, end = _span(one, f"word {number} ({text})")
+        if start < before:
+            raise _Unusable(
+                f"word {number} ({text}) begins at {start} s, before the word before it at "
+                f"{before} s: words must stand in the order of time"
+            )
+        before = start
+        yield SpokenWord(text.strip(), start, end)
+
+
+def _turns(value: Any) -> Iterator[Span]:
+    before = 0.0
+    for number, one in enumerate(_items(value, "turns"), 1):
+        start, end = _span(one, f"turn {number}")
+        if start < before:
+            raise _Unusable(f"turn {number} begins at {start} s, before the last one's end")
+        before = end
+        yield Span(start, end)
+
+
+def _fields(row: Mapping[str, Any]) -> dict[str, str]:
+    """What groups can be made by: values that have a name."""
+    return {
+        str(name): str(value)
+        for name, value in row.items()
+        if name not in _OWN and isinstance(value, str | int | float)
+    }
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,117 @@
+"""`kiku evaluate`: figures on standard output, reports in a folder."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kiku.calibration import Calibration
+from tests.cli.conftest import Ran
+from tests.cli.simple import SimpleBackend
+
+Run = Callable[..., Ran]
+Speech = Callable[..., Path]
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+@pytest.fixture
+def dev(speech: Speech, tmp_path: Path) -> Path:
+    rows = [("a.wav", "zero one two", "dev"), ("b.wav", "zero nine two", "train")]
+    for name, *_ in rows:
+        speech(tmp_path / name)
+    path = tmp_path / "dev.jsonl"
+    lines = [json.dumps({"path": p, "text": t, "split": s}) for p, t, s in rows]
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_figures_are_printed(run: Run, dev: Path) -> None:
+    ran = run("evaluate", dev, "--normalise", "basic", "--by", "split")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("word error rate  ")
+    assert "16.7 %" in ran.out
+    assert "1 substitutions, 0 deletions, 0 insertions" in ran.out
+    assert "\nsplit  utterances" in ran.out
+
+
+def test_a_folder_holds_reports_and_a_second_run_hears_nothing(
+    run: Run, dev: Path, tmp_path: Path, backend: SimpleBackend
+) -> None:
+    first = run("evaluate", dev, "-o", tmp_path / "out", "--normalise", "basic")
+    names = sorted(path.name for path in (tmp_path / "out").iterdir() if path.name[0] != ".")
+    assert names == ["report.html", "report.json", "report.md", "results.jsonl"]
+    backend.interrupt_at = 0
+    second = run("evaluate", dev, "-o", tmp_path / "out", "--normalise", "basic")
+    assert (second.code, second.out) == (0, first.out)
+    fresh = run("evaluate", dev, "-o", tmp_path / "out", "--fresh")
+    assert fresh.code == 130
+    assert "interrupted: 0 of 0 were heard; the same command goes on" in fresh.err
+
+
+def test_only_some_rows(run: Run, dev: Path) -> None:
+    ran = run("evaluate", dev, "--only", "split=dev", "--normalise", "basic")
+    assert "3 in 1 utterances" in ran.out
+    assert run("evaluate", dev, "--only", "split").code == 2
+    assert run("evaluate", dev, "--only", "split=test").code == 1
+
+
+def test_a_comparison(run: Run, dev: Path, tmp_path: Path) -> None:
+    assert run("evaluate", dev, "-o", tmp_path / "one", "--normalise", "basic").code == 0
+    ran = run("evaluate", dev, "--against", tmp_path / "one", "--normalise", "basic", "--recorded")
+    assert ran.code == 0
+    assert "+0.00 points" in ran.out
+    missing = run("evaluate", dev, "--against", tmp_path / "none")
+    assert missing.code == 1
+    assert "holds no results" in missing.err
+
+
+def test_a_row_that_cannot_be_evaluated_is_told_of(run: Run, dev: Path) -> None:
+    with dev.open("a") as file:
+        file.write('\n{"path": "none.wav", "text": ""}\n')
+    ran = run("evaluate", dev)
+    assert ran.code == 1
+    assert "dev.jsonl, line 3: there is no file none.wav" in ran.err
+    assert "1 of 3 rows were not evaluated" in ran.err
+    assert ran.out
+
+
+def test_a_calibration_is_written_and_applied(run: Run, speech: Speech, tmp_path: Path) -> None:
+    sound = speech(tmp_path / "long.wav", 88.0)
+    text = " ".join(("zero one two three four nine " * 19).split()[:110])
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps({"path": sound.name, "text": text}))
+    ran = run("evaluate", path, "-o", tmp_path / "out", "--calibrate", "temperature", "--recorded",
+              "--normalise", "basic")  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert "calibration.json: temperature, from 110 words" in ran.out
+    made = Calibration.load(tmp_path / "out" / "calibration.json")
+    assert made(0.9) == pytest.approx(92 / 110, abs=0.01)
+    short = speech(tmp_path / "short.wav", 0.8)
+    file = tmp_path / "out" / "calibration.json"
+    words = run("transcribe", short, "--words", "--calibration", file).out.split()
+    assert float(words[2]) == pytest.approx(made(0.9), abs=1e-3)
+    again = run("evaluate", path, "-o", tmp_path / "two", "--calibration", file, "--calibrate",
+                "isotonic", "--recorded")  # fmt: skip
+    assert "were heard with a calibration" in again.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--calibrate", "isotonic"], "add -o DIR"),
+        (["--calibrate", "linear", "-o", "x"], "none of isotonic, temperature"),
+        (["--calibration", "none.json"], "cannot be read"),
+    ],
+)
+def test_what_makes_no_sense(run: Run, dev: Path, arguments: list[str], told: str) -> None:
+    ran = run("evaluate", dev, *arguments)
+    assert ran.code == 2
+    assert told in ran.err
+
+
+def test_there_is_no_manifest(run: Run, tmp_path: Path) -> None:
+    ran = run("evaluate", tmp_path / "none.jsonl")
+    assert ran.code == 1
+    assert "no such manifest or folder" in ran.err

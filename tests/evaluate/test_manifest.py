@@ -1,0 +1,229 @@
+"""Manifests and folders: what is used of them, and what is told of the rest."""
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kiku.errors import InputError
+from kiku.evaluate import Manifest, read_manifests
+from kiku.evaluate.manifest import Span, SpokenWord
+
+Make = Callable[..., Path]
+GOOD = {"path": "good.wav", "text": "one"}
+
+
+@pytest.fixture(autouse=True)
+def sound(tmp_path: Path) -> None:
+    (tmp_path / "good.wav").write_bytes(b"sound")
+
+
+def problems(manifest: Path) -> list[str]:
+    return [one.message for one in read_manifests([manifest]).problems]
+
+
+def test_a_row_is_an_utterance(manifest: Make, tmp_path: Path) -> None:
+    words = [{"text": "one", "start": 0, "end": 0.5}, {"word": "two", "start": 0.5, "end": 1}]
+    row = {
+        **GOOD, "text": " one two ", "words": words, "turns": [{"start": 0, "end": 1}],
+        "start": 1.5, "end": 3, "speaker": "ann", "language": "en", "level": 3, "of": [1],
+    }  # fmt: skip
+    (one,) = read_manifests([manifest(row)]).utterances
+    assert (one.id, one.path, one.text) == ("good.wav 1.5-3", tmp_path / "good.wav", "one two")
+    assert (one.start_s, one.end_s) == (1.5, 3.0)
+    assert one.words == (SpokenWord("one", 0.0, 0.5), SpokenWord("two", 0.5, 1.0))
+    assert one.turns == (Span(0.0, 1.0),)
+    assert one.fields == {"speaker": "ann", "language": "en", "level": "3"}
+
+
+@pytest.mark.parametrize(
+    "names", [("file", "transcript"), ("audio", "sentence"), ("audio_filepath", "text")]
+)
+def test_others_names_for_path_and_text_are_known(manifest: Make, names: tuple[str, str]) -> None:
+    (one,) = read_manifests(
+        [manifest(dict(zip(names, ("good.wav", "one"), strict=True)))]
+    ).utterances
+    assert (one.path.name, one.text, one.fields) == ("good.wav", "one", {})
+
+
+def test_words_alone_are_a_text(manifest: Make) -> None:
+    words = [{"text": text, "start": 0, "end": 1} for text in ("one", "two")]
+    (one,) = read_manifests([manifest({"path": "good.wav", "words": words})]).utterances
+    assert one.text == "one two"
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("{", "is no JSON"),
+        ("[1]", "is list, not an object"),
+        ({"text": "one"}, "has no sound"),
+        ({"path": "none.wav", "text": "one"}, "there is no file none.wav"),
+        ({"path": "a\0b", "text": "one"}, "cannot be looked at"),
+        ({"path": 3, "text": "one"}, '"path" must be text, not 3'),
+        ({"path": "good.wav"}, 'has no text: write "text": ""'),
+        ({**GOOD, "text": 1}, '"text" must be text'),
+        ({**GOOD, "start": 2, "end": 2}, "ends at 2.0 s, which is not behind"),
+        ({**GOOD, "start": -1}, '"start" must be seconds'),
+        ({**GOOD, "end": True}, '"end" must be seconds'),
+        ('{"path": "good.wav", "text": "one", "end": NaN}', '"end" must be seconds'),
+        ({**GOOD, "words": "one"}, '"words" must be a list'),
+        ({**GOOD, "words": [{"text": "one"}]}, "word 1 (one) has no times"),
+        ({**GOOD, "words": [{"start": 0, "end": 1}]}, "word 1 has no text"),
+        ({**GOOD, "words": [{"text": "a", "start": 1, "end": 0}]}, "ends at 0.0 s, before its"),
+        (
+            {**GOOD, "words": [{"text": w, "start": s, "end": 9} for w, s in (("a", 1), ("b", 0))]},
+            "word 2 (b) begins at 0.0 s, before the word before it",
+        ),
+        ({**GOOD, "turns": [{"start": 0, "end": 2}, {"start": 1, "end": 3}]}, "turn 2 begins"),
+        ({**GOOD, "id": ""}, '"id" must be a name'),
+    ],
+)
+def test_a_bad_row_is_told_of_and_keeps_no_other_away(
+    manifest: Make, row: object, told: str
+) -> None:
+    path = manifest({**GOOD, "id": "first"}, row, {**GOOD, "id": "last"})
+    found = read_manifests([path])
+    assert [one.id for one in found.utterances] == ["first", "last"]
+    (problem,) = found.problems
+    assert problem.where == "dev.jsonl, line 2"
+    assert told in problem.message
+
+
+def test_what_stands_twice_is_taken_once(manifest: Make) -> None:
+    assert problems(manifest(GOOD, GOOD)) == [
+        "stands there twice: leave one out, or give each an id of its own"
+    ]
+
+
+def test_only_rows_with_a_value_are_taken(manifest: Make) -> None:
+    path = manifest({**GOOD, "split": "dev", "id": "a"}, {**GOOD, "split": "train", "id": "b"})
+    assert [one.id for one in read_manifests([path], only={"split": "dev"}).utterances] == ["a"]
+    with pytest.raises(InputError, match="none of 2 rows has the values"):
+        read_manifests([path], only={"split": "test"})
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "there are no rows"), (b"\xff\xfe", "is no text"), (b"{\n", "none of 1 rows can be")],
+)
+def test_a_manifest_without_a_row_that_can_be_used(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        read_manifests([path])
+
+
+def test_no_manifest_at_all(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such manifest"):
+        read_manifests([tmp_path / "none.jsonl"])
+    with pytest.raises(InputError, match="no manifest was named"):
+        read_manifests([])
+
+
+def test_a_folder_as_librispeech_has_them(tmp_path: Path) -> None:
+    folder = tmp_path / "dev" / "84" / "1"
+    folder.mkdir(parents=True)
+    for name in ("84-1-0000.flac", "84-1-0001.flac", "84-1-0009.flac", ".hidden.flac"):
+        (folder / name).touch()
+    text = "84-1-0000 ONE TWO\n84-1-0001 THREE\n84-1-0002 LOST\n\n"
+    (folder / "84-1.trans.txt").write_text(text)
+    found = read_manifests([tmp_path / "dev"])
+    assert [(one.id, one.text, dict(one.fields)) for one in found.utterances] == [
+        ("84/1/84-1-0000.flac", "ONE TWO", {"speaker": "84"}),
+        ("84/1/84-1-0001.flac", "THREE", {"speaker": "84"}),
+    ]
+    assert [(one.where, one.message.partition(":")[0]) for one in found.problems] == [
+        ("84/1/84-1.trans.txt, 84-1-0002", "is a text without a recording"),
+        ("84/1/84-1-0009.flac", "has no text"),
+    ]
+
+
+def test_a_folder_with_texts_beside_the_sound(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    (folder / "inner").mkdir(parents=True)
+    for name in ("a.wav", "inner/b.MP3", "c.wav", "broken.wav"):
+        (folder / name).touch()
+    (folder / "a.txt").write_text("one\n two\n")
+    (folder / "inner" / "b.txt").write_text("")
+    (folder / "d.txt").write_text("four")
+    (folder / "broken.txt").write_bytes(b"\xff")
+    found = read_manifests([folder])
+    assert [(one.id, one.text) for one in found.utterances] == [
+        ("a.wav", "one two"),
+        ("inner/b.MP3", ""),
+    ]
+    assert [(one.where, one.message[:16]) for one in found.problems] == [
+        ("broken.wav", "broken.txt canno"),
+        ("c.wav", "has no text: wri"),
+        ("d.txt", "is a text withou"),
+    ]
+
+
+seconds = st.floats(0, 1e6).map(lambda value: round(value, 3))
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> dict[str, object]:
+    times = sorted(draw(st.lists(seconds, min_size=2, max_size=8)))
+    words = [
+        {"text": draw(st.text("abc", min_size=1, max_size=4)), "start": start, "end": end}
+        for start, end in pairwise(times)
+    ]
+    row: dict[str, object] = {
+        "path": "good.wav",
+        "text": draw(st.text(max_size=30)),
+        "words": words,
+        "speaker": draw(st.text(max_size=5)),
+    }
+    start = draw(seconds)
+    return row | draw(st.sampled_from([{}, {"start": start}, {"start": start, "end": start + 1}]))
+
+
+def read_rows(text: str) -> Manifest:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "good.wav").touch()
+        path = Path(folder) / "m.jsonl"
+        path.write_text(text, encoding="utf-8")
+        return read_manifests([path])
+
+
+@given(st.lists(rows(), min_size=1, max_size=5))
+def test_every_good_row_is_read_as_it_was_written(given_rows: list[dict[str, object]]) -> None:
+    found = read_rows("\n".join(json.dumps({**row, "id": i}) for i, row in enumerate(given_rows)))
+    assert not found.problems
+    for one, row in zip(found.utterances, given_rows, strict=True):
+        assert one.text == str(row["text"]).strip()
+        assert [{"text": w.text, "start": w.start, "end": w.end} for w in one.words] == row["words"]
+        assert one.fields == {"speaker": row["speaker"]}
+        assert one.start_s == row.get("start", 0.0)
+        assert one.end_s == row.get("end")
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+_KEYS = st.sampled_from(["path", "text", "words", "turns", "start", "end", "id", "language"])
+
+
+@given(st.dictionaries(_KEYS, _JSON), st.text(max_size=40))
+def test_whatever_stands_in_a_row_is_used_or_told_of(values: dict[str, object], raw: str) -> None:
+    line = json.dumps({**values, "path": "good.wav"})
+    found = read_rows("\n".join([json.dumps(GOOD | {"id": "good"}), line, raw]))
+    other_lines = sum(bool(part.strip()) for part in raw.split("\n"))
+    assert len(found.utterances) + len(found.problems) == 2 + other_lines
+    for one in found.utterances:
+        assert math.isfinite(one.start_s)
+        assert one.end_s is None or one.end_s > one.start_s
+        starts = [word.start for word in one.words]
+        assert starts == sorted(starts)
