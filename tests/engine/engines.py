@@ -6,16 +6,20 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from torch import nn
 
 from kiku.engine import SlotEngine, StepOutput
+from kiku.engine.kernels import ONNX_RUNTIME, Kernels, kernels
 from kiku.engine.onnx import onnx_engine
 from kiku.engine.torch import torch_engine
 from kiku.graph import Weights, write_codec, write_decoder
 from tests import tiny
 
-KINDS = ("torch", "onnx")
+KINDS = ("torch", "onnx", "plain")
+"""PyTorch, ONNX Runtime with kiku's operators, and ONNX Runtime alone."""
+
 SIZE = tiny.codec_config().frame_size
 
 
@@ -53,8 +57,20 @@ def make_engine(
         codec, lm = tiny.codec(seed), tiny.lm(seed)
         return torch_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     return onnx_engine(
-        graphs(seed=seed), tiny.model_config(), slots=slots, threads=1, keep_logits=keep_logits
+        graphs(seed=seed),
+        tiny.model_config(),
+        slots=slots,
+        threads=1,
+        keep_logits=keep_logits,
+        used=ONNX_RUNTIME if kind == "plain" else own_kernels(),
     )
+
+
+def own_kernels() -> Kernels:
+    """kiku's operators; a test that needs them is skipped where there are none."""
+    if kernels().library is None:
+        pytest.skip(kernels().reason)
+    return kernels()
 
 
 def sound(num_frames: int, seed: int = 0) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from kiku.config import TransformerConfig
 from kiku.errors import UnsupportedConfig
 from kiku.graph import messages
 from kiku.graph.quantise import quantise
-from kiku.graph.tiles import Tiles, tiles_of
+from kiku.graph.tiles import GROUP, Tiles, tiles_of
 from kiku.graph.writer import (
     IR_VERSION,
     KERNELS,
@@ -74,14 +74,15 @@ def linear(
 
 def _untiled(writer: GraphWriter, tiles: str, scales: str, laid_out: Tiles) -> tuple[str, str]:
     """The same matrix as ONNX Runtime's operator wants it: computed when a session is made."""
-    num_blocks, rows = laid_out.numbers.shape[1], laid_out.rows
-    first, last = writer.constant(0), writer.constant(rows)
+    num_blocks = laid_out.numbers.shape[1]
     numbers = writer.node("Transpose", [tiles], perm=[0, 3, 1, 2, 4])
-    numbers = writer.node(
-        "Reshape", [numbers, writer.constant(-1, num_blocks, laid_out.block_bytes)]
-    )
+    shape = writer.constant(-1, num_blocks, laid_out.block_bytes)
+    numbers = writer.node("Reshape", [numbers, shape])
     steps = writer.node("Transpose", [scales], perm=[0, 2, 1])
     steps = writer.node("Reshape", [steps, writer.constant(-1, num_blocks)])
+    if laid_out.rows % GROUP == 0:
+        return numbers, steps
+    first, last = writer.constant(0), writer.constant(laid_out.rows)
     return (
         writer.node("Slice", [numbers, first, last, first]),
         writer.node("Slice", [steps, first, last, first]),

@@ -1,0 +1,196 @@
+"""kiku's own operators beside ONNX Runtime's: the same words, and what happens without them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kiku.engine.kernels as room
+from kiku.engine import SlotEngine
+from kiku.engine.kernels import ONNX_RUNTIME, Kernels, kernels
+from kiku.engine.memory import OrderedMemory, RingMemory
+from kiku.engine.onnx import onnx_engine
+from tests import tiny
+from tests.engine.engines import SIZE, advance, graphs, own_kernels, said, sound, step
+
+
+def engine_of(precision: str, used: Kernels, **changes: object) -> SlotEngine:
+    settings = {"slots": 1, "threads": 1, **changes}
+    return onnx_engine(graphs(precision), tiny.model_config(), used=used, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def asked_anew() -> Iterator[None]:
+    """What is found holds for the process; here it is asked again, and forgotten after."""
+    kernels.cache_clear()
+    yield
+    kernels.cache_clear()
+
+
+def test_where_the_package_is_installed_it_is_used() -> None:
+    import kiku_kernels
+
+    assert own_kernels().processor == kiku_kernels.processor()
+    assert own_kernels().reason == ""
+
+
+def test_both_variants_say_the_same() -> None:
+    frames = sound(40)
+    own, plain = (engine_of("float32", used) for used in (own_kernels(), ONNX_RUNTIME))
+    slots = [engine.open()[0] for engine in (own, plain)]
+    assert said(own, slots[0], frames) == said(plain, slots[1], frames)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("int8", 0.02), ("int4", 0.02)])
+def test_both_variants_compute_nearly_the_same_of_rounded_weights(
+    precision: str, most: float
+) -> None:
+    """Both round what they multiply to 8 bits, each in its own way."""
+    codes = np.random.default_rng(0).integers(0, 16, (12, 4))
+    given = []
+    for used in (own_kernels(), ONNX_RUNTIME):
+        engine = engine_of(precision, used, keep_logits=True)
+        slot, _ = engine.open(lambda logits: 5)  # whatever it says, it reads the same
+        given.append(engine.decode([slot], codes, [12]).logits)
+    own, plain = given
+    assert np.linalg.norm(own - plain) < most * np.linalg.norm(plain)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_row_is_computed_alike_alone_and_among_others(precision: str) -> None:
+    """Bit for bit: so what is said depends neither on the block nor on who else speaks."""
+    frames = sound(24)
+    alone = engine_of(precision, own_kernels(), keep_logits=True)
+    slot, _ = alone.open()
+    singly = [advance(alone, [slot], frames[None, t : t + 1]).logits for t in range(24)]
+    many = engine_of(precision, own_kernels(), keep_logits=True, slots=3, threads=2)
+    others = [many.open()[0] for _ in range(3)]
+    for at in range(0, 24, 8):
+        part = np.stack([sound(8, seed=at + 1), frames[at : at + 8], sound(8, seed=at + 2)])
+        together = advance(many, others, part).logits
+        assert together is not None
+        for t in range(8):
+            assert np.array_equal(together[8 + t], singly[at + t][0])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_saved_slot_goes_from_one_variant_to_the_other(back: bool) -> None:
+    """A talk that was saved on a machine with kernels goes on where there are none."""
+    frames = sound(60)
+    first, second = (engine_of("float32", used) for used in (own_kernels(), ONNX_RUNTIME))
+    if back:
+        first, second = second, first
+    slot, _ = first.open()
+    said(first, slot, frames[:40])
+    saved = first.save(slot)
+    other, _ = second.open()
+    second.restore(other, saved)
+    assert said(second, other, frames[40:]) == said(first, slot, frames[40:])
+
+
+def test_a_ring_gives_back_what_it_was_given() -> None:
+    config = tiny.transformer(window=10)
+    ring, ordered = RingMemory(config, 2, 4), OrderedMemory(config, 2, 4)
+    generator = np.random.default_rng(0)
+    for position in (0, 3, 9, 10, 75, 1000):
+        seen = min(position, config.window - 1)
+        shape = (config.num_heads, seen, config.head_dim)
+        saved = {"position": np.array([position])} | {
+            f"{part}.{layer}": generator.normal(size=shape).astype(np.float32)
+            for part in ("keys", "values")
+            for layer in range(config.num_layers)
+        }
+        for memory in (ring, ordered):
+            memory.check(saved)
+            memory.restore(1, saved)
+            again = memory.save(1)
+            assert again.keys() == saved.keys()
+            assert all(np.array_equal(again[name], saved[name]) for name in saved)
+
+
+def test_keys_of_16_bits_take_what_is_beyond_them() -> None:
+    config = tiny.transformer(window=4)
+    memory = RingMemory(config, 1, 4, np.float16)
+    shape = (config.num_heads, 2, config.head_dim)
+    saved = {"position": np.array([2])} | {
+        f"{part}.{layer}": np.full(shape, 1e30, np.float32)
+        for part in ("keys", "values")
+        for layer in range(config.num_layers)
+    }
+    memory.check(saved)
+    memory.restore(0, saved)
+    memory.check(memory.save(0))  # no infinities
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_they_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIKU_KERNELS", "off")
+    assert kernels().library is None
+    assert kernels().reason == "KIKU_KERNELS is off"
+    assert said(*_opened(kernels()), sound(3)) == said(*_opened(ONNX_RUNTIME), sound(3))
+
+
+def _opened(used: Kernels) -> tuple[SlotEngine, int]:
+    engine = engine_of("int8", used)
+    return engine, engine.open()[0]
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_without_the_package_all_is_left_to_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "kiku_kernels", None)
+    assert kernels() == Kernels(None, "", "kiku-kernels is not installed")
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_package_without_its_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import kiku_kernels
+
+    def missing() -> Path:
+        raise kiku_kernels.NoKernels("it could not be built here")
+
+    monkeypatch.setattr(kiku_kernels, "library", missing)
+    assert kernels() == Kernels(None, "", "it could not be built here")
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_library_that_is_none_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import kiku_kernels
+
+    damaged = tmp_path / "kernels.so"
+    damaged.write_bytes(b"no library at all" * 100)
+    monkeypatch.setattr(kiku_kernels, "library", lambda: damaged)
+    monkeypatch.setattr(kiku_kernels, "processor", lambda: "avx2")
+    assert kernels().library is None
+    assert "does not take it" in kernels().reason
+    assert "kiku-kernels is not used" in caplog.text
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_library_that_computes_nonsense_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    own_kernels()
+    kernels.cache_clear()
+    right = room.product_model
+
+    def of_another_matrix(matrix: np.ndarray) -> bytes:
+        return right(-matrix)
+
+    monkeypatch.setattr(room, "product_model", of_another_matrix)
+    assert kernels().reason == "it computed a wrong product"
+
+
+def test_frames_of_the_size_are_stepped() -> None:
+    """Of both variants, slots that are far apart in one step."""
+    for used in (own_kernels(), ONNX_RUNTIME):
+        engine = engine_of("int8", used, slots=5)
+        slots = [engine.open()[0] for _ in range(5)]
+        alone = engine_of("int8", used)
+        one, _ = alone.open()
+        frames = sound(6)
+        expected = step(alone, [one], frames[None])[0].tolist()
+        given = step(
+            engine, [slots[4], slots[0]], np.stack([frames, np.zeros((6, SIZE), np.float32)])
+        )
+        assert given[0].tolist() == expected
