@@ -5,6 +5,7 @@
 TARGET is one of `TARGETS`, for another system than this one; only zig builds for those.
 """
 
+import hashlib
 import os
 import platform
 import shlex
@@ -64,6 +65,15 @@ def this_target() -> str:
         machine, machine
     )
     return f"{system}-{machine}"
+
+
+def built(name: str) -> Path:
+    """Where the library for a target is kept, once it is built: the name changes with the sources,
+    the flags and the compiler."""
+    digest = hashlib.sha256(repr((name, FLAGS, TARGETS.get(name), os.environ.get("CXX"))).encode())
+    for path in sorted(SOURCES.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    return SOURCES.with_name("build") / f"kernels-{name}-{digest.hexdigest()[:16]}"
 
 
 def build(out: Path, name: str | None = None, extra: tuple[str, ...] = ()) -> Target:

@@ -9,7 +9,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build_library import CannotBuild, build, this_target
+from build_library import TARGETS, CannotBuild, Target, build, built, this_target
 
 
 class KernelsHook(BuildHookInterface):
@@ -22,12 +22,10 @@ class KernelsHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build, and say what goes where in the wheel."""
         chosen = os.environ.get("KIKU_KERNELS_TARGET")
-        folder = Path(self.root) / "build"
-        folder.mkdir(exist_ok=True)
         name = chosen or this_target()
-        out = folder / f"kernels-{name}"
+        out = built(name)
         try:
-            target = build(out, name)
+            target = TARGETS[name] if out.exists() else self._build(out, name)
         except CannotBuild as error:
             if chosen or os.environ.get("KIKU_KERNELS_NEEDED"):
                 raise
@@ -39,3 +37,10 @@ class KernelsHook(BuildHookInterface):
         here = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         own = os.environ.get("CXX") and not chosen
         build_data["tag"] = f"py3-none-{here if own else target.wheel}"
+
+    def _build(self, out: Path, name: str) -> Target:
+        out.parent.mkdir(exist_ok=True)
+        part = out.with_name(f"{out.name}.{os.getpid()}")
+        target = build(part, name)
+        part.replace(out)
+        return target
