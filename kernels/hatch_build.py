@@ -3,6 +3,7 @@
 import os
 import sys
 import sysconfig
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class KernelsHook(BuildHookInterface):
         chosen = os.environ.get("KIKU_KERNELS_TARGET")
         name = chosen or this_target()
         out = built(name)
+        if not os.access(Path(self.root), os.W_OK):
+            out = Path(tempfile.mkdtemp()) / out.name
         try:
             target = TARGETS[name] if out.exists() else self._build(out, name)
         except CannotBuild as error:
