@@ -3,8 +3,11 @@
 #define KIKU_PROCESSOR neon
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
+#include "embed.inl"
 #include "processor.hpp"
+#include "product.inl"
 
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -24,6 +27,14 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, {}};
+const Processor kNeon = {
+    .name = "neon",
+    .is_here = is_here,
+    .product = neon::kProduct,
+    .attention = neon::kAttention,
+    .elu = neon::kElu,
+    .search = {},
+    .embed = neon::kEmbed,
+};
 
 }  // namespace kiku
