@@ -144,5 +144,6 @@ class Outcome {
 bool elu(const kiku::Processor &processor);
 bool product(const kiku::Processor &processor);
 bool attention(const kiku::Processor &processor);
+bool embed(const kiku::Processor &processor);
 
 }  // namespace check
