@@ -123,7 +123,11 @@ def _for_others(features: tuple[str, ...], target: Target) -> list[str]:
     if target.files is ARM:
         return ["-march=armv8.2-a+dotprod"] if features else []
     # GCC takes what its own headers leave open on purpose for a mistake.
-    return [*(f"-m{feature}" for feature in features), "-Wno-maybe-uninitialized"]
+    return [
+        *(f"-m{feature}" for feature in features),
+        "-Wno-maybe-uninitialized",
+        "-Wno-uninitialized",
+    ]
 
 
 def _run(command: list[str]) -> None:

@@ -29,7 +29,7 @@ struct EmbedOp {
     if (!call.require(inside, "an id is no row of the table")) return;
     const int64_t axes[] = {num_rows, width};
     ort::Tensor y = call.output(0, axes, 2);
-    if (call.failed()) return;
+    if (call.failed() || y.count() == 0) return;
     const uint8_t *numbers = table.data<uint8_t>();
     const float *scale = scales.data<float>();
     float *out = y.data<float>();
