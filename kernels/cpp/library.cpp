@@ -6,6 +6,7 @@
 #include "elu_op.hpp"
 #include "ort.hpp"
 #include "processor.hpp"
+#include "search_op.hpp"
 
 #if defined(_WIN32)
 #define KIKU_EXPORT extern "C" __declspec(dllexport)
@@ -60,7 +61,8 @@ KIKU_EXPORT ort::Status *RegisterCustomOps(ort::Options *options, const ApiBase 
   if (api == nullptr) return nullptr;  // too old: loading a graph tells that its operators are missing
   if (kiku::processor() == nullptr) return ort::failure(api, "kernels", "there are none for this processor");
   static ort::Operator<kiku::EluOp> elu;
-  static const ort::CustomOp *const operators[] = {&elu};
+  static ort::Operator<kiku::SearchOp> search;
+  static const ort::CustomOp *const operators[] = {&elu, &search};
   static ort::Domain *domain = nullptr;  // lives as long as the library: sessions only point to it
   if (domain == nullptr) {
     ort::Domain *made = nullptr;

@@ -5,6 +5,7 @@
 
 #include "elu.inl"
 #include "processor.hpp"
+#include "search.inl"
 
 namespace kiku {
 
@@ -15,6 +16,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx2;
-const Processor kAvx2 = {"avx2", is_here, {}, {}, avx2::kElu, {}};
+const Processor kAvx2 = {"avx2", is_here, {}, {}, avx2::kElu, avx2::kSearch};
 
 }  // namespace kiku

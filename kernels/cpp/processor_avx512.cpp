@@ -5,6 +5,7 @@
 
 #include "elu.inl"
 #include "processor.hpp"
+#include "search.inl"
 
 namespace kiku {
 
@@ -15,6 +16,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kAvx512;
-const Processor kAvx512 = {"avx512", is_here, {}, {}, avx512::kElu, {}};
+const Processor kAvx512 = {"avx512", is_here, {}, {}, avx512::kElu, avx512::kSearch};
 
 }  // namespace kiku

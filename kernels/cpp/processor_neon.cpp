@@ -5,6 +5,7 @@
 
 #include "elu.inl"
 #include "processor.hpp"
+#include "search.inl"
 
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -24,6 +25,6 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, {}};
+const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, neon::kSearch};
 
 }  // namespace kiku
