@@ -20,7 +20,10 @@ DEV_SIZE := about 2 GB, more with CUDA
 RUN := $(VENV)/.ready-to-run
 DEV := $(VENV)/.ready-to-test
 
-.PHONY: help demo test lint bench mutants clean
+KERNELS := $(VENV)/.ready-kernels
+KERNEL_FILES := $(wildcard kernels/*.py kernels/*.toml kernels/cpp/* kernels/src/*/*.py)
+
+.PHONY: help demo test lint bench mutants wheels clean
 
 help:
 	@echo "make demo     transcribe the recordings in examples/ with the model that ships with kiku"
@@ -30,6 +33,7 @@ help:
 	@echo "make bench    kiku beside transformers and moshi, half an hour; figures go to benchmarks/results/"
 	@echo "make mutants  how many small mistakes the tests notice, and which they miss, a quarter of an hour;"
 	@echo "              make mutants ARGS='src/kiku/text/words.py --most 50' for some of them"
+	@echo "make wheels   the wheels of kiku-kernels for Linux, macOS and Windows, into dist/"
 	@echo "make clean    remove the virtual environment"
 	@echo
 	@echo "PYTHON=python3.12 builds on that one, TORCH and TORCH_FLAGS choose PyTorch (see the Makefile)."
@@ -54,6 +58,11 @@ bench: $(DEV)
 mutants: $(DEV)
 	$(PY) tools/mutants.py $(ARGS)
 
+# The wheels of kiku-kernels for every system that it knows; only this one's can be run here.
+wheels: $(PY)
+	for target in linux-x86_64 linux-aarch64 macos-arm64 windows-x86_64; do \
+		KIKU_KERNELS_TARGET=$$target $(PIP) wheel --quiet --no-deps -w dist ./kernels || exit 1; done
+
 clean:
 	rm -rf $(VENV)
 
@@ -61,7 +70,12 @@ $(PY):
 	@test -n "$(PYTHON)" || { echo "kiku needs Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(RUN): pyproject.toml | $(PY)
+$(KERNELS): $(KERNEL_FILES) | $(PY)
+	@echo "building kiku-kernels, which fetches a compiler of 90 MB for it and throws it away: half a minute, once"
+	$(PIP) install --quiet --force-reinstall --no-deps ./kernels
+	@touch $@
+
+$(RUN): pyproject.toml $(KERNELS) | $(PY)
 	@echo "installing kiku and what it needs into $(VENV): $(RUN_SIZE), a minute or two, once"
 	$(PIP) install --quiet -e .
 	@touch $@

@@ -37,7 +37,7 @@ from kiku.checkpoint.tensor_shapes import lm_shapes
 from kiku.config import LMConfig, ModelConfig
 from kiku.converted import convert
 from kiku.engine import SlotEngine
-from kiku.engine.memory import layout_of
+from kiku.engine.kernels import ONNX_RUNTIME
 from kiku.engine.networks import WIDTH, Decoder
 from kiku.engine.onnx import onnx_engine
 from kiku.graph import (
@@ -302,11 +302,11 @@ def run(
     folder: Path, config: ModelConfig, columns: NDArray[np.int64], places: Sequence[str]
 ) -> dict[str, Array]:
     """What ONNX Runtime has behind each layer, and the logits."""
-    decoder = Decoder(folder, config, 1, 1)
+    decoder = Decoder(folder, config, 1, 1, ONNX_RUNTIME)  # whose graph was laid open
     parts: list[list[Array]] = []
     for at in range(0, len(columns), WIDTH):
         part = columns[at : at + WIDTH] + code_offsets(config.lm)
-        layout = layout_of(decoder.memory, np.zeros(1, np.int64), np.array([len(part)]))
+        layout = decoder.memory.layout(np.zeros(1, np.int64), np.array([len(part)]))
         given = decoder.run(layout, {"columns": part}, (*places, "logits"))
         parts.append([one.copy() for one in given])
         decoder.memory.position[0] += len(part)
@@ -436,7 +436,9 @@ def codes(data: Path, folder: Path) -> dict[str, Any]:
             model = onnx.load(str(path), load_external_data=False)
             take_products_in_float(model)
             path.write_bytes(model.SerializeToString())
-        engine = onnx_engine(made.folder, made.config, slots=decoding.SLOTS, threads=1)
+        engine = onnx_engine(
+            made.folder, made.config, slots=decoding.SLOTS, threads=1, used=ONNX_RUNTIME
+        )
         given = np.concatenate(decoding.encoded(engine, sounds, made.config.frame_size))
         right = given if right is None else right
         rows[way] = [round(float(share), 4) for share in (given != right).mean(axis=0)]

@@ -25,7 +25,10 @@ FLAGS = (
 
 _AVX2 = ("avx2", "fma", "f16c")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni")
-X86 = {"library.cpp": (), "processor_avx2.cpp": _AVX2, "processor_avx512.cpp": _AVX512}
+X86 = {
+    "library.cpp": (), "processor_avx2.cpp": _AVX2, "processor_avxvnni.cpp": (*_AVX2, "avxvnni"),
+    "processor_avx512.cpp": _AVX512,
+}  # fmt: skip
 ARM = {"library.cpp": (), "processor_neon.cpp": ("dotprod",)}
 """By source file: the instructions that it is built with."""
 

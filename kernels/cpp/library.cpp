@@ -3,9 +3,12 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "attention_op.hpp"
 #include "elu_op.hpp"
+#include "embed_op.hpp"
 #include "ort.hpp"
 #include "processor.hpp"
+#include "product_op.hpp"
 #include "search_op.hpp"
 
 #if defined(_WIN32)
@@ -17,8 +20,8 @@
 namespace kiku {
 
 #if defined(__x86_64__) || defined(_M_X64)
-extern const Processor kAvx512, kAvx2;
-namespace { const Processor *const kProcessors[] = {&kAvx512, &kAvx2}; }
+extern const Processor kAvx512, kAvxVnni, kAvx2;
+namespace { const Processor *const kProcessors[] = {&kAvx512, &kAvxVnni, &kAvx2}; }
 #elif defined(__aarch64__)
 extern const Processor kNeon;
 namespace { const Processor *const kProcessors[] = {&kNeon}; }
@@ -60,9 +63,13 @@ KIKU_EXPORT ort::Status *RegisterCustomOps(ort::Options *options, const ApiBase 
   ort::Api api = base->get_api(ort::kVersion);
   if (api == nullptr) return nullptr;  // too old: loading a graph tells that its operators are missing
   if (kiku::processor() == nullptr) return ort::failure(api, "kernels", "there are none for this processor");
+  static ort::Operator<kiku::AttentionOp<false>> attention;
+  static ort::Operator<kiku::AttentionOp<true>> attention_half;
   static ort::Operator<kiku::EluOp> elu;
+  static ort::Operator<kiku::EmbedOp> embed;
+  static ort::Operator<kiku::ProductOp> product;
   static ort::Operator<kiku::SearchOp> search;
-  static const ort::CustomOp *const operators[] = {&elu, &search};
+  static const ort::CustomOp *const operators[] = {&attention, &attention_half, &elu, &embed, &product, &search};
   static ort::Domain *domain = nullptr;  // lives as long as the library: sessions only point to it
   if (domain == nullptr) {
     ort::Domain *made = nullptr;

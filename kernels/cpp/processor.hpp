@@ -6,6 +6,7 @@
 
 #include "attention.hpp"
 #include "elu.hpp"
+#include "embed.hpp"
 #include "product.hpp"
 #include "search.hpp"
 
@@ -18,6 +19,7 @@ struct Processor {
   AttentionKernels attention;
   EluKernels elu;
   SearchKernels search;
+  EmbedKernels embed;
 };
 
 // The best that this machine has; null where it has none. The environment's KIKU_KERNELS names another.

@@ -3,19 +3,31 @@
 #define KIKU_PROCESSOR avx2
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
+#include "embed.inl"
+#include "instructions_x86.hpp"
 #include "processor.hpp"
+#include "product.inl"
 #include "search.inl"
 
 namespace kiku {
 
 namespace {
 bool is_here() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  return instructions().avx2;
 }
 }  // namespace
 
 extern const Processor kAvx2;
-const Processor kAvx2 = {"avx2", is_here, {}, {}, avx2::kElu, avx2::kSearch};
+const Processor kAvx2 = {
+    .name = "avx2",
+    .is_here = is_here,
+    .product = avx2::kProduct,
+    .attention = avx2::kAttention,
+    .elu = avx2::kElu,
+    .search = avx2::kSearch,
+    .embed = avx2::kEmbed,
+};
 
 }  // namespace kiku

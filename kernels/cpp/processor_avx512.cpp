@@ -3,19 +3,31 @@
 #define KIKU_PROCESSOR avx512
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
+#include "embed.inl"
+#include "instructions_x86.hpp"
 #include "processor.hpp"
+#include "product.inl"
 #include "search.inl"
 
 namespace kiku {
 
 namespace {
 bool is_here() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+  return instructions().avx512_vnni;
 }
 }  // namespace
 
 extern const Processor kAvx512;
-const Processor kAvx512 = {"avx512", is_here, {}, {}, avx512::kElu, avx512::kSearch};
+const Processor kAvx512 = {
+    .name = "avx512",
+    .is_here = is_here,
+    .product = avx512::kProduct,
+    .attention = avx512::kAttention,
+    .elu = avx512::kElu,
+    .search = avx512::kSearch,
+    .embed = avx512::kEmbed,
+};
 
 }  // namespace kiku

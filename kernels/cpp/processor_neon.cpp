@@ -3,8 +3,11 @@
 #define KIKU_PROCESSOR neon
 #include "vectors.hpp"
 
+#include "attention.inl"
 #include "elu.inl"
+#include "embed.inl"
 #include "processor.hpp"
+#include "product.inl"
 #include "search.inl"
 
 #if defined(__linux__)
@@ -25,6 +28,14 @@ bool is_here() {
 }  // namespace
 
 extern const Processor kNeon;
-const Processor kNeon = {"neon", is_here, {}, {}, neon::kElu, neon::kSearch};
+const Processor kNeon = {
+    .name = "neon",
+    .is_here = is_here,
+    .product = neon::kProduct,
+    .attention = neon::kAttention,
+    .elu = neon::kElu,
+    .search = neon::kSearch,
+    .embed = neon::kEmbed,
+};
 
 }  // namespace kiku

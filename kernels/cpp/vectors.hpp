@@ -30,6 +30,9 @@ struct Floats {
   static Floats load_half(const uint16_t *p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)))};
   }
+  static Floats load_bytes(const uint8_t *p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))))};
+  }
   static Floats all(float x) { return {_mm512_set1_ps(x)}; }
   static Floats zero() { return {_mm512_setzero_ps()}; }
   void store(float *p) const { _mm512_storeu_ps(p, v); }
@@ -64,6 +67,9 @@ struct Floats {
   static Floats load(const float *p) { return {_mm256_loadu_ps(p)}; }
   static Floats load_half(const uint16_t *p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)))};
+  }
+  static Floats load_bytes(const uint8_t *p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))))};
   }
   static Floats all(float x) { return {_mm256_set1_ps(x)}; }
   static Floats zero() { return {_mm256_setzero_ps()}; }
@@ -106,6 +112,12 @@ struct Floats {
   float32x4_t v;
   static Floats load(const float *p) { return {vld1q_f32(p)}; }
   static Floats load_half(const uint16_t *p) { return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)))}; }
+  static Floats load_bytes(const uint8_t *p) {
+    uint32_t word;
+    std::memcpy(&word, p, sizeof word);
+    uint8x8_t bytes = vreinterpret_u8_u32(vdup_n_u32(word));
+    return {vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))};
+  }
   static Floats all(float x) { return {vdupq_n_f32(x)}; }
   static Floats zero() { return {vdupq_n_f32(0.0f)}; }
   void store(float *p) const { vst1q_f32(p, v); }

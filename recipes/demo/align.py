@@ -10,12 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kiku.train.forced import force
 from recipes.demo.corpus import Corpus, Recording
 from recipes.demo.features import LogMel
 from recipes.demo.fit import Fit, Plan
 from recipes.demo.precision import lowered
 from recipes.demo.voices import espeak
 from recipes.demo.whole import written_whole
+
+__all__ = [
+    "LATENT_S", "Aligner", "Phones", "SentenceBatches", "ctc", "fit_aligner", "force",
+]  # fmt: skip
 
 LATENT_S = 0.04
 """Seconds per row of spectra, and so per phone label."""
@@ -146,41 +151,3 @@ def fit_aligner(source: SentenceBatches, folder: Path, plan: Plan) -> Aligner:
     averaged = Fit(plan, Aligner(len(source.phones.symbols)), folder).run(source, loss)
     assert isinstance(averaged, Aligner)
     return averaged
-
-
-def force(log_probs: np.ndarray, labels: list[int]) -> tuple[np.ndarray, float]:
-    """The best CTC path through known labels.
-
-    Args:
-        log_probs: [T, 1 + phones].
-        labels: phones in order.
-
-    Returns:
-        for each label the first and the last row that it takes [N, 2], and the mean log-probability
-        per row of the path. Empty with -inf where the labels do not fit into T rows.
-    """
-    num_states = 2 * len(labels) + 1
-    states = np.zeros(num_states, np.int64)
-    states[1::2] = labels
-    may_skip = np.zeros(num_states, bool)
-    may_skip[3::2] = states[3::2] != states[1:-2:2]
-    score = np.full(num_states, -np.inf)
-    score[:2] = log_probs[0, states[:2]]
-    moves = np.zeros((len(log_probs), num_states), np.int8)
-    for t in range(1, len(log_probs)):
-        one = np.concatenate([[-np.inf], score[:-1]])
-        two = np.where(may_skip, np.concatenate([[-np.inf, -np.inf], score[:-2]]), -np.inf)
-        options = np.stack([score, one, two])
-        moves[t] = options.argmax(0)
-        score = options.max(0) + log_probs[t, states]
-    state = num_states - 1 if score[-1] >= score[-2] else num_states - 2
-    best = score[state]
-    if not np.isfinite(best):
-        return np.zeros((0, 2), np.int64), -np.inf
-    spans = np.full((len(labels), 2), -1)
-    for t in range(len(log_probs) - 1, -1, -1):
-        if state % 2:
-            spans[state // 2, 0] = t
-            spans[state // 2, 1] = max(spans[state // 2, 1], t)
-        state -= int(moves[t, state])
-    return spans, float(best / len(log_probs))

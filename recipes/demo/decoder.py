@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from kiku.config import LMConfig
 from kiku.lm.model import LM
+from kiku.train.lesson import columns_of
 from recipes.demo.bank import Place
 from recipes.demo.columns import PAD, UNKNOWN, pause_targets, text_column, words_of
 from recipes.demo.corpus import VOCABULARY
@@ -137,23 +138,6 @@ class Decoder(nn.Module):
         for table in [self.lm.text_embedding, *self.lm.code_embeddings]:
             assert isinstance(table, nn.Embedding)
             nn.init.normal_(table.weight, std=0.3)
-
-
-def columns_of(text: Tensor, codes: Tensor, config: LMConfig) -> Tensor:
-    """What the positions read: the column before each, and the initial one at position 0.
-
-    Args:
-        text: [B, T].
-        codes: [B, K, T].
-        config: of the decoder.
-
-    Returns:
-        int64 [B, T, 1 + K]
-    """
-    columns = torch.cat([text.unsqueeze(-1), codes.transpose(1, 2)], dim=-1)[:, :-1]
-    first = torch.full_like(columns[:, :1], config.initial_code)
-    first[..., 0] = config.initial_text_id
-    return torch.cat([first, columns], dim=1)
 
 
 def spoil(text: Tensor, vocab_size: int, share: float) -> Tensor:

@@ -106,7 +106,7 @@ def test_python_m_kiku_is_kiku() -> None:
 def test_a_shell_can_complete_what_is_typed() -> None:
     ran = _python(
         "-m", "kiku",
-        _KIKU_COMPLETE="complete_bash", COMP_WORDS="kiku tr", COMP_CWORD="1",
+        _KIKU_COMPLETE="complete_bash", COMP_WORDS="kiku trans", COMP_CWORD="1",
     )  # fmt: skip
     assert ran.stdout.split() == ["transcribe"]
 

@@ -23,11 +23,11 @@ import kiku.graph
 from kiku.checkpoint import find, identity
 from kiku.converted import convert, default_precision, open_converted
 from kiku.converted.cache import lock_of
-from kiku.converted.manifest import MANIFEST
+from kiku.converted.manifest import GRAPH_FILES, MANIFEST
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 from tests import tiny
 
-FILES = {"codec.onnx", "codec.data", "decoder.onnx", "decoder.data", "tokenizer.json", MANIFEST}
+FILES = {*GRAPH_FILES, "tokenizer.json", MANIFEST}
 
 _QUICK = settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]

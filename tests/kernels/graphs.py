@@ -42,6 +42,8 @@ class Operator:
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # More threads than cores that wait in a loop keep each other from working.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.register_custom_ops_library(str(library()))
         self.session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]

@@ -72,9 +72,9 @@ def test_all_shapes(codes: int, width: int) -> None:
 @pytest.mark.parametrize("spread", [1e-2, 1e-3, 1e-5, 1e-7])
 def test_codes_that_lie_close_together(spread: float) -> None:
     centres = _normal(0, 1, 8, 1, 128)
-    books = centres + np.float32(spread) * _normal(1, 3, 8, 64, 128)
+    books = (centres + spread * _normal(1, 3, 8, 64, 128)).astype(np.float32)
     books = books.reshape(3, 512, 128)
-    x = books[0, ::20] + np.float32(spread) * _normal(2, 26, 128)
+    x = (books[0, ::20] + spread * _normal(2, 26, 128)).astype(np.float32)
     assert _search(x, books).tolist() == _expected(x, books).tolist()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kiku.engine.kernels import Kernels
 from kiku.measure import doctor
 from kiku.measure.machine import Machine
 from tests.conftest import ROOT
@@ -56,16 +57,29 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.extras == {"none": False}
 
 
+NONE = Kernels(None, "", "it could not be built")
+OWN = Kernels("kernels.so", "avx512", "")
+
+
 def test_kernels_follow_the_instructions() -> None:
-    assert [k.instructions for k in doctor.kernels(MACHINE)] == [
+    assert [k.instructions for k in doctor.kernels(MACHINE, OWN)] == [
         "AVX-512 VNNI", "AVX-512 VNNI", "AVX-512",
     ]  # fmt: skip
     arm = replace(MACHINE, instructions=("NEON", "dot product"))
-    assert [k.instructions for k in doctor.kernels(arm)] == ["dot product", "dot product", "NEON"]
-    old = doctor.kernels(replace(MACHINE, instructions=()))
+    found = [k.instructions for k in doctor.kernels(arm, OWN)]
+    assert found == ["dot product", "dot product", "NEON"]
+    old = doctor.kernels(replace(MACHINE, instructions=()), NONE)
     assert all("far from real time" in kernel.note for kernel in old)
-    unknown = doctor.kernels(replace(MACHINE, instructions=None))
+    unknown = doctor.kernels(replace(MACHINE, instructions=None), NONE)
     assert all("does not tell" in kernel.note for kernel in unknown)
+
+
+def test_it_says_whose_kernels_are_used_and_why() -> None:
+    with_own, without = doctor.kernels(MACHINE, OWN), doctor.kernels(MACHINE, NONE)
+    assert [kernel.by for kernel in with_own] == ["kiku-kernels", "kiku-kernels", "ONNX Runtime"]
+    assert {kernel.by for kernel in without} == {"ONNX Runtime"}
+    assert not any("could not be built" in kernel.note for kernel in with_own)
+    assert all("could not be built" in kernel.note for kernel in without[:2])
 
 
 def test_what_is_typical_is_slower_than_the_limit() -> None:

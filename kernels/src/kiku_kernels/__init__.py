@@ -33,7 +33,7 @@ def library() -> Path:
 
 
 def processor() -> str:
-    """Which kernels this machine uses: "avx512", "avx2" or "neon".
+    """Which kernels this machine uses: "avx512", "avxvnni", "avx2" or "neon".
 
     The environment's KIKU_KERNELS names others, for tests and comparisons.
 

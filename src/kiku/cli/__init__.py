@@ -19,7 +19,9 @@
     progress.py     how far it is, on standard error
     models.py       kiku models list | info | verify | pull | convert | rm
     bench.py        kiku bench
+    plan.py         kiku plan
     doctor.py       kiku doctor
+    train.py        kiku train pack | fit | export | align
     interrupts.py   Ctrl-C, and what counts as Ctrl-C
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error

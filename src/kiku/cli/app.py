@@ -16,6 +16,7 @@ from kiku.cli.interrupts import all_like_ctrl_c
 from kiku.cli.listen import listen
 from kiku.cli.loadtest import loadtest
 from kiku.cli.models import app as models
+from kiku.cli.plan import plan
 from kiku.cli.serve import serve
 from kiku.cli.terminal import (
     FAILED,
@@ -26,6 +27,7 @@ from kiku.cli.terminal import (
     describe,
     plain_output,
 )
+from kiku.cli.train import app as train
 from kiku.cli.transcribe import transcribe
 
 app = typer.Typer(
@@ -42,7 +44,9 @@ app.add_typer(models, name="models")
 app.command("bench")(bench)
 app.command("serve")(serve)
 app.command("loadtest")(loadtest)
+app.command("plan")(plan)
 app.command("doctor")(doctor)
+app.add_typer(train, name="train")
 
 
 def _version(wanted: bool) -> None:

@@ -69,7 +69,7 @@ def _installed(report: "Report") -> Iterable[tuple[str, str]]:
 
 def _kernels(report: "Report") -> Iterable[tuple[str, ...]]:
     for kernel in report.kernels:
-        yield f"  {kernel.precision}", kernel.instructions, kernel.note
+        yield f"  {kernel.precision}", kernel.by, kernel.instructions, kernel.note
 
 
 def _speed(report: "Report") -> Iterable[tuple[str, ...]]:

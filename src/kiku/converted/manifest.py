@@ -12,7 +12,10 @@ from kiku.config import ModelConfig
 from kiku.errors import CheckpointError, ConfigError
 
 MANIFEST = "kiku-onnx.json"
-GRAPH_FILES: tuple[str, ...] = ("codec.onnx", "codec.data", "decoder.onnx", "decoder.data")
+GRAPH_FILES: tuple[str, ...] = (
+    "codec.onnx", "codec.kernels.onnx", "codec.data",
+    "decoder.onnx", "decoder.kernels.onnx", "decoder.data",
+)  # fmt: skip
 """The graphs and their weights."""
 
 ADVICE = "; convert the model again"

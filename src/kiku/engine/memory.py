@@ -1,6 +1,7 @@
 """Keys and values of the slots of one transformer, in buffers that ONNX Runtime writes in place."""
 
 import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,78 +18,68 @@ that lies in the buffer, slower; fewer, the moves more frequent."""
 _MAX_POSITION = 2**42
 """Of a saved slot: what a slot hears in more than a thousand years."""
 
+_KEPT_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
+"""What keys and values are kept in; a saved slot may have been kept in the other."""
 
-class Memory:
-    """What the attention of B slots remembers.
 
-    A layer's keys lie in order from place 0 of its buffer [B, H, P, D]; new ones are appended.
-    Before the buffer is full, what the window and a rewind still need is moved to its beginning:
-    not in all layers at once, so that no step waits for all of them.
+@dataclass(frozen=True, slots=True)
+class BatchLayout:
+    """Where the packed positions of a call belong."""
+
+    slots: range
+    """The neighbouring slots that the call goes over; some may be idle."""
+    inputs: dict[str, NDArray[np.generic]]
+    """As the graph declares them."""
+
+
+class Memory(ABC):
+    """What the attention of B slots remembers: keys and values of each layer, [B, H, P, D].
+
+    How they lie there depends on the operator that reads them.
     """
 
-    def __init__(self, config: TransformerConfig, num_slots: int, max_block: int) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        num_slots: int,
+        capacity: int,
+        dtype: type[np.floating[Any]],
+    ) -> None:
         """Nothing heard.
 
         Args:
             config: of the transformer.
             num_slots: B.
-            max_block: positions that one call appends at most.
+            capacity: P.
+            dtype: of keys and values.
         """
-        self.config = config
-        self.num_slots = num_slots
-        per_frame = config.positions_per_frame
-        self._kept = config.window - 1 + REWIND_FRAMES * per_frame
-        slack = _SLACK_FRAMES * per_frame
-        self.capacity = self._kept + max_block + slack
-        shape = (num_slots, config.num_heads, self.capacity, config.head_dim)
+        self.config, self.num_slots, self.capacity = config, num_slots, capacity
+        shape = (num_slots, config.num_heads, capacity, config.head_dim)
         # Zeros that nobody has touched cost no memory.
-        self.keys = [np.zeros(shape, np.float32) for _ in range(config.num_layers)]
-        self.values = [np.zeros(shape, np.float32) for _ in range(config.num_layers)]
+        self.dtype = dtype
+        self.keys: list[NDArray[Any]] = [np.zeros(shape, dtype) for _ in range(config.num_layers)]
+        self.values: list[NDArray[Any]] = [np.zeros(shape, dtype) for _ in range(config.num_layers)]
         self.position = np.zeros(num_slots, np.int64)
-        self._starts = np.zeros((config.num_layers, num_slots), np.int64)
-        offsets = np.arange(config.num_layers) * slack // config.num_layers
-        self._first_limits = self.capacity - offsets
-        self._limits = np.repeat(self._first_limits[:, None], num_slots, axis=1)
         pairs = np.arange(0, config.head_dim, 2, dtype=np.float64)
         self._frequencies = config.rope_theta ** (-pairs / config.head_dim)
+
+    @abstractmethod
+    def layout(self, slots: NDArray[np.int64], counts: NDArray[np.int64]) -> BatchLayout:
+        """The layout of `counts[i]` new positions of each of `slots`, which come packed in this
+        order."""
+
+    @abstractmethod
+    def _places(self, layer: int, slot: int, count: int) -> Any:
+        """Where the last `count` positions of a slot lie along P, in order: to index with."""
 
     def forget(self, slot: int) -> None:
         """Make a slot as new."""
         self.position[slot] = 0
-        self._starts[:, slot] = 0
-        self._limits[:, slot] = self._first_limits
 
-    def make_room(self, slots: range, positions: int) -> None:
-        """See to it that every one of `slots` can append so many positions."""
-        places = self.position[slots.start : slots.stop] - self._starts[:, slots.start : slots.stop]
-        limits = self._limits[:, slots.start : slots.stop]
-        for layer, offset in np.argwhere(places + positions > limits):
-            self._move(int(layer), slots.start + int(offset))
-
-    def _move(self, layer: int, slot: int) -> None:
-        """Bring what a layer still needs of a slot to the beginning of its buffer."""
-        start, position = int(self._starts[layer, slot]), int(self.position[slot])
-        new_start = max(start, position - self._kept)
-        width = self.config.head_dim * 4
-        count = (position - new_start) * width
-        for buffer in (self.keys[layer], self.values[layer]):
-            for head in buffer[slot]:  # [P, D], contiguous
-                to = head.ctypes.data
-                ctypes.memmove(to, to + (new_start - start) * width, count)
-        self._starts[layer, slot] = new_start
-        self._limits[layer, slot] = self.capacity
-
-    def lengths(self, slots: range, counts: NDArray[np.int32]) -> NDArray[np.int32]:
-        """[L, B] keys of each layer after appending `counts` [B], less one (0 at least)."""
-        part = slice(slots.start, slots.stop)
-        places = self.position[part] - self._starts[:, part] + counts - 1
-        return np.maximum(places, 0).astype(np.int32)
-
-    def angles(self, slots: range, positions: int) -> NDArray[np.float64]:
-        """[B * S, D' / 2] of the next S positions of each slot; float64 keeps them exact for
-        years."""
-        first = self.position[slots.start : slots.stop, None]
-        return (first + np.arange(positions)).reshape(-1, 1) * self._frequencies
+    def _turns(self, positions: NDArray[np.int64]) -> tuple[NDArray[np.float32], ...]:
+        """Cosines and sines [..., D / 2] of positions [...]; float64 keeps them exact for years."""
+        angles = positions[..., None] * self._frequencies
+        return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
     @property
     def num_saved(self) -> int:
@@ -96,14 +87,14 @@ class Memory:
         return 1 + 2 * self.config.num_layers
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """Copies of the keys and values that a slot's next step can see, [H, P, D] each, and its
-        position."""
+        """Copies of the keys and values that a slot's next step can see, [H, P, D] each, in order,
+        and its position."""
         seen = min(int(self.position[slot]), self.config.window - 1)
         saved: dict[str, NDArray[Any]] = {"position": self.position[slot : slot + 1].copy()}
         for layer in range(self.config.num_layers):
-            last = int(self.position[slot] - self._starts[layer, slot])
-            for name, buffers in (("keys", self.keys), ("values", self.values)):
-                saved[f"{name}.{layer}"] = buffers[layer][slot, :, last - seen : last].copy()
+            places = self._places(layer, slot, seen)
+            saved[f"keys.{layer}"] = self.keys[layer][slot][:, places].copy()
+            saved[f"values.{layer}"] = self.values[layer][slot][:, places].copy()
         return saved
 
     def check(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -118,7 +109,7 @@ class Memory:
         for layer in range(self.config.num_layers):
             for name in ("keys", "values"):
                 part = saved[f"{name}.{layer}"]
-                if part.shape != shape or part.dtype != np.float32:
+                if part.shape != shape or part.dtype not in _KEPT_TYPES:
                     raise ValueError(f"{name} of {part.dtype} {list(part.shape)}, not {shape}")
                 if not np.isfinite(part).all():
                     raise ValueError(f"{name} that are not finite")
@@ -126,56 +117,149 @@ class Memory:
     def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:
         """Put what `save` gave, and `check` let through, into any slot."""
         self.forget(slot)
-        position = int(saved["position"][0])
+        self.position[slot] = int(saved["position"][0])
         seen = saved["keys.0"].shape[1]
+        most = float(np.finfo(self.dtype).max)
         for layer in range(self.config.num_layers):
-            self.keys[layer][slot, :, :seen] = saved[f"keys.{layer}"]
-            self.values[layer][slot, :, :seen] = saved[f"values.{layer}"]
-        self.position[slot] = position
-        self._starts[:, slot] = position - seen
+            places = self._restored_places(layer, slot, seen)
+            for name, buffers in (("keys", self.keys), ("values", self.values)):
+                kept = np.clip(saved[f"{name}.{layer}"], -most, most)  # 16 bits reach less far
+                buffers[layer][slot][:, places] = kept
+
+    def _restored_places(self, layer: int, slot: int, seen: int) -> Any:
+        """Where the last `seen` positions are to lie in a slot that was forgotten."""
+        return self._places(layer, slot, seen)
 
 
-@dataclass(frozen=True, slots=True)
-class BatchLayout:
-    """Where the packed positions of a call belong."""
+class RingMemory(Memory):
+    """For the operators of `kiku-kernels`: position p lies at p mod P, nothing is ever moved."""
 
-    slots: range
-    """The neighbouring slots that the call goes over; some may be idle."""
-    inputs: dict[str, NDArray[np.generic]]
-    """As the graph declares them."""
+    def __init__(
+        self,
+        config: TransformerConfig,
+        num_slots: int,
+        max_block: int,
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
+        """Nothing heard; one call appends `max_block` positions at most."""
+        kept = config.window - 1 + REWIND_FRAMES * config.positions_per_frame
+        super().__init__(config, num_slots, kept + max_block, dtype)
+
+    def _places(self, layer: int, slot: int, count: int) -> NDArray[np.int64]:
+        last = int(self.position[slot])
+        return np.arange(last - count, last, dtype=np.int64) % self.capacity
+
+    def layout(self, slots: NDArray[np.int64], counts: NDArray[np.int64]) -> BatchLayout:
+        """See `Memory.layout`."""
+        first_slot = int(slots.min())
+        over = range(first_slot, int(slots.max()) + 1)
+        rows = slots - first_slot
+        begins = np.cumsum(counts) - counts
+        by_slot, firsts = (np.zeros(len(over), np.int32) for _ in range(2))
+        by_slot[rows], firsts[rows] = counts, begins
+        within = np.arange(int(counts.sum())) - np.repeat(begins, counts)
+        cos, sin = self._turns(np.repeat(self.position[slots], counts) + within)
+        return BatchLayout(
+            over,
+            {
+                "counts": by_slot,
+                "firsts": firsts,
+                "positions": self.position[over.start : over.stop],
+                "cos": cos,
+                "sin": sin,
+            },
+        )
 
 
-def layout_of(memory: Memory, slots: NDArray[np.int64], counts: NDArray[np.int64]) -> BatchLayout:
-    """The layout of `counts[i]` new positions of each of `slots`, which come packed in this
-    order."""
-    first_slot = int(slots.min())
-    over = range(first_slot, int(slots.max()) + 1)
-    most = int(counts.max())
-    memory.make_room(over, most)
-    rows = slots - first_slot
-    by_slot = np.zeros(len(over), np.int32)
-    by_slot[rows] = counts
-    pad = np.zeros((len(over), most), np.int64)  # row and position -> place among the packed
-    given = np.arange(most) < counts[:, None]
-    places = np.zeros(given.shape, np.int64)
-    places[given] = np.arange(int(counts.sum()))
-    pad[rows] = places
-    unpad = (rows[:, None] * most + np.arange(most))[given]  # packed -> place among the padded
-    # ONNX Runtime asks for as many angles as there are keys.
-    num_angles = max(memory.capacity, len(over) * most)
-    cos, sin = (np.zeros((num_angles, memory.config.head_dim // 2), np.float32) for _ in range(2))
-    angles = memory.angles(over, most)
-    cos[: len(angles)], sin[: len(angles)] = np.cos(angles), np.sin(angles)
-    return BatchLayout(
-        over,
-        {
-            "spread": pad,
-            "pack": unpad,
-            "counts": by_slot,
-            "lengths": memory.lengths(over, by_slot),
-            "capacity": np.array(memory.capacity, np.int32),
-            "angles": np.arange(len(over) * most).reshape(len(over), most),
-            "cos": cos,
-            "sin": sin,
-        },
-    )
+class OrderedMemory(Memory):
+    """For ONNX Runtime's own operator: a layer's keys lie in order from place 0; new ones are
+    appended.
+
+    Before the buffer is full, what the window and a rewind still need is moved to its beginning:
+    not in all layers at once, so that no step waits for all of them.
+    """
+
+    def __init__(self, config: TransformerConfig, num_slots: int, max_block: int) -> None:
+        """Nothing heard; one call appends `max_block` positions at most."""
+        self._kept = config.window - 1 + REWIND_FRAMES * config.positions_per_frame
+        slack = _SLACK_FRAMES * config.positions_per_frame
+        super().__init__(config, num_slots, self._kept + max_block + slack, np.float32)
+        self._starts = np.zeros((config.num_layers, num_slots), np.int64)
+        offsets = np.arange(config.num_layers) * slack // config.num_layers
+        self._first_limits = self.capacity - offsets
+        self._limits = np.repeat(self._first_limits[:, None], num_slots, axis=1)
+
+    def forget(self, slot: int) -> None:
+        """See `Memory.forget`."""
+        super().forget(slot)
+        self._starts[:, slot] = 0
+        self._limits[:, slot] = self._first_limits
+
+    def _places(self, layer: int, slot: int, count: int) -> slice:
+        last = int(self.position[slot] - self._starts[layer, slot])
+        return slice(last - count, last)
+
+    def _restored_places(self, layer: int, slot: int, seen: int) -> slice:
+        self._starts[layer, slot] = self.position[slot] - seen
+        return slice(0, seen)
+
+    def _make_room(self, slots: range, positions: int) -> None:
+        """See to it that every one of `slots` can append so many positions."""
+        places = self.position[slots.start : slots.stop] - self._starts[:, slots.start : slots.stop]
+        limits = self._limits[:, slots.start : slots.stop]
+        for layer, offset in np.argwhere(places + positions > limits):
+            self._move(int(layer), slots.start + int(offset))
+
+    def _move(self, layer: int, slot: int) -> None:
+        """Bring what a layer still needs of a slot to the beginning of its buffer."""
+        start, position = int(self._starts[layer, slot]), int(self.position[slot])
+        new_start = max(start, position - self._kept)
+        width = self.config.head_dim * self.keys[layer].itemsize
+        count = (position - new_start) * width
+        for buffer in (self.keys[layer], self.values[layer]):
+            for head in buffer[slot]:  # [P, D], contiguous
+                to = head.ctypes.data
+                ctypes.memmove(to, to + (new_start - start) * width, count)
+        self._starts[layer, slot] = new_start
+        self._limits[layer, slot] = self.capacity
+
+    def _lengths(self, slots: range, counts: NDArray[np.int32]) -> NDArray[np.int32]:
+        """[L, B] keys of each layer after appending `counts` [B], less one (0 at least)."""
+        part = slice(slots.start, slots.stop)
+        places = self.position[part] - self._starts[:, part] + counts - 1
+        return np.maximum(places, 0).astype(np.int32)
+
+    def layout(self, slots: NDArray[np.int64], counts: NDArray[np.int64]) -> BatchLayout:
+        """See `Memory.layout`; the operator wants the positions laid out by slot, [B, S]."""
+        first_slot = int(slots.min())
+        over = range(first_slot, int(slots.max()) + 1)
+        most = int(counts.max())
+        self._make_room(over, most)
+        rows = slots - first_slot
+        by_slot = np.zeros(len(over), np.int32)
+        by_slot[rows] = counts
+        pad = np.zeros((len(over), most), np.int64)  # row and position -> place among the packed
+        given = np.arange(most) < counts[:, None]
+        places = np.zeros(given.shape, np.int64)
+        places[given] = np.arange(int(counts.sum()))
+        pad[rows] = places
+        unpad = (rows[:, None] * most + np.arange(most))[given]  # packed -> place among the padded
+        # ONNX Runtime asks for as many angles as there are keys.
+        num_angles = max(self.capacity, len(over) * most)
+        shape = (num_angles, self.config.head_dim // 2)
+        cos, sin = (np.zeros(shape, np.float32) for _ in range(2))
+        positions = self.position[over.start : over.stop, None] + np.arange(most)
+        cos[: positions.size], sin[: positions.size] = self._turns(positions.reshape(-1))
+        return BatchLayout(
+            over,
+            {
+                "spread": pad,
+                "pack": unpad,
+                "counts": by_slot,
+                "lengths": self._lengths(over, by_slot),
+                "capacity": np.array(self.capacity, np.int32),
+                "angles": np.arange(len(over) * most).reshape(len(over), most),
+                "cos": cos,
+                "sin": sin,
+            },
+        )

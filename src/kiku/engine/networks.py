@@ -11,10 +11,19 @@ from numpy.typing import NDArray
 from kiku.config import ModelConfig, TransformerConfig
 from kiku.engine.backend import Said
 from kiku.engine.forked import Held
-from kiku.engine.memory import BatchLayout, Memory, layout_of
+from kiku.engine.kernels import Kernels
+from kiku.engine.memory import BatchLayout, Memory, OrderedMemory, RingMemory
 from kiku.engine.quiet import onnxruntime
 from kiku.errors import CheckpointError
-from kiku.graph import CODEC_GRAPH, DECODER_GRAPH, code_offsets, codec_pasts, empty_row
+from kiku.graph import (
+    CODEC_GRAPH,
+    DECODER_GRAPH,
+    Variant,
+    code_offsets,
+    codec_pasts,
+    empty_row,
+    graph_file,
+)
 
 _CODEC_FRAMES = 16
 """Frames that the codec takes at once, at most: with more it is no quicker."""
@@ -36,9 +45,20 @@ class Network:
     """A session and the keys and values that it writes in place."""
 
     def __init__(
-        self, path: Path, config: TransformerConfig, num_slots: int, max_block: int, threads: int
+        self,
+        folder: Path,
+        name: str,
+        config: TransformerConfig,
+        num_slots: int,
+        max_block: int,
+        threads: int,
+        used: Kernels,
     ) -> None:
-        self.memory = Memory(config, num_slots, max_block)
+        """Load a network's graph.
+
+        Raises:
+            CheckpointError: ONNX Runtime cannot run it.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -46,6 +66,8 @@ class Network:
         # Between two operators threads wait busily, which is quickest; but not between two calls:
         # then it is the other network's turn, and its threads need the processors.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        used.register(options)
+        path = folder / graph_file(name, used.variant)
         try:
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -55,6 +77,11 @@ class Network:
                 f"{path} cannot be run by onnxruntime {onnxruntime.__version__} "
                 f"({str(error).splitlines()[0]}); convert the model again"
             ) from error
+        if used.variant is Variant.PLAIN:
+            self.memory: Memory = OrderedMemory(config, num_slots, max_block)
+        else:
+            dtype = _dtype_of_keys(session)
+            self.memory = RingMemory(config, num_slots, max_block, dtype)
         self._held = Held(session)  # its threads do not live on in a forked process
         self._session: Any = session
         self._bindings: dict[tuple[range, tuple[str, ...]], Any] = {}
@@ -82,12 +109,18 @@ class Network:
         for part, buffers in (("keys", memory.keys), ("values", memory.values)):
             for layer, buffer in enumerate(buffers):
                 place = buffer[slots.start].ctypes.data
-                binding.bind_input(f"{part}_{layer}", "cpu", 0, np.float32, shape, place)
-                binding.bind_output(f"new_{part}_{layer}", "cpu", 0, np.float32, shape, place)
+                binding.bind_input(f"{part}_{layer}", "cpu", 0, buffer.dtype, shape, place)
+                binding.bind_output(f"new_{part}_{layer}", "cpu", 0, buffer.dtype, shape, place)
         if len(self._bindings) >= _MAX_BINDINGS:  # each keeps the arrays of its last call
             del self._bindings[next(iter(self._bindings))]
         self._bindings[slots, outputs] = binding
         return binding
+
+
+def _dtype_of_keys(session: Any) -> type[np.floating[Any]]:
+    """What the graph keeps keys and values in."""
+    types = {one.name: one.type for one in session.get_inputs()}
+    return np.float16 if types["keys_0"] == "tensor(float16)" else np.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +135,15 @@ class CodecMark:
 class Codec(Network):
     """The codec's session, keys and values, and what the convolutions remember of every slot."""
 
-    def __init__(self, folder: Path, config: ModelConfig, num_slots: int, threads: int) -> None:
+    def __init__(
+        self, folder: Path, config: ModelConfig, num_slots: int, threads: int, used: Kernels
+    ) -> None:
         self._config = config.codec
         width = config.codec.frame_size * config.codec.num_filters
         self._most = max(1, min(_CODEC_FRAMES, _CODEC_NUMBERS // width))
         per_frame = config.codec.downsample
-        path = folder / f"{CODEC_GRAPH}.onnx"
-        super().__init__(path, config.codec.transformer, num_slots, self._most * per_frame, threads)
+        transformer, most = config.codec.transformer, self._most * per_frame
+        super().__init__(folder, CODEC_GRAPH, transformer, num_slots, most, threads, used)
         self._pasts = {
             past.name: np.zeros((num_slots, past.size, past.channels), np.float32)
             for past in codec_pasts(config.codec)
@@ -133,7 +168,7 @@ class Codec(Network):
     def _encode(self, slots: NDArray[np.int64], frames: NDArray[np.float32]) -> NDArray[np.int64]:
         n, T = len(frames), int(frames.shape[1])
         positions = T * self._config.downsample
-        layout = layout_of(self.memory, slots, np.full(n, positions, np.int64))
+        layout = self.memory.layout(slots, np.full(n, positions, np.int64))
         inputs: dict[str, Array] = {
             "pcm": frames.reshape(n, -1, 1),
             "begun": self._begun[slots],
@@ -183,9 +218,11 @@ class Codec(Network):
 class Decoder(Network):
     """The decoder's session, and its keys and values."""
 
-    def __init__(self, folder: Path, config: ModelConfig, num_slots: int, threads: int) -> None:
-        path = folder / f"{DECODER_GRAPH}.onnx"
-        super().__init__(path, config.lm.transformer, num_slots, WIDTH, threads)
+    def __init__(
+        self, folder: Path, config: ModelConfig, num_slots: int, threads: int, used: Kernels
+    ) -> None:
+        transformer = config.lm.transformer
+        super().__init__(folder, DECODER_GRAPH, transformer, num_slots, WIDTH, threads, used)
         self._offsets, self._empty = code_offsets(config.lm), empty_row(config.lm)
         self._has_pauses = config.lm.num_pause_heads > 0
         slot, one = np.zeros(1, np.int64), np.ones(1, np.int64)
@@ -210,7 +247,7 @@ class Decoder(Network):
     ) -> Said:
         """See `Backend.read`."""
         n, T = len(columns), int(columns.shape[1])
-        layout = layout_of(self.memory, slots, counts)
+        layout = self.memory.layout(slots, counts)
         outputs = ["tokens", "logprobs"]
         outputs += ["pauses"] if self._has_pauses else []
         outputs += ["logits"] if logits else []

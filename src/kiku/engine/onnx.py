@@ -18,6 +18,7 @@ from kiku.config import REWIND_FRAMES, ModelConfig
 from kiku.engine.backend import Said
 from kiku.engine.choice import usable_threads
 from kiku.engine.core import SlotEngine
+from kiku.engine.kernels import Kernels, kernels
 from kiku.engine.networks import WIDTH, Codec, CodecMark, Decoder
 from kiku.graph import DECODER_GRAPH
 
@@ -30,6 +31,7 @@ def onnx_engine(
     threads: int | None = None,
     keep_logits: bool = False,
     precision: str = "",
+    used: Kernels | None = None,
 ) -> SlotEngine:
     """An engine of `slots` slots on the processor.
 
@@ -40,11 +42,14 @@ def onnx_engine(
         threads: that compute; None takes the processors that this process may use.
         keep_logits: give the logits out.
         precision: of the files, for people.
+        used: the operators; None takes kiku's own where they can be used.
 
     Raises:
         CheckpointError: ONNX Runtime cannot run the files.
     """
-    backend = OnnxBackend(folder, config, slots=slots, threads=threads, precision=precision)
+    backend = OnnxBackend(
+        folder, config, slots=slots, threads=threads, precision=precision, used=used
+    )
     return SlotEngine(
         backend,
         pad_id=config.pad_id,
@@ -88,15 +93,17 @@ class OnnxBackend:
         slots: int,
         threads: int | None = None,
         precision: str = "",
+        used: Kernels | None = None,
     ) -> None:
         """See `onnx_engine`."""
         self.codec_config, self.lm_config = config.codec, config.lm
         self.num_slots = slots
         self.threads = threads or usable_threads()
         self.description = f"onnx {precision}".strip()
+        used = used or kernels()
         with ThreadPoolExecutor(1) as pool:  # both at once: each is busy with its own weights
-            codec = pool.submit(Codec, folder, config, slots, self.threads)
-            self._decoder = Decoder(folder, config, slots, self.threads)
+            codec = pool.submit(Codec, folder, config, slots, self.threads, used)
+            self._decoder = Decoder(folder, config, slots, self.threads, used)
             self._codec = codec.result()
         self.first = self._decoder.first
         self.signature = f"onnx {_fingerprint(folder)}"

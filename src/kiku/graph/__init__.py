@@ -2,9 +2,13 @@
 
     writer.py    nodes, inputs, outputs; tensors go to the data file one at a time
     quantise.py  float32 matrices to blocks of 8 or 4 bits
+    tiles.py     these blocks as the operators of kiku-kernels read them
     layers.py    what both networks are made of: matrix products, norms, attention over slots
     codec.py     frames of samples -> codes
     decoder.py   columns -> text tokens
+
+Each network is written as two graphs over the same weights: one for ONNX Runtime as it is, and one
+with the operators of `kiku-kernels`, which gives the same tokens faster.
 
 A graph computes one call of an engine: some tokens of some slots, packed one after the other
 without padding, so that weights are read once however the slots stand. What a slot remembers comes
@@ -14,10 +18,11 @@ small arrays. Nothing here knows ONNX Runtime's sessions; that is `engine.onnx`.
 
 from kiku.graph.codec import CODEC_GRAPH, codec_pasts, write_codec
 from kiku.graph.decoder import DECODER_GRAPH, code_offsets, empty_row, write_decoder
+from kiku.graph.layers import product_model
 from kiku.graph.quantise import PRECISIONS, check_precision
-from kiku.graph.writer import Weights
+from kiku.graph.writer import Variant, Weights, graph_file
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever graphs that were written before could not be run any more."""
 
 __all__ = [
@@ -25,11 +30,14 @@ __all__ = [
     "DECODER_GRAPH",
     "FORMAT",
     "PRECISIONS",
+    "Variant",
     "Weights",
     "check_precision",
     "code_offsets",
     "codec_pasts",
     "empty_row",
+    "graph_file",
+    "product_model",
     "write_codec",
     "write_decoder",
 ]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from kiku.config import LMConfig
 from kiku.graph.layers import FLOAT32, Layers, QuantScheme, linear, rms_norm
 from kiku.graph.quantise import check_precision, quantise_rows
-from kiku.graph.writer import GraphWriter, Weights
+from kiku.graph.writer import KERNELS, GraphWriter, Variant, Weights
 
 DECODER_GRAPH = "decoder"
 """Name of the two files: `.onnx` and `.data`."""
@@ -77,21 +77,27 @@ def _embed(
         parts.append(quantise_rows(empty))
         table = np.concatenate([part[0] for part in parts])
         scales = np.concatenate([part[1] for part in parts])
-        rows = writer.node(
-            "Mul",
-            [
-                _unpacked(writer, writer.tensor("embeddings", table), columns),
-                writer.node("Gather", [writer.tensor("embedding_scales", scales), columns], axis=0),
-            ],
+        return _summed_bytes(
+            writer,
+            columns,
+            writer.tensor("embeddings", table),
+            writer.tensor("embedding_scales", scales),
         )
     return writer.node("ReduceSum", [rows, writer.constant(1)], keepdims=0)
 
 
-def _unpacked(writer: GraphWriter, table: str, columns: str) -> str:
-    """[R, 1 + K] -> [R, 1 + K, D] steps about zero."""
-    rows = writer.node("Gather", [table, columns], axis=0)
-    middle = writer.tensor("middle", np.array(128, np.float32))
-    return writer.node("Sub", [writer.node("Cast", [rows], to=1), middle])
+def _summed_bytes(writer: GraphWriter, columns: str, table: str, scales: str) -> str:
+    """[R, 1 + K] -> [R, D]: the sum of rows of a table of bytes with 128 for zero."""
+    out = writer.value("embedded")
+    with writer.only(Variant.OWN):
+        writer.nodes("Embed", [columns, table, scales], [out], domain=KERNELS)
+    with writer.only(Variant.PLAIN):
+        bytes_ = writer.node("Cast", [writer.node("Gather", [table, columns], axis=0)], to=1)
+        steps = writer.node("Sub", [bytes_, writer.tensor("middle", np.array(128, np.float32))])
+        each = writer.node("Gather", [scales, columns], axis=0)
+        rows = writer.node("Mul", [steps, each])  # [R, 1 + K, D]
+        writer.nodes("ReduceSum", [rows, writer.constant(1)], [out], keepdims=0)
+    return out
 
 
 def _say(writer: GraphWriter, logits: str, num_texts: int) -> None:

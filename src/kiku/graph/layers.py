@@ -7,8 +7,18 @@ from numpy.typing import NDArray
 
 from kiku.config import TransformerConfig
 from kiku.errors import UnsupportedConfig
+from kiku.graph import messages
 from kiku.graph.quantise import quantise
-from kiku.graph.writer import RUNTIME, GraphWriter, Weights
+from kiku.graph.tiles import Tiles, tiles_of
+from kiku.graph.writer import (
+    IR_VERSION,
+    KERNELS,
+    OPSET,
+    RUNTIME,
+    GraphWriter,
+    Variant,
+    Weights,
+)
 
 _HEAD_MULTIPLE = 16  # GroupQueryAttention rotates heads of a multiple of this width only
 
@@ -43,26 +53,163 @@ def linear(
         return writer.node("Gemm", [x, writer.tensor(name, matrix)], transB=1)
     block_size = scheme.block_size or block_size_for(width)
     blocks = quantise(matrix, scheme.bits, block_size)
-    packed = writer.tensor(f"{name}.packed", blocks.packed)
-    scales = writer.tensor(f"{name}.scales", blocks.scales)
-    # accuracy_level 4: products in 8 bits, which processors have instructions for.
-    return writer.node(
-        "MatMulNBits", [x, packed, scales], domain=RUNTIME,
-        K=width, N=rows, bits=scheme.bits, block_size=block_size, accuracy_level=4,
-    )  # fmt: skip
+    laid_out = tiles_of(blocks)
+    tiles = writer.tensor(f"{name}.tiles", laid_out.numbers)
+    scales = writer.tensor(f"{name}.scales", laid_out.scales)
+    out = writer.value("product")
+    with writer.only(Variant.OWN):
+        writer.nodes(
+            "Product", [x, tiles, scales], [out], domain=KERNELS,
+            N=rows, bits=scheme.bits, block_size=block_size,
+        )  # fmt: skip
+    with writer.only(Variant.PLAIN):
+        packed, plain_scales = _untiled(writer, tiles, scales, laid_out)
+        # accuracy_level 4: products in 8 bits, which processors have instructions for.
+        writer.nodes(
+            "MatMulNBits", [x, packed, plain_scales], [out], domain=RUNTIME,
+            K=width, N=rows, bits=scheme.bits, block_size=block_size, accuracy_level=4,
+        )  # fmt: skip
+    return out
+
+
+def _untiled(writer: GraphWriter, tiles: str, scales: str, laid_out: Tiles) -> tuple[str, str]:
+    """The same matrix as ONNX Runtime's operator wants it: computed when a session is made."""
+    num_blocks, rows = laid_out.numbers.shape[1], laid_out.rows
+    first, last = writer.constant(0), writer.constant(rows)
+    numbers = writer.node("Transpose", [tiles], perm=[0, 3, 1, 2, 4])
+    numbers = writer.node(
+        "Reshape", [numbers, writer.constant(-1, num_blocks, laid_out.block_bytes)]
+    )
+    steps = writer.node("Transpose", [scales], perm=[0, 2, 1])
+    steps = writer.node("Reshape", [steps, writer.constant(-1, num_blocks)])
+    return (
+        writer.node("Slice", [numbers, first, last, first]),
+        writer.node("Slice", [steps, first, last, first]),
+    )
+
+
+class Attention:
+    """Attention of packed rows over what their slots remember, in both variants.
+
+    R tokens of several slots come packed [R, D], one slot's after the other's. What their B
+    neighbouring slots remember comes in and goes out as `keys_{layer}` and `values_{layer}`, which
+    are advanced in place.
+    """
+
+    def __init__(self, writer: GraphWriter, config: TransformerConfig, *, half: bool) -> None:
+        """Declare the inputs.
+
+        Args:
+            writer: of both graphs.
+            config: of the transformer.
+            half: kiku's own operator keeps keys and values in 16 bits.
+
+        Raises:
+            UnsupportedConfig: heads that ONNX Runtime's operator does not rotate.
+        """
+        if config.head_dim % _HEAD_MULTIPLE:
+            raise UnsupportedConfig(
+                f"heads of {config.head_dim} cannot be converted: ONNX Runtime rotates heads of a "
+                f"multiple of {_HEAD_MULTIPLE}; run this model with engine='torch'"
+            )
+        self.writer, self.config, self.half = writer, config, half
+        with writer.only(Variant.OWN):
+            self._own = RingInputs.declared(writer, config)
+        with writer.only(Variant.PLAIN):
+            self._plain = LayoutInputs.declared(writer, config)
+
+    def __call__(self, fused: str, layer: int) -> str:
+        """[R, 3 H D'], queries, keys, values -> [R, H D']"""
+        out = self.writer.value("heard")
+        with self.writer.only(Variant.OWN):
+            self._in_rings(fused, layer, out)
+        with self.writer.only(Variant.PLAIN):
+            self._in_order(fused, layer, out)
+        return out
+
+    def _memory(self, layer: int, dtype: type[np.generic]) -> tuple[list[str], list[str]]:
+        """Names of keys and values before and after."""
+        config = self.config
+        shape = ["B", config.num_heads, "P", config.head_dim]
+        parts = ("keys", "values")
+        past = [self.writer.input(f"{part}_{layer}", dtype, shape) for part in parts]
+        present = [f"new_{name}" for name in past]
+        for name in present:
+            self.writer.output_named(name, dtype, shape)
+        return past, present
+
+    def _in_rings(self, fused: str, layer: int, out: str) -> None:
+        past, present = self._memory(layer, np.float16 if self.half else np.float32)
+        rows = self._own
+        self.writer.nodes(
+            "AttentionHalf" if self.half else "Attention",
+            [fused, *past, rows.counts, rows.firsts, rows.positions, rows.cos, rows.sin],
+            [out, *present],
+            domain=KERNELS,
+            num_heads=self.config.num_heads,
+            window=self.config.window,
+        )
+
+    def _in_order(self, fused: str, layer: int, out: str) -> None:
+        writer, config, layout = self.writer, self.config, self._plain
+        past, present = self._memory(layer, np.float32)
+        padded = writer.node("Gather", [fused, layout.pad_indices], axis=0)  # [B, S, 3 H D']
+        index = writer.tensor(f"layer_{layer}", np.array(layer, np.int64))
+        lengths = writer.node("Gather", [layout.lengths, index], axis=0)
+        heard, *_ = writer.nodes(
+            "GroupQueryAttention",
+            [
+                padded, "", "", *past, lengths, layout.capacity, layout.cos, layout.sin,
+                layout.angles, "", "", "", "", "", "", layout.counts,
+            ],
+            [f"heard_{layer}", *present],
+            domain=RUNTIME,
+            num_heads=config.num_heads,
+            kv_num_heads=config.num_heads,
+            local_window_size=config.window,
+            do_rotary=1,
+            rotary_interleaved=1,
+        )  # fmt: skip
+        inner = config.num_heads * config.head_dim
+        rows = writer.node("Reshape", [heard, writer.constant(-1, inner)])
+        writer.nodes("Gather", [rows, layout.unpad_indices], [out], axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class RingInputs:
+    """Inputs of the graph with kiku's own operator: where the packed rows of each slot are, and
+    where in time. The key of position p lies at p mod P of its ring."""
+
+    counts: str  # [B] int32 rows of each slot; 0 leaves its ring as it is
+    firsts: str  # [B] int32: its first among the R packed
+    positions: str  # [B] int64: of that one
+    cos: str  # [R, D' / 2] float32
+    sin: str
+
+    @classmethod
+    def declared(cls, writer: GraphWriter, config: TransformerConfig) -> "RingInputs":
+        """Declare the inputs."""
+        half = config.head_dim // 2
+        return cls(
+            writer.input("counts", np.int32, ["B"]),
+            writer.input("firsts", np.int32, ["B"]),
+            writer.input("positions", np.int64, ["B"]),
+            writer.input("cos", np.float32, ["R", half]),
+            writer.input("sin", np.float32, ["R", half]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LayoutInputs:
-    """Where the packed tokens of a call belong; the inputs that say so.
+    """Inputs of the graph with ONNX Runtime's operator, which wants rows laid out by slot.
 
-    R tokens of B neighbouring slots come packed [R, D]. For attention, which knows slots, they are
-    laid out [B, S], S the most that one slot has.
+    The packed rows are laid out [B, S], S the most that one slot has. A layer's keys lie in order
+    from place 0 of its buffer.
     """
 
-    pad_indices: str  # [B, S] int64: which packed token belongs there (any, where none does)
-    unpad_indices: str  # [R] int64: where in [B * S] each packed token belongs
-    counts: str  # [B] int32 tokens of each slot; 0 leaves its past as it is
+    pad_indices: str  # [B, S] int64: which packed row belongs there (any, where none does)
+    unpad_indices: str  # [R] int64: where in [B * S] each packed row belongs
+    counts: str  # [B] int32 rows of each slot; 0 leaves its past as it is
     lengths: str  # [L, B] int32 keys of each layer and slot after this call, less one
     capacity: str  # int32: keys that the buffers hold
     angles: str  # [B, S] int64: rows of cos and sin
@@ -72,11 +219,6 @@ class LayoutInputs:
     @classmethod
     def declared(cls, writer: GraphWriter, config: TransformerConfig) -> "LayoutInputs":
         """Declare the inputs."""
-        if config.head_dim % _HEAD_MULTIPLE:
-            raise UnsupportedConfig(
-                f"heads of {config.head_dim} cannot be converted: ONNX Runtime rotates heads of a "
-                f"multiple of {_HEAD_MULTIPLE}; run this model with engine='torch'"
-            )
         half = config.head_dim // 2
         return cls(
             writer.input("spread", np.int64, ["B", "S"]),
@@ -98,7 +240,7 @@ class Layers:
     ) -> None:
         """`weights` are asked for `transformer.layers.{i}. ...`."""
         self.writer, self.config, self.weights, self.scheme = writer, config, weights, scheme
-        self.layout = LayoutInputs.declared(writer, config)
+        self._attend = Attention(writer, config, half=scheme.bits != 32)
 
     def __call__(self, x: str) -> str:
         """[R, D] -> [R, D]"""
@@ -133,33 +275,8 @@ class Layers:
         return f"{prefix}scale{half}" if self.config.layer_scale else None
 
     def _attention(self, x: str, layer: int, prefix: str) -> str:
-        writer, config, layout = self.writer, self.config, self.layout
-        fused = self._linear(x, prefix + "attention.in_proj")
-        padded = writer.node("Gather", [fused, layout.pad_indices], axis=0)  # [B, S, 3 H D']
-        index = writer.tensor(f"layer_{layer}", np.array(layer, np.int64))
-        lengths = writer.node("Gather", [layout.lengths, index], axis=0)
-        shape = ["B", config.num_heads, "P", config.head_dim]
-        past = [writer.input(f"{part}_{layer}", np.float32, shape) for part in ("keys", "values")]
-        heard, *present = writer.nodes(
-            "GroupQueryAttention",
-            [
-                padded, "", "", *past, lengths, layout.capacity, layout.cos, layout.sin,
-                layout.angles, "", "", "", "", "", "", layout.counts,
-            ],
-            [f"heard_{layer}", f"new_keys_{layer}", f"new_values_{layer}"],
-            domain=RUNTIME,
-            num_heads=config.num_heads,
-            kv_num_heads=config.num_heads,
-            local_window_size=config.window,
-            do_rotary=1,
-            rotary_interleaved=1,
-        )  # fmt: skip
-        for name in present:
-            writer.output_named(name, np.float32, shape)
-        inner = config.num_heads * config.head_dim
-        rows = writer.node("Reshape", [heard, writer.constant(-1, inner)])
-        packed = writer.node("Gather", [rows, layout.unpad_indices], axis=0)  # [R, H D']
-        return self._linear(packed, prefix + "attention.out_proj", self._scale(prefix, 1))
+        heard = self._attend(self._linear(x, prefix + "attention.in_proj"), layer)
+        return self._linear(heard, prefix + "attention.out_proj", self._scale(prefix, 1))
 
     def _feed_forward(self, x: str, prefix: str) -> str:
         writer = self.writer
@@ -177,3 +294,28 @@ def rms_norm(writer: GraphWriter, x: str, name: str, weights: Weights, eps: floa
     """[R, D] -> [R, D]"""
     weight = writer.tensor(f"{name}.weight", weights(f"{name}.weight"))
     return writer.node("SimplifiedLayerNormalization", [x, weight], axis=-1, epsilon=eps)
+
+
+def product_model(matrix: NDArray[np.float32]) -> bytes:
+    """A model of one product, x [M, K] times a matrix [N, K] in 8 bits, with kiku's own operator:
+    to try it. The weights stand in the model itself."""
+    laid_out = tiles_of(quantise(matrix, 8, 128))
+    rows, width = matrix.shape
+    names = ("x", "tiles", "scales")
+    return messages.model(
+        "product",
+        nodes=[
+            messages.node(
+                "Product", names, ["y"], domain=KERNELS,
+                attributes={"N": rows, "bits": 8, "block_size": 128},
+            )
+        ],
+        tensors=[
+            messages.tensor("tiles", laid_out.numbers),
+            messages.tensor("scales", laid_out.scales),
+        ],
+        inputs=[messages.value_info("x", np.float32, ["M", width])],
+        outputs=[messages.value_info("y", np.float32, ["M", rows])],
+        operator_sets={"": OPSET, KERNELS: 1},
+        ir_version=IR_VERSION,
+    )  # fmt: skip

@@ -52,6 +52,7 @@ _DATA_TYPES: dict[np.dtype[Any], int] = {
     np.dtype(np.int32): 6,
     np.dtype(np.int64): 7,
     np.dtype(np.bool_): 9,
+    np.dtype(np.float16): 10,
 }
 _EXTERNAL = 1
 _FLOAT, _INT, _STRING, _FLOATS, _INTS, _STRINGS = 1, 2, 3, 6, 7, 8

@@ -24,7 +24,8 @@ RUNTIME = "com.microsoft"
 KERNELS = "kiku"
 """The domain of the operators in `kiku-kernels`."""
 
-_IR_VERSION = 10
+IR_VERSION = 10
+"""Of the files."""
 _INLINE_BYTES = 1024
 _ALIGNMENT = 4096  # a page: what is aligned so is mapped, not read, when a session is made
 
@@ -38,6 +39,11 @@ class Variant(Enum):
     """With ONNX Runtime's operators only."""
     OWN = ".kernels"
     """With those of `kiku-kernels`. The value stands in the file's name."""
+
+
+def graph_file(name: str, variant: Variant) -> str:
+    """The file of a network's graph, "decoder.kernels.onnx"."""
+    return f"{name}{variant.value}.onnx"
 
 
 class _Parts:
@@ -59,7 +65,7 @@ class GraphWriter:
 
     def __init__(self, folder: Path, name: str) -> None:
         """Begin `folder/{name}.onnx`, `folder/{name}.kernels.onnx` and `folder/{name}.data`."""
-        self._graph_paths = {one: folder / f"{name}{one.value}.onnx" for one in Variant}
+        self._graph_paths = {one: folder / graph_file(name, one) for one in Variant}
         self._data_path = folder / f"{name}.data"
         self._data: BinaryIO = self._data_path.open("wb")
         self._name = name
@@ -138,6 +144,11 @@ class GraphWriter:
         np.ascontiguousarray(array).tofile(self._data)
         return messages.stored_tensor(name, array, self._data_path.name, offset)
 
+    def value(self, name: str) -> str:
+        """A new name that begins so, for what both variants compute in ways of their own."""
+        self._count += 1
+        return f"{name}_{self._count}"
+
     def node(
         self, operator: str, inputs: Sequence[str], *, domain: str = "", **attributes: Any
     ) -> str:
@@ -168,15 +179,18 @@ class GraphWriter:
         """Write both graphs."""
         self._data.flush()
         for variant, path in self._graph_paths.items():
-            parts = self._graphs[variant]
-            sets = {"": OPSET, RUNTIME: 1}
-            whole = messages.model(
-                self._name,
-                nodes=parts.nodes,
-                tensors=list(parts.tensors.values()),
-                inputs=parts.inputs,
-                outputs=parts.outputs,
-                operator_sets=sets if variant is Variant.PLAIN else {**sets, KERNELS: 1},
-                ir_version=_IR_VERSION,
-            )
-            path.write_bytes(whole)
+            path.write_bytes(self.graph(variant))
+
+    def graph(self, variant: Variant) -> bytes:
+        """One of the graphs as it is now. Large tensors are in the data file, not in it."""
+        parts = self._graphs[variant]
+        sets = {"": OPSET, RUNTIME: 1}
+        return messages.model(
+            self._name,
+            nodes=parts.nodes,
+            tensors=list(parts.tensors.values()),
+            inputs=parts.inputs,
+            outputs=parts.outputs,
+            operator_sets=sets if variant is Variant.PLAIN else {**sets, KERNELS: 1},
+            ir_version=IR_VERSION,
+        )

@@ -11,16 +11,19 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kiku
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.measure.limit import limit
 from kiku.measure.machine import Machine, read_bandwidth, this_machine
 
+if TYPE_CHECKING:
+    from kiku.engine.kernels import Kernels
+
 NEEDED = (
-    "av", "filelock", "huggingface_hub", "numpy", "onnxruntime", "protobuf", "rich", "safetensors",
-    "sentencepiece", "soxr", "tokenizers", "typer",
+    "av", "filelock", "huggingface_hub", "kiku-kernels", "numpy", "onnxruntime", "protobuf", "rich",
+    "safetensors", "sentencepiece", "soxr", "tokenizers", "typer",
 )  # fmt: skip
 """Packages without which kiku does not work."""
 
@@ -41,10 +44,12 @@ _MICROPHONE = "sounddevice"
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """How ONNX Runtime multiplies matrices of one precision here."""
+    """How matrices of one precision are multiplied here."""
 
     precision: str
     instructions: str
+    by: str
+    """"kiku-kernels" or "ONNX Runtime"."""
     note: str
 
 
@@ -113,7 +118,7 @@ def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
         packages={name: _version(name) for name in NEEDED},
         extras={extra: all(map(_is_there, names)) for extra, names in EXTRAS.items()},
         machine=machine,
-        kernels=kernels(machine),
+        kernels=kernels(machine, _own_kernels()),
         bandwidth_gb_s=None if measured is None else round(measured / 1e9, 1),
         expected=() if measured is None else expected(measured),
         cache=str(folder),
@@ -122,28 +127,35 @@ def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
     )
 
 
-def kernels(machine: Machine) -> tuple[Kernel, ...]:
-    """As far as can be known from outside: ONNX Runtime chooses by the same instructions."""
+def kernels(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
+    """Which instructions multiply, and by whom.
+
+    Args:
+        machine: this one.
+        own: kiku's operators, or the reason why there are none.
+    """
+    by, reason = ("kiku-kernels", "") if own.library else ("ONNX Runtime", f"; {own.reason}")
     has = machine.instructions
     if has is None:
-        unknown = "chosen by ONNX Runtime; this system does not tell which"
-        return tuple(Kernel(p, "unknown", unknown) for p in ("int8", "int4", "float32"))
+        unknown = f"this system does not tell which{reason}"
+        told = own.processor or "unknown"
+        rows = [Kernel(p, told, by, unknown) for p in ("int8", "int4")]
+        return (*rows, Kernel("float32", "unknown", "ONNX Runtime", unknown))
     whole = _first(has, ("AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2", "dot product", "NEON"))
     floats = _first(has, ("AVX-512", "AVX2", "NEON"))
-    products = {
-        "AVX-512 VNNI": "products of 8-bit numbers in one instruction",
-        "AVX-VNNI": "products of 8-bit numbers in one instruction",
-        "dot product": "products of 8-bit numbers in one instruction",
-        "AVX-512": "8-bit products in several instructions: blocks and many streams are slower",
-        "AVX2": "8-bit products in several instructions: blocks and many streams are slower",
-        "NEON": "8-bit products in several instructions: blocks and many streams are slower",
-    }
+    one = "products of 8-bit numbers in one instruction"
+    several = "8-bit products in several instructions: blocks and many streams are slower"
     slow = "no fast instructions: expect to be far from real time"
+    note = one if whole in ("AVX-512 VNNI", "AVX-VNNI", "dot product") else several
+    note = (note if whole else slow) + reason
     return (
-        Kernel("int8", whole or "plain", products.get(whole, slow)),
-        Kernel("int4", whole or "plain", products.get(whole, slow)),
-        Kernel("float32", floats or "plain", "four times the memory of int8" if floats else slow),
-    )
+        Kernel("int8", whole or "plain", by, note),
+        Kernel("int4", whole or "plain", by, note),
+        Kernel(
+            "float32", floats or "plain", "ONNX Runtime",
+            "four times the memory of int8" if floats else slow,
+        ),
+    )  # fmt: skip
 
 
 def expected(bandwidth: float) -> tuple[Expected, ...]:
@@ -161,6 +173,12 @@ def cache_folder() -> Path:
     from kiku import converted
 
     return converted.cache_folder()
+
+
+def _own_kernels() -> "Kernels":
+    from kiku.engine.kernels import kernels as found
+
+    return found()
 
 
 def _quick_bandwidth() -> float:

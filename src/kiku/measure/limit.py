@@ -8,7 +8,7 @@ from typing import Any
 from kiku.checkpoint.tensor_shapes import lm_shapes
 from kiku.config import LMConfig
 
-_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "int4": 4}
+_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8, "int4": 4}
 _SCALE_BITS, _BLOCK = 32, 128
 _HEAD_BITS = 8  # of the text head: never fewer
 

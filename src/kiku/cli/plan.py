@@ -1,0 +1,239 @@
+"""`kiku plan`: how many streams fit on a machine, and how many machines are needed."""
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiku.cli import terminal
+from kiku.cli.columns import columns
+from kiku.errors import InputError
+
+if TYPE_CHECKING:
+    from kiku.measure.fits import Figure
+    from kiku.measure.hardware import Hardware
+    from kiku.measure.plan import Need, Plan
+
+_Model = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="1b, 2.6b, demo, a Hugging Face repository, or a folder."),
+]
+_Gpu = Annotated[
+    str | None,
+    typer.Option("--gpu", metavar="NAME", help="h100, h200, l40s, a100, l4, rtx4090, ..."),
+]
+_Cpu = Annotated[bool, typer.Option("--cpu", help="This machine's processor, or one of --cores N.")]
+_Cores = Annotated[
+    int | None, typer.Option(metavar="N", help="Of another processor; with --bandwidth-gb-s.")
+]
+_Memory = Annotated[
+    float | None, typer.Option("--memory-gb", metavar="GB", help="Instead of the known memory.")
+]
+_Bandwidth = Annotated[
+    float | None,
+    typer.Option("--bandwidth-gb-s", metavar="GB/S", help="How fast memory is read."),
+]
+_Tflops = Annotated[
+    float | None,
+    typer.Option("--tflops", metavar="T", help="Of a GPU: dense, in bf16."),
+]
+_Dtype = Annotated[
+    str | None, typer.Option("--dtype", metavar="NAME", help="Weights: bf16, int8, int4, fp8.")
+]
+_KvDtype = Annotated[
+    str | None,
+    typer.Option("--kv-dtype", metavar="NAME", help="Keys, values: float32, bf16, fp8, int8."),
+]
+_P99 = Annotated[
+    float, typer.Option("--p99-ms", metavar="MS", help="What a step of live streams may take.")
+]
+_Efficiency = Annotated[
+    float,
+    typer.Option("--efficiency", metavar="PART", help="Roofline's time, by the p99 of a step."),
+]
+_Share = Annotated[
+    float,
+    typer.Option("--memory-share", metavar="PART", help="Of the memory, for weights and streams."),
+]
+_Streams = Annotated[
+    int | None, typer.Option("--streams", metavar="N", help="Count machines for N live streams.")
+]
+_Hours = Annotated[
+    float | None,
+    typer.Option("--hours-per-day", metavar="H", help="Count machines for recordings."),
+]
+_Price = Annotated[
+    float | None,
+    typer.Option(
+        "--price", metavar="PER_HOUR", help="Of a machine, in any currency: what all that costs."
+    ),
+]
+_ARGUMENTS = (
+    "memory_gb", "bandwidth_gb_s", "memory_share", "p99_ms", "kv_dtype", "hours_per_day", "tflops",
+)  # fmt: skip
+_WORDS = ("cores", "dtype", "efficiency", "price", "streams")  # which may be only words, too
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+
+def plan(
+    model: _Model = "1b",
+    gpu: _Gpu = None,
+    cpu: _Cpu = False,
+    cores: _Cores = None,
+    memory_gb: _Memory = None,
+    bandwidth_gb_s: _Bandwidth = None,
+    tflops: _Tflops = None,
+    dtype: _Dtype = None,
+    kv_dtype: _KvDtype = None,
+    p99_ms: _P99 = 80.0,
+    efficiency: _Efficiency = 0.5,
+    memory_share: _Share = 0.9,
+    streams: _Streams = None,
+    hours_per_day: _Hours = None,
+    price: _Price = None,
+    as_json: _Json = False,
+) -> int:
+    """Tell how many live streams fit on a GPU or a processor, and how many machines are needed.
+
+    Says of every figure whether it was measured or follows from the roofline, which is what has to
+    be read and computed, and states what it assumes. Nothing is downloaded for known models.
+    """
+    from kiku.measure.fits import Options
+    from kiku.measure.plan import Wanted, model_of
+    from kiku.measure.plan import plan as planned
+
+    try:
+        options = Options(dtype, kv_dtype, p99_ms, efficiency, memory_share)
+        wanted = Wanted(streams, hours_per_day, price)
+        model_of(model)  # before the memory is read
+        if cpu:
+            _refuse("--cpu", {"--gpu": gpu, "--tflops": tflops})
+            hardware, machine = _processor(cores, bandwidth_gb_s, memory_gb)
+        else:
+            _refuse("a GPU", {"--cores": cores})
+            hardware, machine = _card(gpu, memory_gb, bandwidth_gb_s, tflops), None
+        found = planned(model, hardware, options, wanted, machine=machine)
+    except InputError as error:
+        raise typer.BadParameter(_as_typed(str(error))) from None
+    terminal.echo(json.dumps(found.to_dict(), indent=2) + "\n" if as_json else _text(found))
+    return 0
+
+
+def _refuse(what: str, others: dict[str, object]) -> None:
+    for option, value in others.items():
+        if value is not None:
+            raise typer.BadParameter(f"{what} and {option} do not go together; leave one out")
+
+
+def _card(
+    name: str | None, memory_gb: float | None, bandwidth_gb_s: float | None, tflops: float | None
+) -> "Hardware":
+    from kiku.measure.hardware import GPUS, gpu
+
+    if name is None and None in (memory_gb, bandwidth_gb_s, tflops):
+        raise typer.BadParameter(
+            f"nothing to plan for: give --gpu NAME ({', '.join(GPUS)}), --cpu, or all of "
+            "--memory-gb, --bandwidth-gb-s and --tflops"
+        )
+    return gpu(name or "a GPU", memory_gb=memory_gb, bandwidth_gb_s=bandwidth_gb_s, tflops=tflops)
+
+
+def _processor(
+    cores: int | None, bandwidth_gb_s: float | None, memory_gb: float | None
+) -> "tuple[Hardware, str | None]":
+    """Another processor, or this one with its name among the benchmarks' machines."""
+    from kiku.measure import hardware
+    from kiku.measure.known import described
+    from kiku.measure.machine import read_bandwidth, this_machine
+
+    if cores is not None and bandwidth_gb_s is not None:
+        return hardware.cpu(cores, bandwidth_gb_s, memory_gb=memory_gb), None
+    if cores is not None or bandwidth_gb_s is not None or memory_gb is not None:
+        raise typer.BadParameter("of another processor give both --cores and --bandwidth-gb-s")
+    here = this_machine()
+    return hardware.cpu_of(here, read_bandwidth(1 << 28, seconds=0.5)), described(here)
+
+
+def _as_typed(message: str) -> str:
+    """With options in the place of the arguments' names."""
+    for name in _ARGUMENTS:
+        message = message.replace(name, "--" + name.replace("_", "-"))
+    first, space, rest = message.partition(" ")
+    return f"--{first}{space}{rest}" if first in _WORDS else message
+
+
+def _text(found: "Plan") -> str:
+    options = found.options
+    head = (
+        f"{found.model}: weights {options.dtype}, keys and values {options.kv_dtype}, codec "
+        f"float32\non {found.hardware.name}{_size(found.hardware)}\n\n"
+    )
+    text = head + columns(_figures(found))
+    if found.problem is not None:
+        text += f"\nno live stream fits: {found.problem}\n"
+    if needs := list(_needs(found)):
+        text += "\n" + columns(needs)
+    if beside := list(_beside(found)):
+        text += "\nbeside it\n" + "".join(f"  {line}\n" for line in beside)
+    return text + "\nassumed\n" + "".join(f"  {line}\n" for line in found.assumptions)
+
+
+def _size(hardware: "Hardware") -> str:
+    parts = [] if hardware.cores is None else [f"cores: {hardware.cores}"]
+    if hardware.memory_bytes is not None:
+        parts.append(f"{hardware.memory_bytes / 1e9:,.4g} GB")
+    parts.append(f"read at {hardware.bandwidth / 1e9:,.6g} GB/s")
+    return ", " + ", ".join(parts)
+
+
+def _figures(found: "Plan") -> Iterable[Sequence[str]]:
+    yield "live streams", f"{found.streams.value:,.0f}", found.streams.basis, ""
+    yield "  by memory", _many(found.by_memory), found.stream_bytes.basis, _memory(found)
+    within = f"p99 of a step up to {found.options.p99_ms:g} ms"
+    yield "  by time", _many(found.by_time), found.by_time.basis, within
+    yield "  at most", f"{found.at_most:,}", "roofline", "by memory, and with an efficiency of 1"
+    if (step := found.step_ms) is not None:
+        of = f"with {found.streams.value:,.0f}"
+        yield "  p99 of a step", f"{step.value:,.1f} ms", step.basis, of
+    if (speed := found.recordings) is not None:
+        at_once = "1" if speed.basis == "measured" else f"{found.recordings_at_once:,}"
+        note = f"seconds of sound a second, {at_once} at once"
+        yield "recordings", f"{speed.value:,.1f}", speed.basis, note
+
+
+def _many(figure: "Figure | None") -> str:
+    return "unknown" if figure is None else f"{figure.value:,.0f}"
+
+
+def _memory(found: "Plan") -> str:
+    from kiku.measure.fits import size
+
+    said = f"{size(found.fixed_bytes.value)}, and {size(found.stream_bytes.value)} for each"
+    return said if found.by_memory is not None else f"{said}; tell --memory-gb"
+
+
+def _needs(found: "Plan") -> Iterable[Sequence[str]]:
+    for what, need in (("live", found.live_need), ("recordings", found.recordings_need)):
+        if need is not None:
+            yield f"machines, {what}", f"{need.machines:,}", need.basis, _of(need)
+
+
+def _of(need: "Need") -> str:
+    from kiku.measure.fits import size
+
+    said = (
+        f"{size(need.memory_bytes_each)} in use on each, "
+        f"{need.machine_hours_per_day:,.1f} machine hours a day"
+    )
+    return said if need.cost_per_day is None else f"{said}, costing {need.cost_per_day:,.2f} a day"
+
+
+def _beside(found: "Plan") -> Iterable[str]:
+    for one in found.published:
+        said = one.published
+        yield f"published: {said.says} ({said.source}): {one.share:g} of the roofline, or more"
+    for row in found.measured:
+        counts = ", ".join(str(streams) for streams, _ in row.live)
+        times = ", ".join(f"{p99:.1f}" for _, p99 in row.live)
+        yield f"measured: {counts} live: p99 of a step {times} ms, on {row.machine}"

@@ -1,0 +1,239 @@
+"""`kiku train`: teach a model, from recordings to something that `kiku serve` takes."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiku.checkpoint import DEMO
+from kiku.cli import terminal
+from kiku.cli.outputs import make_folder, write_whole
+from kiku.cli.progress import Meter
+from kiku.errors import InputError
+
+if TYPE_CHECKING:
+    from kiku.train.pack import Packed
+
+app = typer.Typer(
+    help="Teach a model: pack recordings, fit, export. docs/teach.md goes through it.",
+    rich_markup_mode=None,
+)
+
+
+class _Layout(StrEnum):
+    """How an exported model is laid out."""
+
+    NATIVE = "native"
+    TRANSFORMERS = "transformers"
+    ADAPTER = "adapter"
+
+
+_SHOWN = 20
+"""So many dropped rows are printed; pack.json has them all."""
+
+_Manifest = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MANIFEST",
+        help="Files of JSON lines, or folders: LibriSpeech, Common Voice, LJSpeech, Kaldi.",
+    ),
+]
+_Model = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="demo, a repository, or a folder.")
+]
+_Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; auto takes a GPU if any.")
+]
+
+
+@app.command("pack")
+def pack(
+    manifest: _Manifest,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="PACK", help="The folder for the pack.")
+    ],
+    model: _Model = DEMO,
+    delay: Annotated[
+        float | None,
+        typer.Option("--delay", metavar="SECONDS", min=0.0, help="Of the text; else the model's."),
+    ] = None,
+    lead: Annotated[
+        str,
+        typer.Option(metavar="zero|pad", help="Before the delay: nothing is taught, or PAD is."),
+    ] = "zero",
+    most: Annotated[
+        float, typer.Option("--most-s", metavar="SECONDS", min=1.0, help="Of one example.")
+    ] = 60.0,
+    augment: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TOML: copies, speed, noise, join, ...")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
+    device: _Device = "auto",
+) -> int:
+    """Turn recordings and their words into codes and text, ready to train on.
+
+    Run again after an interruption, it goes on. What cannot be used is named, with the reason.
+    """
+    from kiku.train.augment import read_augmentation
+    from kiku.train.extra import need_torch
+    from kiku.train.folders import read_rows
+
+    need_torch("kiku train pack")
+    if lead not in ("zero", "pad"):
+        raise typer.BadParameter(f"{lead!r} is neither zero nor pad", param_hint="--lead")
+    augmentation = None if augment is None else read_augmentation(augment)
+    rows = [row for one in manifest for row in read_rows(one)]
+    from kiku.checkpoint import load
+    from kiku.train.device import choose_device
+    from kiku.train.examples import PackOptions
+    from kiku.train.pack import pack as pack_rows
+
+    options = PackOptions(
+        delay_s=delay, lead=lead, most_s=most, seed=seed, augmentation=augmentation
+    )
+    counter = _Counter("packed")
+    done = pack_rows(
+        rows, load(model), output, options, device=choose_device(device), on_unit=counter.told
+    )
+    terminal.echo(_pack_report(done))
+    if not done.examples:
+        raise InputError("nothing could be packed: the reasons stand above")
+    return 0
+
+
+@app.command("align")
+def align(
+    manifest: _Manifest,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="The manifest with times.")
+    ],
+    model: _Model = DEMO,
+    steps: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Of learning which sounds are which letters.")
+    ] = 1500,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
+    device: _Device = "auto",
+) -> int:
+    """Find out when each word is said, for recordings whose texts have no times.
+
+    A small network learns letters from these recordings as the model's codec hears them. What could
+    not be aligned, and what looks wrong, is named here and in FILE's report.
+    """
+    from kiku.train.extra import need_torch
+    from kiku.train.folders import read_rows
+    from kiku.train.manifest import write_manifest
+
+    need_torch("kiku train align")
+    rows = [row for one in manifest for row in read_rows(one)]
+    from kiku.checkpoint import load
+    from kiku.train.align import AlignOptions, report_of
+    from kiku.train.align import align as align_rows
+    from kiku.train.device import choose_device
+
+    meter = Meter(quiet=False, forced=True)
+    options = AlignOptions(steps=steps, seed=seed)
+    done = align_rows(rows, load(model), options, device=choose_device(device), say=meter.note)
+    make_folder(output.parent)
+    write_manifest(done.rows, output)
+    report = output.with_suffix(".report.json")
+    write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
+    lines = [f"{len(done.rows):,} rows have times now: {output}"]
+    for name, found in (("left out", done.left_out), ("to look at", done.doubtful)):
+        if found:
+            lines.append(f"{name}: {len(found):,} (all of them are in {report})")
+            lines += [f"  {one.row}: {one.why}" for one in found[:_SHOWN]]
+    terminal.echo("\n".join(lines) + "\n")
+    return 0
+
+
+@app.command("fit")
+def fit(
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A TOML file: see docs/teach.md.")
+    ],
+) -> int:
+    """Train a model on a pack, as the file says; run again after an interruption, it goes on.
+
+    Under torchrun several processes train together:
+    torchrun --nproc-per-node 2 -m kiku train fit CONFIG
+    """
+    from kiku.train.extra import need_torch
+    from kiku.train.settings import read_settings
+
+    need_torch("kiku train fit")
+    settings = read_settings(config)
+    from kiku.train.fit import fit as run
+
+    done = run(settings, say=lambda line: terminal.echo(f"{line}\n"))
+    if done.step == done.resumed_at:
+        terminal.echo(f"{done.folder} is finished already\n")
+    return 0
+
+
+@app.command("export")
+def export(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or an adapter of PEFT's.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the model.")
+    ],
+    layout: Annotated[
+        _Layout, typer.Option(help="Kyutai's, transformers', or PEFT's adapter alone.")
+    ] = _Layout.NATIVE,
+    last: Annotated[
+        bool, typer.Option("--last", help="The weights of the last step, not the averaged ones.")
+    ] = False,
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="float32, bfloat16, float16; auto: as it began.")
+    ] = "auto",
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What it began with, if that lies elsewhere.")
+    ] = None,
+) -> int:
+    """Write what was learned as a model that kiku, moshi and transformers load; adapters are
+    merged.
+    """
+    from kiku.train.extra import need_torch
+
+    need_torch("kiku train export")
+    from kiku.train.export import export as write
+
+    which = "last" if last else "average"
+    done = write(run, output, layout=layout.value, which=which, dtype=dtype, model=model)
+    if done.left_out:
+        terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
+    terminal.echo(f"{done.folder}\n")
+    return 0
+
+
+class _Counter:
+    """A line on standard error every so often."""
+
+    def __init__(self, what: str) -> None:
+        self._meter, self._what, self._next = Meter(quiet=False, forced=True), what, 0.1
+
+    def told(self, done: int, of: int, seconds: float) -> None:
+        """Every tenth of the way."""
+        if done / of >= self._next and done < of:
+            self._next = done / of + 0.1
+            self._meter.note(f"{self._what} {done:,} of {of:,}, {seconds / 3600:.2f} h of sound")
+
+
+def _pack_report(done: "Packed") -> str:
+    counts = ", ".join(f"{split} {count:,}" for split, count in sorted(done.examples.items()))
+    lines = [
+        f"{done.rows:,} rows -> {counts or 'no'} examples, {done.seconds / 3600:.3f} h of sound, "
+        f"in {done.folder}"
+    ]
+    if done.resumed_at:
+        lines.append(f"went on from {done.resumed_at:,} of {done.index.num_units:,}")
+    dropped = done.index.dropped
+    if dropped:
+        lines.append(f"dropped {len(dropped):,} rows:")
+        lines += [f"  {one.row}: {one.why}" for one in dropped[:_SHOWN]]
+    if len(dropped) > _SHOWN:
+        lines.append(f"  ... all of them are in {done.folder / 'pack.json'}")
+    return "\n".join(lines) + "\n"

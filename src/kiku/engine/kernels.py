@@ -1,0 +1,85 @@
+"""Whether the operators of `kiku-kernels` are used: asked once, proved by running one."""
+
+import functools
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kiku.engine.quiet import onnxruntime
+from kiku.graph import Variant, product_model
+
+_log = logging.getLogger(__name__)
+
+_OFF = ("off", "0", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernels:
+    """What runs the products of matrices, attention, and the codec's own parts."""
+
+    library: str | None
+    """The file with kiku's operators; None leaves all to ONNX Runtime."""
+    processor: str
+    """Which of them this machine uses, such as "avx2"; "" without."""
+    reason: str
+    """Why there are none, in a few words; "" where there are."""
+
+    @property
+    def variant(self) -> Variant:
+        """Which of a model's two graphs to load."""
+        return Variant.PLAIN if self.library is None else Variant.OWN
+
+    def register(self, options: Any) -> None:
+        """Make the operators known to a session that is made with these options."""
+        if self.library is not None:
+            options.register_custom_ops_library(self.library)
+
+
+ONNX_RUNTIME = Kernels(None, "", "ONNX Runtime's own are asked for")
+"""All is left to ONNX Runtime."""
+
+
+def _none(reason: str) -> Kernels:
+    return Kernels(None, "", reason)
+
+
+@functools.cache
+def kernels() -> Kernels:
+    """Those of this process. `KIKU_KERNELS=off` in the environment leaves all to ONNX Runtime."""
+    if os.environ.get("KIKU_KERNELS", "").lower() in _OFF:
+        return _none("KIKU_KERNELS is off")
+    try:
+        import kiku_kernels
+    except ImportError:
+        return _none("kiku-kernels is not installed")
+    try:
+        found = Kernels(str(kiku_kernels.library()), kiku_kernels.processor(), "")
+    except kiku_kernels.NoKernels as error:
+        return _none(str(error))
+    if problem := _problem(found):
+        _log.warning("kiku-kernels is not used: %s", problem)
+        return _none(problem)
+    return found
+
+
+def _problem(found: Kernels) -> str:
+    """What is wrong with the operators: one of them is run on numbers whose product is known."""
+    generator = np.random.default_rng(0)
+    x = generator.integers(-126, 127, (3, 128))
+    x[:, 0] = 127  # so a row's scale is 1, and nothing is rounded
+    matrix = generator.integers(-126, 127, (70, 128))
+    matrix[:, 0] = 127
+    try:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 1
+        found.register(options)
+        model = product_model(matrix.astype(np.float32))
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        (y,) = session.run(None, {"x": x.astype(np.float32)})
+    except Exception as error:  # ONNX Runtime's errors have no common base but this
+        return f"onnxruntime {onnxruntime.__version__} does not take it ({str(error)[:200]})"
+    return "" if np.array_equal(y, x @ matrix.T) else "it computed a wrong product"

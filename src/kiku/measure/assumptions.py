@@ -1,0 +1,91 @@
+"""What a plan takes for granted, line by line, with its numbers."""
+
+from collections.abc import Sequence
+
+from kiku.config import ModelConfig
+from kiku.measure import known
+from kiku.measure.fits import ENOUGH, Options
+from kiku.measure.hardware import Hardware
+from kiku.measure.roofline import Part
+
+_SEEN = {
+    "gpu": "no GPU was measured; what others published comes to 0.2 to 0.4, or more",
+    "cpu": "the benchmarks reach 0.4 to 0.7 on two cores",
+}
+_MEGA, _GIGA, _TERA = 1e6, 1e9, 1e12
+
+
+def assumptions(
+    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[Part]
+) -> tuple[str, ...]:
+    """One sentence each."""
+    return (
+        *_of_hardware(hardware),
+        *_of_reading(config, options, parts),
+        *_of_computing(hardware, options, parts),
+        f"p99 of a step: the roofline's time divided by {options.efficiency:g} (--efficiency), an "
+        f"assumption: {_SEEN[hardware.kind]}",
+        *_of_memory(config, options, parts),
+        f"recordings: as many at once as bring {ENOUGH:g} of what a full memory would, one frame "
+        "of each a step, machines busy day and night; blocks of frames, in which kiku reads "
+        "recordings faster, are not counted",
+        f"not counted: the server's own work, measured to be {known.socket_us():.0f} microseconds "
+        f"of one core for a stream's frame, so that one process serves up to "
+        f"{1e6 / config.frame_rate / known.socket_us():,.0f} streams",
+    )
+
+
+def _of_hardware(hardware: Hardware) -> tuple[str, ...]:
+    numbers = (
+        f"hardware: {hardware.source}; GB are 10^9 bytes, memory is read at "
+        f"{hardware.bandwidth / _GIGA:,.6g} GB/s"
+    )
+    if hardware.kind == "gpu":
+        return (f"{numbers}, arithmetic is that of dense matrices",)
+    cores = hardware.cores or 1
+    return (
+        numbers,
+        f"{cores} core{'s' if cores > 1 else ''} of 3.7 GHz, each "
+        f"{hardware.rate('int8') / cores / _GIGA:,.0f} G operations a second in 8 bits and "
+        f"{hardware.rate('float32') / cores / _GIGA:,.0f} in float32",
+    )
+
+
+def _of_reading(config: ModelConfig, options: Options, parts: Sequence[Part]) -> tuple[str, ...]:
+    codec, decoder = parts
+    window_s = config.lm.transformer.window / config.frame_rate
+    return (
+        f"a step reads all weights once: the decoder's {decoder.weight_bytes / _GIGA:.3g} GB "
+        f"({options.dtype}) and the codec's {codec.weight_bytes / _GIGA:.3g} GB (float32)",
+        f"and the keys and values of every stream, windows full ({window_s:g} s): "
+        f"{decoder.stream_bytes / _MEGA:.4g} MB ({options.kv_dtype}), the codec's "
+        f"{codec.stream_bytes / _MEGA:.4g} MB (float32)",
+    )
+
+
+def _of_computing(hardware: Hardware, options: Options, parts: Sequence[Part]) -> tuple[str, ...]:
+    codec, decoder = parts
+    (dtype, products), (kv, attention) = decoder.ops
+    ((_, of_codec),) = codec.ops
+    lines = (
+        f"it computes for every stream {products / _GIGA:.3g} G operations at "
+        f"{hardware.rate(dtype) / _TERA:,.4g} T a second ({options.dtype}), attention's "
+        f"{attention / _GIGA:.3g} G at {hardware.rate(kv) / _TERA:,.4g} T, the codec's "
+        f"{of_codec / _GIGA:.3g} G at {hardware.rate('float32') / _TERA:,.4g} T (float32)",
+        "decoder and codec each take the longer of reading and computing, one after the other; "
+        "what passes between layers stays in caches",
+    )
+    if (other := hardware.computed_as(dtype)) != dtype:
+        lines += (f"{dtype} is turned into {other}, for which there are units here",)
+    return lines
+
+
+def _of_memory(config: ModelConfig, options: Options, parts: Sequence[Part]) -> tuple[str, ...]:
+    kept = sum(part.kept_bytes for part in parts)
+    each = sum(part.kept_stream_bytes for part in parts)
+    return (
+        f"memory: {options.memory_share:g} of it (--memory-share) for weights "
+        f"({kept / _GIGA:.3g} GB with embeddings) and streams ({each / _MEGA:.4g} MB: keys and "
+        f"values of {config.lm.transformer.capacity} positions, which are the window and room to "
+        "go back, and the codec's state)",
+    )

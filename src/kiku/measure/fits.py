@@ -1,0 +1,179 @@
+"""What memory and time allow of a model on a machine."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from kiku.checkpoint.tensor_shapes import is_small
+from kiku.config import ModelConfig
+from kiku.errors import InputError
+from kiku.measure import known
+from kiku.measure.hardware import Hardware, within
+from kiku.measure.roofline import KV_BITS, codec, decoder, most_streams, step_ms
+
+DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
+"""Of weights."""
+
+ENOUGH = 0.9
+"""Recordings are taken together until they go so fast, of what a full memory would bring."""
+
+_SHORT = {"bf16": "bfloat16", "fp32": "float32"}
+
+Basis = Literal["measured", "roofline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number, and how it was found."""
+
+    value: float
+    basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is taken for granted, and can be chosen.
+
+    Raises:
+        InputError: a value cannot be.
+    """
+
+    dtype: str | None = None
+    """Of the decoder's weights, one of `DTYPES`; None is bfloat16 on a GPU, and what kiku chooses
+    on a processor."""
+    kv_dtype: str | None = None
+    """Of keys and values; None is bfloat16 on a GPU, float32 on a processor."""
+    p99_ms: float = 80.0
+    """What 99 of 100 steps may take."""
+    efficiency: float = 0.5
+    """The roofline's time, divided by the p99 of a step."""
+    memory_share: float = 0.9
+    """Of the memory, for weights and streams."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("dtype", DTYPES), ("kv_dtype", tuple(KV_BITS))):
+            value = getattr(self, name)
+            value = _SHORT.get(value, value)
+            if value is not None and value not in allowed:
+                raise InputError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+            object.__setattr__(self, name, value)
+        within("p99_ms", self.p99_ms)
+        within("efficiency", self.efficiency, 1)
+        within("memory_share", self.memory_share, 1)
+
+    def chosen(self, hardware: Hardware, config: ModelConfig) -> "Options":
+        """With types in the place of None."""
+        on_gpu = hardware.kind == "gpu"
+        usual = "bfloat16" if on_gpu else "float32" if is_small(config.lm) else "int8"
+        return Options(
+            self.dtype or usual,
+            self.kv_dtype or ("bfloat16" if on_gpu else "float32"),
+            self.p99_ms,
+            self.efficiency,
+            self.memory_share,
+        )
+
+
+class Fits:
+    """A model on a machine: streams by memory and by time, and the speed of recordings."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        hardware: Hardware,
+        options: Options,
+        own: known.Measured | None = None,
+    ) -> None:
+        """`options` with all types chosen; `own` was measured on this very machine."""
+        parts = codec(config.codec), decoder(config.lm, str(options.dtype), str(options.kv_dtype))
+        self.parts = parts
+        self.fixed = Figure(sum(part.kept_bytes for part in parts), "roofline")
+        """Memory whatever the streams."""
+        self.stream = Figure(sum(part.kept_stream_bytes for part in parts), "roofline")
+        """Memory of a stream."""
+        if own is not None and own.fixed_bytes is not None and own.stream_bytes is not None:
+            self.fixed = Figure(own.fixed_bytes, "measured")
+            self.stream = Figure(own.stream_bytes, "measured")
+        self._frame_rate, self._hardware, self._options = config.frame_rate, hardware, options
+        self._own = own
+
+    def by_memory(self) -> Figure | None:
+        """Streams that have room; None where the memory is not known."""
+        if (usable := self._usable) is None:
+            return None
+        room = math.floor((usable - self.fixed.value) / self.stream.value)
+        return Figure(max(0, room), self.stream.basis)
+
+    def by_time(self) -> Figure:
+        """Streams whose steps have a p99 within what they may take."""
+        options = self._options
+        ms = options.p99_ms
+        expected = most_streams(self.parts, self._hardware, ms * options.efficiency)
+        if self._own is not None and self._own.live:
+            seen = self._own.streams_within(ms)
+            if seen > expected or self._own.exceeded(ms):
+                return Figure(seen, "measured")
+        return Figure(expected, "roofline")
+
+    def at_best(self) -> int:
+        """Streams by time, if all of the roofline were reached."""
+        return most_streams(self.parts, self._hardware, self._options.p99_ms)
+
+    def step(self, streams: int) -> Figure:
+        """The p99 of a step, in ms."""
+        seen = {} if self._own is None else dict(self._own.live)
+        if streams in seen:
+            return Figure(seen[streams], "measured")
+        at_best = step_ms(self.parts, self._hardware, streams)
+        return Figure(at_best / self._options.efficiency, "roofline")
+
+    def recordings(self, at_most: int) -> tuple[Figure, int]:
+        """Seconds of sound a second, and how many recordings at once bring that."""
+        if self._own is not None and self._own.speed is not None:
+            return Figure(self._own.speed, "measured"), 1
+        at_once = 1
+        while at_once < at_most and self._speed(at_once) < ENOUGH * self._speed(at_most):
+            at_once = min(2 * at_once, at_most)
+        return Figure(self._speed(at_once), "roofline"), at_once
+
+    def bytes_of(self, streams: int) -> float:
+        """Memory in use."""
+        return self.fixed.value + streams * self.stream.value
+
+    def problem(self) -> str:
+        """What is too big for a single stream."""
+        options, usable = self._options, self._usable
+        weights = f"the weights take {size(self.fixed.value)}"
+        if usable is not None and self.bytes_of(1) > usable:
+            has = f"{options.memory_share:g} of the memory is {size(usable)}"
+            if self.fixed.value > usable:
+                return (
+                    f"{weights}, and {has}: take weights of fewer bits, a smaller model, or more "
+                    "memory"
+                )
+            return (
+                f"{weights} and a stream {size(self.stream.value)}, and {has}: take keys and "
+                "values, or weights, of fewer bits, or more memory"
+            )
+        reading = sum(part.weight_bytes for part in self.parts) / self._hardware.bandwidth
+        return (
+            f"a step of one stream takes {self.step(1).value:,.1f} ms and may take "
+            f"{options.p99_ms:g}; reading the weights alone takes {1000 * reading:,.1f}: take "
+            "weights of fewer bits, a smaller model, or faster memory"
+        )
+
+    @property
+    def _usable(self) -> float | None:
+        memory = self._hardware.memory_bytes
+        return None if memory is None else memory * self._options.memory_share
+
+    def _speed(self, at_once: int) -> float:
+        expected = step_ms(self.parts, self._hardware, at_once) / self._options.efficiency
+        return at_once / self._frame_rate / expected * 1000
+
+
+def size(num_bytes: float) -> str:
+    """Bytes for people."""
+    if num_bytes < 1e9:
+        return f"{num_bytes / 1e6:,.1f} MB"
+    return f"{num_bytes / 1e9:,.2f} GB"

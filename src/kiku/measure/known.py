@@ -1,0 +1,140 @@
+"""What was measured or published about how many streams fit: figures to stand beside estimates.
+
+`measured.json` is made from benchmarks/results by benchmarks/plan_data.py; a test sees that they
+agree.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, cast
+
+from kiku.checkpoint import DEMO
+from kiku.checkpoint.model_shapes import SHAPES
+from kiku.config import ModelConfig
+from kiku.measure.hardware import GPUS, Hardware
+from kiku.measure.machine import Machine
+from kiku.measure.roofline import Part, step_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What others say that a GPU does."""
+
+    model: str
+    gpu: str
+    streams: int
+    step_ms: float
+    """That a step takes at most, by what they say."""
+    says: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is published, beside the roofline."""
+
+    published: Published
+    share: float
+    """The roofline's time of such a step, divided by what they say at most."""
+
+
+_README = "README of kyutai-labs/delayed-streams-modeling"
+_SERVER = "Kyutai's Rust server"
+PUBLISHED = (
+    Published("1b", "h100", 400, 80.0, f"400 live streams, {_SERVER}", _README),
+    Published(
+        "1b", "l40s", 64, 80 / 3, f"64 live streams at 3 times real time, {_SERVER}", _README
+    ),
+    Published(
+        "2.6b", "h100", 256, 80 / 1.49,
+        "256 streams at 1.49 times real time, 380 s of sound a second",
+        "arXiv 2509.08753, table 10",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Rows of the benchmarks, of one model in one type of weights on one machine."""
+
+    machine: str
+    live: tuple[tuple[int, float], ...] = ()
+    """Streams with full windows, and the p99 of a step in ms; fewest first."""
+    fixed_bytes: float | None = None
+    stream_bytes: float | None = None
+    speed: float | None = None
+    """Of one recording alone: seconds of sound a second."""
+    source: tuple[str, ...] = ()
+    """Dates and commits of what it is from."""
+
+    def streams_within(self, ms: float) -> int:
+        """The most streams whose steps were within `ms`."""
+        return max((streams for streams, p99 in self.live if p99 <= ms), default=0)
+
+    def exceeded(self, ms: float) -> bool:
+        """Whether more streams than those were tried, and took longer."""
+        return any(streams > self.streams_within(ms) for streams, _ in self.live)
+
+
+def shape_of(model: str, config: ModelConfig) -> str | None:
+    """The name under which figures of a model of these numbers stand."""
+    if model == DEMO:
+        return DEMO
+    for name, published in SHAPES.items():
+        if config.lm.transformer == published.lm.transformer:
+            return name
+    return None
+
+
+def published(shape: str | None, hardware: Hardware, parts: Sequence[Part]) -> tuple[Beside, ...]:
+    """What is published of this model on this GPU."""
+    return tuple(
+        Beside(one, round(step_ms(parts, hardware, one.streams) / one.step_ms, 2))
+        for one in PUBLISHED
+        if one.model == shape and GPUS[one.gpu].name == hardware.name
+    )
+
+
+def measured(shape: str | None, dtype: str) -> tuple[Measured, ...]:
+    """What was measured of this model in this type of weights, by machine."""
+    rows = [row for row in _rows() if (row["model"], row["dtype"]) == (shape, dtype)]
+    machines = sorted({row["machine"] for row in rows})
+    return tuple(
+        _of(machine, [row for row in rows if row["machine"] == machine]) for machine in machines
+    )
+
+
+def socket_us() -> float:
+    """Processor time that the server was measured to take for a stream's frame, in microseconds."""
+    return max(row["us_a_frame"] for row in _rows() if row["what"] == "sockets")
+
+
+def described(machine: Machine) -> str:
+    """A machine as the benchmarks' rows name it."""
+    known = ", ".join(machine.instructions or ())
+    memory = f"{(machine.memory_bytes or 0) / 1e9:.0f} GB"
+    return f"{machine.processor} ({known}), {machine.threads} cores, {memory}"
+
+
+def _of(machine: str, rows: Sequence[dict[str, Any]]) -> Measured:
+    live = sorted((row["streams"], row["p99_ms"]) for row in rows if row["what"] == "live")
+    none: dict[str, Any] = {}
+    memory = next((row for row in rows if row["what"] == "memory"), none)
+    recording = next((row for row in rows if row["what"] == "file"), none)
+    return Measured(
+        machine,
+        tuple(live),
+        memory.get("fixed_bytes"),
+        memory.get("stream_bytes"),
+        recording.get("speed"),
+        tuple(sorted({f"{row['date']}, commit {row['commit']}" for row in rows})),
+    )
+
+
+@cache
+def _rows() -> tuple[dict[str, Any], ...]:
+    text = files("kiku.measure").joinpath("measured.json").read_text(encoding="utf-8")
+    return tuple(cast(list[dict[str, Any]], json.loads(text)))

@@ -1,0 +1,209 @@
+"""How many live streams of a model fit on a machine, how fast recordings go, and how many machines
+that takes.
+
+Estimates are of the roofline; where the benchmarks measured this model on this machine, their
+figure stands in its place, and every figure says which it is.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kiku.checkpoint import DEMO, KNOWN_REPOS, find, read_config
+from kiku.checkpoint.model_shapes import SHAPES
+from kiku.config import ModelConfig
+from kiku.converted import is_converted, open_converted
+from kiku.errors import InputError
+from kiku.measure import known
+from kiku.measure.assumptions import assumptions
+from kiku.measure.fits import Basis, Figure, Fits, Options
+from kiku.measure.hardware import Hardware, within
+
+_MOST = 1e12  # streams, hours, prices
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the machines shall do.
+
+    Raises:
+        InputError: a value cannot be.
+    """
+
+    streams: int | None = None
+    """Live, at once."""
+    hours_per_day: float | None = None
+    """Of recordings, a day."""
+    price: float | None = None
+    """Of a machine for an hour, in any currency."""
+
+    def __post_init__(self) -> None:
+        if self.streams is not None:
+            within("streams", self.streams, _MOST, least=1)
+        if self.hours_per_day is not None:
+            within("hours_per_day", self.hours_per_day, _MOST)
+        if self.price is None:
+            return
+        within("price", self.price, _MOST, least=0)
+        if self.streams is None and self.hours_per_day is None:
+            raise InputError("price needs something to be paid for: give streams or hours_per_day")
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Machines for what is wanted."""
+
+    machines: int
+    memory_bytes_each: float
+    """In use on each."""
+    machine_hours_per_day: float
+    cost_per_day: float | None
+    """None where nobody told a price."""
+    basis: Basis
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What fits, why, and what it takes."""
+
+    model: str
+    hardware: Hardware
+    options: Options
+    """With the types that were chosen."""
+    fixed_bytes: Figure
+    """Memory of the weights, and where it was measured of the program."""
+    stream_bytes: Figure
+    """Memory of a stream."""
+    by_memory: Figure | None
+    """Live streams; None where the memory is not known."""
+    by_time: Figure
+    """Live streams whose steps are within `p99_ms`."""
+    at_most: int
+    """By memory, and by time with an efficiency of 1."""
+    streams: Figure
+    """The smaller of memory and time."""
+    step_ms: Figure | None
+    """A step of that many streams, p99; None without any."""
+    recordings: Figure | None
+    """Seconds of sound a second; None where the model does not fit."""
+    recordings_at_once: int
+    problem: str | None
+    """Why no stream fits."""
+    live_need: Need | None
+    recordings_need: Need | None
+    published: tuple[known.Beside, ...]
+    """What others say of this model on this GPU."""
+    measured: tuple[known.Measured, ...]
+    """What the benchmarks found for this model and type, on whatever processor."""
+    assumptions: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {**asdict(self), "hardware": self.hardware.to_dict()}
+
+
+_USUAL, _NOTHING = Options(), Wanted()
+
+
+def model_of(name: str) -> tuple[str, ModelConfig]:
+    """A model's name and numbers; of a repository that is not known only small files are fetched.
+
+    Args:
+        name: "1b", "2.6b", "demo", a repository, a folder with a checkpoint or a converted model.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+    if name.lower() in SHAPES:
+        return name.lower(), SHAPES[name.lower()]
+    if is_converted(name):
+        opened = open_converted(name)
+        return opened.name, opened.config
+    is_folder = Path(name).is_dir()
+    if not is_folder and name in {repo.repo_id for repo in KNOWN_REPOS}:
+        return name, next(config for shape, config in SHAPES.items() if f"stt-{shape}-" in name)
+    return name, read_config(find(name, weights=is_folder or name == DEMO))
+
+
+def plan(
+    model: str | ModelConfig,
+    hardware: Hardware,
+    options: Options = _USUAL,
+    wanted: Wanted = _NOTHING,
+    *,
+    machine: str | None = None,
+) -> Plan:
+    """How many live streams fit, how fast recordings go, and how many machines that takes.
+
+    Args:
+        model: as `model_of` takes it, or a model's numbers.
+        hardware: see `hardware.gpu`, `hardware.cpu` and `hardware.cpu_of`.
+        options: types of numbers, what a step may take, and what is assumed.
+        wanted: streams or hours, for which machines are counted.
+        machine: `hardware` as `known.described` names it: what the benchmarks measured there takes
+            the place of estimates.
+
+    Raises:
+        CheckpointError: there is no such model.
+        InputError: a step may take longer than a frame is.
+    """
+    name, config = model_of(model) if isinstance(model, str) else ("a model", model)
+    frame_ms = 1000 / config.frame_rate
+    if options.p99_ms > frame_ms:
+        raise InputError(
+            f"p99_ms must be at most {frame_ms:g}, the length of a frame, or live streams fall "
+            f"behind; it is {options.p99_ms:g}"
+        )
+    options = options.chosen(hardware, config)
+    shape = known.shape_of(name, config)
+    measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
+    # All of them had keys and values in float32.
+    same = (one for one in measured if (one.machine, options.kv_dtype) == (machine, "float32"))
+    fits = Fits(config, hardware, options, next(same, None))
+    by_memory, by_time = fits.by_memory(), fits.by_time()
+    streams = by_time
+    if by_memory is not None and by_memory.value < by_time.value:
+        streams = by_memory
+    room = int(by_time.value if by_memory is None else by_memory.value)
+    recordings, at_once = fits.recordings(max(1, room)) if room or by_memory is None else (None, 0)
+    return Plan(
+        model=name,
+        hardware=hardware,
+        options=options,
+        fixed_bytes=fits.fixed,
+        stream_bytes=fits.stream,
+        by_memory=by_memory,
+        by_time=by_time,
+        at_most=fits.at_best() if by_memory is None else min(fits.at_best(), room),
+        streams=streams,
+        step_ms=fits.step(int(streams.value)) if streams.value else None,
+        recordings=recordings,
+        recordings_at_once=at_once,
+        problem=None if streams.value else fits.problem(),
+        live_need=_live_need(wanted, streams, fits),
+        recordings_need=_recordings_need(wanted, recordings, at_once, fits),
+        published=known.published(shape, hardware, fits.parts),
+        measured=measured,
+        assumptions=assumptions(config, hardware, options, fits.parts),
+    )
+
+
+def _live_need(wanted: Wanted, streams: Figure, fits: Fits) -> Need | None:
+    if wanted.streams is None or not streams.value:
+        return None
+    machines = -(-wanted.streams // int(streams.value))
+    each = -(-wanted.streams // machines)
+    return _need(wanted, machines, fits.bytes_of(each), 24.0 * machines, streams.basis)
+
+
+def _recordings_need(wanted: Wanted, speed: Figure | None, at_once: int, fits: Fits) -> Need | None:
+    if wanted.hours_per_day is None or speed is None:
+        return None
+    hours = wanted.hours_per_day / speed.value
+    return _need(wanted, math.ceil(hours / 24), fits.bytes_of(at_once), hours, speed.basis)
+
+
+def _need(wanted: Wanted, machines: int, each: float, hours: float, basis: Basis) -> Need:
+    cost = None if wanted.price is None else hours * wanted.price
+    return Need(machines, each, hours, cost, basis)

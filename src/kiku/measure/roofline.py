@@ -1,0 +1,149 @@
+"""The least time and memory that a step of live streams can take: what has to be read, and what has
+to be computed.
+
+A step reads every weight once, whoever takes part, and the keys and values of every stream; it
+computes for every stream. Whichever of reading and computing takes longer is the time of a network.
+Sums on the way between layers are taken to stay in caches.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from kiku.checkpoint.tensor_shapes import Shape, codec_shapes, lm_shapes
+from kiku.config import CodecConfig, LMConfig, TransformerConfig
+from kiku.measure.hardware import Hardware
+from kiku.measure.limit import weight_bytes
+
+KV_BITS = {"float32": 32, "bfloat16": 16, "int8": 8, "fp8": 8}
+"""Bits of a number in keys and values."""
+
+_FLOAT32 = 4  # bytes
+_ALIVE = 3  # results of layers that a step holds at once
+_MOST = 1 << 50
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one network does in a step, and what it keeps."""
+
+    name: str
+    weight_bytes: float
+    """Read once a step."""
+    stream_bytes: float
+    """Read for each stream."""
+    ops: tuple[tuple[str, float], ...]
+    """Type of numbers, and operations in it for each stream."""
+    kept_bytes: float
+    """In memory, however many streams there are."""
+    kept_stream_bytes: float
+    """In memory for each stream."""
+
+    def ms(self, hardware: Hardware, streams: int) -> float:
+        """Of a step, at best."""
+        read = (self.weight_bytes + streams * self.stream_bytes) / hardware.bandwidth
+        computed = sum(streams * count / hardware.rate(dtype) for dtype, count in self.ops)
+        return 1000 * max(read, computed)
+
+
+def step_ms(parts: Sequence[Part], hardware: Hardware, streams: int) -> float:
+    """A step of so many streams, one frame each, at best: one network after the other."""
+    return sum(part.ms(hardware, streams) for part in parts)
+
+
+def most_streams(parts: Sequence[Part], hardware: Hardware, ms: float) -> int:
+    """How many streams a step of `ms` follows at best; 0 if not one."""
+    low, high = 0, 1
+    while high < _MOST and step_ms(parts, hardware, high) <= ms:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if step_ms(parts, hardware, middle) <= ms:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def decoder(config: LMConfig, dtype: str, kv_dtype: str) -> Part:
+    """The decoder with weights of one type, and keys and values of another."""
+    t = config.transformer
+    read = weight_bytes(config, dtype)
+    matrices = sum(math.prod(shape) for shape in _matrices(config))
+    attention = 4.0 * t.num_layers * t.num_heads * t.head_dim * t.window
+    in_16_bits = "float32" if kv_dtype == "float32" else "bfloat16"
+    return Part(
+        "decoder",
+        weight_bytes=read,
+        stream_bytes=keys_bytes(t, t.window, kv_dtype),
+        ops=((dtype, 2.0 * matrices), (in_16_bits, attention)),
+        kept_bytes=read + _looked_up_bytes(config, dtype),
+        kept_stream_bytes=keys_bytes(t, t.capacity, kv_dtype),
+    )
+
+
+def codec(config: CodecConfig) -> Part:
+    """The codec in float32, whose codes the decoder was trained on."""
+    t = config.transformer
+    weights = _FLOAT32 * sum(math.prod(shape) for shape in codec_shapes(config).values())
+    products = 0.0
+    past = largest = 0.0
+    for name, shape in codec_shapes(config).items():
+        if name.endswith("codebooks"):
+            products += math.prod(shape)
+        elif len(shape) > 1:
+            products += math.prod(shape) * _uses(config, name)
+        if len(shape) == 3:  # a convolution remembers what its kernel reaches back to
+            past += shape[1] * (shape[2] - 1) * _FLOAT32
+            largest = max(largest, shape[0] * _uses(config, name) * _FLOAT32)
+    positions = t.positions_per_frame
+    products += 2.0 * t.num_layers * t.num_heads * t.head_dim * t.window * positions
+    return Part(
+        "codec",
+        weight_bytes=weights,
+        stream_bytes=keys_bytes(t, t.window, "float32"),
+        ops=(("float32", 2.0 * products),),
+        kept_bytes=weights,
+        kept_stream_bytes=keys_bytes(t, t.capacity, "float32") + past + _ALIVE * largest,
+    )
+
+
+def keys_bytes(t: TransformerConfig, positions: int, dtype: str) -> float:
+    """Keys and values of one stream's `positions`; in int8 each has a float32 scale for each
+    head."""
+    bits = KV_BITS[dtype] + (32 / t.head_dim if dtype == "int8" else 0)
+    return 2 * t.num_layers * t.num_heads * t.head_dim * positions * bits / 8
+
+
+def _matrices(config: LMConfig) -> Iterator[Shape]:
+    for name, shape in lm_shapes(config).items():
+        if len(shape) > 1 and "embedding" not in name:
+            yield shape
+
+
+def _looked_up_bytes(config: LMConfig, dtype: str) -> float:
+    """Embeddings, of which a step reads a few rows (8 bits and a scale for each row, where the
+    weights have no more than that), and norms."""
+    number = {"float32": 4, "bfloat16": 2}.get(dtype, 1)
+    total = 0.0
+    for name, shape in lm_shapes(config).items():
+        if len(shape) == 1:
+            total += shape[0] * _FLOAT32
+        elif "embedding" in name:
+            total += math.prod(shape) * number + (shape[0] * _FLOAT32 if number == 1 else 0)
+    return total
+
+
+def _uses(config: CodecConfig, name: str) -> float:
+    """How often a tensor of the codec is used for one frame."""
+    first, _, rest = name.partition(".")
+    if first == "transformer":
+        return config.transformer.positions_per_frame
+    if first != "seanet":
+        return 1  # the downsampling convolution and the quantisers
+    part, _, inner = rest.partition(".")
+    if part == "last":
+        return config.downsample
+    stage = int(inner.split(".")[0]) if part == "stages" else 0
+    strides = config.strides[: stage + 1 if ".down." in name else stage]
+    return config.frame_size / math.prod(strides)

@@ -1,0 +1,29 @@
+"""The kit: from recordings and their words to a model that has learned them.
+
+With numpy alone:
+    manifest.py     JSON lines -> rows: a recording, its words with times, speaker, split
+    folders.py      LibriSpeech, Common Voice, LJSpeech, Kaldi -> the same rows
+    columns.py      words with times -> what the decoder says in each frame, and its pause heads
+    sounds.py       a recording and its words -> pieces of at most so many seconds
+    augment.py      the same pieces as they might have sounded elsewhere; seeded
+    shards.py       examples in files: sharded, seekable, with checksums
+    settings.py     the numbers of a training run, from TOML
+    forced.py       known labels along the scores of a network
+    durable.py      files that survive a kill and a power cut
+
+With PyTorch, imported only when it is needed:
+    align.py        texts -> times of their words
+    pack.py         rows -> shards, through the codec
+    examples.py     one row of them
+    batches.py      shards -> the batch of any step
+    lesson.py       batch -> losses
+    lora.py         low-rank adapters on a decoder; PEFT's files and back
+    model.py        the decoder that a run begins with
+    state.py        a run's checkpoint
+    curve.py        what is told on the way
+    processes.py    several of them, under torchrun
+    fit.py          the loop
+    export.py       a run -> a model in any layout that kiku reads
+
+Nothing here listens: what is trained is loaded by `kiku.load` as any other model.
+"""

@@ -1,0 +1,376 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""When each word is said: a small network learns letters on the spot, from what the codec's
+convolutions hear, and the known text is laid along what it hears (CTC).
+
+Not from the codec's latents: its transformer remembers seconds, and a network that reads it says
+every word late, for nothing tells it not to (0.3 s late, where this was measured). It learns the
+very recordings that it is to align: that it learns them by heart does no harm.
+
+A network that was taught so says a word's letters in its middle. A word therefore begins and ends
+where the sound around its letters does, or half way to the next word where there is no pause.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kiku.checkpoint import Loaded
+from kiku.errors import AudioError, TrainingError
+from kiku.nn.state import all_active
+from kiku.train.forced import force
+from kiku.train.manifest import Row, TimedWord
+from kiku.train.sounds import pieces_of
+
+_PER_LATENT = 2
+"""Rows of scores for each latent: quick speakers say more letters than there are latents."""
+_DILATIONS = (1, 2, 1)
+_MEASURED = 200
+"""Recordings from which the mean and the spread of what is heard are taken."""
+_SILENT = 0.3
+"""Below so much of the way from a recording's softest to its loudest it is silent."""
+_FAST = 25.0
+"""Letters a second that nobody says."""
+_ODD = 4.0
+"""Median deviations below the median from which a score looks wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class AlignOptions:
+    """How the network is made."""
+
+    steps: int = 1500
+    lr: float = 2e-3
+    width: int = 192
+    batch_s: float = 60.0
+    """Seconds of sound in a step."""
+    most_s: float = 60.0
+    """Longer recordings are not aligned."""
+    learn_s: float = 4 * 3600.0
+    """So much sound is learned from; all of it is aligned."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A row to look at, and why."""
+
+    row: str
+    why: str
+
+
+@dataclass(slots=True)
+class Aligned:
+    """What came of a manifest."""
+
+    rows: list[Row]
+    """Those that have times now, in order."""
+    left_out: list[Doubt] = field(default_factory=list[Doubt])
+    doubtful: list[Doubt] = field(default_factory=list[Doubt])
+    """Among `rows`, what looks wrong."""
+    loss: float = 0.0
+    """Per letter, of the last hundred steps."""
+
+
+def letters_of(word: str) -> str:
+    """What is heard of a word: letters and digits, small."""
+    return "".join(c for c in word.casefold() if c.isalnum())
+
+
+class LetterNet(nn.Module):
+    """Latents to letters, hearing about a third of a second to both sides."""
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(self, latents: Tensor, num_letters: int, width: int) -> None:
+        """For latents such as these [L, D]; `num_letters` without the blank."""
+        super().__init__()
+        dim = latents.shape[1]
+        self.register_buffer("mean", latents.mean(0))
+        self.register_buffer("spread", latents.std(0).clamp(min=1e-4))
+        self.first = nn.Conv1d(dim, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Conv1d(width, 2 * width, 5, padding=2 * dilation, dilation=dilation)
+            for dilation in _DILATIONS
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(len(_DILATIONS) + 1))
+        self.num_scores = 1 + num_letters
+        self.head = nn.Linear(width, _PER_LATENT * self.num_scores)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """[B, L, D] -> [B, 2 L, 1 + letters] log-probabilities"""
+        x = (latents - self.mean) / self.spread
+        x = self.first(x.transpose(1, 2)).transpose(1, 2)
+        for norm, block in zip(self.norms, self.blocks, strict=False):
+            x = x + F.glu(block(norm(x).transpose(1, 2)).transpose(1, 2), dim=-1)
+        scores = self.head(self.norms[-1](x))
+        return scores.view(len(x), -1, self.num_scores).log_softmax(-1)
+
+
+def align(
+    rows: Sequence[Row],
+    loaded: Loaded,
+    options: AlignOptions | None = None,
+    *,
+    device: str = "cpu",
+    say: Callable[[str], None] = lambda line: None,
+) -> Aligned:
+    """Put times on the words of a manifest; rows that have them keep them.
+
+    Args:
+        rows: of the manifest.
+        loaded: the model whose codec hears.
+        options: how.
+        device: where the networks run.
+        say: is told how it goes.
+
+    Raises:
+        TrainingError: no row has a text without times, or none of them can be heard.
+    """
+    return Aligner(rows, loaded, options or AlignOptions(), device, say).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """A recording, as far as it is listened to."""
+
+    latents: Tensor  # [L, D] of the codec's convolutions, in half precision
+    loudness: NDArray[np.float32]  # [2 L] root mean squares
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """A row that is to be aligned."""
+
+    index: int
+    words: tuple[str, ...]
+    """As they are written."""
+    labels: tuple[int, ...]
+    """Of all letters."""
+    seconds: float
+
+
+class Aligner:
+    """The work on one manifest."""
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        loaded: Loaded,
+        options: AlignOptions,
+        device: str,
+        say: Callable[[str], None],
+    ) -> None:
+        """Look at the texts."""
+        self.rows, self.options, self.device, self.say = rows, options, device, say
+        self.config, self.codec = loaded.config, loaded.codec.to(device)
+        self.wanted = [i for i, r in enumerate(rows) if r.words is None and (r.text or "").strip()]
+        if not self.wanted:
+            raise TrainingError("no row has a text without times: there is nothing to align")
+        texts = [letters_of(rows[i].text or "") for i in self.wanted]
+        self.letters = {c: n for n, c in enumerate(sorted(set("".join(texts))), 1)}
+        self.row_s = 1 / (self.config.frame_rate * self.config.codec.downsample * _PER_LATENT)
+        self.result = Aligned([])
+
+    def run(self) -> Aligned:
+        """Learn, then align row by row."""
+        heard, sentences = self._heard()
+        if not sentences:
+            raise TrainingError(
+                f"none of {len(self.wanted)} rows can be aligned: {self.result.left_out[0].why}"
+            )
+        net = self._learn({index: one.latents for index, one in heard.items()}, sentences)
+        timed: dict[int, Row] = {}
+        scores: dict[int, float] = {}
+        for sentence in sentences:
+            held = heard.get(sentence.index) or self._hear(self.rows[sentence.index])
+            found = self._aligned(net, held, sentence)
+            if found is None:
+                self._leave_out(sentence.index, "its letters do not fit into its length")
+                continue
+            timed[sentence.index], scores[sentence.index] = found
+        self._doubt(timed, scores)
+        for i, row in enumerate(self.rows):
+            if i in timed or i not in self.wanted:
+                self.result.rows.append(timed.get(i, row))
+        return self.result
+
+    def _leave_out(self, index: int, why: str) -> None:
+        self.result.left_out.append(Doubt(self.rows[index].label, why))
+
+    def _heard(self) -> tuple[dict[int, _Heard], list[_Sentence]]:
+        """What is learned from, and all that can be aligned."""
+        kept: dict[int, _Heard] = {}
+        sentences: list[_Sentence] = []
+        held_s = 0.0
+        for number in np.random.default_rng(self.options.seed).permutation(len(self.wanted)):
+            index = self.wanted[number]
+            row = self.rows[index]
+            words = [w for w in (row.text or "").split() if letters_of(w)]
+            labels = tuple(self.letters[c] for word in words for c in letters_of(word))
+            if not words:
+                self._leave_out(index, "its text has no letters")
+                continue
+            try:
+                heard = self._hear(row)
+            except (AudioError, TrainingError) as error:
+                self._leave_out(index, str(error))
+                continue
+            seconds = len(heard.latents) * _PER_LATENT * self.row_s
+            sentences.append(_Sentence(index, tuple(words), labels, seconds))
+            if held_s < self.options.learn_s:
+                kept[index] = heard
+                held_s += seconds
+        return kept, sorted(sentences, key=lambda one: one.index)
+
+    @torch.no_grad()
+    def _hear(self, row: Row) -> _Heard:
+        pieces = [
+            piece.samples
+            for piece in pieces_of(
+                replace(row, words=()), self.config.sample_rate, self.options.most_s
+            )
+        ]
+        if len(pieces) != 1:
+            length = f"longer than {self.options.most_s:g} s" if pieces else "no sound"
+            raise TrainingError(f"{length}: cut it into sentences")
+        size = self.config.frame_size
+        samples = np.pad(pieces[0], (0, -len(pieces[0]) % size))
+        pcm = torch.from_numpy(samples).view(1, 1, -1).to(self.device)
+        state = self.codec.init_state(1, self.device, torch.float32)
+        active = all_active(1, self.device)
+        latents = self.codec.seanet(pcm, state.seanet, active)[0].T.half().cpu()
+        parts = samples.reshape(_PER_LATENT * len(latents), -1)
+        return _Heard(latents, np.sqrt(np.mean(parts**2, axis=1)))
+
+    def _learn(self, latents: dict[int, Tensor], sentences: Sequence[_Sentence]) -> LetterNet:
+        """Train on what is in memory."""
+        options = self.options
+        torch.manual_seed(options.seed)
+        some = torch.cat(list(latents.values())[:_MEASURED]).float()
+        net = LetterNet(some, len(self.letters), options.width)
+        net = net.to(self.device).train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=0.01)
+        plan = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, options.lr, total_steps=options.steps + 1, pct_start=0.1
+        )
+        known = [one for one in sentences if one.index in latents]
+        known.sort(key=lambda one: one.seconds)
+        rng = np.random.default_rng([options.seed, 1])
+        recent: list[float] = []
+        for step in range(options.steps):
+            # Sentences of about the same length.
+            first = int(rng.integers(len(known)))
+            count = max(1, int(options.batch_s / known[first].seconds))
+            chosen = known[first : first + count]
+            loss = self._ctc(net, [latents[one.index] for one in chosen], chosen)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            plan.step()
+            recent = [*recent[-99:], float(loss.detach())]
+            if (step + 1) % max(1, options.steps // 10) == 0:
+                self.say(f"learning letters: {step + 1:,}/{options.steps:,}, loss {recent[-1]:.3f}")
+        self.result.loss = float(np.mean(recent))
+        return net.eval()
+
+    def _ctc(
+        self, net: LetterNet, latents: Sequence[Tensor], chosen: Sequence[_Sentence]
+    ) -> Tensor:
+        """The loss per letter."""
+        padded = nn.utils.rnn.pad_sequence(list(latents), batch_first=True).float()
+        scores = net(padded.to(self.device)).transpose(0, 1)
+        lengths = torch.tensor([len(one) * _PER_LATENT for one in latents])
+        labels = torch.tensor([label for one in chosen for label in one.labels])
+        sizes = torch.tensor([len(one.labels) for one in chosen])
+        loss = F.ctc_loss(
+            scores, labels.to(self.device), lengths, sizes, reduction="sum", zero_infinity=True
+        )
+        return loss / sizes.sum()
+
+    @torch.no_grad()
+    def _aligned(
+        self, net: LetterNet, heard: _Heard, sentence: _Sentence
+    ) -> tuple[Row, float] | None:
+        """The row with times, and how well its text fits; None if it does not."""
+        scores = net(heard.latents[None].float().to(self.device))[0].cpu().numpy()
+        spans, score = force(scores, sentence.labels)
+        if not len(spans):
+            return None
+        lasts = np.cumsum([len(letters_of(word)) for word in sentence.words]) - 1
+        firsts = np.concatenate([[0], lasts[:-1] + 1])
+        cores = np.stack([spans[firsts, 0], spans[lasts, 1] + 1], axis=1)
+        row = self.rows[sentence.index]
+        bounds = row.start + widened(cores, heard.loudness) * self.row_s
+        words = tuple(
+            TimedWord(word, round(float(start), 3), round(float(end), 3))
+            for word, (start, end) in zip(sentence.words, bounds, strict=True)
+        )
+        return replace(row, words=words), score
+
+    def _doubt(self, timed: dict[int, Row], scores: dict[int, float]) -> None:
+        """What a person should look at."""
+        values = np.array(list(scores.values()))
+        middle = float(np.median(values)) if len(values) else 0.0
+        spread = float(np.median(np.abs(values - middle))) if len(values) else 0.0
+        for index, score in sorted(scores.items(), key=lambda pair: pair[1]):
+            row = timed[index]
+            words = list(row.words or ())
+            letters = sum(len(letters_of(word.text)) for word in words)
+            pace = letters / max(1e-3, words[-1].end - words[0].start)
+            why = None
+            if score < middle - _ODD * max(spread, 0.02):
+                why = f"its text fits badly ({score:.2f}; the others {middle:.2f})"
+            elif pace > _FAST:
+                why = f"{pace:.0f} letters a second: is there more text than sound?"
+            if why is not None:
+                self.result.doubtful.append(Doubt(row.label, why))
+
+
+def widened(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Words to where their sound begins and ends.
+
+    Args:
+        cores: [N, 2] rows in which each word's letters were found, from the first to behind the
+            last.
+        loudness: [T] of all rows.
+
+    Returns:
+        [N, 2]; no two overlap.
+    """
+    loud = 20 * np.log10(loudness + 1e-6)
+    low, high = np.percentile(loud, [10, 95])
+    silent = loud < low + _SILENT * (high - low)
+    found = cores.copy()
+    # Between the end of one word and the beginning of the next; before the first, behind the last.
+    gaps = [(0, int(cores[0, 0]))]
+    gaps += [(int(a), int(b)) for a, b in zip(cores[:-1, 1], cores[1:, 0], strict=True)]
+    gaps.append((int(cores[-1, 1]), len(loud)))
+    for number, (begin, end) in enumerate(gaps):
+        quiet = begin + np.flatnonzero(silent[begin:end])
+        first, last = number == 0, number == len(cores)
+        if not last:
+            shared = begin if first else (begin + end) // 2
+            found[number, 0] = quiet[-1] + 1 if len(quiet) else shared
+        if not first:
+            shared = end if last else (begin + end) // 2
+            found[number - 1, 1] = quiet[0] if len(quiet) else shared
+    return found
+
+
+def report_of(done: Aligned) -> dict[str, Any]:
+    """For a file beside the manifest."""
+    return {
+        "aligned": len(done.rows),
+        "loss_per_letter": round(done.loss, 4),
+        "left_out": [{"row": one.row, "why": one.why} for one in done.left_out],
+        "doubtful": [{"row": one.row, "why": one.why} for one in done.doubtful],
+    }

@@ -1,0 +1,174 @@
+"""The same sound as it might have been somewhere else: speed, rooms, telephones, noise, loudness.
+
+Everything is drawn from a generator that is passed in: the same seed gives the same sound.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kiku.audio import Resampler, read_chunks
+from kiku.errors import TrainingError
+from kiku.serial import from_plain
+from kiku.train.sounds import Piece, Samples, joined
+
+Rng = np.random.Generator
+Range = tuple[float, float]
+
+_TELEPHONE_RATE = 8000
+_RATIO_RATE = 96_000
+_MU = 255.0
+_FULL = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """What may happen to a copy of a piece. The first copy of everything is left as it is."""
+
+    copies: int = 1
+    """Changed copies of each row, besides the row itself."""
+    speed: Range = (0.9, 1.1)
+    """How fast it is played; the pitch goes with it."""
+    gain_db: Range = (-12.0, 6.0)
+    noise: str = ""
+    """A folder of noises; without one the noise is white."""
+    snr_db: Range = (5.0, 40.0)
+    """Of speech over noise."""
+    noisy: float = 0.5
+    """How many copies get noise, 0 to 1; likewise the next two."""
+    rooms: str = ""
+    """A folder of impulse responses of rooms; without one there are no rooms."""
+    in_rooms: float = 0.3
+    telephone: float = 0.1
+    """8 kHz and mu-law."""
+    join: int = 1
+    """So many rows one after the other at most."""
+    silence_s: Range = (0.0, 0.0)
+    """Before each row, and behind the last."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ValueError: a number is out of its range; it is named.
+        """
+        limits: dict[str, Range] = {
+            "copies": (0, 1000), "join": (1, 100), "noisy": (0, 1), "in_rooms": (0, 1),
+            "telephone": (0, 1), "speed": (0.25, 4), "gain_db": (-60, 60), "snr_db": (-20, 100),
+            "silence_s": (0, 60),
+        }  # fmt: skip
+        for name, (least, most) in limits.items():
+            value: float | Range = getattr(self, name)
+            low, high = value if isinstance(value, tuple) else (value, value)
+            if not least <= low <= high <= most:
+                raise ValueError(f"{name} must lie within {least} to {most}, not {value}")
+
+
+def read_augmentation(path: Path) -> Augmentation:
+    """From a TOML file; folders in it count from where it lies.
+
+    Raises:
+        ConfigError: a key is unknown, or a number cannot be.
+        TrainingError: the file cannot be read.
+    """
+    from dataclasses import replace
+
+    from kiku.train.settings import read_toml
+
+    found = from_plain(Augmentation, read_toml(path), what=str(path), defaults=True)
+    noise, rooms = (name and str(path.parent / name) for name in (found.noise, found.rooms))
+    return replace(found, noise=noise, rooms=rooms)
+
+
+class Augmenter:
+    """Changes pieces; holds the noises and rooms."""
+
+    def __init__(self, how: Augmentation, rate: int) -> None:
+        """Reads the noises and rooms.
+
+        Raises:
+            TrainingError: a folder is missing or holds no recordings.
+            AudioError: one of them cannot be read.
+        """
+        self.how, self.rate = how, rate
+        self._noises = _recordings(how.noise, rate)
+        self._rooms = [_direct_first(room) for room in _recordings(how.rooms, rate)]
+
+    def changed(self, piece: Piece, rng: Rng) -> Piece:
+        """One row as it might have been said and heard; not yet its loudness and noise."""
+        speed = float(rng.uniform(*self.how.speed))
+        samples = faster(piece.samples, self.rate, speed)
+        return Piece(samples, tuple(word.moved(0.0, speed) for word in piece.words))
+
+    def joined(self, pieces: Sequence[Piece], rng: Rng) -> Piece:
+        """Pieces with silence between them."""
+        gaps = [int(rng.uniform(*self.how.silence_s) * self.rate) for _ in range(len(pieces) + 1)]
+        return joined(pieces, gaps, self.rate)
+
+    def surrounded(self, piece: Piece, rng: Rng) -> Piece:
+        """In a room, over a telephone, with noise, louder or softer."""
+        samples = piece.samples
+        level = float(np.sqrt(np.mean(samples**2))) if len(samples) else 0.0
+        if self._rooms and rng.random() < self.how.in_rooms:
+            samples = in_room(samples, self._rooms[rng.integers(len(self._rooms))])
+        if rng.random() < self.how.telephone:
+            samples = over_telephone(samples, self.rate)
+        if rng.random() < self.how.noisy:
+            loudness = max(level, 1e-3) * 10 ** (-rng.uniform(*self.how.snr_db) / 20)
+            samples = samples + self._noise(len(samples), rng) * np.float32(loudness)
+        gain = 10 ** (rng.uniform(*self.how.gain_db) / 20)
+        peak = float(np.abs(samples).max(initial=0.0))
+        gain = min(gain, _FULL / max(peak, 1e-6))
+        return Piece((samples * np.float32(gain)).astype(np.float32), piece.words)
+
+    def _noise(self, length: int, rng: Rng) -> Samples:
+        """Of a root mean square of 1."""
+        if not self._noises:
+            return rng.standard_normal(length, dtype=np.float32)
+        source = self._noises[rng.integers(len(self._noises))]
+        at = int(rng.integers(len(source)))
+        noise = np.resize(np.roll(source, -at), length)
+        return noise / np.float32(np.sqrt(np.mean(noise**2)) + 1e-6)
+
+
+def faster(samples: Samples, rate: int, speed: float) -> Samples:
+    """Played `speed` times as fast; the pitch rises with it."""
+    # Only the ratio counts; low rates are outside of what can be resampled.
+    scale = max(1, _RATIO_RATE // rate)
+    resampler = Resampler(round(rate * scale * speed), rate * scale)
+    return np.concatenate([resampler.push(samples), resampler.end()])
+
+
+def in_room(samples: Samples, room: Samples) -> Samples:
+    """As heard in a room with this impulse response, as loud as before, as long as before."""
+    size = 1 << (len(samples) + len(room) - 1).bit_length()
+    spectrum = np.fft.rfft(samples, size) * np.fft.rfft(room, size)
+    heard = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+    before, after = (float(np.sqrt(np.mean(one**2))) + 1e-9 for one in (samples, heard))
+    return heard * np.float32(before / after)
+
+
+def over_telephone(samples: Samples, rate: int) -> Samples:
+    """Through 8 kHz and eight bits of mu-law."""
+    narrow = faster(samples, _TELEPHONE_RATE, rate / _TELEPHONE_RATE)
+    loud = np.log1p(_MU * np.abs(np.clip(narrow, -1, 1))) / np.log1p(_MU)
+    coarse: Samples = np.rint(loud * 127) / np.float32(127)
+    back = np.sign(narrow) * np.expm1(coarse * np.log1p(_MU)) / _MU
+    wide = faster(back.astype(np.float32), rate, _TELEPHONE_RATE / rate)
+    return np.resize(np.pad(wide, (0, max(0, len(samples) - len(wide)))), len(samples))
+
+
+def _direct_first(room: Samples) -> Samples:
+    """From the direct sound on: what comes before it would move the words."""
+    return room[int(np.abs(room).argmax()) :]
+
+
+def _recordings(folder: str, rate: int) -> list[Samples]:
+    if not folder:
+        return []
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    if not paths:
+        raise TrainingError(f"{folder} holds no recordings: noise and rooms name folders of them")
+    return [np.concatenate(list(read_chunks(path, rate))) for path in paths]

@@ -1,0 +1,103 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""The batch of any step: which examples it holds depends on the seed and its number alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kiku.errors import TrainingError
+from kiku.train.columns import NOTHING, UNKNOWN
+from kiku.train.shards import PackReader
+
+_BUCKET = 32
+"""Batches whose examples are sorted by length together: little of a batch is padding then, and
+still no epoch has the same batches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Examples side by side; what is missing at the end of one teaches nothing."""
+
+    codes: Tensor  # [B, K, T] int64
+    text: Tensor  # [B, T] int64
+    pauses: Tensor  # [B, T, 4] int64
+    numbers: tuple[int, ...]
+    """Which examples of the pack they are."""
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are there, padding left out."""
+        return int((self.codes[:, 0] != NOTHING).sum())
+
+    def to(self, device: str | torch.device) -> "Batch":
+        """The same on another device."""
+        codes, text, pauses = (one.to(device) for one in (self.codes, self.text, self.pauses))
+        return Batch(codes, text, pauses, self.numbers)
+
+
+class Batches:
+    """Batches of a pack, by number."""
+
+    def __init__(self, reader: PackReader, size: int, seed: int) -> None:
+        """`size` examples each.
+
+        Raises:
+            TrainingError: the pack holds none of that split.
+        """
+        if not len(reader):
+            raise TrainingError(
+                f"{reader.folder} has no examples of the split {reader.split!r}: "
+                "say which rows are of it in the manifest"
+            )
+        self.reader, self.size, self.seed = reader, size, seed
+        self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Batches in which every example stands once; the last may be smaller."""
+        return -(-len(self.reader) // self.size)
+
+    def numbers(self, batch: int) -> NDArray[np.int64]:
+        """Which examples the batch with this number holds."""
+        epoch, at = divmod(batch, self.per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self._shuffled(epoch)
+        return self._epoch[1][at]
+
+    def __getitem__(self, batch: int) -> Batch:
+        """The batch with this number, from 0, without end."""
+        return collate(self.reader, self.numbers(batch).tolist())
+
+    def _shuffled(self, epoch: int) -> list[NDArray[np.int64]]:
+        rng = np.random.default_rng([self.seed, epoch])
+        order = rng.permutation(len(self.reader))
+        bucket = _BUCKET * self.size
+        batches: list[NDArray[np.int64]] = []
+        for first in range(0, len(order), bucket):
+            part = order[first : first + bucket]
+            part = part[np.argsort(self.reader.lengths[part], kind="stable")]
+            batches += [part[i : i + self.size] for i in range(0, len(part), self.size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def collate(reader: PackReader, numbers: Sequence[int]) -> Batch:
+    """These examples side by side."""
+    found = [reader.arrays(number) for number in numbers]
+    longest = max(len(text) for _, text, _ in found)
+    num_codebooks = found[0][0].shape[0]
+    codes = np.full((len(found), num_codebooks, longest), NOTHING, np.int64)
+    text = np.full((len(found), longest), NOTHING, np.int64)
+    pauses = np.full((len(found), longest, found[0][2].shape[1]), UNKNOWN, np.int64)
+    for row, (c, t, p) in enumerate(found):
+        codes[row, :, : c.shape[1]] = c
+        text[row, : len(t)] = t
+        pauses[row, : len(p)] = p
+    return Batch(
+        torch.from_numpy(codes), torch.from_numpy(text), torch.from_numpy(pauses), tuple(numbers)
+    )

@@ -1,0 +1,116 @@
+"""What is told while a model is trained: a line now and then, a CSV file, TensorBoard.
+
+Knows numbers by their names; does not know networks.
+"""
+
+import csv
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kiku.errors import TrainingError
+from kiku.train.durable import durable
+from kiku.writing import reason_of
+
+FILE = "curve.csv"
+COLUMNS: tuple[str, ...] = (
+    "step", "epoch", "lr", "loss", "text", "pauses", "token_accuracy", "grad_norm",
+    "dev_loss", "dev_accuracy", "frames_per_s", "seconds",
+)  # fmt: skip
+"""Of the file; the last two are of the clock, all others are the same whenever it is run."""
+
+
+class Curve:
+    """The course of one run."""
+
+    def __init__(self, folder: Path, *, step: int, steps: int, say: Callable[[str], None]) -> None:
+        """Go on at a step: what was written of later ones, before a kill, is taken away.
+
+        Raises:
+            TrainingError: the file cannot be read or written.
+        """
+        self.path, self.steps, self.say = folder / FILE, steps, say
+        self._begun, self._first = time.monotonic(), step
+        self._keep_until(step)
+        self._board = _tensorboard(folder)
+
+    def add(self, values: Mapping[str, float], *, frames: int, seconds: float) -> None:
+        """One line everywhere.
+
+        Args:
+            values: by the names of `COLUMNS`; "step" is one of them.
+            frames: that were learned from since the last line.
+            seconds: that this took.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
+        rate = frames / max(seconds, 1e-9)
+        row = {**values, "frames_per_s": round(rate, 1), "seconds": round(seconds, 3)}
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        except OSError as error:
+            raise self._refused(error) from error
+        step = int(values["step"])
+        for name, value in values.items():
+            if self._board is not None and name != "step":
+                self._board.add_scalar(name, value, step)
+        self.say(self._line(values, step, rate))
+
+    def close(self) -> None:
+        """Bring to the disk what TensorBoard holds."""
+        if self._board is not None:
+            self._board.close()
+
+    def _line(self, values: Mapping[str, float], step: int, rate: float) -> str:
+        spent = time.monotonic() - self._begun
+        left = spent / max(1, step - self._first) * (self.steps - step)
+        parts = [f"step {step:,}/{self.steps:,}"]
+        if "loss" in values:
+            parts.append(f"loss {values['loss']:.4f}, tokens {values['token_accuracy']:.1%}")
+        if "dev_loss" in values:
+            parts.append(f"dev {values['dev_loss']:.4f}, tokens {values['dev_accuracy']:.1%}")
+        return "  ".join([*parts, f"{rate:,.0f} frames/s", f"{clock(left)} left"])
+
+    def _keep_until(self, step: int) -> None:
+        rows: list[dict[str, str]] = []
+        try:
+            if step and self.path.exists():
+                with self.path.open(newline="", encoding="utf-8") as file:
+                    rows = [row for row in csv.DictReader(file) if _is_until(row, step)]
+            with durable(self.path) as beside, beside.open("w", newline="", encoding="utf-8") as to:
+                writer = csv.DictWriter(to, COLUMNS, lineterminator="\n", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(rows)
+        except OSError as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{self.path} cannot be written ({reason_of(error)}): make room and run it again; it "
+            "goes on from the last checkpoint"
+        )
+
+
+def _is_until(row: Mapping[str, str | None], step: int) -> bool:
+    """Whether a row is whole, and of a step that counts."""
+    number = row.get("step") or ""
+    return number.isdigit() and int(number) <= step and row.get("seconds") is not None
+
+
+def clock(seconds: float) -> str:
+    """1:02:03, or 2:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _tensorboard(folder: Path) -> Any:
+    """A writer, where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # pyright: ignore
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))

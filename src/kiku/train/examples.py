@@ -1,0 +1,171 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""Units of a manifest -> examples: sound through the codec, words over frames."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kiku.checkpoint import Loaded
+from kiku.errors import AudioError, VocabularyError
+from kiku.nn.state import all_active
+from kiku.train.augment import Augmentation, Augmenter, Rng
+from kiku.train.columns import Lead, TextLayout, frames_for, pause_targets, text_column
+from kiku.train.manifest import Row, problem_of
+from kiku.train.shards import Dropped, Example
+from kiku.train.sounds import BadRow, Piece, pieces_of
+
+FRAMES_A_CALL = 128
+"""So many frames go through the codec at once: its memory does not grow with a recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackOptions:
+    """How a manifest is packed."""
+
+    delay_s: float | None = None
+    """Seconds by which text lags sound; None is the model's own."""
+    lead: Lead = "zero"
+    most_s: float = 60.0
+    """Seconds of an example; longer recordings are cut between words."""
+    shard_s: float = 3600.0
+    """Seconds of sound in a shard: so much is done again after a kill."""
+    seed: int = 0
+    augmentation: Augmentation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Rows that are packed together, with one generator: a row as it is (copy 0), or changed copies
+    of several."""
+
+    copy: int
+    rows: tuple[int, ...]
+
+
+Split = str
+Made = tuple[Split, Example]
+
+
+class Packer:
+    """From units to examples."""
+
+    def __init__(
+        self, rows: Sequence[Row], loaded: Loaded, options: PackOptions, device: str
+    ) -> None:
+        """Put the codec on the device, read noises and rooms."""
+        self.rows, self.options, self.device = rows, options, device
+        self.config = loaded.config
+        self.codec = loaded.codec.to(device)
+        self.vocabulary = loaded.vocabulary
+        self.layout = TextLayout.of(self.config, delay_s=options.delay_s, lead=options.lead)
+        how = options.augmentation
+        self.augmenter = None if how is None else Augmenter(how, self.config.sample_rate)
+        self.bad: set[int] = set()
+        """Numbers of rows that were dropped: their copies are not tried."""
+
+    def unit(self, unit: Unit) -> tuple[list[Made], list[Dropped]]:
+        """The examples of a unit, and what was dropped."""
+        rng = np.random.default_rng([self.options.seed, unit.copy, *unit.rows])
+        made: list[Made] = []
+        pieces: list[tuple[Row, Piece]] = []
+        dropped: list[Dropped] = []
+        for number in unit.rows:
+            if number in self.bad:
+                continue
+            row = self.rows[number]
+            try:
+                if unit.copy == 0:
+                    made += [(row.split, self.example(row, one)) for one in self._pieces(row)]
+                else:
+                    pieces += [(row, one) for one in self._pieces(row)]
+            except (AudioError, BadRow, VocabularyError) as error:
+                self.bad.add(number)
+                dropped.append(Dropped(number, row.label, str(error)))
+        return made + list(self._surrounded(pieces, rng)), dropped
+
+    def _pieces(self, row: Row) -> Iterator[Piece]:
+        problem = problem_of(row)
+        if problem is not None:
+            raise BadRow(problem)
+        count = 0
+        for piece in pieces_of(row, self.config.sample_rate, self.options.most_s):
+            # The last piece of a long recording may be next to nothing.
+            if len(piece.samples) >= self.config.frame_size or piece.words:
+                count += 1
+                yield piece
+        if not count:
+            raise BadRow("shorter than one frame of the codec")
+
+    def _surrounded(self, pieces: Sequence[tuple[Row, Piece]], rng: Rng) -> Iterator[Made]:
+        if self.augmenter is None:
+            return
+        changed = [(row, self.augmenter.changed(piece, rng)) for row, piece in pieces]
+        for group in self._groups(changed):
+            row = group[0][0]
+            whole = self.augmenter.joined([piece for _, piece in group], rng)
+            yield row.split, self.example(row, self.augmenter.surrounded(whole, rng))
+
+    def _groups(self, pieces: Sequence[tuple[Row, Piece]]) -> Iterator[list[tuple[Row, Piece]]]:
+        """Pieces that fit into one example together."""
+        group: list[tuple[Row, Piece]] = []
+        length, most = 0, self.options.most_s * self.config.sample_rate
+        for one in pieces:
+            if group and length + len(one[1].samples) > most:
+                yield group
+                group, length = [], 0
+            group.append(one)
+            length += len(one[1].samples)
+        if group:
+            yield group
+
+    def example(self, row: Row, piece: Piece) -> Example:
+        """A piece as the decoder meets it.
+
+        The model's silence stands before the sound, and behind it as much as the text needs to come
+        out: so streams end, too.
+
+        Raises:
+            VocabularyError: a word cannot be spelled.
+        """
+        prefix_s, rate = self.config.silence_prefix_s, self.config.sample_rate
+        words = [word.moved(prefix_s) for word in piece.words]
+        spelled = [(word.start, self.vocabulary.encode(word.text)) for word in words]
+        heard_s = prefix_s + len(piece.samples) / rate
+        frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
+        frames = max(frames, frames_for(spelled, self.layout))
+        samples = np.zeros(frames * self.config.frame_size, np.float32)
+        first = round(prefix_s * rate)
+        samples[first : first + len(piece.samples)] = piece.samples
+        voices = [(word.start, word.end) for word in words]
+        pauses = pause_targets(voices, frames, self.layout.frame_rate)
+        about = {
+            "path": str(row.path),
+            "from_s": row.start,
+            "speaker": row.speaker,
+            "language": row.language,
+            "text": " ".join(word.text for word in piece.words),
+        }
+        return Example(
+            self.codes(samples),
+            text_column(spelled, frames, self.layout).astype(np.int32),
+            pauses.astype(np.int8),
+            about,
+        )
+
+    @torch.no_grad()
+    def codes(self, samples: NDArray[np.float32]) -> NDArray[np.uint16]:
+        """[T * frame_size] -> [K, T]: as many codebooks as the decoder reads."""
+        pcm = torch.from_numpy(samples).view(1, 1, -1)
+        state = self.codec.init_state(1, self.device, torch.float32)
+        active = all_active(1, self.device)
+        parts = [
+            self.codec(part.to(self.device), state, active).cpu()
+            for part in pcm.split(FRAMES_A_CALL * self.config.frame_size, dim=-1)
+        ]
+        codes = torch.cat(parts, dim=-1)[0, : self.config.lm.num_codebooks]
+        return codes.numpy().astype(np.uint16)

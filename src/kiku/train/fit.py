@@ -1,0 +1,302 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""The loop: batches in, a better decoder out, with checkpoints that resume exactly.
+
+A step depends on the seed and its number alone, so a run that was killed goes on as if it had not
+been: on a processor, bit by bit.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from kiku.checkpoint.identity import digest_of
+from kiku.errors import TrainingError
+from kiku.serial import to_plain
+from kiku.train.batches import Batch, Batches
+from kiku.train.curve import Curve
+from kiku.train.device import choose_device
+from kiku.train.lesson import Lesson
+from kiku.train.model import (
+    DTYPES,
+    Pupil,
+    begin,
+    compute_twice,
+    refuse_other_pack,
+    trained_weights,
+)
+from kiku.train.processes import Processes, started
+from kiku.train.settings import FitSettings, TrainSettings, curve_settings, first_change
+from kiku.train.shards import PackReader
+from kiku.train.state import RunState, moments_of, read_state, restore_moments, save_state
+from kiku.writing import reason_of
+
+_SEEDS = 2**40
+"""Batches of one seed have the generators of so many numbers to themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How a run ended."""
+
+    folder: Path
+    step: int
+    resumed_at: int
+    weights: int
+    """Numbers that were trained."""
+
+
+def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
+    """Train to the end of the settings, or go on with it.
+
+    Args:
+        settings: of the run.
+        say: takes the lines that tell how it goes.
+
+    Raises:
+        TrainingError: the pack or the run do not fit the settings, the loss is not finite, or
+            nothing can be written; what was trained is kept.
+    """
+    device = choose_device(settings.device)
+    with started(device) as processes:
+        device = processes.device(device)
+        pupil = begin(settings)
+        reader = PackReader(Path(settings.pack))
+        refuse_other_pack(reader.index, pupil, settings.pack)
+        return Fit(settings, pupil, reader, processes, device, say).run()
+
+
+def rate_at(step: int, settings: TrainSettings) -> float:
+    """The learning rate: a straight way up, then a cosine down."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup))
+    along = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    fall = 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
+    return settings.lr * warm * (settings.final_lr + (1 - settings.final_lr) * fall)
+
+
+class Fit:
+    """A run."""
+
+    def __init__(
+        self,
+        settings: FitSettings,
+        pupil: Pupil,
+        reader: PackReader,
+        processes: Processes,
+        device: str,
+        say: Callable[[str], None],
+    ) -> None:
+        """Go on where the run's folder says that it was."""
+        self.settings, self.processes, self.device = settings, processes, device
+        self.folder = Path(settings.run)
+        self.say = say if processes.is_first else lambda line: None
+        if settings.train.checkpointing:
+            compute_twice(pupil.lm)
+        lm = pupil.lm.to(device).train()
+        self.lesson = Lesson(
+            lm, settings.loss, pupil.config.pad_id, DTYPES[settings.train.precision]
+        ).to(device)
+        self.weights = trained_weights(lm)
+        self.average = {name: w.detach().clone() for name, w in self.weights.items()}
+        self.optimizer = _optimizer(self.weights, settings.train)
+        self.batches = Batches(reader, settings.train.batch, settings.train.seed)
+        self.dev = self._dev_batches()
+        self.about = self._about(pupil, reader)
+        self.step, self.sums = 0, {}
+        self._resume()
+        self.resumed_at = self.step
+        self.module = processes.wrapped(self.lesson)
+
+    def run(self) -> Fitted:
+        """All steps that are left."""
+        train = self.settings.train
+        count = sum(weight.numel() for weight in self.weights.values())
+        if self.resumed_at:
+            self.say(f"going on from step {self.step:,}")
+        self.say(f"{count:,} weights are trained on {len(self.batches.reader):,} examples")
+        if self.processes.is_first and self.step < train.steps:
+            self._make_folder()
+        curve = self._curve()
+        since = time.monotonic()
+        while self.step < train.steps:
+            self._advance()
+            last = self.step == train.steps
+            if self.step % train.log_every == 0 or last:
+                since = self._log(curve, since)
+            if self.step % train.save_every == 0 or last:
+                self.save()
+        if curve is not None:
+            curve.close()
+        return Fitted(self.folder, self.step, self.resumed_at, count)
+
+    def _curve(self) -> Curve | None:
+        steps = self.settings.train.steps
+        if not self.processes.is_first or self.step == steps:
+            return None
+        return Curve(self.folder, step=self.step, steps=steps, say=self.say)
+
+    def _advance(self) -> None:
+        """One step."""
+        train, each = self.settings.train, self.settings.train.accumulate
+        rate = rate_at(self.step, train)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        found: dict[str, Tensor] = {}
+        seen: list[Batch] = []
+        for part in range(each):
+            number = (self.step * each + part) * self.processes.count + self.processes.rank
+            batch = self.batches[number].to(self.device)
+            seen.append(batch)
+            # What is drawn on the way (hidden codes, dropout) is of this batch alone.
+            torch.manual_seed(train.seed * _SEEDS + number)
+            with self.processes.unsynchronised(self.module, when=part + 1 < each):
+                values = self.module(batch)
+                (values["loss"] / each).backward()
+            values["frames"] = torch.tensor(float(batch.num_frames), device=self.device)
+            for key, value in values.items():
+                found[key] = found.get(key, 0) + value.detach()
+        # Before anything is changed: a step that is not finite is not taken.
+        norm = nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf)
+        totals = self.processes.summed(found)
+        if not (math.isfinite(totals["loss"]) and bool(torch.isfinite(norm))):
+            self._stop(totals["loss"], float(norm), seen)
+        self.optimizer.step()
+        self.step += 1
+        self._average()
+        parts = each * self.processes.count
+        for key in ("loss", "text", "pauses"):
+            totals[key] /= parts
+        for key, value in {**totals, "grad_norm": float(norm), "steps": 1.0}.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+
+    def _stop(self, loss: float, norm: float, seen: list[Batch]) -> None:
+        self.save()
+        numbers = [number for batch in seen for number in batch.numbers]
+        reader = self.batches.reader
+        paths = ", ".join(str(reader[number].about["path"]) for number in numbers[:4])
+        raise TrainingError(
+            f"step {self.step + 1} was not taken: its loss is {loss:g}, its gradient's norm "
+            f"{norm:g} (examples {numbers[:8]}, from {paths}); the weights before it are in "
+            f"{self.folder}. Look at these examples, or begin another run with a lower train.lr"
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # Early on the mean follows closely: the beginning would else be kept for a thousand steps.
+        decay = min(self.settings.train.ema, (1 + self.step) / (10 + self.step))
+        if not self.settings.train.ema:
+            decay = 0.0
+        for name, weight in self.weights.items():
+            self.average[name].lerp_(weight, 1 - decay)
+
+    def _log(self, curve: Curve | None, since: float) -> float:
+        """A line of the curve; gives when it was written."""
+        train, sums = self.settings.train, self.sums
+        now = time.monotonic()
+        steps = sums["steps"]
+        values: dict[str, float] = {
+            "step": self.step,
+            "epoch": round(
+                self.step * train.accumulate * self.processes.count / self.batches.per_epoch, 4
+            ),
+            "lr": rate_at(self.step - 1, train),
+            **{key: sums[key] / steps for key in ("loss", "text", "pauses", "grad_norm")},
+            "token_accuracy": sums["right"] / max(1.0, sums["spoken"]),
+        }
+        every = train.dev_every
+        if self.dev is not None and (self.step % every == 0 or self.step == train.steps):
+            values |= self._look(self.dev)
+        if curve is not None:
+            curve.add(values, frames=int(sums["frames"]), seconds=now - since)
+        self.sums = {}
+        return time.monotonic()
+
+    @torch.no_grad()
+    def _look(self, batches: Batches) -> dict[str, float]:
+        """Losses of the averaged decoder on what it does not learn."""
+        weights = {f"lm.{name}": value for name, value in self.average.items()}
+        totals: dict[str, float] = {}
+        self.lesson.eval()
+        for number in range(batches.per_epoch):
+            batch = batches[number].to(self.device)
+            values = functional_call(self.lesson, weights, (batch,), {"plain": True})
+            for key, value in values.items():
+                totals[key] = totals.get(key, 0.0) + float(value)
+        self.lesson.train()
+        return {
+            "dev_loss": totals["loss"] / batches.per_epoch,
+            "dev_accuracy": totals["right"] / max(1.0, totals["spoken"]),
+        }
+
+    def _dev_batches(self) -> Batches | None:
+        train = self.settings.train
+        if not train.dev_every:
+            return None
+        if train.dev_every % train.log_every:
+            raise TrainingError("train.dev_every must be a multiple of train.log_every")
+        return Batches(PackReader(Path(self.settings.pack), "dev", verify=False), train.batch, 0)
+
+    def _about(self, pupil: Pupil, reader: PackReader) -> dict[str, Any]:
+        shards = [[shard.file, shard.sha256] for shard in reader.index.shards]
+        return {
+            "curve": json.loads(json.dumps(curve_settings(self.settings))),
+            "settings": json.loads(json.dumps(to_plain(self.settings))),
+            "model": pupil.identity,
+            "pack": digest_of([reader.index.settings, shards]),
+            "processes": self.processes.count,
+            "delay_s": reader.index.settings["delay_s"],
+        }
+
+    def _resume(self) -> None:
+        state = read_state(self.folder)
+        if state is None:
+            return
+        changed = first_change(state.about["curve"], self.about["curve"])
+        for key, name in (("model", "model"), ("pack", "pack"), ("processes", "processes")):
+            if state.about[key] != self.about[key] and changed is None:
+                changed = f"{name} (what it holds is not what it was)"
+        if changed is not None:
+            raise TrainingError(
+                f"{self.folder} was begun with another {changed}: name another run, or put it back"
+            )
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(state.weights[name])
+                self.average[name].copy_(state.average[name])
+        restore_moments(self.optimizer, self.weights, state)
+        self.step, self.sums = state.step, state.sums
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"{self.folder} cannot be made ({reason_of(error)})") from error
+
+    def save(self) -> None:
+        """Write the checkpoint; a kill while writing leaves the one before."""
+        if self.processes.is_first:
+            moments = moments_of(self.optimizer, self.weights)
+            save_state(
+                self.folder,
+                RunState(self.step, self.about, self.weights, self.average, moments, self.sums),
+            )
+
+
+def _optimizer(weights: dict[str, Tensor], train: TrainSettings) -> torch.optim.AdamW:
+    """Matrices are drawn towards zero, vectors are not."""
+    wide = [weight for weight in weights.values() if weight.dim() > 1]
+    narrow = [weight for weight in weights.values() if weight.dim() <= 1]
+    groups = [
+        {"params": wide, "weight_decay": train.weight_decay},
+        {"params": narrow, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas)

@@ -1,0 +1,120 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""What a decoder is taught with a batch: text, and where it has the heads for it, pauses.
+
+Positions are those of listening: position t reads the text token and the codes of frame t - 1, and
+is to say text token t. The delay is nowhere here: it is in the data.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kiku.config import LMConfig
+from kiku.lm import LM
+from kiku.train.batches import Batch
+from kiku.train.columns import NOTHING, UNKNOWN
+from kiku.train.settings import LossSettings
+
+_CALM = 0.2
+"""PAD is read wrong so much more seldom than other tokens: these are few among PADs, and would
+else be trusted blindly."""
+
+
+def columns_of(text: Tensor, codes: Tensor, config: LMConfig) -> Tensor:
+    """What the positions read: the column before each, and the initial one at position 0.
+
+    Args:
+        text: [B, T].
+        codes: [B, K, T].
+        config: of the decoder.
+
+    Returns:
+        int64 [B, T, 1 + K]
+    """
+    columns = torch.cat([text.unsqueeze(-1), codes.transpose(1, 2)], dim=-1)[:, :-1]
+    first = torch.full((len(text), 1, 1 + codes.shape[1]), config.initial_code, device=text.device)
+    first[..., 0] = config.initial_text_id
+    return torch.cat([first, columns], dim=1)
+
+
+class Lesson(nn.Module):
+    """A decoder and its losses: what data-parallel training wraps."""
+
+    weight: Tensor
+
+    def __init__(self, lm: LM, settings: LossSettings, pad_id: int, dtype: torch.dtype) -> None:
+        """Products are computed in `dtype`; weights stay what they are."""
+        super().__init__()
+        self.lm, self.settings, self.pad_id, self.dtype = lm, settings, pad_id, dtype
+        weight = torch.ones(lm.config.text_vocab_size)
+        weight[pad_id] = settings.pad_weight
+        self.register_buffer("weight", weight, persistent=False)
+
+    def forward(self, batch: Batch, *, plain: bool = False) -> dict[str, Tensor]:
+        """Losses and counts of a batch.
+
+        Args:
+            batch: on the device of the decoder.
+            plain: read everything as it is, as when a model is looked at.
+
+        Returns:
+            "loss", which is to become small; "text" and "pauses", its parts; "right" and "spoken",
+            how many tokens other than PAD there were and how many of them were told.
+        """
+        config = self.lm.config
+        text, codes = batch.text, batch.codes
+        if not plain:
+            text, codes = self._spoiled(text), self._hidden(codes)
+        columns = columns_of(text, codes, config)
+        active = torch.ones(len(text), dtype=torch.bool, device=text.device)
+        with torch.autocast(text.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
+            state = self.lm.init_state(len(text), text.device, self.dtype, remember=False)
+            out = self.lm(columns, state, active)
+            logits = out.logits.float()
+            pauses = self._pauses(out.hidden, batch.pauses)
+        wanted = batch.text
+        said = F.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), self.weight, ignore_index=NOTHING,
+            reduction="sum",
+        )  # fmt: skip
+        known = wanted != NOTHING
+        total = self.weight[wanted.clamp(min=0)] * known
+        said = said / total.sum().clamp(min=1e-6)
+        spoken = known & (wanted != self.pad_id)
+        right = (logits.argmax(-1) == wanted) & spoken
+        loss = said + self.settings.pauses * pauses
+        return {
+            "loss": loss, "text": said, "pauses": pauses,
+            "right": right.sum(), "spoken": spoken.sum(),
+        }  # fmt: skip
+
+    def _pauses(self, hidden: Tensor, wanted: Tensor) -> Tensor:
+        count = len(self.lm.pause_heads)
+        if count == 0:
+            return hidden.new_zeros(()).float()
+        logits = self.lm.pause_logits(hidden).flatten(0, 2)
+        targets = wanted[..., :count].flatten()
+        summed = F.cross_entropy(logits, targets, ignore_index=UNKNOWN, reduction="sum")
+        return summed / (targets != UNKNOWN).sum().clamp(min=1)
+
+    def _hidden(self, codes: Tensor) -> Tensor:
+        """Codes hidden each alone, and half as often by whole frames."""
+        share = self.settings.hidden_codes
+        if not share:
+            return codes
+        hidden = torch.rand(codes.shape, device=codes.device) < share
+        frames = torch.rand(len(codes), 1, codes.shape[-1], device=codes.device) < share / 2
+        return torch.where(hidden | frames, torch.full_like(codes, NOTHING), codes)
+
+    def _spoiled(self, text: Tensor) -> Tensor:
+        """Text as a decoder that errs would have fed it back: some tokens others, some PAD."""
+        share = self.settings.wrong_text
+        if not share:
+            return text
+        pad = torch.full_like(text, self.pad_id)
+        wrong = torch.randint_like(text, self.lm.config.text_vocab_size)
+        wrong = torch.where(torch.rand(text.shape, device=text.device) < 0.5, wrong, pad)
+        odds = torch.where(text == self.pad_id, share * _CALM, share)
+        spoiled = (torch.rand(text.shape, device=text.device) < odds) & (text != NOTHING)
+        return torch.where(spoiled, wrong, text)

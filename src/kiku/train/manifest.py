@@ -1,0 +1,223 @@
+"""What there is to learn from: one JSON object a line, one recording (or part of one) each.
+
+    {"path": "a.wav", "words": [["hello", 0.32, 0.71], ["you", 0.80, 1.02]], "speaker": "ann"}
+
+    path        of the recording, from the manifest's folder
+    words       each with its start and end in seconds of the recording; [] where nobody speaks
+    text        what is said, where the times of the words are not known yet
+    start, end  seconds, where only a part of the recording is meant
+    language, speaker, split    the split is "train" where none is given
+
+Knows rows; does not open recordings.
+"""
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from kiku.errors import TrainingError
+from kiku.writing import reason_of
+
+_KEYS = ("path", "words", "text", "start", "end", "language", "speaker", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word, and when it is said, in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+    def moved(self, seconds: float, speed: float = 1.0) -> "TimedWord":
+        """The word later by `seconds`, in a sound that is played `speed` times as fast."""
+        return TimedWord(self.text, self.start / speed + seconds, self.end / speed + seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One recording, or part of one, and what is said in it."""
+
+    path: Path
+    text: str | None = None
+    words: tuple[TimedWord, ...] | None = None
+    """None where no times are known. They count from the beginning of the file."""
+    start: float = 0.0
+    end: float | None = None
+    """None is the end of the file."""
+    language: str | None = None
+    speaker: str | None = None
+    split: str = "train"
+
+    @property
+    def label(self) -> str:
+        """What a report calls it."""
+        part = f" from {self.start:g} s" if self.start or self.end is not None else ""
+        return f"{self.path}{part}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a line of a manifest has it, with the whole path."""
+        found: dict[str, Any] = {"path": str(self.path.absolute())}
+        if self.words is not None:
+            found["words"] = [[word.text, word.start, word.end] for word in self.words]
+        elif self.text is not None:
+            found["text"] = self.text
+        if self.start:
+            found["start"] = self.start
+        for name in ("end", "language", "speaker"):
+            if getattr(self, name) is not None:
+                found[name] = getattr(self, name)
+        return {**found, "split": self.split}
+
+
+def read_manifest(path: Path) -> list[Row]:
+    """The rows of a file of JSON lines.
+
+    Raises:
+        TrainingError: the file cannot be read, or a line is no row; it is named.
+    """
+    rows: list[Row] = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    rows.append(_row(line, path.parent, f"{path}, line {number}"))
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be read ({reason_of(error)})") from error
+    except UnicodeDecodeError as error:
+        raise TrainingError(f"{path} is no text in UTF-8: it must hold JSON lines") from error
+    if not rows:
+        raise TrainingError(
+            f"{path} holds no rows: write one JSON object a line for each recording"
+        )
+    return rows
+
+
+def write_manifest(rows: Iterable[Row], path: Path) -> None:
+    """One line for each row.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    from kiku.train.durable import durable
+
+    with durable(path) as beside, beside.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
+
+
+def refuse_shared_speakers(rows: Sequence[Row]) -> None:
+    """Whoever is heard in training must not be asked about afterwards.
+
+    Raises:
+        TrainingError: speakers stand in two splits; they are named.
+    """
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        if row.speaker is not None:
+            splits[row.speaker].add(row.split)
+    shared = sorted(speaker for speaker, found in splits.items() if len(found) > 1)
+    if shared:
+        named = ", ".join(f"{one} ({' and '.join(sorted(splits[one]))})" for one in shared[:10])
+        more = f" and {len(shared) - 10} more" if len(shared) > 10 else ""
+        raise TrainingError(
+            f"speakers stand in two splits: {named}{more}; give each speaker one split, or the "
+            "figures on the held-out ones mean nothing"
+        )
+
+
+def refuse_untimed(rows: Sequence[Row]) -> None:
+    """A text stream needs to know when each word is said.
+
+    Raises:
+        TrainingError: rows have a text without times.
+    """
+    untimed = [row for row in rows if row.words is None and (row.text or "").strip()]
+    if untimed:
+        raise TrainingError(
+            f"{len(untimed)} of {len(rows)} rows have a text but no times of its words (the first "
+            f"is {untimed[0].label}): give them words as [[word, start, end], ...], or run  "
+            "kiku train align  on the manifest first"
+        )
+
+
+def _row(line: str, folder: Path, where: str) -> Row:
+    try:
+        values: Any = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TrainingError(f"{where}: not JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise TrainingError(f"{where}: a row must be a JSON object, not {str(values)[:40]!r}")
+    given = cast("dict[str, Any]", values)
+    for key in given:
+        if key not in _KEYS:
+            raise TrainingError(f"{where}: there is no key {key!r}; known are {', '.join(_KEYS)}")
+
+    def text(key: str) -> str | None:
+        value = given.get(key)
+        if value is not None and not isinstance(value, str):
+            raise TrainingError(f"{where}: {key} must be text, not {value!r}")
+        return value
+
+    path = text("path")
+    if not path:
+        raise TrainingError(f"{where}: path is missing: it names the recording")
+    start, end = given.get("start", 0.0), given.get("end")
+    if not _is_time(start) or not (end is None or _is_time(end)) or (end or math.inf) <= start:
+        raise TrainingError(f"{where}: start and end must be seconds, in this order")
+    words = given.get("words")
+    return Row(
+        folder / path,
+        text("text"),
+        None if words is None else _words(words, where),
+        float(start),
+        None if end is None else float(end),
+        text("language"),
+        text("speaker"),
+        text("split") or "train",
+    )
+
+
+def _words(values: Any, where: str) -> tuple[TimedWord, ...]:
+    wanted = f"{where}: words must be [[word, start, end], ...] with times in seconds"
+    if not isinstance(values, list):
+        raise TrainingError(wanted)
+    found: list[TimedWord] = []
+    for value in cast("list[Any]", values):
+        if not isinstance(value, list):
+            raise TrainingError(f"{wanted}, not {str(value)[:60]}")  # pyright: ignore[reportUnknownArgumentType]
+        word = cast("list[Any]", value)
+        if len(word) != 3 or not isinstance(word[0], str) or not all(map(_is_time, word[1:])):
+            raise TrainingError(f"{wanted}, not {value!s:.60}")
+        found.append(TimedWord(word[0], float(word[1]), float(word[2])))
+    return tuple(found)
+
+
+def _is_time(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value < 1e9
+
+
+def problem_of(row: Row) -> str | None:
+    """What is wrong with a row that can be told without its sound; None if nothing is."""
+    if row.words is None:
+        return None if (row.text or "").strip() == "" and row.text is not None else "no transcript"
+    before: TimedWord | None = None
+    for word in row.words:
+        if not word.text.strip():
+            return f"an empty word at {word.start:g} s"
+        if word.end <= word.start:
+            return f"{word.text!r} ends at {word.end:g} s, not after its start at {word.start:g} s"
+        if before is not None and word.start < before.start:
+            return (
+                f"words out of order: {word.text!r} begins at {word.start:g} s, "
+                f"before {before.text!r} at {before.start:g} s"
+            )
+        if word.start < row.start or (row.end is not None and word.start >= row.end):
+            return f"{word.text!r} at {word.start:g} s lies outside the part that is meant"
+        before = word
+    return None

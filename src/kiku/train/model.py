@@ -1,0 +1,131 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""The decoder that a run trains, from the model that it begins with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from kiku.checkpoint import Loaded, load
+from kiku.checkpoint.identity import identity_of
+from kiku.config import ModelConfig
+from kiku.errors import TrainingError
+from kiku.lm import LM
+from kiku.train.identity import codec_digest, vocabulary_digest
+from kiku.train.lora import adapt, load_adapter
+from kiku.train.settings import FitSettings
+from kiku.train.shards import Index
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class Pupil:
+    """A decoder on its way, and what it comes from."""
+
+    loaded: Loaded
+    config: ModelConfig
+    """With the pause heads that it is to have."""
+    lm: LM
+    identity: str
+    """Of the model that it began with."""
+
+
+def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
+    """The decoder of a run before its first step.
+
+    Args:
+        settings: which model, adapters, pause heads.
+        trains: whether it is to be trained, and not only to be filled with what was.
+
+    Raises:
+        CheckpointError: the model cannot be loaded.
+        TrainingError: an adapter cannot be read, or does not fit.
+    """
+    frozen = settings.lora is not None and settings.train.precision == "bfloat16"
+    # Frozen weights may be as coarse as the products that they are for.
+    loaded = load(settings.model, dtype=torch.bfloat16 if frozen and trains else torch.float32)
+    config, lm = _with_heads(loaded, settings.pause_heads)
+    # What is loaded lies in the file, which must stay as it is.
+    for weight in lm.parameters():
+        weight.data = weight.data.clone()
+    torch.manual_seed(settings.train.seed)
+    lm.requires_grad_(True)
+    if settings.lora is not None:
+        adapt(lm, settings.lora)
+        if settings.lora.start and trains:
+            load_adapter(Path(settings.lora.start), lm)
+        # What is trained is float32, also beside frozen bfloat16.
+        for weight in lm.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+    return Pupil(loaded, config, lm, identity_of(loaded.files, loaded.config))
+
+
+def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
+    """The decoder with so many pause heads; new ones know nothing."""
+    has = loaded.config.lm.num_pause_heads
+    if wanted in (-1, has):
+        return loaded.config, loaded.lm
+    config = replace(loaded.config, lm=replace(loaded.config.lm, num_pause_heads=wanted))
+    with torch.device("meta"):
+        lm = LM(config.lm)
+    state = {
+        name: value
+        for name, value in loaded.lm.state_dict().items()
+        if not name.startswith("pause_heads.") or int(name.split(".")[1]) < wanted
+    }
+    head = torch.zeros(config.lm.pause_classes, config.lm.transformer.dim)
+    for number in range(has, wanted):
+        state[f"pause_heads.{number}.weight"] = head.clone().to(loaded.lm.out_norm.weight.dtype)
+    lm.load_state_dict(state, assign=True)
+    for module in lm.modules():
+        fill: Any = getattr(module, "fill", None)
+        if fill is not None:  # tables of rotary positions are not in any file
+            fill("cpu")
+    return config, lm
+
+
+def trained_weights(lm: LM) -> dict[str, Tensor]:
+    """What is trained, by name."""
+    return {name: weight for name, weight in lm.named_parameters() if weight.requires_grad}
+
+
+def compute_twice(lm: LM) -> None:
+    """Remember only what goes into a layer, and compute the layer again when its gradient is asked
+    for: in place."""
+    for layer in lm.transformer.layers:
+        layer.forward = _again(layer.forward)  # pyright: ignore
+    lm.embed = _again(lm.embed)  # pyright: ignore
+
+
+def _again(function: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(checkpoint, function, use_reentrant=False)
+
+
+def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
+    """A pack holds codes and tokens, which mean nothing to other codecs and vocabularies.
+
+    Raises:
+        TrainingError: the pack was made for another one.
+    """
+    lm = pupil.config.lm
+    wanted = {
+        "codec": codec_digest(pupil.loaded.codec),
+        "vocabulary": vocabulary_digest(pupil.loaded.vocabulary),
+        "num_codebooks": lm.num_codebooks,
+        "text_vocab_size": lm.text_vocab_size,
+        "pad_id": pupil.config.pad_id,
+    }
+    for key, value in wanted.items():
+        if index.settings.get(key) != value:
+            raise TrainingError(
+                f"{folder} was packed for a model with another {key}: pack the manifest again with "
+                f"--model {pupil.loaded.files.name}"
+            )

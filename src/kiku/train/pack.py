@@ -1,0 +1,174 @@
+"""Rows -> shards: the codes of each piece of sound, and what the decoder is to say about it.
+
+The manifest becomes a list of units (a row, or several that a changed copy joins). Each unit draws
+from a generator of its own, so a run that was killed goes on as if it had not been.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kiku.checkpoint import Loaded
+from kiku.checkpoint.identity import digest_of
+from kiku.errors import TrainingError
+from kiku.serial import to_plain
+from kiku.train.columns import TextLayout
+from kiku.train.examples import Packer, PackOptions, Unit
+from kiku.train.identity import codec_digest, vocabulary_digest
+from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
+from kiku.train.shards import Example, Index, read_index, write_index, write_shard
+from kiku.writing import reason_of
+
+TRAIN = "train"
+
+
+@dataclass(slots=True)
+class Packed:
+    """What a run of `pack` did."""
+
+    folder: Path
+    index: Index
+    rows: int
+    seconds: float = 0.0
+    """Of all examples."""
+    resumed_at: int = 0
+    """Units that were there already."""
+    examples: dict[str, int] = field(default_factory=dict[str, int])
+    """By split."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the report has it."""
+        return {
+            "rows": self.rows,
+            "examples": self.examples,
+            "hours": round(self.seconds / 3600, 4),
+            "dropped": [asdict(one) for one in self.index.dropped],
+        }
+
+
+def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
+    """Every row as it is, then the changed copies; only what is trained on is copied."""
+    units = [Unit(0, (i,)) for i in range(len(rows))]
+    how = options.augmentation
+    if how is None:
+        return units
+    train = [i for i, row in enumerate(rows) if row.split == TRAIN]
+    for copy in range(1, how.copies + 1):
+        rng = np.random.default_rng([options.seed, copy])
+        shuffled: list[int] = rng.permutation(train).tolist()
+        order = train if how.join == 1 else shuffled
+        at = 0
+        while at < len(order):
+            count = int(rng.integers(1, how.join + 1)) if how.join > 1 else 1
+            units.append(Unit(copy, tuple(order[at : at + count])))
+            at += count
+    return units
+
+
+def pack(
+    rows: Sequence[Row],
+    loaded: Loaded,
+    folder: Path,
+    options: PackOptions,
+    *,
+    device: str = "cpu",
+    on_unit: Callable[[int, int, float], None] | None = None,
+) -> Packed:
+    """Pack a manifest, or go on with it.
+
+    Args:
+        rows: of the manifest.
+        loaded: the model whose codec and vocabulary are used.
+        folder: for the pack.
+        options: how.
+        device: where the codec runs.
+        on_unit: is told how many units are done, of how many, and the seconds of sound so far.
+
+    Raises:
+        TrainingError: rows have no times, speakers stand in two splits, the folder holds another
+            pack, or cannot be written.
+    """
+    refuse_untimed(rows)
+    refuse_shared_speakers(rows)
+    units = units_of(rows, options)
+    settings = _settings(rows, loaded, options)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be made ({reason_of(error)})") from error
+    index = read_index(folder) or Index(settings, len(units))
+    _refuse_other(index.settings, settings, folder)
+    done = Packed(folder, index, len(rows), resumed_at=index.next_unit)
+    packer = Packer(rows, loaded, options, device)
+    packer.bad.update(one.number for one in index.dropped)
+    waiting: list[tuple[str, Example]] = []
+    rate = loaded.config.frame_rate
+    for number in range(index.next_unit, len(units)):
+        examples, dropped = packer.unit(units[number])
+        waiting += examples
+        index.dropped += dropped
+        seconds = sum(len(one.text) for _, one in waiting) / rate
+        if seconds >= options.shard_s or number + 1 == len(units):
+            _write(folder, index, waiting, number + 1)
+            waiting = []
+        if on_unit is not None:
+            so_far = sum(shard.frames for shard in index.shards) / rate
+            on_unit(number + 1, len(units), so_far + (seconds if waiting else 0.0))
+    done.seconds = sum(shard.frames for shard in index.shards) / rate
+    for shard in index.shards:
+        done.examples[shard.split] = done.examples.get(shard.split, 0) + shard.examples
+    return done
+
+
+def _write(
+    folder: Path, index: Index, waiting: Sequence[tuple[str, Example]], next_unit: int
+) -> None:
+    """Shards first, then the index that names them: a kill in between loses what it does again."""
+    for split in sorted({split for split, _ in waiting}):
+        number = sum(shard.split == split for shard in index.shards)
+        examples = [one for of, one in waiting if of == split]
+        file = f"{split}-{number:05}.safetensors"
+        index.shards.append(write_shard(folder, file, split, examples))
+    index.next_unit = next_unit
+    write_index(folder, index)
+
+
+def _settings(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> dict[str, Any]:
+    config = loaded.config
+    layout = TextLayout.of(config, delay_s=options.delay_s, lead=options.lead)
+    how = options.augmentation
+    return {
+        "manifest": digest_of([row.to_dict() for row in rows]),
+        "codec": codec_digest(loaded.codec),
+        "vocabulary": vocabulary_digest(loaded.vocabulary),
+        "frame_rate": layout.frame_rate,
+        "num_codebooks": config.lm.num_codebooks,
+        "codebook_size": config.lm.codebook_size,
+        "text_vocab_size": config.lm.text_vocab_size,
+        "pad_id": layout.pad_id,
+        "word_start_id": layout.word_start_id,
+        "delay_s": layout.delay_s,
+        "lead": layout.lead,
+        "silence_prefix_s": config.silence_prefix_s,
+        "most_s": options.most_s,
+        "shard_s": options.shard_s,
+        "seed": options.seed,
+        "augmentation": None if how is None else to_plain(how),
+    }
+
+
+def _refuse_other(begun: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
+    for key, value in asked.items():
+        if begun.get(key) != value:
+            raise TrainingError(
+                f"{folder} was begun with another {key} ({_short(begun.get(key))}, now "
+                f"{_short(value)}): pack into another folder, or delete this one"
+            )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

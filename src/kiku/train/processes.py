@@ -1,0 +1,67 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""Several processes that train one model together, as `torchrun` starts them; or one alone."""
+
+import os
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """Which of how many this one is."""
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one writes and speaks."""
+        return self.rank == 0
+
+    def device(self, name: str) -> str:
+        """The device of this process: each has a GPU of its own."""
+        return f"cuda:{self.local_rank}" if self.count > 1 and name == "cuda" else name
+
+    def wrapped(self, lesson: nn.Module) -> nn.Module:
+        """A module whose gradients are the mean over all processes."""
+        if self.count == 1:
+            return lesson
+        on_gpu = next(lesson.parameters()).is_cuda
+        return DistributedDataParallel(lesson, device_ids=[self.local_rank] if on_gpu else None)
+
+    def unsynchronised(self, module: nn.Module, *, when: bool) -> AbstractContextManager[object]:
+        """While gradients are only added up, the others need not hear of them."""
+        if when and isinstance(module, DistributedDataParallel):
+            return module.no_sync()
+        return nullcontext()
+
+    def summed(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Over all processes, of numbers by name."""
+        stacked = torch.stack([value.detach().double() for value in values.values()])
+        if self.count > 1:
+            distributed.all_reduce(stacked)
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+
+@contextmanager
+def started(device: str) -> Generator[Processes]:
+    """This process among those that `torchrun` started; alone where it started none."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes()
+        return
+    found = Processes(int(os.environ["RANK"]), count, int(os.environ.get("LOCAL_RANK", "0")))
+    if device.startswith("cuda"):
+        torch.cuda.set_device(found.local_rank)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield found
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,128 @@
+"""A recording and its words -> pieces of at most so many seconds, cut where nobody speaks.
+
+Nothing of a recording but the piece at hand is kept in memory.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.audio import read_chunks
+from kiku.train.manifest import Row, TimedWord
+
+Samples = NDArray[np.float32]
+
+_LATE_S = 0.25
+"""So much behind the end of its recording may a word's start lie: times are not that exact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Sound and the words in it; their times count from its first sample."""
+
+    samples: Samples
+    words: tuple[TimedWord, ...]
+
+
+class BadRow(Exception):
+    """A row that cannot be learned from; the message says why."""
+
+
+def pieces_of(row: Row, rate: int, most_s: float) -> Iterator[Piece]:
+    """The sound of a row, piece by piece.
+
+    Args:
+        row: what is meant.
+        rate: samples a second of what comes out.
+        most_s: seconds in a piece at most; it is cut in the widest pause of its second half.
+
+    Raises:
+        AudioError: the recording cannot be read.
+        BadRow: a word lies behind its end, or lasts longer than a piece.
+    """
+    waiting = [word.moved(-row.start) for word in row.words or ()]
+    most = int(most_s * rate)
+    held: Samples = np.zeros(0, np.float32)
+    for chunk in _part(row, rate):
+        held = np.concatenate([held, chunk])
+        while len(held) > most:
+            cut_s = _cut_s(waiting, most_s)
+            cut = int(cut_s * rate)
+            inside = [word for word in waiting if word.end <= cut_s]
+            yield Piece(held[:cut].copy(), _within(inside, cut / rate))
+            held = held[cut:]
+            waiting = [word.moved(-cut / rate) for word in waiting[len(inside) :]]
+    length_s = len(held) / rate
+    late = [word for word in waiting if word.start > length_s + _LATE_S]
+    if late:
+        raise BadRow(
+            f"{late[0].text!r} begins {late[0].start - length_s:.2f} s behind the end of the sound"
+        )
+    if len(held):
+        yield Piece(held, _within(waiting, length_s))
+
+
+def joined(pieces: Sequence[Piece], gaps: Sequence[int], rate: int) -> Piece:
+    """One after the other.
+
+    Args:
+        pieces: at least one.
+        gaps: samples of silence before each, and behind the last: one more than there are pieces.
+        rate: samples a second.
+    """
+    parts: list[Samples] = []
+    words: list[TimedWord] = []
+    at = 0
+    for gap, piece in zip(gaps, pieces, strict=False):
+        at += gap
+        words += [word.moved(at / rate) for word in piece.words]
+        parts += [np.zeros(gap, np.float32), piece.samples]
+        at += len(piece.samples)
+    return Piece(np.concatenate([*parts, np.zeros(gaps[-1], np.float32)]), tuple(words))
+
+
+def _within(words: Sequence[TimedWord], length_s: float) -> tuple[TimedWord, ...]:
+    """The words, none of which begins or ends outside the sound."""
+    bounds = [(min(max(0.0, w.start), length_s), min(w.end, length_s)) for w in words]
+    return tuple(
+        TimedWord(word.text, start, max(start, end))
+        for word, (start, end) in zip(words, bounds, strict=True)
+    )
+
+
+def _part(row: Row, rate: int) -> Iterator[Samples]:
+    """The samples of the part of the recording that is meant."""
+    first = round(row.start * rate)
+    last = None if row.end is None else round(row.end * rate)
+    at = 0
+    for chunk in read_chunks(row.path, rate):
+        part = chunk[max(0, first - at) : None if last is None else max(0, last - at)]
+        at += len(chunk)
+        if len(part):
+            yield part
+        if last is not None and at >= last:
+            return
+
+
+def _cut_s(words: Sequence[TimedWord], most_s: float) -> float:
+    """Where to cut: the middle of the widest pause in the second half, or of the last one."""
+    pauses: list[tuple[float, float]] = []
+    spoken_s = 0.0
+    for word in words:
+        pauses.append((spoken_s, word.start))
+        spoken_s = max(spoken_s, word.end)
+    pauses.append((spoken_s, math.inf))
+    found = [
+        (end - begin, min(most_s, (begin + end) / 2))
+        for begin, end in pauses
+        if begin < most_s and end >= begin and end > 0
+    ]
+    late = [one for one in found if one[1] >= most_s / 2]
+    if late:
+        return max(late)[1]
+    if not found:
+        raise BadRow(f"no pause between words in {most_s:g} s: a word lasts so long, or overlaps")
+    return max(at for _, at in found)

@@ -1,0 +1,88 @@
+"""What `kiku plan` tells as measured is what the benchmarks found."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from kiku.checkpoint.model_shapes import SHAPES
+from kiku.measure.fits import Fits, Options
+from kiku.measure.hardware import cpu
+from kiku.measure.known import described, measured, socket_us
+from kiku.measure.machine import this_machine
+from kiku.measure.roofline import step_ms
+from tests.conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+@pytest.fixture
+def plan_data(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("plan_data")
+
+
+def test_the_data_in_the_package_are_those_of_the_results(plan_data: ModuleType) -> None:
+    rows = plan_data.collected(plan_data.RESULTS)
+    assert plan_data.DATA.read_text(encoding="utf-8") == plan_data.text(rows), (
+        "run  python benchmarks/plan_data.py"
+    )
+    kinds = {(row["what"], row["model"]) for row in rows}
+    assert {("live", "1b"), ("live", "2.6b"), ("memory", "1b"), ("file", "demo")} <= kinds
+
+
+def test_the_latest_row_with_full_windows_counts(plan_data: ModuleType, tmp_path: Path) -> None:
+    def row(date: str, window: str, p99: float, count: int = 200) -> dict[str, Any]:
+        return {
+            "what": "streams", "shape": "1b", "precision": "int8", "window": window, "streams": 2,
+            "machine": "m", "threads": 2, "date": date, "commit": "c",
+            "times": {"count": count, "p99_ms": p99},
+        }  # fmt: skip
+
+    rows = [
+        row("2026-02-02", "full", 2.0), row("2026-01-01", "full", 1.0),
+        row("2026-03-03", "empty", 3.0), row("2026-04-04", "full", 4.0, count=5),
+    ]  # fmt: skip
+    (tmp_path / "peers.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "live.jsonl").write_text("")
+    (tmp_path / "serve.jsonl").write_text("\n")
+    (found,) = plan_data.collected(tmp_path)
+    assert (found["p99_ms"], found["date"], found["streams"]) == (2.0, "2026-02-02", 2)
+
+
+def test_machines_have_the_names_that_benchmarks_give_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    assert described(this_machine()) == importlib.import_module("machine").stamp()["machine"]
+
+
+def test_a_row_becomes_streams_and_memory() -> None:
+    (one,) = measured("1b", "int8")
+    assert [streams for streams, _ in one.live] == [1, 2, 4, 6, 8, 10]
+    assert (one.streams_within(80), one.exceeded(80)) == (2, True)
+    assert (one.streams_within(1e6), one.exceeded(1e6)) == (10, False)
+    assert (one.streams_within(1), one.exceeded(1)) == (0, True)
+    assert (one.fixed_bytes or 0) > 1e9 > (one.stream_bytes or 0) > 1e8
+    assert one.speed is None
+    assert measured("1b", "fp8") == measured(None, "int8") == ()
+    assert 100 < socket_us() < 1000
+
+
+def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() -> None:
+    """Of the latest run of each kind, with the bandwidth that was measured in it."""
+    lines = (BENCHMARKS / "results/peers.jsonl").read_text().splitlines()
+    shares: dict[tuple[Any, ...], float] = {}
+    for row in map(json.loads, lines):
+        if row["what"] not in ("live", "streams", "big") or row["window"] != "full":
+            continue
+        config, hardware = SHAPES[row["shape"]], cpu(2, row["bandwidth_gb_s"])
+        parts = Fits(config, hardware, Options(row["precision"], "float32")).parts
+        share = step_ms(parts, hardware, row["streams"]) / row["times"]["p99_ms"]
+        shares[row["shape"], row["precision"], row["streams"], row["what"]] = share
+    usual = sorted(shares.values())[1:]  # one p99 of 200 steps is two standstills
+    assert (round(usual[0], 1), round(usual[-1], 1)) == (0.4, 0.7)
+    assert abs(usual[len(usual) // 2] - Options().efficiency) < 0.06

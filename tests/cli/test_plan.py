@@ -1,0 +1,148 @@
+"""`kiku plan`: what it accepts, and what it prints."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from kiku.measure import machine
+from kiku.measure.machine import Machine
+from tests.cli.conftest import Ran
+
+Run = Callable[..., Ran]
+OTHER = ("--cpu", "--cores", 8, "--bandwidth-gb-s", 60, "--memory-gb", 64)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine is one that was measured."""
+    known = ("AVX2", "AVX-512", "AVX-512 VNNI", "AVX-512 BF16")
+    found = Machine("AMD EPYC", "x86_64", known, 2, 25_000_000_000)
+    monkeypatch.setattr(machine, "this_machine", lambda: found)
+    monkeypatch.setattr(machine, "read_bandwidth", lambda *_, **__: 36e9)
+
+
+def test_a_gpu(run: Run) -> None:
+    ran = run("plan", "--model", "1b", "--gpu", "h100")
+    assert ran.code == 0, ran.err
+    lines = ran.out.splitlines()
+    assert lines[0] == "1b: weights bfloat16, keys and values bfloat16, codec float32"
+    assert lines[1] == "on NVIDIA H100 SXM, 80 GB, read at 3,350 GB/s"
+    rows = {line[:14].strip(): line.split()[-1] for line in lines if "  roofline" in line}
+    assert rows.keys() >= {"live streams", "by memory", "by time", "at most"}
+    assert "published: 400 live streams, Kyutai's Rust server" in ran.out
+    assert "\nassumed\n  hardware: NVIDIA H100 datasheet" in ran.out
+    assert "\nmachines" not in ran.out
+
+
+def test_every_figure_says_where_it_is_from(run: Run, here: None) -> None:
+    ran = run("plan", "--cpu", "--model", "1b", "--streams", 5, "--price", 0.5)
+    figures = ran.out.split("\n\n")[1].splitlines()
+    assert all((" measured" in line) != (" roofline" in line) for line in figures)
+    assert figures[0].split() == ["live", "streams", "2", "measured"]
+    assert figures[1].split() == [
+        "by",
+        "memory",
+        "94",
+        *["measured", "1.47", "GB,", "and", "223.2", "MB", "for", "each"],
+    ]
+    (need,) = (line for line in ran.out.splitlines() if line.startswith("machines"))
+    assert need.split()[:4] == ["machines,", "live", "3", "measured"]
+    assert need.endswith("72.0 machine hours a day, costing 36.00 a day")
+
+
+def test_this_machine_may_be_unknown_to_the_benchmarks(
+    run: Run, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "this_machine", lambda: Machine("Z80", "z80", (), 1, None))
+    monkeypatch.setattr(machine, "read_bandwidth", lambda *_, **__: 8e9)
+    ran = run("plan", "--cpu")
+    assert ran.code == 0
+    assert "on Z80, cores: 1, read at 8 GB/s" in ran.out
+    assert "unknown" in ran.out
+    assert "tell --memory-gb" in ran.out
+    assert "no live stream fits: a step of one stream takes" in ran.out
+    assert "measured: 1, 2, 4, 6, 8, 10 live: p99 of a step 52.1, 65.6" in ran.out
+
+
+def test_another_processor(run: Run) -> None:
+    ran = run("plan", *OTHER, "--dtype", "int4", "--hours-per-day", 1000)
+    assert ran.code == 0, ran.err
+    assert "on a processor, cores: 8, 64 GB, read at 60 GB/s" in ran.out
+    assert "\nmachines, recordings" in ran.out
+
+
+def test_json_has_all_of_it(run: Run) -> None:
+    ran = run("plan", "--gpu", "l40s", "--streams", 1000, "--hours-per-day", 9, "--json")
+    found = json.loads(ran.out)
+    assert found["streams"] == {"value": found["by_memory"]["value"], "basis": "roofline"}
+    assert found["live_need"]["machines"] == -(-1000 // found["streams"]["value"])
+    assert found["recordings_need"]["machines"] == 1
+    assert found["published"][0]["published"]["streams"] == 64
+    assert found["options"]["kv_dtype"] == "bfloat16"
+
+
+def test_choices_reach_the_plan(run: Run) -> None:
+    options = {
+        "--dtype": "fp8", "--kv-dtype": "fp8", "--p99-ms": 40.0, "--efficiency": 0.25,
+        "--memory-share": 0.5,
+    }  # fmt: skip
+    words = [word for pair in options.items() for word in pair]
+    found = json.loads(run("plan", "--gpu", "l4", *words, "--json").out)
+    assert list(found["options"].values()) == list(options.values())
+
+
+def test_an_unknown_gpu_is_known_by_its_numbers(run: Run) -> None:
+    numbers = ("--memory-gb", 192, "--bandwidth-gb-s", 5300, "--tflops", 1307)
+    assert "on mi300x, 192 GB, read at 5,300 GB/s" in run("plan", "--gpu", "mi300x", *numbers).out
+    assert "on a GPU, 192 GB" in run("plan", *numbers).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "nothing to plan for: give --gpu NAME (b200, "),
+        (("--gpu", "h1000"), "no numbers of a GPU 'h1000'; known are b200, h200, h100"),
+        (("--gpu", "x", "--memory-gb", 1), "(missing: --bandwidth-gb-s, --tflops)"),
+        (("--gpu", "h100", "--cpu"), "--cpu and --gpu do not go together"),
+        ((*OTHER, "--tflops", 1), "--cpu and --tflops do not go together"),
+        (("--gpu", "h100", "--cores", 4), "a GPU and --cores do not go together"),
+        (("--cpu", "--cores", 4), "give both --cores and --bandwidth-gb-s"),
+        (("--cpu", "--memory-gb", 4), "give both --cores and --bandwidth-gb-s"),
+        ((*OTHER[:2], 0, *OTHER[3:]), "--cores must be from 1 to 10,000,000, not 0"),
+        (("--gpu", "h100", "--bandwidth-gb-s", "nan"), "--bandwidth-gb-s must be from 1e-06 to"),
+        (("--gpu", "h100", "--memory-gb", "-1"), "--memory-gb must be from 1e-06 to"),
+        (("--gpu", "h100", "--tflops", "inf"), "--tflops must be from 1e-06 to"),
+        (("--gpu", "h100", "--p99-ms", "100"), "--p99-ms must be at most 80, the length of a"),
+        (("--gpu", "h100", "--p99-ms", "nan"), "--p99-ms must be from 1e-06 to"),
+        (("--gpu", "h100", "--efficiency", "1.5"), "--efficiency must be from 1e-06 to 1,"),
+        (("--gpu", "h100", "--memory-share", "0"), "--memory-share must be from 1e-06 to"),
+        (("--gpu", "h100", "--streams", "0"), "--streams must be from 1 to"),
+        (("--gpu", "h100", "--streams", "9" * 300), "--streams must be from 1 to"),
+        (("--gpu", "h100", "--hours-per-day", "1e99"), "--hours-per-day must be from 1e-06 to"),
+        (("--gpu", "h100", "--price", "3"), "--price needs something to be paid for: give "),
+        (("--gpu", "h100", "--price", "-3", "--streams", 1), "--price must be from 0 to"),
+        (("--gpu", "h100", "--dtype", "fp4"), "--dtype must be one of float32, bfloat16"),
+        (("--gpu", "h100", "--kv-dtype", "int4"), "--kv-dtype must be one of float32"),
+    ],
+)
+def test_what_makes_no_sense_is_told(run: Run, arguments: tuple[object, ...], says: str) -> None:
+    ran = run("plan", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert says in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_a_model_that_is_not_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "read_bandwidth", None)  # not read in vain
+    ran = run("plan", "--cpu", "--model", "nothing")
+    assert ran.code == 1
+    assert "'nothing' is neither an existing folder nor a repository" in ran.err
+
+
+def test_where_nothing_fits_it_says_why(run: Run) -> None:
+    ran = run("plan", "--model", "2.6b", "--gpu", "l4", "--memory-gb", 4, "--streams", 3)
+    assert ran.code == 0
+    assert "live streams  0 " in ran.out
+    assert "no live stream fits: the weights take 5.46 GB, and 0.9 of the memory is" in ran.out
+    assert "\nmachines" not in ran.out

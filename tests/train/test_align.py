@@ -1,0 +1,142 @@
+"""Words of tones are found where they are; what cannot be aligned is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kiku.checkpoint import Loaded, load
+from kiku.cli import main
+from kiku.errors import TrainingError
+from kiku.train.align import AlignOptions, align, letters_of, widened
+from kiku.train.folders import read_rows
+from kiku.train.forced import force
+from kiku.train.manifest import read_manifest
+from tests.train.recordings import RATE, some_words, spoken, write_manifest, write_wav
+
+QUICK = AlignOptions(steps=120, width=48, batch_s=24.0, lr=5e-3)
+
+LEVELS = dict(zip("eghnortw", (0.8, -0.8, 0.5, -0.5, 0.3, -0.3, 0.65, -0.65), strict=True))
+"""What the tiny codec, which nobody taught, can tell apart: each letter is a level."""
+
+Timed = list[tuple[str, float, float]]
+
+
+def spelled(words: Timed, seconds: float) -> np.ndarray:
+    """Each word's time is shared by its letters."""
+    sound = np.random.default_rng(len(words)).normal(0, 0.002, int(seconds * RATE))
+    for word, start, end in words:
+        edges = np.linspace(start, end, len(word) + 1)
+        for letter, first, last in zip(word, edges, edges[1:], strict=False):
+            sound[int(first * RATE) : int(last * RATE)] += LEVELS[letter]
+    return sound.astype(np.float32)
+
+
+def corpus(folder: Path, count: int) -> tuple[Path, list[Timed]]:
+    """Recordings with their texts, and when the words really are."""
+    truth: list[Timed] = []
+    rows: list[dict[str, object]] = []
+    for i in range(count):
+        words = some_words(i, 3.0)
+        write_wav(folder / f"{i:03}.wav", spelled(words, 3.0))
+        truth.append(words)
+        text = " ".join(word for word, _, _ in words)
+        rows.append({"path": f"{i:03}.wav", "text": text, "speaker": f"s{i}"})
+    return write_manifest(folder, rows), truth
+
+
+def test_letters() -> None:
+    assert letters_of("Don't,") == "dont"
+    assert letters_of("Ça") == "ça"
+    assert letters_of("-") == ""
+
+
+def test_the_best_path_by_hand() -> None:
+    likely = np.log(np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.8, 0.1], [0.8, 0.1, 0.1],
+                              [0.1, 0.1, 0.8]]))  # fmt: skip
+    spans, score = force(likely, [1, 2])
+    assert spans.tolist() == [[1, 2], [4, 4]]
+    assert score == pytest.approx(np.log(0.8))
+    # the same letter twice wants a blank between
+    assert force(likely, [1, 1])[0].tolist()[1][0] - force(likely, [1, 1])[0].tolist()[0][1] > 1
+    assert force(likely, [1, 2, 1, 2, 1, 2])[1] == -np.inf
+
+
+def test_words_reach_to_where_their_sound_does() -> None:
+    loudness = np.full(30, 0.001, np.float32)
+    loudness[3:9] = loudness[10:20] = 0.2
+    cores = np.array([[5, 7], [12, 14], [16, 18]])
+    # a pause between the first two, none between the last two
+    assert widened(cores, loudness).tolist() == [[3, 9], [10, 15], [15, 20]]
+    loudness[:] = 0.2
+    loudness[8] = 0.001
+    assert widened(cores[:2], loudness).tolist() == [[0, 8], [9, 30]]
+
+
+def test_words_are_found_where_they_are(loaded: Loaded, tmp_path: Path) -> None:
+    path, truth = corpus(tmp_path, 40)
+    done = align(read_rows(path), loaded, QUICK)
+    assert not done.left_out
+    assert len(done.rows) == 40
+    errors = []
+    for row, words in zip(done.rows, truth, strict=True):
+        assert row.words is not None
+        assert [w.text for w in row.words] == [word for word, _, _ in words]
+        errors += [abs(w.start - a) for w, (_, a, _) in zip(row.words, words, strict=True)]
+    assert np.median(errors) < 0.06
+    assert np.mean(np.array(errors) < 0.2) > 0.9
+
+
+def test_what_cannot_be_aligned(loaded: Loaded, tmp_path: Path) -> None:
+    path, _ = corpus(tmp_path, 3)
+    write_wav(tmp_path / "short.wav", spoken([("one", 0.0, 0.16)], 0.16))
+    with path.open("a") as file:
+        for row in (
+            {"path": "none.wav", "text": "one"},
+            {"path": "000.wav", "text": "- !"},
+            {"path": "short.wav", "text": "one two three go one two three go"},
+            {"path": "000.wav", "words": [["one", 0.1, 0.2]]},
+            {"path": "000.wav", "text": ""},
+        ):
+            file.write(json.dumps(row) + "\n")
+    options = AlignOptions(steps=3, width=16, most_s=2.9)
+    done = align(read_rows(path), loaded, AlignOptions(steps=3, width=16))
+    said = {Path(one.row).name: one.why for one in done.left_out}
+    assert "no such file" in said["none.wav"]
+    assert said["000.wav"] == "its text has no letters"
+    assert said["short.wav"] == "its letters do not fit into its length"
+    assert len(done.rows) == 5
+    assert [row.words and row.words[0].start for row in done.rows[3:]] == [0.1, None]
+    with pytest.raises(TrainingError, match=r"none of 5 rows can be aligned"):
+        align(read_rows(path)[:5], loaded, options)
+    with pytest.raises(TrainingError, match="nothing to align"):
+        align(done.rows[3:], loaded, options)
+
+
+def test_a_text_of_another_recording_is_doubted(loaded: Loaded, tmp_path: Path) -> None:
+    path, _ = corpus(tmp_path, 24)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[5]["text"] = "go go go go go go go go go go"
+    done = align(read_rows(write_manifest(tmp_path, rows)), loaded, QUICK)
+    assert "005.wav" in [Path(one.row).name for one in done.doubtful]
+    assert len(done.doubtful) < 8
+
+
+def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, _ = corpus(tmp_path, 3)
+    with path.open("a") as file:
+        file.write('{"path": "none.wav", "text": "one"}\n')
+    out = tmp_path / "timed" / "aligned.jsonl"
+    arguments = ["train", "align", str(path), "-o", str(out), "--model", str(tiny_folder)]
+    assert main([*arguments, "--steps", "5"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("3 rows have times now")
+    assert "none.wav: " in said
+    rows = read_manifest(out)
+    assert all(row.words for row in rows)
+    assert rows[0].path == tmp_path / "000.wav"
+    report = json.loads((tmp_path / "timed" / "aligned.report.json").read_text())
+    assert report["aligned"] == 3
+    assert len(report["left_out"]) == 1
+    assert load(tiny_folder).config.sample_rate == 1000

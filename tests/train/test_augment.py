@@ -1,0 +1,132 @@
+"""What is changed, what is not, and that a seed decides it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kiku.errors import ConfigError, TrainingError
+from kiku.train.augment import (
+    Augmentation,
+    Augmenter,
+    faster,
+    in_room,
+    over_telephone,
+    read_augmentation,
+)
+from kiku.train.manifest import TimedWord
+from kiku.train.sounds import Piece
+from tests.train.recordings import write_wav
+
+RATE = 16_000
+STILL = Augmentation(
+    speed=(1, 1), gain_db=(0, 0), noisy=0, in_rooms=0, telephone=0, snr_db=(10, 10)
+)
+
+
+def tone(seconds: float = 1.0, frequency: float = 440.0) -> np.ndarray:
+    time = np.arange(int(seconds * RATE)) / RATE
+    return (0.2 * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def piece() -> Piece:
+    return Piece(tone(), (TimedWord("a", 0.4, 0.6),))
+
+
+def rms(samples: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(samples**2)))
+
+
+def changed(how: Augmentation, seed: int = 0) -> Piece:
+    augmenter, rng = Augmenter(how, RATE), np.random.default_rng(seed)
+    return augmenter.surrounded(augmenter.joined([augmenter.changed(piece(), rng)], rng), rng)
+
+
+def loudest_frequency(samples: np.ndarray, rate: int = RATE) -> float:
+    return float(np.abs(np.fft.rfft(samples)).argmax() * rate / len(samples))
+
+
+def test_nothing_asked_nothing_done() -> None:
+    assert np.array_equal(changed(STILL).samples, piece().samples)
+    assert changed(STILL).words == piece().words
+
+
+def test_speed_moves_words_and_pitch() -> None:
+    from dataclasses import replace
+
+    out = changed(replace(STILL, speed=(1.25, 1.25)))
+    assert len(out.samples) == pytest.approx(0.8 * RATE, abs=2)
+    assert out.words[0].start == pytest.approx(0.32)
+    assert loudest_frequency(out.samples) == pytest.approx(550, abs=3)
+
+
+def test_gain_noise_and_silence() -> None:
+    from dataclasses import replace
+
+    assert rms(changed(replace(STILL, gain_db=(-20, -20))).samples) == pytest.approx(
+        0.1 * rms(tone()), rel=0.01
+    )
+    loud = changed(replace(STILL, gain_db=(40, 40))).samples
+    assert 0.98 < np.abs(loud).max() <= 1.0
+    noisy = changed(replace(STILL, noisy=1.0)).samples
+    assert rms(noisy - tone()) == pytest.approx(rms(tone()) / 10**0.5, rel=0.05)
+    out = changed(replace(STILL, silence_s=(0.5, 0.5)))
+    assert len(out.samples) == 2 * RATE
+    assert out.words[0].start == pytest.approx(0.9)
+
+
+def test_recorded_noise_is_used(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    write_wav(tmp_path / "noise.wav", 0.5 * np.sign(tone(0.3, 3000)), RATE)
+    out = changed(replace(STILL, noisy=1.0, noise=str(tmp_path), snr_db=(-20, -20))).samples
+    assert loudest_frequency(out) == pytest.approx(3000, abs=20)
+    with pytest.raises(TrainingError, match="holds no recordings"):
+        Augmenter(replace(STILL, noise=str(tmp_path / "none")), RATE)
+
+
+def test_the_direct_sound_stays_where_it_is(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    room = np.zeros(800, np.float32)
+    room[300], room[700] = 0.9, 0.4  # the direct sound comes late in the recording of the room
+    write_wav(tmp_path / "room.wav", room, RATE)
+    click = Piece(np.zeros(RATE, np.float32), ())
+    click.samples[5000] = 0.5
+    augmenter = Augmenter(replace(STILL, rooms=str(tmp_path), in_rooms=1.0), RATE)
+    out = augmenter.surrounded(click, np.random.default_rng(0)).samples
+    assert np.abs(out).argmax() == 5000
+    assert out[5400] == pytest.approx(out[5000] * 4 / 9, rel=0.01)
+    assert rms(in_room(tone(), room[300:])) == pytest.approx(rms(tone()), rel=0.01)
+
+
+def test_a_telephone_passes_speech_and_no_more() -> None:
+    low, high = tone(1.0, 1000), tone(1.0, 6000)
+    assert rms(over_telephone(low, RATE) - low) < 0.05 * rms(low)
+    assert rms(over_telephone(high, RATE)) < 0.05 * rms(high)
+    assert len(over_telephone(low, RATE)) == len(low)
+
+
+def test_the_seed_decides() -> None:
+    how = Augmentation(silence_s=(0, 1))
+    assert np.array_equal(changed(how, 3).samples, changed(how, 3).samples)
+    assert len(changed(how, 3).samples) != len(changed(how, 4).samples)
+    assert len(faster(tone(), RATE, 0.5)) == 2 * RATE
+
+
+def test_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "augment.toml"
+    path.write_text('copies = 3\nspeed = [0.8, 1.2]\nnoise = "noises"\n')
+    found = read_augmentation(path)
+    assert (found.copies, found.speed, found.noise) == (3, (0.8, 1.2), str(tmp_path / "noises"))
+    for text, said in (
+        ("cpies = 3", "did you mean 'copies'"),
+        ("speed = [1.2, 0.8]", "speed must lie within"),
+        ("noisy = 2.0", "noisy must lie within 0 to 1"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=said):
+            read_augmentation(path)
+    path.write_text("= 3")
+    with pytest.raises(TrainingError, match="is not TOML"):
+        read_augmentation(path)

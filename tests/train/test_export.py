@@ -1,0 +1,299 @@
+"""What was learned is in the model that is written; moshi, transformers and PEFT read it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import kiku
+from kiku.checkpoint import Loaded, load, save_native, save_transformers
+from kiku.cli import main
+from kiku.config import ModelConfig
+from kiku.errors import TrainingError
+from kiku.nn.state import all_active
+from kiku.train.examples import PackOptions
+from kiku.train.export import export
+from kiku.train.fit import fit
+from kiku.train.folders import read_rows
+from kiku.train.pack import pack
+from kiku.train.settings import read_settings
+from tests import tiny
+from tests.parity import references as ref
+from tests.parity.references import Network
+from tests.train.packs import write_config
+from tests.train.recordings import write_corpus
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+LORA = "[lora]\nrank = 4\nalpha = 12\n"
+
+
+def config() -> ModelConfig:
+    """As the references' tests have it, at a rate that recordings can have."""
+    whole = ref.tiny_config()
+    return replace(whole, codec=replace(whole.codec, sample_rate=1000, strides=(4, 10)))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint in Kyutai's layout with both halves of the codec, as moshi wants it."""
+    folder = tmp_path_factory.mktemp("base")
+    network = ref.random_network(config())
+    codec = ref.moshi_codec(network)
+    vocabulary = folder / "tokenizer.json"
+    vocabulary.write_text(tiny.vocabulary().to_tokenizer_json())
+    half = {
+        name: value
+        for name, value in codec.state_dict().items()
+        if name.startswith(("decoder", "upsample")) or "output_proj" in name
+    }
+    half = {
+        name.replace("in_projs.0.weight", "in_proj_weight").replace("out_projs.0", "out_proj"): v
+        for name, v in half.items()
+    }
+    save_native(
+        folder, network.config, lm=network.lm.state_dict(), codec=network.codec.state_dict(),
+        vocabulary=vocabulary, mimi_decoder=half,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def packed(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    rows = read_rows(write_corpus(folder, 6, seconds=2.0))
+    pack(rows, load(base), folder / "pack", PackOptions(delay_s=0.8))
+    return folder / "pack"
+
+
+def trained(folder: Path, base: Path, packed: Path, more: str = LORA) -> Path:
+    """A run that moved its weights far."""
+    path = write_config(
+        folder / "c.toml", pack=packed, model=base, run=folder / "run",
+        train="ema = 0.5", more=more,
+    )  # fmt: skip
+    fit(read_settings(path), say=lambda line: None)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(base: Path, packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(tmp_path_factory.mktemp("lora"), base, packed)
+
+
+@pytest.fixture(scope="module")
+def pcm() -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    loudness = torch.rand(60, 1, generator=generator) * 0.4
+    return (torch.randn(60, 80, generator=generator) * loudness).view(1, 1, -1)
+
+
+def network_of(folder: Path) -> tuple[Loaded, Network]:
+    loaded = load(folder, dtype="float32")
+    return loaded, Network(loaded.config, loaded.codec, loaded.lm)
+
+
+def tokens_of(folder: Path, pcm: Tensor) -> list[int]:
+    _, network = network_of(folder)
+    return ref.kiku_tokens(network, ref.kiku_codes(network, pcm, frames_per_call=16)).tokens
+
+
+def test_the_adapters_are_in_the_weights(run: Path, base: Path, tmp_path: Path) -> None:
+    """The merged model says what the adapted one said."""
+    from kiku.train.model import begin
+    from kiku.train.settings import FitSettings, LoRASettings
+    from kiku.train.state import read_state
+
+    done = export(run, tmp_path / "m", dtype="float32")
+    assert (done.step, done.config.text_delay_s, done.left_out) == (12, 0.8, ())
+    state = read_state(run)
+    assert state is not None
+    for which, held in (("average", state.average), ("last", state.weights)):
+        export(run, tmp_path / which, which=which, dtype="float32")  # pyright: ignore
+        settings = FitSettings("", str(base), lora=LoRASettings(rank=4, alpha=12))
+        lm = begin(settings).lm.eval()
+        lm.load_state_dict(dict(held), strict=False)
+        columns = torch.randint(0, 16, (1, 9, 7), generator=torch.Generator().manual_seed(0))
+        loaded = load(tmp_path / which)
+        assert loaded.config.text_delay_s == 0.8
+        logits = [
+            one(columns, one.init_state(1, "cpu", torch.float32), all_active(1)).logits
+            for one in (lm, loaded.lm, load(base).lm)
+        ]
+        torch.testing.assert_close(logits[0], logits[1], atol=1e-5, rtol=1e-4)
+        assert not torch.allclose(logits[1], logits[2], atol=1e-2)
+
+
+@pytest.mark.parametrize("more", ["", LORA])
+def test_moshi_and_transformers_load_the_result(
+    base: Path, packed: Path, pcm: Tensor, tmp_path: Path, more: str
+) -> None:
+    source = trained(tmp_path, base, packed, more)
+    native, hf = tmp_path / "native", tmp_path / "hf"
+    export(source, native, dtype="float32")
+    export(source, hf, layout="transformers", dtype="float32")
+    wanted = tokens_of(native, pcm)
+    assert len(set(wanted)) > 2
+    assert wanted != tokens_of(base, pcm)
+    assert tokens_of(hf, pcm) == wanted
+    from moshi.models.loaders import CheckpointInfo
+
+    info = CheckpointInfo.from_hf_repo(
+        "unused/unused", moshi_weights=native / "model.safetensors",
+        mimi_weights=native / "mimi.safetensors", tokenizer=native / "tokenizer.json",
+        config_path=native / "config.json", mimi_config_path=native / "mimi_config.json",
+    )  # fmt: skip
+    with torch.no_grad():
+        codes = info.get_mimi().encode(pcm)
+    assert ref.moshi_tokens(info.get_moshi(dtype=torch.float32), codes)[0] == wanted
+    model, loading = ref.transformers.KyutaiSpeechToTextForConditionalGeneration.from_pretrained(
+        hf, dtype=torch.float32, output_loading_info=True
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert ref.transformers_tokens(model.eval(), pcm, 60) == wanted
+
+
+def test_kiku_listens_with_it(run: Path, tmp_path: Path, pcm: Tensor) -> None:
+    """As any model: converted, in int8, through the recognizer."""
+    export(run, tmp_path / "m")
+    recognizer = kiku.load(tmp_path / "m")
+    transcript = recognizer.transcribe(pcm[0, 0].numpy(), rate=1000)
+    assert transcript.duration == pytest.approx(4.8)
+
+
+def test_the_dtype(run: Path, base: Path, tmp_path: Path) -> None:
+    def stored(folder: Path) -> torch.dtype:
+        return load(folder, dtype="auto").lm.text_head.weight.dtype
+
+    export(run, tmp_path / "auto")
+    assert stored(tmp_path / "auto") == stored(base) == torch.float32
+    export(run, tmp_path / "half", dtype="bfloat16")
+    assert stored(tmp_path / "half") == torch.bfloat16
+
+
+def test_pause_heads_have_no_place_in_transformers(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = read_rows(write_corpus(tmp_path, 3, seconds=2.0))
+    pack(rows, load(tiny_folder), tmp_path / "pack", PackOptions())
+    source = trained(tmp_path, tiny_folder, tmp_path / "pack", "")
+    assert main(["train", "export", str(source), "-o", str(tmp_path / "m")]) == 0
+    assert capsys.readouterr() == (f"{tmp_path / 'm'}\n", "")
+    assert load(tmp_path / "m").config.lm.num_pause_heads == 4
+    to = ["--layout", "transformers", "-o", str(tmp_path / "hf")]
+    assert main(["train", "export", str(source), *to]) == 0
+    assert "no place for pause_heads.0.weight" in capsys.readouterr().err
+    with pytest.raises(TrainingError, match="trained whole weights, not adapters"):
+        export(source, tmp_path / "a", layout="adapter")
+
+
+def test_the_wrong_model_is_refused(run: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="did not begin with"):
+        export(run, tmp_path / "m", model=str(_other(tmp_path)))
+    with pytest.raises(TrainingError, match="is no run"):
+        export(tmp_path, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def _other(folder: Path) -> Path:
+    network = ref.random_network(config(), seed=4)
+    vocabulary = folder / "v.json"
+    vocabulary.write_text(tiny.vocabulary().to_tokenizer_json())
+    save_native(
+        folder / "other", network.config, lm=network.lm.state_dict(),
+        codec=network.codec.state_dict(), vocabulary=vocabulary,
+    )  # fmt: skip
+    return folder / "other"
+
+
+def test_an_adapter_and_back(run: Path, base: Path, packed: Path, tmp_path: Path) -> None:
+    """Through PEFT's files: merged again they are the same model; another run begins with them."""
+    export(run, tmp_path / "a", layout="adapter")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    export(tmp_path / "a", tmp_path / "back", model=str(base), dtype="float32")
+    export(run, tmp_path / "m", dtype="float32")
+    one, two = load(tmp_path / "back").lm, load(tmp_path / "m").lm
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(TrainingError, match="say with --model"):
+        export(tmp_path / "a", tmp_path / "x")
+    from kiku.train.model import begin
+
+    start = f'start = "{tmp_path / "a"}"\n'
+    path = write_config(
+        tmp_path / "d.toml", pack=packed, model=base, run=tmp_path / "r", more=LORA + start
+    )
+    lm = begin(read_settings(path)).lm
+    assert any(bool(w.any()) for n, w in lm.named_parameters() if ".up." in n)
+    other = '[lora]\nrank = 2\ntargets = ["q_proj"]\n'
+    path = write_config(
+        tmp_path / "e.toml", pack=packed, model=base, run=tmp_path / "r", more=other + start
+    )
+    with pytest.raises(TrainingError, match="does not hold the adapters that are asked for"):
+        begin(read_settings(path))
+
+
+@pytest.fixture
+def hf_base(base: Path, tmp_path: Path) -> Any:
+    loaded, network = network_of(base)
+    save_transformers(
+        tmp_path / "hf_base", loaded.config, lm=network.lm.state_dict(),
+        codec=network.codec.state_dict(),
+    )  # fmt: skip
+    return ref.transformers.KyutaiSpeechToTextForConditionalGeneration.from_pretrained(
+        tmp_path / "hf_base", dtype=torch.float32
+    ).eval()
+
+
+def logits_of(model: Any, columns: Tensor) -> Tensor:
+    return ref.transformers_logits(model, columns)
+
+
+def test_peft_reads_kikus_adapter(run: Path, hf_base: Any, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    export(run, tmp_path / "a", layout="adapter")
+    export(run, tmp_path / "m", dtype="float32")
+    _, network = network_of(tmp_path / "m")
+    columns = torch.randint(4, 16, (1, 12, 7), generator=torch.Generator().manual_seed(0))
+    plain = logits_of(hf_base, columns)
+    adapted = peft.PeftModel.from_pretrained(hf_base, tmp_path / "a")
+    state = network.lm.init_state(1, "cpu", torch.float32, remember=False)
+    with torch.no_grad():
+        ours = network.lm(columns, state, all_active(1)).logits[0]
+    theirs = logits_of(adapted, columns)[:, : ours.shape[1]]
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-3)
+    assert not torch.allclose(theirs, plain[:, : ours.shape[1]], atol=1e-2)
+
+
+def test_kiku_reads_pefts_adapter(base: Path, hf_base: Any, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    targets = r"model\.layers\.\d+\.(self_attn\.(q|k|o)_proj\.linear|mlp\.fc2)"
+    how = peft.LoraConfig(r=3, lora_alpha=7, target_modules=targets, init_lora_weights=False)
+    model = peft.get_peft_model(hf_base, how)
+    model.save_pretrained(tmp_path / "a")
+    export(tmp_path / "a", tmp_path / "m", model=str(base), dtype="float32")
+    _, network = network_of(tmp_path / "m")
+    columns = torch.randint(4, 16, (1, 12, 7), generator=torch.Generator().manual_seed(0))
+    state = network.lm.init_state(1, "cpu", torch.float32, remember=False)
+    with torch.no_grad():
+        ours = network.lm(columns, state, all_active(1)).logits[0]
+    theirs = logits_of(model.eval(), columns)[:, : ours.shape[1]]
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-3)
+
+
+def test_adapters_of_other_kinds_are_refused(run: Path, base: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "a", layout="adapter")
+    path = tmp_path / "a" / "adapter_config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "use_dora": True}))
+    with pytest.raises(TrainingError, match="use_dora"):
+        export(tmp_path / "a", tmp_path / "m", model=str(base))
+    path.write_text("{}")
+    with pytest.raises(TrainingError, match="holds no adapter"):
+        export(tmp_path / "a", tmp_path / "m", model=str(base))
