@@ -9,6 +9,7 @@
 #include "ort.hpp"
 #include "processor.hpp"
 #include "product_op.hpp"
+#include "search_op.hpp"
 
 #if defined(_WIN32)
 #define KIKU_EXPORT extern "C" __declspec(dllexport)
@@ -67,7 +68,8 @@ KIKU_EXPORT ort::Status *RegisterCustomOps(ort::Options *options, const ApiBase 
   static ort::Operator<kiku::EluOp> elu;
   static ort::Operator<kiku::EmbedOp> embed;
   static ort::Operator<kiku::ProductOp> product;
-  static const ort::CustomOp *const operators[] = {&attention, &attention_half, &elu, &embed, &product};
+  static ort::Operator<kiku::SearchOp> search;
+  static const ort::CustomOp *const operators[] = {&attention, &attention_half, &elu, &embed, &product, &search};
   static ort::Domain *domain = nullptr;  // lives as long as the library: sessions only point to it
   if (domain == nullptr) {
     ort::Domain *made = nullptr;

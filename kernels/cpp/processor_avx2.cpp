@@ -9,6 +9,7 @@
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
+#include "search.inl"
 
 namespace kiku {
 
@@ -25,7 +26,7 @@ const Processor kAvx2 = {
     .product = avx2::kProduct,
     .attention = avx2::kAttention,
     .elu = avx2::kElu,
-    .search = {},
+    .search = avx2::kSearch,
     .embed = avx2::kEmbed,
 };
 

@@ -9,6 +9,7 @@
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
+#include "search.inl"
 
 namespace kiku {
 
@@ -25,7 +26,7 @@ const Processor kAvx512 = {
     .product = avx512::kProduct,
     .attention = avx512::kAttention,
     .elu = avx512::kElu,
-    .search = {},
+    .search = avx512::kSearch,
     .embed = avx512::kEmbed,
 };
 

@@ -10,6 +10,7 @@
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
+#include "search.inl"
 
 namespace kiku {
 
@@ -26,7 +27,7 @@ const Processor kAvxVnni = {
     .product = avxvnni::kProduct,
     .attention = avxvnni::kAttention,
     .elu = avxvnni::kElu,
-    .search = {},
+    .search = avxvnni::kSearch,
     .embed = avxvnni::kEmbed,
 };
 

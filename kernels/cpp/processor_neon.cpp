@@ -8,6 +8,7 @@
 #include "embed.inl"
 #include "processor.hpp"
 #include "product.inl"
+#include "search.inl"
 
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -33,7 +34,7 @@ const Processor kNeon = {
     .product = neon::kProduct,
     .attention = neon::kAttention,
     .elu = neon::kElu,
-    .search = {},
+    .search = neon::kSearch,
     .embed = neon::kEmbed,
 };
 

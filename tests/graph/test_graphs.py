@@ -10,7 +10,16 @@ import torch
 
 from kiku.engine.onnx import onnx_engine
 from kiku.errors import CheckpointError, UnsupportedConfig
-from kiku.graph import code_offsets, codec_pasts, empty_row, write_codec, write_decoder
+from kiku.graph import (
+    Variant,
+    code_offsets,
+    codec_pasts,
+    empty_row,
+    graph_file,
+    write_codec,
+    write_decoder,
+)
+from kiku.graph.writer import GraphWriter
 from tests import tiny
 from tests.engine.engines import graphs, weights_of
 
@@ -19,17 +28,21 @@ from tests.engine.engines import graphs, weights_of
 def test_the_files_are_a_valid_model_with_its_data_beside_it(precision: str) -> None:
     folder = graphs(precision)
     for name in ("codec", "decoder"):
-        model = onnx.load(str(folder / f"{name}.onnx"), load_external_data=False)
-        outside = [t for t in model.graph.initializer if t.external_data]
-        places = sorted(
-            (int(p["offset"]), int(p["length"]), p["location"])
-            for p in ({e.key: e.value for e in t.external_data} for t in outside)
-        )
-        assert {place[2] for place in places} == {f"{name}.data"}
-        ends = [offset + length for offset, length, _ in places]
-        assert all(offset % 4096 == 0 for offset, _, _ in places)
-        assert all(end <= after[0] for end, after in zip(ends, places[1:], strict=False))
-        assert ends[-1] == (folder / f"{name}.data").stat().st_size
+        last_ends: list[int] = []
+        for variant in Variant:
+            file = folder / graph_file(name, variant)
+            model = onnx.load(str(file), load_external_data=False)
+            outside = [t for t in model.graph.initializer if t.external_data]
+            places = sorted(
+                (int(p["offset"]), int(p["length"]), p["location"])
+                for p in ({e.key: e.value for e in t.external_data} for t in outside)
+            )
+            assert {place[2] for place in places} == {f"{name}.data"}
+            ends = [offset + length for offset, length, _ in places]
+            assert all(offset % 4096 == 0 for offset, _, _ in places)
+            assert all(end <= after[0] for end, after in zip(ends, places[1:], strict=False))
+            last_ends.append(ends[-1])
+        assert max(last_ends) == (folder / f"{name}.data").stat().st_size
 
 
 def test_the_same_weights_give_the_same_files(tmp_path: Path) -> None:
@@ -129,3 +142,21 @@ def test_other_shapes_of_the_codec_give_the_codes_of_torch(tmp_path: Path) -> No
     expected = codec(pcm, state, torch.ones(2, dtype=torch.bool)).transpose(1, 2).numpy()
     codes = np.concatenate([part.reshape(2, -1, part.shape[1]) for part in pieces], axis=1)
     assert codes.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("width", [1024, 1000])
+def test_parts_of_a_weight_lie_in_the_file_once_where_they_are_pages(
+    tmp_path: Path, width: int
+) -> None:
+    whole = np.arange(3 * width, dtype=np.float32).reshape(3, width)
+    with GraphWriter(tmp_path, "one") as writer:
+        with writer.only(Variant.OWN):
+            writer.tensor("whole", whole)
+        with writer.only(Variant.PLAIN):
+            parts = writer.parts_of("whole", whole)
+        writer.finish()
+    graph = onnx.load(str(tmp_path / graph_file("one", Variant.PLAIN))).graph
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    assert [arrays[part].tolist() for part in parts] == whole.tolist()
+    size = (tmp_path / "one.data").stat().st_size
+    assert (size == whole.nbytes) == (width == 1024)

@@ -16,7 +16,8 @@ from kiku.config import CodecConfig
 from kiku.errors import UnsupportedConfig
 from kiku.graph.layers import FLOAT32, Layers, QuantScheme, linear
 from kiku.graph.quantise import check_precision
-from kiku.graph.writer import GraphWriter, Weights
+from kiku.graph.search import coarse_books, half_squares
+from kiku.graph.writer import KERNELS, GraphWriter, Variant, Weights
 
 CODEC_GRAPH = "codec"
 """Name of the two files: `.onnx` and `.data`."""
@@ -222,24 +223,34 @@ class _Codec:
 
     def _quantise(self, x: str) -> str:
         """[R, D] -> [R, K]"""
-        codes: list[str] = []
-        for chain in ("semantic", "acoustic"):
-            codes += self._chain(x, f"quantizer.{chain}.")
-        return self.writer.node("Concat", codes, axis=1)
+        chains = [self._chain(x, f"quantizer.{chain}.") for chain in ("semantic", "acoustic")]
+        return self.writer.node("Concat", chains, axis=1)
 
-    def _chain(self, x: str, prefix: str) -> list[str]:
-        """One residual chain of codebooks: [R, D] -> n x [R, 1]."""
+    def _chain(self, x: str, prefix: str) -> str:
+        """One residual chain of codebooks: [R, D] -> [R, n]."""
         writer = self.writer
         if self.config.project_latents:
             matrix = self.weights(f"{prefix}input_proj.weight")[:, :, 0]  # [D', D]
             x = writer.node("Gemm", [x, writer.tensor(f"{prefix}proj", matrix)], transB=1)
-        codes: list[str] = []
         books = self.weights(f"{prefix}codebooks")  # [n, codes, D']
-        for number, book in enumerate(books):
-            table = writer.tensor(f"{prefix}book.{number}", book)
-            half_norms = writer.tensor(
-                f"{prefix}norms.{number}", -np.square(book).sum(-1, dtype=np.float32) / 2
-            )
+        codes = f"{prefix}codes"
+        with writer.only(Variant.OWN):
+            stored = writer.tensor(f"{prefix}books", books)
+            coarse = coarse_books(books)
+            numbers = writer.tensor(f"{prefix}books.coarse", coarse.numbers)
+            table = writer.tensor(f"{prefix}books.table", coarse.table)
+            writer.nodes("Search", [x, stored, numbers, table], [codes], domain=KERNELS)
+        with writer.only(Variant.PLAIN):
+            writer.nodes("Concat", self._searched(x, books, prefix), [codes], axis=1)
+        return codes
+
+    def _searched(self, x: str, books: NDArray[np.float32], prefix: str) -> list[str]:
+        """[R, D'] -> n x [R, 1], with products that read whole books."""
+        writer = self.writer
+        codes: list[str] = []
+        tables = writer.parts_of(f"{prefix}books", books)
+        for number, (table, book) in enumerate(zip(tables, books, strict=True)):
+            half_norms = writer.tensor(f"{prefix}norms.{number}", -half_squares(book))
             # argmin |x - c|^2 = argmax (x . c - |c|^2 / 2)
             nearness = writer.node("Gemm", [x, table, half_norms], transB=1)
             code = writer.node("ArgMax", [nearness], axis=-1, keepdims=0)

@@ -48,6 +48,7 @@ _FIELDS: dict[str, str] = {
 _DATA_TYPES: dict[np.dtype[Any], int] = {
     np.dtype(np.float32): 1,
     np.dtype(np.uint8): 2,
+    np.dtype(np.int8): 3,
     np.dtype(np.int32): 6,
     np.dtype(np.int64): 7,
     np.dtype(np.bool_): 9,

@@ -72,6 +72,7 @@ class GraphWriter:
         self._graphs = {one: _Parts() for one in Variant}
         self._chosen = tuple(self._graphs.values())
         self._known: dict[str, Message] = {}
+        self._places: dict[str, int] = {}  # of those that lie in the data file
         self._count = 0
 
     def __enter__(self) -> "GraphWriter":
@@ -122,11 +123,24 @@ class GraphWriter:
             parts.tensors[name] = self._known[name]
         return name
 
+    def parts_of(self, name: str, array: NDArray[Any]) -> list[str]:
+        """array[0], array[1], ... of a weight that was added as `name`, as weights of their own.
+        Where each of them is whole pages they share its place in the data file."""
+        place = self._places.get(name)
+        parts = [f"{name}.{i}" for i in range(len(array))]
+        for i, (part, values) in enumerate(zip(parts, array, strict=True)):
+            if place is not None and values.nbytes % _ALIGNMENT == 0:
+                at = place + i * values.nbytes
+                stored = messages.stored_tensor(part, values, self._data_path.name, at)
+                self._known.setdefault(part, stored)
+            self.tensor(part, values)
+        return parts
+
     def _stored(self, name: str, array: NDArray[Any]) -> Message:
         if array.nbytes <= _INLINE_BYTES:
             return messages.tensor(name, array)
         self._data.write(bytes(-self._data.tell() % _ALIGNMENT))
-        offset = self._data.tell()
+        offset = self._places[name] = self._data.tell()
         np.ascontiguousarray(array).tofile(self._data)
         return messages.stored_tensor(name, array, self._data_path.name, offset)
 
