@@ -11,10 +11,10 @@ import torch
 from kiku.decoding import Picker
 from kiku.engine import SlotEngine, cuda
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
-from kiku.engine.gpu import launches
+from kiku.engine.gpu import attention, launches
 from kiku.engine.gpu.capture import Graphs
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
-from kiku.errors import ConfigError, StreamError
+from kiku.errors import ConfigError, FrameError, StreamError
 from tests import tiny
 from tests.engine.engines import make_engine, said, sound, step
 
@@ -103,6 +103,63 @@ def test_more_rows_than_a_call_takes_go_in_several(
     for at, T in ((0, 1), (1, 1), (2, 16), (18, 5), (23, 1), (24, 16)):
         part = frames[:, at : at + T]
         assert step(engine, range(5), part).tolist() == step(wanted, range(5), part).tolist()
+
+
+def test_the_initial_column_is_read_alike_where_every_call_has_several_rows() -> None:
+    """Rows that nobody needs write to the spare slot, which is where it is read."""
+    told: list[list[int]] = []
+    for rows in ((1,), (4,)):
+        engine, backend = make(slots=4, rows=rows, sizes=(1,))
+        assert backend.launches.rows[1][0] == rows[0]
+        slot, _ = engine.open()
+        told.append(
+            [int(engine.step([slot], sound(30)[at : at + 1]).tokens[0]) for at in range(30)]
+        )
+        _, usual = make()
+        assert torch.allclose(backend._primed["keys"], usual._primed["keys"], atol=1e-6)
+    assert told[0] == told[1]
+
+
+def test_a_block_is_no_longer_than_the_largest_call() -> None:
+    engine, _ = make(sizes=(1, 4))
+    slot, _ = engine.open()
+    assert engine.max_block == 4
+    with pytest.raises(FrameError, match="1 to 4 frames"):
+        engine.step([slot], sound(5), [5])
+
+
+def test_products_are_exact_whatever_the_program_has_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, bool]] = []
+    engine, backend = make()
+    slot, _ = engine.open()
+    run = backend.launches.run
+
+    def noted(launch: Any) -> None:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        run(launch)
+
+    monkeypatch.setattr(backend.launches, "run", noted)
+    torch.set_float32_matmul_precision("high")
+    try:
+        engine.step([slot], sound(1))
+        assert seen == [("highest", False)]
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_attention_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.stack([sound(30, seed) for seed in range(5)])
+    got = []
+    for rows in (2, 32):
+        monkeypatch.setattr(attention, "ROWS_AT_ONCE", rows)
+        engine, _ = make(slots=5)
+        for _ in range(5):
+            engine.open()
+        got.append(step(engine, range(5), frames).tolist())
+    assert got[0] == got[1]
 
 
 def _second_best(logits: np.ndarray) -> int:
@@ -210,11 +267,14 @@ def test_memory_that_runs_out_unforeseen_is_told_too(monkeypatch: pytest.MonkeyP
     ("options", "device", "message"),
     [
         ({"kv": "int3"}, "cpu", "float32, bfloat16, float16, float8, not in 'int3'"),
+        ({"sizes": (4, 16)}, "cpu", "ascend from 1"),
+        ({"sizes": (1, 16, 4)}, "cpu", "ascend from 1"),
+        ({"rows": (0, 3)}, "cpu", "one row or more, not 0"),
         ({}, "meta", "runs on devices called 'cuda', not on 'meta'"),
         ({}, "cuda:99", "there is no device 'cuda:99'"),
     ],
 )
-def test_what_there_is_not(options: dict[str, str], device: str, message: str) -> None:
+def test_what_there_is_not(options: dict[str, Any], device: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         cuda_engine(tiny.codec(), tiny.lm(), device=device, options=GpuOptions(**options))
 

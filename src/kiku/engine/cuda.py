@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kiku.codec import MimiEncoder
-from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
+from kiku.config import REWIND_FRAMES, WORD_START_ID
 from kiku.engine.backend import Said
 from kiku.engine.core import SlotEngine
 from kiku.engine.gpu.ahead import Ahead
 from kiku.engine.gpu.attention import attend_plainly
-from kiku.engine.gpu.launches import ROWS, SIZES, Launches, LaunchOptions
+from kiku.engine.gpu.launches import Launches, LaunchOptions
 from kiku.engine.gpu.memory import check_room, no_room, slot_bytes, workspace_bytes
 from kiku.engine.gpu.network import Network, one_table
+from kiku.engine.gpu.options import GpuOptions
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
 from kiku.engine.torch import pick_device
@@ -32,28 +33,6 @@ from kiku.errors import ConfigError
 from kiku.lm import LM
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class GpuOptions:
-    """How a `CudaBackend` computes."""
-
-    kv: str = "auto"
-    """What the decoder's keys and values are kept in: "float32", "bfloat16", "float16", "float8"
-    (e4m3, with a scale for each); "auto" is the dtype of the weights."""
-    graphs: bool | None = None
-    """Record CUDA graphs; None does so on a CUDA device."""
-    tf32: bool = False
-    """Let the codec's products round to TF32: quicker, but some codes differ."""
-    guess: int = PAD_ID
-    """The token that most frames have: what is guessed behind a frame; changes no token."""
-    sizes: Sequence[int] = SIZES
-    """Frames, or columns, that a call takes of each slot; ascending, 1 among them. More sizes take
-    more graphs."""
-    rows: Sequence[int] = ROWS
-    """Slots that a call takes, beside all of them; likewise."""
-    memory_bytes: int | None = None
-    """Of the device, that slots may take beside the weights; None is all that is free."""
 
 
 def cuda_engine(
@@ -93,8 +72,6 @@ class CudaBackend:
     """`Backend` on a GPU. Calls go over rows, a few of the slots or all of them; idle slots cost
     memory alone."""
 
-    max_block = REWIND_FRAMES
-
     def __init__(
         self,
         codec: MimiEncoder,
@@ -109,14 +86,13 @@ class CudaBackend:
         self.device = pick_gpu(device)
         self.codec_config, self.lm_config = codec.config, lm.config
         self.num_slots = slots
+        options.check()
         self.width = max(options.sizes)
+        self.max_block = min(REWIND_FRAMES, self.width)
         codec = codec.to(self.device).eval().requires_grad_(False)
         lm = lm.to(self.device).eval().requires_grad_(False)
         dtype = lm.out_norm.weight.dtype
-        kv = dtype if options.kv == "auto" else RING_DTYPES.get(options.kv)
-        if kv is None:
-            known = ", ".join(RING_DTYPES)
-            raise ConfigError(f"keys and values are kept in {known}, not in {options.kv!r}")
+        kv = dtype if options.kv == "auto" else RING_DTYPES[options.kv]
         self.description, self.signature = self._names(dtype, kv)
         self._heard = np.zeros(slots + 1, np.int64)  # latents of the codec
         self._read = np.zeros(slots + 1, np.int64)  # columns of the decoder
@@ -172,24 +148,33 @@ class CudaBackend:
     def _prime(self) -> tuple[Said, dict[str, Tensor]]:
         """What the decoder says to the initial column, and what its rings then hold."""
         lm = self.lm_config
-        column = np.full((1, 1, 1 + lm.num_codebooks), lm.initial_code, np.int64)
-        column[0, 0, 0] = lm.initial_text_id
-        spare = np.array([self.num_slots])
+        # All rows of a call alike: those that nobody needs write to the spare slot too.
+        n = self.launches.rows[1][0]
+        columns = np.full((n, 1, 1 + lm.num_codebooks), lm.initial_code, np.int64)
+        columns[:, 0, 0] = lm.initial_text_id
+        spare = np.full(n, self.num_slots)
         with self._on_device():
-            said = self._said(1, 1, logits=True)
-            self._read_now(spare, column, np.zeros(1, np.int64), said)
-            return said, self._rings.first(self.num_slots)
+            said = self._said(n, 1, logits=True)
+            self._read_now(spare, columns, np.zeros(n, np.int64), said)
+            pauses = None if said.pauses is None else said.pauses[:1]
+            assert said.logits is not None
+            first = Said(said.tokens[:1], said.logprobs[:1], pauses, said.logits[:1])
+            return first, self._rings.first(self.num_slots)
 
     @contextmanager
     def _on_device(self) -> Generator[None]:
         """Every thread has a device of its own that it is on."""
-        tf32 = self.options.tf32
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
-            if self.device.type == "cuda":
-                with torch.cuda.device(self.device):
+        tf32, before = self.options.tf32, torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        try:
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
+                if self.device.type == "cuda":
+                    with torch.cuda.device(self.device):
+                        yield
+                else:
                     yield
-            else:
-                yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     # Slots.
 

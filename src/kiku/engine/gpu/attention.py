@@ -1,5 +1,5 @@
-"""Attention over rings in plain PyTorch: the reference for the kernel, and what runs where Triton
-does not."""
+"""Attention over rings in plain PyTorch. It copies whole rings to float32, which is right and slow:
+a kernel that reads only what a slot holds has its place behind `Attend`."""
 
 from typing import Protocol
 
@@ -9,6 +9,9 @@ from torch import Tensor
 from kiku.engine.gpu.rings import Rings
 from kiku.nn.attention import visible_places
 from kiku.nn.rope import rotate
+
+ROWS_AT_ONCE = 32
+"""Rows whose rings are copied at once: a thousand would take tens of gigabytes."""
 
 
 class Attend(Protocol):
@@ -53,6 +56,16 @@ def attend_plainly(
     q, k = rotate(q, *angles), rotate(k, *angles)
     steps = torch.arange(T, device=qkv.device)
     rings.write(layer, slots, (start[:, None] + steps) % rings.capacity, k, v)
+    parts = [
+        _attend(q[rows], rings, layer, slots[rows], start[rows])
+        for rows in (slice(at, at + ROWS_AT_ONCE) for at in range(0, R, ROWS_AT_ONCE))
+    ]
+    return torch.cat(parts).transpose(1, 2).reshape(R, T, H * D).to(qkv.dtype)
+
+
+def _attend(q: Tensor, rings: Rings, layer: int, slots: Tensor, start: Tensor) -> Tensor:
+    """[R, H, T, D] -> [R, H, T, D] over rings that hold the new keys already."""
+    T, D = q.shape[2:]
     keys, values = rings.read(layer, slots)
     everyone = torch.ones_like(slots, dtype=torch.bool)
     visible = visible_places(
@@ -62,5 +75,4 @@ def attend_plainly(
     weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
     # What lies in a ring from before a slot was opened may be anything, and 0 times NaN is NaN.
     seen = visible.any(1)[:, None, :, None]  # [R, 1, C, 1]
-    out = weights @ torch.where(seen, values, 0.0)
-    return out.transpose(1, 2).reshape(R, T, H * D).to(qkv.dtype)
+    return weights @ values.masked_fill(~seen, 0.0)

@@ -23,14 +23,17 @@ class Graphs:
         # What one graph computes on the way is of no use to another, and they never run at once:
         # so all share their memory.
         self._pool = torch.cuda.graph_pool_handle() if enabled else None
+        # One stream for all: each further one would keep memory of its own, and a workspace of
+        # cuBLAS. It is also the one that is recorded on, so nothing is made while recording.
+        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def add(self, key: Hashable, work: Work) -> None:
         """Record `work`, which reads and writes fixed addresses, and never asks the host.
 
         It is run a few times first: what it changes must be nobody's.
         """
-        if self._device.type == "cuda":
-            side = torch.cuda.Stream(self._device)
+        side = self._side
+        if side is not None:
             side.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UPS):
@@ -39,7 +42,9 @@ class Graphs:
         if self.enabled:
             graph = torch.cuda.CUDAGraph()
             # Other threads may call CUDA meanwhile: a stream of sound is read on to a device, say.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
+            ):
                 work()
             self._graphs[key] = graph
         self._works[key] = work

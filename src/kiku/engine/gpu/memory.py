@@ -3,6 +3,7 @@
 import torch
 
 from kiku.config import CodecConfig, LMConfig
+from kiku.engine.gpu.attention import ROWS_AT_ONCE
 from kiku.engine.gpu.launches import MAX_FRAMES
 from kiku.engine.gpu.rings import ring_bytes
 from kiku.errors import ConfigError
@@ -33,7 +34,11 @@ def workspace_bytes(codec: CodecConfig, lm: LMConfig, num_slots: int, width: int
     convolutions = min(frames, _CODEC_FRAMES) * codec.frame_size * codec.num_filters
     logits = frames * lm.text_vocab_size
     inside = frames * lm.transformer.ffn_dim * 2
-    return 4 * (convolutions * _BETWEEN_LAYERS + 3 * logits + 3 * inside) + _GRAPHS
+    embedded = 3 * frames * (1 + lm.num_codebooks) * lm.transformer.dim
+    numbers = convolutions * _BETWEEN_LAYERS + 3 * logits + 3 * inside + embedded
+    # Attention copies some rings of a layer to float32, and masks the copies.
+    rings = ring_bytes(lm.transformer, width, torch.float32) // lm.transformer.num_layers
+    return 4 * numbers + 3 * min(num_slots, ROWS_AT_ONCE) * rings + _GRAPHS
 
 
 def check_room(slots: int, each: int, workspace: int, free: int) -> None:

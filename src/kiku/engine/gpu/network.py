@@ -94,7 +94,7 @@ class Network:
         """
         K = self.lm.config.num_codebooks
         numbers = torch.arange(K, device=codes.device)
-        heard = torch.where(numbers < limits[:, None, None], codes[..., :K], -1)
+        heard = codes[..., :K].masked_fill(numbers >= limits[:, None, None], -1)
         text = torch.full_like(codes[..., :1], guess)
         text[:, 0, 0] = texts
         return torch.cat([text, heard], dim=-1)
