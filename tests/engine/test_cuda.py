@@ -14,7 +14,7 @@ from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu import attention, launches
 from kiku.engine.gpu.capture import Graphs
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
-from kiku.errors import ConfigError, FrameError, StreamError
+from kiku.errors import ConfigError, StreamError
 from tests import tiny
 from tests.engine.engines import make_engine, said, sound, step
 
@@ -120,12 +120,14 @@ def test_the_initial_column_is_read_alike_where_every_call_has_several_rows() ->
     assert told[0] == told[1]
 
 
-def test_a_block_is_no_longer_than_the_largest_call() -> None:
-    engine, _ = make(sizes=(1, 4))
-    slot, _ = engine.open()
-    assert engine.max_block == 4
-    with pytest.raises(FrameError, match="1 to 4 frames"):
-        engine.step([slot], sound(5), [5])
+@pytest.mark.parametrize("sizes", [(1,), (1, 4)])
+def test_fewer_sizes_of_calls_say_the_same(sizes: tuple[int, ...]) -> None:
+    told: list[list[int]] = []
+    for options in ({}, {"sizes": sizes}):
+        engine, _ = make(**options)
+        slot, _ = engine.open()
+        told.append(engine.step([slot], sound(30), [30]).tokens.tolist())
+    assert told[0] == told[1]
 
 
 def test_products_are_exact_whatever_the_program_has_chosen(

@@ -72,6 +72,8 @@ class CudaBackend:
     """`Backend` on a GPU. Calls go over rows, a few of the slots or all of them; idle slots cost
     memory alone."""
 
+    max_block = REWIND_FRAMES
+
     def __init__(
         self,
         codec: MimiEncoder,
@@ -88,7 +90,6 @@ class CudaBackend:
         self.num_slots = slots
         options.check()
         self.width = max(options.sizes)
-        self.max_block = min(REWIND_FRAMES, self.width)
         codec = codec.to(self.device).eval().requires_grad_(False)
         lm = lm.to(self.device).eval().requires_grad_(False)
         dtype = lm.out_norm.weight.dtype
