@@ -29,6 +29,16 @@ def _is_onnx(recognizer: kiku.Recognizer) -> bool:
     return recognizer.scheduler.engine.description.startswith("onnx")
 
 
+def test_the_gpu_engine_runs_on_a_processor_where_it_is_told_to(native: Path) -> None:
+    gpu, torch = (kiku.load(native, engine=name, device="cpu") for name in ("cuda", "torch"))
+    assert gpu.scheduler.engine.description == "cuda float32, keys in float32, on cpu"
+    tokens = gpu.tokens(_sound())
+    assert len(tokens) > 3
+    assert np.array_equal(tokens, torch.tokens(_sound()))
+    with pytest.raises(ConfigError, match="engine='cuda' runs checkpoints"):
+        kiku.load(native, engine="cuda", dtype="int8")
+
+
 def test_both_engines_say_the_same(native: Path, tmp_path: Path) -> None:
     for folder in (native, write_transformers_folder(tmp_path / "transformers")):
         onnx, torch = (kiku.load(folder, engine=name, device="cpu") for name in ("onnx", "torch"))

@@ -29,7 +29,8 @@ def load(
         model: "demo" (ships with kiku), a Hugging Face repository ("kyutai/stt-1b-en_fr",
             "kyutai/stt-2.6b-en", their `-candle` and `-trfs` forms, or one of the same layout), a
             local folder, or a folder that `kiku models convert` made.
-        engine: "onnx" (ONNX Runtime, on the processor), "torch" (PyTorch, on any device), or
+        engine: "onnx" (ONNX Runtime, on the processor), "torch" (PyTorch, on any device), "cuda"
+            (the whole step as CUDA graphs, for many streams on a GPU; see docs/gpu.md), or
             "auto": PyTorch where `device` or `dtype` asks for it, or where it is installed and
             finds a CUDA or MPS device; else ONNX Runtime.
         device: as PyTorch names them ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest there
@@ -61,6 +62,8 @@ def load(
     chosen = choose_engine(engine, device=device, dtype=dtype, converted=converted)
     if chosen == "onnx":
         return _load_with_onnx(model, dtype, slots, threads, revision)
+    if chosen == "cuda":
+        return _load_with_cuda(model, device, dtype, slots, revision)
     return _load_with_torch(model, device, dtype, slots, threads, revision)
 
 
@@ -106,5 +109,21 @@ def _load_with_torch(
     engine = torch_engine(
         loaded.codec, loaded.lm, slots=slots, device=place,
         pad_id=config.pad_id, word_start_id=config.word_start_id,
+    )  # fmt: skip
+    return Recognizer(engine, config, loaded.vocabulary, name=str(model))
+
+
+def _load_with_cuda(
+    model: str | Path, device: str | None, dtype: str | None, slots: int, revision: str | None
+) -> Recognizer:
+    from kiku.checkpoint import load as load_checkpoint
+    from kiku.engine.cuda import GpuOptions, cuda_engine, pick_gpu
+
+    place = str(pick_gpu(device))  # before gigabytes are fetched for a device that is not there
+    loaded = load_checkpoint(model, dtype=dtype, revision=revision)
+    config = loaded.config
+    engine = cuda_engine(
+        loaded.codec, loaded.lm, slots=slots, device=place, word_start_id=config.word_start_id,
+        options=GpuOptions(guess=config.pad_id),
     )  # fmt: skip
     return Recognizer(engine, config, loaded.vocabulary, name=str(model))

@@ -1,4 +1,4 @@
-"""Both engines over the same tiny model, and how they are stepped in tests."""
+"""All engines over the same tiny model, and how they are stepped in tests."""
 
 import tempfile
 from collections.abc import Sequence
@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kiku.engine import SlotEngine, StepOutput
+from kiku.engine.cuda import cuda_engine
 from kiku.engine.kernels import ONNX_RUNTIME, Kernels, kernels
 from kiku.engine.onnx import onnx_engine
 from kiku.engine.torch import torch_engine
 from kiku.graph import Weights, write_codec, write_decoder
 from tests import tiny
 
-KINDS = ("torch", "onnx", "plain")
-"""PyTorch, ONNX Runtime with kiku's operators, and ONNX Runtime alone."""
+KINDS = ("torch", "onnx", "plain", "cuda")
+"""PyTorch, ONNX Runtime with kiku's operators, ONNX Runtime alone, and the engine for GPUs."""
 
 SIZE = tiny.codec_config().frame_size
 
@@ -52,7 +53,11 @@ def _folders() -> tempfile.TemporaryDirectory[str]:
 def make_engine(
     kind: str, *, slots: int = 1, keep_logits: bool = False, seed: int = 0
 ) -> SlotEngine:
-    """An engine over the tiny model with the weights of `seed`."""
+    """An engine over the tiny model with the weights of `seed`; "cuda" on the processor, with
+    graphs off."""
+    if kind == "cuda":
+        codec, lm = tiny.codec(seed), tiny.lm(seed)
+        return cuda_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     if kind == "torch":
         codec, lm = tiny.codec(seed), tiny.lm(seed)
         return torch_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)

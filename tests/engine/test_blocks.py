@@ -190,7 +190,7 @@ def test_what_follows_a_word_start_is_guessed_too() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sampled", [False, True])
-def test_both_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> None:
+def test_all_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> None:
     # Past both windows, slots at different positions, blocks of every size.
     frames = [sound(150, seed) for seed in range(3)]
 

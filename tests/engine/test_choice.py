@@ -24,7 +24,7 @@ def _with_device(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
 
 def test_dtypes_are_those_of_the_engines() -> None:
     assert set(DTYPES["onnx"]) == set(graph.PRECISIONS)
-    assert set(DTYPES["torch"]) == {*TORCH_DTYPES, "auto"}
+    assert set(DTYPES["torch"]) == set(DTYPES["cuda"]) == {*TORCH_DTYPES, "auto"}
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,9 @@ def test_dtypes_are_those_of_the_engines() -> None:
         ({"engine": "onnx"}, True, "onnx"),
         ({"engine": "torch"}, False, "torch"),
         ({"engine": "torch", "device": "cpu"}, False, "torch"),
+        ({"engine": "cuda"}, False, "cuda"),
+        ({"engine": "cuda", "device": "cuda:1", "dtype": "bfloat16"}, True, "cuda"),
+        ({"engine": "cuda", "dtype": "float32"}, True, "cuda"),
     ],
 )
 def test_what_is_taken(
@@ -60,12 +63,14 @@ def test_what_is_taken(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"engine": "tpu"}, "no engine 'tpu'; use 'auto', 'onnx' or 'torch'"),
+        ({"engine": "tpu"}, "no engine 'tpu'; use 'auto', 'onnx', 'torch' or 'cuda'"),
         ({"dtype": "int7"}, "dtype must be one of auto, bfloat16, .*, not 'int7'"),
         ({"engine": "onnx", "device": "cuda"}, "device 'cuda' needs PyTorch; engine='onnx' runs"),
         ({"engine": "onnx", "dtype": "bfloat16"}, "'bfloat16' needs PyTorch; .*int8 or int4"),
         ({"engine": "torch", "dtype": "int8"}, "'int8' needs ONNX Runtime; .*float16 or auto"),
         ({"device": "cuda", "dtype": "int8"}, "device 'cuda' needs PyTorch, but dtype 'int8'"),
+        ({"engine": "cuda", "dtype": "int4"}, "'int4' needs ONNX Runtime; engine='cuda' runs"),
+        ({"converted": True, "engine": "cuda"}, "needs ONNX Runtime; engine='cuda' runs check"),
         ({"converted": True, "engine": "torch"}, "a converted model needs ONNX Runtime; .*check"),
         ({"converted": True, "dtype": "float16"}, "'float16' needs PyTorch, but a converted model"),
     ],
@@ -81,7 +86,7 @@ def test_what_cannot_be(asked: dict[str, object], message: str) -> None:
 def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "_sees_device", lambda: True)
     assert choose_engine("auto", device=None, dtype=None) == "onnx"
-    for asked in ({"engine": "torch"}, {"device": "cuda"}, {"dtype": "bfloat16"}):
+    for asked in ({"engine": "torch"}, {"engine": "cuda"}, {"device": "cuda"}, {"dtype": "auto"}):
         wanted = {"engine": "auto", "device": None, "dtype": None, **asked}
         with pytest.raises(MissingExtra, match=r"pip install 'kiku\[torch\]'"):
             choose_engine(**wanted)  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""Marks, truncations and decodings again, on both engines: what a slot says afterwards."""
+"""Marks, truncations and decodings again, on all engines: what a slot says afterwards."""
 
 from functools import cache
 

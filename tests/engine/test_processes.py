@@ -10,7 +10,7 @@ import pytest
 
 from tests import tiny
 from tests.conftest import ROOT
-from tests.engine.engines import KINDS, graphs
+from tests.engine.engines import graphs
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -121,7 +121,7 @@ def run(program: str, kind: str, **environment: str) -> "subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["torch", "onnx"])
 def test_forked_processes(kind: str) -> None:
     """A child is told of its parent's engine, may free it, and may have its own; a parent goes on.
     So may both where the engine had gone before."""

@@ -37,7 +37,7 @@ def do(engine: SlotEngine, work: str, slot: int, frames: int, most: int | None =
     frames=st.integers(-2, 60),
     most=st.one_of(st.none(), st.integers(1, 45)),
 )
-def test_both_backends_leave_the_same(heard: int, frames: int, most: int | None) -> None:
+def test_all_backends_leave_the_same(heard: int, frames: int, most: int | None) -> None:
     expected = min(max(frames, 0), heard)
     for kind in KINDS:
         for work in WORKS:

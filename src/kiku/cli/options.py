@@ -24,7 +24,7 @@ Revision = Annotated[
     str | None, typer.Option(metavar="REV", help="Branch, tag or commit of the repository.")
 ]
 Engine = Annotated[
-    str, typer.Option(metavar="NAME", help="onnx or torch; auto is the faster one here.")
+    str, typer.Option(metavar="NAME", help="onnx, torch or cuda; auto chooses one here.")
 ]
 Device = Annotated[
     str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the fastest.")

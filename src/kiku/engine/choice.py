@@ -9,11 +9,12 @@ from typing import Any, Literal
 from kiku.engine.quota import quota_of_processors
 from kiku.errors import ConfigError, MissingExtra
 
-EngineName = Literal["onnx", "torch"]
+EngineName = Literal["onnx", "torch", "cuda"]
 
 DTYPES: dict[EngineName, tuple[str, ...]] = {
     "onnx": ("float32", "int8", "int4"),
     "torch": ("float32", "bfloat16", "float16", "auto"),
+    "cuda": ("float32", "bfloat16", "float16", "auto"),
 }
 """What each engine can keep a decoder's weights in; "auto" is what the checkpoint has."""
 
@@ -27,10 +28,11 @@ def choose_engine(
     """The engine that is meant.
 
     "auto" is ONNX Runtime, which is the fastest on a processor; it is PyTorch where a device or a
-    dtype asks for that, or where it is installed and has a device to run on.
+    dtype asks for that, or where it is installed and has a device to run on. "cuda" is taken only
+    where it is asked for.
 
     Args:
-        engine: "auto", "onnx" or "torch".
+        engine: "auto", "onnx", "torch" or "cuda".
         device: as for `kiku.load`.
         dtype: as for `kiku.load`.
         converted: the model is one that was converted for ONNX Runtime.
@@ -39,8 +41,8 @@ def choose_engine(
         ConfigError: these do not go together, or there is no such engine or dtype.
         MissingExtra: it is PyTorch, which is not installed.
     """
-    if engine not in ("auto", "onnx", "torch"):
-        raise ConfigError(f"there is no engine {engine!r}; use 'auto', 'onnx' or 'torch'")
+    if engine not in ("auto", "onnx", "torch", "cuda"):
+        raise ConfigError(f"there is no engine {engine!r}; use 'auto', 'onnx', 'torch' or 'cuda'")
     known = sorted({name for names in DTYPES.values() for name in names})
     if dtype is not None and dtype not in known:
         raise ConfigError(f"dtype must be one of {', '.join(known)}, not {dtype!r}")
@@ -53,17 +55,17 @@ def choose_engine(
             f"{for_torch}; engine='onnx' runs on the processor, in {_listed('onnx')}: leave one of "
             "them out"
         )
-    if for_onnx and engine == "torch":
+    if for_onnx and (engine == "torch" or engine == "cuda"):
         raise ConfigError(
-            f"{for_onnx}; engine='torch' runs checkpoints, in {_listed('torch')}: leave one of "
+            f"{for_onnx}; engine={engine!r} runs checkpoints, in {_listed(engine)}: leave one of "
             "them out"
         )
     if for_onnx or engine == "onnx":
         return "onnx"
-    if for_torch or engine == "torch":
+    if for_torch or engine in ("torch", "cuda"):
         if not _has_torch():
             raise MissingExtra("running a model with PyTorch", "torch")
-        return "torch"
+        return "cuda" if engine == "cuda" else "torch"
     return "torch" if device != "cpu" and _has_torch_device() else "onnx"
 
 

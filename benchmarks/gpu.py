@@ -1,0 +1,200 @@
+"""What the GPU engine does, in one command of at most 9 minutes.
+
+    python benchmarks/gpu.py --out FOLDER                           # on a CUDA device
+    python benchmarks/gpu.py --out FOLDER --device cpu --shape tiny # does everything work?
+
+Correctness against the processor comes first, then kiku at many sizes, then moshi and transformers
+where they are installed. Every part is a process with a time of its own, and its rows are written
+to FOLDER/gpu.jsonl as they come: whatever fails or takes too long loses nothing that was measured.
+At the end one table is printed and written to FOLDER/gpu.md; what is missing in it says why.
+"""
+
+import argparse
+import json
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import machine
+
+HERE = Path(__file__).parent
+TOTAL_S = 530.0
+LIVE = (1, 16, 64, 256, 512, 1000)
+BIG_LIVE = (1, 16, 64)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A part: its share of the time, what it is told, and the rows that are hoped for."""
+
+    name: str
+    share: float
+    job: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
+    """All parts in order: what matters most comes first."""
+    live = (1, 3) if tiny else LIVE
+    big_live = (1, 2) if tiny else BIG_LIVE
+    some = 2 if tiny else 64
+    models = ["tiny"] if tiny else ["tiny", "demo"]
+    kinds = ("float32", "bfloat16", "keys in float8")
+
+    def rows(engine: str, shape: str, sizes: Sequence[int], kv: str) -> list[dict[str, Any]]:
+        named = {"what": "live", "engine": engine, "shape": shape, "kv": kv}
+        return [{**named, "streams": n} for n in sizes]
+
+    ours = "cuda" if device != "cpu" else "cuda, graphs off"
+    parts = [
+        Wanted("correct", 0.14, {"part": "correct", "models": models},
+               [{"what": "correct", "model": m, "precision": k} for m in models for k in kinds]),
+        *[Wanted(f"live {kv}", 0.21, {"part": "live", "shape": shape, "kv": kv, "sizes": live},
+                 rows(ours, shape, live, kv)) for kv in ("bfloat16", "float8")],
+        Wanted("big", 0.1, {"part": "live", "shape": big, "kv": "bfloat16", "sizes": big_live},
+               rows(ours, big, big_live, "bfloat16")),
+        Wanted("bulk", 0.09, {"part": "bulk", "shape": big, "kv": "bfloat16", "streams": some},
+               [{"what": "bulk", "shape": big, "kv": "bfloat16", "files": some}]),
+        Wanted("moshi", 0.09, {"part": "moshi", "shape": shape, "streams": some},
+               [{"what": "live", "engine": "moshi", "shape": shape, "streams": some}]),
+        Wanted("eager", 0.07, {"part": "eager", "shape": shape, "streams": some},
+               [{"what": "live", "engine": e, "shape": shape, "streams": some}
+                for e in ("torch", "cuda, graphs off")]),
+        Wanted("transformers", 0.09, {"part": "transformers", "shape": shape},
+               [{"what": "live", "engine": "transformers", "shape": shape, "streams": 1}]),
+    ]  # fmt: skip
+    return parts
+
+
+def measured(part: Wanted, common: dict[str, Any], budget_s: float) -> Iterator[dict[str, Any]]:
+    """The rows of a part as they come; at last, where it failed, one that says why."""
+    job = {**common, **part.job, "budget_s": round(budget_s * 0.85, 1)}
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "gpu_parts.py"), json.dumps(job)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    ends, errors, late = time.monotonic() + budget_s, list[str](), False
+    assert process.stdout
+    assert process.stderr
+    with selectors.DefaultSelector() as selector, process:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while selector.get_map():
+            ready = selector.select(max(0.0, ends - time.monotonic()))
+            if not ready and (late := True):
+                process.kill()
+                break
+            for key, _ in ready:
+                line: str = key.fileobj.readline()  # pyright: ignore
+                if not line:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stderr:
+                    errors.append(line.strip())
+                elif line.startswith("{"):
+                    yield json.loads(line)
+    if late:
+        yield {"what": "failed", "part": part.name, "why": f"took longer than {budget_s:.0f} s"}
+    elif process.returncode:
+        why = next((line for line in reversed(errors) if line), f"ended with {process.returncode}")
+        yield {"what": "failed", "part": part.name, "why": why[:300]}
+
+
+def table(parts: Sequence[Wanted], rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: every row that was hoped for, and what else was measured."""
+    lines = ["| what | streams | p50 ms | p99 ms | steps | |", "|---|---|---|---|---|---|"]
+    left = [row for row in rows if row["what"] not in ("machine", "failed", "fits")]
+    for part in parts:
+        why = next((row["why"] for row in rows if row.get("part") == part.name), "")
+        fits = next((row for row in rows if row["what"] == "fits" and _is_of(row, part)), None)
+        for hoped in part.rows:
+            found = next((row for row in left if hoped.items() <= row.items()), None)
+            if found is None:
+                reason = why or (f"{fits['streams']} fit" if fits else "")
+                lines.append(_line(hoped, f"not measured{': ' if reason else ''}{reason}"))
+            else:
+                left.remove(found)
+                lines.append(_line(found, ""))
+    return "\n".join([*lines, *(_line(row, "") for row in left)])
+
+
+def _is_of(row: dict[str, Any], part: Wanted) -> bool:
+    return all(row.get(key) == part.job.get(key) for key in ("shape", "kv"))
+
+
+def _line(row: dict[str, Any], remark: str) -> str:
+    if row["what"] == "correct":
+        name = f"same tokens as on the processor: {row['model']}, {row['precision']}"
+        remark = remark or f"{row['same']:.2%} of {row['frames']}"
+        return f"| {name} | | | | | {remark} |"
+    if row["what"] == "bulk":
+        name = f"{row['shape']}, recordings, keys in {row['kv']}"
+        if not remark:
+            remark = (
+                f"{row['sound_s_per_s']} s of sound a second, reckoned from {row['step_ms']} ms "
+                f"for {row['block']} frames, {row['pass_ms']} ms a further pass and "
+                f"{row['accepted']} frames a pass (the demo model's)"
+            )
+        return f"| {name} | {row['files']} | | | | {remark} |"
+    keys = f", keys in {row['kv']}" if "kv" in row else ""
+    name = f"{row['shape']}, {row['engine']}{keys}"
+    if memory := row.get("memory_gb"):
+        remark = f"{memory} GB"
+    times = [row.get(key, "") for key in ("p50_ms", "p99_ms", "steps")]
+    return f"| {name} | {row['streams']} | {times[0]} | {times[1]} | {times[2]} | {remark} |"
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself, asked in a process that ends."""
+    if device == "cpu":
+        return "the processor"
+    asked = f"import torch; print(torch.cuda.get_device_name({device!r}), torch.version.cuda)"
+    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
+    return found.stdout.strip() or "no CUDA device"
+
+
+def main() -> None:
+    """See above."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for gpu.jsonl and gpu.md")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--shape", choices=("1b", "tiny"), default="1b")
+    parser.add_argument("--only", help="parts, with commas between them")
+    parser.add_argument("--seconds", type=float, default=TOTAL_S, help="for all of it")
+    given = parser.parse_args()
+    tiny = given.shape == "tiny"
+    parts = wanted(given.shape, "tiny" if tiny else "2.6b", given.device, tiny)
+    if given.only:
+        named = given.only.split(",")
+        if unknown := set(named) - {part.name for part in parts}:
+            parser.error(f"no part {unknown}; there are {[part.name for part in parts]}")
+        parts = [part for part in parts if part.name in named]
+    path = given.out / "gpu.jsonl"
+    common = {"device": given.device, "steps": 5 if tiny else 1000}
+    rows: list[dict[str, Any]] = [
+        {"what": "machine", "device": device_name(given.device), **machine.stamp()}
+    ]
+    machine.append(path, rows[0])
+    ends = time.monotonic() + given.seconds
+    shares = sum(part.share for part in parts)
+    for part in parts:
+        budget_s = (ends - time.monotonic()) * part.share / shares
+        shares -= part.share
+        for row in measured(part, common, budget_s):
+            rows.append(row)
+            machine.append(path, row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    about = rows[0]
+    text = (
+        f"{about['device']}, commit {about['commit']}, {about['date']}.\n\n{table(parts, rows)}\n"
+    )
+    (given.out / "gpu.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The two networks over rows of slots: every shape is fixed, all that is remembered stays at its
+address, and nothing asks the host. So a call can be captured as a CUDA graph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from kiku.codec import MimiEncoder
+from kiku.engine.gpu.attention import Attend
+from kiku.engine.gpu.pasts import Pasts
+from kiku.engine.gpu.rings import Rings
+from kiku.lm import LM
+from kiku.nn.transformer import Transformer, TransformerLayer
+
+_FRAMES = 256
+"""Frames that the convolutions take at once: more need gigabytes between their layers, and are no
+quicker."""
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What the decoder said to columns."""
+
+    logits: Tensor  # [R, T, V] float32
+    tokens: Tensor  # [R, T] the likeliest
+    logprobs: Tensor  # [R, T] theirs
+    pauses: Tensor | None  # [R, T, E]
+
+
+class Network:
+    """Codec and decoder with what they remember of all slots."""
+
+    def __init__(
+        self,
+        codec: MimiEncoder,
+        lm: LM,
+        *,
+        pasts: Pasts,
+        codec_rings: Rings,
+        rings: Rings,
+        attend: Attend,
+        attend_codec: Attend,
+        table: tuple[Tensor, Tensor],
+    ) -> None:
+        """All of it is on one device; `table` is what `one_table` gives."""
+        self.codec, self.lm = codec, lm
+        self.pasts, self.codec_rings, self.rings = pasts, codec_rings, rings
+        self.attend, self.attend_codec = attend, attend_codec
+        self._table, self._offsets = table
+
+    def hear(self, pcm: Tensor, slots: Tensor, start: Tensor) -> Tensor:
+        """Encode T frames of each row.
+
+        Args:
+            pcm: [R, T * frame_size] samples.
+            slots: [R].
+            start: [R] latents that each slot's codec has come to.
+
+        Returns:
+            [R, T, K] codes.
+        """
+        size = self.codec.config.frame_size
+        each = max(1, _FRAMES // (pcm.shape[1] // size))
+        parts = [
+            self._hear(pcm[at : at + each], slots[at : at + each], start[at : at + each])
+            for at in range(0, len(pcm), each)
+        ]
+        return torch.cat(parts)
+
+    def _hear(self, pcm: Tensor, slots: Tensor, start: Tensor) -> Tensor:
+        rows = self.pasts.rows.index_select(0, slots)
+        seanet, downsample = self.pasts.states(rows, start > 0)
+        active = torch.ones_like(slots, dtype=torch.bool)
+        x = self.codec.seanet(pcm.unsqueeze(1), seanet, active).transpose(1, 2)
+        x = _advance(self.codec.transformer, x, self.codec_rings, self.attend_codec, slots, start)
+        latents = self.codec.downsample(x.transpose(1, 2), downsample, active)
+        self.pasts.rows.index_copy_(0, slots, rows)
+        return self.codec.quantizer.encode(latents).transpose(1, 2)
+
+    def columns(self, codes: Tensor, texts: Tensor, limits: Tensor, guess: int) -> Tensor:
+        """What the decoder is to read of T frames.
+
+        Args:
+            codes: [R, T, K] of all codebooks.
+            texts: [R] each row's last token.
+            limits: [R] of how many codebooks each reads the codes.
+            guess: the token behind the first frame.
+
+        Returns:
+            [R, T, 1 + K'].
+        """
+        K = self.lm.config.num_codebooks
+        numbers = torch.arange(K, device=codes.device)
+        heard = codes[..., :K].masked_fill(numbers >= limits[:, None, None], -1)
+        text = torch.full_like(codes[..., :1], guess)
+        text[:, 0, 0] = texts
+        return torch.cat([text, heard], dim=-1)
+
+    def read(self, columns: Tensor, slots: Tensor, start: Tensor) -> Spoken:
+        """Let the decoder read T columns of each row.
+
+        Args:
+            columns: [R, T, 1 + K]; -1 adds nothing.
+            slots: [R].
+            start: [R] columns that each slot's decoder has read.
+        """
+        lm = self.lm
+        known = (columns >= 0).unsqueeze(-1)
+        ids = columns.clamp(min=0) + self._offsets
+        x = (self._table[ids].float() * known).sum(dim=2).to(lm.out_norm.weight.dtype)
+        x = _advance(lm.transformer, x, self.rings, self.attend, slots, start)
+        hidden = lm.out_norm(x)
+        pauses = None
+        if len(lm.pause_heads):
+            pauses = lm.pause_logits(hidden).softmax(-1)[..., 0]
+        logits = lm.text_head(hidden).float()
+        best = logits.max(-1)
+        logprobs = best.values - logits.logsumexp(-1)
+        return Spoken(logits, best.indices, logprobs, pauses)
+
+
+def _advance(
+    transformer: Transformer, x: Tensor, rings: Rings, attend: Attend, slots: Tensor, start: Tensor
+) -> Tensor:
+    """[R, T, D] -> [R, T, D] through all layers."""
+    R, T, _ = x.shape
+    heads, width = transformer.config.num_heads, transformer.config.head_dim
+    steps = torch.arange(T, device=x.device)
+    angles = transformer.rope(start[:, None] + steps)
+    for number, layer in enumerate(cast("Sequence[TransformerLayer]", transformer.layers)):
+        qkv = layer.attention.in_proj(layer.norm1(x)).view(R, T, 3, heads, width)
+        update = layer.attention.out_proj(attend(qkv, angles, rings, number, slots, start))
+        x = x + (update if layer.scale1 is None else layer.scale1 * update)
+        update = layer.feed_forward(layer.norm2(x))
+        x = x + (update if layer.scale2 is None else layer.scale2 * update)
+    return x
+
+
+def one_table(lm: LM) -> tuple[Tensor, Tensor]:
+    """The decoder's embeddings one below the other, and where each begins [1 + K].
+
+    The modules' weights become views of the table, so nothing is kept twice.
+    """
+    embeddings = [lm.text_embedding, *cast("Sequence[nn.Embedding]", lm.code_embeddings)]
+    table = torch.cat([part.weight.detach() for part in embeddings])
+    starts, at = [0], 0
+    for part in embeddings:
+        end = at + part.num_embeddings
+        part.weight = nn.Parameter(table[at:end], requires_grad=False)
+        starts.append(end)
+        at = end
+    return table, torch.tensor(starts[:-1], device=table.device)

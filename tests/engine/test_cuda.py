@@ -1,0 +1,332 @@
+"""What is the GPU backend's own: one launch a step, what is read ahead, keys in fewer bits, memory
+that does not suffice. All of it on the processor, with graphs off."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from kiku.decoding import Picker
+from kiku.engine import SlotEngine, cuda
+from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
+from kiku.engine.gpu import attention, launches
+from kiku.engine.gpu.capture import Graphs
+from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
+from kiku.errors import ConfigError, StreamError
+from tests import tiny
+from tests.engine.engines import make_engine, said, sound, step
+
+
+def make(slots: int = 1, **options: Any) -> tuple[SlotEngine, CudaBackend]:
+    engine = cuda_engine(
+        tiny.codec(), tiny.lm(), slots=slots, device="cpu", keep_logits=False,
+        options=GpuOptions(**options),
+    )  # fmt: skip
+    assert isinstance(engine.backend, CudaBackend)
+    return engine, engine.backend
+
+
+def launches_of(engine: SlotEngine, backend: CudaBackend, slots: Sequence[int], T: int) -> int:
+    before = backend.num_launches
+    step(engine, slots, np.stack([sound(T, seed) for seed in slots]))
+    return backend.num_launches - before
+
+
+def test_a_frame_of_every_slot_is_one_launch() -> None:
+    engine, backend = make(slots=3)
+    for _ in range(3):
+        engine.open()
+    assert [launches_of(engine, backend, [0, 1, 2], 1) for _ in range(12)] == [1] * 12
+    mark = engine.mark(1)
+    assert launches_of(engine, backend, [1], 1) == 1
+    engine.go_back(1, mark)
+    assert [launches_of(engine, backend, [2, 1], 1) for _ in range(3)] == [1] * 3
+
+
+def test_after_blocks_too() -> None:
+    engine, backend = make()
+    engine.open()
+    for T in (4, 16, 7, 2):
+        launches_of(engine, backend, [0], T)
+        assert launches_of(engine, backend, [0], 1) == 1
+
+
+def test_a_slot_with_fewer_codebooks_is_read_ahead_with_those() -> None:
+    engine, backend = make(slots=2)
+    engine.open()
+    engine.open(num_codebooks=2)
+    launches_of(engine, backend, [0, 1], 1)
+    assert [launches_of(engine, backend, [1, 0], 1) for _ in range(5)] == [1] * 5
+
+
+def test_a_token_that_was_picked_against_the_odds_costs_one_more() -> None:
+    engine, backend = make(slots=2)
+    engine.open()
+    engine.open(lambda logits: int(np.argsort(logits)[-2]))
+    launches_of(engine, backend, [0, 1], 1)
+    assert [launches_of(engine, backend, [0, 1], 1) for _ in range(5)] == [2] * 5
+
+
+def test_what_was_read_ahead_is_not_given_to_another_question() -> None:
+    """The first half of a step, and then codes that are not those."""
+    engine, _ = make()
+    straight, _ = make()
+    for one in (engine, straight):
+        one.open()
+    codes = [straight.encode([0], sound(1, seed)) for seed in range(6)]
+    said_by = []
+    for one in (engine, straight):
+        row: list[int] = []
+        for part in codes:
+            if one is engine:
+                one.encode([0], sound(1, 9))
+            row += one.decode([0], part).tokens.tolist()
+        said_by.append(row)
+    assert said_by[0] == said_by[1]
+
+
+@pytest.mark.parametrize("most", [3, 16, 40])
+def test_more_rows_than_a_call_takes_go_in_several(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.stack([sound(40, seed) for seed in range(5)])
+    wanted = make_engine("torch", slots=5)
+    monkeypatch.setattr(launches, "MAX_FRAMES", most)
+    engine, backend = make(slots=5)
+    for one in (wanted, engine):
+        for number in range(5):
+            one.open(_second_best if number == 2 else None)
+    assert backend.launches.rows[1][-1] == min(5, most)
+    assert backend.launches.rows[16][-1] == max(1, most // 16)
+    for at, T in ((0, 1), (1, 1), (2, 16), (18, 5), (23, 1), (24, 16)):
+        part = frames[:, at : at + T]
+        assert step(engine, range(5), part).tolist() == step(wanted, range(5), part).tolist()
+
+
+def test_the_initial_column_is_read_alike_where_every_call_has_several_rows() -> None:
+    """Rows that nobody needs write to the spare slot, which is where it is read."""
+    told: list[list[int]] = []
+    for rows in ((1,), (4,)):
+        engine, backend = make(slots=4, rows=rows, sizes=(1,))
+        assert backend.launches.rows[1][0] == rows[0]
+        slot, _ = engine.open()
+        told.append(
+            [int(engine.step([slot], sound(30)[at : at + 1]).tokens[0]) for at in range(30)]
+        )
+        _, usual = make()
+        assert torch.allclose(backend._primed["keys"], usual._primed["keys"], atol=1e-6)
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 4)])
+def test_fewer_sizes_of_calls_say_the_same(sizes: tuple[int, ...]) -> None:
+    told: list[list[int]] = []
+    for options in ({}, {"sizes": sizes}):
+        engine, _ = make(**options)
+        slot, _ = engine.open()
+        told.append(engine.step([slot], sound(30), [30]).tokens.tolist())
+    assert told[0] == told[1]
+
+
+def test_products_are_exact_whatever_the_program_has_chosen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[str, bool]] = []
+    engine, backend = make()
+    slot, _ = engine.open()
+    run = backend.launches.run
+
+    def noted(launch: Any) -> None:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        run(launch)
+
+    monkeypatch.setattr(backend.launches, "run", noted)
+    torch.set_float32_matmul_precision("high")
+    try:
+        engine.step([slot], sound(1))
+        assert seen == [("highest", False)]
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_attention_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = np.stack([sound(30, seed) for seed in range(5)])
+    got = []
+    for rows in (2, 32):
+        monkeypatch.setattr(attention, "ROWS_AT_ONCE", rows)
+        engine, _ = make(slots=5)
+        for _ in range(5):
+            engine.open()
+        got.append(step(engine, range(5), frames).tolist())
+    assert got[0] == got[1]
+
+
+def _second_best(logits: np.ndarray) -> int:
+    return int(np.argsort(logits)[-2])
+
+
+# Keys and values in fewer bits.
+
+
+def logits_of(kv: str) -> np.ndarray:
+    """[60, V] to the same text, whatever would have been said."""
+    engine = cuda_engine(
+        tiny.codec(), tiny.lm(), device="cpu", keep_logits=True, options=GpuOptions(kv=kv)
+    )
+    picker: Picker = lambda _: 3  # noqa: E731
+    slot, _ = engine.open(picker)
+    logits = engine.step([slot], sound(60), [60]).logits
+    assert logits is not None
+    return logits
+
+
+def test_what_fewer_bits_cost() -> None:
+    exact = logits_of("float32")
+    errors = {
+        kv: float(np.linalg.norm(logits_of(kv) - exact) / np.linalg.norm(exact))
+        for kv in ("float16", "bfloat16", "float8")
+    }
+    assert 0 < errors["float16"] < 0.002
+    assert 0.0005 < errors["bfloat16"] < 0.01
+    assert 0.005 < errors["float8"] < 0.08
+
+
+def test_float8_keeps_three_bits_behind_the_first_at_any_size() -> None:
+    torch.manual_seed(0)
+    for size in (1e-8, 1.0, 1e6):
+        x = torch.randn(50, 64) * size
+        bits, scale = to_float8(x)
+        assert bits.dtype == torch.uint8
+        back = bits.view(FLOAT8).float() * scale[:, None]
+        large = x.abs() > x.abs().amax(-1, keepdim=True) / 500
+        assert ((back - x).abs()[large] <= x.abs()[large] / 15).all()
+    bits, _ = to_float8(torch.zeros(2, 4))
+    assert not bits.any()
+
+
+@pytest.mark.parametrize("kv", ["bfloat16", "float8"])
+def test_a_slot_in_fewer_bits_is_saved_as_those(kv: str) -> None:
+    here, _ = make(kv=kv)
+    there, _ = make(slots=2, kv=kv)
+    wide, _ = make()
+    for engine in (here, there, wide):
+        engine.open()
+    there.open()
+    said(here, 0, sound(33))
+    saved = here.save(0)
+    there.restore(1, saved)
+    assert here.save(0) == saved == there.save(1)
+    assert said(there, 1, sound(20, 2)) == said(here, 0, sound(20, 2))
+    with pytest.raises(StreamError, match="another model or engine"):
+        wide.restore(0, saved)
+
+
+def test_bits_that_are_no_number_are_refused() -> None:
+    _, backend = make(kv="float8")
+    rings = backend._rings
+    saved = rings.save(0, 5)
+    rings.check(5, saved)
+    saved["values"][0, 0, 0, 0] = 0x7F
+    with pytest.raises(ValueError, match="not numbers"):
+        rings.check(5, saved)
+
+
+def test_a_ring_takes_what_was_reckoned() -> None:
+    config = tiny.transformer()
+    for dtype in (torch.float32, torch.bfloat16, FLOAT8):
+        rings = Rings(config, 3, 16, dtype, torch.device("cpu"))
+        taken = sum(kept.nbytes for kept in rings.tensors.values())
+        assert taken == 4 * ring_bytes(config, 16, dtype)
+
+
+# What cannot be.
+
+
+def test_memory_that_does_not_suffice_is_told_in_one_sentence() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^400 slots of 0 MB do not .* 1\.0 GB .*: (\d+) do;"
+    ) as e:
+        make(slots=400, memory_bytes=1_030_000_000)
+    fit = int(str(e.value).split(": ")[1].split(" do;")[0])
+    assert 0 < fit < 400
+    engine, _ = make(slots=fit, memory_bytes=1_030_000_000)
+    assert engine.free_slots == fit
+
+
+def test_memory_that_runs_out_unforeseen_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(cuda, "Rings", fails)
+    with pytest.raises(ConfigError, match=r"2 slots of 0 MB do not fit into the 5\.0 GB"):
+        make(slots=2, memory_bytes=5_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "message"),
+    [
+        ({"kv": "int3"}, "cpu", "float32, bfloat16, float16, float8, not in 'int3'"),
+        ({"sizes": (4, 16)}, "cpu", "ascend from 1"),
+        ({"sizes": (1, 16, 4)}, "cpu", "ascend from 1"),
+        ({"rows": (0, 3)}, "cpu", "one row or more, not 0"),
+        ({}, "meta", "runs on devices called 'cuda', not on 'meta'"),
+        ({}, "cuda:99", "there is no device 'cuda:99'"),
+    ],
+)
+def test_what_there_is_not(options: dict[str, Any], device: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        cuda_engine(tiny.codec(), tiny.lm(), device=device, options=GpuOptions(**options))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so() -> None:
+    with pytest.raises(ConfigError, match="there is no device 'cuda' here"):
+        cuda_engine(tiny.codec(), tiny.lm())
+
+
+# Graphs, with a recorder in place of CUDA's.
+
+
+class _Recorder:
+    """As `torch.cuda.graph`: remembers that work was done while it recorded."""
+
+    recorded = 0
+
+    def __init__(self, graph: "_Graph", **_: Any) -> None:
+        self.graph = graph
+
+    def __enter__(self) -> None:
+        _Recorder.recorded += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.graph.number = _Recorder.recorded
+
+
+class _Graph:
+    number = 0
+    replays: list[int] = []  # noqa: RUF012  # one list for all
+
+    def replay(self) -> None:
+        _Graph.replays.append(self.number)
+
+
+def test_a_graph_is_recorded_once_and_then_only_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "graph", _Recorder)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    calls: list[str] = []
+    graphs = Graphs(torch.device("cpu"), enabled=True)
+    for name in ("a", "b"):
+        graphs.add(name, lambda name=name: calls.append(name))
+    assert calls == ["a", "b"]
+    for name in ("b", "a", "b"):
+        graphs.run(name)
+    assert calls == ["a", "b"]
+    assert _Graph.replays == [2, 1, 2]
+    plain = Graphs(torch.device("cpu"), enabled=False)
+    plain.add("a", lambda: calls.append("plain"))
+    plain.run("a")
+    assert calls == ["a", "b", "plain"]
