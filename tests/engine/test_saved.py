@@ -227,6 +227,8 @@ def test_another_signature_is_refused(kind: str) -> None:
             restore(kind, save_arrays(arrays, wrong))
         assert len(str(caught.value)) < 400
     for other in KINDS:
+        if {other, kind} == {"onnx", "plain"}:
+            continue  # a slot goes from one to the other (see test_kernels)
         if other != kind:
             with pytest.raises(StreamError, match="another model or engine"):
                 restore(kind, saved_of(other))

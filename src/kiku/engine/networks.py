@@ -169,15 +169,16 @@ class Codec(Network):
         n, T = len(frames), int(frames.shape[1])
         positions = T * self._config.downsample
         layout = self.memory.layout(slots, np.full(n, positions, np.int64))
+        where = _neighbours(slots)
         inputs: dict[str, Array] = {
             "pcm": frames.reshape(n, -1, 1),
-            "begun": self._begun[slots],
-            **{name: past[slots] for name, past in self._pasts.items()},
+            "begun": self._begun[where],
+            **{name: past[where] for name, past in self._pasts.items()},
         }
         codes, *pasts = self.run(layout, inputs, self._outputs)
         for past, new in zip(self._pasts.values(), pasts, strict=True):
-            past[slots] = new
-        self._begun[slots] = True
+            past[where] = new
+        self._begun[where] = True
         self.memory.position[slots] += positions
         return codes
 
@@ -213,6 +214,12 @@ class Codec(Network):
         for name, past in self._pasts.items():
             past[slot] = saved[f"past.{name}"]
         self.memory.restore(slot, saved)
+
+
+def _neighbours(slots: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """What to index with: of neighbouring slots in order a slice, which copies nothing."""
+    first, n = int(slots[0]), len(slots)
+    return slice(first, first + n) if np.array_equal(slots, np.arange(first, first + n)) else slots
 
 
 class Decoder(Network):

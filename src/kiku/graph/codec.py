@@ -142,7 +142,12 @@ class _Codec:
         return self._conv(self._elu(x), "seanet.last", "past_last")
 
     def _elu(self, x: str) -> str:
-        return self.writer.node("Elu", [x])
+        y = self.writer.value("elu")
+        with self.writer.only(Variant.OWN):
+            self.writer.nodes("Elu", [x], [y], domain=KERNELS)
+        with self.writer.only(Variant.PLAIN):
+            self.writer.nodes("Elu", [x], [y])
+        return y
 
     def _part(self, x: str, first: int, last: int) -> str:
         """x[:, first:last]"""
