@@ -154,6 +154,15 @@ def test_a_package_without_its_library_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.usefixtures("asked_anew")
+def test_a_package_with_other_operators_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    import kiku_kernels
+
+    monkeypatch.setattr(kiku_kernels, "OPERATORS", 2)
+    assert kernels().library is None
+    assert "has other operators" in kernels().reason
+
+
+@pytest.mark.usefixtures("asked_anew")
 def test_a_library_that_is_none_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
+OPERATORS = 1
+"""Raised whenever an operator is added or changes: kiku takes the very number that it knows."""
+
 _SUFFIXES = (".so", ".dylib", ".dll")
 
 

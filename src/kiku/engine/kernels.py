@@ -13,6 +13,9 @@ from kiku.graph import Variant, product_model
 
 _log = logging.getLogger(__name__)
 
+_OPERATORS = 1
+"""What `kiku_kernels.OPERATORS` must be: the graphs are written for these."""
+
 _OFF = ("off", "0", "none")
 
 
@@ -55,6 +58,10 @@ def kernels() -> Kernels:
         import kiku_kernels
     except ImportError:
         return _none("kiku-kernels is not installed")
+    if getattr(kiku_kernels, "OPERATORS", 0) != _OPERATORS:
+        return _none(
+            f"kiku-kernels {kiku_kernels.__version__} has other operators: install kiku anew"
+        )
     try:
         found = Kernels(str(kiku_kernels.library()), kiku_kernels.processor(), "")
     except kiku_kernels.NoKernels as error:
