@@ -176,7 +176,7 @@ def test_a_conversion_is_told_of(
     assert (tmp_path / "out.txt").read_text() == f"{made}\n"
     seen = _visible(sent).replace("\n", "")
     assert "converting tiny to float32 for ONNX Runtime, which is done once" in seen
-    assert "converted tiny: 0.2 MB" in seen
+    assert "converted tiny: 0.3 MB" in seen
 
 
 def test_nothing_is_drawn_where_no_terminal_is(capsys: pytest.CaptureFixture[str]) -> None:
