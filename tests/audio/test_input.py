@@ -497,7 +497,7 @@ def test_a_saved_input_with_anything_in_it_goes_on_or_is_refused(where, data) ->
         if isinstance(parent, dict) and data.draw(st.booleans()):
             del parent[last]
         else:
-            parent[last] = data.draw(ANYTHING)
+            parent[last] = copy.deepcopy(data.draw(ANYTHING))  # never one thing in two places
     try:
         audio = AudioInput.restore(saved)
     except StreamError:

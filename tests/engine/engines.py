@@ -72,9 +72,11 @@ def make_engine(
 
 
 def own_kernels() -> Kernels:
-    """kiku's operators; a test that needs them is skipped where there are none."""
-    if kernels().library is None:
+    """kiku's operators. A test that needs them is skipped only where the processor is one that they
+    are not made for: if they were not built, it fails."""
+    if "for this processor" in kernels().reason:
         pytest.skip(kernels().reason)
+    assert kernels().library is not None, kernels().reason
     return kernels()
 
 

@@ -253,7 +253,7 @@ class TestDecoders:
 
         assert play(lambda: attempt(MEMORY)) == 4_000_000
         with pytest.raises(AudioError, match="the recording"):
-            play(lambda: attempt(2**21))
+            play(lambda: attempt(2**18))
 
     def test_the_process_knows_no_key(self, monkeypatch: pytest.MonkeyPatch):
         from kiku.serve.decoder import _environment

@@ -7,6 +7,7 @@ The operators are in the domain `kiku`; the README says what each takes and give
 """
 
 import ctypes
+import os
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -51,5 +52,7 @@ def processor() -> str:
     native.kiku_processor.restype = ctypes.c_char_p
     name: bytes | None = native.kiku_processor()
     if name is None:
-        raise NoKernels("kiku-kernels has none for this processor")
+        asked = os.environ.get("KIKU_KERNELS")
+        which = f"no {asked!r}, as KIKU_KERNELS asks," if asked else "none"
+        raise NoKernels(f"kiku-kernels has {which} for this processor")
     return name.decode()

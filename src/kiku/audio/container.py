@@ -61,6 +61,8 @@ class Course:
     """The end of the last packet of any track."""
     gave_up: bool = False
     """The demuxer failed before the end."""
+    lacked_memory: bool = False
+    """FFmpeg could not have the memory that it asked for."""
 
     sound_end_s: float = 0.0
     """The end of the last packet of the audio track."""
@@ -252,7 +254,8 @@ def frames(
             decoded = decoder.decode(packet)
         except EndOfStream:
             break
-        except _AV_ERRORS:
+        except _AV_ERRORS as error:
+            course.lacked_memory |= isinstance(error, MemoryError)
             course.num_damaged += 1
             course.num_damaged_last += 1
             continue
@@ -289,7 +292,8 @@ def _packets(
         except IndexError:
             # At the end PyAV looks for tracks that it did not know when it opened the file.
             break
-        except _AV_ERRORS:
+        except _AV_ERRORS as error:
+            course.lacked_memory |= isinstance(error, MemoryError)
             num_errors += 1
     course.gave_up = num_errors == _MAX_DEMUX_ERRORS
     yield None

@@ -254,6 +254,11 @@ def _check_end(
     if given_s == 0:
         if reader.failure is not None or (reader.head[4:8] == b"ftyp" and not reader.seekable()):
             refuse(reader)
+        if course.lacked_memory:
+            raise AudioError(
+                f"{reader.label} cannot be decoded: the recording wants more memory than there is; "
+                "copy or convert it"
+            )
         what = "no sound that can be decoded" if course.num_damaged else "no samples"
         raise AudioError(f"{reader.label} holds {what}: record or copy it again")
     if reader.failure is not None:

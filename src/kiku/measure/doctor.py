@@ -42,6 +42,11 @@ measurement. `benchmarks/peers.py` measures it (share_of_limit)."""
 
 _MICROPHONE = "sounddevice"
 
+_INSTRUCTIONS = {
+    "avx512": "AVX-512 VNNI", "avxvnni": "AVX-VNNI", "avx2": "AVX2", "neon": "dot product",
+}  # fmt: skip
+"""By the name of kiku's kernels: what they multiply with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
@@ -142,7 +147,8 @@ def kernels(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
         told = own.processor or "unknown"
         rows = [Kernel(p, told, by, unknown) for p in ("int8", "int4")]
         return (*rows, Kernel("float32", "unknown", "ONNX Runtime", unknown))
-    whole = _first(has, ("AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2", "dot product", "NEON"))
+    known = ("AVX-512 VNNI", "AVX-VNNI", "AVX-512", "AVX2", "dot product", "NEON")
+    whole = _INSTRUCTIONS.get(own.processor) or _first(has, known)
     floats = _first(has, ("AVX-512", "AVX2", "NEON"))
     one = "products of 8-bit numbers in one instruction"
     several = "8-bit products in several instructions: blocks and many streams are slower"

@@ -10,6 +10,7 @@ from kiku.config import LMConfig
 
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8, "int4": 4}
 _SCALE_BITS, _BLOCK = 32, 128
+_GROUP = 64  # rows of a rounded matrix are filled up to a multiple of it (see graph.tiles)
 _HEAD_BITS = 8  # of the text head: never fewer
 
 
@@ -41,7 +42,8 @@ def weight_bytes(config: LMConfig, precision: str) -> int:
         if name.startswith("pause_heads"):
             own = 32
         scales = _SCALE_BITS / _BLOCK if own < 16 else 0
-        total += math.prod(shape) * (own + scales) / 8
+        rows = shape[0] if own > 8 else -(-shape[0] // _GROUP) * _GROUP
+        total += rows * math.prod(shape[1:]) * (own + scales) / 8
     return round(total)
 
 
