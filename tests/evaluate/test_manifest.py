@@ -227,3 +227,8 @@ def test_whatever_stands_in_a_row_is_used_or_told_of(values: dict[str, object], 
         assert one.end_s is None or one.end_s > one.start_s
         starts = [word.start for word in one.words]
         assert starts == sorted(starts)
+
+
+def test_words_as_kiku_train_writes_them(manifest: Make) -> None:
+    (one,) = read_manifests([manifest({**GOOD, "words": [["one", 0.1, 0.5]]})]).utterances
+    assert one.words == (SpokenWord("one", 0.1, 0.5),)

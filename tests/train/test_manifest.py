@@ -40,6 +40,12 @@ def test_a_row_and_back(tmp_path: Path) -> None:
     assert back == [row, Row(tmp_path / "x.wav", "said")]
 
 
+def test_words_as_kiku_evaluate_has_them(tmp_path: Path) -> None:
+    line = '{"path": "a.wav", "words": [{"text": "hello", "start": 0.3, "end": 0.7}]}'
+    (row,) = read_manifest(manifest(tmp_path, line))
+    assert row.words == (TimedWord("hello", 0.3, 0.7),)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

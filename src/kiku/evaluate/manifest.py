@@ -245,6 +245,14 @@ def _seconds(row: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
+def _named(value: Any) -> Any:
+    """A word as an object; `kiku train` writes it [word, start, end]."""
+    if not isinstance(value, list):
+        return value
+    three = cast("list[Any]", value)
+    return dict(zip(("text", "start", "end"), three, strict=True)) if len(three) == 3 else three
+
+
 def _items(value: Any, name: str) -> list[Mapping[str, Any]]:
     if value is None:
         return []
@@ -265,6 +273,8 @@ def _span(one: Mapping[str, Any], what: str) -> tuple[float, float]:
 
 def _words(value: Any) -> Iterator[SpokenWord]:
     before = 0.0
+    if isinstance(value, list):
+        value = [_named(one) for one in cast("list[Any]", value)]
     for number, one in enumerate(_items(value, "words"), 1):
         text = _text_of(one, ("text", "word"))
         if not (text and text.strip()):

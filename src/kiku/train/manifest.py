@@ -3,7 +3,8 @@
     {"path": "a.wav", "words": [["hello", 0.32, 0.71], ["you", 0.80, 1.02]], "speaker": "ann"}
 
     path        of the recording, from the manifest's folder
-    words       each with its start and end in seconds of the recording; [] where nobody speaks
+    words       each with its start and end in seconds of the recording, or an object with text,
+                start and end; [] where nobody speaks
     text        what is said, where the times of the words are not known yet
     start, end  seconds, where only a part of the recording is meant
     language, speaker, split    the split is "train" where none is given
@@ -188,6 +189,9 @@ def _words(values: Any, where: str) -> tuple[TimedWord, ...]:
         raise TrainingError(wanted)
     found: list[TimedWord] = []
     for value in cast("list[Any]", values):
+        if isinstance(value, dict):  # as `kiku evaluate` and transcripts have it
+            given = cast("dict[str, Any]", value)
+            value = [given.get(key) for key in ("text", "start", "end")]
         if not isinstance(value, list):
             raise TrainingError(f"{wanted}, not {str(value)[:60]}")  # pyright: ignore[reportUnknownArgumentType]
         word = cast("list[Any]", value)
