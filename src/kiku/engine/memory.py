@@ -203,7 +203,7 @@ class OrderedMemory(Memory):
         self._starts[layer, slot] = self.position[slot] - seen
         return slice(0, seen)
 
-    def _make_room(self, slots: range, positions: int) -> None:
+    def make_room(self, slots: range, positions: int) -> None:
         """See to it that every one of `slots` can append so many positions."""
         places = self.position[slots.start : slots.stop] - self._starts[:, slots.start : slots.stop]
         limits = self._limits[:, slots.start : slots.stop]
@@ -234,7 +234,7 @@ class OrderedMemory(Memory):
         first_slot = int(slots.min())
         over = range(first_slot, int(slots.max()) + 1)
         most = int(counts.max())
-        self._make_room(over, most)
+        self.make_room(over, most)
         rows = slots - first_slot
         by_slot = np.zeros(len(over), np.int32)
         by_slot[rows] = counts
