@@ -333,6 +333,40 @@ def test_what_is_said_while_the_connection_is_lost_is_heard(
         assert len(sockets_of(tab)) == 2
 
 
+LATE = """
+    Object.defineProperty(WebSocket.prototype, "onmessage", {
+      set(heard) {
+        this.addEventListener("message", (event) => setTimeout(() => heard(event), 700));
+      },
+    });
+    null"""
+"""All that the server says comes late."""
+
+
+@needs_chromium
+def test_nothing_is_said_twice_while_the_server_is_slow_to_say_what_it_has(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    with running(demo) as service:
+        tab.open(service.http)
+        tab.run(LATE)
+        tab.click("#speak")
+        tab.wait(f"{WORDS}.split(' ').length === 2")
+        cut(service)
+        tab.wait(f"/lost/.test({NOTICE})")
+        tab.click("#finalize")
+        wanted = said[DIGITS].split()
+        tab.wait(f"{WORDS}.split(' ').includes({json.dumps(wanted[-1])})")
+        tab.click("#stop")
+        tab.wait(IDLE)
+        assert tab.run(WORDS).split()[-5:] == wanted[-5:]
+        # What was asked for meanwhile is asked for behind the sound that was missing.
+        sent = [(code, data) for way, code, data in tab.frames if way == "sent"]
+        tells = [i for i, (code, data) in enumerate(sent) if code == 1 and "finalize" in data]
+        assert len(tells) == 1
+        assert sent[tells[0] - 1][0] == 2
+
+
 @needs_chromium
 def test_it_goes_on_with_a_server_that_was_started_again(
     tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]

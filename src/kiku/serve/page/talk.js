@@ -31,6 +31,8 @@ export class Talk {
     this.hasClosed = false; // and that was told
     this.isOver = false;
     this.wasOpen = false;
+    this.isReady = false; // the server has said where its sound ends
+    this.untold = []; // asked for while it was not
     this.timer = 0;
     this.heardAt = 0; // when the last message came
     this.watcher = setInterval(() => this.watch(), LOOK_S * 1000);
@@ -65,15 +67,12 @@ export class Talk {
       socket = new WebSocket(url);
     }
     this.socket = socket;
-    let isReady = false;
+    this.isReady = false;
     socket.onmessage = ({ data }) => {
-      if (socket !== this.socket) return;
-      const message = JSON.parse(data);
-      if (message.type === "ready") isReady = true;
-      this.received(message);
+      if (socket === this.socket) this.received(JSON.parse(data));
     };
     socket.onclose = (event) => {
-      if (socket === this.socket) this.closed(event, isReady);
+      if (socket === this.socket) this.closed(event, this.isReady);
     };
   }
 
@@ -107,15 +106,17 @@ export class Talk {
       this.heardS = this.offset / this.sound.rate;
     }
     this.sent = this.offset + Math.round(message.taken_s * this.sound.rate);
-    this.wasOpen = true;
+    this.wasOpen = this.isReady = true;
     this.on.state("open", { message, isAnew });
     this.pump();
+    for (const one of this.untold.splice(0)) this.tell(one);
   }
 
-  // Sends what there is to send, and no more than the server can take.
+  // Sends what there is to send, and no more than the server can take. A socket that is open but
+  // has not said `ready` gets nothing: what it lacks begins where `ready` says.
   pump() {
     const { socket, sound } = this;
-    if (socket.readyState !== WebSocket.OPEN || !this.wasOpen || this.isOver) return;
+    if (socket?.readyState !== WebSocket.OPEN || !this.isReady || this.isOver) return;
     this.sent = Math.max(this.sent, sound.dropped);
     while (
       this.sent / sound.rate < this.heardS + AHEAD_S &&
@@ -145,7 +146,9 @@ export class Talk {
   }
 
   tell(message) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    const isOpen = this.socket?.readyState === WebSocket.OPEN;
+    if (isOpen && this.isReady) this.socket.send(JSON.stringify(message));
+    else if (message.type !== "close") this.untold.push(message); // `ready` brings it again
   }
 
   finalize() {
@@ -185,6 +188,7 @@ export class Talk {
     if (wasReady && !AGAIN.has(code)) {
       return this.finish("failed", { why: reason || `the server closed the connection (${code})` });
     }
+    this.isReady = false;
     this.on.state("lost", { wasOpen: this.wasOpen });
     const found = await askServer(this.key);
     if (this.isOver) return;
