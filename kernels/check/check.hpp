@@ -141,9 +141,10 @@ class Outcome {
 };
 
 // Each calls the kernels, compares, and prints its line; false where anything was wrong.
-bool elu(const kiku::Processor &processor);
+bool taps(const kiku::Processor &processor);
 bool product(const kiku::Processor &processor);
 bool attention(const kiku::Processor &processor);
 bool embed(const kiku::Processor &processor);
+bool search(const kiku::Processor &processor);
 
 }  // namespace check

@@ -27,7 +27,7 @@ bool is_named(const char *name, int count, char **names) {
 
 bool check_all(const kiku::Processor &processor) {
   bool good = true;
-  for (auto kernel : {check::elu, check::embed, check::product, check::attention}) good = kernel(processor) && good;
+  for (auto kernel : {check::taps, check::embed, check::product, check::attention, check::search}) good = kernel(processor) && good;
   return good;
 }
 

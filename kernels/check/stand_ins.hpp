@@ -65,6 +65,14 @@ float reduced(simde__m512 x, Both both) {
 #define _mm512_reduce_add_ps(x) reduced(x, [](float a, float b) { return a + b; })
 #define _mm512_reduce_max_ps(x) reduced(x, [](float a, float b) { return a > b ? a : b; })
 
+inline int32_t total_of_int32(simde__m512i x) {
+  int32_t all[16], total = 0;
+  simde_mm512_storeu_si512(all, x);
+  for (int32_t one : all) total += one;
+  return total;
+}
+#define _mm512_reduce_add_epi32 total_of_int32
+
 // The lowest byte of each.
 inline __m128i lowest_bytes(simde__m512i x) {
   int32_t all[16];

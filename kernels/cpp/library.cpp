@@ -4,12 +4,12 @@
 #include <cstring>
 
 #include "attention_op.hpp"
-#include "elu_op.hpp"
 #include "embed_op.hpp"
 #include "ort.hpp"
 #include "processor.hpp"
 #include "product_op.hpp"
 #include "search_op.hpp"
+#include "taps_op.hpp"
 
 #if defined(_WIN32)
 #define KIKU_EXPORT extern "C" __declspec(dllexport)
@@ -65,11 +65,11 @@ KIKU_EXPORT ort::Status *RegisterCustomOps(ort::Options *options, const ApiBase 
   if (kiku::processor() == nullptr) return ort::failure(api, "kernels", "there are none for this processor");
   static ort::Operator<kiku::AttentionOp<false>> attention;
   static ort::Operator<kiku::AttentionOp<true>> attention_half;
-  static ort::Operator<kiku::EluOp> elu;
   static ort::Operator<kiku::EmbedOp> embed;
   static ort::Operator<kiku::ProductOp> product;
   static ort::Operator<kiku::SearchOp> search;
-  static const ort::CustomOp *const operators[] = {&attention, &attention_half, &elu, &embed, &product, &search};
+  static ort::Operator<kiku::TapsOp> taps;
+  static const ort::CustomOp *const operators[] = {&attention, &attention_half, &embed, &product, &search, &taps};
   static ort::Domain *domain = nullptr;  // lives as long as the library: sessions only point to it
   if (domain == nullptr) {
     ort::Domain *made = nullptr;

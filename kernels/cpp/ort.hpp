@@ -67,6 +67,7 @@ struct Tensor {
 
   template <class T>
   T *data() const { return static_cast<T *>(memory); }
+  bool is_missing() const { return type == Type::kAny; }
   int64_t last_axis() const { return num_axes == 0 ? 1 : axes[num_axes - 1]; }
   int64_t count() const {
     int64_t n = 1;
@@ -100,18 +101,27 @@ class Call {
   }
 
   Tensor input(size_t i) {
-    const Value *value = nullptr;
-    if (!check(call<Status *>(api_, Place::kKernelContextGetInput, static_cast<const Context *>(context_), i, &value))) return {};
-    if (!require(value != nullptr, "an input is missing")) return {};
-    return tensor(const_cast<Value *>(value));
+    Tensor found = input_if_any(i);
+    return require(!found.is_missing(), "an input is missing") ? found : Tensor{};
   }
 
   Tensor output(size_t i, const int64_t *axes, size_t num_axes) {
+    Tensor found = output_if_any(i, axes, num_axes);
+    return require(!found.is_missing(), "an output is missing") ? found : Tensor{};
+  }
+
+  // Those that a node may leave out: missing where it does.
+  Tensor input_if_any(size_t i) {
+    const Value *value = nullptr;
+    if (!check(call<Status *>(api_, Place::kKernelContextGetInput, static_cast<const Context *>(context_), i, &value))) return {};
+    return value == nullptr ? Tensor{} : tensor(const_cast<Value *>(value));
+  }
+
+  Tensor output_if_any(size_t i, const int64_t *axes, size_t num_axes) {
     Value *value = nullptr;
     if (failed()) return {};
     if (!check(call<Status *>(api_, Place::kKernelContextGetOutput, context_, i, axes, num_axes, &value))) return {};
-    if (!require(value != nullptr, "an output is missing")) return {};
-    return tensor(value);
+    return value == nullptr ? Tensor{} : tensor(value);
   }
 
   // Calls work(0) ... work(count - 1) on the session's threads, and waits for all.
@@ -225,13 +235,24 @@ struct CustomOp {
 };
 
 // Makes an operator of a class with: `static constexpr const char *kName`, `static constexpr Type
-// kInputs[]`, `kOutputs[]`, a constructor from a Node &, and `void run(Call &) const`.
+// kInputs[]`, `kOutputs[]`, a constructor from a Node &, and `void run(Call &) const`. One with
+// `kNeededInputs` and `kNeededOutputs` has nodes that may leave the later ones out.
 template <class Kernel>
 struct Operator : CustomOp {
   struct Held {
     Api api;
     Kernel kernel;
   };
+
+  static constexpr int kRequired = 0, kOptional = 1;  // OrtCustomOpInputOutputCharacteristic
+  static constexpr size_t needed_inputs() {
+    if constexpr (requires { Kernel::kNeededInputs; }) return Kernel::kNeededInputs;
+    return SIZE_MAX;
+  }
+  static constexpr size_t needed_outputs() {
+    if constexpr (requires { Kernel::kNeededOutputs; }) return Kernel::kNeededOutputs;
+    return SIZE_MAX;
+  }
 
   Operator() : CustomOp{} {
     version = kVersion;
@@ -242,7 +263,8 @@ struct Operator : CustomOp {
     get_output_type = [](const CustomOp *, size_t i) { return static_cast<int>(Kernel::kOutputs[i]); };
     get_output_count = [](const CustomOp *) { return sizeof Kernel::kOutputs / sizeof Kernel::kOutputs[0]; };
     destroy_kernel = [](void *held) { std::free(held); };  // kernels hold numbers only
-    get_input_characteristic = get_output_characteristic = [](const CustomOp *, size_t) { return 0; };  // required
+    get_input_characteristic = [](const CustomOp *, size_t i) { return i < needed_inputs() ? kRequired : kOptional; };
+    get_output_characteristic = [](const CustomOp *, size_t i) { return i < needed_outputs() ? kRequired : kOptional; };
     get_input_memory = [](const CustomOp *, size_t) { return 0; };
     get_variadic_input_least = get_variadic_output_least = [](const CustomOp *) { return 1; };
     get_variadic_input_homogeneity = get_variadic_output_homogeneity = [](const CustomOp *) { return 1; };

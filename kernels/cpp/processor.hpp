@@ -5,10 +5,10 @@
 #pragma once
 
 #include "attention.hpp"
-#include "elu.hpp"
 #include "embed.hpp"
 #include "product.hpp"
 #include "search.hpp"
+#include "taps.hpp"
 
 namespace kiku {
 
@@ -17,9 +17,9 @@ struct Processor {
   bool (*is_here)();  // whether this machine has the instructions
   ProductKernels product;
   AttentionKernels attention;
-  EluKernels elu;
   SearchKernels search;
   EmbedKernels embed;
+  TapsKernels taps;
 };
 
 // The best that this machine has; null where it has none. The environment's KIKU_KERNELS names another.

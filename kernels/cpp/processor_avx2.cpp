@@ -4,12 +4,12 @@
 #include "vectors.hpp"
 
 #include "attention.inl"
-#include "elu.inl"
 #include "embed.inl"
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
 #include "search.inl"
+#include "taps.inl"
 
 namespace kiku {
 
@@ -25,9 +25,9 @@ const Processor kAvx2 = {
     .is_here = is_here,
     .product = avx2::kProduct,
     .attention = avx2::kAttention,
-    .elu = avx2::kElu,
     .search = avx2::kSearch,
     .embed = avx2::kEmbed,
+    .taps = avx2::kTaps,
 };
 
 }  // namespace kiku

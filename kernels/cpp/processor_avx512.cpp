@@ -4,12 +4,12 @@
 #include "vectors.hpp"
 
 #include "attention.inl"
-#include "elu.inl"
 #include "embed.inl"
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
 #include "search.inl"
+#include "taps.inl"
 
 namespace kiku {
 
@@ -25,9 +25,9 @@ const Processor kAvx512 = {
     .is_here = is_here,
     .product = avx512::kProduct,
     .attention = avx512::kAttention,
-    .elu = avx512::kElu,
     .search = avx512::kSearch,
     .embed = avx512::kEmbed,
+    .taps = avx512::kTaps,
 };
 
 }  // namespace kiku

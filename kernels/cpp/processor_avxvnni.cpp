@@ -5,12 +5,12 @@
 #include "vectors.hpp"
 
 #include "attention.inl"
-#include "elu.inl"
 #include "embed.inl"
 #include "instructions_x86.hpp"
 #include "processor.hpp"
 #include "product.inl"
 #include "search.inl"
+#include "taps.inl"
 
 namespace kiku {
 
@@ -26,9 +26,9 @@ const Processor kAvxVnni = {
     .is_here = is_here,
     .product = avxvnni::kProduct,
     .attention = avxvnni::kAttention,
-    .elu = avxvnni::kElu,
     .search = avxvnni::kSearch,
     .embed = avxvnni::kEmbed,
+    .taps = avxvnni::kTaps,
 };
 
 }  // namespace kiku

@@ -4,11 +4,11 @@
 #include "vectors.hpp"
 
 #include "attention.inl"
-#include "elu.inl"
 #include "embed.inl"
 #include "processor.hpp"
 #include "product.inl"
 #include "search.inl"
+#include "taps.inl"
 
 #if defined(__linux__)
 #include <sys/auxv.h>
@@ -33,9 +33,9 @@ const Processor kNeon = {
     .is_here = is_here,
     .product = neon::kProduct,
     .attention = neon::kAttention,
-    .elu = neon::kElu,
     .search = neon::kSearch,
     .embed = neon::kEmbed,
+    .taps = neon::kTaps,
 };
 
 }  // namespace kiku

@@ -29,13 +29,14 @@ inline int64_t load_64(const uint8_t *p) {
 //   kZero        what was not yet taken from the weights: a sum begins with -kZero times the sum of x
 //   kFold        words that may be added between two calls of fold()
 //   kRows        rows that are worked on at once
+//   kSums        sums that are worked on at once: as many as there are registers for
 //   Weights      those of Floats::kWidth columns
 //   Sums         of one row and as many columns
 //   arrange()    the numbers of a block of x as the words want them
 
 #if defined(KIKU_AVX512)
 
-constexpr size_t kTileRows = 6;
+constexpr size_t kTileRows = 6, kTileSums = 24;
 
 inline void store_whole(Floats x, int8_t *p) {
   _mm_storeu_si128(reinterpret_cast<__m128i *>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.v)));
@@ -56,7 +57,7 @@ struct Whole {
 
 #elif defined(KIKU_AVX2)
 
-constexpr size_t kTileRows = 4;
+constexpr size_t kTileRows = 4, kTileSums = 8;
 
 inline void store_whole(Floats x, int8_t *p) {
   __m256i n = _mm256_cvtps_epi32(x.v);
@@ -81,7 +82,7 @@ struct Whole {
 
 #elif defined(KIKU_NEON)
 
-constexpr size_t kTileRows = 4;
+constexpr size_t kTileRows = 4, kTileSums = 16;
 
 inline void store_whole(Floats x, int8_t *p) {
   int16x4_t half = vqmovn_s32(vcvtnq_s32_f32(x.v));
@@ -127,7 +128,7 @@ inline void arrange_halves(const int8_t *numbers, size_t count, uint8_t *out) {
 // There is no instruction that multiplies unsigned 8 bits by signed ones without running over at 16
 // bits. So both are widened to 16 bits: of x when it is rounded, of the weights once for several rows.
 struct Word8 {
-  static constexpr size_t kNumbers = 4, kRowBytes = 8, kFold = 1, kRows = kTileRows;
+  static constexpr size_t kNumbers = 4, kRowBytes = 8, kFold = 1, kRows = kTileRows, kSums = kTileSums / 2;
   static constexpr int32_t kZero = 128;
   struct Weights {
     __m256i low, high;  // columns 0, 1, 4, 5 and 2, 3, 6, 7
@@ -155,11 +156,12 @@ struct Word8 {
   }
 };
 
-// A row alone has nobody to share widened weights with, and memory decides: here a sum takes one
-// register for 8 columns, so that all 64 are worked on at once, and memory is read in its order. The
-// sign goes from the weights, now -128 .. 127, to x, and two products of at most 128 * 127 fit 16 bits.
-struct Word8Alone {
-  static constexpr size_t kNumbers = 4, kRowBytes = 4, kFold = 1, kRows = 1;
+// With one row or two, memory decides: here a sum takes one register for 8 columns, so that all 64 are
+// worked on at once, and memory is read in its order. (Two rows that read it 64 bytes here and 64 there
+// take longer than four.) The sign goes from the weights, now -128 .. 127, to x, and two products of at
+// most 128 * 127 fit 16 bits.
+struct Word8Few {
+  static constexpr size_t kNumbers = 4, kRowBytes = 4, kFold = 1, kRows = 2, kSums = 16;
   static constexpr int32_t kZero = 0;
   struct Weights {
     __m256i numbers, sizes;
@@ -184,7 +186,7 @@ struct Word8Alone {
 
 // Of 4 bits the products fit: 2 of them are at most 15 * 127 * 2 = 3810, and 8 such sums fit 16 bits.
 struct Word4 {
-  static constexpr size_t kNumbers = 8, kRowBytes = 8, kFold = 4, kRows = kTileRows;
+  static constexpr size_t kNumbers = 8, kRowBytes = 8, kFold = 4, kRows = kTileRows, kSums = kTileSums / 2;
   static constexpr int32_t kZero = 8;
   struct Weights {
     Whole low, high;
@@ -213,7 +215,7 @@ struct Word4 {
 #else
 
 struct Word8 {
-  static constexpr size_t kNumbers = 4, kRowBytes = 4, kFold = 1, kRows = kTileRows;
+  static constexpr size_t kNumbers = 4, kRowBytes = 4, kFold = 1, kRows = kTileRows, kSums = kTileSums;
 #if defined(KIKU_NEON)
   static constexpr int32_t kZero = 0;  // its products are of signed numbers only
 #else
@@ -240,7 +242,7 @@ struct Word8 {
 };
 
 struct Word4 {
-  static constexpr size_t kNumbers = 8, kRowBytes = 8, kFold = 1, kRows = kTileRows;
+  static constexpr size_t kNumbers = 8, kRowBytes = 8, kFold = 1, kRows = kTileRows, kSums = kTileSums;
   static constexpr int32_t kZero = 8;
   struct Weights {
     Whole low, high;
@@ -262,7 +264,7 @@ struct Word4 {
   static void arrange(const int8_t *numbers, size_t count, uint8_t *out) { arrange_halves(numbers, count, out); }
 };
 
-using Word8Alone = Word8;
+using Word8Few = Word8;
 
 #endif
 
@@ -278,9 +280,9 @@ inline void add_strips(const uint8_t *weights, uintptr_t ahead, const uint8_t *n
                        const float *x_scales, const int32_t *starts, float *y) {
   constexpr size_t kWords = kBlock / Word::kNumbers, kRow = kBytesOfBlock<Word, kBlock>;
   typename Word::Sums sums[kRows][kStrips];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (size_t r = 0; r < kRows; r++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (size_t s = 0; s < kStrips; s++) sums[r][s] = Word::Sums::zero();
 #pragma GCC unroll 1
   for (size_t word = 0; word < kWords; word += Word::kFold) {
@@ -290,21 +292,21 @@ inline void add_strips(const uint8_t *weights, uintptr_t ahead, const uint8_t *n
       if constexpr (kAhead)
         for (size_t at = 0; at < kStrips * Floats::kWidth * 4; at += 64)
           __builtin_prefetch(reinterpret_cast<const void *>(ahead + i * kStrips * Floats::kWidth * 4 + at), 0, 0);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (size_t s = 0; s < kStrips; s++) {
         typename Word::Weights some = Word::Weights::load(line + s * Floats::kWidth * 4);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
         for (size_t r = 0; r < kRows; r++) sums[r][s].add(some, numbers + r * kRow + i * Word::kRowBytes);
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (size_t r = 0; r < kRows; r++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (size_t s = 0; s < kStrips; s++) sums[r][s].fold();
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (size_t r = 0; r < kRows; r++)
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (size_t s = 0; s < kStrips; s++) {
       float *to = y + r * kGroup + s * Floats::kWidth;
       Floats scale = Floats::load(weight_scales + s * Floats::kWidth) * Floats::all(x_scales[r]);
@@ -312,14 +314,19 @@ inline void add_strips(const uint8_t *weights, uintptr_t ahead, const uint8_t *n
     }
 }
 
+// How many times Floats::kWidth columns are worked on at once: few rows leave registers for more
+// columns, and walk memory in longer pieces.
+constexpr size_t strips_of(size_t num_rows, size_t num_sums) {
+  size_t strips = kGroup / Floats::kWidth;
+  while (strips > 1 && strips * num_rows > num_sums) strips /= 2;
+  return strips;
+}
+
 // One tile for `kRows` rows, the first of which is `row`.
 template <class Word, size_t kBlock, size_t kRows, bool kAhead>
 inline void add_tile(const RoundedRows &rows, size_t block, size_t row, const uint8_t *tile,
                      const float *weight_scales, float *y) {
-  // Few rows leave registers for more columns, and walk memory in longer pieces.
-  constexpr size_t kAll = kGroup / Floats::kWidth;
-  constexpr size_t kWanted = Word::kRows == 1 ? kAll : kRows == 1 ? 4 : kRows == 2 ? 2 : 1;
-  constexpr size_t kStrips = kWanted < kAll ? kWanted : kAll;
+  constexpr size_t kAll = kGroup / Floats::kWidth, kStrips = strips_of(kRows, Word::kSums);
   constexpr size_t kWords = kBlock / Word::kNumbers;
   size_t at = block * rows.num_rows + row;
   // The next tile, whose lines are fetched in their order in memory; past the last one nothing is read.
@@ -415,17 +422,19 @@ size_t bytes_of_block(BlockForm form) {
   return form.bits == 8 ? form.size / Word8::kNumbers * Word8::kRowBytes : form.size / Word4::kNumbers * Word4::kRowBytes;
 }
 
+inline bool is_few(const RoundedRows &rows) { return rows.num_rows <= Word8Few::kRows; }
+
 template <size_t kBlock>
 void round_in(const float *x, size_t width, size_t row, const RoundedRows &rows) {
   if (rows.form.bits == 4) return round_row<Word4, kBlock>(x, width, row, rows);
-  if (rows.num_rows == 1) return round_row<Word8Alone, kBlock>(x, width, row, rows);
+  if (is_few(rows)) return round_row<Word8Few, kBlock>(x, width, row, rows);
   round_row<Word8, kBlock>(x, width, row, rows);
 }
 
 template <size_t kBlock>
 void group_in(const RoundedRows &rows, size_t first, size_t count, const ProductGroup &group) {
   if (rows.form.bits == 4) return run_group<Word4, kBlock>(rows, first, count, group);
-  if (rows.num_rows == 1) return run_group<Word8Alone, kBlock>(rows, first, count, group);
+  if (is_few(rows)) return run_group<Word8Few, kBlock>(rows, first, count, group);
   run_group<Word8, kBlock>(rows, first, count, group);
 }
 

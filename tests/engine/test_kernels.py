@@ -157,7 +157,7 @@ def test_a_package_without_its_library_is_told(monkeypatch: pytest.MonkeyPatch) 
 def test_a_package_with_other_operators_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     import kiku_kernels
 
-    monkeypatch.setattr(kiku_kernels, "OPERATORS", 2)
+    monkeypatch.setattr(kiku_kernels, "OPERATORS", kiku_kernels.OPERATORS + 1)
     assert kernels().library is None
     assert "has other operators" in kernels().reason
 

@@ -101,13 +101,25 @@ def test_the_last_row_of_the_table_adds_nothing(precision: str) -> None:
 
 def test_the_pasts_are_those_of_the_convolutions() -> None:
     # What a slot remembers is as long as the kernels reach: taps times the stride, less one.
-    config = tiny.codec_config()
-    by_conv: dict[str, int] = {}
-    for past in codec_pasts(config):
-        by_conv[past.name.rsplit("_", 1)[0]] = by_conv.get(past.name.rsplit("_", 1)[0], 0) + 1
-        assert past.size > 0
-    assert by_conv["past_0_down"] == 1
-    assert by_conv["past_0_0"] == config.residual_kernel_size - 1
+    config = replace(tiny.codec_config(), residual_kernel_size=4, dilation_growth=3,
+                     num_residual_layers=2)  # fmt: skip
+    sizes = {past.name: past.size for past in codec_pasts(config)}
+    assert sizes["past_first"] == config.kernel_size - 1
+    assert sizes["past_0_down"] == 1
+    assert sizes["past_0_0"] == 3 + 2 + 1  # of the taps but the last
+    assert sizes["past_0_1"] == 3 * (3 + 2 + 1)
+    assert all(sizes.values())
+    alone = replace(config, residual_kernel_size=1, last_kernel_size=1)
+    assert not {"past_0_0", "past_last"} & {past.name for past in codec_pasts(alone)}
+
+
+def test_more_taps_than_the_operator_takes_are_refused(tmp_path: Path) -> None:
+    from kiku.codec import MimiEncoder
+
+    config = replace(tiny.codec_config(), residual_kernel_size=33)
+    tensors = MimiEncoder(config).state_dict()
+    with pytest.raises(UnsupportedConfig, match="33 taps"):
+        write_codec(tmp_path, config, lambda name: tensors[name].numpy(), "float32")
 
 
 def test_other_shapes_of_the_codec_give_the_codes_of_torch(tmp_path: Path) -> None:

@@ -25,19 +25,24 @@ class Operator:
     """One node of the domain `kiku` as a session."""
 
     def __init__(
-        self, name: str, inputs: Sequence[type[np.generic]], outputs: Sequence[type[np.generic]],
-        *, threads: int = 1, **attributes: Any,
+        self, name: str, inputs: Sequence[type[np.generic] | None],
+        outputs: Sequence[type[np.generic] | None], *, threads: int = 1, **attributes: Any,
     ) -> None:  # fmt: skip
-        """All axes are free."""
-        types = [helper.np_dtype_to_tensor_dtype(np.dtype(one)) for one in (*inputs, *outputs)]
-        ins = [f"in{i}" for i in range(len(inputs))]
-        outs = [f"out{i}" for i in range(len(outputs))]
-        values = [
-            helper.make_tensor_value_info(value, type_, None)
-            for value, type_ in zip((*ins, *outs), types, strict=True)
-        ]
+        """All axes are free; None leaves an input or output out."""
+        ins = [f"in{i}" if one else "" for i, one in enumerate(inputs)]
+        outs = [f"out{i}" if one else "" for i, one in enumerate(outputs)]
         node = helper.make_node(name, ins, outs, domain="kiku", **attributes)
-        graph = helper.make_graph([node], "one", values[: len(ins)], values[len(ins) :])
+        values = [
+            [
+                helper.make_tensor_value_info(
+                    value, helper.np_dtype_to_tensor_dtype(np.dtype(one)), None
+                )
+                for value, one in zip(names, kinds, strict=True)
+                if one
+            ]
+            for names, kinds in ((ins, inputs), (outs, outputs))
+        ]
+        graph = helper.make_graph([node], "one", *values)
         opsets = [helper.make_opsetid("", 21), helper.make_opsetid("kiku", 1)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         options = onnxruntime.SessionOptions()
@@ -48,7 +53,7 @@ class Operator:
         self.session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
-        self.ins, self.outs = ins, outs
+        self.ins, self.outs = [*filter(None, ins)], [*filter(None, outs)]
 
     def __call__(self, *arrays: NDArray[Any]) -> list[NDArray[Any]]:
         """Run it."""

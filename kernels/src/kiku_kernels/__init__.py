@@ -12,7 +12,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-OPERATORS = 1
+OPERATORS = 2
 """Raised whenever an operator is added or changes: kiku takes the very number that it knows."""
 
 _SUFFIXES = (".so", ".dylib", ".dll")

@@ -13,7 +13,7 @@ from kiku.graph import Variant, product_model
 
 _log = logging.getLogger(__name__)
 
-_OPERATORS = 1
+_OPERATORS = 2
 """What `kiku_kernels.OPERATORS` must be: the graphs are written for these."""
 
 _OFF = ("off", "0", "none")

@@ -22,7 +22,7 @@ from kiku.graph.layers import product_model
 from kiku.graph.quantise import PRECISIONS, check_precision
 from kiku.graph.writer import Variant, Weights, graph_file
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever graphs that were written before could not be run any more."""
 
 __all__ = [

@@ -3,11 +3,13 @@
 Sequences lie [B, L, C], channels last, so that every convolution is a plain matrix product whose
 weights are read once for all slots and frames. A kernel of k taps becomes k products with the same
 input, added one position apart; what a slot remembers of a convolution is not its last inputs but
-what these add to the outputs to come.
+what these add to the outputs to come. Adding them up, with the bias, what comes beside and the
+activation, is one operator of `kiku-kernels`: one walk through memory in place of up to seven.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +29,9 @@ _END = 1 << 40
 _SCHEMES = {"float32": FLOAT32, "int8": QuantScheme(8, 32), "int4": QuantScheme(8, 32)}
 """Of the codec's large matrices. Its codes are what the decoder was trained on, so it keeps 8 bits,
 in small blocks, where the decoder has 4."""
+
+_MOST_TAPS = 32
+"""Of one convolution: what the operator of `kiku-kernels` takes."""
 
 _LARGE = 500_000
 """Numbers from which a convolution's matrix is large: reading it costs more than using it."""
@@ -59,12 +64,24 @@ def codec_pasts(config: CodecConfig) -> list[Past]:
     return [*pasts, Past("past_downsample", 1, config.downsample * config.latent_dim)]
 
 
-def _taps(name: str, kernel_size: int, channels: int, dilation: int = 1) -> list[Past]:
-    """One for each tap but the last, which hears the present."""
-    return [
-        Past(f"{name}_{tap}", (kernel_size - 1 - tap) * dilation, channels)
-        for tap in range(kernel_size - 1)
-    ]
+def _taps(name: str, num_taps: int, channels: int, dilation: int = 1) -> list[Past]:
+    """What each tap but the last, which hears the present, adds later: one behind the other. None
+    where there is one tap."""
+    size = sum(_behind(num_taps, dilation))
+    return [Past(name, size, channels)] if size else []
+
+
+def _behind(num_taps: int, dilation: int) -> list[int]:
+    """How many positions behind its output each tap but the last hears."""
+    return [(num_taps - 1 - tap) * dilation for tap in range(num_taps - 1)]
+
+
+class _Sums(NamedTuple):
+    """What a convolution gives; "" is what nobody asked for."""
+
+    plain: str
+    activated: str
+    """After ELU."""
 
 
 def write_codec(folder: Path, config: CodecConfig, weights: Weights, precision: str) -> None:
@@ -91,6 +108,20 @@ def write_codec(folder: Path, config: CodecConfig, weights: Weights, precision: 
     with GraphWriter(folder, CODEC_GRAPH) as writer:
         _Codec(writer, config, weights, _SCHEMES[precision]).write()
         writer.finish()
+
+
+class _Taps(NamedTuple):
+    """The products of a convolution, to be added up."""
+
+    products: str
+    """[N, L, num_taps * C']"""
+    name: str
+    past: str
+    """What is remembered of them; "" where there is one tap."""
+    num_taps: int
+    dilation: int
+    beside: str
+    """A sequence that is added; "" for none."""
 
 
 class _Codec:
@@ -121,33 +152,26 @@ class _Codec:
     def _seanet(self, pcm: str) -> str:
         """[N, S, 1] -> [N, L, D]"""
         config = self.config
-        x = self._first(pcm)
-        channels = config.num_filters
+        plain, activated = self._first(pcm)
+        channels, last = config.num_filters, len(config.strides) - 1
         for stage, stride in enumerate(config.strides):
             prefix = f"seanet.stages.{stage}."
             for block in range(config.num_residual_layers):
                 at = f"{prefix}residuals.{block}."
-                inner = self._conv(
-                    self._elu(x),
-                    at + "wide",
-                    f"past_{stage}_{block}",
-                    dilation=config.dilation_growth**block,
+                dilation = config.dilation_growth**block
+                past = f"past_{stage}_{block}"
+                wide = self._conv(activated, at + "wide", past, dilation=dilation, plain=False)
+                is_last = block == config.num_residual_layers - 1
+                plain, activated = self._conv(
+                    wide.activated, at + "narrow", "", beside=plain, plain=not is_last
                 )
-                inner = self._conv(self._elu(inner), at + "narrow", "")
-                x = self.writer.node("Add", [x, inner])
             blocks = self.writer.constant(0, -1, stride * channels)
-            x = self.writer.node("Reshape", [self._elu(x), blocks])
-            x = self._conv(x, prefix + "down", f"past_{stage}_down", stride=stride)
+            x = self.writer.node("Reshape", [activated, blocks])
+            plain, activated = self._conv(
+                x, prefix + "down", f"past_{stage}_down", stride=stride, plain=stage < last
+            )
             channels *= 2
-        return self._conv(self._elu(x), "seanet.last", "past_last")
-
-    def _elu(self, x: str) -> str:
-        y = self.writer.value("elu")
-        with self.writer.only(Variant.OWN):
-            self.writer.nodes("Elu", [x], [y], domain=KERNELS)
-        with self.writer.only(Variant.PLAIN):
-            self.writer.nodes("Elu", [x], [y])
-        return y
+        return self._conv(activated, "seanet.last", "past_last", activated=False).plain
 
     def _part(self, x: str, first: int, last: int) -> str:
         """x[:, first:last]"""
@@ -163,7 +187,7 @@ class _Codec:
         self.writer.output(self._part(both, -past.size, _END), f"new_{name}", np.float32, shape)
         return both
 
-    def _first(self, pcm: str) -> str:
+    def _first(self, pcm: str) -> _Sums:
         """The first convolution hears one channel, so its taps are laid side by side instead."""
         weight = self.weights("seanet.first.conv.weight")  # [C, 1, taps]
         taps = weight.shape[2]
@@ -173,34 +197,72 @@ class _Codec:
         ]
         beside = self.writer.node("Concat", shifted, axis=2)
         matrix = np.ascontiguousarray(weight[:, 0].T)
-        product = self.writer.node("MatMul", [beside, self.writer.tensor("first", matrix)])
-        return self._biased(product, "seanet.first")
+        products = self.writer.node("MatMul", [beside, self.writer.tensor("first", matrix)])
+        return self._added(_Taps(products, "seanet.first", "", 1, 1, ""), True, True)
 
-    def _biased(self, x: str, name: str) -> str:
-        bias = self.writer.tensor(f"{name}.bias", self.weights(f"{name}.conv.bias"))
-        return self.writer.node("Add", [x, bias])
-
-    def _conv(self, x: str, name: str, past: str, *, stride: int = 1, dilation: int = 1) -> str:
+    def _conv(
+        self, x: str, name: str, past: str, *, stride: int = 1, dilation: int = 1, beside: str = "",
+        plain: bool = True, activated: bool = True,
+    ) -> _Sums:  # fmt: skip
         """[N, L, C] -> [N, L, C'].
 
         A strided one has a kernel of twice the stride. It takes [N, L, stride * C], blocks as wide
-        as the stride, and so has two taps.
+        as the stride, and so has two taps. `beside` [N, L, C'] is added; `plain` and `activated`
+        are what is wanted.
         """
-        writer = self.writer
         weight = self.weights(f"{name}.conv.weight")  # [C', C, kernel]
-        out = weight.shape[0]
-        taps = weight.shape[2] // stride
-        products = self._product(x, name, _beside(weight, taps))
-        if taps == 1:
-            return self._biased(products, name)
-        parts = writer.nodes("Split", [products], taps, axis=2, num_outputs=taps)
-        total = self._biased(parts[-1], name)
-        for tap, part in enumerate(parts[:-1]):
-            behind = (taps - 1 - tap) * dilation
-            both = self._remembered(f"{past}_{tap}", part)
-            total = writer.node("Add", [total, self._part(both, 0, -behind)])
-        assert out == self.pasts[f"{past}_0"].channels
-        return total
+        num_taps = weight.shape[2] // stride
+        if num_taps > _MOST_TAPS:
+            raise UnsupportedConfig(
+                f"a kernel of {weight.shape[2]} at a stride of {stride} has {num_taps} taps, and "
+                f"{_MOST_TAPS} are the most that can be converted: use engine='torch'"
+            )
+        products = self._product(x, name, _beside(weight, num_taps))
+        taps = _Taps(products, name, past if num_taps > 1 else "", num_taps, dilation, beside)
+        return self._added(taps, plain, activated)
+
+    def _added(self, taps: _Taps, plain: bool, activated: bool) -> _Sums:
+        """The products of a convolution added up, in both variants."""
+        writer = self.writer
+        bias = writer.tensor(f"{taps.name}.bias", self.weights(f"{taps.name}.conv.bias"))
+        sums = _Sums(writer.value("sum") if plain else "", writer.value("elu") if activated else "")
+        past, new_past = taps.past, ""
+        if past:
+            shape = ["N", self.pasts[past].size, self.pasts[past].channels]
+            writer.input(past, np.float32, shape)
+            new_past = f"new_{past}"
+            writer.output_named(new_past, np.float32, shape)
+        with writer.only(Variant.OWN):
+            writer.nodes(
+                "Taps", [taps.products, bias, past, taps.beside], [*sums, new_past],
+                domain=KERNELS, taps=taps.num_taps, dilation=taps.dilation,
+            )  # fmt: skip
+        with writer.only(Variant.PLAIN):
+            total = self._added_plainly(taps, bias, new_past)
+            if plain:
+                writer.nodes("Identity", [total], [sums.plain])
+            if activated:
+                writer.nodes("Elu", [total], [sums.activated])
+        return sums
+
+    def _added_plainly(self, taps: _Taps, bias: str, new_past: str) -> str:
+        """The same with ONNX Runtime's operators."""
+        writer, behind = self.writer, _behind(taps.num_taps, taps.dilation)
+        parts = [taps.products]
+        if behind:
+            parts = writer.nodes("Split", parts, taps.num_taps, axis=2, num_outputs=taps.num_taps)
+        total = writer.node("Add", [parts[-1], bias])
+        new: list[str] = []
+        first = 0
+        for size, part in zip(behind, parts, strict=False):
+            kept = self._part(taps.past, first, first + size)
+            both = writer.node("Concat", [kept, part], axis=1)
+            new.append(self._part(both, -size, _END))
+            total = writer.node("Add", [total, self._part(both, 0, -size)])
+            first += size
+        if new:
+            writer.nodes("Concat", new, [new_past], axis=1)
+        return writer.node("Add", [taps.beside, total]) if taps.beside else total
 
     def _downsample(self, x: str) -> str:
         """[N, L, D] -> [N, T, D]; before the first position stands that position again."""
