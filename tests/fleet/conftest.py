@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kiku.audio import duration_s
-from kiku.fleet.batch import Run
+from kiku.fleet.batch import Broken, Run, Stage
 from kiku.fleet.ear import Ear, Heard
 from kiku.fleet.planning import Block
 from kiku.fleet.settings import Request
@@ -55,11 +55,12 @@ class Processes:
         """Parts of names: whoever hears such a recording dies."""
         self.dies_at: int | None = None
         """The first process dies when so many recordings are done, whichever they are."""
-        self.rounds: list[tuple[bool, list[list[str]]]] = []
-        """Whether a round was careful, and the names in its blocks."""
+        self.breaks_at: int | None = None
+        """A round breaks off when so many recordings are done."""
+        self.rounds: list[tuple[Stage, list[list[str]]]] = []
+        """The stage of each, and the names in its blocks."""
         self.heard: list[str] = []
         """Names, each as often as it was heard."""
-        self.num_slots_used: list[int] = []
 
     @contextmanager
     def make(self, request: Request, run: Run) -> "Generator[Processes]":
@@ -68,10 +69,10 @@ class Processes:
         self._ear = Ear(request, simple_recognizer(backend, request.settings.model))
         yield self
 
-    def hear(self, blocks: Sequence[Block], *, careful: bool) -> Iterator[Heard]:
+    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
         """See `Hearing.hear`."""
         names = [[Path(item.path).name for item in block] for block in blocks]
-        self.rounds.append((careful, names))
+        self.rounds.append((stage, names))
         for block, inside in zip(blocks, names, strict=True):
             if any(part in name for part in self.deadly for name in inside):
                 continue  # with all that it had
@@ -79,6 +80,8 @@ class Processes:
                 if self.dies_at is not None and len(self.heard) >= self.dies_at:
                     self.dies_at = None
                     break
+                if len(self.heard) == self.breaks_at:
+                    raise Broken("the cluster is gone")
                 self.heard.append(Path(heard.path).name)
                 yield heard
 

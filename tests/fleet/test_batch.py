@@ -4,13 +4,14 @@ import json
 import subprocess
 import sys
 from collections import Counter as Count
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kiku.errors import InputError, MissingExtra
-from kiku.fleet.batch import KILLED, Run, heard_by, survey, transcribe
+from kiku.fleet.batch import KILLED, Broken, Run, heard_by, survey, transcribe
 from kiku.fleet.progress import Counter, Progress
 from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.store import Store
@@ -108,9 +109,11 @@ def test_a_process_that_dies_loses_its_block_which_is_heard_again(
     assert len(rows_in(output)) == 6
     assert (report.progress.files, report.killed) == (6, [])
     assert Count(processes.heard) == Count(f"{number}.wav" for number in range(6))
-    (_, first), (careful, second) = processes.rounds
-    assert careful
-    assert sum(map(len, second)) == len(first[0]) - 1 or sum(map(len, second)) == len(first[0])
+    (_, first), (stage, second) = processes.rounds
+    assert stage == "few"
+    lost = set(chain.from_iterable(second))
+    assert any(lost <= set(block) for block in first)
+    assert len(lost) < 6
 
 
 def test_what_kills_its_process_is_heard_once_alone_and_then_told(
@@ -127,11 +130,28 @@ def test_what_kills_its_process_is_heard_once_alone_and_then_told(
     assert [len(found) for found in inside] == [1, 1, 1]
     assert len(inside[1][0]) <= processes.slots
     assert inside[2] == [["3.wav"]]
-    assert [careful for careful, _ in processes.rounds] == [False, True, True]
+    assert [stage for stage, _ in processes.rounds] == ["many", "few", "alone"]
     # Who heard it has it told; another run does not die of it again.
     processes.rounds.clear()
     heard_by(processes.make, calls, output, REQUEST)
     assert processes.rounds == []
+
+
+def test_a_round_that_breaks_off_goes_on_as_long_as_something_is_done(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    processes.breaks_at = 3
+    with pytest.raises(Broken, match="the cluster is gone"):
+        heard_by(processes.make, calls, output, REQUEST)
+    # What is left was asked for again as it was, and not told as what kills processes.
+    (_, first), (stage, second) = processes.rounds
+    assert stage == "many"
+    left = set(chain.from_iterable(first)) - set(processes.heard)
+    assert set(chain.from_iterable(second)) == left
+    assert len(rows_in(output)) == 3
+    processes.breaks_at = None
+    heard_by(processes.make, calls, output, REQUEST)
+    assert {row["problem"] for row in rows_in(output).values()} == {None}
 
 
 def test_a_run_that_is_stopped_keeps_what_it_has(

@@ -103,6 +103,19 @@ def test_options_that_the_model_cannot_follow_are_told_before_all_else() -> None
         Ear(request, simple_recognizer(SimpleBackend(1), "simple"))
 
 
+def test_a_device_that_is_gone_is_no_problem_of_a_recording(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    backend = SimpleBackend(1)
+    ear = Ear(REQUEST, simple_recognizer(backend, "simple"))
+    items = find_items(speech(tmp_path / "a.wav", 2.0))
+    backend.break_at = 5
+    with pytest.raises(RuntimeError, match="fell off the table"):
+        list(ear.hear(items))
+    (heard,) = ear.hear(items, alone=True)
+    assert heard.rows[0]["problem"] == "unexpected RuntimeError: the device fell off the table"
+
+
 def test_what_a_store_does_not_give_is_told() -> None:
     files = fsspec.filesystem("memory")
     files.pipe_file("/bucket/a.wav", b"no sound at all")

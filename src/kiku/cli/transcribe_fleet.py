@@ -125,7 +125,7 @@ def on_ray(
     if not quiet:
         terminal.error(_closing(report))
     for path in report.killed:
-        terminal.error(f"{path}: its process died, twice; its row says so")
+        terminal.error(f"{path}: its process died each time; its row says so")
     return FAILED if report.progress.failed else 0
 
 

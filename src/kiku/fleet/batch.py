@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
-from kiku.errors import InputError
+from kiku.errors import InputError, KikuError
 from kiku.fleet.ear import Heard
 from kiku.fleet.planning import Block, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.progress import Counter, Progress
@@ -25,7 +25,7 @@ from kiku.options import StreamOptions
 OnProgress = Callable[[Progress], object]
 
 KILLED = (
-    "its process died both times that it was heard, the second time alone: the recording may be "
+    "its process died each time that it was heard, at last alone: the recording may be "
     "made to break decoders, or too large for the memory; convert it and run the same command with "
     "--retry-failed (`Run.retry_failed`)"
 )
@@ -86,6 +86,15 @@ class Report:
     """Recordings that killed their process."""
 
 
+Stage = Literal["many", "few", "alone"]
+"""The rounds: see the top of this file. From the second on a process has one block at a time, so
+that no other dies with it."""
+
+
+class Broken(KikuError):
+    """A round came to an end before its time: what is left of it may be asked for again."""
+
+
 class Hearing(Protocol):
     """Processes that hear."""
 
@@ -94,14 +103,11 @@ class Hearing(Protocol):
     slots: int
     """Recordings that one of them hears at once."""
 
-    def hear(self, blocks: Sequence[Block], *, careful: bool) -> Iterator[Heard]:
+    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
         """Each recording when it is done; those of a process that died do not come.
 
-        Args:
-            blocks: which recordings go together.
-            careful: a process has one block at a time, so that no other dies with it.
-
         Raises:
+            Broken: not all blocks were handed out.
             KikuError: no process can hear anything, such as without a model.
         """
         ...
@@ -249,9 +255,10 @@ class _Work:
         items = list(self._left.values())
         lengths = [self._seconds[item.path] for item in items]
         least = -(-hearing.slots // 2)
-        self._round(hearing, list(blocks_of(items, lengths, lanes=hearing.lanes, least=least)))
-        self._round(hearing, self._left_in(hearing.slots), careful=True)
-        self._round(hearing, self._left_in(1), careful=True)
+        blocks = list(blocks_of(items, lengths, lanes=hearing.lanes, least=least))
+        self._round(hearing, blocks, "many")
+        self._round(hearing, self._left_in(hearing.slots), "few")
+        self._round(hearing, self._left_in(1), "alone")
         for item in list(self._left.values()):
             self.killed.append(item.path)
             self._take(Heard(item.path, [row_of_problem(key_of(item, self._request), KILLED)]))
@@ -260,10 +267,20 @@ class _Work:
         left = list(self._left.values())
         return [left[first : first + most] for first in range(0, len(left), most)]
 
-    def _round(self, hearing: Hearing, blocks: Sequence[Block], *, careful: bool = False) -> None:
-        if blocks:
-            for heard in hearing.hear(blocks, careful=careful):
-                self._take(heard)
+    def _round(self, hearing: Hearing, blocks: Sequence[Block], stage: Stage) -> None:
+        """Hand out all blocks; where that breaks off, what is left of them, as long as something
+        is done each time."""
+        while blocks:
+            before = len(self._left)
+            try:
+                for heard in hearing.hear(blocks, stage):
+                    self._take(heard)
+                return
+            except Broken:
+                if len(self._left) == before:
+                    raise
+            left = [[item for item in block if item.path in self._left] for block in blocks]
+            blocks = [block for block in left if block]
 
     def _take(self, heard: Heard) -> None:
         item = self._left.pop(heard.path, None)

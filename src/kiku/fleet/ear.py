@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kiku.audio import num_channels
+from kiku.errors import KikuError
 from kiku.fleet.opening import opened
 from kiku.fleet.rows import Row, key_of, rows_of
 from kiku.fleet.settings import Request
@@ -45,8 +46,18 @@ class Ear:
         # What is wrong with a recording stands in its row.
         warnings.filterwarnings("ignore", "(?s).*everything before was transcribed")
 
-    def hear(self, items: Sequence[Item]) -> Iterator[Heard]:
-        """Each recording as soon as it is done; whatever is wrong with it is in its rows."""
+    def hear(self, items: Sequence[Item], *, alone: bool = False) -> Iterator[Heard]:
+        """Each recording as soon as it is done; whatever is wrong with it is in its rows.
+
+        Args:
+            items: go side by side.
+            alone: it is the last time that they are asked for: what is unexpected is in their
+                rows, too.
+
+        Raises:
+            Exception: something unexpected, such as a device that is gone: this process should
+                hear nothing more, lest everything that it is given fails.
+        """
         options = self._request.options
         with opened(items) as sources:
             several = self._recognizer.transcriptions(sources, options)
@@ -56,6 +67,8 @@ class Ear:
                 item = item_of[id(one)]
                 count = num_channels(item.path, options.track) if self._counts(item) else None
                 transcript = one.result_or_problem()
+                if not (alone or isinstance(transcript.problem, KikuError | None)):
+                    raise transcript.problem
                 yield Heard(
                     item.path,
                     rows_of(key_of(item, self._request), transcript, options.channel, count),

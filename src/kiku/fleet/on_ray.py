@@ -8,6 +8,7 @@ recording is done. No task is retried by Ray: what a dead actor owes is asked fo
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any
 
 from kiku.engine.choice import usable_threads
 from kiku.errors import InputError, KikuError
-from kiku.fleet.batch import Hearing, Run
+from kiku.fleet.batch import Broken, Hearing, Run, Stage
 from kiku.fleet.ear import Ear, Heard
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
@@ -45,10 +46,16 @@ class _Actor:
         if self._ear is None:
             yield {"heard": [json.dumps({"cannot": self._problem})]}
             return
-        for block in batch["block"]:
-            items = [Item(**values) for values in json.loads(str(block))]
-            for heard in self._ear.hear(items):
-                yield {"heard": [json.dumps(asdict(heard))]}
+        for text in batch["block"]:
+            block = json.loads(str(text))
+            items = [Item(**values) for values in block["items"]]
+            try:
+                for heard in self._ear.hear(items, alone=block["stage"] == "alone"):
+                    yield {"heard": [json.dumps(asdict(heard))]}
+            except Exception as error:
+                # A device that is gone would fail everything: another process takes the place.
+                print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
+                os._exit(1)
 
 
 class _OnRay:
@@ -68,11 +75,14 @@ class _OnRay:
         )
         self.lanes = self._actors * _LANES
 
-    def hear(self, blocks: Sequence[Block], *, careful: bool) -> Iterator[Heard]:
+    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
         """See `Hearing.hear`."""
-        lanes = 1 if careful else _LANES
+        lanes = _LANES if stage == "many" else 1
         with _settings_of(self._data):
-            rows = [{"block": json.dumps([asdict(item) for item in block])} for block in blocks]
+            rows = [
+                {"block": json.dumps({"stage": stage, "items": list(map(asdict, block))})}
+                for block in blocks
+            ]
             pool = self._data.ActorPoolStrategy(
                 size=min(self._actors, len(rows)),
                 max_concurrent_calls_per_actor=lanes,
@@ -89,22 +99,19 @@ class _OnRay:
             yield from self._answers(dataset)
 
     def _answers(self, dataset: Any) -> Iterator[Heard]:
-        came = False
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                 for text in batch["heard"]:
                     values = json.loads(str(text))
                     if "cannot" in values:
                         raise KikuError(values["cannot"])
-                    came = True
                     yield Heard(**values)
         except self._ray.exceptions.RayError as error:
-            # Of a node that went with rows which nobody had fetched: they are asked for again.
-            if not came:
-                raise KikuError(
-                    f"no process of the cluster could hear anything ({_first_line(error)}); see "
-                    "`ray logs` for what became of them"
-                ) from error
+            # Actors that die while they load, or rows that went with a node before they were taken.
+            raise Broken(
+                f"no process of the cluster could hear anything more ({_first_line(error)}): run "
+                "the same command again; where the cluster keeps its logs is what became of them"
+            ) from error
 
 
 @contextmanager
@@ -170,6 +177,7 @@ def _settings_of(data: Any) -> Generator[None]:
         "enable_progress_bars": False,
         "print_on_execution_start": False,
         "max_errored_blocks": -1,
+        "max_consecutive_actor_init_deaths": 3,
         "target_max_block_size": 1,
     }
     context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, cast
 
 from kiku.audio import ENDINGS
-from kiku.errors import InputError
+from kiku.errors import InputError, KikuError
 from kiku.fleet.places import is_local, name_in, place_of
 
 _PATHS = ("path", "file", "audio", "audio_filepath")
@@ -84,7 +84,9 @@ def _lead_to(source: str) -> Iterable[Item]:
             return _sized(list(_in_manifest(files, path, source)))
         size = int(files.info(path)["size"])
         return [Item(name_in(files, path), size, name=PurePosixPath(path).name)]
-    except (OSError, ValueError) as error:
+    except KikuError:
+        raise
+    except Exception as error:  # what the packages of stores raise is often no OSError
         raise InputError(f"{source}: cannot be looked at ({error})") from error
 
 
@@ -171,5 +173,7 @@ def _size_of(item: Item) -> int | None:
     try:
         files, path = place_of(item.path)
         return int(files.info(path)["size"])
-    except (OSError, ValueError):
+    except KikuError:
+        raise
+    except Exception:
         return None
