@@ -75,6 +75,18 @@ def test_rows_of_a_manifest_may_be_given_themselves(speech: MakeSpeech, tmp_path
     assert found == [Item(str(path), os.path.getsize(path), 1.0, "a.wav")]
 
 
+def test_a_dataset_of_rows(speech: MakeSpeech, tmp_path: Path) -> None:
+    path = str(speech(tmp_path / "a.wav"))
+
+    class Dataset:
+        """As Ray's."""
+
+        def iter_rows(self) -> list[dict[str, object]]:
+            return [{"path": path, "text": "no matter", "seconds": 1.0}]
+
+    assert find_items(Dataset()) == [Item(path, os.path.getsize(path), 1.0, "a.wav")]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

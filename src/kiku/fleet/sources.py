@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from kiku.audio import ENDINGS
 from kiku.errors import InputError, KikuError
@@ -40,8 +40,17 @@ class Item:
     """Below the folder that was named: its captions are called so."""
 
 
-Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Mapping[str, Any]]
-"""A file, folder, pattern or manifest; or several, among which may be rows of a manifest."""
+class Rows(Protocol):
+    """Such as a Ray Dataset."""
+
+    def iter_rows(self) -> Iterable[Mapping[str, Any]]:
+        """Rows as those of a manifest."""
+        ...
+
+
+Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Mapping[str, Any]] | Rows
+"""A file, folder, pattern or manifest; or several, among which may be rows of a manifest; or a Ray
+Dataset of such rows."""
 
 
 def find_items(sources: Sources) -> list[Item]:
@@ -51,7 +60,10 @@ def find_items(sources: Sources) -> list[Item]:
         InputError: a source leads to no recording, or a manifest cannot be read.
         MissingExtra: fsspec is not installed, or what it needs for a kind of place.
     """
-    given = [sources] if isinstance(sources, str | os.PathLike) else sources
+    if isinstance(sources, str | os.PathLike):
+        given = [sources]
+    else:
+        given = sources if isinstance(sources, Sequence) else sources.iter_rows()
     found: dict[str, Item] = {}
     rows: list[Item] = []
     for source in given:
