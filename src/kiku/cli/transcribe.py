@@ -171,9 +171,18 @@ def transcribe(
         raw=raw_format(raw),
     )  # fmt: skip
     _check(request)
-    recordings = [item for item in found if isinstance(item, Recording)]
-    outputs = _outputs(request, recordings, place, file_format)
     meter = Meter(quiet=quiet, forced=progress)
+    debug = context.ensure_object(terminal.Context).debug
+    return _run(found, request, place, file_format, settings, meter, debug=debug)
+
+
+def _run(
+    found: Sequence[Recording | KikuError], request: Request, output: Path | None,
+    file_format: str | None, settings: ModelSettings, meter: Meter, *, debug: bool,
+) -> int:  # fmt: skip
+    """Transcribe what was named, one after the other; the exit code."""
+    recordings = [item for item in found if isinstance(item, Recording)]
+    outputs = _outputs(request, recordings, output, file_format)
     to_do = _to_do(found, outputs, request)
     if skipped := len(found) - len(to_do):
         meter.note(f"{skipped} of {len(found)} are done already")
@@ -184,12 +193,12 @@ def transcribe(
     recordings = [item for item in to_do if isinstance(item, Recording)]
     if not recordings:
         return FAILED if to_do else 0
-    each = channel == "each"
-    slots = max(one.num_channels(request.raw, track) if each else 1 for one in recordings)
+    options = request.options
+    each = options.channel == "each"
+    slots = max(one.num_channels(request.raw, options.track) if each else 1 for one in recordings)
     recognizer = load_with(settings, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
-    debug = context.ensure_object(terminal.Context).debug
     return Run(recognizer, request, outputs, meter, debug=debug).all(to_do)
 
 
