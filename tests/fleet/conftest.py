@@ -57,6 +57,8 @@ class Processes:
         """The first process dies when so many recordings are done, whichever they are."""
         self.breaks_at: int | None = None
         """A round breaks off when so many recordings are done."""
+        self.twice = False
+        """Every recording is answered twice."""
         self.rounds: list[tuple[Stage, list[list[str]]]] = []
         """The stage of each, and the names in its blocks."""
         self.heard: list[str] = []
@@ -84,6 +86,8 @@ class Processes:
                     raise Broken("the cluster is gone")
                 self.heard.append(Path(heard.path).name)
                 yield heard
+                if self.twice:
+                    yield heard
 
 
 @pytest.fixture

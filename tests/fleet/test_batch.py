@@ -90,6 +90,11 @@ def test_a_broken_recording_is_a_row_with_its_problem(
     assert sum(row["problem"] is None for row in rows.values()) == 6
 
     # It is finished, until it is asked for again.
+    sources = [calls, {"path": "/gone.wav"}]
+    found = survey(sources, output, model="simple")
+    assert (len(found.items), found.finished, found.failed_before) == (0, 9, 3)
+    found = survey(sources, output, model="simple", run=Run(retry_failed=True))
+    assert (len(found.items), found.finished) == (3, 6)
     (calls / "cut.wav").write_bytes(whole)
     processes.heard.clear()
     assert heard_by(processes.make, calls, output, REQUEST).progress.of == 1
@@ -135,6 +140,14 @@ def test_what_kills_its_process_is_heard_once_alone_and_then_told(
     processes.rounds.clear()
     heard_by(processes.make, calls, output, REQUEST)
     assert processes.rounds == []
+
+
+def test_an_answer_that_comes_twice_is_written_once(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    processes.twice = True
+    assert heard_by(processes.make, calls, output, REQUEST).progress.files == 6
+    assert len(rows_in(output)) == 6
 
 
 def test_a_round_that_breaks_off_goes_on_as_long_as_something_is_done(
