@@ -1,5 +1,6 @@
 """One process: its slots stay full, and recordings are opened when it is their turn."""
 
+import gc
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from kiku.fleet.ear import Ear, Heard
 from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.sources import Item, find_items
 from kiku.options import DecodingOptions, StreamOptions
+from kiku.transcription import Recording
 from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
 
@@ -94,6 +96,19 @@ def test_recordings_in_a_store_are_opened_a_little_ahead(
     assert [row["text"] for row in rest] == ["zero one"] * (count - 1)
     assert sorted(opened) == [f"memory:///bucket/{number:02}.wav" for number in range(count)]
     assert len(closed) == count
+
+
+def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> None:
+    items = [Item(str(speech(tmp_path / f"{number}.wav")), 1) for number in range(4)]
+    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    gc.collect()
+    gc.disable()  # which comes when it likes
+    try:
+        assert len(list(ear.hear(items))) == 4
+        left = [one for one in gc.get_objects() if isinstance(one, Recording)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 def test_options_that_the_model_cannot_follow_are_told_before_all_else() -> None:

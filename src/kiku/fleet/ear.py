@@ -4,6 +4,7 @@ Several threads may hand it blocks at the same time: they share its slots and ev
 the end of one block leaves no slot idle.
 """
 
+import gc
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -62,7 +63,6 @@ class Ear:
         with opened(items) as sources:
             several = self._recognizer.transcriptions(sources, options)
             item_of = {id(one): item for one, item in zip(several, items, strict=True)}
-            del sources
             for one in as_done(several):
                 item = item_of[id(one)]
                 count = num_channels(item.path, options.track) if self._counts(item) else None
@@ -73,6 +73,11 @@ class Ear:
                     item.path,
                     rows_of(key_of(item, self._request), transcript, options.channel, count),
                 )
+                del one
+        # Recordings and their decoders refer to one another, and Python's collector does not see
+        # how much memory a decoder holds: it would come too seldom.
+        del sources, several, item_of
+        gc.collect()
 
     def _counts(self, item: Item) -> bool:
         """Whether it has to be asked how many channels it has."""
