@@ -13,7 +13,7 @@ from kiku.fleet.ear import Ear, Heard
 from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.sources import Item, find_items
 from kiku.options import DecodingOptions, StreamOptions
-from kiku.transcription import Recording
+from kiku.stream import WordSession
 from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
 
@@ -105,7 +105,7 @@ def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> No
     gc.disable()  # which comes when it likes
     try:
         assert len(list(ear.hear(items))) == 4
-        left = [one for one in gc.get_objects() if isinstance(one, Recording)]
+        left = [one for one in gc.get_objects() if isinstance(one, WordSession)]
     finally:
         gc.enable()
     assert left == []

@@ -74,8 +74,8 @@ class Ear:
                     rows_of(key_of(item, self._request), transcript, options.channel, count),
                 )
                 del one
-        # Recordings and their decoders refer to one another, and Python's collector does not see
-        # how much memory a decoder holds: it would come too seldom.
+        # Sessions refer to themselves, and Python's collector does not see
+        # how much memory their resamplers hold: it would come too seldom.
         del sources, several, item_of
         gc.collect()
 
