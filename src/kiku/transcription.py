@@ -502,6 +502,11 @@ class Transcription:
         return self._recording.duration
 
     @property
+    def done(self) -> bool:
+        """Whether all has come of it that will come, without waiting."""
+        return self._recording.done
+
+    @property
     def warnings(self) -> list[StreamWarning]:
         """What was not as it should be until now, without waiting."""
         return list(self._recording.warnings)
@@ -529,3 +534,23 @@ class Transcription:
             if self._recording.failure is not error:
                 raise
             return self._recording.transcript(self._model)
+
+    def advance(self) -> None:
+        """Let it, and all that go side by side with it, come a step further.
+
+        Raises:
+            NoFreeSlot: see `Recognizer.transcribe`.
+        """
+        self._batch.advance()
+
+
+def as_done(several: Sequence[Transcription]) -> Iterator[Transcription]:
+    """Each of the recordings of one `Recognizer.transcriptions` as soon as it is done: a long one
+    keeps no short one waiting."""
+    pending = list(several)
+    while pending:
+        done = [one for one in pending if one.done]
+        pending = [one for one in pending if not one.done]
+        yield from done
+        if not done:
+            pending[0].advance()

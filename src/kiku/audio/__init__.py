@@ -2,6 +2,7 @@
 
 from kiku.audio.checks import SignalChecks, StreamWarning
 from kiku.audio.chunk import Chunk
+from kiku.audio.endings import ENDINGS
 from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
@@ -9,6 +10,7 @@ from kiku.audio.resample import Resampler
 from kiku.audio.samples import array_chunks, as_mono, chunks_of, is_rated, samples_of
 
 __all__ = [
+    "ENDINGS",
     "AudioInput",
     "Chunk",
     "FrameQueue",

@@ -3,6 +3,7 @@
     app.py          the commands, and what every one of them does with errors
     advice.py       mistakes on the command line -> the command that was meant
     transcribe.py   kiku transcribe: its options, and whether they make sense
+    transcribe_fleet.py  kiku transcribe --ray
     run.py          one recording after the other, whatever happens to each
     listen.py       kiku listen: its options, and whether they make sense
     listening.py    one live stream from its first sound to its last word

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from kiku.cli.inputs import SUFFIXES
+from kiku.audio import ENDINGS
 
 _NO_COMMAND = re.compile(r"No such command '(?P<typed>.*?)'")
 _CLOSE, _CLEARLY = 0.8, 0.1
@@ -82,4 +82,4 @@ def _renamed(argument: str, typed: str, right: str) -> str:
 def _is_recording(typed: str) -> bool:
     """Whether somebody who typed this meant a recording, or a folder of such."""
     path = Path(typed)
-    return path.suffix.lower() in SUFFIXES or "/" in typed or path.exists()
+    return path.suffix.lower() in ENDINGS or "/" in typed or path.exists()

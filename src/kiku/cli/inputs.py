@@ -8,21 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from kiku.audio import num_channels
+from kiku.audio import ENDINGS, num_channels
 from kiku.cli.raw import RawFormat
 from kiku.errors import AudioError
 
 STDIN = "-"
 
 _USUAL_CHANNELS = 2
-
-_SUFFIXES = (
-    ".3gp .aac .ac3 .aif .aiff .amr .ape .au .avi .caf .dts .flac .flv .m2ts .m4a .m4b .m4v .mka "
-    ".mkv .mov .mp2 .mp3 .mp4 .mpeg .mpg .mpga .mts .mxf .oga .ogg .ogv .opus .ra .spx .tta .ts "
-    ".vob .voc .w64 .wav .webm .wma .wmv .wv"
-)
-SUFFIXES = frozenset(_SUFFIXES.split())
-"""Endings by which recordings are found in a folder. A file that is named may have any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +137,7 @@ def _walk(folder: Path, recursive: bool, below: str = "") -> Iterator[_Found]:
     inner: list[Path] = []
     # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
+        if path.suffix.lower() in ENDINGS and path.is_file():
             yield Recording(str(path), below)
         elif recursive and path.is_dir() and not path.is_symlink():  # links may lead in a circle
             inner.append(path)

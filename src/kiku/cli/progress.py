@@ -63,7 +63,7 @@ class Meter:
         seconds = max(time.monotonic() - self._since, 1e-3)
         what = "1 recording" if num_recordings == 1 else f"{num_recordings} recordings"
         speed = self.heard_s / seconds
-        self.note(f"{what}, {_clock(self.heard_s)} in {_clock(seconds)} ({speed:.1f}x)")
+        self.note(f"{what}, {clock(self.heard_s)} in {clock(seconds)} ({speed:.1f}x)")
 
     @contextmanager
     def showing(self, durations: Sequence[float | None]) -> "Generator[Bars, None, None]":
@@ -178,10 +178,10 @@ class Bars:
         speed = (self._before_s + heard_s) / max(time.monotonic() - self._since, 1e-3)
         of, left = "", ""
         if task.total is not None:
-            of = f" of {_clock(task.total)}"
+            of = f" of {clock(task.total)}"
             if speed:
-                left = f", {_clock(max(0.0, task.total - heard_s) / speed)} left"
-        return f"{self._title}: {_clock(heard_s)}{of}, {speed:.1f}x{left}"
+                left = f", {clock(max(0.0, task.total - heard_s) / speed)} left"
+        return f"{self._title}: {clock(heard_s)}{of}, {speed:.1f}x{left}"
 
     def render(self) -> RenderableType:
         """The words of the open line, and the bars."""
@@ -199,8 +199,8 @@ class _Seconds(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """Seconds done, and of how many if that is known."""
-        of = "" if task.total is None else f" / {_clock(task.total)}"
-        return Text(f"{_clock(task.completed)}{of}", style="progress.download")
+        of = "" if task.total is None else f" / {clock(task.total)}"
+        return Text(f"{clock(task.completed)}{of}", style="progress.download")
 
 
 class _Speed(ProgressColumn):
@@ -217,10 +217,10 @@ class _Left(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Empty where the length is unknown."""
         left = task.time_remaining
-        return Text("" if left is None else f"{_clock(left)} left", style="progress.remaining")
+        return Text("" if left is None else f"{clock(left)} left", style="progress.remaining")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Seconds below a minute with a unit, above as 1:02:03."""
     if seconds < 60:
         return f"{seconds:.1f} s"

@@ -40,6 +40,19 @@ from kiku.cli.outputs import exists, format_of, make_folder, name_outputs, refus
 from kiku.cli.progress import Meter
 from kiku.cli.run import TXT, Request, Run
 from kiku.cli.terminal import FAILED, INTERRUPTED
+from kiku.cli.transcribe_fleet import (
+    Actors,
+    DryRun,
+    FleetOptions,
+    Gpu,
+    LimitHours,
+    OnRay,
+    Price,
+    RetryFailed,
+    Slots,
+    on_ray,
+    refuse_with_ray,
+)
 from kiku.errors import ConfigError, KikuError, OutputError
 from kiku.text import FORMATS
 
@@ -50,7 +63,7 @@ _Paths = Annotated[
     ),
 ]
 _Output = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--output",
         "-o",
@@ -109,6 +122,14 @@ def transcribe(
     progress: _Progress = False,
     force: _Force = False,
     skip_existing: _Skip = False,
+    ray: OnRay = False,
+    actors: Actors = None,
+    slots: Slots = None,
+    limit_hours: LimitHours = None,
+    retry_failed: RetryFailed = False,
+    dry_run: DryRun = False,
+    gpu: Gpu = None,
+    price: Price = None,
 ) -> int:
     """Write down what is said in recordings, word by word as it is recognised.
 
@@ -119,10 +140,21 @@ def transcribe(
         hotwords=hotwords, temperature=temperature, channel=channel, track=track, start=start,
         end=end, max_duration=max_duration, calibration=calibration,
     )  # fmt: skip
+    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
+    fleet = FleetOptions(actors, slots, limit_hours, retry_failed, dry_run, gpu, price)
+    if ray:
+        refuse_with_ray({
+            "--raw": raw, "--words": words, "--force": force, "--skip-existing": skip_existing,
+            "--max-line-width": max_line_width != 42, "--max-line-count": max_line_count != 2,
+            "--highlight-words": highlight_words,
+        })  # fmt: skip
+        return on_ray(paths, output, formats, settings, options, fleet, quiet=quiet)
+    fleet.refuse()
     found = find_recordings(paths, recursive=recursive)
     named = formats_of(formats, FORMATS)
-    file_format = None if output is None else format_of(output, FORMATS)
-    _check_file(output, file_format, named, len(found))
+    place = None if output is None else Path(output)
+    file_format = None if place is None else format_of(place, FORMATS)
+    _check_file(place, file_format, named, len(found))
     request = Request(
         formats=[file_format] if file_format else named or [TXT],
         to_files=output is not None,
@@ -139,9 +171,18 @@ def transcribe(
         raw=raw_format(raw),
     )  # fmt: skip
     _check(request)
+    meter = Meter(quiet=quiet, forced=progress)
+    debug = context.ensure_object(terminal.Context).debug
+    return _run(found, request, place, file_format, settings, meter, debug=debug)
+
+
+def _run(
+    found: Sequence[Recording | KikuError], request: Request, output: Path | None,
+    file_format: str | None, settings: ModelSettings, meter: Meter, *, debug: bool,
+) -> int:  # fmt: skip
+    """Transcribe what was named, one after the other; the exit code."""
     recordings = [item for item in found if isinstance(item, Recording)]
     outputs = _outputs(request, recordings, output, file_format)
-    meter = Meter(quiet=quiet, forced=progress)
     to_do = _to_do(found, outputs, request)
     if skipped := len(found) - len(to_do):
         meter.note(f"{skipped} of {len(found)} are done already")
@@ -152,13 +193,12 @@ def transcribe(
     recordings = [item for item in to_do if isinstance(item, Recording)]
     if not recordings:
         return FAILED if to_do else 0
-    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
-    each = channel == "each"
-    slots = max(one.num_channels(request.raw, track) if each else 1 for one in recordings)
+    options = request.options
+    each = options.channel == "each"
+    slots = max(one.num_channels(request.raw, options.track) if each else 1 for one in recordings)
     recognizer = load_with(settings, meter, slots=slots)
     if recognizer is None:
         return INTERRUPTED
-    debug = context.ensure_object(terminal.Context).debug
     return Run(recognizer, request, outputs, meter, debug=debug).all(to_do)
 
 

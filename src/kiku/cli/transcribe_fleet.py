@@ -1,0 +1,216 @@
+"""`kiku transcribe --ray`: its own options, and what they make of `kiku.fleet`."""
+
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kiku.cli import terminal
+from kiku.cli.columns import columns
+from kiku.cli.loaded import ModelSettings
+from kiku.cli.options import formats_of
+from kiku.cli.progress import LINE_EVERY_S, clock
+from kiku.cli.terminal import FAILED
+from kiku.errors import InputError
+from kiku.options import StreamOptions
+
+if TYPE_CHECKING:
+    from kiku.fleet import Progress, Report, Survey
+
+OnRay = Annotated[
+    bool,
+    typer.Option(
+        "--ray",
+        help="Transcribe on Ray: a cluster whose address (auto, HOST:PORT, ray://HOST:PORT) may "
+        "follow, else this machine. PATH may be s3://... and a manifest of JSON lines; -o takes "
+        "rows, -f jsonl or parquet, and captions beside. A second run does what is missing.",
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="--ray: processes; else as many as there is room for."),
+]
+Slots = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="--ray: recordings at once in each process; else 8, or "
+                 "64 on a GPU."),
+]  # fmt: skip
+LimitHours = Annotated[
+    float | None,
+    typer.Option("--limit-hours", metavar="H", help="--ray: of sound, of what is missing."),
+]
+RetryFailed = Annotated[
+    bool,
+    typer.Option("--retry-failed", help="--ray: again those that could not be heard whole."),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="--ray: only tell what is missing, and what kiku plan says of "
+                 "it for this processor, or for --gpu."),
+]  # fmt: skip
+Gpu = Annotated[str | None, typer.Option(metavar="NAME", help="--dry-run: as of kiku plan.")]
+Price = Annotated[float | None, typer.Option(metavar="PER_HOUR", help="--dry-run: of a machine.")]
+
+_ADDRESS = re.compile(r"ray://.+|[\w.-]+:\d+|auto")
+_FORMATS = ("jsonl", "parquet", "srt", "vtt", "txt", "tsv")
+
+
+@dataclass(frozen=True, slots=True)
+class FleetOptions:
+    """What is only about `--ray`."""
+
+    actors: int | None
+    slots: int | None
+    limit_hours: float | None
+    retry_failed: bool
+    dry_run: bool
+    gpu: str | None
+    price: float | None
+
+    def refuse(self) -> None:
+        """Raise BadParameter where one of them is given without `--ray`."""
+        for name in self.__slots__:
+            if getattr(self, name):
+                option = "--" + name.replace("_", "-")
+                raise typer.BadParameter("it is about --ray", param_hint=option)
+
+
+def refuse_with_ray(given: Mapping[str, object]) -> None:
+    """Raise BadParameter for options that mean nothing on Ray; those not given are false."""
+    for option, value in given.items():
+        if value:
+            raise typer.BadParameter("it does not go with --ray; leave it out", param_hint=option)
+
+
+def on_ray(
+    paths: Sequence[str],
+    output: str | None,
+    formats: Sequence[str] | None,
+    settings: ModelSettings,
+    options: StreamOptions,
+    fleet: FleetOptions,
+    *,
+    quiet: bool,
+) -> int:
+    """Transcribe on Ray; the exit code."""
+    from kiku import fleet as room
+
+    address, sources = _address_in(paths)
+    if output is None:
+        raise typer.BadParameter("--ray writes into a folder: name one", param_hint="-o")
+    named = formats_of(formats, _FORMATS) or ["jsonl"]
+    if settings.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # which processes of this machine inherit
+    model = room.ModelSettings(
+        settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
+        settings.threads, fleet.slots,
+    )  # fmt: skip
+    try:
+        run = room.Run(address, fleet.actors, fleet.limit_hours, fleet.retry_failed)
+        if fleet.dry_run:
+            found = room.survey(sources, output, model=model, options=options, run=run)
+            terminal.echo(columns(list(_plan(found, settings, fleet))))
+            return 0
+        told = _Lines(quiet=quiet)
+        report = room.transcribe(
+            sources, output, model=model, options=options, formats=named, run=run,
+            on_progress=told.tell,
+        )  # fmt: skip
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not quiet:
+        terminal.error(_closing(report))
+    for path in report.killed:
+        terminal.error(f"{path}: its process died each time; its row says so")
+    return FAILED if report.progress.failed else 0
+
+
+def _address_in(paths: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The address among what was named, and the rest."""
+    found = [path for path in paths if _ADDRESS.fullmatch(path) and not os.path.lexists(path)]
+    if len(found) > 1:
+        raise typer.BadParameter(f"two addresses: {' and '.join(found)}", param_hint="--ray")
+    rest = [path for path in paths if path not in found]
+    if not rest or "-" in rest:
+        raise typer.BadParameter(
+            "--ray wants files, folders, patterns or manifests of JSON lines", param_hint="PATH"
+        )
+    return (found[0] if found else None), rest
+
+
+class _Lines:
+    """How far it is, in a line now and then."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._next_s = quiet, time.monotonic() + LINE_EVERY_S
+
+    def tell(self, progress: "Progress") -> None:
+        if not self._quiet and time.monotonic() >= self._next_s:
+            self._next_s = time.monotonic() + LINE_EVERY_S
+            terminal.error(line_of(progress))
+
+
+def line_of(progress: "Progress") -> str:
+    """How far it is, in one line."""
+    left = "" if progress.left_s is None else f", {clock(progress.left_s)} left"
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    return (
+        f"{progress.files} of {progress.of} recordings, {clock(progress.seconds)} of about "
+        f"{clock(progress.of_seconds)} of sound, {progress.speed:.1f}x{left}{failed}"
+    )
+
+
+def _closing(report: "Report") -> str:
+    found, progress = report.survey, report.progress
+    done = f"{found.finished} of {found.files} were done already; " if found.finished else ""
+    failed = f", {progress.failed} of them not whole: their rows say why" if progress.failed else ""
+    return (
+        f"{done}{progress.files} recordings, {clock(progress.seconds)} of sound in "
+        f"{clock(progress.wall_s)} ({progress.speed:.1f}x){failed}; rows are in {report.output}"
+    )
+
+
+def _plan(found: "Survey", settings: ModelSettings, fleet: FleetOptions) -> Iterable[Sequence[str]]:
+    yield "recordings", f"{found.files:,}", f"{found.finished:,} are finished"
+    if found.failed_before:
+        yield "", "", f"{found.failed_before:,} of them not whole; --retry-failed hears them again"
+    count = len(found.items)
+    yield "to do", f"{count:,}", _basis(found)
+    if not count:
+        return
+    from kiku.measure import hardware, known, machine
+    from kiku.measure.fits import Options
+    from kiku.measure.plan import Wanted
+    from kiku.measure.plan import plan as planned
+
+    here = None
+    if fleet.gpu is not None:
+        place = hardware.gpu(fleet.gpu)
+    else:
+        this = machine.this_machine()
+        here, place = (
+            known.described(this),
+            hardware.cpu_of(this, machine.read_bandwidth(1 << 28, seconds=0.5)),
+        )
+    wanted = Wanted(hours_per_day=max(found.hours, 1e-3), price=fleet.price)
+    plan = planned(settings.model, place, Options(settings.dtype), wanted, machine=here)
+    need, speed = plan.recordings_need, plan.recordings
+    if need is None or speed is None:
+        yield "kiku plan", "", f"the model does not fit on {place.name}"
+        return
+    yield "kiku plan", f"{speed.value:,.1f}x", f"{speed.basis}, on {place.name}"
+    yield "machine hours", f"{need.machine_hours_per_day:,.2f}", ""
+    if need.cost_per_day is not None:
+        yield "cost", f"{need.cost_per_day:,.2f}", ""
+
+
+def _basis(found: "Survey") -> str:
+    stated = min(found.lengths.stated, len(found.items))
+    by = (
+        "" if stated >= len(found.items) else f", by {stated:,} that say it and bytes of the others"
+    )
+    return f"{found.hours:,.2f} hours of sound{by}"

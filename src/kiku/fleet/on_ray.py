@@ -1,0 +1,197 @@
+"""Who hears on Ray: actors of Ray Data, each with one model whose slots are kept full.
+
+Paths go in, never sound. An actor hears several blocks at once, in threads that share its
+recognizer, so that the end of one block leaves no slot idle; a row comes back as soon as its
+recording is done. No task is retried by Ray: what a dead actor owes is asked for again by
+`kiku.fleet.batch`, which knows what came.
+"""
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from kiku.engine.choice import usable_threads
+from kiku.errors import InputError, KikuError
+from kiku.fleet.batch import Broken, Hearing, Run, Stage
+from kiku.fleet.ear import Ear, Heard
+from kiku.fleet.planning import Block
+from kiku.fleet.quiet_ray import import_ray
+from kiku.fleet.settings import Request
+from kiku.fleet.sources import Item
+
+_LANES = 3
+"""Blocks that an actor hears at once."""
+_CPUS, _CPU_SLOTS, _GPU_SLOTS = 4, 8, 64
+_GPU_ENGINES = ("auto", "cuda", "torch")
+
+
+class _Actor:
+    """In a process of Ray: blocks in, rows out, both as text."""
+
+    def __init__(self, request: Request) -> None:
+        self._ear: Ear | None = None
+        self._problem = ""
+        try:
+            self._ear = Ear(request)
+        except KikuError as error:  # an actor that raises is one that died, whose words are lost
+            self._problem = str(error)
+
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
+        """Give out each row as soon as it is there."""
+        if self._ear is None:
+            yield {"heard": [json.dumps({"cannot": self._problem})]}
+            return
+        for text in batch["block"]:
+            block = json.loads(str(text))
+            items = [Item(**values) for values in block["items"]]
+            try:
+                for heard in self._ear.hear(items, alone=block["stage"] == "alone"):
+                    yield {"heard": [json.dumps(asdict(heard))]}
+            except Exception as error:
+                # A device that is gone would fail everything: another process takes the place.
+                print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
+                os._exit(1)
+
+
+class _OnRay:
+    """See `kiku.fleet.batch.Hearing`."""
+
+    def __init__(self, ray: Any, request: Request, run: Run) -> None:
+        self._ray, self._data = ray, import_ray("kiku.fleet.transcribe", "data")
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self._remote, room = _room(nodes, request)
+        self._actors = run.actors or max(1, room)
+        settings = request.settings
+        on_gpu = "num_gpus" in self._remote
+        self.slots = settings.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
+        threads = settings.threads if on_gpu else int(self._remote["num_cpus"])
+        self._request = replace(
+            request, settings=replace(settings, slots=self.slots, threads=threads)
+        )
+        self.lanes = self._actors * _LANES
+
+    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
+        """See `Hearing.hear`."""
+        lanes = _LANES if stage == "many" else 1
+        with _settings_of(self._data):
+            rows = [
+                {"block": json.dumps({"stage": stage, "items": list(map(asdict, block))})}
+                for block in blocks
+            ]
+            pool = self._data.ActorPoolStrategy(
+                size=min(self._actors, len(rows)),
+                max_concurrent_calls_per_actor=lanes,
+                max_tasks_in_flight_per_actor=lanes,
+                enable_true_multi_threading=True,
+            )
+            with warnings.catch_warnings():
+                # There is no other way yet to say what becomes of the tasks of an actor that dies.
+                warnings.filterwarnings("ignore", ".*`ray_remote_args` is deprecated")
+                dataset = self._data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                    _Actor, fn_constructor_args=(self._request,), batch_size=1, compute=pool,
+                    max_restarts=-1, max_task_retries=0, **self._remote,
+                )  # fmt: skip
+            yield from self._answers(dataset)
+
+    def _answers(self, dataset: Any) -> Iterator[Heard]:
+        try:
+            for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+                for text in batch["heard"]:
+                    values = json.loads(str(text))
+                    if "cannot" in values:
+                        raise KikuError(values["cannot"])
+                    yield Heard(**values)
+        except self._ray.exceptions.RayError as error:
+            # Actors that die while they load, or rows that went with a node before they were taken.
+            raise Broken(
+                f"no process of the cluster could hear anything more ({_first_line(error)}): run "
+                "the same command again; where the cluster keeps its logs is what became of them"
+            ) from error
+
+
+@contextmanager
+def on_ray(request: Request, run: Run) -> Generator[Hearing]:
+    """Actors that hear, on the cluster that is wanted.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        InputError: there is no such cluster, or no machine in it has so many processors.
+    """
+    ray = import_ray("kiku.fleet.transcribe")
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        _connect(ray, run.address)
+    try:
+        yield _OnRay(ray, request, run)
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str | None) -> None:
+    more = {"num_cpus": usable_threads()} if address is None else {}
+    try:
+        ray.init(
+            address=address or "local",
+            include_dashboard=False if address is None else None,
+            # What is to be said is said here.
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **more,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"there is no Ray cluster at {address or 'this machine'} ({_first_line(error)}): check "
+            "the address, and that this machine may reach it"
+        ) from error
+
+
+def _room(nodes: Sequence[Mapping[str, float]], request: Request) -> tuple[dict[str, float], int]:
+    """What Ray is asked for each actor, and how many there is room for."""
+    settings = request.settings
+    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
+    may_use_gpu = settings.engine in _GPU_ENGINES and (settings.device or "cuda").startswith("cuda")
+    if gpus and may_use_gpu:
+        return {"num_gpus": 1, "num_cpus": 1}, gpus
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
+    threads = settings.threads or max(1, min([_CPUS, *(n for n in cpus if n)]))
+    room = sum(n // threads for n in cpus)
+    if not room:
+        raise InputError(
+            f"no machine of the cluster has {threads} processors, the largest has "
+            f"{max(cpus, default=0)}: give fewer threads"
+        )
+    return {"num_cpus": threads}, room
+
+
+@contextmanager
+def _settings_of(data: Any) -> Generator[None]:
+    """Within, Ray Data shows no bars of its own, gives out each row at once, and goes on where an
+    actor dies: what is missing is asked for again."""
+    wanted = {
+        "enable_progress_bars": False,
+        "print_on_execution_start": False,
+        "max_errored_blocks": -1,
+        "max_consecutive_actor_init_deaths": 3,
+        "target_max_block_size": 1,
+    }
+    context, logger = data.DataContext.get_current(), logging.getLogger("ray.data")
+    before, level = {name: getattr(context, name) for name in wanted}, logger.level
+    for name, value in wanted.items():
+        setattr(context, name, value)
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

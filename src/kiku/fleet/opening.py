@@ -1,0 +1,131 @@
+"""Recordings as a recognizer opens them: files of this machine by their paths, those in stores a
+little ahead, since a store takes a while to answer and the slots should not wait for it.
+"""
+
+import io
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from kiku.errors import AudioError
+from kiku.fleet.places import is_local, place_of
+from kiku.fleet.sources import Item
+
+if TYPE_CHECKING:
+    from kiku.recognizer import Source
+
+_AHEAD = 8
+"""Recordings that are opened before their turn."""
+
+
+@contextmanager
+def opened(items: Sequence[Item]) -> "Generator[list[Source]]":
+    """What a recognizer is given for these; closed at the end. Nothing is opened yet but the first
+    ones that are in a store."""
+    with ThreadPoolExecutor(_AHEAD, "kiku-opening") as pool:
+        remote = _Queue(pool, [item.path for item in items if not is_local(item.path)])
+        sources: list[Source] = [
+            item.path if is_local(item.path) else remote.next() for item in items
+        ]
+        try:
+            remote.begin()
+            yield sources
+        finally:
+            remote.close()
+
+
+class _Queue:
+    """Recordings in stores, in the order in which they will be read."""
+
+    def __init__(self, pool: ThreadPoolExecutor, paths: Sequence[str]) -> None:
+        self._pool = pool
+        self._files = [_Stored(path, self) for path in paths]
+        self._given = self._begun = 0
+
+    def next(self) -> Any:
+        """The next of them."""
+        self._given += 1
+        return self._files[self._given - 1]
+
+    def begin(self) -> None:
+        """Begin to open the first."""
+        for _ in range(_AHEAD):
+            self.open_next()
+
+    def open_next(self) -> None:
+        """One is read now, so another may be opened."""
+        if self._begun < len(self._files):
+            self._begun += 1
+            self._files[self._begun - 1].begin(self._pool)
+
+    def close(self) -> None:
+        """Of those that were opened."""
+        self._begun = len(self._files)
+        for file in self._files:
+            file.close()
+
+
+class _Stored(io.RawIOBase):
+    """A recording in a store: opened by another thread, read as any file."""
+
+    def __init__(self, path: str, queue: _Queue) -> None:
+        self.name = path
+        self._queue = queue
+        self._opening: Future[Any] | None = None
+        self._file: Any = None
+
+    def begin(self, pool: ThreadPoolExecutor) -> None:
+        """Have it opened."""
+        self._opening = pool.submit(_open, self.name)
+
+    def _opened(self) -> Any:
+        if self._file is None:
+            if self._opening is None:  # out of turn
+                self._file = _open(self.name)
+            else:
+                self._file = self._opening.result()
+            self._queue.open_next()
+        return self._file
+
+    def seekable(self) -> bool:
+        return bool(self._opened().seekable())
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return int(self._opened().tell())
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self._opened().seek(offset, whence))
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            return cast("bytes", self._opened().read(size))
+        except (OSError, AudioError):
+            raise
+        except Exception as error:  # whatever the store's own package raises
+            raise OSError(str(error)) from error
+
+    def close(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None and not opening.cancel() and opening.exception() is None:
+            opening.result().close()
+        super().close()
+
+
+def _open(path: str) -> Any:
+    """An open file, of which the first bytes have come."""
+    try:
+        files, name = place_of(path)
+        file = files.open(name, "rb")
+        file.read(1)
+        file.seek(0)
+        return file
+    except Exception as error:
+        raise AudioError(f"{path}: cannot be opened ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return "no such file" if isinstance(error, FileNotFoundError) else str(error)

@@ -1,0 +1,56 @@
+"""Rows as Parquet. pyarrow comes with the extra, and is imported when it is wanted."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, BinaryIO
+
+from kiku.errors import MissingExtra
+
+_BATCH = 256
+"""Rows in memory at once: an hour's have some megabytes."""
+
+
+def need() -> None:
+    """Say politely that it is missing, before anything is heard.
+
+    Raises:
+        MissingExtra: it is.
+    """
+    if find_spec("pyarrow") is None:
+        raise MissingExtra("Parquet", "fleet")
+
+
+def write(file: BinaryIO, rows: Sequence[dict[str, Any]]) -> None:
+    """All rows, with the types that they have in each part, whatever is missing in one."""
+    arrow, parquet = importlib.import_module("pyarrow"), _parquet()
+    parquet.write_table(arrow.Table.from_pylist(rows, _schema()), file, compression="zstd")
+
+
+def read(file: BinaryIO, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows, or some columns of them."""
+    wanted = None if columns is None else list(columns)
+    for batch in _parquet().ParquetFile(file).iter_batches(_BATCH, columns=wanted):
+        yield from batch.to_pylist()
+
+
+def _parquet() -> Any:
+    need()
+    return importlib.import_module("pyarrow.parquet")
+
+
+@cache
+def _schema() -> Any:
+    arrow = importlib.import_module("pyarrow")
+    text, number, whole = arrow.string(), arrow.float64(), arrow.int64()
+    span = [("start", number), ("end", number)]
+    return arrow.schema(
+        [
+            ("path", text), ("size", whole), ("model", text), ("options", text),
+            ("version", text), ("channel", arrow.int32()), ("duration", number),
+            ("problem", text), ("text", text),
+            ("words", arrow.list_(arrow.struct([("text", text), *span, ("probability", number)]))),
+            ("segments", arrow.list_(arrow.struct([*span, ("text", text)]))),
+        ]
+    )  # fmt: skip

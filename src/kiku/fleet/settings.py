@@ -1,0 +1,84 @@
+"""Which model hears, on what it runs, and what of that changes the words."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import kiku
+from kiku.errors import ConfigError
+from kiku.options import StreamOptions
+from kiku.recognizer import Recognizer
+
+_WORDS_DEPEND_ON = ("model", "revision", "engine", "device", "dtype")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """A model as `kiku.load` takes it, in each process of a batch."""
+
+    model: str = "demo"
+    revision: str | None = None
+    engine: str = "auto"
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+    """Processors of one process; None takes 4, or all of a machine that has fewer."""
+    slots: int | None = None
+    """Recordings that one process hears at once; None is 8, and 64 on a GPU."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        for name in ("threads", "slots"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+
+    def load(self) -> Recognizer:
+        """The model, ready.
+
+        Raises:
+            KikuError: see `kiku.load`.
+        """
+        return kiku.load(
+            self.model,
+            engine=self.engine,
+            device=self.device,
+            dtype=self.dtype,
+            slots=self.slots or 1,
+            threads=self.threads,
+            revision=self.revision,
+        )
+
+
+@dataclass(frozen=True)
+class Request:
+    """How recordings are heard."""
+
+    settings: ModelSettings
+    options: StreamOptions = field(default_factory=StreamOptions)
+
+    @property
+    def says(self) -> dict[str, Any]:
+        """All that the words depend on, in plain values.
+
+        Raises:
+            ConfigError: options that cannot be written down.
+        """
+        settings = {name: getattr(self.settings, name) for name in _WORDS_DEPEND_ON}
+        return {**settings, "options": self.options.to_dict()}
+
+    def check(self) -> None:
+        """Raise ConfigError for options that cannot be written down, before anything is heard."""
+        assert self.digest
+
+    @cached_property
+    def digest(self) -> str:
+        """A short name of it: rows that have it were heard so.
+
+        Raises:
+            ConfigError: options that cannot be written down.
+        """
+        text = json.dumps(self.says, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,191 @@
+"""What was named -> the recordings to hear, with their sizes. Nothing is opened.
+
+Sources are files, folders (and all folders inside them), patterns, and manifests: files of JSON
+lines with the path of a recording in each.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any, Protocol, cast
+
+from kiku.audio import ENDINGS
+from kiku.errors import InputError, KikuError
+from kiku.fleet.places import is_local, name_in, place_of
+
+_PATHS = ("path", "file", "audio", "audio_filepath")
+_SECONDS = ("duration", "seconds")
+"""Names under which a manifest's row may have them: the first is ours, the others are those of data
+sets that many have."""
+
+_MANIFESTS = (".jsonl", ".ndjson")
+_ASKED_AT_ONCE = 32
+"""Sizes: a store answers in some ten milliseconds, and there may be 100,000 of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One recording."""
+
+    path: str
+    """Absolute, or an address: "s3://calls/2026/a.mp3"."""
+    size: int | None
+    """Bytes; None where it is not there."""
+    seconds: float | None = None
+    """As far as a manifest says it."""
+    name: str = ""
+    """Below the folder that was named: its captions are called so."""
+
+
+class Rows(Protocol):
+    """Such as a Ray Dataset."""
+
+    def iter_rows(self) -> Iterable[Mapping[str, Any]]:
+        """Rows as those of a manifest."""
+        ...
+
+
+Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Mapping[str, Any]] | Rows
+"""A file, folder, pattern or manifest; or several, among which may be rows of a manifest; or a Ray
+Dataset of such rows."""
+
+
+def find_items(sources: Sources) -> list[Item]:
+    """The recordings, each once, in the order in which they were named; those of a folder by name.
+
+    Raises:
+        InputError: a source leads to no recording, or a manifest cannot be read.
+        MissingExtra: fsspec is not installed, or what it needs for a kind of place.
+    """
+    if isinstance(sources, str | os.PathLike):
+        given = [sources]
+    else:
+        given = sources if isinstance(sources, Sequence) else sources.iter_rows()
+    found: dict[str, Item] = {}
+    rows: list[Item] = []
+    for source in given:
+        if isinstance(source, Mapping):
+            rows.append(_of_row(source, "", "a row"))
+            continue
+        for item in _sized(rows):
+            found.setdefault(item.path, item)
+        rows = []
+        for item in _lead_to(os.fspath(source)):
+            found.setdefault(item.path, item)
+    for item in _sized(rows):
+        found.setdefault(item.path, item)
+    if not found:
+        raise InputError("no recordings were named")
+    return list(found.values())
+
+
+def _lead_to(source: str) -> Iterable[Item]:
+    """The recordings that one source leads to."""
+    files, path = place_of(source)
+    try:
+        if any(mark in path for mark in "*?[") and not files.exists(path):
+            return _listed(files, files.glob(path, detail=True), _head_of(path), source)
+        if files.isdir(path):
+            return _listed(files, files.find(path, detail=True), path, source)
+        if not files.exists(path):
+            raise InputError(f"{source}: no such file or folder; check the name")
+        if path.lower().endswith(_MANIFESTS):
+            return _sized(list(_in_manifest(files, path, source)))
+        size = int(files.info(path)["size"])
+        return [Item(name_in(files, path), size, name=PurePosixPath(path).name)]
+    except KikuError:
+        raise
+    except Exception as error:  # what the packages of stores raise is often no OSError
+        raise InputError(f"{source}: cannot be looked at ({error})") from error
+
+
+def _head_of(pattern: str) -> str:
+    """The folder of a pattern that has no marks in it."""
+    parts = pattern.split("/")
+    plain = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
+    return "/".join(parts[:plain])
+
+
+def _listed(
+    files: Any, listing: Mapping[str, Mapping[str, Any]], folder: str, source: str
+) -> list[Item]:
+    items = [
+        Item(name_in(files, path), int(info["size"]), name=_below(path, folder))
+        for path, info in sorted(listing.items())
+        if info.get("type") == "file" and _is_recording(path)
+    ]
+    if not items:
+        raise InputError(f"{source}: no audio or video files are there")
+    return items
+
+
+def _is_recording(path: str) -> bool:
+    name = PurePosixPath(path)
+    # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
+    return name.suffix.lower() in ENDINGS and not name.name.startswith(".")
+
+
+def _below(path: str, folder: str) -> str:
+    return path.removeprefix(folder).lstrip("/")
+
+
+def _in_manifest(files: Any, path: str, source: str) -> Iterator[Item]:
+    folder = name_in(files, str(PurePosixPath(path).parent))
+    with files.open(path, "rb") as file:
+        for number, line in enumerate(cast("Iterable[bytes]", file), 1):
+            if not line.strip():
+                continue
+            where = f"{source}, line {number}"
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"{where}: is no JSON ({error}); a manifest has an object on each line"
+                ) from error
+            yield _of_row(row, folder, where)
+
+
+def _of_row(row: Any, folder: str, where: str) -> Item:
+    if not isinstance(row, Mapping):
+        raise InputError(f"{where}: must be an object with a path, not {row!r:.60}")
+    values = cast("Mapping[str, Any]", row)
+    path = next((values[name] for name in _PATHS if name in values), None)
+    if not isinstance(path, str) or not path:
+        raise InputError(f"{where}: has no path; say it as {', '.join(_PATHS)}")
+    name = PurePosixPath(path).name
+    if is_local(path) and not os.path.isabs(path.removeprefix("file://")):
+        name = os.path.normpath(path)
+        path = f"{folder.rstrip('/')}/{name}" if folder else os.path.abspath(path)
+    if name.startswith(".."):
+        name = PurePosixPath(name).name
+    seconds = next((values[key] for key in _SECONDS if values.get(key) is not None), None)
+    if not isinstance(seconds, int | float | None) or isinstance(seconds, bool):
+        raise InputError(f"{where}: the duration must be a number of seconds, not {seconds!r}")
+    size = values.get("size")
+    if not isinstance(size, int | None) or isinstance(size, bool):
+        raise InputError(f"{where}: the size must be a number of bytes, not {size!r}")
+    return Item(path.removeprefix("file://"), size, seconds, name)
+
+
+def _sized(items: Sequence[Item]) -> list[Item]:
+    """With their sizes, which the store is asked for where nobody said them."""
+    asked = [item for item in items if item.size is None]
+    if not asked:
+        return list(items)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        sizes = dict(zip((item.path for item in asked), pool.map(_size_of, asked), strict=True))
+    return [replace(one, size=one.size or sizes.get(one.path)) for one in items]
+
+
+def _size_of(item: Item) -> int | None:
+    """None where it is not there: whoever hears it says why."""
+    try:
+        files, path = place_of(item.path)
+        return int(files.info(path)["size"])
+    except KikuError:
+        raise
+    except Exception:
+        return None

@@ -1,0 +1,281 @@
+"""The folder of a batch's results: what is finished, and rows written in parts.
+
+    part-00000-5f3a91c2.jsonl    rows, or .parquet
+    captions/calls/a.mp3.srt     beside them, where they are wanted
+    options/5c0d7c41a9e2.json    what the rows with these options were heard with
+
+A part is written under another name and renamed, so that it is whole or not there. Rows are told
+finished by nothing but the rows themselves. One process writes: that which started the batch.
+"""
+
+import contextlib
+import io
+import json
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+from kiku.errors import KikuError, OutputError
+from kiku.fleet import parquet
+from kiku.fleet.places import is_local, join, place_of
+from kiku.fleet.rows import Key, Row, captions_of, key_in
+from kiku.fleet.settings import Request
+
+ROW_FORMATS = ("jsonl", "parquet")
+CAPTIONS = ("srt", "vtt", "txt", "tsv")
+
+_PART = re.compile(r"part-(\d+)-[0-9a-f]{8}\.(jsonl|parquet)$")
+MOST_ROWS = 1_000
+"""Of one part."""
+EVERY_S = 30.0
+"""So long rows wait at most for a part of their own, as long as others come."""
+
+
+class Store:
+    """Results of one batch. As a context manager it holds the folder, where it is of this
+    machine."""
+
+    def __init__(
+        self, folder: str, formats: Sequence[str] = ("jsonl",), *, writing: bool = True
+    ) -> None:
+        """Make the folder, unless it is there.
+
+        Args:
+            folder: wherever fsspec can write.
+            formats: "jsonl" or "parquet" for the rows, and captions beside: "srt", "vtt", ...
+            writing: False only looks: nothing is made or held.
+
+        Raises:
+            OutputError: it cannot be made, or another run writes into it.
+            MissingExtra: a package for this place or format is not installed.
+        """
+        kinds = [name for name in formats if name in ROW_FORMATS]
+        self._kind = kinds[0] if kinds else "jsonl"
+        self._captions = [name for name in formats if name in CAPTIONS]
+        if self._kind == "parquet":
+            parquet.need()
+        self._files, self._folder = place_of(folder)
+        self._lock: FileLock | None = None
+        if writing:
+            with self._told("made"):
+                self._files.makedirs(self._folder, exist_ok=True)
+            if is_local(folder):
+                self._hold(folder)
+        try:
+            self._number = 1 + max((_number_of(one) for one in self._parts()), default=-1)
+        except KikuError:
+            self.close()
+            raise
+        self._rows: list[Row] = []
+        self._since = time.monotonic()
+
+    def _hold(self, folder: str) -> None:
+        lock = FileLock(join(self._folder, ".lock"), timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OutputError(
+                f"another run writes into {folder}: wait for it, or name another folder"
+            ) from None
+        except OSError as error:
+            raise OutputError(f"nothing may be written in {folder} ({error})") from error
+        self._lock = lock
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether captions are written beside the rows."""
+        return bool(self._captions)
+
+    # What is there.
+
+    def finished(self, request: Request) -> dict[Key, bool]:
+        """The recordings that were heard so, and of each whether it was heard whole."""
+        model, digest = request.settings.model, request.digest
+        found: dict[Key, bool] = {}
+        for part in self._parts():
+            for row in self._heads(part):
+                if (row["model"], row["options"]) == (model, digest):
+                    key = key_in(row)
+                    found[key] = found.get(key, True) and row["problem"] is None
+        return found
+
+    def rows(self) -> Iterator[Row]:
+        """All rows, in the order of the parts."""
+        for part in self._parts():
+            yield from self._read(part)
+
+    def forget_failed(self, request: Request) -> None:
+        """Take out the rows of recordings that were not heard whole, so that they are heard again.
+
+        Raises:
+            OutputError: a part cannot be read or written.
+        """
+        failed = {key for key, whole in self.finished(request).items() if not whole}
+        for part in self._parts():
+            if any(key_in(row) in failed for row in self._heads(part)):
+                left = [row for row in self._read(part) if key_in(row) not in failed]
+                self._write_part(part, left)
+
+    def _parts(self) -> list[str]:
+        with self._told("listed"):
+            self._files.invalidate_cache()
+            if not self._files.exists(self._folder):
+                return []
+            names = [str(name) for name in self._files.ls(self._folder, detail=False)]
+        return sorted(name for name in names if _PART.search(name))
+
+    def _heads(self, part: str) -> Iterator[Row]:
+        """The rows of a part, at least the columns that say which they are."""
+        if part.endswith(".parquet"):
+            with self._told("read", part), self._files.open(part, "rb") as file:
+                yield from parquet.read(file, [*Key._fields, "problem"])
+        else:
+            yield from self._read(part)
+
+    def _read(self, part: str) -> Iterator[Row]:
+        if part.endswith(".parquet"):
+            with self._told("read", part), self._files.open(part, "rb") as file:
+                yield from parquet.read(file)
+            return
+        with self._told("read", part), self._files.open(part, "rb") as file:
+            for number, line in enumerate(file, 1):
+                yield _row_in(line, f"{part}, line {number}")
+
+    # What is written.
+
+    def begin(self, request: Request) -> None:
+        """Write down what the rows to come are heard with.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        text = json.dumps(request.says, indent=2, ensure_ascii=False) + "\n"
+        self._write(join(self._folder, "options", f"{request.digest}.json"), text.encode())
+
+    def add(self, name: str, rows: Sequence[Row], *, each: bool = False) -> None:
+        """Keep the rows of one recording; its captions are there before they are.
+
+        Args:
+            name: what its captions are called.
+            rows: of all its channels.
+            each: its channels were heard one by one.
+
+        Raises:
+            OutputError: something cannot be written; what was written before is still there.
+        """
+        partial = "" if rows[0]["problem"] is None else ".partial"
+        for ending in self._captions if any(row["words"] for row in rows) or not partial else ():
+            path = join(self._folder, "captions", f"{name}{partial}.{ending}")
+            self._write(path, captions_of(rows, ending, each=each).encode())
+        self._rows += rows
+        late = time.monotonic() - self._since >= EVERY_S
+        if late or len(self._rows) >= MOST_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._since = time.monotonic()
+        if not self._rows:
+            return
+        name = f"part-{self._number:05}-{secrets.token_hex(4)}.{self._kind}"
+        self._write_part(join(self._folder, name), self._rows)
+        self._number += 1
+        self._rows = []
+
+    def _write_part(self, path: str, rows: Sequence[Row]) -> None:
+        if not rows:
+            with self._told("removed", path):
+                self._files.rm(path)
+            return
+        if path.endswith(".parquet"):
+            buffer = io.BytesIO()
+            parquet.write(buffer, rows)
+            self._write(path, buffer.getvalue())
+        else:
+            lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            self._write(path, "".join(lines).encode("utf-8", "backslashreplace"))
+
+    def _write(self, path: str, data: bytes) -> None:
+        """Whole or not at all: whoever looks sees the old file or the new one."""
+        folder, _, name = path.rpartition("/")
+        beside = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
+        with self._told("written", path):
+            self._files.makedirs(folder, exist_ok=True)
+            try:
+                self._files.pipe_file(beside, data)
+                self._files.mv(beside, path)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._files.rm(beside)
+                raise
+
+    def _told(self, what: str, path: str | None = None) -> "_Told":
+        return _Told(f"{path or self._folder} cannot be {what}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.flush()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Another run may write into the folder."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
+
+class _Told:
+    """Within, what a file system raises is told in kiku's words."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: Callable[..., Any] | None, error: BaseException | None, trace: object
+    ) -> None:
+        # What the packages of stores raise is often no OSError.
+        if isinstance(error, Exception) and not isinstance(error, KikuError):
+            raise OutputError(
+                f"{self._what} ({error}): check the place and its permissions, and run the same "
+                "command again; what is finished is not heard again"
+            ) from error
+
+
+def _number_of(part: str) -> int:
+    found = _PART.search(part)
+    return int(found[1]) if found else 0
+
+
+def _row_in(line: bytes, where: str) -> Row:
+    try:
+        row = json.loads(line)
+        missing = {*Key._fields, "problem", "duration", "words"} - set(row)
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise OutputError(
+            f"{where} is damaged ({error}): take that line out, or remove "
+            "the file; what was in it is heard again"
+        ) from error
+    return row

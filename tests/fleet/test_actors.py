@@ -1,0 +1,107 @@
+"""What becomes an actor of Ray, and how many there are; Ray itself is not needed for it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kiku
+from kiku.errors import CheckpointError, InputError
+from kiku.fleet import on_ray
+from kiku.fleet.on_ray import _Actor, _room  # pyright: ignore[reportPrivateUsage]
+from kiku.fleet.settings import ModelSettings, Request
+from tests.cli.simple import SimpleBackend, simple_recognizer
+from tests.fleet.conftest import MakeSpeech
+
+BIG, SMALL, HEAD = {"CPU": 16.0}, {"CPU": 6.0, "memory": 1e9}, {"object_store_memory": 1.0}
+GPUS = {"CPU": 32.0, "GPU": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "nodes", "each", "count"),
+    [
+        ({}, [BIG, SMALL, HEAD], {"num_cpus": 4}, 5),
+        ({}, [{"CPU": 2.0}], {"num_cpus": 2}, 1),
+        ({"threads": 1}, [{"CPU": 2.0}], {"num_cpus": 1}, 2),
+        ({"threads": 8}, [BIG, SMALL], {"num_cpus": 8}, 2),
+        ({}, [GPUS, BIG], {"num_gpus": 1, "num_cpus": 1}, 4),
+        ({"device": "cuda"}, [GPUS], {"num_gpus": 1, "num_cpus": 1}, 4),
+        ({"device": "cpu"}, [GPUS], {"num_cpus": 4}, 8),
+        ({"engine": "onnx"}, [GPUS], {"num_cpus": 4}, 8),
+    ],
+)
+def test_an_actor_has_a_gpu_or_some_processors(
+    settings: dict[str, Any], nodes: list[dict[str, float]], each: dict[str, float], count: int
+) -> None:
+    assert _room(nodes, Request(ModelSettings(**settings))) == (each, count)
+
+
+def test_no_machine_has_so_many_processors() -> None:
+    with pytest.raises(InputError, match="has 20 processors, the largest has 16"):
+        _room([BIG, SMALL], Request(ModelSettings(threads=20)))
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> SimpleBackend:
+    """Of the model that actors load."""
+    backend = SimpleBackend(2)
+
+    def load(model: str, **_: Any) -> kiku.Recognizer:
+        return simple_recognizer(backend, model)
+
+    monkeypatch.setattr(kiku, "load", load)
+    return backend
+
+
+@pytest.fixture
+def batch(speech: MakeSpeech, tmp_path: Path) -> Callable[[str], dict[str, list[str]]]:
+    """`batch(stage)`: a block with two recordings, as Ray hands it over."""
+    items = [
+        {"path": str(speech(tmp_path / f"{number}.wav", 0.8 + number)), "size": 1}
+        for number in range(2)
+    ]
+    return lambda stage: {"block": [json.dumps({"stage": stage, "items": items})]}
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_block_becomes_rows(batch: Callable[[str], dict[str, list[str]]]) -> None:
+    actor = _Actor(Request(ModelSettings("simple")))
+    heard = [json.loads(text) for one in actor(batch("many")) for text in one["heard"]]
+    assert [one["rows"][0]["text"] for one in heard] == ["zero", "zero one two"]
+
+
+def test_without_its_model_it_says_why(
+    batch: Callable[[str], dict[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(model: str, **_: Any) -> kiku.Recognizer:
+        raise CheckpointError(f"{model} is not here")
+
+    monkeypatch.setattr(kiku, "load", load)
+    (said,) = _Actor(Request(ModelSettings("simple")))(batch("many"))
+    assert said == {"heard": ['{"cannot": "simple is not here"}']}
+
+
+def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
+    backend: SimpleBackend,
+    batch: Callable[[str], dict[str, list[str]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(on_ray.os, "_exit", end)
+    actor = _Actor(Request(ModelSettings("simple")))
+    backend.break_at = 5
+    with pytest.raises(Ended):
+        list(actor(batch("few")))
+    problems = [
+        json.loads(text)["rows"][0]["problem"]
+        for one in actor(batch("alone"))
+        for text in one["heard"]
+    ]
+    assert problems == ["unexpected RuntimeError: the device fell off the table"] * 2

@@ -1,0 +1,268 @@
+"""What is missing is heard, whatever dies on the way: nothing twice, nothing lost."""
+
+import json
+import subprocess
+import sys
+from collections import Counter as Count
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kiku.errors import InputError, MissingExtra
+from kiku.fleet.batch import KILLED, Broken, Run, heard_by, survey, transcribe
+from kiku.fleet.progress import Counter, Progress
+from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.store import Store
+from kiku.options import StreamOptions
+from tests.conftest import ROOT
+from tests.fleet.conftest import MakeSpeech, Processes
+
+REQUEST = Request(ModelSettings("simple"))
+
+pytestmark = pytest.mark.usefixtures("looking_is_quick")
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> str:
+    """Where results go."""
+    return str(tmp_path / "out")
+
+
+def rows_in(output: str) -> dict[str, dict[str, Any]]:
+    """By name; each recording once."""
+    with Store(output) as store:
+        rows = list(store.rows())
+    assert max(Count(row["path"] for row in rows).values(), default=1) == 1
+    return {Path(row["path"]).name: row for row in rows}
+
+
+def test_all_are_heard_and_a_second_run_has_nothing_to_do(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    told: list[Progress] = []
+    report = heard_by(processes.make, calls, output, REQUEST, on_progress=told.append)
+    rows = rows_in(output)
+    assert sorted(rows) == [f"{number}.wav" for number in range(6)]
+    assert rows["5.wav"]["text"] == "zero one two"
+    assert rows["0.wav"]["text"] == "zero"
+    assert (report.survey.files, report.survey.finished, report.killed) == (6, 0, [])
+    assert [one.files for one in told] == [1, 2, 3, 4, 5, 6]
+    assert told[-1].seconds == pytest.approx(told[-1].of_seconds) == pytest.approx(8.4)
+    assert told[-1].left_s == 0
+    says = json.loads((Path(output) / "options" / f"{REQUEST.digest}.json").read_text())
+    assert says["model"] == "simple"
+    assert says["options"] == StreamOptions().to_dict()
+    again = heard_by(processes.make, calls, output, REQUEST)
+    assert (again.survey.finished, again.progress.of) == (6, 0)
+    assert len(processes.heard) == 6
+
+
+def test_what_changed_is_heard_again(
+    calls: Path, output: str, processes: Processes, speech: MakeSpeech
+) -> None:
+    heard_by(processes.make, calls, output, REQUEST)
+    processes.heard.clear()
+    speech(calls / "0" / "0.wav", 3.0)
+    speech(calls / "new.wav")
+    heard_by(processes.make, calls, output, REQUEST)
+    assert sorted(processes.heard) == ["0.wav", "new.wav"]
+    processes.heard.clear()
+    other = Request(REQUEST.settings, StreamOptions(end_s=0.5))
+    heard_by(processes.make, calls, output, other)
+    assert len(processes.heard) == 7
+
+
+def test_a_broken_recording_is_a_row_with_its_problem(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    (calls / "broken.wav").write_bytes(b"no sound")
+    whole = (calls / "1" / "5.wav").read_bytes()
+    (calls / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    report = heard_by(processes.make, [calls, {"path": "/gone.wav"}], output, REQUEST)
+    rows = rows_in(output)
+    assert "broken.wav" in rows["broken.wav"]["problem"]
+    assert "no such file" in rows["gone.wav"]["problem"]
+    assert "breaks off" in rows["cut.wav"]["problem"]
+    assert rows["cut.wav"]["text"] == "zero one"
+    assert report.progress.failed == 3
+    assert sum(row["problem"] is None for row in rows.values()) == 6
+
+    # It is finished, until it is asked for again.
+    sources = [calls, {"path": "/gone.wav"}]
+    found = survey(sources, output, model="simple")
+    assert (len(found.items), found.finished, found.failed_before) == (0, 9, 3)
+    found = survey(sources, output, model="simple", run=Run(retry_failed=True))
+    assert (len(found.items), found.finished) == (3, 6)
+    (calls / "cut.wav").write_bytes(whole)
+    processes.heard.clear()
+    assert heard_by(processes.make, calls, output, REQUEST).progress.of == 1
+    assert processes.heard == ["cut.wav"]  # whose size is another
+    heard_by(processes.make, calls, output, REQUEST, run=Run(retry_failed=True))
+    assert processes.heard == ["cut.wav", "broken.wav"]
+    with Store(output) as store:
+        paths = Count(Path(row["path"]).name for row in store.rows())
+    assert paths["broken.wav"] == 1
+
+
+def test_a_process_that_dies_loses_its_block_which_is_heard_again(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    processes.dies_at = 1
+    report = heard_by(processes.make, calls, output, REQUEST)
+    assert len(rows_in(output)) == 6
+    assert (report.progress.files, report.killed) == (6, [])
+    assert Count(processes.heard) == Count(f"{number}.wav" for number in range(6))
+    (_, first), (stage, second) = processes.rounds
+    assert stage == "few"
+    lost = set(chain.from_iterable(second))
+    assert any(lost <= set(block) for block in first)
+    assert len(lost) < 6
+
+
+def test_what_kills_its_process_is_heard_once_alone_and_then_told(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    processes.deadly = ["3.wav"]
+    report = heard_by(processes.make, calls, output, REQUEST)
+    rows = rows_in(output)
+    assert rows["3.wav"]["problem"] == KILLED
+    assert report.killed == [str(calls / "1" / "3.wav")]
+    assert [rows[f"{number}.wav"]["problem"] for number in (0, 1, 2, 4, 5)] == [None] * 5
+    # In a block, with as many as there are slots, and alone.
+    inside = [[b for b in blocks if "3.wav" in b] for _, blocks in processes.rounds]
+    assert [len(found) for found in inside] == [1, 1, 1]
+    assert len(inside[1][0]) <= processes.slots
+    assert inside[2] == [["3.wav"]]
+    assert [stage for stage, _ in processes.rounds] == ["many", "few", "alone"]
+    # Who heard it has it told; another run does not die of it again.
+    processes.rounds.clear()
+    heard_by(processes.make, calls, output, REQUEST)
+    assert processes.rounds == []
+
+
+def test_an_answer_that_comes_twice_is_written_once(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    processes.twice = True
+    assert heard_by(processes.make, calls, output, REQUEST).progress.files == 6
+    assert len(rows_in(output)) == 6
+
+
+def test_a_round_that_breaks_off_goes_on_as_long_as_something_is_done(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    processes.breaks_at = 3
+    with pytest.raises(Broken, match="the cluster is gone"):
+        heard_by(processes.make, calls, output, REQUEST)
+    # What is left was asked for again as it was, and not told as what kills processes.
+    (_, first), (stage, second) = processes.rounds
+    assert stage == "many"
+    left = set(chain.from_iterable(first)) - set(processes.heard)
+    assert set(chain.from_iterable(second)) == left
+    assert len(rows_in(output)) == 3
+    processes.breaks_at = None
+    heard_by(processes.make, calls, output, REQUEST)
+    assert {row["problem"] for row in rows_in(output).values()} == {None}
+
+
+def test_a_run_that_is_stopped_keeps_what_it_has(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.files == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        heard_by(processes.make, calls, output, REQUEST, on_progress=stop)
+    assert len(rows_in(output)) == 4
+    report = heard_by(processes.make, calls, output, REQUEST)
+    assert (report.survey.finished, report.progress.files) == (4, 2)
+    assert len(rows_in(output)) == 6
+    assert len(processes.heard) == 6
+
+
+def test_only_so_many_hours(calls: Path, output: str, processes: Processes) -> None:
+    limit = Run(limit_hours=3.5 / 3600)
+    found = survey(calls, output, model="simple", run=limit)
+    assert [Path(item.path).name for item in found.items] == ["0.wav", "2.wav"]  # 0.8 and 1.28 s
+    assert found.hours * 3600 == pytest.approx(2.08)
+    assert not Path(output).exists()
+    report = heard_by(processes.make, calls, output, REQUEST, run=limit)
+    assert report.progress.files == 2
+    assert sorted(rows_in(output)) == ["0.wav", "2.wav"]
+    assert survey(calls, output, model="simple", run=limit).finished == 2
+
+
+def test_channels_one_by_one(
+    speech: MakeSpeech, tmp_path: Path, output: str, processes: Processes
+) -> None:
+    speech(tmp_path / "two.wav", 1.0, 2)
+    request = Request(REQUEST.settings, StreamOptions(channel="each"))
+    heard_by(processes.make, tmp_path / "two.wav", output, request, ["jsonl", "srt"])
+    with Store(output) as store:
+        rows = list(store.rows())
+    assert [(row["channel"], row["text"]) for row in rows] == [(0, "zero one"), (1, "zero one")]
+    assert "[1] zero" in (Path(output) / "captions" / "two.wav.srt").read_text()
+    assert heard_by(processes.make, tmp_path / "two.wav", output, request).progress.of == 0
+
+
+def test_captions_do_not_replace_one_another(
+    speech: MakeSpeech, tmp_path: Path, output: str, processes: Processes
+) -> None:
+    both = [speech(tmp_path / name / "a.wav") for name in ("x", "y")]
+    with pytest.raises(InputError, match=r"would both be called a\.wav"):
+        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"])
+    heard_by(processes.make, both, output, REQUEST)  # rows have paths
+
+
+@pytest.mark.parametrize("formats", [["docx"], ["jsonl", "parquet"]])
+def test_formats_are_checked(
+    formats: list[str], calls: Path, output: str, processes: Processes
+) -> None:
+    with pytest.raises(InputError, match="format"):
+        heard_by(processes.make, calls, output, REQUEST, formats)
+
+
+@pytest.mark.parametrize("values", [{"actors": 0}, {"limit_hours": 0.0}])
+def test_runs_are_checked(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="must be"):
+        Run(**values)
+
+
+def test_time_left_goes_by_what_was_heard() -> None:
+    now = 0.0
+    counter = Counter(3, 100.0, lambda: now)
+    assert counter.now().left_s is None
+    now = 10.0
+    counter.add(40.0, 50.0, failed=False)
+    progress = counter.now()
+    assert (progress.speed, progress.of_seconds) == (5.0, 110.0)
+    assert progress.left_s == pytest.approx(12.0)
+    counter.add(30.0, 0.0, failed=True)
+    assert counter.now().of_seconds == 80.0
+    assert counter.now().failed == 1
+
+
+def test_without_ray_it_is_told_politely(
+    calls: Path, output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'kiku\[fleet\]'"):
+        transcribe(calls, output, model="simple")
+
+
+def test_ray_reports_to_nobody_before_it_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "ray.py").write_text("import os; SEEN = os.environ['RAY_USAGE_STATS_ENABLED']\n")
+    program = (
+        "from kiku.fleet.quiet_ray import import_ray\n"
+        "import sys; assert 'ray' not in sys.modules\n"
+        "import os; os.environ['RAY_USAGE_STATS_ENABLED'] = '1'\n"
+        "print(import_ray('a test').SEEN)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": f"{tmp_path}:{ROOT / 'src'}", "PATH": ""},
+    )  # fmt: skip
+    assert ran.stdout == "0\n"

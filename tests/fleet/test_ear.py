@@ -1,0 +1,175 @@
+"""One process: its slots stay full, and recordings are opened when it is their turn."""
+
+import gc
+import threading
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from kiku.errors import KikuError
+from kiku.fleet import opening
+from kiku.fleet.ear import Ear, Heard
+from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.sources import Item, find_items
+from kiku.options import DecodingOptions, StreamOptions
+from kiku.stream import WordSession
+from tests.cli.simple import SimpleBackend, simple_recognizer
+from tests.fleet.conftest import MakeSpeech
+
+REQUEST = Request(ModelSettings("simple"))
+
+
+class Watched(SimpleBackend):
+    """Notes how many slots were in each step."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(slots)
+        self.steps: list[int] = []
+
+    def encode(self, slots, frames):  # type: ignore[no-untyped-def]
+        """See `Backend.encode`."""
+        self.steps.append(len(slots))
+        return super().encode(slots, frames)
+
+
+def test_recordings_come_when_they_are_done_not_in_order(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    long = speech(tmp_path / "long.wav", 20.0)
+    short = [speech(tmp_path / f"{number}.wav", 0.8) for number in range(3)]
+    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    items = [one for path in (long, *short) for one in find_items(path)]
+    heard = [Path(one.path).name for one in ear.hear(items)]
+    assert heard == ["0.wav", "1.wav", "2.wav", "long.wav"]
+
+
+def test_the_end_of_one_block_leaves_no_slot_idle(speech: MakeSpeech, tmp_path: Path) -> None:
+    blocks = [
+        [Item(str(speech(tmp_path / f"{block}-{number}.wav", seconds)), 1)
+         for number, seconds in enumerate([16.0, 2.0, 2.0, 2.0])]
+        for block in range(3)
+    ]  # fmt: skip
+    backend = Watched(4)
+    ear = Ear(REQUEST, simple_recognizer(backend, "simple"))
+    heard: list[Heard] = []
+    threads = [
+        threading.Thread(target=lambda b=block: heard.extend(ear.hear(b))) for block in blocks
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(heard) == 12
+    # One after the other, most steps would have a single recording, the long one of a block.
+    busy = sum(backend.steps) / len(backend.steps)
+    assert busy > 2
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_recordings_in_a_store_are_opened_a_little_ahead(
+    count: int, speech: MakeSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = speech(tmp_path / "a.wav").read_bytes()
+    files = fsspec.filesystem("memory")
+    for number in range(count):
+        files.pipe_file(f"/bucket/{number:02}.wav", data)
+    opened, whole = list[str](), opening._open  # pyright: ignore[reportPrivateUsage]
+    closed: list[object] = []
+
+    def note(path: str) -> object:
+        opened.append(path)
+        file = whole(path)
+        monkeypatch.setattr(file, "close", lambda: closed.append(file))
+        return file
+
+    monkeypatch.setattr(opening, "_open", note)
+    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    try:
+        heard = ear.hear(find_items("memory://bucket"))
+        first = next(heard)
+        assert first.rows[0]["text"] == "zero one"
+        assert len(opened) <= 16
+        rest = [one.rows[0] for one in heard]
+    finally:
+        files.rm("/bucket", recursive=True)
+    assert [row["text"] for row in rest] == ["zero one"] * (count - 1)
+    assert sorted(opened) == [f"memory:///bucket/{number:02}.wav" for number in range(count)]
+    assert len(closed) == count
+
+
+def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> None:
+    items = [Item(str(speech(tmp_path / f"{number}.wav")), 1) for number in range(4)]
+    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+
+    def sessions() -> set[int]:
+        return {id(one) for one in gc.get_objects() if isinstance(one, WordSession)}
+
+    gc.collect()
+    gc.disable()  # which comes when it likes
+    try:
+        before = sessions()  # of other tests
+        assert len(list(ear.hear(items))) == 4
+        left = sessions() - before
+    finally:
+        gc.enable()
+    assert left == set()
+
+
+def test_options_that_the_model_cannot_follow_are_told_before_all_else() -> None:
+    options = StreamOptions(decoding=DecodingOptions(hotwords=["Kyutai"]), channel="each")
+    request = Request(REQUEST.settings, options)
+    with pytest.raises(KikuError, match="Kyutai"):
+        Ear(request, simple_recognizer(SimpleBackend(1), "simple"))
+
+
+def test_a_device_that_is_gone_is_no_problem_of_a_recording(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    backend = SimpleBackend(1)
+    ear = Ear(REQUEST, simple_recognizer(backend, "simple"))
+    items = find_items(speech(tmp_path / "a.wav", 2.0))
+    backend.break_at = 5
+    with pytest.raises(RuntimeError, match="fell off the table"):
+        list(ear.hear(items))
+    (heard,) = ear.hear(items, alone=True)
+    assert heard.rows[0]["problem"] == "unexpected RuntimeError: the device fell off the table"
+
+
+def test_what_a_store_does_not_give_is_told() -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/bucket/a.wav", b"no sound at all")
+    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    try:
+        items = [Item("memory:///bucket/gone.wav", 5), *find_items("memory://bucket")]
+        found = {one.path: one.rows[0] for one in ear.hear(items)}
+    finally:
+        files.rm("/bucket", recursive=True)
+    gone = "memory:///bucket/gone.wav"
+    assert found[gone]["problem"] == f"{gone}: cannot be opened (no such file)"
+    assert "memory:///bucket/a.wav" in found["memory:///bucket/a.wav"]["problem"]
+
+
+def test_a_store_that_breaks_off_in_the_middle(
+    speech: MakeSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech(tmp_path / "a.wav", 30.0)
+
+    class Broken:
+        """Breaks off after half a megabyte, with an error of its own."""
+
+        def __init__(self) -> None:
+            self.file = (tmp_path / "a.wav").open("rb")
+            self.seekable, self.tell, self.seek = self.file.seekable, self.file.tell, self.file.seek
+            self.close = self.file.close
+
+        def read(self, size: int) -> bytes:
+            if self.tell() > 500_000:
+                raise ZeroDivisionError("the connection is gone")
+            return self.file.read(size)
+
+    monkeypatch.setattr(opening, "_open", lambda path: Broken())
+    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(1), "simple"))
+    (heard,) = ear.hear([Item("s3://bucket/a.wav", 1)])
+    assert "the connection is gone" in heard.rows[0]["problem"]
+    assert heard.rows[0]["words"]

@@ -1,0 +1,116 @@
+"""Folders, patterns, addresses and manifests -> recordings."""
+
+import json
+import os
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from kiku.errors import InputError
+from kiku.fleet.sources import Item, find_items
+from tests.fleet.conftest import MakeSpeech
+
+
+def test_a_folder_is_its_recordings_by_name_and_those_inside(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    for name in ("b.wav", "in/a.WAV", "in/._a.wav", "notes.txt"):
+        speech(tmp_path / name)
+    found = find_items(tmp_path)
+    assert [(one.path, one.name) for one in found] == [
+        (str(tmp_path / "b.wav"), "b.wav"),
+        (str(tmp_path / "in" / "a.WAV"), "in/a.WAV"),
+    ]
+    assert found[0].size == (tmp_path / "b.wav").stat().st_size
+
+
+def test_paths_are_absolute_wherever_one_stands(
+    speech: MakeSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = speech(tmp_path / "a.wav")
+    monkeypatch.chdir(tmp_path)
+    assert [one.path for one in find_items("a.wav")] == [str(path)]
+    assert find_items(["a.wav", str(path), "."]) == find_items(path)  # each once
+
+
+def test_patterns(speech: MakeSpeech, tmp_path: Path) -> None:
+    for name in ("x/a.wav", "y/b.wav", "y/c.mp3"):
+        speech(tmp_path / name)
+    found = find_items(str(tmp_path / "*" / "*.wav"))
+    assert [one.name for one in found] == ["x/a.wav", "y/b.wav"]
+
+
+def test_a_store() -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/bucket/2026/a.wav", b"12345")
+    files.pipe_file("/bucket/2026/b.txt", b"1")
+    try:
+        found = find_items("memory://bucket/2026")
+        assert found == [Item("memory:///bucket/2026/a.wav", 5, None, "a.wav")]
+        assert find_items(found[0].path) == found
+    finally:
+        files.rm("/bucket", recursive=True)
+
+
+def test_a_manifest(speech: MakeSpeech, tmp_path: Path) -> None:
+    here = speech(tmp_path / "in" / "a.wav")
+    rows = [
+        {"path": "in/a.wav", "duration": 3.5, "text": "no matter"},
+        {"file": str(tmp_path / "gone.wav")},
+        {"audio_filepath": "s3://bucket/c.wav", "size": 7, "seconds": 2},
+    ]
+    manifest = tmp_path / "calls.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    assert find_items(manifest) == [
+        Item(str(here), here.stat().st_size, 3.5, "in/a.wav"),
+        Item(str(tmp_path / "gone.wav"), None, None, "gone.wav"),
+        Item("s3://bucket/c.wav", 7, 2, "c.wav"),
+    ]
+
+
+def test_rows_of_a_manifest_may_be_given_themselves(speech: MakeSpeech, tmp_path: Path) -> None:
+    path = speech(tmp_path / "a.wav")
+    found = find_items([{"path": str(path), "seconds": 1.0}, str(path)])
+    assert found == [Item(str(path), os.path.getsize(path), 1.0, "a.wav")]
+
+
+def test_a_dataset_of_rows(speech: MakeSpeech, tmp_path: Path) -> None:
+    path = str(speech(tmp_path / "a.wav"))
+
+    class Dataset:
+        """As Ray's."""
+
+        def iter_rows(self) -> list[dict[str, object]]:
+            return [{"path": path, "text": "no matter", "seconds": 1.0}]
+
+    assert find_items(Dataset()) == [Item(path, os.path.getsize(path), 1.0, "a.wav")]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "line 2: is no JSON"),
+        ("[1]", "line 2: must be an object"),
+        ("{}", "line 2: has no path"),
+        ('{"path": ""}', "line 2: has no path"),
+        ('{"path": "a.wav", "duration": "long"}', "line 2: the duration must be a number"),
+        ('{"path": "a.wav", "size": true}', "line 2: the size must be a number"),
+    ],
+)
+def test_bad_lines_are_told_with_their_number(line: str, said: str, tmp_path: Path) -> None:
+    manifest = tmp_path / "calls.jsonl"
+    manifest.write_text(f'{{"path": "a.wav", "size": 1}}\n{line}\n')
+    with pytest.raises(InputError, match=said):
+        find_items(manifest)
+
+
+@pytest.mark.parametrize("name", ["nothing", "nothing/*.wav", "."])
+def test_what_leads_to_no_recording(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such file|no audio or video"):
+        find_items(str(tmp_path / name))
+
+
+def test_nothing_named() -> None:
+    with pytest.raises(InputError, match="no recordings"):
+        find_items([])

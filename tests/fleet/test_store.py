@@ -1,0 +1,178 @@
+"""Parts that are whole or not there, and what is finished by them."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from kiku.errors import OutputError
+from kiku.fleet import store as room
+from kiku.fleet.rows import Key, Row, key_in, row_of_problem, rows_of
+from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.store import Store
+from kiku.text import Word
+from kiku.transcription import Transcript
+
+REQUEST = Request(ModelSettings("demo"))
+
+
+def _key(name: str, request: Request = REQUEST) -> Key:
+    return Key(f"/calls/{name}", 10, request.settings.model, request.digest)
+
+
+def _rows(name: str, request: Request = REQUEST) -> list[Row]:
+    words = (Word("hello", 0.1, 0.5, 0.9),)
+    return rows_of(_key(name, request), Transcript(words, 1.0), "mix")
+
+
+def _failed(name: str) -> list[Row]:
+    return [row_of_problem(_key(name), "it is broken")]
+
+
+@pytest.fixture(params=["folder", "memory"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Here, and in a store."""
+    if request.param == "folder":
+        yield str(tmp_path / "out")
+        return
+    yield "memory://results/out"
+    files = fsspec.filesystem("memory")
+    if files.exists("/results"):
+        files.rm("/results", recursive=True)
+
+
+def _names(output: str) -> list[str]:
+    files, path = fsspec.core.url_to_fs(output)
+    found = [str(name).removeprefix(path).lstrip("/") for name in files.find(path)]
+    return sorted(name for name in found if name != ".lock")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_rows_come_back_and_are_finished(kind: str, output: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
+    with Store(output, [kind]) as store:
+        assert store.finished(REQUEST) == {}
+        store.add("a.wav", _rows("a.wav"))
+        store.add("b.wav", _failed("b.wav"))
+    other = Request(ModelSettings("demo", dtype="int4"))
+    with Store(output, [kind]) as store:
+        store.add("c.wav", _rows("c.wav", other))
+    with Store(output) as store:
+        assert store.finished(REQUEST) == {_key("a.wav"): True, _key("b.wav"): False}
+        assert store.finished(other) == {_key("c.wav", other): True}
+        assert list(store.rows()) == [
+            *_rows("a.wav"), *_failed("b.wav"), *_rows("c.wav", other)
+        ]  # fmt: skip
+    first, second = _names(output)
+    assert first.startswith("part-00000-")
+    assert second.startswith("part-00001-")
+    assert second.endswith(kind)
+
+
+def test_rows_are_parts_when_there_are_many_or_time_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MOST_ROWS", 3)
+    with Store(str(tmp_path)) as store:
+        for number in range(7):
+            store.add("a", _rows(f"{number}.wav"))
+        assert len(_names(str(tmp_path))) == 2
+        monkeypatch.setattr(room, "EVERY_S", 0.0)
+        store.add("a", _rows("7.wav"))
+        assert len(_names(str(tmp_path))) == 3
+    with Store(str(tmp_path)) as store:
+        assert len(store.finished(REQUEST)) == 8
+
+
+def test_captions_stand_beside_before_the_rows_do(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "MOST_ROWS", 2)
+    with Store(output, ["srt", "vtt"]) as store:
+        store.add("in/a.wav", _rows("a.wav"))
+        assert _names(output) == ["captions/in/a.wav.srt", "captions/in/a.wav.vtt"]
+        store.add("b.wav", _failed("b.wav"))  # of which nothing was heard
+        cut = [{**row, "problem": "it breaks off"} for row in _rows("c.wav")]
+        store.add("c.wav", cut)
+    assert [name for name in _names(output) if "part-" not in name] == [
+        "captions/c.wav.partial.srt", "captions/c.wav.partial.vtt",
+        "captions/in/a.wav.srt", "captions/in/a.wav.vtt",
+    ]  # fmt: skip
+    files, path = fsspec.core.url_to_fs(output)
+    assert "hello" in files.cat_file(f"{path}/captions/in/a.wav.srt").decode()
+
+
+def test_what_was_not_heard_whole_can_be_forgotten(output: str) -> None:
+    other = Request(ModelSettings("other"))
+    with Store(output) as store:
+        store.add("a", _rows("a.wav"))
+        store.add("b", _failed("b.wav"))
+        store.flush()
+        store.add("d", _failed("d.wav"))
+        store.flush()
+        store.add("c", [row_of_problem(_key("c.wav", other), "broken")])
+    with Store(output) as store:
+        store.forget_failed(REQUEST)
+        assert store.finished(REQUEST) == {_key("a.wav"): True}
+        assert store.finished(other) == {_key("c.wav", other): False}
+    assert len(_names(output)) == 2  # a part without rows is none
+
+
+def test_a_write_that_fails_leaves_nothing_and_is_told(
+    output: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    store = Store(output)
+    store.add("a", _rows("a.wav"))
+    files = type(fsspec.core.url_to_fs(output)[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "mv", full)
+        with pytest.raises(OutputError, match=r"part-00000.*No space left"):
+            store.flush()
+    assert _names(output) == []
+    store.flush()  # there is room again
+    store.close()
+    assert len(_names(output)) == 1
+
+
+def test_a_part_that_is_not_renamed_yet_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".part-00000-0123abcd.jsonl.5e.partial").write_text('{"path": "/calls/a')
+    with Store(str(tmp_path)) as store:
+        assert store.finished(REQUEST) == {}
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"path": 1}', "\xff"])
+def test_damage_is_told_with_its_place(line: str, tmp_path: Path) -> None:
+    part = tmp_path / "part-00000-0123abcd.jsonl"
+    good = json.dumps(_rows("a.wav")[0])
+    part.write_bytes(f"{good}\n{line}\n".encode("latin-1"))
+    with Store(str(tmp_path)) as store, pytest.raises(OutputError, match=r"abcd.jsonl, line 2"):
+        store.finished(REQUEST)
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with Store(str(tmp_path)) as first:
+        with pytest.raises(OutputError, match="another run writes"):
+            Store(str(tmp_path))
+        Store(str(tmp_path), writing=False).finished(REQUEST)
+        first.add("a", _rows("a.wav"))
+    with Store(str(tmp_path)) as second:
+        assert list(map(key_in, second.rows())) == [_key("a.wav")]
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    with Store(str(tmp_path / "out"), writing=False) as store:
+        assert store.finished(REQUEST) == {}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputError, match="cannot be made"):
+        Store(str(tmp_path / "out"))
