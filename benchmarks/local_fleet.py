@@ -84,7 +84,7 @@ class Replica:
     def ready(self) -> dict[str, object] | None:
         """What it says of itself; None if it says nothing."""
         try:
-            return httpx.get(f"{self.http}/ready", timeout=5).json()
+            return httpx.get(f"{self.http}/ready", timeout=5, trust_env=False).json()
         except httpx.HTTPError:
             return None
 
@@ -276,11 +276,12 @@ def fleet(
                 folder, {"RELOAD": f"kill -HUP {(_pid(folder))}"},
             )  # fmt: skip
         made = Fleet(replicas, listen, certificate, doors[0] if doors else None)
-        wait_until(lambda: _answers(made), "the start of the balancer")
+        wait_until(lambda: answers(made), "the start of the balancer")
         yield made
 
 
-def _answers(made: Fleet) -> bool:
+def answers(made: Fleet) -> bool:
+    """Whether clients are answered through the balancer."""
     try:
         return made.get("/ready").status_code == 200
     except httpx.HTTPError:

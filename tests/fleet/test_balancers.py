@@ -236,8 +236,9 @@ def test_a_replica_that_drains_finishes_its_sockets_and_gets_no_others(
         assert [replica.slots_used for replica in fleet.replicas] == [1, 1]
         first = drained(fleet, balancer, local_fleet)
         # Kyutai's clients are refused behind the upgrade: no balancer can try another replica.
-        with kyutai(fleet.wss) as late:
-            assert late.receive()["type"] == "Ready"
+        with kyutai(fleet.wss) as late, kyutai(fleet.wss) as later, kyutai(fleet.wss) as last:
+            for client in (late, later, last):
+                assert client.receive()["type"] == "Ready"
             late.speak(SAMPLES)
             assert late.finish() == text
         assert first.slots_used == 1
