@@ -1,0 +1,1 @@
+"""Adapters for fleets of machines: what one machine cannot hear."""
