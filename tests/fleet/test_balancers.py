@@ -181,6 +181,27 @@ def test_sockets_are_spread_and_the_surplus_is_told(made: Callable[..., Any]):
         assert int(refused.value.response.headers["Retry-After"]) > 0
 
 
+def test_limits_are_those_of_the_clients_own_addresses(
+    made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KIKU_MAX_CONNECTIONS_PER_KEY", "1")  # at each replica
+    fleet = made()
+    address = f"{fleet.wss}/api/stream"
+
+    def come(source: str, stack: ExitStack) -> None:
+        said = {"X-Forwarded-For": "192.0.2.7"}  # which is not believed from outside
+        place = connect(address, source_address=(source, 0), additional_headers=said)
+        message(stack.enter_context(place), "ready")
+
+    with ExitStack() as stack:
+        for source in ("127.0.0.2", "127.0.0.3"):
+            for _ in fleet.replicas:
+                come(source, stack)
+            with pytest.raises(InvalidStatus) as refused:
+                come(source, stack)
+            assert b"too many connections" in refused.value.response.body
+
+
 def test_a_full_replica_is_passed_over(made: Callable[..., Any]):
     fleet = made()
     first = fleet.replicas[0]
