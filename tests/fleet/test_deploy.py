@@ -239,6 +239,23 @@ def test_haproxy_takes_the_files(local_fleet: Any, tmp_path: Path):
     check(local_fleet.haproxy_command(tmp_path, 8443, [8081, 8082], [10300, 10301, 10302]), "-c")
 
 
+def test_haproxy_takes_what_docs_say_of_a_cluster(local_fleet: Any, tmp_path: Path):
+    if local_fleet.found("haproxy") is None:
+        pytest.skip("HAProxy is not installed")
+    page = (ROOT / "docs" / "fleet.md").read_text()
+    (said,) = re.findall(r"^```haproxy\n(.*?)^```", page, re.M | re.S)
+    local_fleet.make_certificate(tmp_path)
+    command = local_fleet.haproxy_command(tmp_path, 8443, [8081, 8082])
+    text = (tmp_path / "haproxy.cfg").read_text()
+    text, count = re.subn(r"^    server \w+ .*\n", "", text, flags=re.M)
+    assert count == 2
+    (tmp_path / "haproxy.cfg").write_text(text + said)
+    check(command, "-c")
+    service = documents("service.yaml")
+    name, port = service["metadata"]["name"], service["spec"]["ports"][0]["port"]
+    assert f" {name}.default.svc.cluster.local:{port} " in said
+
+
 def check(command: list[str], option: str) -> None:
     done = subprocess.run([*command, option], check=True, capture_output=True, text=True)
     said = done.stdout + done.stderr
