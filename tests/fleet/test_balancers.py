@@ -308,6 +308,17 @@ def test_who_is_cut_by_a_kill_goes_on_at_the_other_replica(made: Callable[..., A
     assert (report.lost, report.different, report.errors) == (0, 0, [])
 
 
+@pytest.mark.parametrize("how", ["drain", "kill"])
+def test_with_a_store_a_session_goes_on_at_the_other_replica(
+    made: Callable[..., Any], tmp_path: Path, how: str
+):
+    fleet = made("--drain-s", "0.5", "--session-store", str(tmp_path / "sessions"))
+    report = through(fleet, getattr(fleet.replicas[0], how))
+    assert report.cuts > 0
+    assert (report.resumed, report.begun_again) == (report.cuts, 0)
+    assert (report.lost, report.different, report.errors) == (0, 0, [])
+
+
 def test_without_a_replica_clients_are_told_to_come_back(made: Callable[..., Any], balancer: str):
     fleet = made()
     for one in fleet.replicas:

@@ -89,6 +89,26 @@ def test_every_container_has_settings_that_can_be(container: Any, settings: Sett
     assert settings.device is None
 
 
+def test_sessions_in_redis_are_reached_and_drains_are_short(container: Any):
+    folder = DEPLOY / "kubernetes-sessions"
+    (patch,) = yaml.safe_load((folder / "kustomization.yaml").read_text())["patches"]
+    changed = yaml.safe_load(patch["patch"])["spec"]["template"]["spec"]
+    (ours,) = changed["containers"]
+    assert ours["name"] == container["name"]
+    given = {one["name"]: one.get("value", "a secret") for one in ours["env"]}
+    settings = Settings.gathered({}, environment(container) | given)
+    kinds = {one["kind"]: one for one in yaml.safe_load_all((folder / "redis.yaml").read_text())}
+    service = kinds["Service"]
+    (port,) = service["spec"]["ports"]
+    where = f"redis://{service['metadata']['name']}:{port['port']}/0"
+    assert settings.session_store == where
+    labels = kinds["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"] == labels
+    assert kinds["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    wait = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert changed["terminationGracePeriodSeconds"] >= wait + settings.drain_s + GOODBYES_S
+
+
 def test_a_service_of_the_same_name_does_not_set_the_port(pod: Any):
     # Kubernetes would set KIKU_PORT=tcp://10.0.0.1:8080.
     assert documents("service.yaml")["metadata"]["name"] == "kiku"
