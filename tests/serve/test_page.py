@@ -23,6 +23,7 @@ from kiku.serve.protocols.own import OwnProtocol
 from tests.serve.browser import CHROMIUM, PATIENCE_S, Tab, chromium
 from tests.serve.clients import RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
+from tests.serve.relay import relay
 from tests.serve.running import Running, running
 
 DIGITS, ANSWERS = EXAMPLES / "digits.wav", EXAMPLES / "answers.mp3"
@@ -307,7 +308,7 @@ def test_a_connection_that_is_cut_goes_on(tab: Tab, demo: kiku.Recognizer, said:
         assert tab.run(NOTICE) == ""
         first, second = sockets_of(tab)
         assert "after=" not in first
-        assert int(second.partition("after=")[2]) > 0
+        assert int(parse_qs(urlsplit(second).query)["after"][0]) > 0
         # It is the same session.
         ready = [json.loads(data) for way, code, data in tab.frames
                  if code == 1 and '"ready"' in data]  # fmt: skip
@@ -393,6 +394,37 @@ def test_it_goes_on_with_a_server_that_was_started_again(
         )
         wanted = [word.start for word in demo.transcribe(ANSWERS).words]
         assert times == pytest.approx(wanted, abs=0.25)
+
+
+@needs_chromium
+@pytest.mark.parametrize("ends", ["in order", "dead"])
+def test_a_session_that_moves_to_another_process_goes_on(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str], tmp_path: Path, ends: str
+):
+    given = {"session_store": str(tmp_path), "drain_s": 0.0}
+    with running(demo, **given) as a, running(demo, **given) as b, relay(a.port) as balancer:
+        tab.open(f"http://127.0.0.1:{balancer.port}")
+        tab.run(SLOW.replace("= 8", "= 9"))
+        tab.choose("#file", ANSWERS)
+        tab.wait(f"{WORDS}.split(' ').length >= 3")
+        if ends == "in order":
+            balancer.target = b.port
+            a.call(lambda: a.app.drain(0))
+        else:
+            (talk,) = a.app.sockets.talks
+            wait_for(lambda: talk.keeping is not None and talk.keeping._num_stored >= 2)
+            balancer.target = b.port
+            balancer.cut()
+        tab.run("delete window.left")
+        tab.wait(IDLE)
+        assert tab.run(WORDS) == said[ANSWERS]
+        assert tab.run(NOTICE) == ""
+        ready = [json.loads(data) for way, code, data in tab.frames
+                 if code == 1 and '"ready"' in data]  # fmt: skip
+        assert ready[0]["taken_s"] == 0
+        assert ready[-1]["taken_s"] > 0
+        how = "exactly" if ends == "in order" else "sound"
+        assert b.service.metrics.sessions_moved.labels(how)._value.get() == 1
 
 
 @needs_chromium

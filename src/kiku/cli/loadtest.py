@@ -40,6 +40,10 @@ def loadtest(
         bool,
         typer.Option("--find", help="Find the most clients in real time, --streams at most."),
     ] = False,
+    come_back: Annotated[
+        bool,
+        typer.Option("--come-back", help="Clients come back after a cut; texts are compared."),
+    ] = False,
     most_s: Annotated[
         float,
         typer.Option("--most-s", metavar="SECONDS", help="Of each recording take so much."),
@@ -48,7 +52,9 @@ def loadtest(
     """Have clients speak to a service in real time, and tell how long their words take.
 
     Prints JSON: words, refusals, errors, and percentiles of the latency of words (from the end of
-    a word's sound until it comes; the model's own delay is in it) and of the lag of frames.
+    a word's sound until it comes; the model's own delay is in it) and of the lag of frames. With
+    --come-back, for a service whose replicas are restarted meanwhile: sessions, and how many of
+    them were cut, lost, or told another text than a client alone.
     """
     import numpy as np
 
@@ -56,6 +62,7 @@ def loadtest(
 
     try:
         from kiku.serve.loadtest import RATE, Load
+        from kiku.serve.loadtest_sessions import SessionLoad
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kiku"):
             raise
@@ -63,12 +70,18 @@ def loadtest(
     paths = [str(Path(one)) for one in audio or []]
     if not paths:
         raise ConfigError("there is nothing to say: name recordings, or a folder, with --audio")
+    if come_back and (find or protocol != "kiku"):
+        raise ConfigError("--come-back is for clients of --protocol kiku, and without --find")
     sounds: list[NDArray[np.float32]] = []
     for one in find_recordings(paths, recursive=True):
         if not isinstance(one, Recording):
             raise one
         samples = np.concatenate(list(read_chunks(one.source, RATE)))
         sounds.append(samples[: int(most_s * RATE)])
+    if come_back:
+        back = asyncio.run(SessionLoad(url, sounds, key).run(streams, seconds))
+        terminal.echo(json.dumps(back.to_dict(), indent=2) + "\n")
+        return 1 if back.lost or back.different else 0
     load = Load(url, protocol, sounds, key)
     if find:
         good, reports = asyncio.run(load.find(seconds, streams))

@@ -94,6 +94,14 @@ def serve(
         float | None,
         _option("--drain-s", "SECONDS", "At the end, let what is open go on; else 30 s."),
     ] = None,
+    session_store: Annotated[
+        _Text,
+        _option(
+            "--session-store",
+            "URL",
+            "A folder or redis://HOST:PORT/0: other processes may go on with sessions.",
+        ),
+    ] = None,
     log_level: Annotated[
         _Text, _option("--log-level", "LEVEL", "debug, info, warning or error; else info.")
     ] = None,
@@ -114,7 +122,8 @@ def serve(
         "api_keys_file": api_keys_file, "insecure": insecure or None,
         "allowed_origin": _several(allowed_origin), "max_queue": max_queue,
         "max_upload_bytes": max_upload_bytes, "max_upload_s": max_upload_s, "idle_s": idle_s,
-        "drain_s": drain_s, "log_level": log_level, "log_format": log_format,
+        "drain_s": drain_s, "session_store": session_store, "log_level": log_level,
+        "log_format": log_format,
     }  # fmt: skip
     try:
         from kiku.serve import logs, server

@@ -53,12 +53,13 @@ class Report:
             "busy": self.busy,
             "errors": len(self.errors),
             "first_errors": self.errors[:3],
-            "latency": _percentiles(self.latency),
-            "lag": _percentiles(self.lag),
+            "latency": percentiles(self.latency),
+            "lag": percentiles(self.lag),
         }
 
 
-def _percentiles(values: Sequence[float]) -> dict[str, float] | None:
+def percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """As they are reported; None of nothing."""
     if not values:
         return None
     found = np.percentile(values, [50, 95, 99])
@@ -142,7 +143,7 @@ class Own:
 
     def sound(self, samples: NDArray[np.float32]) -> bytes:
         """See `Dialect`."""
-        return _int16(samples)
+        return int16(samples)
 
     def ending(self) -> list[str | bytes]:
         """See `Dialect`."""
@@ -172,7 +173,7 @@ class Deepgram:
 
     def sound(self, samples: NDArray[np.float32]) -> bytes:
         """See `Dialect`."""
-        return _int16(samples)
+        return int16(samples)
 
     def ending(self) -> list[str | bytes]:
         """See `Dialect`."""
@@ -196,8 +197,15 @@ class Deepgram:
 DIALECTS: dict[str, Dialect] = {"kiku": Own(), "kyutai": Kyutai(), "deepgram": Deepgram()}
 
 
-def _int16(samples: NDArray[np.float32]) -> bytes:
+def int16(samples: NDArray[np.float32]) -> bytes:
+    """As raw sound."""
     return (samples * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
+
+
+def websocket_url(url: str) -> str:
+    """An address of http as one of sockets; one of sockets as it is."""
+    url = url.rstrip("/")
+    return url.replace("http", "ws", 1) if url.startswith("http") else url
 
 
 def arrival_s(streams: int) -> float:
@@ -233,7 +241,7 @@ class Load:
         if not sounds:
             raise ConfigError("there is no sound to send: name recordings, or a folder of them")
         self._dialect = DIALECTS[protocol]
-        self._url = url.rstrip("/").replace("http", "ws", 1) if url.startswith("http") else url
+        self._url = websocket_url(url)
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         # Once for all clients: packing costs more than sending.
         self._messages = [

@@ -65,6 +65,17 @@ class Metrics:
         )
         self.sent = Counter("kiku_sent_bytes_total", "To clients.", ["protocol"], registry=registry)
 
+        self.store_failures = Counter(
+            "kiku_session_store_failures_total", "Writes and claims of sessions that failed.",
+            registry=registry,
+        )  # fmt: skip
+        self.sessions_moved = Counter(
+            "kiku_sessions_moved_total",
+            "Sessions that came from another process (exactly, sound), went away, or were refused.",
+            ["how"],
+            registry=registry,
+        )
+
     def stepped(self, num_frames: int, seconds: float, frame_s: float) -> None:
         """The model has made a step; called by the thread that steps it."""
         self.step.observe(seconds)

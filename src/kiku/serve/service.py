@@ -90,6 +90,8 @@ class Service:
         self.metrics.slots.set(engine.num_slots)
         self.metrics.slots_used.set_function(lambda: self.admission.num_taken)
         self.metrics.queue.set_function(lambda: self.admission.num_waiting)
+        if self.settings.session_key:
+            recognizer.state_key = self.settings.session_key.encode()
         self._recognizer = recognizer
 
     @property
@@ -173,9 +175,13 @@ class Service:
         if self.is_draining:
             raise Busy("the service is ending", 5)
 
-    async def open(self, options: StreamOptions, *, recorded: bool = False) -> AsyncStream:
-        """A stream for who has a permit."""
-        return await self.recognizer.astream(options, timeout=_OPEN_S, recorded=recorded)
+    async def open(
+        self, options: StreamOptions, *, recorded: bool = False, state: bytes | None = None
+    ) -> AsyncStream:
+        """A stream for who has a permit; from a saved one where `state` is given."""
+        return await self.recognizer.astream(
+            options, state=state, timeout=_OPEN_S, recorded=recorded
+        )
 
     # Uploads.
 

@@ -95,6 +95,11 @@ class Settings:
     """Memory of a process that decodes a recording."""
     resume_s: float = 60.0
     """So long a stream that was cut off waits for its client to come back."""
+    session_store: str | None = None
+    """redis://HOST:PORT/0 or a folder, where sessions are kept so that other processes can go on
+    with them; it holds what people have just said. None keeps them in this process alone."""
+    session_key: str | None = None
+    """Signs streams that are saved there at the end; all processes need the same one."""
     drain_s: float = 30.0
     """At the end, what is open may go on for so long."""
 

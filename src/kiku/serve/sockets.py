@@ -7,19 +7,22 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
 from kiku.errors import KikuError, NoFreeSlot
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
+from kiku.serve.keeper import Keeper
 from kiku.serve.keys import subprotocol_of
 from kiku.serve.logs import connection_line
 from kiku.serve.protocols.interface import LiveProtocol, ModelCard, Refusal, Request
 from kiku.serve.service import Service
-from kiku.serve.talk import Talk
+from kiku.serve.session_store import open_store
+from kiku.serve.talk import Talk, num_slots
 from kiku.serve.wire import (
     Gone,
     Receive,
@@ -41,6 +44,12 @@ LOOK_S = 0.25
 _TELL_S = 3.0
 """At the end clients must take the last message within so long."""
 
+_HAND_OVER_S = 20.0
+"""At the end all streams with a session must be saved within so long."""
+
+_SAVES = 4
+"""At the same time: a saved stream of a large model has 200 MB."""
+
 _BYTES_PER_S = 4 * 24_000
 """Of sound that waits."""
 
@@ -54,6 +63,8 @@ class Sockets:
         self.talks: set[Talk] = set()
         self._sessions: dict[tuple[str, str], Talk] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        store = service.settings.session_store
+        self._keeper = None if store is None else Keeper(service, open_store(store))
 
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """One WebSocket, to its end."""
@@ -76,15 +87,26 @@ class Sockets:
                 socket, protocol, request, owner
             ):
                 return
-            await self._talk(socket, protocol, request, owner)
+            await self._talk(socket, make, protocol, request, owner)
 
     async def _talk(
-        self, socket: WebSocket, protocol: LiveProtocol, request: Request, owner: str
+        self,
+        socket: WebSocket,
+        make: MakeProtocol,
+        protocol: LiveProtocol,
+        request: Request,
+        owner: str,
     ) -> None:
         talk = Talk(self._service, protocol, owner, request.id)
         try:
             try:
-                await talk.prepare()
+                if not await self._take_over(talk, request):
+                    await talk.end()
+                    protocol = make(request, self._service.card)  # as nothing had been tried
+                    talk = Talk(self._service, protocol, owner, request.id)
+                    if self._keeper is not None and protocol.session is not None:
+                        talk.keeping = self._keeper.new(protocol, owner, talk.history)
+                    await talk.prepare()
             except KikuError as error:
                 talk.figures.failed(error)
                 if not isinstance(error, NoFreeSlot):
@@ -102,6 +124,38 @@ class Sockets:
         finally:
             await self.end(talk)
 
+    async def _take_over(self, talk: Talk, request: Request) -> bool:
+        """Go on with a session that another process has kept; whether that was done.
+
+        Raises:
+            Busy: no slot is free.
+        """
+        keeper, protocol = self._keeper, talk.protocol
+        if keeper is None or protocol.session is None or protocol.first is None:
+            return False
+        if not request.first("after"):
+            return False
+        talk.take_slots(protocol.first.options)  # before it is taken from who has it
+        moved = await keeper.claim(protocol, talk.owner, request)
+        if moved is None:
+            return False
+        if num_slots(moved.options) != num_slots(protocol.first.options):
+            keeper.refused("it has another number of channels than its client asks for")
+            return False
+        ways = [moved] if moved.state is None else [moved, moved.without_state()]
+        for way in ways:  # a stream that was saved by another engine leaves its sound
+            if way is None:
+                continue
+            try:
+                await talk.take_over(way, keeper.of_moved(protocol, talk.owner, way))
+            except KikuError as error:
+                keeper.refused(str(error))
+                continue
+            how = "sound" if way.state is None else "exactly"
+            self._service.metrics.sessions_moved.labels(how).inc()
+            return True
+        return False
+
     async def run(self, talk: Talk, wire: Wire) -> None:
         """Talk to the end of the connection."""
         service, protocol = self._service, talk.protocol_name
@@ -112,6 +166,8 @@ class Sockets:
         self.talks.add(talk)
         if talk.session is not None:
             self._sessions[talk.owner, talk.session] = talk
+            if self._keeper is not None and talk.keeping is not None:
+                self._keeper.watch(talk, talk.keeping)
         talk.began_at = time.monotonic()
         await talk.run(wire)
 
@@ -140,6 +196,8 @@ class Sockets:
         self._service.metrics.connections.labels(talk.protocol_name).dec()
         self._service.end()
         await talk.end()
+        if self._keeper is not None:  # nobody waits for a store
+            self._service.keep(self._keeper.forget(talk))
         _LOG.info(*connection_line(talk, time.monotonic() - talk.began_at))
 
     async def _come_back(
@@ -149,6 +207,8 @@ class Sockets:
         talk = self._sessions.get((owner, protocol.session or ""))
         text = request.first("after", "")
         if talk is None or not talk.is_alive or not (text and text.isascii() and text.isdigit()):
+            return False
+        if self._keeper is not None and not await self._keeper.owns(talk):
             return False
         if not talk.can_resume(int(text[:12])):
             return False
@@ -180,14 +240,35 @@ class Sockets:
 
     async def end_all(self) -> None:
         """Tell everybody that the service ends, and hang up; whoever does not listen is dropped."""
-        telling = {asyncio.create_task(talk.end_service()): talk for talk in self.talks}
-        if not telling:
-            return
-        told, late = await asyncio.wait(telling, timeout=_TELL_S)
-        for task in late:
-            task.cancel()
-            telling[task].abort()
-        await asyncio.gather(*told)
+        if self._keeper is not None:
+            await self._hand_over(self._keeper)
+        await _within(_TELL_S, {talk: talk.end_service() for talk in self.talks})
+        if self._keeper is not None:
+            self._keeper.close()
+
+    async def _hand_over(self, keeper: Keeper) -> None:
+        """Keep the sessions for other processes as they are now, and send their clients there."""
+        at_once = asyncio.Semaphore(_SAVES)
+
+        async def one(talk: Talk) -> None:
+            async with at_once:
+                await keeper.hand_over(talk, await talk.freeze())
+            await talk.hand_over()
+
+        kept = [talk for talk in self.talks if talk.keeping is not None and talk.is_alive]
+        await _within(_HAND_OVER_S, {talk: one(talk) for talk in kept})
+
+
+async def _within(seconds: float, calls: Mapping[Talk, Coroutine[Any, Any, None]]) -> None:
+    """Have all of this done, and drop the talks with which it takes longer."""
+    tasks = {asyncio.create_task(call): talk for talk, call in calls.items()}
+    if not tasks:
+        return
+    done, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late:
+        task.cancel()
+        tasks[task].abort()
+    await asyncio.gather(*done)
 
 
 def _subprotocol(protocol: LiveProtocol, request: Request) -> str | None:

@@ -24,6 +24,10 @@ from kiku.live_async import AsyncStream
 from kiku.options import StreamOptions
 from kiku.serve.admission import Permit
 from kiku.serve.decoder import Decoder
+from kiku.serve.figures import Figures
+from kiku.serve.history import History
+from kiku.serve.keeping import Keeping
+from kiku.serve.moving import Moved, push_gap
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
@@ -39,9 +43,9 @@ from kiku.serve.protocols.interface import (
     ServerEnds,
 )
 from kiku.serve.service import Service
+from kiku.serve.told import Overlap
 from kiku.serve.wire import Gone, Wire
-from kiku.stream import End, Event, Finalized
-from kiku.text import Word
+from kiku.stream import End
 
 _LOG = logging.getLogger("kiku.serve")
 
@@ -51,9 +55,6 @@ _REJECTIONS = (AudioError, ConfigError, QueueFull, StreamClosed)
 _MOST_ANSWERS = 256
 """So many messages may wait to be sent before no more are read."""
 
-_HISTORY = 20_000
-"""Messages that are kept for a client who may come back."""
-
 _BEHIND_S = 0.5
 """A stream with more sound waiting is not idle, even if its client sends nothing."""
 
@@ -62,6 +63,12 @@ _GOODBYES = (1000, 1001)
 
 _PATIENT_S = 10.0
 """Seconds of sound that may wait where the service is short of memory."""
+
+_LEAVE_S = 5.0
+"""Within which a client answers that its connection is closed."""
+
+_FREEZE_S = 5.0
+"""Within which what was asked of a stream must be done, so that it can be saved."""
 
 
 class Talk:
@@ -89,10 +96,16 @@ class Talk:
         self._drained.set()  # nothing is being sent
         # Of a session: whether its client has left, is awaited, and has come back.
         self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
-        self._history: deque[Send] = deque(maxlen=_HISTORY)
-        self._num_counted = 0
+        self.history = History()
+        """Its counted messages."""
+        self._moved: Moved | None = None  # it was begun by another process
+        self._overlap: Overlap | None = None
+        self.keeping: Keeping | None = None
+        """What is kept of it for other processes, if anything is."""
+        self._is_frozen = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reader: asyncio.Task[None] | None = None
+        self._listener: asyncio.Task[None] | None = None
         self.has_hung_up = False
         self.began_at = 0.0
         self.code = 1006
@@ -111,6 +124,16 @@ class Talk:
     def session(self) -> str | None:
         """See `LiveProtocol.session`."""
         return self._protocol.session
+
+    @property
+    def protocol(self) -> LiveProtocol:
+        """Of this connection."""
+        return self._protocol
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of its stream's sound that were heard."""
+        return 0.0 if self._stream is None else self._stream.heard_s
 
     @property
     def waiting_s(self) -> float:
@@ -133,11 +156,49 @@ class Talk:
         """
         first = self._protocol.first
         if first is not None:
-            self._permit = self._service.permit(_num_slots(first.options))
+            self.take_slots(first.options)
             await self._open_stream(first)
+            if self.keeping is not None:
+                self.keeping.opened(first.options, first.container)
+
+    def take_slots(self, options: StreamOptions) -> None:
+        """Hold what its first stream will need. Raises Busy."""
+        if self._permit is None:
+            self._permit = self._service.permit(num_slots(options))
+
+    async def take_over(self, moved: Moved, keeping: Keeping) -> None:
+        """In the place of `prepare`: go on with a session of another process.
+
+        Raises:
+            KikuError: it cannot be gone on with; this talk is of no use then.
+        """
+        head, state = moved.stored.head, moved.state
+        self._protocol.restore(head.counts, moved.options, moved.num_bytes)
+        self.history, self.keeping, self._overlap = moved.history, keeping, moved.overlap
+        self._moved = moved
+        await self._open_stream(Open(moved.options), state)
+        stream = self._stream
+        assert stream is not None
+        if state is None:
+            await push_gap(stream, moved.start_s)
+        for gap_s, data in moved.parts:
+            given = Gap(gap_s) if gap_s else Push(moved.sound.pushed(data))
+            if state is None:
+                await self._ask(given)
+            elif isinstance(given, Gap):
+                keeping.gap(gap_s)
+            else:
+                keeping.pushed(given.samples)
+        if state is not None:
+            keeping.unknown(stream.duration, moved.num_bytes)
+        for tag, cut in moved.finalizes:
+            await self._ask(Finalize(tag, cut))
 
     async def run(self, wire: Wire) -> None:
         """Talk until one side ends it."""
+        if self._moved is not None:
+            then = [Close()] if self._moved.is_closed else []
+            return await self._go_on(wire, self._moved.client.num_received, then)
         self._wire = wire
         await self._read(wire, self._protocol.begin())
 
@@ -149,7 +210,7 @@ class Talk:
 
     def can_resume(self, num_received: int) -> bool:
         """Whether a client who has had so many messages can go on: what it has missed is kept."""
-        return self.is_alive and 0 <= self._num_counted - num_received <= len(self._history)
+        return self.is_alive and self.history.knows_behind(num_received)
 
     async def resume(self, wire: Wire, num_received: int) -> None:
         """Go on with a client who comes back and has had so many messages."""
@@ -159,8 +220,12 @@ class Talk:
                 await before.close(1012, "the session goes on elsewhere")
         await self._let_go.wait()
         self._returned.set()
-        missed = self._num_counted - num_received
-        again = list(self._history)[len(self._history) - missed :] if missed else []
+        await self._go_on(wire, num_received)
+
+    async def _go_on(self, wire: Wire, num_received: int, then: Actions = ()) -> None:
+        """Greet a client who has had so many messages, tell it the others, and do what is to be
+        done then."""
+        again = self.history.behind(num_received)
         # A request under way when the connection was cut is finished, or will be before others.
         taken_s = 0.0 if self._stream is None else self._stream.duration
         self._wire = wire
@@ -168,7 +233,9 @@ class Talk:
         for one in [*self._protocol.resumed(taken_s), *again]:
             if isinstance(one, Send):
                 self._out.append(one)
-        await self._read(wire, ())
+        if self._stream is None:  # it has come to its end meanwhile
+            self._out.append(Hangup(1000))
+        await self._read(wire, then)
 
     async def comes_back(self, seconds: float) -> bool:
         """Wait for the client to come back; whether it did, and has left again."""
@@ -198,6 +265,8 @@ class Talk:
                 self._reads_since = clock()
                 message = await wire.receive()
                 self._reads_since, self._num_quiet = 0.0, 0
+                if self._is_frozen:
+                    continue  # it is not taken: the client sends it to the next process
                 figures.num_received += len(message)
                 actions = received(message)
                 if len(actions) == 1 and actions[0].__class__ is Push and not self._asks:
@@ -238,6 +307,46 @@ class Talk:
             await self.do(self._protocol.failed(error))
             await self.do([Hangup(1012, str(error))])
 
+    # Going over to another process.
+
+    async def freeze(self) -> bytes | None:
+        """Its stream as it stands, saved: nothing more is taken or told here. None where it cannot
+        be saved."""
+        stream, listener = self._stream, self._listener
+        self._is_frozen = True
+        if listener is not None:
+            listener.cancel()  # what it has fetched it has told
+            await asyncio.wait([listener])
+        if stream is None or self._decoder is not None:
+            return None
+        try:
+            async with asyncio.timeout(_FREEZE_S), self._asking:
+                return None if self._asks else await stream.save()
+        except (TimeoutError, KikuError):
+            return None
+
+    async def hand_over(self) -> None:
+        """Another process goes on with it: its client is to connect again."""
+        self.has_hung_up = self._wire is None
+        self._returned.set()
+        with suppress(Gone):
+            await self.do([Hangup(1012, "the session goes on elsewhere: connect again")])
+
+    async def let_go(self) -> None:
+        """Another process goes on with it already: end without a word."""
+        wire, self._wire = self._wire, None
+        self.has_hung_up = True
+        self._returned.set()
+        if wire is None:
+            return
+        try:
+            async with asyncio.timeout(_LEAVE_S):
+                with suppress(Gone, OSError, RuntimeError):
+                    await wire.close(1012, "the session goes on elsewhere")
+                await self._left.wait()
+        except TimeoutError:  # a connection that only seems to be alive
+            self.abort()
+
     async def _push(self, sound: Push) -> None:
         """As `do` of sound alone, which most messages are: the short way where nothing waits."""
         stream = self._stream
@@ -247,6 +356,8 @@ class Talk:
         try:
             if not stream.push_now(sound.samples, sound.rate):
                 await self.do([sound])
+            elif self.keeping is not None:
+                self.keeping.pushed(sound.samples)
         except _REJECTIONS as error:
             self.figures.failed(error)
             await self.do(self._protocol.rejected(error))
@@ -279,8 +390,9 @@ class Talk:
 
     def _put(self, item: Send | Hangup) -> None:
         if isinstance(item, Send) and item.counted and self._protocol.session is not None:
-            self._history.append(item)
-            self._num_counted += 1
+            self.history.add(item)
+            if self._moved is not None and self.history.count <= self._moved.client.num_received:
+                return  # its client has it from the other process
         self._out.append(item)
 
     async def _flush(self) -> None:
@@ -333,7 +445,7 @@ class Talk:
 
     async def _ask(self, action: Action) -> Actions:
         """Ask the stream for one thing; what the protocol wants then."""
-        stream = self._stream
+        stream, keeping = self._stream, self.keeping
         if isinstance(action, Open):
             return await self._reopen(action)
         if stream is None:
@@ -345,13 +457,21 @@ class Talk:
                     await self._decoder.feed(bytes(samples))
                 else:
                     await stream.push(samples, rate=rate)
+                    if keeping is not None:
+                        keeping.pushed(samples)
             case Gap(seconds):
                 await stream.push_silence(seconds)
+                if keeping is not None:
+                    keeping.gap(seconds)
             case Finalize(tag, cut):
                 self.figures.asked_at = time.monotonic()
                 await stream.finalize(tag, cut=cut)
+                if keeping is not None:
+                    keeping.asked(tag, cut)
             case Decode(options):
                 await stream.set_decoding(options)
+                if keeping is not None:
+                    keeping.decoding(options)
                 return self._protocol.decoded()
             case Close():
                 self.figures.asked_at = time.monotonic()
@@ -359,6 +479,8 @@ class Talk:
                     self._decoder.end()
                 else:
                     await stream.close()
+                if keeping is not None:
+                    keeping.closed()
             case _:
                 raise AssertionError(f"there is no action {action!r}")
         return ()
@@ -366,23 +488,26 @@ class Talk:
     async def _reopen(self, wanted: Open) -> Actions:
         self._drop_stream()
         try:
-            count = _num_slots(wanted.options)
+            count = num_slots(wanted.options)
             if self._permit is None or self._permit.count != count:
                 if self._permit is not None:
                     self._permit.release()
                 self._permit = self._service.permit(count)
             await self._open_stream(wanted)
+            self._overlap = None
+            if self.keeping is not None:
+                self.keeping.opened(wanted.options, wanted.container)
         except KikuError as error:
             self.figures.failed(error)
             return self._protocol.failed(error)
         return self._protocol.opened()
 
-    async def _open_stream(self, wanted: Open) -> None:
+    async def _open_stream(self, wanted: Open, state: bytes | None = None) -> None:
         options = replace(
             wanted.options, max_queue_s=self._service.settings.read_ahead_s, when_full="block"
         )
-        stream = self._stream = await self._service.open(options)
-        self._spawn(partial(self._listen, stream))
+        stream = self._stream = await self._service.open(options, state=state)
+        self._listener = self._spawn(partial(self._listen, stream))
         if wanted.container:
             decoder = self._decoder = await self._service.decoders.decode()
             self._spawn(partial(self._decode, decoder, stream))
@@ -418,9 +543,13 @@ class Talk:
                 return
             actions: list[Action] = []
             waiting_s = stream.waiting_s
+            if self._overlap is not None:
+                events = self._overlap.of(events, stream.heard_s)
             for event in events:
                 actions += protocol.event(event, waiting_s)
                 self.figures.told(event, waiting_s)
+                if self.keeping is not None:
+                    self.keeping.say(event)
                 ended = ended or isinstance(event, End)
             if protocol.wants_progress and not ended:
                 heard_s = stream.heard_s
@@ -483,10 +612,11 @@ class Talk:
         if self._reader is not None:
             self._reader.cancel()
 
-    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
         task = asyncio.create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _guarded(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """A mistake in a protocol ends its own connection."""
@@ -505,59 +635,5 @@ class Talk:
             await self.do([Hangup(1011, "an error of the server's own")])
 
 
-class Figures:
-    """What one talk counts. Counters of the service are told now and then, as each costs a
-    lock."""
-
-    def __init__(self, service: Service, protocol: str) -> None:
-        """All at 0."""
-        metrics = service.metrics
-        self._protocol, self._errors = protocol, metrics.errors
-        self._received = metrics.received.labels(protocol)
-        self._sent = metrics.sent.labels(protocol)
-        self._lag = metrics.lag.labels(protocol)
-        self._first, self._final = (
-            metrics.first_word.labels(protocol), metrics.final_word.labels(protocol),
-        )  # fmt: skip
-        self.num_received = self.num_sent = self.num_words = 0
-        self.text: list[str] | None = [] if service.settings.log_text else None
-        """All words, where the log wants them."""
-        self._flushed_in = self._flushed_out = 0
-        self.asked_at = self._first_at = 0.0
-        self.duration = 0.0
-
-    def pushed(self) -> None:
-        """Sound has come."""
-        if not self._first_at:
-            self._first_at = time.monotonic()
-
-    def told(self, event: Event, waiting_s: float) -> None:
-        """An event is told."""
-        if isinstance(event, Word):
-            if not self.num_words and self._first_at:
-                self._first.observe(time.monotonic() - self._first_at)
-            self.num_words += 1
-            if self.text is not None:
-                self.text.append(event.text)
-            self._lag.observe(waiting_s)
-        elif isinstance(event, Finalized | End) and self.asked_at:
-            self._final.observe(time.monotonic() - self.asked_at)
-            self.asked_at = 0.0
-
-    def failed(self, error: Exception) -> None:
-        """Something went wrong."""
-        self.errors(type(error).__name__)
-
-    def errors(self, kind: str) -> None:
-        """As `failed`, by its name."""
-        self._errors.labels(self._protocol, kind).inc()
-
-    def flush(self) -> None:
-        """Tell the service's counters."""
-        self._received.inc(self.num_received - self._flushed_in)
-        self._sent.inc(self.num_sent - self._flushed_out)
-        self._flushed_in, self._flushed_out = self.num_received, self.num_sent
-
-
-def _num_slots(options: StreamOptions) -> int:
+def num_slots(options: StreamOptions) -> int:
     return options.format.channels if options.channel == "each" else 1

@@ -1,7 +1,8 @@
 // The connection to the server: sends sound, hands on what comes, and comes back after a cut.
 //
 // All sound stays in `sound` until the end, so a cut loses none: a session that the server still
-// knows goes on where it was; one that it has forgotten begins anew behind the last word.
+// knows, or finds in its store, goes on where it was; one that is forgotten begins anew behind the
+// last word.
 
 const AHEAD_S = 20; // of sound on its way that is not heard yet
 const MOST_BUFFERED = 1 << 20; // bytes
@@ -48,7 +49,11 @@ export class Talk {
     if (this.options.partials) query.set("partials", "true");
     if (this.options.turns) query.set("turns", this.options.turns);
     for (const one of this.options.hotwords) query.append("hotwords", one);
-    if (this.wasOpen) query.set("after", this.count);
+    if (this.wasOpen) {
+      query.set("after", this.count);
+      // Another process may go on, and know less than was told.
+      query.set("told", Math.max(0, this.toldS - this.offset / this.sound.rate));
+    }
     const url = new URL("/api/stream", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     url.search = query;

@@ -249,6 +249,15 @@ class LiveProtocol(Protocol):
         follows. After these messages those are sent again that it has not had."""
         ...
 
+    def save(self) -> Mapping[str, int]:
+        """What it has counted, where its client has a `session`: another process may go on."""
+        ...
+
+    def restore(self, counts: Mapping[str, int], options: StreamOptions, num_bytes: int) -> None:
+        """Go on where another process was: with what `save` gave there, with its stream's options,
+        and with so many bytes of sound taken. Before `resumed`."""
+        ...
+
     def rejected(self, error: Exception) -> Actions:
         """What the last message wanted cannot be (`AudioError`, `QueueFull`, `ConfigError`,
         `StreamClosed`); nothing of it was done, and the stream goes on."""
@@ -297,6 +306,13 @@ class Base:
     def resumed(self, taken_s: float) -> Actions:
         """See `LiveProtocol`."""
         return ()
+
+    def save(self) -> Mapping[str, int]:
+        """See `LiveProtocol`."""
+        return {}
+
+    def restore(self, counts: Mapping[str, int], options: StreamOptions, num_bytes: int) -> None:
+        """See `LiveProtocol`."""
 
 
 def round_s(seconds: float) -> float:

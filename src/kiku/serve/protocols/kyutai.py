@@ -5,7 +5,7 @@ each frame of a model with pause heads, `Word`, `EndWord`, `Marker` and `Error`.
 other message, so there is none.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
@@ -144,6 +144,19 @@ class KyutaiProtocol(Base):
         if self.session is not None:
             ready |= {"session": self.session, "taken": round(taken_s * SAMPLE_RATE)}
         return [Send(_PACK_TIMES(ready), counted=False)]
+
+    def save(self) -> Mapping[str, int]:
+        """See `LiveProtocol`."""
+        return {
+            "steps": self._num_steps, "markers": self._num_markers, "untold": int(self._untold),
+            "sound": int(self._container is False),
+        }  # fmt: skip
+
+    def restore(self, counts: Mapping[str, int], options: StreamOptions, num_bytes: int) -> None:
+        """See `LiveProtocol`."""
+        self._num_steps, self._num_markers = counts.get("steps", 0), counts.get("markers", 0)
+        self._untold = bool(counts.get("untold", 0))
+        self._container = False if counts.get("sound", 0) else None
 
     def opened(self) -> Actions:
         """After `Init`."""

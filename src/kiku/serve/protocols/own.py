@@ -5,7 +5,7 @@ binary messages and commands as JSON, and gets `ready`, then every event of the 
 `kiku.stream.event_to_dict` writes it, and now and then `lag`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -46,6 +46,7 @@ PARAMETERS = (
     Parameter("temperature", "honoured", "0 takes the likeliest text"),
     Parameter("session", "honoured", "a name under which to come back after a cut"),
     Parameter("after", "honoured", "how many events the client of a session has had"),
+    Parameter("told", "honoured", "where the last word ends that the client of a session has had"),
     Parameter("auth_id", "honoured", "a key"),
 )
 
@@ -131,6 +132,10 @@ class OwnProtocol(Base):
             "taken_bytes": self._num_bytes,
         }
         return [_send(ready, counted=False)]
+
+    def restore(self, counts: Mapping[str, int], options: StreamOptions, num_bytes: int) -> None:
+        """See `LiveProtocol`."""
+        self._options, self._num_bytes = options, num_bytes
 
     def received(self, message: str | bytes) -> Actions:
         """Sound, or a command."""

@@ -1,0 +1,218 @@
+"""`kiku serve` on Ray Serve: the same application, in replicas that Ray starts, counts and ends.
+
+    RAY_SERVE_ENABLE_HA_PROXY=1 serve run kiku.fleet.serve_app:app \\
+        model=kyutai/stt-1b-en_fr-candle device=cuda slots=64 gpus=1 \\
+        min_replicas=2 max_replicas=8 api_keys_file=/etc/kiku/keys
+
+    client -> HAProxy, which Ray runs on each node -> a replica's own port -> kiku.serve.app.App
+
+Sockets never pass through Ray's Python proxy. A replica has its slots for itself, and refuses by
+itself what it cannot hear. When Ray ends a replica, HAProxy sends it nothing new; its sockets go on
+for RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S and are then closed with 1012. docs/fleet.md says
+what else must be set.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from kiku.errors import ConfigError, MissingExtra
+
+if TYPE_CHECKING:
+    from kiku.serve.app import App
+    from kiku.serve.settings import Settings
+
+_DIRECT = ("RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_ENABLE_DIRECT_INGRESS")
+"""Either of them keeps Ray's Python proxy out of the way of the sound."""
+
+_DRAIN, _DRAIN_S = "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", 30.0
+"""How long a replica that ends has for its sockets, and what Ray takes if nobody says."""
+
+_GOODBYES_S = 15.0
+"""Between the last socket and the end of the process."""
+
+_SURPLUS = 64
+"""Requests of a replica beside those that hold slots. What waits at Ray's own limit is left without
+an answer, and a limit without a queue refuses everything: so kiku refuses, at once, before that."""
+
+_BUSY = 0.7
+"""Another replica is started when so much of the slots is held."""
+
+_UP_S, _DOWN_S = 10.0, 900.0
+"""For so long there must be too few slots, or too many, before replicas are started or ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How many replicas there are, and what each has."""
+
+    min_replicas: int = 1
+    max_replicas: int = 1
+    """More than `min_replicas` lets Ray start and end replicas by the slots that are held."""
+    gpus: float = 0.0
+    """Of one replica."""
+    cpus: float = 1.0
+    """Of one replica, as Ray counts them; how many threads compute is a setting."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        if not 1 <= self.min_replicas <= self.max_replicas:
+            raise ConfigError(
+                f"min_replicas={self.min_replicas} and max_replicas={self.max_replicas} cannot be: "
+                "give at least 1, and no fewer at most than at least"
+            )
+        if self.gpus < 0 or self.cpus < 0:
+            raise ConfigError("gpus and cpus of a replica must be at least 0")
+
+
+def app(args: Mapping[str, Any]) -> Any:
+    """The application as Ray Serve wants it named: `kiku.fleet.serve_app:app`.
+
+    Args:
+        args: settings of `kiku serve` and fields of `Scale`, by name. What is missing is taken
+            from the environment (`KIKU_SLOTS`).
+
+    Raises:
+        ConfigError: a name that is not known, a value that cannot be, or Ray in another mode.
+        MissingExtra: Ray Serve is not installed.
+    """
+    settings, scale = read(args, os.environ)
+    return application(settings, scale)
+
+
+def application(settings: "Settings", scale: Scale) -> Any:
+    """A `ray.serve.Application`, for `ray.serve.run`.
+
+    Raises:
+        ConfigError: no `slots`, nobody would need a key, or Ray in another mode.
+        MissingExtra: Ray Serve is not installed.
+    """
+    check_ingress(os.environ)
+    # Ray's ports are open on all addresses of its nodes, and its own drain comes before ours.
+    settings = replace(settings, host="0.0.0.0", drain_s=0.0)
+    settings.keys()
+    if settings.slots is None:
+        raise ConfigError("Ray counts replicas by their slots: give slots=N")
+    serve = _ray_serve()
+    ingress = serve.ingress(_builder(settings))(_Replica)
+    return serve.deployment(name="kiku", **options(settings.slots, scale, os.environ))(
+        ingress
+    ).bind()
+
+
+class _Replica:
+    """What Ray makes of the application; all of it is in the ASGI interface."""
+
+
+def _builder(settings: "Settings") -> "Callable[[], App]":
+    def build() -> "App":
+        return build_app(settings)
+
+    return build
+
+
+def build_app(settings: "Settings") -> "App":
+    """The application with its model; called where a replica begins, and takes a while.
+
+    Raises:
+        KikuError: the model cannot be loaded, or the node runs Ray in another mode.
+    """
+    from kiku.serve.app import App
+    from kiku.serve.service import Service
+
+    check_ingress(os.environ)
+    service = Service(settings)
+    service.load()
+    return App(service)
+
+
+def options(slots: int, scale: Scale, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Of the deployment."""
+    found: dict[str, Any] = {
+        "max_ongoing_requests": slots + _SURPLUS,
+        "max_queued_requests": 1,
+        "ray_actor_options": {"num_gpus": scale.gpus, "num_cpus": scale.cpus},
+        "graceful_shutdown_timeout_s": drain_s(environment) + _GOODBYES_S,
+        "graceful_shutdown_wait_loop_s": 0.5,
+    }
+    if scale.min_replicas == scale.max_replicas:
+        return {**found, "num_replicas": scale.min_replicas}
+    autoscaling = {
+        "min_replicas": scale.min_replicas, "max_replicas": scale.max_replicas,
+        "target_ongoing_requests": _BUSY * slots,
+        "upscale_delay_s": _UP_S, "downscale_delay_s": _DOWN_S,
+    }  # fmt: skip
+    return {**found, "autoscaling_config": autoscaling}
+
+
+def drain_s(environment: Mapping[str, str]) -> float:
+    """How long sockets of a replica that ends may go on.
+
+    Raises:
+        ConfigError: the environment says no number.
+    """
+    text = environment.get(_DRAIN, str(_DRAIN_S))
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{_DRAIN} must be a number of seconds, not {text!r}") from None
+
+
+def check_ingress(environment: Mapping[str, str]) -> None:
+    """See that sound will not pass through Ray's Python proxy.
+
+    Raises:
+        ConfigError: it would.
+    """
+    if not any(environment.get(name) == "1" for name in _DIRECT):
+        raise ConfigError(
+            "Ray Serve would carry every frame through its Python proxy, which costs more than "
+            f"hearing it: set {_DIRECT[0]}=1 where Ray is started, and here"
+        )
+
+
+def read(args: Mapping[str, Any], environment: Mapping[str, str]) -> "tuple[Settings, Scale]":
+    """Settings and scale out of arguments, which are texts on a command line.
+
+    Raises:
+        ConfigError: a name that is not known, or a value that cannot be.
+    """
+    from kiku.serve.settings import PREFIX, Settings
+
+    texts = {name.replace("-", "_"): _text(value) for name, value in args.items()}
+    ours = {one.name: one.type for one in fields(Scale)}
+    known = {one.name for one in fields(Settings)} | ours.keys()
+    for name in texts:
+        if name not in known:
+            raise ConfigError(f"{name} is not known: {', '.join(sorted(known))} are")
+    numbers: dict[str, Any] = {}
+    for name, kind in ours.items():
+        if name in texts:
+            numbers[name] = _number(name, texts.pop(name), whole=kind is int)
+    given = {PREFIX + name.upper(): text for name, text in texts.items()}
+    return Settings.gathered({}, {**environment, **given}), Scale(**numbers)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(str(one) for one in value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(name: str, text: str, *, whole: bool) -> float:
+    try:
+        return int(text) if whole else float(text)
+    except ValueError:
+        what = "a whole number" if whole else "a number"
+        raise ConfigError(f"{name} must be {what}, not {text!r}") from None
+
+
+def _ray_serve() -> Any:
+    # Ray reads it as it is imported; the processes that it starts take it over.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        return importlib.import_module("ray.serve")
+    except ImportError as error:
+        raise MissingExtra("kiku.fleet.serve_app", "fleet") from error

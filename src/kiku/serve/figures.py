@@ -1,0 +1,61 @@
+"""What one talk counts, for the service's metrics and the line of the log."""
+
+import time
+
+from kiku.serve.service import Service
+from kiku.stream import End, Event, Finalized
+from kiku.text import Word
+
+
+class Figures:
+    """What one talk counts. Counters of the service are told now and then, as each costs a
+    lock."""
+
+    def __init__(self, service: Service, protocol: str) -> None:
+        """All at 0."""
+        metrics = service.metrics
+        self._protocol, self._errors = protocol, metrics.errors
+        self._received = metrics.received.labels(protocol)
+        self._sent = metrics.sent.labels(protocol)
+        self._lag = metrics.lag.labels(protocol)
+        self._first, self._final = (
+            metrics.first_word.labels(protocol), metrics.final_word.labels(protocol),
+        )  # fmt: skip
+        self.num_received = self.num_sent = self.num_words = 0
+        self.text: list[str] | None = [] if service.settings.log_text else None
+        """All words, where the log wants them."""
+        self._flushed_in = self._flushed_out = 0
+        self.asked_at = self._first_at = 0.0
+        self.duration = 0.0
+
+    def pushed(self) -> None:
+        """Sound has come."""
+        if not self._first_at:
+            self._first_at = time.monotonic()
+
+    def told(self, event: Event, waiting_s: float) -> None:
+        """An event is told."""
+        if isinstance(event, Word):
+            if not self.num_words and self._first_at:
+                self._first.observe(time.monotonic() - self._first_at)
+            self.num_words += 1
+            if self.text is not None:
+                self.text.append(event.text)
+            self._lag.observe(waiting_s)
+        elif isinstance(event, Finalized | End) and self.asked_at:
+            self._final.observe(time.monotonic() - self.asked_at)
+            self.asked_at = 0.0
+
+    def failed(self, error: Exception) -> None:
+        """Something went wrong."""
+        self.errors(type(error).__name__)
+
+    def errors(self, kind: str) -> None:
+        """As `failed`, by its name."""
+        self._errors.labels(self._protocol, kind).inc()
+
+    def flush(self) -> None:
+        """Tell the service's counters."""
+        self._received.inc(self.num_received - self._flushed_in)
+        self._sent.inc(self.num_sent - self._flushed_out)
+        self._flushed_in, self._flushed_out = self.num_received, self.num_sent

@@ -1,0 +1,287 @@
+"""Keeps the sessions of a service in a store, and takes over those of others.
+
+Every talk is written about once a second, each at a time of its own, by a thread; claims have
+another thread, so that they wait for no write. A store that is down or slow holds up no talk: its
+sessions cannot be moved meanwhile, which is logged once a minute and counted.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from kiku.serve.history import History
+from kiku.serve.keeping import Keeping, Snapshot
+from kiku.serve.moving import Client, Moved, moved
+from kiku.serve.protocols.interface import LiveProtocol, Request
+from kiku.serve.service import Service
+from kiku.serve.session_record import Identity, RecordError, read
+from kiku.serve.session_store import Claim, Outcome, SessionStore, StoreDown, Write, name_of
+from kiku.serve.store_thread import StoreThread
+
+if TYPE_CHECKING:
+    from kiku.serve.talk import Talk
+
+_LOG = logging.getLogger("kiku.serve")
+
+KEEP_S = 1.0
+"""So often a talk is written."""
+
+_TICK_S = 0.1
+_LOG_S = 60.0
+
+_WRITE_S = 10.0
+_CLAIM_S = 3.0
+_CHECK_S = 1.0
+
+_MOST_TOLD_S = 1e9
+
+
+@dataclass(slots=True, eq=False)
+class _Watched:
+    talk: "Talk"
+    keeping: Keeping
+    due: float
+    writing: "asyncio.Future[None] | None" = field(default=None)
+    is_lost: bool = False
+
+
+class Keeper:
+    """The store, as the sockets of a service use it."""
+
+    def __init__(self, service: Service, store: SessionStore) -> None:
+        """Nothing is kept yet."""
+        self._service, self._store = service, store
+        self._writer, self._claimer = StoreThread("sessions"), StoreThread("claims")
+        self._watched: dict[Talk, _Watched] = {}
+        self._ticking: asyncio.Task[None] | None = None
+        self._logged_at = -_LOG_S
+        self._is_down = False
+
+    @cached_property
+    def _model(self) -> str:
+        """Which model it is: sessions of others are not gone on with."""
+        recognizer = self._service.recognizer
+        text = json.dumps(recognizer.config.to_dict(), sort_keys=True, default=str)
+        return f"{recognizer.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    @property
+    def _ttl_s(self) -> float:
+        return self._service.settings.resume_s + 2 * KEEP_S
+
+    def new(self, protocol: LiveProtocol, owner: str, history: History) -> Keeping:
+        """What is to be kept of a new talk."""
+        return Keeping(self._identity(protocol, owner), self._service.card.sample_rate, history)
+
+    def of_moved(self, protocol: LiveProtocol, owner: str, moved: Moved) -> Keeping:
+        """What is to be kept of a talk that another process began."""
+        keeping = self.new(protocol, owner, moved.history)
+        told = moved.told.copy()
+        if moved.state is None:
+            told.finalizes = []  # they are asked for once more
+        keeping.resumed(moved.claim, told, moved.options, moved.start_s, moved.num_before)
+        return keeping
+
+    def _identity(self, protocol: LiveProtocol, owner: str) -> Identity:
+        return Identity(self._model, protocol.name, owner, protocol.session or "")
+
+    def watch(self, talk: "Talk", keeping: Keeping) -> None:
+        """Write this talk from now on."""
+        self._watched[talk] = _Watched(talk, keeping, time.monotonic() + _TICK_S)
+        if self._ticking is None or self._ticking.done():
+            self._ticking = asyncio.create_task(self._tick())
+
+    async def forget(self, talk: "Talk") -> None:
+        """The talk has ended, and nobody is to go on with it."""
+        watched = self._watched.pop(talk, None)
+        if watched is None or watched.is_lost:
+            return
+        keeping = watched.keeping
+        if watched.writing is not None:
+            await watched.writing
+        if keeping.generation is not None:
+            with suppress(StoreDown):
+                remove = partial(self._store.remove, keeping.name, keeping.generation, self._ttl_s)
+                await self._writer.call(remove, _WRITE_S)
+
+    # Writing.
+
+    async def _tick(self) -> None:
+        while self._watched:
+            await asyncio.sleep(_TICK_S)
+            now = time.monotonic()
+            due = [one for one in self._watched.values() if one.due <= now and not one.writing]
+            for one in due:
+                one.due = now + KEEP_S
+            await self._write(due, now)
+
+    async def _write(self, watched: Sequence[_Watched], now: float) -> None:
+        """Write what has changed of these talks."""
+        resume_s = self._service.settings.resume_s
+        found: list[tuple[_Watched, Snapshot]] = []
+        for one in watched:
+            snapshot = one.keeping.snapshot(one.talk.protocol, now, one.talk.heard_s, resume_s)
+            if snapshot is not None:
+                found.append((one, snapshot))
+        if found:
+            await self._write_all(found)
+
+    async def _write_all(
+        self, found: Sequence[tuple[_Watched, Snapshot]], most_s: float = _WRITE_S
+    ) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        snapshots = [snapshot for _, snapshot in found]
+        for one, _ in found:
+            one.writing = done
+        try:
+            written = await self._writer.call(
+                partial(_written, self._store, snapshots, self._ttl_s), most_s
+            )
+            self._is_down = False
+            for (one, _), (generation, outcome) in zip(found, written, strict=True):
+                self._wrote(one, generation, outcome)
+        except Exception as error:
+            self._down(error)
+            for one, snapshot in found:
+                one.keeping.lost(snapshot.drop)
+        finally:
+            for one, _ in found:
+                one.writing = None
+            done.set_result(None)
+
+    def _wrote(self, watched: _Watched, generation: int, outcome: Outcome) -> None:
+        if outcome is Outcome.KEPT:
+            watched.keeping.committed(generation)
+        elif outcome is Outcome.UNKNOWN:
+            watched.keeping.forgotten()
+        else:
+            watched.is_lost = True
+            self._service.metrics.sessions_moved.labels("away").inc()
+            _LOG.info("%s: its session goes on in another process", watched.talk.id)
+            self._service.keep(watched.talk.let_go())
+
+    def _down(self, error: Exception) -> None:
+        """The store cannot be used: say so, now and then."""
+        self._is_down = True
+        self._service.metrics.store_failures.inc()
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_S:
+            self._logged_at = now
+            unexpected = None if isinstance(error, StoreDown) else error
+            _LOG.warning(
+                "sessions cannot be kept, and cannot move to another process meanwhile: %s",
+                error, exc_info=unexpected,
+            )  # fmt: skip
+
+    async def owns(self, talk: "Talk") -> bool:
+        """Whether no other process has taken the talk; asked before its client goes on here."""
+        watched = self._watched.get(talk)
+        if watched is None or watched.is_lost:
+            return watched is None
+        if watched.writing is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(watched.writing), _CHECK_S)
+        if not self._is_down and not watched.writing and not watched.is_lost:
+            keeping, settings = watched.keeping, self._service.settings
+            keeping.touch()
+            snapshot = keeping.snapshot(
+                talk.protocol, time.monotonic(), talk.heard_s, settings.resume_s
+            )
+            if snapshot is not None:
+                await self._write_all([(watched, snapshot)], _CHECK_S)
+        return not watched.is_lost
+
+    async def hand_over(self, talk: "Talk", state: bytes | None) -> None:
+        """Keep a talk for good, with its stream where that could be saved."""
+        watched = self._watched.get(talk)
+        if watched is None or watched.is_lost:
+            return
+        if watched.writing is not None:
+            await watched.writing
+        self._watched.pop(talk, None)  # from here on nothing is written or removed
+        watched.keeping.touch()
+        snapshot = watched.keeping.snapshot(
+            talk.protocol, time.monotonic(), talk.heard_s, self._service.settings.resume_s, state
+        )
+        if snapshot is None:
+            return
+        try:
+            written = partial(_written, self._store, [snapshot], self._ttl_s)
+            await self._writer.call(written, _WRITE_S)
+        except Exception as error:
+            self._down(error)
+
+    # Taking over.
+
+    async def claim(self, protocol: LiveProtocol, owner: str, request: Request) -> Moved | None:
+        """The session that a client wants to go on with, from now on this process's; None where no
+        store knows it, or it cannot be gone on with."""
+        text = request.first("after", "") or ""
+        if not (text.isascii() and text.isdigit()) or protocol.session is None:
+            return None
+        name = name_of(owner, protocol.session)
+        try:
+            claim = await self._claimer.call(
+                partial(self._store.claim, name, self._ttl_s), _CLAIM_S
+            )
+            if claim is None:
+                return None
+            config = self._service.recognizer.config
+            client = Client(int(text[:12]), _seconds(request.first("told")))
+            going = partial(
+                _going, claim, self._identity(protocol, owner), client, config.sample_rate,
+                config.frame_size,
+            )  # fmt: skip
+            return await self._claimer.call(going, _CLAIM_S)
+        except RecordError as error:
+            self.refused(str(error))
+        except Exception as error:
+            self._down(error)
+        return None
+
+    def refused(self, why: str) -> None:
+        """A stored session is not gone on with."""
+        self._service.metrics.sessions_moved.labels("refused").inc()
+        _LOG.warning("a stored session is not gone on with, and begins anew: %s", why)
+
+    def close(self) -> None:
+        """Give back the store."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._claimer.close()
+        self._writer.close(self._store.close)
+
+
+def _written(
+    store: SessionStore, snapshots: Sequence[Snapshot], ttl_s: float
+) -> list[tuple[int, Outcome]]:
+    """Write these; under which generation, and what became of each. In a thread."""
+    writes: list[Write] = []
+    for one in snapshots:
+        generation = one.generation
+        if generation is None:
+            generation = store.begin(one.name, ttl_s)
+        writes.append(Write(one.name, generation, one.values(), one.drop, ttl_s))
+    outcomes = store.write(writes)
+    return [(write.generation, outcome) for write, outcome in zip(writes, outcomes, strict=True)]
+
+
+def _going(
+    claim: Claim, identity: Identity, client: Client, rate: int, frame_size: int
+) -> Moved | None:
+    """How to go on with what was claimed. In a thread: it looks at sound."""
+    return moved(claim, read(claim.values, identity, rate), client, rate, frame_size)
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < _MOST_TOLD_S else None

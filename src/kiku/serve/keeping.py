@@ -1,0 +1,367 @@
+"""What is kept of one talk, so that another process could go on with it.
+
+The talk tells what it does; about once a second somebody takes a `Snapshot` and has it written (see
+`keeper`). All of this is in the event loop: nothing is encoded or copied here.
+
+    talk --pushed, told, ...--> Keeping --snapshot--> Snapshot --(a thread)--> store
+                                Keeping <--committed--
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.options import DecodingOptions, StreamOptions
+from kiku.serve.history import History
+from kiku.serve.protocols.interface import LiveProtocol
+from kiku.serve.session_record import (
+    HEAD,
+    STATE,
+    VERSION,
+    Head,
+    Identity,
+    SoundPiece,
+    encoded,
+    message_piece,
+)
+from kiku.serve.session_sound import Part, SoundFormat
+from kiku.serve.session_store import MOST_BYTES, Claim, name_of
+from kiku.serve.told import Told
+from kiku.stream import Event
+
+BEHIND_S = 10.0
+"""Sound that was heard so long ago is not kept: what was said there has been told."""
+
+_AROUND_S = 1.0
+"""Before the end of the last word: whoever looks for a quiet place behind it needs to know how loud
+it was."""
+
+_AHEAD_S = 30.0
+"""Of sound that waits to be heard so much is kept; who sends more at once keeps it himself."""
+
+_LOOK_S = 3.0
+"""So often it is written where nothing has changed: to live on in the store, and to learn whether
+another process has taken it."""
+
+_WAITING_S = 60.0
+"""Sound that waits to be written."""
+
+_SURE_S = 60.0
+"""A connection whose client did not take a message for so long is given up by the system."""
+
+Sound = bytes | NDArray[np.generic]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A part of the sound that is to be written; None was let go, as too much waited."""
+
+    start_s: float
+    end_s: float
+    num_before: int
+    data: Sound | None
+    is_gap: bool = False
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """What is to be written now."""
+
+    name: str
+    generation: int | None
+    head: Head
+    sound: tuple[str, float, int, list[tuple[float, Sound]]] | None
+    """Name, start, bytes before, and parts."""
+    messages: tuple[str, int, list[str | bytes]] | None
+    """Name, number of the first, and messages."""
+    drop: list[str]
+    format: SoundFormat
+    state: bytes | None
+
+    def values(self) -> dict[str, bytes]:
+        """As a store takes them; takes its time."""
+        found: dict[str, bytes] = {}
+        if self.sound is not None:
+            name, start_s, num_before, given = self.sound
+            parts: list[Part] = [
+                (gap_s, b"" if gap_s else self.format.kept(data)) for gap_s, data in given
+            ]
+            found[name] = encoded(SoundPiece(start_s, num_before, parts))
+        if self.messages is not None:
+            name, first, messages = self.messages
+            found[name] = encoded(message_piece(first, messages))
+        if self.state is not None:
+            found[STATE] = self.state
+        found[HEAD] = encoded(self.head)
+        return found
+
+
+class Keeping:
+    """One talk's part of the store."""
+
+    def __init__(self, identity: Identity, model_rate: int, history: History) -> None:
+        """Of a new session, of which nothing is known yet."""
+        self.identity, self._history, self._rate = identity, history, model_rate
+        self.name = name_of(identity.owner, identity.session)
+        self.generation: int | None = None
+        """By which it is owned in the store; None before it was begun there."""
+        self.told = Told()
+        self._plain: dict[str, Any] = {}  # the options, as they are written
+        self._follow(StreamOptions())
+        self._can_move = False
+        self._is_closed = False
+        self._waiting: deque[_Waiting] = deque()
+        self._waiting_s = 0.0
+        self._end_s, self._num_bytes = 0.0, 0  # of what was pushed
+        # In the store: the sound's pieces (name, start, end), the end of the last one, and the
+        # messages' (name, when).
+        self._sounds: deque[tuple[str, float, float]] = deque()
+        self._stored_s, self._stored_bytes = 0.0, 0
+        self._messages: deque[tuple[str, float]] = deque()
+        self._num_stored = history.count  # messages that need not be written any more
+        self._left: list[str] = []  # names to be dropped
+        self._num_names = 0
+        self._written_at = 0.0
+        self._is_changed = True
+
+    # What the talk does.
+
+    def opened(self, options: StreamOptions, container: bool) -> None:
+        """It has another stream, which has taken nothing yet."""
+        self._can_move = not container
+        self._follow(options)
+        self._begin_at(0.0, 0)
+        self.told, self._is_closed = Told(), False
+
+    def _begin_at(self, time: float, num_bytes: int) -> None:
+        self._waiting.clear()
+        self._waiting_s = 0.0
+        self._end_s = self._stored_s = time
+        self._num_bytes = self._stored_bytes = num_bytes
+        self._left += [name for name, _, _ in self._sounds]
+        self._sounds.clear()
+        self._is_changed = True
+
+    def resumed(
+        self, claim: Claim, told: Told, options: StreamOptions, start_s: float, num_bytes: int
+    ) -> None:
+        """It goes on with what another process has kept.
+
+        Args:
+            claim: of what that has kept.
+            told: up to where.
+            options: of the stream here.
+            start_s: where its sound begins, in the session's time.
+            num_bytes: of the client's sound before that.
+        """
+        self.generation, self._can_move, self.told = claim.generation, True, told.copy()
+        self._follow(options)
+        self._num_stored = self._history.count - len(self._history.behind(0))
+        self._begin_at(start_s, num_bytes)
+        self._left = list(claim.values)
+
+    def pushed(self, sound: Sound) -> None:
+        """The stream has taken this."""
+        if not self._can_move:
+            return
+        size = len(sound) if isinstance(sound, bytes) else sound.size * 4
+        if self._format.width:
+            seconds = size / (self._format.width * self._format.rate)
+        else:
+            seconds = self._format.seconds(self._format.kept(sound))
+        data = sound if self._waiting_s < _WAITING_S else None
+        self._add(_Waiting(self._end_s, self._end_s + seconds, self._num_bytes, data))
+        self._num_bytes += size
+
+    def gap(self, seconds: float) -> None:
+        """The stream has taken silence."""
+        if self._can_move:
+            end_s = self._end_s + seconds
+            self._add(_Waiting(self._end_s, end_s, self._num_bytes, b"", is_gap=True))
+
+    def unknown(self, end_s: float, num_bytes: int) -> None:
+        """The stream has taken more than is known here, up to this time."""
+        if end_s > self._end_s + 1e-6:
+            self._add(_Waiting(self._end_s, end_s, self._num_bytes, None))
+        self._num_bytes = num_bytes
+
+    def _add(self, part: _Waiting) -> None:
+        last = self._waiting[-1] if self._waiting else None
+        if part.data is None and last is not None and last.data is None:
+            last.end_s = part.end_s
+        else:
+            self._waiting.append(part)
+        if part.data is not None and not part.is_gap:
+            self._waiting_s += part.end_s - part.start_s
+        self._end_s, self._is_changed = part.end_s, True
+
+    def asked(self, tag: str | None, cut: bool) -> None:
+        """A finalize was asked for."""
+        self.told.finalizes.append((tag, cut))
+        self._is_changed = True
+
+    def decoding(self, options: DecodingOptions) -> None:
+        """Text is picked otherwise from now on."""
+        self._follow(replace(self._options, decoding=options))
+        self._is_changed = True
+
+    def _follow(self, options: StreamOptions) -> None:
+        self._options, self._plain = options, options.to_dict()
+        self._format = SoundFormat(options.format, self._rate)
+
+    def closed(self) -> None:
+        """No more sound comes."""
+        self._is_closed = self._is_changed = True
+
+    def say(self, event: Event) -> None:
+        """The client is told this."""
+        self.told.add(event)
+        self._is_changed = True
+
+    def touch(self) -> None:
+        """Have it written once more, whatever has changed."""
+        self._is_changed = True
+
+    # What is written.
+
+    def snapshot(
+        self, protocol: LiveProtocol, now: float, heard_s: float, resume_s: float,
+        state: bytes | None = None,
+    ) -> Snapshot | None:  # fmt: skip
+        """What there is to write now; None where nothing has changed, or the session cannot move.
+
+        Args:
+            protocol: of the talk.
+            now: a clock in seconds.
+            heard_s: how much of the sound was heard.
+            resume_s: how long a client may stay away.
+            state: the stream, saved: nothing of it goes on here any more.
+        """
+        is_due = now - self._written_at > min(_LOOK_S, resume_s / 4)
+        if not self._can_move or not (self._is_changed or is_due):
+            return None
+        if state is not None and len(state) > MOST_BYTES:
+            state = None
+        options = self._options
+        each = options.format.channels if options.channel == "each" else 0
+        from_s = max(self.told.until_s(each), heard_s - BEHIND_S, 0.0)
+        drop = self._left + self._drop_sound(from_s - _AROUND_S) + self._drop_messages(
+            now - _SURE_S - resume_s
+        )  # fmt: skip
+        sound = self._take_sound(from_s)
+        messages = self._take_messages(now)
+        is_whole = self._is_closed and self._stored_s >= self._end_s - 1e-6
+        head = Head(
+            VERSION, self.identity, self._plain, dict(protocol.save()), self._history.count,
+            self.told.copy(), from_s, self._num_bytes if state else self._stored_bytes,
+            is_whole, [name for name, _, _ in self._sounds], [name for name, _ in self._messages],
+            state is not None,
+        )  # fmt: skip
+        self._left, self._is_changed, self._written_at = [], False, now
+        return Snapshot(
+            self.name, self.generation, head, sound, messages, drop, self._format, state
+        )
+
+    def committed(self, generation: int) -> None:
+        """The last snapshot is in the store, under this generation."""
+        self.generation = generation
+
+    def lost(self, dropped: Iterable[str] = ()) -> None:
+        """The last snapshot is not in the store, and who knows what is: what is written from now on
+        needs nothing of it. Sound that was to be written is let go.
+
+        Args:
+            dropped: what it would have dropped.
+        """
+        self._left += dropped
+        self._left += [name for name, _, _ in self._sounds] + [name for name, _ in self._messages]
+        self._sounds.clear()
+        self._messages.clear()
+        self._num_stored = max(0, self._history.count - len(self._history.behind(0)))
+        self._is_changed = True
+
+    def forgotten(self) -> None:
+        """The store knows nothing of it: it is begun there once more."""
+        self.lost()
+        self.generation, self._left = None, []
+
+    def _new_name(self, kind: str) -> str:
+        self._num_names += 1
+        return f"{self.generation or 0:x}.{kind}{self._num_names}"
+
+    def _drop_sound(self, until_s: float) -> list[str]:
+        dropped: list[str] = []
+        while self._sounds and self._sounds[0][2] <= until_s:
+            dropped.append(self._sounds.popleft()[0])
+        return dropped
+
+    def _drop_messages(self, until: float) -> list[str]:
+        dropped: list[str] = []
+        while self._messages and self._messages[0][1] < until:
+            dropped.append(self._messages.popleft()[0])
+        return dropped
+
+    def _take_messages(self, now: float) -> tuple[str, int, list[str | bytes]] | None:
+        fresh = self._history.behind(self._num_stored)
+        if not fresh:
+            return None
+        name = self._new_name("m")
+        first = self._history.count - len(fresh) + 1
+        self._messages.append((name, now))
+        self._num_stored = self._history.count
+        return name, first, [one.data for one in fresh]
+
+    def _take_sound(
+        self, from_s: float
+    ) -> tuple[str, float, int, list[tuple[float, Sound]]] | None:
+        """Sound that waits to be written, as far as it is to be kept."""
+        waiting, limit_s = self._waiting, from_s + _AHEAD_S
+        while waiting and waiting[0].end_s <= from_s - _AROUND_S:
+            self._pop()
+        parts: list[tuple[float, Sound]] = []
+        start_s, num_before = 0.0, 0
+        while waiting and waiting[0].data is not None and waiting[0].start_s < limit_s:
+            part = self._pop(limit_s)
+            if part is None:
+                break
+            if not parts:
+                start_s, num_before = part.start_s, part.num_before
+            data = part.data
+            assert data is not None
+            parts.append((part.end_s - part.start_s, b"") if part.is_gap else (0.0, data))
+            self._stored_s = part.end_s
+            size = 0 if part.is_gap else len(data) * (1 if isinstance(data, bytes) else 4)
+            self._stored_bytes = part.num_before + size
+        if not parts:
+            return None
+        name = self._new_name("s")
+        if self._sounds and abs(self._sounds[-1][2] - start_s) > 1e-6:  # some was let go between
+            self._left += [one for one, _, _ in self._sounds]
+            self._sounds.clear()
+        self._sounds.append((name, start_s, self._stored_s))
+        return name, start_s, num_before, parts
+
+    def _pop(self, limit_s: float = float("inf")) -> _Waiting | None:
+        """The next part that waits, up to `limit_s` if it can be cut; None if nothing of it."""
+        part, sound = self._waiting[0], self._format
+        data = part.data
+        if part.end_s <= limit_s or data is None or part.is_gap or not sound.width:
+            return self._take_whole()
+        unit = 1 if isinstance(data, bytes) else sound.width
+        at = sound.cut(len(data) * unit, limit_s - part.start_s, part.num_before) // unit
+        if not 0 < at < len(data):
+            return self._take_whole() if at else None
+        middle_s = part.start_s + at * unit / (sound.width * sound.rate)
+        self._waiting[0] = _Waiting(middle_s, part.end_s, part.num_before + at * unit, data[at:])
+        self._waiting_s -= middle_s - part.start_s
+        return _Waiting(part.start_s, middle_s, part.num_before, data[:at])
+
+    def _take_whole(self) -> _Waiting:
+        part = self._waiting.popleft()
+        if part.data is not None and not part.is_gap:
+            self._waiting_s -= part.end_s - part.start_s
+        return part

@@ -1,0 +1,181 @@
+"""How a session that another process has kept is gone on with here.
+
+A saved stream goes on exactly. Without one, a new stream begins at a quiet place behind the last
+word that the client was told, with the stored sound; its times are the session's, and what the
+client knows already is left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from kiku.audio.chunk import MAX_GAP_S
+from kiku.live_async import AsyncStream
+from kiku.options import StreamOptions, TurnPolicy
+from kiku.serve.history import MOST, History
+from kiku.serve.session_record import SoundPiece, Stored
+from kiku.serve.session_sound import Part, SoundFormat, quiet_behind
+from kiku.serve.session_store import Claim
+from kiku.serve.told import Overlap, Told
+
+_LEVEL_S = 1.0
+"""Before the last word's end: how loud it is there says what is quiet; and few words last
+longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """What a client who comes back says of itself."""
+
+    num_received: int
+    """Messages that it has had."""
+    told_s: float | None = None
+    """Where the last word ends that it has had, if it says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What is to be done to go on with a session."""
+
+    claim: Claim
+    stored: Stored
+    history: History
+    client: Client
+    told: Told
+    options: StreamOptions
+    """Of the stream to be opened."""
+    state: bytes | None
+    """To open it with; what follows is then only to be kept."""
+    start_s: float
+    num_before: int
+    """Bytes of the client's sound before that."""
+    parts: Sequence[Part]
+    """The sound from there on."""
+    model_rate: int
+    """Samples a second."""
+    frame_size: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the client's sound that were taken: where it goes on."""
+        if self.state is not None:
+            return self.stored.head.num_bytes
+        return self.num_before + sum(len(data) for _, data in self.parts)
+
+    @property
+    def sound(self) -> SoundFormat:
+        """How the parts are written."""
+        return SoundFormat(self.options.format, self.model_rate)
+
+    @property
+    def finalizes(self) -> Sequence[tuple[str | None, bool]]:
+        """That are to be asked for once more; a saved stream knows its own."""
+        return [] if self.state is not None else self.told.finalizes
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client has said that no more sound comes, and all of it is here."""
+        is_whole = bool(self.parts) or self.start_s >= self.stored.end_s
+        return self.stored.head.is_closed and self.state is None and is_whole
+
+    @property
+    def overlap(self) -> Overlap | None:
+        """What leaves out the events that the client knows; None where none come again."""
+        if self.state is not None:
+            return None
+        policy = self.options.turn_policy or TurnPolicy()
+        return Overlap(self.told, policy.longest_s)
+
+    def without_state(self) -> "Moved | None":
+        """The same with the sound alone."""
+        stored = replace(self.stored, state=None)
+        return moved(self.claim, stored, self.client, self.model_rate, self.frame_size)
+
+
+async def push_gap(stream: AsyncStream, seconds: float) -> None:
+    """Push silence of any length."""
+    while seconds > 0:
+        part_s = min(seconds, MAX_GAP_S)
+        await stream.push_silence(part_s)
+        seconds -= part_s
+
+
+def moved(
+    claim: Claim, stored: Stored, client: Client, model_rate: int, frame_size: int
+) -> Moved | None:
+    """How to go on; None where it cannot be.
+
+    Args:
+        claim: of the session.
+        stored: what was in it.
+        client: who wants to go on.
+        model_rate: samples a second.
+        frame_size: of the model, in samples.
+    """
+    head, num_received, told_s = stored.head, client.num_received, client.told_s
+    ahead = num_received - head.count
+    history = History(stored.messages, head.count)
+    if ahead > MOST or not (ahead > 0 or history.knows_behind(num_received)):
+        return None
+    told, options = head.told.copy(), stored.options
+    if ahead > 0 and told_s is not None and stored.state is None and options.channel != "each":
+        # It was told more than was stored, and says how far: words count, not messages.
+        told.words[""] = max(told_s, told.words.get("", 0.0))
+        history = History((), num_received)
+    sound = SoundFormat(options.format, model_rate)
+    if stored.state is not None:
+        first = stored.pieces[0] if stored.pieces else None
+        start_s = stored.end_s if first is None else first.start_s
+        parts = [part for piece in stored.pieces for part in piece.parts]
+        num_before = head.num_bytes if first is None else first.num_before
+    else:
+        start_s, num_before, parts = _behind(stored, sound, head.from_s, frame_size / model_rate)
+        if not parts and start_s <= 0:
+            return None  # there is nothing to go on with
+        options = replace(options, start_s=start_s)
+    return Moved(
+        claim, stored, history, client, told, options, stored.state, start_s, num_before,
+        parts, model_rate, frame_size,
+    )  # fmt: skip
+
+
+def _behind(
+    stored: Stored, sound: SoundFormat, time: float, frame_s: float
+) -> tuple[float, int, list[Part]]:
+    """The stored sound from a quiet place behind a time on: where it begins, bytes before, and
+    parts. It begins with a frame of the session, so that the frames stay the same.
+
+    Where it does not reach so far back, or so far, there is none: the client is to send it, from a
+    second before, so that the last word is heard as a whole and known again.
+    """
+    first_s = stored.pieces[0].start_s if stored.pieces else 0.0
+    if not (stored.pieces and first_s <= time + 1e-6 and time < stored.end_s):
+        count = round(int(max(0.0, time - _LEVEL_S) / frame_s) * frame_s * sound.rate)
+        return count / sound.rate, count * sound.width, []
+    start_s = time
+    if time > 0:
+        around_s, _, around = _from(stored.pieces, sound, max(0.0, time - _LEVEL_S))
+        start_s = quiet_behind(sound.heard(around), sound.model_rate, around_s, time)
+    return _from(stored.pieces, sound, max(first_s, round(start_s / frame_s) * frame_s))
+
+
+def _from(
+    pieces: Sequence[SoundPiece], sound: SoundFormat, time: float
+) -> tuple[float, int, list[Part]]:
+    """The sound from a time on, or a sample later; from its beginning where that is later."""
+    found: list[Part] = []
+    now, num_bytes = pieces[0].start_s, pieces[0].num_before
+    start_s, num_before = now, num_bytes
+    for gap_s, data in (part for piece in pieces for part in piece.parts):
+        end_s = now + (gap_s or sound.seconds(data))
+        if found:
+            found.append((gap_s, data))
+        elif end_s > time:
+            at = 0 if gap_s else sound.cut(len(data), time - now, num_bytes)
+            start_s = now + (max(0.0, time - now) if gap_s else sound.seconds(data[:at]))
+            num_before = num_bytes + at
+            if gap_s or at < len(data):
+                found.append((end_s - start_s, b"") if gap_s else (0.0, data[at:]))
+        if not found:
+            start_s, num_before = end_s, num_bytes + len(data)
+        now, num_bytes = end_s, num_bytes + len(data)
+    return start_s, num_before, found

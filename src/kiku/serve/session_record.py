@@ -1,0 +1,201 @@
+"""What is written of a session into a store, and how it is read: values by name, as msgpack.
+
+    head            who and what it is, how far its client was told, which other values belong to it
+    G.sN            the sound of about a second, as it came (G is the generation that wrote it)
+    G.mN            the messages of about a second
+    state           a saved stream, of a process that ended in an orderly way
+
+Stored values are outside bytes: whatever is wrong with them is a `RecordError`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from kiku.errors import ConfigError
+from kiku.options import StreamOptions
+from kiku.serve.history import MOST
+from kiku.serve.session_sound import Part, SoundFormat
+from kiku.serve.session_store import MOST_BYTES
+from kiku.serve.told import Told
+
+VERSION = 1
+HEAD, STATE = "head", "state"
+
+_MOST_S = 1e9
+_MOST_COUNT = 2**53
+
+T = TypeVar("T")
+
+
+class RecordError(Exception):
+    """What is stored of a session is damaged, or of something else; the message says which."""
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose session it is, and of what; another's is not gone on with."""
+
+    model: str
+    """Its name, and a digest of its numbers."""
+    protocol: str
+    owner: str
+    session: str
+
+
+class Head(msgspec.Struct, forbid_unknown_fields=True):
+    """All of a session that is small."""
+
+    version: int
+    identity: Identity
+    options: dict[str, Any]
+    """Of its stream."""
+    counts: dict[str, int]
+    """What its protocol has counted."""
+    count: int
+    """Messages that were counted."""
+    told: Told
+    from_s: float
+    """Sound before this needs not be heard again: its words were told, or nothing was said."""
+    num_bytes: int
+    """Of the client's sound that were taken, up to the end of what is stored."""
+    is_closed: bool
+    """Whether no sound comes behind that."""
+    sounds: list[str]
+    messages: list[str]
+    """Names of the other values, in order."""
+    has_state: bool = False
+
+
+class SoundPiece(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Some sound, as the client sent it."""
+
+    start_s: float
+    num_before: int
+    """Bytes of the client's sound before it."""
+    parts: list[Part]
+
+
+class MessagePiece(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """Some counted messages."""
+
+    first: int
+    """The number of the first of them."""
+    messages: list[tuple[bool, bytes]]
+    """Whether it is text, and its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A session as it was read, and checked."""
+
+    head: Head
+    options: StreamOptions
+    pieces: Sequence[SoundPiece]
+    """Without holes between them."""
+    end_s: float
+    """Where their sound ends; 0 without any."""
+    messages: Sequence[str | bytes]
+    """The last ones, up to number `head.count`."""
+    state: bytes | None
+
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_HEAD = msgspec.msgpack.Decoder(Head).decode
+_SOUND = msgspec.msgpack.Decoder(SoundPiece).decode
+_MESSAGES = msgspec.msgpack.Decoder(MessagePiece).decode
+
+
+def message_piece(first: int, messages: Iterable[str | bytes]) -> MessagePiece:
+    """These messages, of which the first has this number."""
+    return MessagePiece(
+        first,
+        [(True, one.encode()) if isinstance(one, str) else (False, one) for one in messages],
+    )
+
+
+def encoded(value: Head | SoundPiece | MessagePiece) -> bytes:
+    """A value as it is stored."""
+    return _ENCODE(value)
+
+
+def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> Stored:
+    """A session from its values.
+
+    Args:
+        values: as a store gave them.
+        identity: what the session must be of.
+        model_rate: samples a second.
+
+    Raises:
+        RecordError: it is another's, or not what was written.
+    """
+    try:
+        head = _HEAD(values[HEAD])
+        _check(head, identity)
+        options = StreamOptions.from_dict(head.options)
+        pieces = [_SOUND(values[name]) for name in head.sounds]
+        messages = _joined([_MESSAGES(values[name]) for name in head.messages], head.count)
+        state = values[STATE] if head.has_state else None
+        end_s = _end_of(pieces, SoundFormat(options.format, model_rate))
+    except KeyError as error:
+        raise RecordError(f"the part {error} is missing") from error
+    except (msgspec.MsgspecError, RecursionError, ValueError, ConfigError) as error:
+        raise RecordError(f"it cannot be read: {error}") from error
+    return Stored(head, options, pieces, end_s, messages, state)
+
+
+def _check(head: Head, identity: Identity) -> None:
+    if head.version != VERSION:
+        raise RecordError("it was written by another version of kiku")
+    for name in ("model", "protocol", "owner", "session"):
+        if getattr(head.identity, name) != getattr(identity, name):
+            raise RecordError(f"it is of another {name}")
+    told = head.told
+    times = [head.from_s, told.paused_s, told.warned_s, *told.words.values()]
+    if not all(0 <= time < _MOST_S for time in times):  # NaN is not
+        raise ValueError("a time that cannot be")
+    counts = [head.count, head.num_bytes, *head.counts.values()]
+    if not all(0 <= count < _MOST_COUNT for count in counts):
+        raise ValueError("a count that cannot be")
+    if not all(key == "" or (key.isascii() and key.isdigit() and len(key) < 4)
+               for key in [*told.words, *told.turns]):  # fmt: skip
+        raise ValueError("a channel that cannot be")
+
+
+def _joined(pieces: Sequence[MessagePiece], count: int) -> list[str | bytes]:
+    """The messages of all pieces, which follow one another up to number `count`."""
+    found: list[str | bytes] = []
+    count_behind = 0
+    for piece in pieces:
+        if found and piece.first != count_behind:
+            raise ValueError("messages are missing")
+        found += [data.decode() if is_text else data for is_text, data in piece.messages]
+        count_behind = piece.first + len(piece.messages)
+    if found and count_behind != count + 1:
+        raise ValueError("the last messages are missing")
+    if len(found) > min(count, MOST):
+        raise ValueError("more messages than can be")
+    return found
+
+
+def _end_of(pieces: Sequence[SoundPiece], sound: SoundFormat) -> float:
+    """Where the sound of the pieces ends, which must follow one another."""
+    end_s = 0.0
+    size = 0
+    for i, piece in enumerate(pieces):
+        if not 0 <= piece.start_s < _MOST_S or not 0 <= piece.num_before < _MOST_COUNT:
+            raise ValueError("a piece of sound where none can be")
+        if i and abs(piece.start_s - end_s) > 1e-3:
+            raise ValueError("sound is missing")
+        end_s = piece.start_s
+        for gap_s, data in piece.parts:
+            if not 0 <= gap_s < _MOST_S or (gap_s and data):
+                raise ValueError("a silence that cannot be")
+            end_s += gap_s or sound.seconds(data)
+            size += len(data)
+    if size > MOST_BYTES or not math.isfinite(end_s):
+        raise ValueError("more sound than can be")
+    return end_s

@@ -1,0 +1,114 @@
+"""A talk's sound as its client sent it: how long a piece is, where it can be cut, and where it is
+quiet. Knows no stream and no store."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.audio import AudioInput
+from kiku.audio.formats import ENCODINGS, width_of
+from kiku.audio.opus import OPUS_RATE, num_samples_of
+from kiku.errors import AudioError
+from kiku.options import AudioFormat
+
+Part = tuple[float, bytes]
+"""Silence of so many seconds, or sound as bytes (which then has 0 before it)."""
+
+_FLOAT = np.dtype("<f4")
+
+_PEAKS_PER_S = 50
+_QUIET_S = 0.08
+_WITHIN_S = 0.6
+_AROUND_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """How the sound of a talk is written."""
+
+    format: AudioFormat
+    model_rate: int
+
+    @property
+    def rate(self) -> int:
+        """Samples a second."""
+        encoding = self.format.encoding
+        own = ENCODINGS[encoding].rate if encoding else None
+        return self.format.sample_rate or own or self.model_rate
+
+    @property
+    def width(self) -> int:
+        """Bytes of a sample of all channels; 0 where bytes do not count samples."""
+        encoding = self.format.encoding
+        if encoding is None:
+            return _FLOAT.itemsize
+        return 0 if encoding == "opus" else width_of(encoding, self.format.channels)
+
+    def seconds(self, data: bytes) -> float:
+        """How long these bytes are; a sample may be there in part."""
+        width = self.width
+        if not width:
+            return num_samples_of(data) / OPUS_RATE
+        return len(data) / (width * self.rate)
+
+    def cut(self, size: int, seconds: float, num_before: int) -> int:
+        """Where a piece of the sound can be cut, at this time or a little later.
+
+        Args:
+            size: its bytes.
+            seconds: from its beginning.
+            num_before: bytes of the sound before it, of which the last may be half a sample.
+        """
+        width = self.width
+        if not width:
+            return 0 if seconds <= 0 else size
+        wanted = int(round(max(0.0, seconds) * self.rate * width, 3))
+        at = wanted + -(num_before + wanted) % width
+        return min(at, size)
+
+    def pushed(self, data: bytes) -> bytes | NDArray[np.float32]:
+        """As a stream takes it."""
+        return np.frombuffer(data, _FLOAT) if self.format.encoding is None else data
+
+    def kept(self, sound: bytes | NDArray[np.generic]) -> bytes:
+        """The bytes of what a client sent."""
+        return sound if isinstance(sound, bytes) else sound.astype(_FLOAT, copy=False).tobytes()
+
+    def heard(self, parts: Iterable[Part]) -> NDArray[np.float32]:
+        """[S] the parts mixed to one channel, at the model's rate; as much as can be understood."""
+        found = [np.zeros(0, np.float32)]
+        ear = AudioInput(self.model_rate, self.format, checks=False)
+        for gap_s, data in parts:
+            try:
+                chunk = ear.gap(gap_s) if gap_s else ear.check(self.pushed(data))
+                found.append(ear.feed(chunk))
+            except AudioError:
+                break
+        return np.concatenate(found)
+
+
+def quiet_behind(samples: NDArray[np.float32], rate: int, first_s: float, time: float) -> float:
+    """Where it is quiet for the first time behind a time, soon; the time itself where it is not.
+
+    A word is told to end a little before its sound does: who begins to listen there hears the rest
+    of it as another word.
+
+    Args:
+        samples: [S] of the sound around.
+        rate: samples a second.
+        first_s: the time of the first of them.
+        time: where the last word ends.
+    """
+    size = rate // _PEAKS_PER_S
+    count = len(samples) // size
+    peaks = np.abs(samples[: count * size]).reshape(count, size).max(axis=1, initial=0.0)
+    at = max(0, round((time - first_s) * _PEAKS_PER_S))
+    span, wide = round(_WITHIN_S * _PEAKS_PER_S), round(_QUIET_S * _PEAKS_PER_S)
+    around = peaks[max(0, at - round(_AROUND_S * _PEAKS_PER_S)) : at + span]
+    limit = max(0.02, float(around.max(initial=0.0)) / 8)
+    for i in range(at, min(at + span, count - wide + 1)):
+        if float(peaks[i : i + wide].max()) < limit:
+            return max(time, first_s + (i + wide / 2) / _PEAKS_PER_S)
+    return time

@@ -1,0 +1,1 @@
+"""Stores of sessions, one a file; see `kiku.serve.session_store`."""

@@ -1,0 +1,220 @@
+"""Sessions in a folder: for several processes of one machine, or of several that share a disk.
+
+    FOLDER/NAME/index       generation, when it expires, and which file holds which value
+    FOLDER/NAME/12f-3       a value
+    FOLDER/.locks/ab        held while a session whose name begins so is read or written
+
+A write makes new files, then puts a new index in the place of the old one, then removes what is
+left over: whenever the process is killed, the old index or the new one is there, and its files
+are.
+"""
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from kiku.errors import ConfigError
+from kiku.serve.session_store import (
+    MOST_BYTES,
+    Claim,
+    Outcome,
+    StoreDown,
+    Write,
+    next_generation,
+)
+from kiku.writing import in_place_of, reason_of
+
+_INDEX = "index"
+_LOCK_S = 2.0
+"""Others hold a lock for milliseconds."""
+
+_SWEEP_S = 10.0
+"""So often it is looked which sessions have expired."""
+
+_NAME = re.compile(r"[0-9a-f]{40}")
+_FILE = re.compile(r"[0-9a-f]{1,32}-[0-9]{1,9}")
+
+
+class _Index(msgspec.Struct, forbid_unknown_fields=True):
+    generation: int
+    expires: float
+    files: dict[str, str] = {}
+    """The file of each value."""
+    num_files: int = 0
+    """That were ever made by this generation."""
+
+
+_DECODE = msgspec.json.Decoder(_Index).decode
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class FolderStore:
+    """A `SessionStore` of files that only their owner may read."""
+
+    def __init__(self, folder: Path) -> None:
+        """A folder that is there, or can be made. Raises ConfigError if it cannot be."""
+        self._folder, self._locks = folder, folder / ".locks"
+        self._swept_at = time.monotonic()
+        try:
+            folder.mkdir(0o700, parents=True, exist_ok=True)
+            self._locks.mkdir(0o700, exist_ok=True)
+            with self._locked("00"):
+                pass
+        except (OSError, StoreDown) as error:
+            raise ConfigError(
+                f"sessions cannot be kept in {folder} ({error}): give --session-store a folder "
+                "that may be written to"
+            ) from error
+
+    def begin(self, name: str, ttl_s: float) -> int:
+        """See `SessionStore`."""
+        with self._locked(name):
+            old = self._read_index(name)
+            index = _Index(next_generation(0 if old is None else old.generation), _until(ttl_s))
+            self._forget(name)
+            (self._folder / name).mkdir(0o700)
+            self._write_index(name, index)
+            return index.generation
+
+    def claim(self, name: str, ttl_s: float) -> Claim | None:
+        """See `SessionStore`."""
+        with self._locked(name):
+            index = self._read_index(name)
+            if index is None or not index.files or index.expires < time.time():
+                return None
+            values = {value: self._read(name, file) for value, file in index.files.items()}
+            claimed = _Index(next_generation(index.generation), _until(ttl_s), index.files)
+            self._write_index(name, claimed)
+            return Claim(claimed.generation, values)
+
+    def write(self, writes: Sequence[Write]) -> list[Outcome]:
+        """See `SessionStore`."""
+        outcomes = [self._write(one) for one in writes]
+        if time.monotonic() - self._swept_at > _SWEEP_S:
+            self._swept_at = time.monotonic()
+            self.sweep()
+        return outcomes
+
+    def _write(self, write: Write) -> Outcome:
+        with self._locked(write.name):
+            index = self._read_index(write.name)
+            if index is None:
+                return Outcome.UNKNOWN
+            if index.generation != write.generation:
+                return Outcome.TAKEN
+            files, left = dict(index.files), [index.files.get(one) for one in write.drop]
+            for value in write.drop:
+                files.pop(value, None)
+            for value, data in write.values.items():
+                index.num_files += 1
+                file = f"{write.generation:x}-{index.num_files}"
+                _write_private(self._folder / write.name / file, data)
+                left.append(files.get(value))
+                files[value] = file
+            index.files, index.expires = files, _until(write.ttl_s)
+            self._write_index(write.name, index)
+            for file in left:
+                if file is not None:
+                    with suppress(OSError):
+                        (self._folder / write.name / file).unlink()
+            return Outcome.KEPT
+
+    def remove(self, name: str, generation: int, ttl_s: float) -> None:
+        """See `SessionStore`."""
+        with self._locked(name):
+            index = self._read_index(name)
+            if index is not None and index.generation == generation:
+                self._write_index(name, _Index(next_generation(generation), _until(ttl_s)))
+                for file in index.files.values():
+                    (self._folder / name / file).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove the sessions that have expired."""
+        with _told():
+            names = [one.name for one in self._folder.iterdir() if _NAME.fullmatch(one.name)]
+        for name in names:
+            with suppress(StoreDown), self._locked(name):
+                index, now = self._read_index(name), time.time()
+                if index is not None and index.expires < now:
+                    self._forget(name)
+
+    def close(self) -> None:
+        """See `SessionStore`."""
+
+    # Files.
+
+    @contextmanager
+    def _locked(self, name: str) -> Generator[None]:
+        with _told():
+            path = self._locks / name[:2]
+            if path.is_symlink():  # which would be written through
+                raise OSError(f"the lock {path} is a link")
+            lock = FileLock(path, timeout=_LOCK_S, mode=0o600)
+            with lock:
+                yield
+
+    def _read_index(self, name: str) -> _Index | None:
+        """The index of a session; None where there is none, or none that can be read."""
+        try:
+            index = _DECODE(_read_private(self._folder / name / _INDEX))
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+        if not all(map(_FILE.fullmatch, index.files.values())) or abs(index.generation) > 2**60:
+            return None
+        return index
+
+    def _write_index(self, name: str, index: _Index) -> None:
+        with in_place_of(self._folder / name / _INDEX) as beside:
+            _write_private(beside, _ENCODE(index))
+
+    def _read(self, name: str, file: str) -> bytes:
+        try:
+            return _read_private(self._folder / name / file)
+        except FileNotFoundError:
+            return b""  # it is missed by who reads the values
+
+    def _forget(self, name: str) -> None:
+        path = self._folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _told() -> Generator[None]:
+    """What goes wrong with files, as StoreDown."""
+    try:
+        yield
+    except Timeout as error:
+        raise StoreDown("another process holds a session's lock for too long") from error
+    except OSError as error:
+        raise StoreDown(f"files cannot be read or written: {reason_of(error)}") from error
+
+
+def _until(ttl_s: float) -> float:
+    return time.time() + ttl_s
+
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a new file that nobody else may read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_LINK, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+
+
+def _read_private(path: Path) -> bytes:
+    with os.fdopen(os.open(path, os.O_RDONLY | _NO_LINK), "rb") as file:
+        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+            raise OSError(f"{path} is larger than a session can be")
+        return file.read()

@@ -1,0 +1,147 @@
+"""Sessions in Redis: a hash a session, which Redis forgets by itself, and four scripts, so that
+each call is one step that nothing comes between."""
+
+import importlib
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from kiku.errors import ConfigError, MissingExtra
+from kiku.serve.session_store import Claim, Outcome, StoreDown, Write, next_generation
+
+_KEY = "kiku:session:"
+_VALUE = b"v:"
+"""Stands before the names of values, which are fields beside `g`, the generation."""
+
+_CONNECT_S = 1.0
+_ANSWER_S = 5.0
+
+# The generation is made by the caller, from its clock, and raised where that lies behind.
+_NEXT = """
+local function next_of(last)
+  local wanted = tonumber(ARGV[1])
+  if last and tonumber(last) >= wanted then wanted = tonumber(last) + 1 end
+  return string.format('%.0f', wanted)
+end
+"""
+_BEGIN = f"""{_NEXT}
+local g = next_of(redis.call('HGET', KEYS[1], 'g'))
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'g', g)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return g
+"""
+_CLAIM = f"""{_NEXT}
+local last = redis.call('HGET', KEYS[1], 'g')
+if not last or redis.call('HLEN', KEYS[1]) < 2 then return false end
+redis.call('HSET', KEYS[1], 'g', next_of(last))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('HGETALL', KEYS[1])
+"""
+_WRITE = """
+local g = redis.call('HGET', KEYS[1], 'g')
+if not g then return 'unknown' end
+if g ~= ARGV[1] then return 'taken' end
+local dropped = tonumber(ARGV[3])
+for i = 4, 3 + dropped do redis.call('HDEL', KEYS[1], ARGV[i]) end
+for i = 4 + dropped, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 'kept'
+"""
+_REMOVE = f"""{_NEXT}
+local last = redis.call('HGET', KEYS[1], 'g')
+if last ~= ARGV[3] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'g', next_of(last))
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+
+
+class RedisStore:
+    """A `SessionStore` for any number of machines."""
+
+    def __init__(self, address: str) -> None:
+        """`address` as Redis's client takes it; it is not called before the first session.
+
+        Raises:
+            MissingExtra: the client is not installed.
+            ConfigError: the address cannot be.
+        """
+        try:
+            redis: Any = importlib.import_module("redis")
+            retry: Any = importlib.import_module("redis.retry")
+            backoff: Any = importlib.import_module("redis.backoff")
+        except ImportError as error:
+            raise MissingExtra("a session store in Redis", "fleet") from error
+        self._problem: Any = redis.RedisError
+        try:
+            self._redis: Any = redis.Redis.from_url(
+                address, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S,
+                retry=retry.Retry(backoff.NoBackoff(), 1), health_check_interval=30,
+            )  # fmt: skip
+        except (ValueError, TypeError) as error:
+            raise ConfigError(
+                f"--session-store has an address of Redis that cannot be ({error}): write "
+                "redis://HOST:PORT/0"
+            ) from None
+        self._begin, self._claim, self._write, self._remove = map(
+            self._redis.register_script, (_BEGIN, _CLAIM, _WRITE, _REMOVE)
+        )
+
+    @contextmanager
+    def _told(self) -> Generator[None]:
+        try:
+            yield
+        except (self._problem, OSError) as error:
+            raise StoreDown(f"Redis: {error}") from error
+
+    def begin(self, name: str, ttl_s: float) -> int:
+        """See `SessionStore`."""
+        with self._told():
+            return int(self._begin([_KEY + name], [next_generation(0), _ms(ttl_s)]))
+
+    def claim(self, name: str, ttl_s: float) -> Claim | None:
+        """See `SessionStore`."""
+        with self._told():
+            found = self._claim([_KEY + name], [next_generation(0), _ms(ttl_s)])
+        if not found:
+            return None
+        fields: dict[bytes, bytes] = dict(zip(found[::2], found[1::2], strict=True))
+        values = {
+            field.removeprefix(_VALUE).decode("utf-8", "replace"): value
+            for field, value in fields.items()
+            if field.startswith(_VALUE)
+        }
+        return Claim(int(fields[b"g"]), values)
+
+    def write(self, writes: Sequence[Write]) -> list[Outcome]:
+        """See `SessionStore`; all of them in one turn of the network."""
+        with self._told():
+            pipe = self._redis.pipeline(transaction=False)
+            for one in writes:
+                given: list[Any] = [one.generation, _ms(one.ttl_s), len(one.drop)]
+                given += [_field(name) for name in one.drop]
+                for name, data in one.values.items():
+                    given += [_field(name), data]
+                self._write([_KEY + one.name], given, client=pipe)
+            return [Outcome(answer.decode()) for answer in pipe.execute()]
+
+    def remove(self, name: str, generation: int, ttl_s: float) -> None:
+        """See `SessionStore`."""
+        with self._told():
+            given = [next_generation(generation), _ms(ttl_s), generation]
+            self._remove([_KEY + name], given)
+
+    def close(self) -> None:
+        """See `SessionStore`."""
+        with suppress(self._problem, OSError):
+            self._redis.close()
+
+
+def _field(name: str) -> bytes:
+    return _VALUE + name.encode()
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(1000 * seconds))

@@ -1,0 +1,128 @@
+"""What the client of a stream has been told, and which events of a second stream over the same
+sound it therefore knows already."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from kiku.audio import StreamWarning
+from kiku.stream import (
+    End,
+    Event,
+    Finalized,
+    Pause,
+    WordEnd,
+)
+from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
+
+Channel = int | None
+
+_SAME_S = 1e-3
+"""Times that differ by less are the same."""
+
+
+class Told(msgspec.Struct, forbid_unknown_fields=True):
+    """How far a client was told of the sound; times are the session's."""
+
+    words: dict[str, float] = {}
+    """The end of each channel's last word; "" is the one channel of a mix."""
+    paused_s: float = 0.0
+    """The time of the last `Pause`."""
+    warned_s: float = 0.0
+    """The time of the last warning."""
+    turns: dict[str, str] = {}
+    """Of each channel whose turn is open: "open", or "eager" where it was said to end."""
+    finalizes: list[tuple[str | None, bool]] = []
+    """That were asked for and not answered: tag and `cut`."""
+
+    def add(self, event: Event) -> None:
+        """The client is told this now."""
+        match event:
+            case Word():
+                key = _key(event.channel)
+                self.words[key] = max(event.end, self.words.get(key, 0.0))
+            case Pause():
+                self.paused_s = event.time
+            case StreamWarning():
+                self.warned_s = event.time
+            case TurnStart() | TurnResumed():
+                self.turns[_key(event.channel)] = "open"
+            case TurnEndEager():
+                self.turns[_key(event.channel)] = "eager"
+            case TurnEnd():
+                self.turns.pop(_key(event.channel), None)
+            case Finalized():
+                self.finalizes = [one for one in self.finalizes if one[0] != event.tag]
+            case _:
+                pass
+
+    def until_s(self, num_channels: int) -> float:
+        """Up to where every channel's words were told; `num_channels` is 0 for a mix."""
+        keys = [_key(i) for i in range(num_channels)] or [_key(None)]
+        return min(self.words.get(key, 0.0) for key in keys)
+
+    def copy(self) -> "Told":
+        """As it is now."""
+        return Told(
+            dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes)
+        )
+
+
+class Overlap:
+    """Leaves out of a stream's events what was told before by another stream of the same sound.
+
+    The second stream begins a little behind the last word that was told. It may still hear the end
+    of that word, and it knows nothing of a turn that is open.
+    """
+
+    def __init__(self, told: Told, longest_s: float) -> None:
+        """What was told, and how long after its last word a turn ends at the latest."""
+        self._told, self._longest_s = told.copy(), longest_s
+        self._skips_end = False  # of a word that was left out
+        self._turns = dict(told.turns)  # that this stream has not heard begin
+
+    def of(self, events: Iterable[Event], heard_s: float) -> list[Event]:
+        """What is to be told of these events, when so many seconds were heard."""
+        found: list[Event] = []
+        for event in events:
+            found += self._of(event)
+        for key in list(self._turns):
+            if heard_s > self._told.words.get(key, 0.0) + self._longest_s:
+                found.append(self._end_turn(key, heard_s))
+        return found
+
+    def _of(self, event: Event) -> Sequence[Event]:
+        told = self._told
+        match event:
+            case Word():
+                self._skips_end = (event.start + event.end) / 2 <= self._end(event.channel)
+                return [] if self._skips_end else [event]
+            case WordEnd():
+                return [] if self._skips_end else [event]
+            case Partial():
+                return [] if event.start < self._end(event.channel) else [event]
+            case Pause():
+                return [] if event.time <= told.paused_s + _SAME_S else [event]
+            case StreamWarning():
+                return [] if event.time <= told.warned_s + _SAME_S else [event]
+            case TurnStart():
+                known = self._turns.pop(_key(event.channel), None)
+                if known == "eager":
+                    return [TurnResumed(event.time, event.channel)]
+                return [] if known == "open" else [event]
+            case End():
+                return [*(self._end_turn(key, event.duration) for key in list(self._turns)), event]
+            case _:
+                return [event]
+
+    def _end(self, channel: Channel) -> float:
+        return self._told.words.get(_key(channel), 0.0)
+
+    def _end_turn(self, key: str, time: float) -> TurnEnd:
+        """The end of a turn in which nothing more was said."""
+        self._turns.pop(key)
+        return TurnEnd(time, 1.0, int(key) if key else None)
+
+
+def _key(channel: Channel) -> str:
+    return "" if channel is None else str(channel)

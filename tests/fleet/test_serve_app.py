@@ -1,0 +1,106 @@
+"""The Ray Serve adapter: what becomes of arguments, and how it refuses. Without Ray."""
+
+import sys
+from typing import Any
+
+import pytest
+
+from kiku.errors import ConfigError, MissingExtra
+from kiku.fleet.serve_app import Scale, app, application, build_app, check_ingress, options, read
+from kiku.serve.app import App
+from kiku.serve.settings import Settings
+
+MODE = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_SERVE_ENABLE_HA_PROXY", "1")
+
+
+def test_arguments_are_settings_and_the_scale():
+    settings, scale = read(
+        {"model": "demo", "slots": "4", "gpus": 1, "max-replicas": "3", "insecure": True,
+         "languages": ["en", "fr"]},
+        {"KIKU_SLOTS": "9", "KIKU_THREADS": "2"},
+    )  # fmt: skip
+    assert (settings.model, settings.slots, settings.threads) == ("demo", 4, 2)
+    assert settings.insecure is True
+    assert settings.languages == ("en", "fr")
+    assert scale == Scale(min_replicas=1, max_replicas=3, gpus=1.0, cpus=1.0)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ({"slot": 4}, "slot is not known"),
+        ({"slots": "four"}, "whole number"),
+        ({"gpus": "one"}, "gpus must be a number"),
+        ({"min_replicas": 1.5}, "min_replicas must be a whole number"),
+        ({"min_replicas": 3}, "max_replicas=1"),
+        ({"cpus": -1}, "at least 0"),
+    ],
+)
+def test_arguments_that_cannot_be_are_told(args: dict[str, Any], said: str):
+    with pytest.raises(ConfigError, match=said):
+        read(args, {})
+
+
+def test_other_modes_of_ray_are_refused(monkeypatch: pytest.MonkeyPatch):
+    for name in (*MODE, "RAY_SERVE_ENABLE_DIRECT_INGRESS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="RAY_SERVE_ENABLE_HA_PROXY=1"):
+        app({"slots": 4, "insecure": "true"})
+    with pytest.raises(ConfigError, match="Python proxy"):
+        build_app(Settings(slots=1, threads=1))
+    check_ingress(MODE)
+    check_ingress({"RAY_SERVE_ENABLE_DIRECT_INGRESS": "1"})
+
+
+@pytest.mark.usefixtures("direct")
+def test_without_keys_or_slots_it_is_refused():
+    with pytest.raises(ConfigError, match="--insecure"):
+        application(Settings(slots=4), Scale())
+    with pytest.raises(ConfigError, match="slots=N"):
+        application(Settings(insecure=True), Scale())
+
+
+@pytest.mark.usefixtures("direct")
+def test_without_its_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    with pytest.raises(MissingExtra, match=r"kiku\[fleet\]"):
+        app({"slots": 4, "insecure": "true"})
+    import os
+
+    assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"  # before the import
+
+
+def test_the_deployment_leaves_refusing_to_kiku_and_draining_its_time():
+    found = options(8, Scale(min_replicas=2, max_replicas=2, gpus=1.0, cpus=4.0), {})
+    assert found["max_ongoing_requests"] > 8
+    assert found["num_replicas"] == 2
+    assert "autoscaling_config" not in found
+    assert found["ray_actor_options"] == {"num_gpus": 1.0, "num_cpus": 4.0}
+    assert found["graceful_shutdown_timeout_s"] > 30
+    longer = options(8, Scale(), {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "600"})
+    assert longer["graceful_shutdown_timeout_s"] > 600
+    with pytest.raises(ConfigError, match="number of seconds"):
+        options(8, Scale(), {"RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "long"})
+
+
+def test_replicas_are_counted_by_their_slots():
+    found = options(10, Scale(min_replicas=1, max_replicas=5), {})
+    autoscaling = found["autoscaling_config"]
+    assert (autoscaling["min_replicas"], autoscaling["max_replicas"]) == (1, 5)
+    assert autoscaling["target_ongoing_requests"] == pytest.approx(7.0)
+    assert autoscaling["downscale_delay_s"] > 600
+    assert "num_replicas" not in found
+
+
+@pytest.mark.usefixtures("direct")
+def test_a_replica_begins_with_its_model():
+    made = build_app(Settings(model="demo", slots=2, threads=1))
+    assert isinstance(made, App)
+    assert made.service.why_not_ready is None
+    assert made.service.admission.num_slots == 2
