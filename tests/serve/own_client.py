@@ -52,10 +52,10 @@ class OwnClient:
     def tell(self, **command: Any) -> None:
         self.socket.send(json.dumps(command))
 
-    def receive(self) -> dict[str, Any]:
+    def receive(self, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """The next message that counts."""
         while True:
-            message = json.loads(self.socket.recv(PATIENCE_S))
+            message = json.loads(self.socket.recv(patience_s))
             if message["type"] != "lag":
                 break
         self.messages.append(message)

@@ -133,7 +133,7 @@ class Keeper:
             await self._write_all(found)
 
     async def _write_all(
-        self, found: Sequence[tuple[_Watched, Snapshot]], most_s: float = _WRITE_S
+        self, found: Sequence[tuple[_Watched, Snapshot]], most_s: float | None = None
     ) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         snapshots = [snapshot for _, snapshot in found]
@@ -141,7 +141,7 @@ class Keeper:
             one.writing = done
         try:
             written = await self._writer.call(
-                partial(_written, self._store, snapshots, self._ttl_s), most_s
+                partial(_written, self._store, snapshots, self._ttl_s), most_s or _WRITE_S
             )
             self._is_down = False
             for (one, _), (generation, outcome) in zip(found, written, strict=True):
