@@ -1,10 +1,13 @@
 """Who drives, whose turn it is, and what a failure ends."""
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from kiku import Recognizer, Recovery, StreamOptions, Word
 from kiku.engine import StepOutput
 from kiku.errors import NoFreeSlot, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler, levels_of
+from kiku.stream import WordSession
 from kiku.stream.work import Client, SlotAccess
 from tests import tiny
 from tests.fakes import Driven, EchoEngine, spoken
@@ -562,6 +566,32 @@ def test_a_thread_that_waits_for_its_own_slot_is_told() -> None:
         rec.transcribe(np.zeros(SIZE, np.float32), rate=CONFIG.sample_rate)
     stream.close()  # it comes to its end by itself
     assert rec.transcribe(spoken([3, 0, ONE, 3, 3], SIZE), rate=CONFIG.sample_rate).text == "one"
+
+
+def test_a_session_that_has_ended_waits_for_no_collector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Between a session and who looks at it is no circle: what it heard goes when it goes.
+    sessions: list[weakref.ref[WordSession]] = []
+
+    class Noted(WordSession):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            sessions.append(weakref.ref(self))
+
+    monkeypatch.setattr("kiku.recognizer.WordSession", Noted)
+    rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")
+    sound = spoken([3, 0, ONE, 3, 3], SIZE)
+    gc.disable()
+    try:
+        assert rec.transcribe(sound, rate=CONFIG.sample_rate).text == "one"
+        with rec.stream(PLAIN) as stream:
+            stream.push(sound)
+        del stream
+        rec.transcribe(sound, rate=CONFIG.sample_rate)  # after which nobody looks at those before
+        assert [one() is None for one in sessions[:2]] == [True, True]
+    finally:
+        gc.enable()
 
 
 def test_loudness_is_of_each_frame() -> None:

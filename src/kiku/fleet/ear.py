@@ -4,7 +4,6 @@ Several threads may hand it blocks at the same time: they share its slots and ev
 the end of one block leaves no slot idle.
 """
 
-import gc
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -73,11 +72,6 @@ class Ear:
                     item.path,
                     rows_of(key_of(item, self._request), transcript, options.channel, count),
                 )
-                del one
-        # Sessions refer to themselves, and Python's collector does not see
-        # how much memory their resamplers hold: it would come too seldom.
-        del sources, several, item_of
-        gc.collect()
 
     def _counts(self, item: Item) -> bool:
         """Whether it has to be asked how many channels it has."""

@@ -528,10 +528,16 @@ class Scheduler:
             self._num_live -= binding.live
             self._num_driven -= binding.driven
         self.engine.close(binding.slot)
+        # Else the two would hold each other, and all that they heard, until the collector comes.
+        binding.session.on_input = _nobody
         try:
             binding.session.released()
         except BaseException:  # a listener's mistake is his own
             _LOG.exception("a callback at the end of a stream failed")
+
+
+def _nobody() -> None:
+    """Looks at a session no more: in place of None, as a push may be about to call it."""
 
 
 def levels_of(frames: NDArray[np.float32]) -> list[float]:
