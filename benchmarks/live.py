@@ -87,8 +87,9 @@ class Run:
     def least_ms(self, model: str, lm: LMConfig, windows: int, bandwidth: float) -> float:
         """A pass of the decoder that does nothing but read its weights, and so many full
         windows."""
-        size = weight_bytes(lm, "float32" if model == DEMO else PRECISION)
-        return round((size + windows * window_bytes(lm)) / bandwidth * 1000, 2)
+        precision = "float32" if model == DEMO else PRECISION
+        size, window = weight_bytes(lm, precision), window_bytes(lm, machine.key_bits(precision))
+        return round((size + windows * window) / bandwidth * 1000, 2)
 
 
 def streams(run: Run) -> Row:

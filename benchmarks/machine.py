@@ -14,12 +14,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from kiku.engine.kernels import kernels
 from kiku.measure.machine import this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 sys.path.append(str(ROOT))
+
+
+def key_bits(precision: str) -> int:
+    """Of a number among the keys and values that kiku's decoder keeps here."""
+    return 16 if kernels().library and precision in ("int8", "int4") else 32
 
 
 def stamp() -> dict[str, Any]:

@@ -25,6 +25,7 @@ import machine
 import numpy as np
 import report
 from children import config_of
+from machine import key_bits
 
 from kiku.engine.choice import usable_threads
 from kiku.errors import KikuError
@@ -301,9 +302,10 @@ def _live_rows(
             } for p in theirs if p in times},
             codec_ms=round(float(np.median(codec)) * 1000, 2) if codec else None,
             decoder_ms=round(decoder_ms, 2) if decoder_ms else None,
-            limit=limit(lm, peer[1], run.bandwidth).to_dict(),
+            limit=limit(lm, peer[1], run.bandwidth, key_bits(peer[1])).to_dict(),
             share_of_limit=share_of_limit(
-                lm, peer[1], run.bandwidth, decoder_ms, full_window=window == "full"
+                lm, peer[1], run.bandwidth, decoder_ms, full_window=window == "full",
+                key_bits=key_bits(peer[1]),
             ) if decoder_ms else None,
             reasons={" ".join(p): why for p, why in failed.items()},
         )  # fmt: skip

@@ -62,3 +62,8 @@ def test_the_limit_is_bytes_by_bandwidth() -> None:
     assert share_of_limit(lm, "int8", 40e9, found.ms * 2) == pytest.approx(0.5, abs=0.001)
     full = share_of_limit(lm, "int8", 40e9, found.ms_full_window * 2, full_window=True)
     assert full == pytest.approx(0.5, abs=0.001)
+    halves = limit(lm, "int8", 40e9, key_bits=16)
+    assert halves.window_bytes == window_bytes(lm, 16) == window_bytes(lm) // 2
+    half_ms = (halves.weight_bytes + halves.window_bytes) / 40e6
+    share = share_of_limit(lm, "int8", 40e9, half_ms, full_window=True, key_bits=16)
+    assert share == pytest.approx(1, abs=0.001)

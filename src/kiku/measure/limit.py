@@ -47,15 +47,16 @@ def weight_bytes(config: LMConfig, precision: str) -> int:
     return round(total)
 
 
-def window_bytes(config: LMConfig) -> int:
-    """Keys and values of one stream's full window, in float32."""
+def window_bytes(config: LMConfig, key_bits: int = 32) -> int:
+    """Keys and values of one stream's full window. Of int8 and int4 kiku-kernels
+    keeps them in 16 bits."""
     t = config.transformer
-    return 2 * 4 * t.num_layers * t.num_heads * t.head_dim * t.window
+    return 2 * key_bits // 8 * t.num_layers * t.num_heads * t.head_dim * t.window
 
 
-def limit(config: LMConfig, precision: str, bandwidth: float) -> Limit:
+def limit(config: LMConfig, precision: str, bandwidth: float, key_bits: int = 32) -> Limit:
     """At `bandwidth` bytes a second."""
-    weights, window = weight_bytes(config, precision), window_bytes(config)
+    weights, window = weight_bytes(config, precision), window_bytes(config, key_bits)
     return Limit(
         precision,
         weights,
@@ -72,8 +73,9 @@ def share_of_limit(
     decoder_ms: float,
     *,
     full_window: bool = False,
+    key_bits: int = 32,
 ) -> float:
     """How much of the possible speed a measured step has reached: 1 is all of it. With a full
     window the step has its keys and values to read, too."""
-    least = limit(config, precision, bandwidth)
+    least = limit(config, precision, bandwidth, key_bits)
     return round((least.ms_full_window if full_window else least.ms) / decoder_ms, 3)
