@@ -51,6 +51,22 @@ def test_the_words_are_those_of_the_file(service: Running, said: str):
     assert hear(service, samples_of(ANSWERS)) == said
 
 
+@pytest.mark.parametrize("path", [
+    "/api/asr-streaming", "/api/stream", "/v1/realtime?intent=transcription", "/v1/listen",
+    "/v2/listen?model=flux-general-en",
+])  # fmt: skip
+def test_who_comes_while_it_drains_is_sent_on_before_the_upgrade(
+    demo: kiku.Recognizer, path: str
+) -> None:
+    with running(demo) as service:
+        service.service.is_draining = True
+        with pytest.raises(InvalidStatus) as refused, connect(f"{service.ws}{path}"):
+            pass
+        service.service.is_draining = False
+    assert refused.value.response.status_code == 503
+    assert int(refused.value.response.headers["Retry-After"]) > 0
+
+
 def test_streams_beside_each_other_do_not_mix(service: Running, demo: kiku.Recognizer):
     paths = [ANSWERS, EXAMPLES / "digits.wav", EXAMPLES / "directions.flac"]
     wanted = [demo.transcribe(path).text for path in paths]

@@ -113,6 +113,8 @@ class Sockets:
                     return await _refuse(socket, protocol.unfit(error))
                 busy = error if isinstance(error, Busy) else Busy(str(error), 5)
                 refusal = protocol.busy(busy.retry_after_s)
+                if refusal is None and self._service.is_draining:
+                    refusal = _unavailable(busy)  # so that a balancer asks another replica
                 if refusal is not None:
                     return await _refuse(socket, refusal)
                 await socket.accept(_subprotocol(protocol, request), _headers(request))
