@@ -1,7 +1,9 @@
 """What the system says about itself, and what the memory allows."""
 
 import itertools
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kiku.checkpoint.model_shapes import SHAPES
@@ -9,6 +11,7 @@ from kiku.engine.choice import usable_threads
 from kiku.measure.limit import limit, share_of_limit, weight_bytes, window_bytes
 from kiku.measure.machine import (
     instructions_of,
+    private_bytes,
     read_bandwidth,
     resident_bytes,
     this_machine,
@@ -41,6 +44,20 @@ def test_bandwidth_is_bytes_by_seconds() -> None:
 def test_resident_memory_is_that_of_this_process() -> None:
     found = resident_bytes()
     assert found is None or found > 10_000_000
+
+
+def test_private_memory_knows_no_mapped_files(tmp_path: Path) -> None:
+    before = private_bytes()
+    if before is None:
+        pytest.skip("this system does not tell")
+    path = tmp_path / "file"
+    path.write_bytes(bytes(64_000_000))
+    mapped = np.memmap(path, np.uint8, "r")
+    own = np.ones(64_000_000, np.uint8)
+    assert mapped.sum() == 0  # all of it was read
+    grown = (private_bytes() or 0) - before
+    assert 60_000_000 < grown < 100_000_000
+    assert own[-1] == 1
 
 
 @pytest.mark.parametrize(

@@ -267,9 +267,10 @@ def _memory_table(row: dict[str, Any] | None) -> Iterable[Sequence[str]]:
     yield "MEMORY", "" if row else "this system does not tell"
     for name, key in (
         ("libraries", "libraries"), ("after loading", "after_load"),
-        ("after a minute", "after_a_minute"), ("another stream", "per_slot"),
+        ("after a minute", "after_a_minute"), ("of it private", "private"),
+        ("another stream", "per_slot"),
     ):  # fmt: skip
-        if row:
+        if row and row.get(key) is not None:
             yield name, f"{row[key] / 1e6:,.0f} MB"
 
 

@@ -35,6 +35,8 @@ class Memory:
     """More for another stream that has heard as much."""
     libraries: int
     """Before the model was loaded."""
+    private: int | None = None
+    """After a minute, without mapped files such as the weights."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -127,7 +129,7 @@ def _ask(job: dict[str, Any], runner: Runner) -> dict[str, Any] | None:
 
 def _measure_memory(job: dict[str, Any]) -> dict[str, Any] | None:
     from kiku.measure.dummy import open_model
-    from kiku.measure.machine import resident_bytes
+    from kiku.measure.machine import private_bytes, resident_bytes
     from kiku.measure.speed import Speed
 
     libraries = resident_bytes()
@@ -142,11 +144,14 @@ def _measure_memory(job: dict[str, Any]) -> dict[str, Any] | None:
     speed = Speed(engine, config)
     minute = round(60 * config.frame_rate)
     found: list[int] = []
+    private: list[int | None] = []
     for _ in range(2):
         slot = engine.open(lambda _logits: config.pad_id)[0]
         speed.fill([slot], minute)
         found.append(resident_bytes() or 0)
-    return Memory(after_load, found[0], found[1] - found[0], libraries).to_dict()
+        private.append(private_bytes())
+    each = found[1] - found[0]
+    return Memory(after_load, found[0], each, libraries, private[0]).to_dict()
 
 
 def _measure_start(job: dict[str, Any]) -> dict[str, Any]:
