@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -37,7 +38,7 @@ class Replica(threading.Thread):
             threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
 
     def _answer(self, connection: socket.socket) -> None:
-        with connection:
+        with connection, suppress(ConnectionError):  # who asks whether it is ready may hang up
             count, is_upload = 0, False
             while data := connection.recv(65_536):
                 is_upload = is_upload or data.startswith(b"POST")

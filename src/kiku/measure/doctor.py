@@ -33,6 +33,7 @@ EXTRAS: Mapping[str, tuple[str, ...]] = {
     "mic": ("sounddevice",),
     "serve": ("msgpack", "msgspec", "prometheus_client", "starlette", "uvicorn", "websockets"),
     "evaluate": ("jiwer", "whisper_normalizer"),
+    "fleet": ("fsspec", "ray", "redis"),
 }
 """Extra -> the packages that it brings."""
 
