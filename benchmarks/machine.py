@@ -28,12 +28,18 @@ def key_bits(precision: str) -> int:
     return 16 if kernels().library and precision in ("int8", "int4") else 32
 
 
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
+
+
 def stamp() -> dict[str, Any]:
     """Date, commit, machine and versions."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    # What an earlier part of the same run has appended changes nothing that is measured.
+    changes = _git("status", "--porcelain", "--untracked-files=no", ":!benchmarks/results")
+    commit = _git("describe", "--always") + ("-dirty" if changes else "")
     versions = {"python": platform.python_version()}
     for package in ("kiku", "torch", "transformers", "moshi", "onnxruntime", "numpy"):
         try:
@@ -45,7 +51,7 @@ def stamp() -> dict[str, Any]:
     memory = f"{(here.memory_bytes or 0) / 1e9:.0f} GB"
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "commit": git.stdout.strip(),
+        "commit": commit,
         "machine": f"{here.processor} ({known}), {here.threads} cores, {memory}",
         "versions": versions,
     }
