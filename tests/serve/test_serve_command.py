@@ -88,8 +88,10 @@ def test_sigterm_finishes_what_is_open_and_refuses_what_is_new():
             while httpx.get(f"{service.http}/ready").status_code != 503:
                 assert time.monotonic() < ends
             assert httpx.get(f"{service.http}/ready").json()["reason"] == "draining"
-            with kyutai(service.ws) as late:
-                assert late.receive()["type"] == "Error"
+            with pytest.raises(InvalidStatus) as late, kyutai(service.ws):
+                pass
+            assert late.value.response.status_code == 503
+            assert b"the service is ending" in late.value.response.body
             client.speak(sound[len(sound) // 2 :])
             text = client.finish()
         code, log = service.wait()
