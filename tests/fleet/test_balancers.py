@@ -256,7 +256,7 @@ def test_a_replica_that_drains_finishes_its_sockets_and_gets_no_others(
             client.send(PCM[:half])
         assert [replica.slots_used for replica in fleet.replicas] == [1, 1]
         first = drained(fleet, balancer, local_fleet)
-        # Kyutai's clients are refused behind the upgrade: no balancer can try another replica.
+        # Kyutai's clients, too: whoever drains refuses before the upgrade.
         with kyutai(fleet.wss) as late, kyutai(fleet.wss) as later, kyutai(fleet.wss) as last:
             for client in (late, later, last):
                 assert client.receive()["type"] == "Ready"
@@ -277,10 +277,16 @@ def test_a_replica_that_drains_finishes_its_sockets_and_gets_no_others(
         assert [replica.slots_used for replica in fleet.replicas] == [1, 1]
 
 
-def through(fleet: Any, disturb: Callable[[], None], clients: int = 4) -> SessionReport:
-    """Clients who come back speak while something happens."""
+def through(fleet: Any, how: str, clients: int = 4) -> tuple[SessionReport, Any]:
+    """Clients who come back speak while a replica is drained or killed, and which it was: one that
+    has streams, as nginx may have sent all to the other."""
     sound = np.tile(SAMPLES, 2)
     load = SessionLoad(fleet.https, [sound])
+    chosen: list[Any] = []
+
+    def disturb() -> None:
+        chosen.append(max(fleet.replicas, key=lambda one: one.slots_used))
+        getattr(chosen[0], how)()
 
     async def run() -> SessionReport:
         await load.listen()
@@ -290,20 +296,20 @@ def through(fleet: Any, disturb: Callable[[], None], clients: int = 4) -> Sessio
         await asyncio.to_thread(thread.join)
         return report
 
-    return asyncio.run(run())
+    return asyncio.run(run()), chosen[0]
 
 
 def test_who_is_cut_at_the_deadline_goes_on_at_the_other_replica(made: Callable[..., Any]):
     fleet = made("--drain-s", "0.5")
-    report = through(fleet, fleet.replicas[0].drain)
-    assert fleet.replicas[0].wait() == 0
+    report, ended = through(fleet, "drain")
+    assert ended.wait() == 0
     assert report.cuts > 0
     assert (report.lost, report.different, report.errors) == (0, 0, [])
 
 
 def test_who_is_cut_by_a_kill_goes_on_at_the_other_replica(made: Callable[..., Any]):
     fleet = made()
-    report = through(fleet, fleet.replicas[0].kill)
+    report, _ = through(fleet, "kill")
     assert report.cuts > 0
     assert (report.lost, report.different, report.errors) == (0, 0, [])
 
@@ -313,7 +319,7 @@ def test_with_a_store_a_session_goes_on_at_the_other_replica(
     made: Callable[..., Any], tmp_path: Path, how: str
 ):
     fleet = made("--drain-s", "0.5", "--session-store", str(tmp_path / "sessions"))
-    report = through(fleet, getattr(fleet.replicas[0], how))
+    report, _ = through(fleet, how)
     assert report.cuts > 0
     assert (report.resumed, report.begun_again) == (report.cuts, 0)
     assert (report.lost, report.different, report.errors) == (0, 0, [])
