@@ -124,16 +124,20 @@ def changed(array: NDArray[Any], data: st.DataObject) -> NDArray[Any]:
         return array.reshape(data.draw(st.sampled_from(shapes)))
     if how == "cut":
         return array[: data.draw(st.integers(0, 3))].copy() if array.ndim else array.reshape(1)
-    values = FLOATS if array.dtype.kind == "f" else POSITIONS
-    value = data.draw(st.sampled_from(values))
     array = array.copy()
     if array.dtype == np.bool_:
         array[...] = ~array
-    elif array.dtype.itemsize < 8 and array.dtype.kind == "i":
-        array[...] = -1
     elif array.size:
-        array.reshape(-1)[data.draw(st.integers(0, array.size - 1))] = value
+        values = st.sampled_from(FLOATS if array.dtype.kind == "f" else of_type(array.dtype))
+        array.reshape(-1)[data.draw(st.integers(0, array.size - 1))] = data.draw(values)
     return array
+
+
+def of_type(dtype: np.dtype[Any]) -> list[int]:
+    """Positions that can and cannot be, as far as an integer of this type holds them."""
+    limits = np.iinfo(dtype)
+    held = [position for position in POSITIONS if limits.min <= position <= limits.max]
+    return [*held, int(limits.min), int(limits.max)]
 
 
 def test_a_position_that_cannot_be_is_refused(kind: str) -> None:
