@@ -59,7 +59,7 @@ ROOMS = {
     ),
     "scheduler": Room(
         ("src/kiku/scheduler/*.py",),
-        ("tests/scheduler", "tests/guarantees/test_contained.py", "tests/test_recognizer.py"),
+        ("tests/scheduler", "tests/guarantees/test_contained.py"),
     ),
     "stream": Room(
         ("src/kiku/stream/*.py",),
@@ -67,7 +67,6 @@ ROOMS = {
             "tests/stream",
             "tests/guarantees/test_contained.py",
             "tests/guarantees/test_saved_states.py",
-            "tests/test_recognizer.py",
         ),
     ),
 }
