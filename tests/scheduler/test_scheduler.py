@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kiku import Recognizer, Recovery, StreamOptions, Word
+from kiku import Recognizer, Recovery, StreamOptions, Word, WordEnd
 from kiku.engine import StepOutput
 from kiku.errors import NoFreeSlot, StreamError
-from kiku.scheduler import Binding, Member, Opening, Scheduler, levels_of
+from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions, levels_of
 from kiku.stream import WordSession
 from kiku.stream.work import Client, SlotAccess
 from tests import tiny
@@ -234,6 +234,69 @@ def test_work_of_one_that_is_alone_is_done_whole() -> None:
     opened(scheduler, session)
     scheduler.drive(idle(session))
     assert session.told == ["begin", "work None", "work None"]
+
+
+def test_rounds_by_hand_say_how_much_they_did() -> None:
+    scheduler = Scheduler(EchoEngine(4))
+    working, short, left = Frames(10), Frames(3), Frames()
+    bindings = opened(scheduler, working, short, left)
+    assert scheduler.step() == 8 + 3
+    working.works = 1
+
+    def leave() -> None:
+        for one in bindings[1:]:
+            scheduler.release(one)
+
+    working.on_work = leave
+    assert scheduler.step() == 1, "a piece of work, and nobody has frames"
+    assert not left.done, "no slot is freed in the middle of a round"
+    assert scheduler.step() == 2 + 2, "two slots, two frames"
+    assert left.done
+    assert scheduler.step() == 0
+    scheduler.submit(lambda: None)
+    scheduler.submit(lambda: None)
+    scheduler.request(Opening([Member(Frames())]))  # pyright: ignore
+    assert scheduler.step() == 2 + 1, "two calls, an opening"
+    working.is_closing = True
+    assert scheduler.step() == 1, "an end"
+    assert scheduler.free_slots == 3
+
+
+def test_a_slot_that_could_not_be_freed_is_free_for_who_looks() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    (binding,) = opened(scheduler, session := Frames())
+    with scheduler._driver.changed:  # just now somebody is about to wait
+        other = threading.Thread(target=scheduler.release, args=(binding,))
+        other.start()
+        other.join(LONG_S)
+    assert not session.done
+    assert scheduler.free_slots == 1
+    assert session.done
+
+
+class Counting:
+    """A picker that says how often it was asked."""
+
+    calls = 0
+
+    def __call__(self, logits: NDArray[np.float32]) -> int:
+        self.calls += 1
+        return int(logits.argmax())
+
+
+def test_a_saved_slot_goes_on_with_the_picker_that_is_given() -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    (old,) = opened(scheduler, Frames())
+    session, picker = Frames(), Counting()
+    member = Member(session, SlotOptions(picker, 2), saved=engine.save(old.slot))  # pyright: ignore
+    (binding,) = scheduler.open(Opening([member]))
+    assert session.told == [], "it has begun long ago"
+    assert engine.decoding[binding.slot] == (picker, 2)
+    assert picker.calls == 0, "what it would have drawn for the first token, it has drawn"
+    session.frames = 3
+    scheduler.drive(idle(session))
+    assert picker.calls == 3
 
 
 def test_slots_are_given_in_the_order_of_asking() -> None:
@@ -474,6 +537,18 @@ def test_whoever_has_nothing_to_do_does_nothing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(scheduler, "round", lambda: rounds.append(one_round()) or rounds[-1])
     assert not scheduler.drive(lambda: False, 0.1)
     assert rounds == [0]
+
+
+def test_whoever_rests_is_woken_and_need_not_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kiku.scheduler.driver._LOOK_S", 3600.0)
+    rec = Recognizer(EchoEngine(1), CONFIG, tiny.vocabulary(), name="echo")
+    resting = rec.scheduler._driver.changed._waiters  # pyright: ignore
+    with rec.stream(PLAIN) as stream:
+        for _ in range(3):
+            until(lambda: len(resting) > 0)
+            stream.push(spoken([3, 0, ONE, 3, 3], SIZE))
+            for kind in (Word, WordEnd):
+                assert isinstance(stream.next_event(20.0), kind)
 
 
 def test_one_thread_leads_and_the_others_wait() -> None:

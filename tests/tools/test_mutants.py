@@ -164,6 +164,10 @@ def test_only_tests_that_execute_the_line_run_and_the_quickest_first():
     assert tests(9, 3) == ["quick"]
     assert tests(8, 0) == ["quick"], "one at least"
     assert tests(2, 60) == ["other", "quick", "slow"]
+    assert mutants.by_file([]) == []
+    mixed = [("a::x", 1.0), ("b::y", 2.0), ("a::z", 3.0)]
+    assert mutants.by_file(mixed) == [[mixed[0], mixed[2]], [mixed[1]]]
+    assert mutants.by_file(mixed[:1]) == [mixed[:1]]
 
 
 def test_tests_that_fail_as_things_are_say_nothing(project: Path):
