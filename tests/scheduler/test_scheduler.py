@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kiku import Recognizer, Recovery, StreamOptions, Word, WordEnd
+from kiku import Recognizer, Recovery, StreamOptions, StreamWarning, Word, WordEnd
 from kiku.engine import StepOutput
 from kiku.errors import NoFreeSlot, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions, levels_of
-from kiku.stream import WordSession
+from kiku.stream import Redecode, StreamStats, Truncate, WordSession
 from kiku.stream.work import Client, SlotAccess
 from tests import tiny
 from tests.fakes import Driven, EchoEngine, spoken
@@ -299,6 +299,34 @@ def test_a_saved_slot_goes_on_with_the_picker_that_is_given() -> None:
     assert picker.calls == 3
 
 
+class AtFrame32:
+    """Decides one thing once."""
+
+    def __init__(self, action: Truncate | Redecode) -> None:
+        self.action = action
+
+    def decide(self, stats: StreamStats) -> Truncate | Redecode | None:
+        return self.action if stats.num_frames == 32 else None
+
+
+@pytest.mark.parametrize("action", [Truncate(20), Redecode(20, "loop", "it looped")])
+def test_what_a_policy_decides_is_done_in_pieces_beside_others(action: Truncate | Redecode) -> None:
+    engine = EchoEngine(2)
+    rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
+    one = Driven(rec, StreamOptions(recovery=Recovery([AtFrame32(action)])), padded=False)
+    Driven(rec, PLAIN)
+    sound = spoken([*[3] * 29, 0, ONE, *[3] * 5, 0, TWO, 3, 3], SIZE)
+    one.push(sound)
+    told = one.run()
+    assert [event.text for event in told if isinstance(event, Word)] == ["one", "two"]
+    warnings = [event.kind for event in told if isinstance(event, StreamWarning)]
+    if isinstance(action, Truncate):
+        assert engine.truncations == [(0, 20)] * 3, "8, 8 and 4 frames"
+        assert warnings == []
+    else:
+        assert warnings == ["loop"]
+
+
 def test_slots_are_given_in_the_order_of_asking() -> None:
     scheduler = Scheduler(EchoEngine(3))
     (first,) = opened(scheduler, Frames())
@@ -576,6 +604,8 @@ def test_one_thread_leads_and_the_others_wait() -> None:
     ]
     for thread in threads:
         thread.start()
+    for _ in range(20):
+        rec.scheduler.step()  # who drives by hand waits for his turn, too
     for thread in threads:
         thread.join(LONG_S)
     assert found == [[3] + [ONE] * 99] * 6
