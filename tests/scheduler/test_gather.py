@@ -3,6 +3,7 @@
 import time
 
 import numpy as np
+import pytest
 
 from kiku import Recognizer
 from kiku.scheduler.scheduler import GATHER_FROM, GATHER_S
@@ -33,6 +34,20 @@ def test_only_many_quick_live_streams_are_gathered() -> None:
     finally:
         for stream in streams:
             stream.stop()
+
+
+def test_what_is_gathered_goes_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EchoEngine(GATHER_FROM)
+    recognizer = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
+    streams = [recognizer.stream() for _ in range(GATHER_FROM)]
+    monkeypatch.setattr("kiku.scheduler.scheduler.GATHER_S", 0.3)
+    for stream in streams:
+        stream.push(np.zeros(CONFIG.frame_size, np.float32))
+    for stream in streams:
+        stream.close()
+    for stream in streams:
+        assert [type(event).__name__ for event in stream.events()] == ["End"]
+    assert len(engine.steps[0]) == GATHER_FROM
 
 
 def test_steps_are_told() -> None:

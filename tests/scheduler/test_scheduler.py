@@ -1,8 +1,6 @@
 """Who drives, whose turn it is, and what a failure ends."""
 
 import gc
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -353,8 +351,10 @@ def test_more_slots_than_there_are_are_refused() -> None:
 def test_who_may_not_have_its_slots_now_holds_up_nobody() -> None:
     scheduler = Scheduler(EchoEngine(2))
     opened(scheduler, Frames())
+    two = Opening([Member(Frames()), Member(Frames())])  # pyright: ignore
     with pytest.raises(NoFreeSlot):
-        opened(scheduler, Frames(), Frames())
+        scheduler.open(two)
+    assert two.at_once, "unless one says how long to wait"
     assert len(opened(scheduler, Frames())) == 1
 
 
@@ -704,28 +704,18 @@ def test_loudness_is_of_each_frame() -> None:
     assert levels_of(frames) == pytest.approx([-100.0, 0.0, -20.0], abs=1e-4)
 
 
-def test_the_program_ends_while_streams_live(repo_root: object) -> None:
-    program = """
-import numpy as np
-from kiku import Recognizer
-from kiku.errors import StreamError
-from tests import tiny
-from tests.fakes import EchoEngine, spoken
-rec = Recognizer(EchoEngine(2), tiny.model_config(), tiny.vocabulary(), name="echo")
-stream = rec.stream()
-stream.push(np.zeros(80 * 300, np.float32))
-rec.scheduler._driver.end()
-try:
-    rec.transcribe(np.zeros(800, np.float32), rate=1_000)
-except StreamError as error:
-    print(error)
-"""
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=str(repo_root),
-        timeout=200, check=False,
-    )  # fmt: skip
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert "the program is ending" in ran.stdout
+def test_when_the_program_ends_nobody_drives_any_more() -> None:
+    """How programs end with streams open, `tests/guarantees/test_clean_end.py` tries."""
+    rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")
+    stream = rec.stream()
+    stream.push(np.zeros(SIZE * 300, np.float32))
+    rec.scheduler._driver.end()
+    for call in (
+        lambda: rec.transcribe(np.zeros(800, np.float32), rate=1_000),
+        lambda: rec.scheduler.drive(lambda: False, 0.0),
+    ):
+        with pytest.raises(StreamError, match="the program is ending"):
+            call()
 
 
 def test_work_of_a_session_is_undone_where_the_session_is_alone_or_not() -> None:
@@ -733,10 +723,14 @@ def test_work_of_a_session_is_undone_where_the_session_is_alone_or_not() -> None
     for slots in (1, 2):
         engine = EchoEngine(slots)
         rec = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
-        streams = [Driven(rec, StreamOptions(recovery=Recovery([]))) for _ in range(slots)]
+        picker = Counting()
+        options = StreamOptions(recovery=Recovery([]))
+        streams = [Driven(rec, options, picker=picker) for _ in range(slots)]
         streams[0].push(spoken([3, 3, 3, 3, 0, ONE], SIZE))
         streams[0].run()
         streams[0].finalize(cut=True)
         assert [event.text for event in streams[0].run() if isinstance(event, Word)] == ["one"]
         assert engine.heard[0] == 6
         assert engine.num_marks == 1
+        assert engine.decoding[0][0] is picker
+        assert picker.calls == slots + 6, "what was looked ahead for drew from a copy"
