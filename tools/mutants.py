@@ -65,7 +65,6 @@ ROOMS = {
         ("src/kiku/stream/*.py",),
         (
             "tests/stream",
-            "tests/guarantees/test_contained.py",
             "tests/guarantees/test_saved_states.py",
         ),
     ),
