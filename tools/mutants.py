@@ -54,6 +54,7 @@ ROOMS = {
             "tests/engine/test_saved.py",
             "tests/engine/test_going_back.py",
             "tests/engine/test_engines.py",
+            "tests/engine/test_codebooks.py",
         ),
         "not torch and not cuda",  # slow, and the file is the same over all backends
     ),
