@@ -143,3 +143,9 @@ def test_params_make_the_same_sampler() -> None:
     assert [one(LOGITS) for _ in range(30)] == [other(LOGITS) for _ in range(30)]
     with pytest.raises(ConfigError, match="the seed must be from 0 to"):
         SamplingParams(seed=2**63)
+
+
+def test_by_default_it_draws_from_all_tokens_as_they_are() -> None:
+    rows = np.random.default_rng(4).normal(0, 2, (50, 30)).astype(np.float32)
+    plain, told = Sampler(), Sampler(1.0, top_k=0, top_p=1.0, seed=0)
+    assert [plain(row) for row in rows] == [told(row) for row in rows]

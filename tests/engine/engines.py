@@ -30,6 +30,10 @@ def weights_of(module: nn.Module) -> Weights:
     return lambda name: state[name].float().numpy().copy()
 
 
+_codec, _lm = cache(tiny.codec), cache(tiny.lm)
+"""Engines only read their weights."""
+
+
 def graphs(precision: str = "float32", seed: int = 0) -> Path:
     """A folder with the tiny model's graphs, which lasts as long as the tests."""
     return _graphs(precision, seed)
@@ -40,8 +44,8 @@ def _graphs(precision: str, seed: int) -> Path:
     folder = Path(_folders().name) / f"{precision}-{seed}"
     folder.mkdir()
     config = tiny.model_config()
-    write_codec(folder, config.codec, weights_of(tiny.codec(seed)), precision)
-    write_decoder(folder, config.lm, weights_of(tiny.lm(seed)), precision)
+    write_codec(folder, config.codec, weights_of(_codec(seed)), precision)
+    write_decoder(folder, config.lm, weights_of(_lm(seed)), precision)
     return folder
 
 
@@ -56,10 +60,10 @@ def make_engine(
     """An engine over the tiny model with the weights of `seed`; "cuda" on the processor, with
     graphs off."""
     if kind == "cuda":
-        codec, lm = tiny.codec(seed), tiny.lm(seed)
+        codec, lm = _codec(seed), _lm(seed)
         return cuda_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     if kind == "torch":
-        codec, lm = tiny.codec(seed), tiny.lm(seed)
+        codec, lm = _codec(seed), _lm(seed)
         return torch_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     return onnx_engine(
         graphs(seed=seed),

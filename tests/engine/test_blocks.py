@@ -2,6 +2,7 @@
 frames."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,6 +17,14 @@ from tests.engine.engines import KINDS, make_engine, sound, step
 
 VOCABULARY = 7
 PAD, START = 3, 0
+
+
+@cache
+def logits_after(past: int) -> NDArray[np.float32]:
+    """[V] of `Arithmetic`; PAD is likely."""
+    row = np.random.default_rng(past).standard_normal(VOCABULARY).astype(np.float32)
+    row[PAD] += 1.5
+    return row
 
 
 class Arithmetic:
@@ -60,9 +69,7 @@ class Arithmetic:
         for column in columns.tolist():
             past = (self.pasts[slot][-1] * 31 + hash(tuple(column))) % 1_000_003
             self.pasts[slot].append(past)
-            row = np.random.default_rng(past).standard_normal(VOCABULARY).astype(np.float32)
-            row[PAD] += 1.5
-            rows.append(row)
+            rows.append(logits_after(past))
         all_logits = np.stack(rows)
         tokens = all_logits.argmax(-1)
         logprobs = [logprob_of(row, token) for row, token in zip(rows, tokens, strict=True)]
@@ -112,9 +119,9 @@ def run(
     return said
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    num_frames=st.integers(1, 60),
+    num_frames=st.integers(1, 40),
     width=st.integers(1, 20),
     num_slots=st.integers(1, 4),
     sampled=st.booleans(),
@@ -192,7 +199,7 @@ def test_what_follows_a_word_start_is_guessed_too() -> None:
 @pytest.mark.parametrize("sampled", [False, True])
 def test_all_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> None:
     # Past both windows, slots at different positions, blocks of every size.
-    frames = [sound(150, seed) for seed in range(3)]
+    frames = [sound(110, seed) for seed in range(3)]
 
     def picker(slot: int) -> Picker | None:
         return Sampler(0.8, seed=slot) if sampled else None
@@ -209,11 +216,11 @@ def test_all_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> N
     got = [many.open(picker(number))[1].tokens.tolist() for number in range(3)]
     at = [0, 0, 0]
     random = np.random.default_rng(5)
-    while min(at) < 150:
+    while min(at) < 110:
         size = int(random.choice([1, 2, 5, 16, 40]))
-        ready = [i for i in range(3) if random.random() < 0.7 and at[i] + size <= 150]
+        ready = [i for i in range(3) if random.random() < 0.7 and at[i] + size <= 110]
         if not ready:
-            ready, size = [i for i in range(3) if at[i] < 150][:1], 1
+            ready, size = [i for i in range(3) if at[i] < 110][:1], 1
         out = step(many, ready, np.stack([frames[i][at[i] : at[i] + size] for i in ready]))
         for row, i in enumerate(ready):
             got[i] += out[row].tolist()

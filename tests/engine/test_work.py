@@ -31,25 +31,27 @@ def do(engine: SlotEngine, work: str, slot: int, frames: int, most: int | None =
     return engine.redecode(slot, frames, most=most)[1]
 
 
-@settings(max_examples=25)
+@settings(max_examples=60)
 @given(
+    kind=st.sampled_from(KINDS),
+    work=st.sampled_from(WORKS),
     heard=st.integers(0, 40),
     frames=st.integers(-2, 60),
     most=st.one_of(st.none(), st.integers(1, 45)),
 )
-def test_all_backends_leave_the_same(heard: int, frames: int, most: int | None) -> None:
+def test_all_backends_leave_the_same(
+    kind: str, work: str, heard: int, frames: int, most: int | None
+) -> None:
     expected = min(max(frames, 0), heard)
-    for kind in KINDS:
-        for work in WORKS:
-            engine = emptied(kind)
-            slot, _ = engine.open()
-            for at in range(0, heard, 16):
-                advance(engine, [slot], sound(heard)[None, at : at + 16])
-            lefts = [do(engine, work, slot, frames, most)]
-            while lefts[-1]:
-                lefts.append(do(engine, work, slot, frames, most))
-            size = expected if most is None else most
-            assert lefts == [max(0, expected - size * (i + 1)) for i in range(len(lefts))]
+    engine = emptied(kind)
+    slot, _ = engine.open(lambda _: PAD)  # as guessed: few passes
+    if heard:
+        advance(engine, [slot], sound(heard)[None])
+    lefts = [do(engine, work, slot, frames, most)]
+    while lefts[-1]:
+        lefts.append(do(engine, work, slot, frames, most))
+    size = expected if most is None else most
+    assert lefts == [max(0, expected - size * (i + 1)) for i in range(len(lefts))]
 
 
 _engines: dict[str, SlotEngine] = {}
@@ -119,15 +121,16 @@ def decoded_again(kind: str, sampled: bool, pieces: int | None) -> Again:
         assert out.row(0).tokens.tolist() == out.tokens.tolist()
         tokens += out.tokens.tolist()
         logprobs += out.logprobs.tolist()
-        engine.close(0)  # neighbours come and go
-        engine.open()
-        said(engine, 0, sound(2, 8))
+        if left % 5 == 0:
+            engine.close(0)  # neighbours come and go
+            engine.open()
+            said(engine, 0, sound(2, 8))
     again = engine.redecode(slot, 12)[0].tokens.tolist()
     return tokens, logprobs, said(engine, slot, sound(20, 5)), again
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-@pytest.mark.parametrize("most", [1, 5, 16, 17, 39, 40, 100])
+@pytest.mark.parametrize("most", [1, 16, 17, 40, 100])
 def test_decoding_again_in_pieces_equals_at_once(kind: str, sampled: bool, most: int) -> None:
     whole, pieces = decoded_again(kind, sampled, None), decoded_again(kind, sampled, most)
     assert whole[0] == pieces[0]

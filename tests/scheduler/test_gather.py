@@ -1,13 +1,21 @@
 """Frames of many live streams are gathered for a step; of few, nothing waits."""
 
-import numpy as np
+import time
 
-import kiku
+import numpy as np
+import pytest
+
+from kiku import Recognizer
 from kiku.scheduler.scheduler import GATHER_FROM, GATHER_S
+from tests import tiny
+from tests.fakes import EchoEngine
+
+CONFIG = tiny.model_config()
 
 
 def test_only_many_quick_live_streams_are_gathered() -> None:
-    recognizer = kiku.load("demo", slots=GATHER_FROM)
+    engine = EchoEngine(GATHER_FROM)
+    recognizer = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
     scheduler = recognizer.scheduler
     streams = [recognizer.stream() for _ in range(GATHER_FROM - 1)]
     try:
@@ -19,7 +27,7 @@ def test_only_many_quick_live_streams_are_gathered() -> None:
         assert scheduler.gather_s == 0.0
         scheduler._step_s = 0.0
         for stream in streams:
-            stream.push(np.zeros(1_920, np.float32))
+            stream.push(np.zeros(CONFIG.frame_size, np.float32))
             stream.close()
         for stream in streams:
             assert [type(event).__name__ for event in stream.events()] == ["End"]
@@ -28,11 +36,36 @@ def test_only_many_quick_live_streams_are_gathered() -> None:
             stream.stop()
 
 
+def test_what_is_gathered_goes_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = EchoEngine(GATHER_FROM)
+    recognizer = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
+    streams = [recognizer.stream() for _ in range(GATHER_FROM)]
+    monkeypatch.setattr("kiku.scheduler.scheduler.GATHER_S", 0.3)
+    for stream in streams:
+        stream.push(np.zeros(CONFIG.frame_size, np.float32))
+    for stream in streams:
+        stream.close()
+    for stream in streams:
+        assert [type(event).__name__ for event in stream.events()] == ["End"]
+    assert len(engine.steps[0]) == GATHER_FROM
+
+
 def test_steps_are_told() -> None:
-    recognizer = kiku.load("demo")
+    recognizer = Recognizer(EchoEngine(), CONFIG, tiny.vocabulary(), name="echo")
+    scheduler = recognizer.scheduler
     told: list[tuple[int, float]] = []
-    recognizer.scheduler.on_step = lambda frames, seconds: told.append((frames, seconds))
-    transcript = recognizer.transcribe("examples/digits.wav")
-    assert sum(frames for frames, _ in told) >= transcript.duration * 12.5
+    began: list[float | None] = []
+    scheduler.on_step = lambda frames, seconds: told.append((frames, seconds))
+    encode = recognizer.scheduler.engine.backend.encode
+    scheduler.engine.backend.encode = lambda *how: (
+        began.append(scheduler.step_began) or encode(*how)
+    )
+    start = time.perf_counter()
+    transcript = recognizer.transcribe(np.zeros(60 * CONFIG.frame_size, np.float32), rate=1_000)
+    took = time.perf_counter() - start
+    assert sum(frames for frames, _ in told) >= transcript.duration * CONFIG.frame_rate
     assert all(seconds > 0 for _, seconds in told)
-    assert recognizer.scheduler.step_began is None
+    assert sum(seconds for _, seconds in told) <= took
+    assert len(began) == len(told)
+    assert all(at is not None and start < at < start + took for at in began)
+    assert scheduler.step_began is None

@@ -95,6 +95,9 @@ def test_speech_without_text_is_a_freeze() -> None:
     assert policy.decide(replace(frozen, speech=[False] * 256)) is None
     assert policy.decide(replace(frozen, word_open=True)) is None
     assert policy.decide(replace(frozen, texts=[True] * 210 + [False] * 40)) is None
+    longer = policy.decide(replace(frozen, texts=[False] * 256))
+    assert longer is not None
+    assert longer.frames == 100, "8 s at most"
 
 
 def test_what_is_not_understood_is_listened_to_again_ever_more_rarely() -> None:

@@ -15,6 +15,7 @@ from kiku import (
     Finalized,
     Partial,
     Pause,
+    Prompt,
     Recovery,
     StreamOptions,
     StreamWarning,
@@ -312,12 +313,28 @@ def test_words_that_were_decoded_again_are_shown_to_turns() -> None:
         if heard_on:
             hear(s, [PAD])
             assert TurnStart in [type(event) for event in events(s)]
+            hear(s, [PAD] * 60)
+            assert TurnEnd in [type(event) for event in events(s)], "they are shown once"
             s.finish()
-            assert [type(event) for event in events(s)] in ([TurnEnd, End], [End])
+            assert [type(event) for event in events(s)] == [End]
         else:
             s.close()
             s.finish()
             assert [type(event) for event in events(s)] == [TurnStart, TurnEnd, End]
+
+
+def test_a_turn_begins_where_a_word_does_and_not_where_it_ends() -> None:
+    s = session(StreamOptions(recovery=None, turns=TurnPolicy.of("high")))
+    said(s, [PAD] * 20 + [0, ONE])
+    assert [type(event) for event in events(s)] == [TurnStart]
+
+
+def test_a_session_with_a_prompt_has_heard_its_first_token() -> None:
+    s = session(StreamOptions(recovery=None, prompt=Prompt("one", b"")))
+    hear(s, [PAD] * 20 + [0, ONE, PAD])
+    word, _ = events(s)
+    assert isinstance(word, Word)
+    assert word.start == pytest.approx(22 * FRAME_S - 0.5)
 
 
 def test_words_behind_the_end_of_the_sound_are_put_at_its_end() -> None:

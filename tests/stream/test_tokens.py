@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kiku.errors import StreamError
 from kiku.stream import TokenSession
 
 
@@ -28,3 +29,40 @@ def test_one_that_stays_keeps_its_slot_when_all_are_heard(stays: bool) -> None:
     assert session.has_heard_all
     assert session.tokens == [3, 1, 2]
     assert session.pending() == (0 if stays else None)
+
+
+def test_frames_are_taken_in_order_and_changes_are_told() -> None:
+    session = TokenSession(np.arange(12, dtype=np.float32).reshape(3, 4))
+    changes: list[int] = []
+    session.on_change = lambda: changes.append(len(session.tokens))
+    session.begin(3, 0.0)
+    assert [piece.tolist() for piece in session.take(1)] == [[0, 1, 2, 3]]
+    assert [piece.tolist() for piece in session.take(2)] == [[4, 5, 6, 7, 8, 9, 10, 11]]
+    session.accept([1], [0.0], [-50.0], None)
+    session.accept([2, 5], [0.0] * 2, [-50.0] * 2, None)
+    assert session.may_go_on
+    assert session.work is None
+    session.finish()
+    assert not session.done
+    session.released()
+    assert session.done
+    assert changes == [2, 4, 4]
+
+
+def test_of_several_failures_the_first_is_told() -> None:
+    session = TokenSession(np.zeros((3, 4), np.float32), stays=True)
+    assert session.failure is None
+    first = ValueError("first")
+    session.fail(first)
+    session.fail(ValueError("second"))
+    assert session.failure is first
+    assert session.pending() is None
+
+
+def test_what_is_no_exception_is_told_as_one() -> None:
+    session = TokenSession(np.zeros((3, 4), np.float32))
+    error = SystemExit(3)
+    session.fail(error)
+    assert isinstance(session.failure, StreamError)
+    assert "SystemExit" in str(session.failure)
+    assert session.failure.__cause__ is error

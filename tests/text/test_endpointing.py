@@ -243,6 +243,44 @@ def test_who_forces_the_text_out_has_the_end_sooner() -> None:
     assert [word.text for word in turns.words] == ["go", "left"]
 
 
+def test_silence_that_forced_the_text_out_has_passed() -> None:
+    turns = turns_of("high")
+    played(turns, [(PAUSE, 1.2), (SPEECH, 0.8), (PAUSE, 0.16)], SAID[:1])
+    (end,) = turns.finalized(2.4, [Word(*SAID[-1], 0.9)])
+    assert (type(end), end.time) == (TurnEnd, 2.4)
+    with pytest.raises(InputError, match=r"cannot follow 2\.4 s"):
+        turns.push(2.2, *PAUSE)
+
+
+def test_a_pause_begins_above_one_evidence_and_is_over_below_another() -> None:
+    """At just these two, all stays as it was."""
+    policy = TurnPolicy(on=0.75, off=0.25, half_life_s=1e-4, hold_s=0.4, eager_head=0, head=0)
+    for between, told in ((0.5, "e"), (0.25, "e"), (0.125, "er")):
+        turns = turns_of(policy)
+        events = played(turns, [(([0.0], -20.0), 2.0)], [("go.", 1.0, 1.2)])
+        assert spelled(events) == "S"
+        events = []
+        at = 2.0
+        for evidence in [0.75] * 20 + [0.875] * 2 + [between] * 2:
+            at += FRAME_S
+            events += turns.push(at, [evidence], -20.0)
+        assert spelled(events) == told
+        assert events[0].time == pytest.approx(2.0 + 21 * FRAME_S)
+        events = [e for i in range(6) for e in turns.push(at + (i + 1) * FRAME_S, [0.5], -20.0)]
+        assert spelled(events) == ("E" if told == "e" else "")
+
+
+def test_quiet_of_just_the_length_that_is_asked_for_is_enough() -> None:
+    policy = TurnPolicy(eager_silence_s=0.5, silence_s=1.0)
+    turns = Endpointer(policy, frame_rate=8, delay_s=0.0)  # times without rounding
+    told: list[TurnEvent] = []
+    for i in range(1, 20):
+        words = [Word("go.", 0.5, 1.0, 0.9)] if i == 8 else []
+        told += turns.push(i / 8, None, -20.0 if i <= 8 else -90.0, words)
+    assert spelled(told) == "SeE"
+    assert [event.time for event in told] == [0.5, 1.5, 2.0]
+
+
 def test_a_closed_stream_ends_the_turn() -> None:
     turns = turns_of()
     played(turns, [(PAUSE, 1.2), (SPEECH, 0.8)], SAID)
@@ -310,9 +348,10 @@ def test_policies_that_cannot_be(wrong: dict[str, float]) -> None:
 def test_levels_and_rates_that_cannot_be() -> None:
     with pytest.raises(ConfigError, match="low, medium, high"):
         TurnPolicy.of("keen")  # pyright: ignore[reportArgumentType]
-    for rate, delay_s in ((0, 0.5), (math.nan, 0.5), (12.5, -1), (12.5, math.inf)):
+    for rate, delay_s in ((0, 0.5), (math.nan, 0.5), (math.inf, 0.5), (12.5, -1), (12.5, math.inf)):
         with pytest.raises(ConfigError):
             Endpointer(TurnPolicy(), frame_rate=rate, delay_s=delay_s)
+    assert not Endpointer(TurnPolicy(), frame_rate=0.5, delay_s=0.0).in_turn
 
 
 @pytest.mark.parametrize(
@@ -343,6 +382,7 @@ def test_damaged_turns_are_not_restored(wrong: dict[str, object]) -> None:
     with pytest.raises(StreamError, match="the saved turns cannot be read"):
         turns.restore(before | wrong)
     assert turns.save() == before
+    turns.restore(before | {"num_frames": 2**40})
 
 
 def test_what_is_no_object_is_not_restored() -> None:

@@ -113,6 +113,39 @@ def test_after_finish_the_count_goes_on() -> None:
     assert builder.finish() == [Word("beef", 1, 2, 1.0)]
 
 
+def test_a_new_one_has_heard_nothing() -> None:
+    builder = WordBuilder(VOCABULARY, FRAMES)
+    assert not builder.undecided
+    builder.push(ID["▁roast"], math.log(0.5))
+    assert builder.finish()[0].probability == pytest.approx(0.5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from([3, 3, 0, 1, 5, 8]), max_size=20))
+def test_a_pad_that_is_passed_is_a_pad_that_was_pushed(tokens: list[int]) -> None:
+    builder, other = WordBuilder(VOCABULARY, FRAMES), WordBuilder(VOCABULARY, FRAMES)
+    for token in tokens:
+        idle = not builder.undecided
+        words = builder.push(token, -0.5)
+        if token == ID["PAD"]:
+            passed = other.pass_pad()
+            assert passed == idle
+            if passed:
+                assert words == []
+                continue
+        assert other.push(token, -0.5) == words
+        assert other.save() == builder.save()
+    assert other.finish() == builder.finish()
+
+
+@pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_saved_as_what_it_stands_for(logprob: float) -> None:
+    builder, other = WordBuilder(VOCABULARY, FRAMES), WordBuilder(VOCABULARY, FRAMES)
+    builder.push(ID["▁roast"], logprob)
+    other.restore(json.loads(json.dumps(builder.save(), allow_nan=False)))
+    assert other.finish() == builder.finish()
+
+
 def test_probability_is_the_product_over_the_pieces_alone() -> None:
     builder = WordBuilder(VOCABULARY, FRAMES)
     tokens = [("WORD", 0.1), ("▁cl", 0.5), ("<s>", 0.1), ("asses", 0.5), ("▁beef", 0.9)]
@@ -168,13 +201,22 @@ def test_timing_adds_where_the_stream_begins() -> None:
     timing = Timing(frame_rate=12.5, delay_s=2.5, prefix_s=1.0, offset_s=60.0)
     assert timing.seconds(51) == pytest.approx(60.58)
     assert timing.seconds(3) == 60.0
+    with pytest.raises(TypeError):
+        Timing(12.5, 2.5, 1.0, 60.0)  # pyright: ignore[reportCallIssue]: which second of four?
     for offset_s in (-1.0, math.inf, math.nan):
         with pytest.raises(ConfigError, match="offset_s at least 0"):
             Timing(12.5, 2.5, 1.0, offset_s=offset_s)
 
 
 @pytest.mark.parametrize(
-    "numbers", [(0.0, 0.0, 0.0), (12.5, -1.0, 0.0), (12.5, 0.0, -1.0), (math.nan, 0.0, 0.0)]
+    "numbers",
+    [
+        (0.0, 0.0, 0.0),
+        (12.5, -1.0, 0.0),
+        (12.5, 0.0, -1.0),
+        (math.nan, 0.0, 0.0),
+        (math.inf, 0.0, 0.0),
+    ],
 )
 def test_timing_refuses(numbers: tuple[float, float, float]) -> None:
     with pytest.raises(ConfigError, match="frame_rate must be above 0"):

@@ -38,16 +38,30 @@ CHANGES = [
 SOURCE = '''\
 """Signs."""
 
+from time import sleep
+
 
 def sign(number):
     return 1 if number > 0 else -1
+
+
+def size(number):
+    return len(number)
+
+
+def wait():
+    while False:
+        sleep(0.01)
 '''
 
 TEST = """
-from kiku.signs import sign
+from kiku.signs import sign, wait
 
 def test_sign():
     assert sign(3) == 1 and sign(-3) == -1
+
+def test_wait():
+    wait()
 """
 
 
@@ -94,28 +108,75 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_survivors_are_told_apart(project: Path, capsys: pytest.CaptureFixture[str]):
-    file = "src/kiku/signs.py"
-    every = mutants.mutants_of(file, SOURCE.encode())
-    room = mutants.tests_for(file, project, {"src/kiku/*.py": ["tests/test_signs.py", "tests/no"]})
-    tried = mutants.survivors(every, {file: room}, project, seconds=100)
-    assert len(tried) == len(every) == 5
+FILE = "src/kiku/signs.py"
+ROOM = mutants.Room(("src/kiku/*.py",), ("tests/test_signs.py", "tests/no"))
+
+
+def test_survivors_are_told_apart(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(mutants, "STUCK_S", 4)
+    every = mutants.mutants_of(FILE, SOURCE.encode())
+    tried = mutants.survivors(every, ROOM, project, seconds=100)
+    assert len(tried) == len(every)
     alive = {m.after for m in tried if tried[m]}
     assert alive == {
         "return 1 if number >= 0 else -1",
         "return 1 if number > 1 else -1",
+        "return None",  # of `size`, which no test executes
+        "pass",  # in place of a `sleep` that is not reached
+        "sleep(1.01)",
     }
-    assert mutants.report(tried) == 0.6
-    assert f"{file}:5\n  - return 1 if number > 0 else -1" in capsys.readouterr().out
-    assert (project / file).read_text() == SOURCE
+    assert "while True:" in {m.after for m in tried}, "a test that hangs has noticed"
+    assert not mutants.report([mutants.Row("signs", 19, 12, 2, tried)])
+    out = capsys.readouterr().out
+    assert out.count("once as things are") == 1
+    assert f"{FILE}:7\n  - return 1 if number > 0 else -1" in out
+    assert f"| signs | 19 | 12 | 2 | {len(every) - 5} | 5 | {1 - 5 / len(every):.0%} |" in out
+    assert f"{12 - 2 - len(every)} were not tried" in out
+    assert (project / FILE).read_text() == SOURCE
+    assert len(list((project / ".cache/mutants").iterdir())) == 1, "what is known is kept"
+    key = mutants._key(project, [FILE], "tests/test_signs.py")
+    (project / "tests/test_signs.py").write_text(TEST + "# changed")
+    assert mutants._key(project, [FILE], "tests/test_signs.py") != key
+
+
+def test_only_tests_that_execute_the_line_run_and_the_quickest_first():
+    body = b"class A:\n    b = 1\n\n    def c(self, d=1):\n        if (\n            d\n"
+    body += b"        ):\n            return 2\n        return 3\n"
+    assert [mutants.lines_of(body, line) for line in (2, 4, 6, 8, 9)] == [
+        None,
+        range(4, 10),
+        range(5, 8),
+        range(8, 9),
+        range(9, 10),
+    ]
+    notes = mutants.Notes(
+        {"slow": {"a.py": [9]}, "quick": {"a.py": [8, 9]}, "other": {"a.py": [5]}, "no": {}},
+        {"slow": 5.0, "quick": 1.0, "other": 0.5, "no": 0.1},
+    )
+
+    def tests(line: int, most_s: float) -> list[str]:
+        mutant = mutants.Mutant("a.py", line, "", "", body)
+        return [name for name, _ in notes.tests(mutant, most_s)]
+
+    assert tests(9, 60) == ["quick", "slow"]
+    assert tests(9, 3) == ["quick"]
+    assert tests(8, 0) == ["quick"], "one at least"
+    assert tests(2, 60) == ["other", "quick", "slow"]
+    assert mutants.by_file([]) == []
+    mixed = [("a::x", 1.0), ("b::y", 2.0), ("a::z", 3.0)]
+    assert mutants.by_file(mixed) == [[mixed[0], mixed[2]], [mixed[1]]]
+    assert mutants.by_file(mixed[:1]) == [mixed[:1]]
 
 
 def test_tests_that_fail_as_things_are_say_nothing(project: Path):
     (project / "tests/test_signs.py").write_text("def test_it():\n    assert False\n")
-    file = "src/kiku/signs.py"
-    every = mutants.mutants_of(file, SOURCE.encode())
+    every = mutants.mutants_of(FILE, SOURCE.encode())
     with pytest.raises(SystemExit, match="do not pass"):
-        mutants.survivors(every, {file: ("tests/test_signs.py",)}, project, seconds=100)
+        mutants.survivors(every, ROOM, project, seconds=100)
+    with pytest.raises(SystemExit, match="no tests"):
+        mutants.survivors(every, mutants.Room(ROOM.files, ("tests/no",)), project, seconds=100)
 
 
 def test_equivalents_are_known_by_their_lines(tmp_path: Path):

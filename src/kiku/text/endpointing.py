@@ -91,7 +91,7 @@ class _Memory:
     time: float = 0.0
     """Heard so far."""
     event_time: float = 0.0
-    """Of the last event."""
+    """Of the last start or end; the next start is not before it."""
     noise_db: float | None = None
     sound_at: float = 0.0
     """Where it was last not quiet, or what the last text speaks of if that is later."""
@@ -389,7 +389,6 @@ class Endpointer:
         if is_end:
             return [self._end(memory.signal)]
         memory.is_eager = True
-        memory.event_time = time
         return [TurnEndEager(time, memory.eager_signal, self._channel)]
 
     def _patience_s(self) -> float:
@@ -402,7 +401,6 @@ class Endpointer:
 
     def _resume(self) -> TurnResumed:
         self._memory.is_eager = False
-        self._memory.event_time = self._memory.time
         return TurnResumed(self._memory.time, self._channel)
 
     def _end(self, probability: float) -> TurnEnd:
