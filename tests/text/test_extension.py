@@ -8,6 +8,7 @@ import pytest
 import sentencepiece
 
 from kiku.errors import VocabularyError
+from kiku.text import sentencepiece_model
 from kiku.text.extension import extended, trained
 from kiku.text.vocabulary import Vocabulary
 from tests.text.conftest import SENTENCES
@@ -67,12 +68,25 @@ def test_new_letters_and_the_pieces_that_they_often_stand_in(
         assert grown[0].encode(word) == grown[1].encode(word) == third.encode(word)
 
 
+def test_a_letter_that_stands_in_longer_pieces_alone_moves_no_old_word() -> None:
+    """It gets a piece; but what is joined with it could be in old words, too."""
+    special = ["<unk>", "<s>", "</s>", "<pad>"]
+    old = Vocabulary.from_pieces([*special, "▁", "▁no", "on", "e", "s"])
+    found = extended(old, Counter({"noon": 9, "nose": 5, "ono": 9, "öno": 4}), most=20)
+    assert {"n", "o", "ö"} <= set(found.letters)
+    assert found.recut == ()
+    assert all("ö" in piece for piece in found.pieces if len(piece) > 1)
+    assert any(len(piece) > 2 for piece in found.pieces)
+
+
 def test_sentencepiece_reads_the_grown_file(bare_model: bytes) -> None:
     found = extended(Vocabulary.from_bytes(bare_model), NEW, most=8)
     processor = sentencepiece.SentencePieceProcessor(model_proto=found.vocabulary.source)
     before = sentencepiece.SentencePieceProcessor(model_proto=bare_model)
     assert processor.get_piece_size() == before.get_piece_size() + 8
     assert processor.decode(processor.encode("größe straße")) == "größe straße"
+    trainer = sentencepiece_model._parsed(found.vocabulary.source).trainer  # pyright: ignore
+    assert trainer.size == len(found.vocabulary)
     # What kiku does not read of the file is in it still: rules of normalisation, ids, options.
     assert processor.normalize("ﬁ  \uff41") == before.normalize("ﬁ  \uff41") == "▁fi▁a"
     kept = (processor.unk_id(), processor.bos_id(), processor.eos_id(), processor.pad_id())

@@ -269,6 +269,23 @@ def test_a_new_vocabulary(
     assert len(load(tmp_path / "out").vocabulary) == len(new.vocabulary)
 
 
+def test_a_new_vocabulary_has_pad_where_all_have_it(manifest: Path, tmp_path: Path) -> None:
+    from kiku.checkpoint import save_native
+    from tests import tiny
+
+    vocabulary = tmp_path / "tokenizer.json"
+    vocabulary.write_text(tiny.vocabulary().to_tokenizer_json())
+    save_native(
+        tmp_path / "m", replace(tiny.model_config(), pad_id=7), lm=tiny.lm().state_dict(),
+        codec=tiny.codec().state_dict(), vocabulary=vocabulary,
+    )  # fmt: skip
+    rows, base = read_rows(manifest), str(tmp_path / "m")
+    with pytest.raises(TrainingError, match="PAD or the word-start marker at id 7"):
+        make_vocabulary(rows, base, tmp_path / "n", VocabOptions(new="bpe"))
+    make_vocabulary(rows, base, tmp_path / "n", VocabOptions())
+    assert load(tmp_path / "n").config.pad_id == 7
+
+
 def test_transformers_layout(manifest: Path, tmp_path: Path) -> None:
     """From it, and into it; its pause heads are lost there."""
     base = write_transformers_folder(tmp_path / "hf")

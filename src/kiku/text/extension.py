@@ -69,11 +69,13 @@ def extended(
     letters = tuple(sorted(lacking, key=lambda letter: (-lacking[letter], letter)))
     new: list[_New] = [(letter, None) for letter in letters]
     known = _grown(vocabulary, new)
-    cuts = Counter[tuple[str, ...]]()
-    for word, count in words.items():
-        cuts[tuple(map(known.piece, known.encode(word)))] += count
     old = "".join(vocabulary.piece(i) for i in range(len(vocabulary)))
     foreign = frozenset(letters).difference(old)
+    cuts = Counter[tuple[str, ...]]()
+    for word, count in words.items():
+        cut = tuple(map(known.piece, known.encode(word)))
+        if any_letters or not foreign.isdisjoint("".join(cut)):
+            cuts[cut] += count
 
     def wanted(piece: str) -> bool:
         return len(piece) <= _LONGEST and (any_letters or not foreign.isdisjoint(piece))
