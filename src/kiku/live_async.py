@@ -138,22 +138,26 @@ class AsyncStream:
     async def batch(self) -> list[Event]:
         """All events that have come, as soon as there are some; none at the end. Raises as
         `LiveStream.poll`. Cheaper than `events` where many come at once."""
+        live = self._live
         while True:
-            ended = self._live.has_ended
-            events = self._live.poll()
+            await self._waiters.until(self._has_news)
+            ended = live.has_ended
+            events = live.poll()
             if events or ended:
                 return events
-            await self._waiters.until(lambda: self._live.has_news)
+
+    def _has_news(self) -> bool:
+        return self._live.has_news
 
     async def progress(self, heard_s: float) -> list[Event]:
         """As `batch`, but also as soon as more than `heard_s` seconds of the sound were heard."""
         live = self._live
         while True:
+            await self._waiters.until(lambda: live.has_news or live.heard_s > heard_s)
             ended = live.has_ended
             events = live.poll()
             if events or ended or live.heard_s > heard_s:
                 return events
-            await self._waiters.until(lambda: live.has_news or live.heard_s > heard_s)
 
     @property
     def duration(self) -> float:

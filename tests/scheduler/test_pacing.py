@@ -60,13 +60,13 @@ def test_many_streams_have_room_in_a_step(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_beside_live_frames_recordings_move_by_little_and_in_turn() -> None:
     pacing = Pacing(FRAME_S, 8, Clock())
-    live = [(binding(i, live=True), room.LIVE_FRAMES) for i in range(8)]
-    recordings = [(binding(i, live=False), 20) for i in (8, 9, 10)]
-    of_live = dict.fromkeys(range(8), room.LIVE_FRAMES)
-    assert chosen(pacing, [*recordings, *live]) == {**of_live, 8: 1, 9: 1}
-    assert chosen(pacing, [*recordings, *live]) == {**of_live, 8: 1, 10: 1}
-    assert chosen(pacing, [*recordings, *live]) == {**of_live, 9: 1, 10: 1}
-    assert chosen(pacing, [*recordings, *live[:3]]) == {**dict.fromkeys(range(3), 2), 8: 1}
+    live = [(binding(i, live=True), room.LIVE_FRAMES) for i in range(16)]
+    recordings = [(binding(i, live=False), 20) for i in (16, 17, 18)]
+    of_live = dict.fromkeys(range(16), room.LIVE_FRAMES)
+    assert chosen(pacing, [*recordings, *live]) == {**of_live, 16: 1, 17: 1}
+    assert chosen(pacing, [*recordings, *live]) == {**of_live, 16: 1, 18: 1}
+    assert chosen(pacing, [*recordings, *live]) == {**of_live, 17: 1, 18: 1}
+    assert chosen(pacing, [*recordings, *live[:3]]) == {**dict.fromkeys(range(3), 2), 16: 1}
 
 
 def test_who_has_fallen_behind_catches_up_by_a_few_frames() -> None:
@@ -80,21 +80,72 @@ def test_a_recording_fills_the_time_until_the_next_live_frame() -> None:
     pacing = Pacing(FRAME_S, 16, clock)
     live, recording = binding(0, live=True), binding(1, live=False)
     both = [live, recording]
+
+    def step(seconds: float, num_frames: int) -> dict[int, int]:
+        """What is chosen so long before the live frame, and takes 2 ms and 1 ms a frame."""
+        clock.now = 100.08 - seconds
+        taken = chosen(pacing, [(recording, num_frames)], both)
+        if taken:
+            clock.now += 0.002 + 0.001 * taken[1]
+            pacing.stepped(taken[1])
+        return taken
+
     chosen(pacing, [(live, 1)], both)  # the next is expected at 100.08
-    clock.now = 99.999
-    assert chosen(pacing, [(recording, 20)], both) == {1: 3}, "a quarter of a frame's time each"
-    for _ in range(60):  # it learns slowly that frames cost 4 ms
-        clock.now = 100.01
-        assert chosen(pacing, [(recording, 1)], both) == {1: 1}
-        clock.now += 0.004
-        pacing.stepped(1)
-    clock.now = 99.999
-    assert chosen(pacing, [(recording, 20)], both) == {1: 15}
-    clock.now += 0.5  # at once that they cost half a second
-    pacing.stepped(1)
-    clock.now = 99.999
-    assert chosen(pacing, [(recording, 20)], both) == {}
+    assert step(0.081, 20) == {1: 2}, "a quarter of a frame's time each, as long as none is known"
+    assert step(0.081, 20) == {1: 16}, "those two took 4 ms"
+    assert step(0.023, 20) == {1: 8}, "17 ms: no more than eight times a frame's 2 ms"
+    assert step(0.025, 20) == {1: 16}, "18 ms"
+    assert step(0.006, 20) == {1: 2}
+    assert step(0.004, 20) == {}, "a lone frame may cost as much as two, 4 ms"
     assert pacing.again_at == pytest.approx(100.09)
+    assert step(0.006, 1) == {1: 1}
+    assert step(0.0041, 20) == {1: 1}, "3 ms"
+    assert step(0.0035, 20) == {}
+
+
+def test_one_standstill_holds_up_recordings_for_a_while_only() -> None:
+    clock = Clock()
+    pacing = Pacing(FRAME_S, 16, clock)
+    live, recording = binding(0, live=True), binding(1, live=False)
+    both = [live, recording]
+    chosen(pacing, [(live, 1)], both)
+    clock.now = 100.01
+    assert chosen(pacing, [(recording, 1)], both) == {1: 1}
+    clock.now += 0.5
+    pacing.stepped(1)
+    refused = 0
+    for _ in range(100):
+        clock.now = 100.01
+        if taken := chosen(pacing, [(recording, 1)], both):
+            break
+        refused += 1
+    assert taken == {1: 1}
+    assert 10 < refused < 60, "not at once"
+    clock.now += 0.03
+    pacing.stepped(1)
+    clock.now = 100.01
+    assert chosen(pacing, [(recording, 1)], both) == {1: 1}, (
+        "what is cheap again is forgotten slowly"
+    )
+
+
+def test_what_steps_cost_is_told_apart_by_their_size() -> None:
+    costs = room.StepCosts(1.0)
+    assert costs.room(3.9, 16) == 2
+    assert costs.room(0.9, 16) == 0
+    costs.learn(5, 4.0)  # as eight
+    assert costs.room(4.0, 100) == 8
+    assert costs.room(3.9, 100) == 0, "fewer may cost as much"
+    assert costs.room(8.0, 100) == 16, "twice as many cost at most twice as much"
+    assert costs.room(8.0, 15) == 8
+    costs.learn(1, 1.0)
+    assert costs.room(3.9, 100) == 2
+    assert costs.room(2.0, 100) == 2
+    costs.learn(8, 1.0)
+    assert costs.room(3.79, 100) == 2, "a cheaper step is believed by and by"
+    assert costs.room(3.81, 100) == 8
+    costs.fade()
+    assert costs.room(3.62, 100) == 8
 
 
 def test_a_live_stream_that_is_late_may_still_come_and_one_that_is_silent_may_not() -> None:

@@ -4,6 +4,7 @@ import socket as system
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -260,10 +261,11 @@ def test_random_bytes_harm_nobody(service: Running, said: str):
     for size in (1, 30, 3_000, 100_000):
         with system.create_connection(("127.0.0.1", service.port)) as raw:
             raw.settimeout(PATIENCE_S)
-            raw.sendall(dice.bytes(size))
-            raw.shutdown(system.SHUT_WR)
-            while raw.recv(65_536):
-                pass
+            with suppress(ConnectionError):  # it is hung up on before all is sent or fetched
+                raw.sendall(dice.bytes(size))
+                raw.shutdown(system.SHUT_WR)
+                while raw.recv(65_536):
+                    pass
     assert hear(service, samples_of(ANSWERS)) == said
 
 

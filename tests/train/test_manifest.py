@@ -49,16 +49,16 @@ def test_words_as_kiku_evaluate_has_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("{", "line 1: not JSON"),
-        ("[1]", "must be a JSON object"),
-        ('{"pth": "a"}', "no key 'pth'"),
-        ('{"text": "a"}', "path is missing"),
-        ('{"path": "a", "text": 3}', "text must be text, not 3"),
+        ("{", "line 1: is no JSON"),
+        ("[1]", "not an object"),
+        ('{"pth": "a"}', "a key 'pth' that is not known"),
+        ('{"text": "a"}', "has no path"),
+        ('{"path": "a", "text": 3}', '"text" must be text, not 3'),
         ('{"path": "a", "words": [["a", 1]]}', "words must be"),
-        ('{"path": "a", "words": [["a", "1", 2]]}', "words must be"),
+        ('{"path": "a", "words": [["a", "1", 2]]}', "word 1 .a. has no times"),
         ('{"path": "a", "words": {"a": 1}}', "words must be"),
-        ('{"path": "a", "start": 3, "end": 2, "text": ""}', "in this order"),
-        ('{"path": "a", "start": -1}', "in this order"),
+        ('{"path": "a", "start": 3, "end": 2, "text": ""}', "ends at 2 s, which is not behind"),
+        ('{"path": "a", "start": -1}', '"start" must be seconds'),
     ],
 )
 def test_a_line_that_is_no_row(tmp_path: Path, line: str, said: str) -> None:

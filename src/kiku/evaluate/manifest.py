@@ -5,8 +5,6 @@ A manifest has a JSON object on each line. A row that cannot be used is a `Probl
 other from being evaluated. Does not open sound: whether it can be heard is seen when it is.
 """
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +12,20 @@ from typing import Any, cast
 
 from kiku.errors import InputError
 from kiku.evaluate.folders import Found, utterances_in
+from kiku.manifest_rows import (
+    PATHS,
+    TEXTS,
+    BadRow,
+    path_in,
+    row_of,
+    seconds_in,
+    shown,
+    text_in,
+    words_in,
+)
 from kiku.writing import reason_of
 
-_PATHS = ("path", "file", "audio", "audio_filepath")
-_TEXTS = ("text", "transcript", "sentence")
-"""Names under which a row may have its sound and its text: the first is ours, the others are those
-of data sets that many have."""
-
-_OWN = {*_PATHS, *_TEXTS, "id", "words", "turns", "start", "end"}
+_OWN = {*PATHS, *TEXTS, "id", "words", "turns", "start", "end"}
 """What is no group."""
 
 MAX_WORDS = 100_000
@@ -164,52 +168,29 @@ def _from_lines(path: Path) -> Iterator[Utterance | Problem]:
             continue
         try:
             yield _row(line, path.parent)
-        except _Unusable as error:
+        except BadRow as error:
             yield Problem(f"{path.name}, line {number}", str(error))
 
 
-class _Unusable(Exception):
-    """Why a row cannot be used."""
-
-
 def _row(line: str, folder: Path) -> Utterance:
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _Unusable(f"is no JSON ({error}): write one object on each line") from error
-    if not isinstance(values, dict):
-        raise _Unusable(f"is {type(values).__name__}, not an object")
-    row = cast("dict[str, Any]", values)
-    name = _text_of(row, _PATHS)
-    if not name:
-        raise _Unusable('has no sound: name it in "path"')
+    row = row_of(line)
+    name = path_in(row)
     path = folder / name
     _check_file(path, name)
-    words = tuple(_words(row.get("words")))
-    text = _text_of(row, _TEXTS)
+    words = tuple(_words(row))
+    text = text_in(row, TEXTS)
     if text is None and words:
         text = " ".join(word.text for word in words)
     if text is None:
-        raise _Unusable('has no text: write "text": "" where nothing is said')
-    start_s = _seconds(row, "start") or 0.0
-    end_s = _seconds(row, "end")
+        raise BadRow('has no text: write "text": "" where nothing is said')
+    start_s = seconds_in(row, "start") or 0.0
+    end_s = seconds_in(row, "end")
     if end_s is not None and end_s <= start_s:
-        raise _Unusable(f"ends at {end_s} s, which is not behind its start at {start_s} s")
+        raise BadRow(f"ends at {end_s} s, which is not behind its start at {start_s} s")
     return Utterance(
         id=_id(row, name, start_s, end_s), path=path, text=text.strip(), start_s=start_s,
         end_s=end_s, words=words, turns=tuple(_turns(row.get("turns"))), fields=_fields(row),
     )  # fmt: skip
-
-
-def _text_of(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    for name in names:
-        value = row.get(name)
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise _Unusable(f'"{name}" must be text, not {_shown(value)}')
-        return value
-    return None
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -219,38 +200,20 @@ def _check_file(path: Path, name: str) -> None:
     except FileNotFoundError:
         is_file = False
     except (OSError, ValueError) as error:
-        raise _Unusable(f"{_shown(name)} cannot be looked at ({error})") from error
+        raise BadRow(f"{shown(name)} cannot be looked at ({error})") from error
     if not is_file:
-        raise _Unusable(f"there is no file {name}; paths are looked for beside the manifest")
+        raise BadRow(f"there is no file {name}; paths are looked for beside the manifest")
 
 
 def _id(row: Mapping[str, Any], name: str, start_s: float, end_s: float | None) -> str:
     given = row.get("id")
     if given is not None:
         if not (isinstance(given, str | int) and str(given).strip()):
-            raise _Unusable(f'"id" must be a name, not {_shown(given)}')
+            raise BadRow(f'"id" must be a name, not {shown(given)}')
         return str(given)
     if not start_s and end_s is None:
         return name
     return f"{name} {start_s:g}-{'' if end_s is None else f'{end_s:g}'}"
-
-
-def _seconds(row: Mapping[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and 0 <= value < 1e9 and math.isfinite(value)):
-        raise _Unusable(f'"{name}" must be seconds, at least 0, not {_shown(value)}')
-    return float(value)
-
-
-def _named(value: Any) -> Any:
-    """A word as an object; `kiku train` writes it [word, start, end]."""
-    if not isinstance(value, list):
-        return value
-    three = cast("list[Any]", value)
-    return dict(zip(("text", "start", "end"), three, strict=True)) if len(three) == 3 else three
 
 
 def _items(value: Any, name: str) -> list[Mapping[str, Any]]:
@@ -258,30 +221,31 @@ def _items(value: Any, name: str) -> list[Mapping[str, Any]]:
         return []
     items = cast("list[Any]", value if isinstance(value, list) else [None])
     if not all(isinstance(one, dict) for one in items) or len(items) > MAX_WORDS:
-        raise _Unusable(f'"{name}" must be a list of objects, {MAX_WORDS} at most')
+        raise BadRow(f'"{name}" must be a list of objects, {MAX_WORDS} at most')
     return items
 
 
 def _span(one: Mapping[str, Any], what: str) -> tuple[float, float]:
-    start, end = _seconds(one, "start"), _seconds(one, "end")
+    start, end = seconds_in(one, "start"), seconds_in(one, "end")
     if start is None or end is None:
-        raise _Unusable(f"{what} has no times: each wants start and end")
+        raise BadRow(f"{what} has no times: each wants start and end")
     if end < start:
-        raise _Unusable(f"{what} ends at {end} s, before its start at {start} s")
+        raise BadRow(f"{what} ends at {end} s, before its start at {start} s")
     return start, end
 
 
-def _words(value: Any) -> Iterator[SpokenWord]:
+def _words(row: Mapping[str, Any]) -> Iterator[SpokenWord]:
     before = 0.0
-    if isinstance(value, list):
-        value = [_named(one) for one in cast("list[Any]", value)]
-    for number, one in enumerate(_items(value, "words"), 1):
-        text = _text_of(one, ("text", "word"))
-        if not (text and text.strip()):
-            raise _Unusable(f"word {number} has no text")
-        start, end = _span(one, f"word {number} ({text})")
+    words = words_in(row) or []
+    if len(words) > MAX_WORDS:
+        raise BadRow(f'"words" must have {MAX_WORDS} at most, not {len(words)}')
+    for number, (text, start, end) in enumerate(words, 1):
+        if not text.strip():
+            raise BadRow(f"word {number} has no text")
+        if end < start:
+            raise BadRow(f"word {number} ({text}) ends at {end} s, before its start at {start} s")
         if start < before:
-            raise _Unusable(
+            raise BadRow(
                 f"word {number} ({text}) begins at {start} s, before the word before it at "
                 f"{before} s: words must stand in the order of time"
             )
@@ -294,7 +258,7 @@ def _turns(value: Any) -> Iterator[Span]:
     for number, one in enumerate(_items(value, "turns"), 1):
         start, end = _span(one, f"turn {number}")
         if start < before:
-            raise _Unusable(f"turn {number} begins at {start} s, before the last one's end")
+            raise BadRow(f"turn {number} begins at {start} s, before the last one's end")
         before = end
         yield Span(start, end)
 
@@ -306,8 +270,3 @@ def _fields(row: Mapping[str, Any]) -> dict[str, str]:
         for name, value in row.items()
         if name not in _OWN and isinstance(value, str | int | float)
     }
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -4,7 +4,6 @@ Sources are files, folders (and all folders inside them), patterns, and manifest
 lines with the path of a recording in each.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,7 @@ from typing import Any, Protocol, cast
 from kiku.audio import ENDINGS
 from kiku.errors import InputError, KikuError
 from kiku.fleet.places import is_local, name_in, place_of
-
-_PATHS = ("path", "file", "audio", "audio_filepath")
-_SECONDS = ("duration", "seconds")
-"""Names under which a manifest's row may have them: the first is ours, the others are those of data
-sets that many have."""
+from kiku.manifest_rows import SECONDS, BadRow, path_in, row_of, seconds_in, shown
 
 _MANIFESTS = (".jsonl", ".ndjson")
 _ASKED_AT_ONCE = 32
@@ -68,7 +63,10 @@ def find_items(sources: Sources) -> list[Item]:
     rows: list[Item] = []
     for source in given:
         if isinstance(source, Mapping):
-            rows.append(_of_row(source, "", "a row"))
+            try:
+                rows.append(_of_row(source, ""))
+            except BadRow as error:
+                raise InputError(f"a row: {error}") from error
             continue
         for item in _sized(rows):
             found.setdefault(item.path, item)
@@ -140,34 +138,24 @@ def _in_manifest(files: Any, path: str, source: str) -> Iterator[Item]:
                 continue
             where = f"{source}, line {number}"
             try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{where}: is no JSON ({error}); a manifest has an object on each line"
-                ) from error
-            yield _of_row(row, folder, where)
+                yield _of_row(row_of(line), folder)
+            except BadRow as error:
+                raise InputError(f"{where}: {error}") from error
 
 
-def _of_row(row: Any, folder: str, where: str) -> Item:
-    if not isinstance(row, Mapping):
-        raise InputError(f"{where}: must be an object with a path, not {row!r:.60}")
-    values = cast("Mapping[str, Any]", row)
-    path = next((values[name] for name in _PATHS if name in values), None)
-    if not isinstance(path, str) or not path:
-        raise InputError(f"{where}: has no path; say it as {', '.join(_PATHS)}")
+def _of_row(row: Mapping[str, Any], folder: str) -> Item:
+    """Raises BadRow."""
+    path = path_in(row)
     name = PurePosixPath(path).name
     if is_local(path) and not os.path.isabs(path.removeprefix("file://")):
         name = os.path.normpath(path)
         path = f"{folder.rstrip('/')}/{name}" if folder else os.path.abspath(path)
     if name.startswith(".."):
         name = PurePosixPath(name).name
-    seconds = next((values[key] for key in _SECONDS if values.get(key) is not None), None)
-    if not isinstance(seconds, int | float | None) or isinstance(seconds, bool):
-        raise InputError(f"{where}: the duration must be a number of seconds, not {seconds!r}")
-    size = values.get("size")
+    size = row.get("size")
     if not isinstance(size, int | None) or isinstance(size, bool):
-        raise InputError(f"{where}: the size must be a number of bytes, not {size!r}")
-    return Item(path.removeprefix("file://"), size, seconds, name)
+        raise BadRow(f'"size" must be a number of bytes, not {shown(size)}')
+    return Item(path.removeprefix("file://"), size, seconds_in(row, *SECONDS), name)
 
 
 def _sized(items: Sequence[Item]) -> list[Item]:

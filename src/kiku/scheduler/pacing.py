@@ -19,7 +19,7 @@ BEHIND_FRAMES = 4
 """One that has fallen behind takes so many frames a step: that costs the others little more than a
 step of their own."""
 
-LIVE_PER_SHARED = 4
+LIVE_PER_SHARED = 8
 """Beside so many live sessions a step takes one frame of a recording, and at least one."""
 
 STEP_FRAMES = 1_024
@@ -39,9 +39,44 @@ _CREEP_S = 0.002
 earliest."""
 
 _COST_FADES = 0.95
-"""What of a frame's known cost is believed still after a step that was cheaper."""
+"""What of a known cost is believed still after a step that was cheaper, or was not made for it: one
+standstill of the machine must not hold up recordings for good."""
 
 Waiting = Sequence[tuple[Binding, int]]
+
+
+class StepCosts:
+    """What a step of recordings costs, learnt from the steps: one frame costs more than a tenth of
+    what ten cost. Sizes are told apart by powers of two."""
+
+    def __init__(self, frame_s: float) -> None:
+        """Unknown: a frame is taken to cost `frame_s` seconds."""
+        self._frame_s = frame_s
+        self._known: dict[int, float] = {}
+
+    def learn(self, num_frames: int, seconds: float) -> None:
+        """A step of so many frames took so long."""
+        size = 1 << (num_frames - 1).bit_length()
+        self._known[size] = max(seconds, _COST_FADES * self._known.get(size, 0.0))
+
+    def room(self, seconds: float, most: int) -> int:
+        """How many frames a step can have that takes so long: a power of two; 0 is none."""
+        size = 1 << (most.bit_length() - 1)
+        while size and self._of(size) > seconds:
+            size >>= 1
+        return size
+
+    def _of(self, size: int) -> float:
+        if size in self._known:
+            return self._known[size]
+        bounds = [cost if known > size else cost * size / known
+                  for known, cost in self._known.items()]  # fmt: skip
+        return min(bounds, default=size * self._frame_s)
+
+    def fade(self) -> None:
+        """No step was made for what they seem to cost."""
+        for size in self._known:
+            self._known[size] *= _COST_FADES
 
 
 class Pacing:
@@ -55,7 +90,7 @@ class Pacing:
         self.again_at = math.inf
         """When to choose again, where nothing was chosen."""
         self._frame_s, self._clock = frame_s, clock
-        self._cost_s = frame_s / 4  # of a frame of a recording, until it has been measured
+        self._costs = StepCosts(frame_s / 4)
         self._num_moved = 0
         self._started: float | None = None
 
@@ -97,7 +132,7 @@ class Pacing:
         if chosen:
             each, room = 1, max(1, len(chosen) // LIVE_PER_SHARED)
         else:
-            room = self._room(bindings, now)
+            room = self._room(bindings, now, most * len(recordings))
             each = max(1, min(most, room // len(recordings)))
             self._started = now if room else None
         recordings.sort(key=lambda one: one[0].moved_at)
@@ -107,22 +142,21 @@ class Pacing:
             chosen.append((binding, min(ready, each)))
         return chosen
 
-    def _room(self, bindings: Collection[Binding], now: float) -> int:
-        """Frames that can be done until a live frame is expected."""
+    def _room(self, bindings: Collection[Binding], now: float, most: int) -> int:
+        """Frames that can be done until a live frame is expected, at most so many."""
         due = [one.due_at for one in bindings if one.live and one.due_at > now - _SILENT_S]
         if not due:  # whoever is live is silent; and may speak at any moment
-            return max(1, int(self._frame_s / 2 / self._cost_s))
+            return max(1, self._costs.room(self._frame_s / 2, most))
         due_at = min((at for at in due if at > now - _LATE_S), default=0.0)
         if not due_at:
             return 1
-        room = int(_MARGIN * (due_at - now) / self._cost_s)
-        if room < 1:
+        room = self._costs.room(_MARGIN * (due_at - now), most)
+        if not room:
+            self._costs.fade()
             self.again_at = due_at + _LATE_S
-            return 0
         return room
 
     def stepped(self, num_frames: int) -> None:
         """The step that was chosen last has been made, with so many frames."""
         if self._started is not None:
-            cost_s = (self._clock() - self._started) / num_frames
-            self._cost_s = max(cost_s, _COST_FADES * self._cost_s)
+            self._costs.learn(num_frames, self._clock() - self._started)

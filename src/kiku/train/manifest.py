@@ -13,17 +13,31 @@ Knows rows; does not open recordings.
 """
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from kiku.errors import TrainingError
+from kiku.manifest_rows import (
+    PATHS,
+    SECONDS,
+    TEXTS,
+    BadRow,
+    path_in,
+    row_of,
+    seconds_in,
+    text_in,
+    words_in,
+)
 from kiku.writing import reason_of
 
-_KEYS = ("path", "words", "text", "start", "end", "language", "speaker", "split")
+_KEYS = (
+    *[*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split"],
+    *["id", "turns", *SECONDS],  # which other commands read
+)
+"""All others are refused: a slip of the pen would leave out what was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +97,14 @@ def read_manifest(path: Path) -> list[Row]:
     """
     rows: list[Row] = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
-                if line.strip():
-                    rows.append(_row(line, path.parent, f"{path}, line {number}"))
+                if not line.strip():
+                    continue
+                try:
+                    rows.append(_row(line, path.parent))
+                except BadRow as error:
+                    raise TrainingError(f"{path}, line {number}: {error}") from error
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({reason_of(error)})") from error
     except UnicodeDecodeError as error:
@@ -146,64 +164,25 @@ def refuse_untimed(rows: Sequence[Row]) -> None:
         )
 
 
-def _row(line: str, folder: Path, where: str) -> Row:
-    try:
-        values: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise TrainingError(f"{where}: not JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise TrainingError(f"{where}: a row must be a JSON object, not {str(values)[:40]!r}")
-    given = cast("dict[str, Any]", values)
+def _row(line: str, folder: Path) -> Row:
+    """Raises BadRow."""
+    given = row_of(line)
     for key in given:
         if key not in _KEYS:
-            raise TrainingError(f"{where}: there is no key {key!r}; known are {', '.join(_KEYS)}")
-
-    def text(key: str) -> str | None:
-        value = given.get(key)
-        if value is not None and not isinstance(value, str):
-            raise TrainingError(f"{where}: {key} must be text, not {value!r}")
-        return value
-
-    path = text("path")
-    if not path:
-        raise TrainingError(f"{where}: path is missing: it names the recording")
-    start, end = given.get("start", 0.0), given.get("end")
-    if not _is_time(start) or not (end is None or _is_time(end)) or (end or math.inf) <= start:
-        raise TrainingError(f"{where}: start and end must be seconds, in this order")
-    words = given.get("words")
+            raise BadRow(f"has a key {key!r} that is not known; known are {', '.join(_KEYS)}")
+    start, end, words = seconds_in(given, "start") or 0.0, seconds_in(given, "end"), words_in(given)
+    if end is not None and end <= start:
+        raise BadRow(f"ends at {end:g} s, which is not behind its start at {start:g} s")
     return Row(
-        folder / path,
-        text("text"),
-        None if words is None else _words(words, where),
-        float(start),
-        None if end is None else float(end),
-        text("language"),
-        text("speaker"),
-        text("split") or "train",
+        folder / path_in(given),
+        text_in(given, TEXTS),
+        None if words is None else tuple(TimedWord(*word) for word in words),
+        start,
+        end,
+        text_in(given, ["language"]),
+        text_in(given, ["speaker"]),
+        text_in(given, ["split"]) or "train",
     )
-
-
-def _words(values: Any, where: str) -> tuple[TimedWord, ...]:
-    wanted = f"{where}: words must be [[word, start, end], ...] with times in seconds"
-    if not isinstance(values, list):
-        raise TrainingError(wanted)
-    found: list[TimedWord] = []
-    for value in cast("list[Any]", values):
-        if isinstance(value, dict):  # as `kiku evaluate` and transcripts have it
-            given = cast("dict[str, Any]", value)
-            value = [given.get(key) for key in ("text", "start", "end")]
-        if not isinstance(value, list):
-            raise TrainingError(f"{wanted}, not {str(value)[:60]}")  # pyright: ignore[reportUnknownArgumentType]
-        word = cast("list[Any]", value)
-        if len(word) != 3 or not isinstance(word[0], str) or not all(map(_is_time, word[1:])):
-            raise TrainingError(f"{wanted}, not {value!s:.60}")
-        found.append(TimedWord(word[0], float(word[1]), float(word[2])))
-    return tuple(found)
-
-
-def _is_time(value: Any) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and 0 <= value < 1e9
 
 
 def problem_of(row: Row) -> str | None:

@@ -1,0 +1,115 @@
+"""One line of a manifest: which recording is meant, and what is said in it. What one command reads
+the others read, too: `kiku evaluate`, `kiku train` and `kiku transcribe --ray`.
+
+    {"path": "a.wav", "text": "hello you", "words": [["hello", 0.32, 0.71], ["you", 0.80, 1.02]]}
+
+Knows the values of one row; files, and what a command wants of a row, are its own.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+PATHS = ("path", "file", "audio", "audio_filepath")
+TEXTS = ("text", "transcript", "sentence")
+SECONDS = ("duration", "seconds")
+"""Names under which a row may have its sound, its text and its length: the first is ours, the
+others are those of data sets that many have."""
+
+_LONGEST_S = 1e9
+
+
+class BadRow(Exception):
+    """Why a row cannot be used; whoever reads it knows where it stands."""
+
+
+def row_of(line: str | bytes) -> dict[str, Any]:
+    """The values of a line. Raises BadRow."""
+    try:
+        values = json.loads(line.decode("utf-8-sig") if isinstance(line, bytes) else line)
+    except (ValueError, RecursionError) as error:
+        raise BadRow(f"is no JSON ({error}): write one object on each line") from error
+    return object_of(values)
+
+
+def object_of(values: Any) -> dict[str, Any]:
+    """`values`, if they are a row's. Raises BadRow."""
+    if not isinstance(values, Mapping):
+        raise BadRow(f"is {shown(values)}, not an object with a path")
+    return dict(cast("Mapping[str, Any]", values))
+
+
+def path_in(row: Mapping[str, Any]) -> str:
+    """The recording's name. Raises BadRow: there is none."""
+    path = text_in(row, PATHS)
+    if not path:
+        raise BadRow(f"has no path, which names the recording; say it as {', '.join(PATHS)}")
+    return path
+
+
+def text_in(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of these values that is there. Raises BadRow: it is no text."""
+    name = next((name for name in names if row.get(name) is not None), None)
+    if name is None:
+        return None
+    if not isinstance(row[name], str):
+        raise BadRow(f'"{name}" must be text, not {shown(row[name])}')
+    return row[name]
+
+
+def seconds_in(row: Mapping[str, Any], *names: str) -> float | None:
+    """The first of these values that is there. Raises BadRow: it is no time."""
+    name = next((name for name in names if row.get(name) is not None), None)
+    if name is None:
+        return None
+    if not _is_time(row[name]):
+        raise BadRow(f'"{name}" must be seconds, at least 0, not {shown(row[name])}')
+    return float(row[name])
+
+
+def words_in(row: Mapping[str, Any]) -> list[tuple[str, float, float]] | None:
+    """Words with their start and end; None where the row has none, which is not the same as [].
+
+    Raises:
+        BadRow: one has no text or no times.
+    """
+    values = row.get("words")
+    if values is None:
+        return None
+    if not isinstance(values, list):
+        raise BadRow(f"words must be a list of [word, start, end], not {shown(values)}")
+    return [_word(one, n) for n, one in enumerate(cast("list[Any]", values), 1)]
+
+
+def _word(value: Any, number: int) -> tuple[str, float, float]:
+    """A word as `kiku train` writes it, [word, start, end], or as transcripts have it, an
+    object."""
+    if isinstance(value, dict):
+        given = cast("dict[str, Any]", value)
+        value = [given.get("text", given.get("word")), given.get("start"), given.get("end")]
+    if not isinstance(value, list) or len(cast("list[Any]", value)) != 3:
+        raise BadRow(
+            f"words must be [word, start, end], or objects with text, start and end; word {number} "
+            f"is {shown(value)}"
+        )
+    text, start, end = cast("list[Any]", value)
+    if not isinstance(text, str):
+        raise BadRow(f"word {number} has no text but {shown(text)}")
+    if not (_is_time(start) and _is_time(end)):
+        raise BadRow(
+            f"word {number} ({text}) has no times: words must have start and end in seconds, at "
+            f"least 0, not {shown(start)} and {shown(end)}"
+        )
+    return text, float(start), float(end)
+
+
+def _is_time(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and 0 <= value < _LONGEST_S and math.isfinite(value)
+
+
+def shown(value: Any) -> str:
+    """A value in a message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,429 @@
+"""What uvicorn reads and writes of a connection: in turns, so that nobody holds up the others, and
+whole messages the short way.
+
+    bytes -> a turn's worth -> frame by frame -> one whole message -> the application
+                                              -> all else: websockets, which knows all of it
+"""
+
+import asyncio
+import time
+from collections import deque
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+from websockets.protocol import State
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:
+    from websockets.utils import apply_mask
+
+_AHEAD = 8
+"""Messages that wait for the application before no more are read."""
+
+_TURN_BYTES = 2**14
+"""Of one connection, at a time: thousands of chunks without a byte in them fit in there, and all
+others wait while they are read."""
+
+_SOUND_BYTES = 2**16
+"""Of a WebSocket, whose frames are counted too: some messages of sound."""
+
+_TURN_FRAMES = 64
+"""Likewise."""
+
+_WHOLE_BYTES = 2**16
+"""A message up to this size is put together here; websockets reads longer ones as they come."""
+
+_LONG_S = 0.002
+"""A turn that takes so long is made of what is no sound."""
+
+_MESSAGE_S = 2e-5
+"""What the application needs for a message, at least."""
+
+_OTHERS = 4.0
+"""So many times as long as a long turn others have theirs."""
+
+_PAUSED_S = 0.25
+"""So often it is looked whether more may be read, if nobody says so."""
+
+_TEXT, _BINARY = 0x81, 0x82
+"""How the frame begins that is a whole message."""
+
+_CONTINUED = {0x00: True, 0x01: True, 0x02: True, 0x80: False}
+"""Whether more of a message is to come after a frame that begins so."""
+
+
+class _InTurns:
+    """Reads a little of a connection, and then lets others have their turn. The system's loop would
+    give megabytes at once."""
+
+    loop: asyncio.AbstractEventLoop
+    transport: Any
+    _turn_bytes = _TURN_BYTES
+    _turn_at = 0.0
+    _num_taken = 0
+    _kept = b""
+    _next: asyncio.Handle | None = None
+    _rests = False  # after a long turn
+
+    def _take(self, data: bytes) -> bytes:
+        """Read what has come; what is left for the next turn."""
+        raise NotImplementedError
+
+    def _may_go_on(self) -> bool:
+        """Whether more may be read now."""
+        return True
+
+    def _num_messages(self) -> int:
+        """How many wait for the application."""
+        return 0
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        now = self.loop.time()
+        if now != self._turn_at:
+            self._turn_at, self._num_taken = now, 0
+        self._num_taken += len(data)
+        if self._kept or self._num_taken > self._turn_bytes:
+            self._keep(data)
+        elif left := self._take(data):
+            self._keep(left)
+
+    def _keep(self, data: bytes) -> None:
+        """Read it later."""
+        self._kept += data
+        self.transport.pause_reading()
+        if self._next is None:
+            self._next = self.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """The next turn."""
+        self._next, self._rests = None, False
+        if self.transport.is_closing():
+            self._kept = b""
+        elif not self._may_go_on():
+            self._next = self.loop.call_later(_PAUSED_S, self._go_on)
+        elif self._kept:
+            self._take_turn()
+        else:
+            self._resume()
+
+    def _take_turn(self) -> None:
+        size = self._turn_bytes
+        data, behind = self._kept[:size], self._kept[size:]
+        began = time.perf_counter()
+        try:
+            self._kept = self._take(data) + behind
+        except BaseException:
+            self.transport.abort()
+            raise
+        used_s = time.perf_counter() - began + _MESSAGE_S * self._num_messages()
+        if used_s > _LONG_S:
+            self._rests = True
+            self._next = self.loop.call_later(_OTHERS * used_s, self._go_on)
+        else:
+            self._next = self.loop.call_soon(self._go_on)
+
+    def _resume(self) -> None:
+        self.transport.resume_reading()
+
+    def _wake(self) -> None:
+        """More may be read from now on."""
+        if self._rests:
+            return
+        if self._next is not None:
+            self._next.cancel()
+            self._next = self.loop.call_soon(self._go_on)
+        else:
+            self.transport.resume_reading()
+
+
+class Messages:
+    """What waits for the application, of which one task fetches: asyncio's queue without the rest
+    of it."""
+
+    def __init__(self) -> None:
+        """None waits."""
+        self._waiting: deque[Any] = deque()
+        self._fetcher: asyncio.Future[None] | None = None
+
+    def put_nowait(self, message: Any) -> None:
+        """One more."""
+        self._waiting.append(message)
+        if self._fetcher is not None and not self._fetcher.done():
+            self._fetcher.set_result(None)
+
+    async def get(self) -> Any:
+        """The oldest, when there is one."""
+        while not self._waiting:
+            self._fetcher = asyncio.get_running_loop().create_future()
+            try:
+                await self._fetcher
+            finally:
+                self._fetcher = None
+        return self._waiting.popleft()
+
+    def qsize(self) -> int:
+        """How many wait."""
+        return len(self._waiting)
+
+    def empty(self) -> bool:
+        """Whether none waits."""
+        return not self._waiting
+
+
+class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
+    """A WebSocket of uvicorn's, with a short way for what nearly all frames are: one whole message.
+
+    Everything else goes to websockets, frame by frame, so that it never sees a part of what was
+    read here. Reading stops when several messages wait, not at each: that is two calls of the
+    system a message. What a client does not read, and what it never ends, takes no memory.
+    """
+
+    _turn_bytes = _SOUND_BYTES
+    _pong = b""  # that waits to be written
+    _needed = 0  # bytes of the frame that has begun to come
+    _passing = 0  # bytes of a long frame that are still to come
+    _is_parted = False  # whether a message has begun whose last frame is still to come
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        """See uvicorn."""
+        super().__init__(*given, **options)
+        self.queue: Any = Messages()
+        self._begun = bytearray()
+        self._whole_bytes = min(_WHOLE_BYTES, self.config.ws_max_size)
+
+    # What comes.
+
+    def _take(self, data: bytes) -> bytes:
+        if not self.handshake_complete:
+            if self.handshake_initiated:  # a client in a hurry
+                return data
+            self._pass_on(data)
+            return b""
+        if self._begun:
+            self._begun += data
+            if len(self._begun) < self._needed:
+                return b""
+            data = bytes(self._begun)
+            self._begun.clear()
+        at, size = 0, len(data)
+        for _ in range(_TURN_FRAMES):
+            at = self._take_frame(data, at)
+            if at == size or self.transport.is_closing():
+                return b""
+        return data[at:]
+
+    def _take_frame(self, data: bytes, at: int) -> int:
+        """Read the frame that begins here, as far as it has come; where the next one begins."""
+        if self._passing:
+            end = min(at + self._passing, len(data))
+            self._passing -= end - at
+            self._pass_on(data[at:end])
+            return end
+        has = len(data) - at
+        size = data[at + 1] & 0x7F if has > 1 else 0
+        head = 2 if size < 126 else 4 if size == 126 else 10
+        if has < head:
+            return self._await(data, at, head)
+        if size > 125:
+            size = int.from_bytes(data[at + 2 : at + head])
+        is_masked = data[at + 1] & 0x80
+        if is_masked:
+            head += 4
+        end = at + head + size
+        if end > len(data):
+            if size <= self._whole_bytes:
+                return self._await(data, at, head + size)
+            self._passing = end - len(data)
+            end = len(data)
+        kind = data[at]
+        if (
+            kind in (_BINARY, _TEXT)
+            and is_masked
+            and size <= self._whole_bytes
+            and not self._is_parted
+            and not self.close_sent
+        ):
+            first = at + head
+            payload = apply_mask(data[first:end], data[first - 4 : first])
+            if self._deliver(kind, payload):
+                return end
+        self._is_parted = _CONTINUED.get(kind, self._is_parted)
+        self._pass_on(data[at:end])
+        return end
+
+    def _await(self, data: bytes, at: int, needed: int) -> int:
+        self._begun += data[at:]
+        self._needed = needed
+        return len(data)
+
+    def _pass_on(self, data: bytes) -> None:
+        WebSocketsSansIOProtocol.data_received(self, data)
+
+    def _deliver(self, kind: int, payload: bytes) -> bool:
+        """Give the application a message; whether it is one."""
+        if kind == _BINARY:
+            self.queue.put_nowait({"type": "websocket.receive", "bytes": payload})
+        else:
+            try:
+                text = payload.decode()
+            except UnicodeDecodeError:
+                return False
+            self.queue.put_nowait({"type": "websocket.receive", "text": text})
+        if self.queue.qsize() >= _AHEAD and not self.read_paused:
+            self._pause()
+        return True
+
+    def _pause(self) -> None:
+        self.read_paused = True
+        self.transport.pause_reading()
+
+    def send_receive_event_to_app(self) -> None:
+        """See uvicorn, which stops reading at each message."""
+        was_paused = self.read_paused
+        self.read_paused = True
+        super().send_receive_event_to_app()
+        self.read_paused = was_paused
+        if not was_paused and self.queue.qsize() >= _AHEAD and not self.close_sent:
+            self._pause()
+
+    def handle_cont(self, event: Frame) -> None:
+        """The next part of a message; uvicorn keeps each by itself, and empty ones too."""
+        if len(self.frames) < 2:
+            self.frames.append(bytearray())  # pyright: ignore[reportArgumentType]
+        self.frames[1] += event.data
+        if event.fin:
+            self.send_receive_event_to_app()
+
+    async def receive(self) -> Any:
+        """See uvicorn."""
+        message = await self.queue.get()
+        if self.read_paused and self.queue.empty():
+            self.read_paused = False
+            self._wake()
+        return message
+
+    def _may_go_on(self) -> bool:
+        return not self.read_paused and (self.handshake_complete or not self.handshake_initiated)
+
+    def _num_messages(self) -> int:
+        return self.queue.qsize()
+
+    # What goes.
+
+    async def send(self, message: Any) -> None:
+        """See uvicorn."""
+        if (
+            message["type"] != "websocket.send"
+            or not self.handshake_complete
+            or self.disconnected
+            or self.conn.state is not State.OPEN
+            or not self.writable.is_set()
+        ):
+            return await super().send(message)
+        data = message.get("bytes")
+        kind = _BINARY
+        if data is None:
+            kind, data = _TEXT, message["text"].encode()
+        size = len(data)
+        if size < 126:
+            head = bytes((kind, size))
+        elif size < 2**16:
+            head = bytes((kind, 126, size >> 8, size & 0xFF))
+        else:
+            head = bytes((kind, 127)) + size.to_bytes(8)
+        self.transport.write(head + data)
+        return None
+
+    def handle_ping(self) -> None:
+        """Answer the last of the pings of a client that does not read: that is enough for it."""
+        self._pong = b"".join(self.conn.data_to_send())
+        if self.writable.is_set():
+            self._write_pong()
+
+    def resume_writing(self) -> None:
+        """See uvicorn."""
+        super().resume_writing()
+        self._write_pong()
+
+    def _write_pong(self) -> None:
+        pong, self._pong = self._pong, b""
+        if pong and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(pong)
+
+    def end_bad_request(self) -> None:
+        """Answer a request for a socket that cannot be read; uvicorn leaves it open."""
+        if self.conn.handshake_exc is not None and not self.transport.is_closing():
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
+
+    async def run_asgi(self) -> None:
+        """See uvicorn, which takes an application that refused a socket for one that forgot it, and
+        says so in the log."""
+        answer = self.app
+
+        async def answered(*given: Any) -> None:
+            await answer(*given)
+            if self.initial_response is not None:
+                self.handshake_complete = True
+
+        self.app = answered
+        await super().run_asgi()
+
+
+def http_protocol(header_s: float) -> type[H11Protocol]:
+    class Impatient(_InTurns, H11Protocol):
+        """Closes a connection whose first request, or next one, does not come in time."""
+
+        _header_timer: asyncio.TimerHandle | None = None
+        _is_upgraded = False
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._header_timer = self.loop.call_later(header_s, self._is_late)
+
+        def _resume(self) -> None:
+            if not self.flow.read_paused:
+                super()._resume()
+
+        def _take(self, data: bytes) -> bytes:
+            if self._is_upgraded:  # nobody sends so early
+                return b""
+            H11Protocol.data_received(self, data)
+            if not self._awaits_head:
+                self._forget()
+            elif self._header_timer is None and not self._is_upgraded:
+                self._header_timer = self.loop.call_later(header_s, self._is_late)
+            return b""
+
+        @property
+        def _awaits_head(self) -> bool:
+            """Whether no request is there that is not answered."""
+            cycle: Any = self.cycle
+            return cycle is None or cycle.response_complete
+
+        def _is_late(self) -> None:
+            if self._awaits_head and not self.transport.is_closing():
+                self.transport.close()
+
+        def handle_websocket_upgrade(self, event: Any) -> None:
+            self._is_upgraded = True
+            self._forget()
+            super().handle_websocket_upgrade(event)
+            protocol = self.transport.get_protocol()
+            if isinstance(protocol, SocketProtocol):
+                protocol.end_bad_request()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget()
+            super().connection_lost(exc)
+
+        def _forget(self) -> None:
+            if self._header_timer is not None:
+                self._header_timer.cancel()
+                self._header_timer = None
+
+    return Impatient
