@@ -19,13 +19,17 @@ from kiku.train.examples import PackOptions
 from kiku.train.export import export
 from kiku.train.fit import fit
 from kiku.train.folders import read_rows
+from kiku.train.new_pieces import new_pieces_of
 from kiku.train.pack import pack
 from kiku.train.settings import read_settings
+from kiku.train.state import read_state, save_state
+from kiku.train.vocab import VocabOptions, make_vocabulary
 from tests import tiny
 from tests.parity import references as ref
 from tests.parity.references import Network
 from tests.train.packs import write_config
 from tests.train.recordings import write_corpus
+from tests.train.test_vocab import write_french
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -102,11 +106,23 @@ def tokens_of(folder: Path, pcm: Tensor) -> list[int]:
     return ref.kiku_tokens(network, ref.kiku_codes(network, pcm, frames_per_call=16)).tokens
 
 
+def moshi_tokens_of(folder: Path, pcm: Tensor) -> list[int]:
+    from moshi.models.loaders import CheckpointInfo
+
+    info = CheckpointInfo.from_hf_repo(
+        "unused/unused", moshi_weights=folder / "model.safetensors",
+        mimi_weights=folder / "mimi.safetensors", tokenizer=folder / "tokenizer.json",
+        config_path=folder / "config.json", mimi_config_path=folder / "mimi_config.json",
+    )  # fmt: skip
+    with torch.no_grad():
+        codes = info.get_mimi().encode(pcm)
+    return ref.moshi_tokens(info.get_moshi(dtype=torch.float32), codes)[0]
+
+
 def test_the_adapters_are_in_the_weights(run: Path, base: Path, tmp_path: Path) -> None:
     """The merged model says what the adapted one said."""
     from kiku.train.model import begin
     from kiku.train.settings import FitSettings, LoRASettings
-    from kiku.train.state import read_state
 
     done = export(run, tmp_path / "m", dtype="float32")
     assert (done.step, done.config.text_delay_s, done.left_out) == (12, 0.8, ())
@@ -140,16 +156,7 @@ def test_moshi_and_transformers_load_the_result(
     assert len(set(wanted)) > 2
     assert wanted != tokens_of(base, pcm)
     assert tokens_of(hf, pcm) == wanted
-    from moshi.models.loaders import CheckpointInfo
-
-    info = CheckpointInfo.from_hf_repo(
-        "unused/unused", moshi_weights=native / "model.safetensors",
-        mimi_weights=native / "mimi.safetensors", tokenizer=native / "tokenizer.json",
-        config_path=native / "config.json", mimi_config_path=native / "mimi_config.json",
-    )  # fmt: skip
-    with torch.no_grad():
-        codes = info.get_mimi().encode(pcm)
-    assert ref.moshi_tokens(info.get_moshi(dtype=torch.float32), codes)[0] == wanted
+    assert moshi_tokens_of(native, pcm) == wanted
     model, loading = ref.transformers.KyutaiSpeechToTextForConditionalGeneration.from_pretrained(
         hf, dtype=torch.float32, output_loading_info=True
     )
@@ -285,6 +292,114 @@ def test_kiku_reads_pefts_adapter(base: Path, hf_base: Any, tmp_path: Path) -> N
         ours = network.lm(columns, state, all_active(1)).logits[0]
     theirs = logits_of(model.eval(), columns)[:, : ours.shape[1]]
     torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def taught(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `grown`, the base with letters that it lacked, and `run`, which learned them
+    with adapters."""
+    folder = tmp_path_factory.mktemp("taught")
+    rows = read_rows(write_french(folder))
+    make_vocabulary(rows, str(base), folder / "grown", VocabOptions(40, any_letters=True))
+    pack(rows, load(folder / "grown"), folder / "pack", PackOptions(delay_s=0.8))
+    run = trained(folder, folder / "grown", folder / "pack")
+    state = read_state(run)
+    assert state is not None
+    for name, value in state.average.items():
+        if name.endswith(".rows"):  # as if it had learned more than twelve steps teach
+            value.normal_(0, 0.3, generator=torch.Generator().manual_seed(1))
+    save_state(run, state)
+    return folder
+
+
+def test_moshi_and_transformers_load_a_grown_vocabulary(
+    taught: Path, base: Path, pcm: Tensor, tmp_path: Path
+) -> None:
+    native, hf = tmp_path / "native", tmp_path / "hf"
+    export(taught / "run", native, dtype="float32")
+    export(taught / "run", hf, layout="transformers", dtype="float32")
+    had = load(base).config.lm.text_vocab_size
+    assert load(native).config.lm.text_vocab_size == load(hf).config.lm.text_vocab_size > had
+    wanted = tokens_of(native, pcm)
+    assert max(wanted) >= len(load(base).vocabulary)  # a new piece is written
+    assert len(set(wanted)) > 2
+    assert tokens_of(hf, pcm) == wanted
+    assert moshi_tokens_of(native, pcm) == wanted
+    model, loading = ref.transformers.KyutaiSpeechToTextForConditionalGeneration.from_pretrained(
+        hf, dtype=torch.float32, output_loading_info=True
+    )
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
+    assert ref.transformers_tokens(model.eval(), pcm, 60) == wanted
+    cut = ref.transformers.PreTrainedTokenizerFast(tokenizer_file=str(hf / "tokenizer.json"))
+    ids = load(native).vocabulary.encode("zéro cinq")
+    assert cut.encode("zéro cinq", add_special_tokens=False) == ids
+    assert cut.decode(ids) == "zéro cinq"
+
+
+def test_peft_holds_the_new_rows(taught: Path, base: Path, tmp_path: Path) -> None:
+    """Adapter and rows through PEFT on transformers' model; and back, PEFT's own file too."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    done = export(taught / "run", tmp_path / "a", layout="adapter")
+    assert done.left_out == ()
+    export(taught / "run", tmp_path / "m", dtype="float32")
+    loaded, network = network_of(taught / "grown")
+    save_transformers(
+        tmp_path / "hf", loaded.config, lm=network.lm.state_dict(),
+        codec=network.codec.state_dict(),
+    )  # fmt: skip
+    kind = ref.transformers.KyutaiSpeechToTextForConditionalGeneration
+    model = kind.from_pretrained(tmp_path / "hf", dtype=torch.float32).eval()
+    columns = torch.randint(4, 16, (1, 12, 7), generator=torch.Generator().manual_seed(0))
+    columns[..., 0] = torch.arange(len(loaded.vocabulary) - 12, len(loaded.vocabulary))
+    plain = logits_of(model, columns)
+    adapted = peft.PeftModel.from_pretrained(model, tmp_path / "a")
+    _, merged = network_of(tmp_path / "m")
+    state = merged.lm.init_state(1, "cpu", torch.float32, remember=False)
+    with torch.no_grad():
+        ours = merged.lm(columns, state, all_active(1)).logits[0]
+    theirs = logits_of(adapted, columns)[:, : ours.shape[1]]
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=1e-3)
+    first = loaded.vocabulary.encode("zéro")[0]
+    assert not torch.allclose(theirs[:, first:], plain[:, first : ours.shape[1]], atol=1e-2)
+    adapted.save_pretrained(tmp_path / "b")
+    for name in ("a", "b"):
+        export(tmp_path / name, tmp_path / f"{name}m", model=str(taught / "grown"), dtype="float32")
+        back = load(tmp_path / f"{name}m").lm.state_dict()
+        for key, value in merged.lm.state_dict().items():
+            torch.testing.assert_close(back[key], value, msg=key)
+    path = tmp_path / "a" / "adapter_config.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, "modules_to_save": ["embed_tokens", "codec_model"]}))
+    with pytest.raises(TrainingError, match="has other modules_to_save than"):
+        export(tmp_path / "a", tmp_path / "x", model=str(taught / "grown"))
+    with pytest.raises(TrainingError, match="belongs to a model with another vocabulary"):
+        export(tmp_path / "b", tmp_path / "x", model=str(base))
+
+
+def test_a_run_goes_on_from_rows_that_others_learned(taught: Path, tmp_path: Path) -> None:
+    from kiku.train.model import begin
+
+    export(taught / "run", tmp_path / "a", layout="adapter", which="last")
+    state = read_state(taught / "run")
+    assert state is not None
+
+    def start(more: str = "", model: str = "grown") -> Any:
+        path = write_config(
+            tmp_path / "d.toml", pack=taught / "pack", model=taught / model, run=tmp_path / "r",
+            more=f'{LORA}start = "{tmp_path / "a"}"\n{more}',
+        )  # fmt: skip
+        return dict(begin(read_settings(path)).lm.named_parameters())
+
+    weights = start()
+    for name in ("text_embedding.rows", "text_head.rows"):
+        assert torch.equal(weights[name], state.weights[name])
+    with pytest.raises(TrainingError, match=r"has trained rows of text_(embedding|head) that this"):
+        start("new_pieces = 2")
+    whole = start('also = ["text_embedding", "text_head"]')
+    new = new_pieces_of(load(taught / "grown"), -1)
+    held = whole["text_head.weight"][new.start : new.stop]
+    assert torch.equal(held, state.weights["text_head.rows"])
 
 
 def test_adapters_of_other_kinds_are_refused(run: Path, base: Path, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import httpx
 import pytest
 
 import kiku
+from kiku.checkpoint import load
 from kiku.cli import main
+from kiku.train.settings import read_settings
 from tests.conftest import ROOT
 from tests.serve.running import running
 
@@ -57,3 +59,38 @@ def test_the_page_leads_to_a_model_that_serves(
     # Four steps with adapters have not made it forget.
     assert answer.json()["text"].split()[0] in said[4]
     assert "seven" in said[4]
+
+
+def page_blocks(wanted: str) -> list[str]:
+    page = (ROOT / "docs" / "teach.md").read_text(encoding="utf-8")
+    return [fence["body"] for fence in _FENCE.finditer(page) if fence["info"] == wanted]
+
+
+def test_the_page_makes_a_model_that_spells_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("manifest.jsonl").write_text('{"path": "a.wav", "text": "bonjour zéro"}\n')
+    (command,) = page_blocks("sh")[0].splitlines()
+    assert main(shlex.split(command)[1:]) == 0
+    assert "letters that were lacking: b j é" in capsys.readouterr().out
+    assert load("letters").vocabulary.encode("bonjour zéro")
+
+
+def test_the_longer_walk_is_one_that_can_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It takes half an hour: here its options are known, and its settings can be read."""
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line) for line in page_blocks("sh")[1].splitlines()]
+    assert commands[0][:3] == ["python", "-m", "recipes.teach"]
+    for command in commands[1:]:
+        assert main([*command[1:], "--help"]) == 0, command
+        capsys.readouterr()
+    (settings,) = page_blocks("toml french.toml")
+    Path("french.toml").write_text(settings)
+    found = read_settings(Path("french.toml"))
+    assert found.lora is not None
+    assert found.lora.new_pieces == -1
+    assert [Path(found.pack).name, Path(found.run).name] == ["pack", "run"]
+    assert [command[2] for command in commands[1:5]] == ["vocab", "pack", "fit", "export"]

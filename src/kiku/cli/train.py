@@ -15,9 +15,10 @@ from kiku.errors import InputError
 
 if TYPE_CHECKING:
     from kiku.train.pack import Packed
+    from kiku.train.vocab import Grown
 
 app = typer.Typer(
-    help="Teach a model: pack recordings, fit, export. docs/teach.md goes through it.",
+    help="Teach a model: vocab, align, pack, fit, export. docs/teach.md goes through it.",
     rich_markup_mode=None,
 )
 
@@ -28,6 +29,20 @@ class _Layout(StrEnum):
     NATIVE = "native"
     TRANSFORMERS = "transformers"
     ADAPTER = "adapter"
+
+
+class _ModelLayout(StrEnum):
+    """How a model is laid out."""
+
+    NATIVE = "native"
+    TRANSFORMERS = "transformers"
+
+
+class _Kind(StrEnum):
+    """How pieces of a new vocabulary are found."""
+
+    BPE = "bpe"
+    UNIGRAM = "unigram"
 
 
 _SHOWN = 20
@@ -46,6 +61,47 @@ _Model = Annotated[
 _Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; auto takes a GPU if any.")
 ]
+
+
+@app.command("vocab")
+def vocab(
+    manifest: _Manifest,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder for the model.")
+    ],
+    model: _Model = DEMO,
+    pieces: Annotated[
+        int, typer.Option(metavar="N", min=1, help="New ones at most; with --new, all.")
+    ] = 200,
+    any_letters: Annotated[
+        bool,
+        typer.Option("--any-letters", help="Also pieces of letters that the model has already."),
+    ] = False,
+    new: Annotated[
+        _Kind | None, typer.Option(help="A vocabulary of these texts alone, of this kind.")
+    ] = None,
+    layout: Annotated[
+        _ModelLayout, typer.Option(help="Kyutai's, or transformers'.")
+    ] = _ModelLayout.NATIVE,
+) -> int:
+    """Make a model that can spell what recordings say: its own pieces, and new ones behind them.
+
+    Old pieces keep their ids, and old words their spelling. The new ones begin as what spelled them
+    before, and are learned by kiku train fit.
+    """
+    from kiku.train.extra import need_torch
+    from kiku.train.folders import read_rows
+
+    need_torch("kiku train vocab")
+    rows = [row for one in manifest for row in read_rows(one)]
+    from kiku.train.vocab import VocabOptions, make_vocabulary
+
+    options = VocabOptions(pieces, any_letters, "" if new is None else new.value)
+    done = make_vocabulary(rows, model, output, options, layout=layout.value)
+    if done.left_out:
+        terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
+    terminal.echo(_vocab_report(done))
+    return 0
 
 
 @app.command("pack")
@@ -222,6 +278,21 @@ class _Counter:
             self._meter.note(f"{self._what} {done:,} of {of:,}, {seconds / 3600:.2f} h of sound")
 
 
+def _vocab_report(done: "Grown") -> str:
+    size, new = len(done.vocabulary), done.new
+    lines = [f"{done.folder}: {size:,} pieces, {len(new):,} of them new (ids {new.start} on)"]
+    if done.letters:
+        lines.append(f"letters that were lacking: {' '.join(done.letters)}")
+    longest = sorted((done.vocabulary.piece(i) for i in new), key=len, reverse=True)
+    lines.append(f"the longest new pieces: {' '.join(longest[:_SHOWN])}")
+    if done.recut:
+        lines.append(
+            f"{len(done.recut):,} words that it could spell are cut otherwise now, and have to be "
+            f"learned again: {' '.join(done.recut[:_SHOWN])}"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def _pack_report(done: "Packed") -> str:
     counts = ", ".join(f"{split} {count:,}" for split, count in sorted(done.examples.items()))
     lines = [
@@ -230,6 +301,17 @@ def _pack_report(done: "Packed") -> str:
     ]
     if done.resumed_at:
         lines.append(f"went on from {done.resumed_at:,} of {done.index.num_units:,}")
+    unknown = done.index.unknown
+    if unknown:
+        lines.append(
+            "letters that the vocabulary has no pieces for ( kiku train vocab  makes a model that "
+            "has them):"
+        )
+        lines += [
+            f"  {one.letter!r} in {one.words:,} words, first in {one.word!r} at {one.at_s:.2f} s "
+            f"of {one.row}"
+            for one in unknown[:_SHOWN]
+        ]
     dropped = done.index.dropped
     if dropped:
         lines.append(f"dropped {len(dropped):,} rows:")

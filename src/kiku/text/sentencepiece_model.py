@@ -7,19 +7,24 @@ onnx, to which kiku owes protobuf, is content with much older ones.
 Knows the file; does not know how text is encoded or decoded.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from kiku.errors import VocabularyError
 
-_MESSAGES = {
+_MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     "Model": [("pieces", 1, "Piece"), ("trainer", 2, "Trainer"), ("normalizer", 3, "Normalizer")],
     "Piece": [("text", 1, "bytes"), ("score", 2, "float"), ("kind", 3, "int32")],
-    "Trainer": [("type", 3, "int32"), ("byte_fallback", 35, "bool"), ("unknown_id", 40, "int32")],
+    "Trainer": [
+        ("type", 3, "int32"), ("size", 4, "int32"), ("byte_fallback", 35, "bool"),
+        ("unknown_id", 40, "int32"),
+    ],
     "Normalizer": [("charsmap", 2, "bytes")],
-}
-"""Name, number and type of the fields in use, by message; all others are skipped."""
+}  # fmt: skip
+"""Name, number and type of the fields in use, by message; all others are skipped, and kept where a
+file is written again."""
 
 _DEFAULTS = {"kind": "1", "type": "1"}
 """Of fields that may be absent and are not 0 then: a normal piece, a unigram model."""
@@ -59,6 +64,30 @@ def read_sentencepiece_model(data: bytes) -> SentencePieceModel:
     Raises:
         VocabularyError: `data` is cut short, damaged, or something else altogether.
     """
+    model = _parsed(data)
+    return SentencePieceModel(
+        tuple(_piece(i, piece) for i, piece in enumerate(model.pieces)),
+        model_type=model.trainer.type,
+        unknown_id=model.trainer.unknown_id,
+        byte_fallback=model.trainer.byte_fallback,
+        charsmap=model.normalizer.charsmap,
+    )
+
+
+def with_more_pieces(data: bytes, pieces: Sequence[Piece]) -> bytes:
+    """A `.model` file with pieces behind those that it has; nothing else is changed.
+
+    Raises:
+        VocabularyError: `data` is damaged, or something else altogether.
+    """
+    model = _parsed(data)
+    for piece in pieces:
+        model.pieces.add(text=piece.text.encode(), score=piece.score, kind=piece.kind)
+    model.trainer.size = len(model.pieces)
+    return model.SerializeToString()
+
+
+def _parsed(data: bytes) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
@@ -67,13 +96,7 @@ def read_sentencepiece_model(data: bytes) -> SentencePieceModel:
         raise _damaged("it is cut short, or of another format") from error
     if not model.pieces:
         raise _damaged("it holds no pieces")
-    return SentencePieceModel(
-        tuple(_piece(i, piece) for i, piece in enumerate(model.pieces)),
-        model_type=model.trainer.type,
-        unknown_id=model.trainer.unknown_id,
-        byte_fallback=model.trainer.byte_fallback,
-        charsmap=model.normalizer.charsmap,
-    )
+    return model
 
 
 def _piece(number: int, piece: Any) -> Piece:

@@ -95,6 +95,47 @@ def tokenizer_json(model: SentencePieceModel) -> str:
         raise VocabularyError(f"this vocabulary makes no tokenizer.json: {error}") from error
 
 
+def with_more_pieces(
+    data: bytes, pieces: Sequence[Piece], merges: Sequence[tuple[str, str]]
+) -> bytes:
+    """A `tokenizer.json` with pieces behind those that it has; nothing else is changed.
+
+    Args:
+        data: the file.
+        pieces: their scores count in a unigram model.
+        merges: for a BPE model, the pairs of pieces that make the longer ones of them.
+
+    Raises:
+        VocabularyError: it has tokens of other kinds behind its pieces, whose ids the new ones
+            would take; or it is neither unigram nor BPE.
+    """
+    values: dict[str, Any] = json.loads(data)
+    model: dict[str, Any] = values["model"]
+    vocab: Any = model["vocab"]
+    first = len(vocab)
+    behind: list[str] = [
+        str(token["content"]) for token in values.get("added_tokens") or () if token["id"] >= first
+    ]
+    if behind:
+        raise VocabularyError(
+            f"this tokenizer.json has tokens behind its {first:,} pieces, {', '.join(behind[:5])}: "
+            "new pieces would take their ids; make a new vocabulary, or take these tokens out"
+        )
+    if isinstance(vocab, list):
+        vocab += [[piece.text, piece.score] for piece in pieces]  # pyright: ignore[reportUnknownVariableType]
+    elif model.get("type") == "BPE":
+        vocab.update({piece.text: first + i for i, piece in enumerate(pieces)})
+        held: list[Any] = model["merges"]
+        as_text = bool(held) and isinstance(held[0], str)
+        held += [" ".join(pair) if as_text else list(pair) for pair in merges]
+    else:
+        raise VocabularyError(
+            f"a tokenizer.json of type {model.get('type')!r} cannot be extended; unigram and BPE "
+            "models can"
+        )
+    return json.dumps(values, ensure_ascii=False, indent=2).encode()
+
+
 def _tokenizer(model: SentencePieceModel) -> Tokenizer:
     tokenizer = Tokenizer(_bpe(model) if model.model_type == BPE_MODEL else _unigram(model))
     tokenizer.add_tokens(  # pyright: ignore[reportUnknownMemberType] its stub says bare list

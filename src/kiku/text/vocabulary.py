@@ -15,6 +15,7 @@ Knows pieces; does not know times or words.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Self, cast
@@ -234,6 +235,18 @@ class Vocabulary:
             text += written
         return (text + _utf8(bytes(run)) if run else text).removeprefix(" ")
 
+    def lacking(self, text: str) -> tuple[str, ...]:
+        """The letters of `text` that have no piece of their own, each once; bytes are none."""
+        if self._spells(text):
+            return ()
+        letters = dict.fromkeys(unicodedata.normalize("NFC", "".join(text.split())))
+        return tuple(letter for letter in letters if not self._spells(letter))
+
+    def _spells(self, text: str) -> bool:
+        """Whether pieces of text are enough for `text`."""
+        tokens = self._encoder(" ".join(text.split()))
+        return all(self.is_text(token) and self._texts[token] is not None for token in tokens)
+
     def encode(self, text: str) -> list[int]:
         """The tokens of `text`; all of them stand for text. White space of any kind is one space.
 
@@ -242,9 +255,10 @@ class Vocabulary:
         """
         tokens = self._encoder(" ".join(text.split()))
         if not all(map(self.is_text, tokens)):
-            known = self.decode(tokens)
+            known, letters = self.decode(tokens), ", ".join(map(repr, self.lacking(text)))
             raise VocabularyError(
                 f"the vocabulary cannot spell {text!r}: only {known!r} of it has pieces"
+                + (f", {letters} has none" if letters else "")
             )
         return tokens
 

@@ -12,17 +12,20 @@ With numpy alone:
     durable.py      files that survive a kill and a power cut
 
 With PyTorch, imported only when it is needed:
+    vocab.py        texts -> a model with a vocabulary that spells them
     align.py        texts -> times of their words
     pack.py         rows -> shards, through the codec
     examples.py     one row of them
     batches.py      shards -> the batch of any step
     lesson.py       batch -> losses
     lora.py         low-rank adapters on a decoder; PEFT's files and back
+    new_pieces.py   which pieces know nothing yet, and their rows beside frozen ones
     model.py        the decoder that a run begins with
     state.py        a run's checkpoint
     curve.py        what is told on the way
     processes.py    several of them, under torchrun
     fit.py          the loop
+    written.py      a decoder and its model's codec -> a folder
     export.py       a run -> a model in any layout that kiku reads
 
 Nothing here listens: what is trained is loaded by `kiku.load` as any other model.

@@ -5,22 +5,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from kiku.checkpoint import load, read_mimi_decoder, save_native, save_transformers
+from kiku.checkpoint import load
 from kiku.checkpoint.loading import as_dtype
 from kiku.checkpoint.saving import as_stored
 from kiku.config import ModelConfig
 from kiku.errors import TrainingError
 from kiku.serial import from_plain
-from kiku.train.lora import load_adapter, merged_state, read_adapter_settings, save_adapter
+from kiku.train.lora import merged_state
 from kiku.train.model import Pupil, begin, trained_weights
+from kiku.train.peft_files import load_adapter, read_adapter_settings, save_adapter
 from kiku.train.settings import FitSettings
 from kiku.train.state import read_state
+from kiku.train.written import write_model
 
 Layout = Literal["native", "transformers", "adapter"]
 Which = Literal["average", "last"]
@@ -76,9 +76,8 @@ def export(
     stored = load(pupil.loaded.files, dtype="auto").lm.out_norm.weight.dtype
     wanted = stored if dtype == "auto" else as_dtype(dtype)
     lm = as_stored(merged_state(pupil.lm, weights), wanted)
-    _write(folder, layout, config, lm, pupil)
-    heads = [name for name in lm if name.startswith("pause_heads.")]
-    return Exported(folder, config, step, tuple(heads) if layout == "transformers" else ())
+    left_out = write_model(folder, layout, config, lm, pupil.loaded, pupil.loaded.vocabulary)
+    return Exported(folder, config, step, left_out)
 
 
 def _from_run(
@@ -109,21 +108,3 @@ def _from_adapter(run: Path, model: str | None) -> tuple[Pupil, Mapping[str, Ten
     load_adapter(run, pupil.lm)
     weights = {name: w.detach() for name, w in trained_weights(pupil.lm).items()}
     return pupil, weights, 0, pupil.config.text_delay_s
-
-
-def _write(
-    folder: Path, layout: Layout, config: ModelConfig, lm: Mapping[str, Tensor], pupil: Pupil
-) -> None:
-    loaded = pupil.loaded
-    codec = {name: value.to(torch.float32) for name, value in loaded.codec.state_dict().items()}
-    decoder = read_mimi_decoder(loaded.files, loaded.config)
-    vocabulary = loaded.vocabulary
-    with TemporaryDirectory() as made:
-        if layout == "transformers" or not vocabulary.is_sentencepiece:
-            path = Path(made) / "tokenizer.json"
-            path.write_text(vocabulary.to_tokenizer_json(), encoding="utf-8")
-        else:
-            path = Path(made) / "tokenizer.model"
-            path.write_bytes(vocabulary.source)
-        save = save_transformers if layout == "transformers" else save_native
-        save(folder, config, lm=lm, codec=codec, vocabulary=path, mimi_decoder=decoder)

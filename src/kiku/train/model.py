@@ -13,12 +13,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kiku.checkpoint import Loaded, load
-from kiku.checkpoint.identity import identity_of
+from kiku.checkpoint.identity import digest_of, identity_of
 from kiku.config import ModelConfig
 from kiku.errors import TrainingError
 from kiku.lm import LM
 from kiku.train.identity import codec_digest, vocabulary_digest
-from kiku.train.lora import adapt, load_adapter
+from kiku.train.lora import adapt
+from kiku.train.new_pieces import new_pieces_of, with_rows
+from kiku.train.peft_files import load_adapter
 from kiku.train.settings import FitSettings
 from kiku.train.shards import Index
 
@@ -34,7 +36,7 @@ class Pupil:
     """With the pause heads that it is to have."""
     lm: LM
     identity: str
-    """Of the model that it began with."""
+    """Of the model that it began with, and of which rows of its tables are trained."""
 
 
 def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
@@ -58,14 +60,17 @@ def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
     torch.manual_seed(settings.train.seed)
     lm.requires_grad_(True)
     if settings.lora is not None:
-        adapt(lm, settings.lora)
+        new = new_pieces_of(loaded, settings.lora.new_pieces)
+        adapt(lm, settings.lora, new)
         if settings.lora.start and trains:
             load_adapter(Path(settings.lora.start), lm)
         # What is trained is float32, also beside frozen bfloat16.
         for weight in lm.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()
-    return Pupil(loaded, config, lm, identity_of(loaded.files, loaded.config))
+    identity = identity_of(loaded.files, loaded.config)
+    rows = {name: [table.first, len(table.rows)] for name, table in with_rows(lm).items()}
+    return Pupil(loaded, config, lm, digest_of([identity, rows]) if rows else identity)
 
 
 def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
@@ -123,6 +128,13 @@ def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
         "text_vocab_size": lm.text_vocab_size,
         "pad_id": pupil.config.pad_id,
     }
+    if index.settings.get("vocabulary") != wanted["vocabulary"]:
+        has, had = wanted["text_vocab_size"], index.settings.get("text_vocab_size")
+        raise TrainingError(
+            f"{folder} was packed with another vocabulary ({had} pieces; {pupil.loaded.files.name} "
+            f"has {has}): pack the manifest again with --model {pupil.loaded.files.name}, or let "
+            "the run begin with the model that it was packed with"
+        )
     for key, value in wanted.items():
         if index.settings.get(key) != value:
             raise TrainingError(

@@ -5,7 +5,7 @@ from a generator of its own, so a run that was killed goes on as if it had not b
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,19 @@ from kiku.checkpoint import Loaded
 from kiku.checkpoint.identity import digest_of
 from kiku.errors import TrainingError
 from kiku.serial import to_plain
+from kiku.text import Vocabulary
 from kiku.train.columns import TextLayout
 from kiku.train.examples import Packer, PackOptions, Unit
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
-from kiku.train.shards import Example, Index, read_index, write_index, write_shard
+from kiku.train.shards import (
+    Example,
+    Index,
+    UnknownLetter,
+    read_index,
+    write_index,
+    write_shard,
+)
 from kiku.writing import reason_of
 
 TRAIN = "train"
@@ -46,6 +54,7 @@ class Packed:
             "examples": self.examples,
             "hours": round(self.seconds / 3600, 4),
             "dropped": [asdict(one) for one in self.index.dropped],
+            "unknown": [asdict(one) for one in self.index.unknown],
         }
 
 
@@ -66,6 +75,25 @@ def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
             units.append(Unit(copy, tuple(order[at : at + count])))
             at += count
     return units
+
+
+def unknown_letters(rows: Sequence[Row], vocabulary: Vocabulary) -> list[UnknownLetter]:
+    """Every letter that the words of a manifest need and a vocabulary lacks, the most frequent
+    first, with the word in which it stands first."""
+    found: dict[str, UnknownLetter] = {}
+    lacking: dict[str, tuple[str, ...]] = {}
+    for row in rows:
+        for word in row.words or ():
+            if word.text not in lacking:
+                lacking[word.text] = vocabulary.lacking(word.text)
+            for letter in lacking[word.text]:
+                first = found.get(letter)
+                found[letter] = (
+                    UnknownLetter(letter, 1, word.text, word.start, row.label)
+                    if first is None
+                    else replace(first, words=first.words + 1)
+                )
+    return sorted(found.values(), key=lambda one: (-one.words, one.letter))
 
 
 def pack(
@@ -99,7 +127,8 @@ def pack(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrainingError(f"{folder} cannot be made ({reason_of(error)})") from error
-    index = read_index(folder) or Index(settings, len(units))
+    unknown = unknown_letters(rows, loaded.vocabulary)
+    index = read_index(folder) or Index(settings, len(units), unknown=unknown)
     _refuse_other(index.settings, settings, folder)
     done = Packed(folder, index, len(rows), resumed_at=index.next_unit)
     packer = Packer(rows, loaded, options, device)

@@ -77,6 +77,9 @@ class LoRASettings:
     dropout: float = 0.0
     also: tuple[str, ...] = ()
     """Whole parts that are trained with them: text_embedding, text_head, pause_heads, ..."""
+    new_pieces: int = -1
+    """How many of the vocabulary's last pieces have their rows trained with them, in the embedding
+    and in the head; -1 are those that `kiku train vocab` added."""
     start: str = ""
     """A folder with an adapter (PEFT's files) to go on from."""
 
@@ -121,6 +124,7 @@ class FitSettings:
         if lora is not None:
             limits["lora.rank"] = (lora.rank, 1, 4096)
             limits["lora.alpha"] = (lora.alpha, 1e-6, 1e6)
+            limits["lora.new_pieces"] = (lora.new_pieces, -1, 1e7)
             limits["lora.dropout"] = (lora.dropout, 0, 0.99)
             wrong = [one for one in lora.targets if one not in TARGETS]
             if wrong or not lora.targets:

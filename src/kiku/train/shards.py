@@ -60,6 +60,19 @@ class Dropped:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownLetter:
+    """A letter that the vocabulary has no piece for, and where it is said."""
+
+    letter: str
+    words: int
+    """In how many words of the manifest it stands."""
+    word: str
+    """The first of them."""
+    at_s: float
+    row: str
+
+
 @dataclass(slots=True)
 class Index:
     """What stands in pack.json."""
@@ -72,6 +85,9 @@ class Index:
     """So much of the manifest is in the shards, or dropped."""
     shards: list[Shard] = field(default_factory=list[Shard])
     dropped: list[Dropped] = field(default_factory=list[Dropped])
+    unknown: list[UnknownLetter] = field(default_factory=list[UnknownLetter])
+    """Words with them are spelled in bytes, where the vocabulary has those; else their rows are
+    dropped."""
 
     @property
     def is_complete(self) -> bool:

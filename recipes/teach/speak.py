@@ -1,0 +1,152 @@
+"""Strings of words, said by voices of espeak-ng, with the time of each word."""
+
+import json
+import wave
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, decode
+from recipes.demo.voices import ACCENTS, HELD_OUT_VARIANTS, VARIANTS, espeak
+
+FRENCH = (
+    "zéro", "un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "oui", "non",
+    "bonjour", "merci", "au revoir", "bonne nuit", "s'il vous plaît", "je ne sais pas",
+)  # fmt: skip
+FRENCH_ACCENTS = ("fr", "fr", "fr-be", "fr-ch")
+NEW_WORD = "hello"
+
+Said = tuple[np.ndarray, list[tuple[str, float, float]]]
+"""Sound at 24 kHz, and its words with start and end in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What is said together, and how often."""
+
+    name: str
+    language: str
+    phrases: tuple[str, ...]
+    accents: tuple[str, ...]
+    train: int
+    dev: int
+    always: str = ""
+    """A word that stands in every string."""
+
+
+GROUPS = (
+    Group("french", "fr", FRENCH, FRENCH_ACCENTS, 700, 80),
+    Group("hello", "en", tuple(VOCABULARY), ACCENTS, 300, 60, always=NEW_WORD),
+    Group("old", "en", tuple(VOCABULARY), ACCENTS, 300, 80),
+)
+
+
+def rows_of(group: Group, split: str, seed: int) -> Iterator[tuple[str, str, Said]]:
+    """Speaker, language and sound of every string of a group; no voice is in both splits."""
+    rng = np.random.default_rng([seed, *group.name.encode(), split == "dev"])
+    variants = HELD_OUT_VARIANTS if split == "dev" else VARIANTS
+    wanted = group.dev if split == "dev" else group.train
+    while wanted:
+        phrases = [str(one) for one in rng.choice(group.phrases, int(rng.integers(1, 5)))]
+        if group.always:
+            phrases.insert(int(rng.integers(len(phrases) + 1)), group.always)
+        variant = str(rng.choice(variants))
+        voice = str(rng.choice(group.accents)) + (f"+{variant}" if variant else "")
+        said = _said(phrases, voice, rng)
+        if said is not None:
+            wanted -= 1
+            yield f"espeak-{variant or 'plain'}", group.language, said
+
+
+def _said(phrases: Sequence[str], voice: str, rng: np.random.Generator) -> Said | None:
+    """None where the voice does not say when each word begins."""
+    spoken = espeak().say(
+        str(rng.choice([" ", ", ", ". "])).join(phrases), voice,
+        words_per_minute=int(rng.integers(110, 200)), pitch=int(rng.integers(20, 85)),
+        pitch_range=int(rng.integers(20, 80)), gap=int(rng.choice((0, 0, 2, 5, 12))),
+    )  # fmt: skip
+    words = " ".join(phrases).split()
+    if len(spoken.starts_s) != len(words):
+        return None
+    lead, tail = rng.uniform(0.1, 0.6, 2)
+    samples = np.pad(spoken.samples, [int(s * SAMPLE_RATE) for s in (lead, tail)])
+    starts = [start + lead for start in spoken.starts_s]
+    bounds = [*starts, len(samples) / SAMPLE_RATE - tail]
+    placed = [_placed(samples, *bound) for bound in pairwise(bounds)]
+    return samples, [(word, *place) for word, place in zip(words, placed, strict=True)]
+
+
+def _placed(samples: np.ndarray, start: float, end: float) -> tuple[float, float]:
+    """Where the sound between two times begins and ends."""
+    part = np.abs(samples[int(start * SAMPLE_RATE) : int(end * SAMPLE_RATE)])
+    loud = np.flatnonzero(part > 0.03 * part.max(initial=1e-6))
+    if not len(loud):
+        return round(start, 3), round(max(end, start + 0.05), 3)
+    first, last = start + loud[0] / SAMPLE_RATE, start + (loud[-1] + 1) / SAMPLE_RATE
+    return round(first, 3), round(max(last, first + 0.05), 3)
+
+
+def people(data: Path, split: str, count: int, seed: int) -> Iterator[tuple[str, str, Said]]:
+    """Single words of people, several of one speaker in a row, with pauses between them."""
+    rng = np.random.default_rng([seed, split == "dev"])
+    by_speaker: dict[str, list[Mapping[str, Any]]] = {}
+    for line in (data / f"{split}.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["group"] == "en-words":
+            by_speaker.setdefault(row["speaker"], []).append(row)
+    speakers = sorted(by_speaker)
+    for _ in range(count):
+        speaker = speakers[int(rng.integers(len(speakers)))]
+        held = by_speaker[speaker]
+        parts, words, at = list[np.ndarray](), list[tuple[str, float, float]](), 0.0
+        for i in rng.permutation(len(held))[: int(rng.integers(2, 6))]:
+            sound = decode(data / held[i]["file"]).astype(np.float32) / 32768.0
+            sound = 0.4 * sound / max(float(np.abs(sound).max()), 1e-3)
+            gap = np.zeros(int(rng.uniform(0.15, 0.6) * SAMPLE_RATE), np.float32)
+            at += len(gap) / SAMPLE_RATE
+            first, last = _placed(sound, 0.0, len(sound) / SAMPLE_RATE)
+            words.append((held[i]["text"].lower(), round(at + first, 3), round(at + last, 3)))
+            at += len(sound) / SAMPLE_RATE
+            parts += [gap, sound]
+        yield speaker, "en", (np.concatenate([*parts, np.zeros(12_000, np.float32)]), words)
+
+
+def write(
+    folder: Path, name: str, split: str, rows: Iterable[tuple[str, str, Said]]
+) -> Iterator[dict[str, Any]]:
+    """A wav for each, and its row of a manifest."""
+    for number, (speaker, language, (samples, words)) in enumerate(rows):
+        path = folder / split / f"{name}-{number:04}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(path), "wb") as file:
+            file.setparams((1, 2, SAMPLE_RATE, len(samples), "NONE", ""))
+            file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+        yield {
+            "path": f"{split}/{path.name}", "words": words, "speaker": speaker,
+            "language": language, "split": split,
+        }  # fmt: skip
+
+
+def speak(folder: Path, data: Path | None, seed: int = 0) -> None:
+    """Write train.jsonl and, for each group, GROUP-dev.jsonl, with the recordings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    train: list[dict[str, Any]] = []
+    for group in GROUPS:
+        train += write(folder, group.name, "train", rows_of(group, "train", seed))
+        dev = write(folder, group.name, "dev", rows_of(group, "dev", seed))
+        _write_lines(folder / f"{group.name}-dev.jsonl", dev)
+    if data is not None:
+        train += write(folder, "people", "train", people(data, "train", 500, seed))
+        _write_lines(
+            folder / "people-dev.jsonl",
+            write(folder, "people", "dev", people(data, "dev", 120, seed)),
+        )
+    _write_lines(folder / "train.jsonl", train)
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -1,0 +1,212 @@
+"""More pieces behind those that a vocabulary has, or a vocabulary made of texts alone.
+
+Old ids stay what they are. Unless it is asked for otherwise, each new piece has a letter that was
+in no old one: so whatever the vocabulary could spell before, it spells as before, and a model that
+knew how to write something still knows.
+"""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, cast
+
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from kiku.errors import VocabularyError
+from kiku.text import sentencepiece_model, tokenizer_json
+from kiku.text.sentencepiece_model import BPE_MODEL, NORMAL, Piece, read_sentencepiece_model
+from kiku.text.vocabulary import SPACE, Vocabulary
+
+Kind = Literal["bpe", "unigram"]
+
+_LONGEST = 16
+"""Letters of a piece at most."""
+_SELDOM = 2
+"""A pair of pieces that comes less often becomes no piece of its own."""
+
+_Pair = tuple[str, str]
+_New = tuple[str, _Pair | None]
+"""A new piece, and the two that it was joined of; None for a letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A vocabulary that has grown."""
+
+    vocabulary: Vocabulary
+    letters: tuple[str, ...]
+    """That were lacking, the most frequent first."""
+    pieces: tuple[str, ...]
+    """All new ones, letters first, in the order of their ids."""
+    recut: tuple[str, ...]
+    """Words that could be spelled before, and are cut into other pieces now."""
+
+
+def extended(
+    vocabulary: Vocabulary, words: Mapping[str, int], *, most: int, any_letters: bool = False
+) -> Extension:
+    """The letters that some words need and a vocabulary lacks, and what they often stand in.
+
+    Pieces are joined as byte-pair encoding joins them, beginning with how the words are cut now.
+
+    Args:
+        vocabulary: which grows.
+        words: each with how often it comes.
+        most: new pieces, letters among them; the letters are all taken, however many they are.
+        any_letters: also join pieces of letters that it has. Old words may be cut otherwise then.
+
+    Raises:
+        VocabularyError: new pieces would move old ids, or the file is of a kind that cannot grow.
+    """
+    normalise = _normaliser(vocabulary)
+    lacking = Counter[str]()
+    for word, count in words.items():
+        for letter in normalise("".join(vocabulary.lacking(word))):
+            lacking[letter] += count
+    letters = tuple(sorted(lacking, key=lambda letter: (-lacking[letter], letter)))
+    new: list[_New] = [(letter, None) for letter in letters]
+    known = _grown(vocabulary, new)
+    old = "".join(vocabulary.piece(i) for i in range(len(vocabulary)))
+    foreign = frozenset(letters).difference(old)
+    cuts = Counter[tuple[str, ...]]()
+    for word, count in words.items():
+        cut = tuple(map(known.piece, known.encode(word)))
+        if any_letters or not foreign.isdisjoint("".join(cut)):
+            cuts[cut] += count
+
+    def wanted(piece: str) -> bool:
+        return len(piece) <= _LONGEST and (any_letters or not foreign.isdisjoint(piece))
+
+    there = {known.piece(i) for i in range(len(known))}
+    new += _joined(cuts, there, most - len(letters), wanted)
+    grown = _grown(vocabulary, new)
+    recut = tuple(
+        word
+        for word in words
+        if not vocabulary.lacking(word) and vocabulary.encode(word) != grown.encode(word)
+    )
+    return Extension(grown, letters, tuple(piece for piece, _ in new), recut)
+
+
+def trained(texts: Sequence[str], *, size: int, kind: Kind) -> Vocabulary:
+    """A SentencePiece vocabulary of some texts, whose first ids are those of Kyutai's.
+
+    Args:
+        texts: what it is to spell.
+        size: ids at most, the four special ones among them.
+        kind: how pieces are found.
+
+    Raises:
+        VocabularyError: so many ids do not hold the letters of the texts.
+    """
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+            sentence_iterator=iter(texts), model_writer=model, model_type=kind, vocab_size=size,
+            hard_vocab_limit=False, normalization_rule_name="identity", character_coverage=1.0,
+            unk_id=0, bos_id=1, eos_id=2, pad_id=3, minloglevel=2, num_threads=1,
+        )  # fmt: skip
+    except (RuntimeError, OSError) as error:
+        letters = {letter for text in texts for letter in text}
+        raise VocabularyError(
+            f"{size} pieces cannot be made of these texts, which have {len(letters)} letters: ask "
+            f"for more of them, or give more text ({str(error).strip().splitlines()[-1]})"
+        ) from error
+    return Vocabulary.from_bytes(model.getvalue())
+
+
+def _joined(
+    cuts: Mapping[tuple[str, ...], int], there: set[str], most: int, wanted: Callable[[str], bool]
+) -> list[_New]:
+    """The pairs of neighbours that come most often, one after the other, each made one piece."""
+    held = [(list(cut), count) for cut, count in cuts.items()]
+    found: list[_New] = []
+    while len(found) < most:
+        pairs = Counter[_Pair]()
+        for cut, count in held:
+            for pair in pairwise(cut):
+                pairs[pair] += count
+        best = max(
+            (pair for pair, count in pairs.items()
+             if count >= _SELDOM and "".join(pair) not in there and wanted("".join(pair))),
+            key=lambda pair: (pairs[pair], pair), default=None,
+        )  # fmt: skip
+        if best is None:
+            break
+        found.append(("".join(best), best))
+        there.add("".join(best))
+        for cut, _ in held:
+            _join(cut, best)
+    return found
+
+
+def _join(cut: list[str], pair: _Pair) -> None:
+    at = 0
+    while at + 1 < len(cut):
+        if (cut[at], cut[at + 1]) == pair:
+            cut[at : at + 2] = ["".join(pair)]
+        at += 1
+
+
+def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
+    """The vocabulary with these pieces behind its own; old ids are looked at one by one."""
+    old = [vocabulary.piece(i) for i in range(len(vocabulary))]
+    if vocabulary.is_sentencepiece:
+        model = read_sentencepiece_model(vocabulary.source)
+        scores = {piece.text: piece.score for piece in model.pieces if piece.kind == NORMAL}
+        pieces = _scored(new, scores, ranked=model.model_type == BPE_MODEL)
+        data = sentencepiece_model.with_more_pieces(vocabulary.source, pieces)
+    else:
+        scores, ranked = _scores(vocabulary)
+        merges = [pair for _, pair in new if pair is not None]
+        pieces = _scored(new, scores, ranked=ranked)
+        data = tokenizer_json.with_more_pieces(vocabulary.source, pieces, merges)
+    grown = Vocabulary.from_bytes(data)
+    wanted = old + [piece for piece, _ in new]
+    for i, piece in enumerate(wanted):
+        if i >= len(grown) or grown.piece(i) != piece:
+            raise VocabularyError(
+                f"the piece {piece!r} would not have the id {i}: this vocabulary cannot be "
+                "extended; make a new one"
+            )
+    return grown
+
+
+def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) -> list[Piece]:
+    """New pieces with scores that put them behind all others (BPE), or before the two that they
+    were joined of (unigram: of what is likelier than both together)."""
+    scores, pieces = dict(known), list[Piece]()
+    least = min(scores.values(), default=-1.0)
+    for text, pair in new:
+        if ranked:
+            least -= 1
+            score = least
+        else:
+            score = least if pair is None else min(scores[pair[0]], scores[pair[1]])
+        scores[text] = score
+        pieces.append(Piece(text, score, NORMAL))
+    return pieces
+
+
+def _scores(vocabulary: Vocabulary) -> tuple[dict[str, float], bool]:
+    """What a tokenizer.json says of its pieces, and whether they are ranked by merges."""
+    vocab: Any = json.loads(vocabulary.source)["model"]["vocab"]
+    if isinstance(vocab, dict):
+        return {}, True
+    return {str(piece): float(score) for piece, score in cast("list[tuple[str, float]]", vocab)}, (
+        False
+    )
+
+
+def _normaliser(vocabulary: Vocabulary) -> Callable[[str], str]:
+    """What a vocabulary makes of a text before it cuts it."""
+    if vocabulary.is_sentencepiece:
+        processor = SentencePieceProcessor(model_proto=vocabulary.source)
+        return lambda text: cast(str, processor.normalize(text)).replace(SPACE, "")  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]
+    normaliser = tokenizer_json.read_tokenizer_json(vocabulary.source).normalizer
+    if normaliser is None:
+        return lambda text: text
+    return lambda text: normaliser.normalize_str(text).replace(SPACE, "")

@@ -1,0 +1,200 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""A model with another vocabulary: its own with more pieces behind, or a new one.
+
+What it knew of a piece it keeps. A new piece begins as the mean of those that spelled it before, in
+the text embedding and in the text head; a letter that had none, as the letter below its accent, or
+as the mean of all.
+"""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kiku.checkpoint import Loaded, load
+from kiku.checkpoint.saving import as_stored
+from kiku.config import ModelConfig
+from kiku.errors import TrainingError
+from kiku.text import Vocabulary
+from kiku.text.extension import Kind, extended, trained
+from kiku.text.vocabulary import NUM_SPECIAL
+from kiku.train.manifest import Row
+from kiku.train.new_pieces import write_new_pieces
+from kiku.train.written import write_model
+
+
+@dataclass(frozen=True, slots=True)
+class VocabOptions:
+    """How a vocabulary is made."""
+
+    pieces: int = 200
+    """New ones at most, or all, where it is made anew; missing letters are always added."""
+    any_letters: bool = False
+    """Also pieces of letters that the model has: fewer tokens a word, but old words may be cut
+    otherwise, and the model has to learn these anew."""
+    new: Literal["", "bpe", "unigram"] = ""
+    """The kind of a vocabulary that replaces the model's; "" extends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """What was made."""
+
+    folder: Path
+    vocabulary: Vocabulary
+    new: range
+    """Ids of the new pieces."""
+    letters: tuple[str, ...]
+    """That the model lacked."""
+    recut: tuple[str, ...]
+    """Words that it could spell, and that are cut otherwise now."""
+    left_out: tuple[str, ...]
+    """Tensors that the layout has no place for."""
+
+
+def words_of(rows: Sequence[Row]) -> Counter[str]:
+    """The words of a manifest, each with how often it comes."""
+    words = Counter[str]()
+    for row in rows:
+        if row.words is not None:
+            words.update(word.text.strip() for word in row.words)
+        else:
+            words.update((row.text or "").split())
+    del words[""]
+    return words
+
+
+def make_vocabulary(
+    rows: Sequence[Row],
+    model: str,
+    folder: Path,
+    options: VocabOptions,
+    *,
+    layout: Literal["native", "transformers"] = "native",
+) -> Grown:
+    """Write a model that can spell a manifest.
+
+    Args:
+        rows: of the manifest.
+        model: whose weights and vocabulary it begins with.
+        folder: for the model; made if need be.
+        options: how.
+        layout: of the files.
+
+    Raises:
+        TrainingError: the manifest has no words, or there is nothing to add.
+        VocabularyError: the vocabulary cannot be extended, or so few pieces cannot spell the words.
+        CheckpointError: the model cannot be read, or the folder not be written.
+    """
+    words = words_of(rows)
+    if not words:
+        raise TrainingError("the manifests have no words: there is nothing to make pieces of")
+    loaded = load(model, dtype=torch.float32)
+    old = loaded.vocabulary
+    if options.new:
+        made, letters, recut = _anew(loaded, words, options.new, options.pieces)
+        new = range(NUM_SPECIAL, len(made))
+    else:
+        found = extended(old, words, most=options.pieces, any_letters=options.any_letters)
+        made, letters, recut = found.vocabulary, found.letters, found.recut
+        new = range(len(old), len(made))
+        if not new:
+            raise TrainingError(
+                f"{loaded.files.name} can spell all {len(words):,} words: pack them with it as it "
+                "is; --any-letters makes longer pieces, --new another vocabulary"
+            )
+    config, state = grown_decoder(loaded, made, new)
+    dtype = load(loaded.files, dtype="auto").lm.out_norm.weight.dtype
+    left_out = write_model(folder, layout, config, as_stored(state, dtype), loaded, made)
+    write_new_pieces(folder, new, loaded.files.name)
+    return Grown(folder, made, new, letters, recut, left_out)
+
+
+def _anew(
+    loaded: Loaded, words: Counter[str], kind: Kind, size: int
+) -> tuple[Vocabulary, tuple[str, ...], tuple[str, ...]]:
+    config, old = loaded.config, loaded.vocabulary
+    last = max(config.pad_id, config.word_start_id)
+    if last >= NUM_SPECIAL:
+        raise TrainingError(
+            f"{loaded.files.name} has PAD or the word-start marker at id {last}, where a new "
+            "vocabulary has text: extend it instead, without --new"
+        )
+    made = trained(list(words.elements()), size=size + NUM_SPECIAL, kind=kind)
+    letters = dict.fromkeys(letter for word in words for letter in old.lacking(word))
+    same = [old.piece(i) for i in range(len(old))]
+    recut = tuple(
+        word
+        for word in words
+        if not old.lacking(word)
+        and [same[i] for i in old.encode(word)] != [made.piece(i) for i in made.encode(word)]
+    )
+    return made, tuple(letters), recut
+
+
+def grown_decoder(
+    loaded: Loaded, vocabulary: Vocabulary, new: range
+) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The config and the `state_dict` of a model's decoder with a row for each piece.
+
+    Args:
+        loaded: the model.
+        vocabulary: that it is to have.
+        new: ids of the pieces that it has not; those before stay what they are.
+    """
+    lm, old = loaded.config.lm, loaded.vocabulary
+    # Rows that no piece had are kept where pieces are added, and go where all is new.
+    kept = min(new.start, lm.text_vocab_size)
+    size = len(vocabulary) if new.start == NUM_SPECIAL else max(len(vocabulary), lm.text_vocab_size)
+    state = dict(loaded.lm.state_dict())
+    embedding, head = state["text_embedding.weight"], state["text_head.weight"]
+    spelling = _Spelling(old, lm.text_vocab_size)
+    tables: list[list[Tensor]] = [[], []]
+    for table, rows in zip((embedding, head), tables, strict=True):
+        rows.append(table[:kept])
+        for i in range(kept, len(vocabulary)):
+            rows.append(table[spelling.ids(vocabulary.piece(i))].mean(0, keepdim=True))
+        rows.append(table[len(vocabulary) : size] if size > len(vocabulary) else table[:0])
+    tables[0].append(embedding[lm.initial_text_id : lm.initial_text_id + 1])
+    state["text_embedding.weight"], state["text_head.weight"] = map(torch.cat, tables)
+    numbers = replace(lm, text_vocab_size=size, initial_text_id=size)
+    return replace(loaded.config, lm=numbers), state
+
+
+class _Spelling:
+    """How a vocabulary would have spelled a piece that it has not."""
+
+    def __init__(self, vocabulary: Vocabulary, size: int) -> None:
+        ids = [i for i in range(min(size, len(vocabulary))) if vocabulary.is_text(i)]
+        self.known = {vocabulary.piece(i): i for i in ids}
+        self.all = list(self.known.values())
+
+    def ids(self, piece: str) -> list[int]:
+        """Of the pieces that it is made of, the longest first; of all where there are none."""
+        return list(self._cut(piece)) or self.all
+
+    def _cut(self, piece: str) -> Iterator[int]:
+        at = 0
+        while at < len(piece):
+            end = next((e for e in range(len(piece), at, -1) if piece[at:e] in self.known), at)
+            if end > at:
+                yield self.known[piece[at:end]]
+            else:
+                end = at + 1
+                yield from self._letter(piece[at])
+            at = end
+
+    def _letter(self, letter: str) -> Iterator[int]:
+        """A letter that has no piece: its bytes, or itself without its accents."""
+        pieces = [f"<0x{byte:02X}>" for byte in letter.encode()]
+        if all(one in self.known for one in pieces):
+            yield from (self.known[one] for one in pieces)
+            return
+        plain = unicodedata.normalize("NFD", letter)
+        yield from (self.known[one] for one in plain if one in self.known and one != letter)
