@@ -1,0 +1,48 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
+"""Checkpoints that transformers cannot read, as folders that it can."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from kiku.errors import KikuError
+from kiku.hf.source import small_files
+
+_ACCESS = ("revision", "cache_dir", "token", "local_files_only")
+
+
+def is_kikus(source: Any, arguments: dict[str, Any]) -> str | None:
+    """The layout of a checkpoint of Kyutai Speech-To-Text ("transformers", "native"); None where
+    it is none, or where nobody knows: transformers then says what is wrong."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    access = {key: value for key, value in arguments.items() if key in _ACCESS}
+    try:
+        small = small_files(source, access.pop("revision", None), access)
+    except (KikuError, OSError):
+        return None
+    return None if small.files is None else small.files.layout
+
+
+def transformers_folder(plain: Any, source: Any, arguments: dict[str, Any], stack: ExitStack) -> Any:
+    """What transformers can load: `source` itself, or a folder that lasts as long as `stack`.
+
+    Args:
+        plain: the class of `kiku.hf` that reads any layout and saves transformers'.
+        source: of a `from_pretrained`.
+        arguments: likewise; what says where to look is taken out where it was looked.
+        stack: closes the folder.
+    """
+    here = isinstance(source, str | os.PathLike) and Path(source).is_dir()
+    if source is None or (here and (Path(source) / "generation_config.json").is_file()):
+        return source  # transformers wrote it
+    layout = is_kikus(source, arguments)
+    if layout is None or layout == "transformers":
+        return source
+    access = {key: arguments.pop(key) for key in _ACCESS if key in arguments}
+    folder = stack.enter_context(TemporaryDirectory())
+    plain.from_pretrained(source, **access).save_pretrained(folder)
+    return folder
