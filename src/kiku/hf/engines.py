@@ -6,9 +6,7 @@ from kiku.engine.torch import torch_engine
 from kiku.lm import LM
 
 
-def engine_around(
-    codec: MimiEncoder, lm: LM, *, slots: int, keep_logits: bool
-) -> SlotEngine:
+def engine_around(codec: MimiEncoder, lm: LM, *, slots: int, keep_logits: bool) -> SlotEngine:
     """An engine that leaves the networks in the mode that they were in."""
     modes = [(one, one.training) for one in (codec, lm)]
     device = str(lm.out_norm.weight.device)

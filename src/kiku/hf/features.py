@@ -327,7 +327,7 @@ def _samples_of(features: Any) -> tuple[list[Any], bool]:
     """The samples of each recording, and whether there are several."""
     if isinstance(features, list | tuple):
         return [row for one in features for row in _samples_of(one)[0]], True
-    samples = features.get("input_values") if isinstance(features, dict) else None
+    samples = features.get("input_values") if isinstance(features, Mapping) else None
     if samples is None or not len(samples):
         raise InputError(
             "pad takes a dict with input_values, or a list of such dicts, and there are none in "

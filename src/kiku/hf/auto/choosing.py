@@ -2,6 +2,7 @@
 # It takes and gives what transformers does, of any type.
 """transformers' Auto classes and `pipeline`, which take kiku's classes for these checkpoints."""
 
+from importlib import import_module
 from typing import Any
 
 import transformers
@@ -19,6 +20,7 @@ from kiku.hf.auto.processing import (
 from kiku.hf.auto.recognition import KyutaiSpeechToTextPipeline
 
 _ASR = "automatic-speech-recognition"
+_pipeline: Any = transformers.pipeline
 
 
 class _Prefers:
@@ -27,9 +29,7 @@ class _Prefers:
     _ours: Any
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """What transformers gives; of a checkpoint that kiku reads, kiku's class."""
         if is_kikus(pretrained_model_name_or_path, kwargs) is None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
@@ -106,33 +106,42 @@ def pipeline(
         if isinstance(processor, str):
             processor = AutoProcessor.from_pretrained(processor, **access)
     if not isinstance(model, KyutaiSpeechToTextForConditionalGeneration):
-        return transformers.pipeline(
-            task, model, processor=processor, model_kwargs=model_kwargs, **kwargs
-        )
+        return _pipeline(task, model, processor=processor, model_kwargs=model_kwargs, **kwargs)
     parts = {
         key: kwargs.pop(key, None) or getattr(processor, key, None)
         for key in ("tokenizer", "feature_extractor")
     }
-    return transformers.pipeline(
-        _ASR, model, pipeline_class=KyutaiSpeechToTextPipeline, **parts, **kwargs
-    )
+    return _pipeline(_ASR, model, pipeline_class=KyutaiSpeechToTextPipeline, **parts, **kwargs)
 
 
 _OF_LOADING = ("dtype", "torch_dtype", "device_map", "revision", "token", "trust_remote_code")
 
 
 def register() -> None:
-    """Put kiku's classes into transformers' own Auto classes and `pipeline`, for the whole process.
+    """Put kiku's classes in the place of transformers' own of the same names, and into its Auto
+    classes, for the whole process.
 
-    From then on programs that import from transformers alone get them as well.
+    From then on programs that import from transformers get them. `pipeline` is to be taken from
+    here all the same.
     """
     config = KyutaiSpeechToTextConfig
+    if transformers.KyutaiSpeechToTextConfig is config:
+        return
     transformers.AutoConfig.register(config.model_type, config, exist_ok=True)
     for auto, ours in (
         (transformers.AutoModel, KyutaiSpeechToTextModel),
         (transformers.AutoModelForSpeechSeq2Seq, KyutaiSpeechToTextForConditionalGeneration),
         (transformers.AutoModelForMultimodalLM, KyutaiSpeechToTextForConditionalGeneration),
-        (transformers.AutoFeatureExtractor, KyutaiSpeechToTextFeatureExtractor),
-        (transformers.AutoProcessor, KyutaiSpeechToTextProcessor),
     ):
         auto.register(config, ours, exist_ok=True)
+    # Processors and their parts are found by name.
+    for ours in (
+        config,
+        KyutaiSpeechToTextFeatureExtractor,
+        KyutaiSpeechToTextProcessor,
+        KyutaiSpeechToTextModel,
+        KyutaiSpeechToTextForConditionalGeneration,
+    ):
+        (base,) = (one for one in ours.__mro__[1:] if one.__name__ == ours.__name__)
+        for module in ("transformers", base.__module__.rpartition(".")[0], base.__module__):
+            setattr(import_module(module), ours.__name__, ours)

@@ -3,11 +3,12 @@
 """Checkpoints that transformers cannot read, as folders that it can."""
 
 import os
+import warnings
 from contextlib import ExitStack
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from kiku.checkpoint.corrections import CorrectedValue
 from kiku.errors import KikuError
 from kiku.hf.source import small_files
 
@@ -20,14 +21,19 @@ def is_kikus(source: Any, arguments: dict[str, Any]) -> str | None:
     if not isinstance(source, str | os.PathLike):
         return None
     access = {key: value for key, value in arguments.items() if key in _ACCESS}
-    try:
-        small = small_files(source, access.pop("revision", None), access)
-    except (KikuError, OSError):
-        return None
+    with warnings.catch_warnings():
+        # Whoever reads the values warns of them.
+        warnings.simplefilter("ignore", CorrectedValue)
+        try:
+            small = small_files(source, access.pop("revision", None), access)
+        except (KikuError, OSError):
+            return None
     return None if small.files is None else small.files.layout
 
 
-def transformers_folder(plain: Any, source: Any, arguments: dict[str, Any], stack: ExitStack) -> Any:
+def transformers_folder(
+    plain: Any, source: Any, arguments: dict[str, Any], stack: ExitStack
+) -> Any:
     """What transformers can load: `source` itself, or a folder that lasts as long as `stack`.
 
     Args:
@@ -36,11 +42,7 @@ def transformers_folder(plain: Any, source: Any, arguments: dict[str, Any], stac
         arguments: likewise; what says where to look is taken out where it was looked.
         stack: closes the folder.
     """
-    here = isinstance(source, str | os.PathLike) and Path(source).is_dir()
-    if source is None or (here and (Path(source) / "generation_config.json").is_file()):
-        return source  # transformers wrote it
-    layout = is_kikus(source, arguments)
-    if layout is None or layout == "transformers":
+    if is_kikus(source, arguments) in (None, "transformers"):
         return source
     access = {key: arguments.pop(key) for key in _ACCESS if key in arguments}
     folder = stack.enter_context(TemporaryDirectory())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList
-from transformers.generation import GenerationMixin
+from transformers.generation.utils import GenerationMixin
 from transformers.masking_utils import create_sliding_window_causal_mask
 from transformers.models.kyutai_speech_to_text import modeling_kyutai_speech_to_text as theirs
 
@@ -26,6 +26,9 @@ from kiku.hf.generation import Batch, check_input_values, row_lengths
 from kiku.hf.generation_config import GenerationConfig, settled
 from kiku.hf.modeling import KyutaiSpeechToTextForConditionalGeneration as Plain
 from kiku.hf.processors import wanted
+
+_MACHINERY: Any = GenerationMixin
+"""transformers' way through these steps, without what its own class of this model adds to them."""
 
 
 class _Embeddings(theirs.KyutaiSpeechToTextEmbeddings):
@@ -84,33 +87,34 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel, theirs.KyutaiSp
         **kwargs: Any,
     ) -> Any:
         """As in transformers, but no column sees more than `config.sliding_window` of them."""
-        if inputs_embeds is None:
-            inputs_embeds = self.embed_tokens(input_ids)
-        length = inputs_embeds.shape[1]
-        if position_ids is None:
+        embeds: Any = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        places: Any = position_ids
+        if places is None:
             seen = 0 if past_key_values is None else past_key_values.get_seq_length()
-            position_ids = (torch.arange(length, device=inputs_embeds.device) + seen).unsqueeze(0)
+            places = (torch.arange(embeds.shape[1], device=embeds.device) + seen).unsqueeze(0)
         attention_mask = create_sliding_window_causal_mask(
             config=self.config,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=embeds,
             attention_mask=attention_mask,
             past_key_values=past_key_values,
-            position_ids=position_ids,
+            position_ids=places,
         )
         if "flash" in str(self.config._attn_implementation):  # its masks know no window
             kwargs["sliding_window"] = self.config.sliding_window
         return super().forward(
             attention_mask=attention_mask,
-            position_ids=position_ids,
+            position_ids=places,
             past_key_values=past_key_values,
-            inputs_embeds=inputs_embeds,
+            inputs_embeds=embeds,
             use_cache=use_cache,
             **kwargs,
         )
 
 
 class KyutaiSpeechToTextForConditionalGeneration(
-    KyutaiSpeechToTextPreTrainedModel, theirs.KyutaiSpeechToTextForConditionalGeneration
+    KyutaiSpeechToTextPreTrainedModel,
+    theirs.KyutaiSpeechToTextForConditionalGeneration,
+    GenerationMixin,
 ):
     """The whole model: sound to text ids (`generate`), columns to logits and loss (`forward`)."""
 
@@ -172,32 +176,43 @@ class KyutaiSpeechToTextForConditionalGeneration(
 
     def _with_codes(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of transformers' `generate`: with codes, and an end for each row."""
-        samples, size = kwargs["input_values"], self.config.codec_config.frame_size
-        limit = self._limit(kwargs, samples.shape[-1] // size)
-        kwargs["max_new_tokens"] = limit
+        samples, size = kwargs["input_values"], self.frame_size
+        frames = samples.shape[-1] // size
+        ids, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
+        # The start id is there in any case; what is given besides stands for so many frames.
+        given = ids if ids is not None else embeds
+        before = 0 if given is None else given.shape[1] - 1
+        limit = self._limit(kwargs, frames, before)
+        kwargs["max_new_tokens"], end = limit, before + limit
         if kwargs.get("audio_tokens") is None:
-            kwargs["audio_tokens"] = self._codes(samples[..., : limit * size])
+            kwargs["audio_tokens"] = self._codes(samples[..., : min(end, frames) * size])
         lengths = row_lengths(kwargs.get("padding_mask"), len(samples), samples.shape[-1])
-        ends = [min(n // size, limit) for n in lengths]
-        if min(ends) < limit:
-            start, embeds = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
-            before = embeds.shape[1] if embeds is not None and start is None else 0
-            own = _RowEnds(ends, before, self._pad_id(kwargs))
-            given = kwargs.get("logits_processor") or []
-            kwargs["logits_processor"] = LogitsProcessorList([*given, own])
+        ends = [n // size for n in lengths]
+        if min(ends) < end:
+            unseen = embeds.shape[1] if ids is None and embeds is not None else 0
+            own = _RowEnds(ends, unseen, self._pad_id(kwargs))
+            kwargs["logits_processor"] = LogitsProcessorList(
+                [*(kwargs.get("logits_processor") or []), own]
+            )
         return kwargs
 
-    def _limit(self, kwargs: dict[str, Any], frames: int) -> int:
-        """How many ids are generated at most."""
+    @property
+    def frame_size(self) -> int:
+        """Samples per frame."""
+        codec: Any = self.config.codec_config
+        return codec.frame_size
+
+    def _limit(self, kwargs: dict[str, Any], frames: int, before: int) -> int:
+        """How many ids are generated at most, after those that are given."""
         given = kwargs.get("generation_config") or self.generation_config
         asked = kwargs.get("max_new_tokens")
         asked = given.max_new_tokens if asked is None else asked
-        if frames < 1 or (asked is not None and asked < 1):
+        if frames <= before or (asked is not None and asked < 1):
             raise InputError(
-                f"nothing to generate: {frames} whole frames of sound and max_new_tokens={asked}; "
-                "at least one frame and one token are needed"
+                f"nothing to generate: {frames} whole frames of sound, {before} of them read "
+                f"before, and max_new_tokens={asked}; at least one frame and one token are needed"
             )
-        return frames if asked is None else min(asked, frames)
+        return frames - before if asked is None else min(asked, frames - before)
 
     def _pad_id(self, kwargs: dict[str, Any]) -> int:
         stated = (
@@ -218,11 +233,11 @@ class KyutaiSpeechToTextForConditionalGeneration(
 
     def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
         """Without the window of sound: all codes are there."""
-        return GenerationMixin._prepare_generation_config(self, *args, **kwargs)
+        return _MACHINERY._prepare_generation_config(self, *args, **kwargs)
 
     def _prepare_model_inputs(self, *args: Any, **kwargs: Any) -> Any:
         """Without caches for the codec."""
-        return GenerationMixin._prepare_model_inputs(self, *args, **kwargs)
+        return _MACHINERY._prepare_model_inputs(self, *args, **kwargs)
 
     def prepare_inputs_for_generation(
         self,
@@ -234,7 +249,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
         **kwargs: Any,
     ) -> dict[str, Any]:
         """The next columns: text ids with the codes of the frames before them."""
-        inputs = GenerationMixin.prepare_inputs_for_generation(self, *args, **kwargs)
+        inputs = _MACHINERY.prepare_inputs_for_generation(self, *args, **kwargs)
         text = inputs.get("input_ids")
         if audio_tokens is None or text is None:
             return inputs
@@ -244,7 +259,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
         places = (positions - 1).clamp(0, audio_tokens.shape[1] - 1)
         codes = audio_tokens.to(text.device)[:, places]
         codes = torch.where(
-            (positions == 0)[None, :, None], self.config.audio_bos_token_id, codes
+            (positions == 0)[None, :, None], int(self.config.audio_bos_token_id or 0), codes
         )
         inputs["input_ids"] = torch.cat([text.unsqueeze(2), codes], dim=2)
         return inputs
@@ -271,5 +286,3 @@ class _RowEnds(LogitsProcessor):
         only_pad = torch.full_like(scores, -torch.inf)
         only_pad[:, self._pad_id] = 0.0
         return torch.where(has_ended[:, None], only_pad, scores)
-
-

@@ -7,7 +7,7 @@ their rows otherwise) and the codebooks are made anew. Nothing is kept from one 
 training step, `.to`, a merged adapter, whatever changes the weights, is seen by the next call.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ _BLOCK = 64
 """Frames that the codec reads at once: 5 s of sound."""
 
 
-def numbers_of(model: nn.Module) -> ModelConfig | None:
+def numbers_of(model: Any) -> ModelConfig | None:
     """The config of one of transformers' models as kiku calls it; None where kiku builds no such
     model."""
     try:

@@ -30,9 +30,7 @@ class KyutaiSpeechToTextFeatureExtractor(TheirExtractor):
     """Recordings to one padded batch, with silence before and the delay after."""
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; and of whatever else kiku reads."""
         read = _read(PlainExtractor, pretrained_model_name_or_path, kwargs)
         if read is None:
@@ -77,9 +75,7 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
     """Text ids per second."""
 
     @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any
-    ) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; and of whatever else kiku reads."""
         read = _read(PlainProcessor, pretrained_model_name_or_path, kwargs)
         if read is None:
@@ -88,6 +84,8 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
             read.save_pretrained(folder)
             found = super().from_pretrained(folder, *args, **kwargs)
         found.frame_rate = read.frame_rate
+        if found.tokenizer.pad_token is None:  # rows could not be padded
+            found.tokenizer.pad_token = read.tokenizer.pad_token
         return found
 
     def __init__(self, feature_extractor: Any, tokenizer: Any, **kwargs: Any) -> None:
@@ -106,7 +104,11 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
             **kwargs: as in transformers.
         """
         if audio is not None:
-            audio = recordings(audio, self.feature_extractor.sampling_rate)
+            rate = self.feature_extractor.sampling_rate
+            audio = recordings(audio, rate)
+            if rate != self.audio_kwargs.get("sampling_rate") and "sampling_rate" not in kwargs:
+                own = {"sampling_rate": rate, **(kwargs.get("audio_kwargs") or {})}
+                kwargs = {**kwargs, "audio_kwargs": own}
         return super().__call__(text=text, audio=audio, **kwargs)
 
     def words(self, sequences: Any, logits: Any = None) -> list[list[Word]]:

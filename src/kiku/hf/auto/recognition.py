@@ -38,19 +38,26 @@ class KyutaiSpeechToTextPipeline(AutomaticSpeechRecognitionPipeline):
         after = {} if return_timestamps is None else {"return_timestamps": return_timestamps}
         return {}, {**kwargs, **(generate_kwargs or {})}, after
 
+    @property
+    def network(self) -> Any:
+        """The model."""
+        return self.model
+
     def preprocess(self, inputs: Any) -> Iterator[dict[str, Any]]:
         """Samples, a path, the bytes of a file, or a row of a dataset -> what `generate` takes."""
-        extractor = self.feature_extractor
+        extractor: Any = self.feature_extractor
         rate = extractor.sampling_rate
         if isinstance(inputs, bytes):
             inputs = {"bytes": inputs}
         (samples,) = recordings(inputs, rate)
         batch = extractor(samples, sampling_rate=rate, return_tensors="pt")
-        yield {"is_last": True, **batch}
+        # [1, L]: only so does transformers make one batch of several lengths.
+        yield {"is_last": True, **batch, "input_values": batch["input_values"][:, 0]}
 
     def _forward(self, model_inputs: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         is_last = model_inputs.pop("is_last")
-        tokens = self.model.generate(**model_inputs, **kwargs)
+        samples = model_inputs.pop("input_values").unsqueeze(1)
+        tokens = self.network.generate(input_values=samples, **model_inputs, **kwargs)
         return {"is_last": is_last, "tokens": getattr(tokens, "sequences", tokens)}
 
     def postprocess(
@@ -59,11 +66,12 @@ class KyutaiSpeechToTextPipeline(AutomaticSpeechRecognitionPipeline):
         """The text, and the words with their times."""
         (out,) = model_outputs
         tokens = np.asarray(out["tokens"])
-        text = self.tokenizer.decode(tokens[0], skip_special_tokens=True)
+        tokenizer: Any = self.tokenizer
+        text = tokenizer.decode(tokens[0], skip_special_tokens=True)
         if not return_timestamps:
             return {"text": text}
         processor = KyutaiSpeechToTextProcessor(self.feature_extractor, self.tokenizer)
-        codec = self.model.config.codec_config
+        codec = self.network.config.codec_config
         processor.frame_rate = codec.sampling_rate / codec.frame_size
         (words,) = processor.words(tokens)
         chunks = [{"text": " " + w.text, "timestamp": (w.start, w.end)} for w in words]
