@@ -165,6 +165,12 @@ def test_one_recording_is_padded_by_itself() -> None:
     assert batch.attention_mask.sum() == 50
 
 
+def test_pad_takes_batches_of_transformers(transformers: ModuleType) -> None:
+    rows = transformers.BatchFeature({"input_values": [[0.1, 0.2], [0.3]]})
+    padded = KyutaiSpeechToTextFeatureExtractor().pad(rows)
+    assert padded["input_values"].tolist()[1] == pytest.approx([0.3, 0.0])
+
+
 def test_pad_wants_samples() -> None:
     for nothing in ({}, {"input_values": []}, [{}], 3):
         with pytest.raises(InputError, match="pad takes a dict with input_values"):
