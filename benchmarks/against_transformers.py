@@ -12,7 +12,6 @@ transformers reads one frame of sound at a time there, as the published checkpoi
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -48,10 +47,9 @@ def write_model(folder: Path, layers: int) -> None:
 def _memory() -> dict[str, int]:
     """MB: resident, of it what no file holds, and the most so far."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    values = dict(line.split(":", 1) for line in lines if line.startswith(("VmRSS", "RssAnon")))
-    now = {key: int(value.split()[0]) // 1024 for key, value in values.items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"resident": now["VmRSS"], "anonymous": now["RssAnon"], "peak": peak}
+    values = dict(line.split(":", 1) for line in lines if line.startswith(("Vm", "Rss")))
+    names = {"resident": "VmRSS", "anonymous": "RssAnon", "peak": "VmHWM"}
+    return {ours: int(values[name].split()[0]) // 1024 for ours, name in names.items()}
 
 
 def child(way: str, folder: str, samples: str, dtype: str) -> None:

@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--with", dest="name", default="kiku.hf.auto")
     parser.add_argument("tests", nargs="*", default=[_TESTS])
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     import pytest
 
     os.chdir(args.checkout)
