@@ -243,7 +243,13 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             ]
             batch["attention_mask"] = masks if is_batch else masks[0]
         kind = "pt" if isinstance(samples[0], torch.Tensor) else "np"
-        return batch.convert_to_tensors(return_tensors or kind)
+        is_ragged = len({len(row) for row in rows}) > 1
+        # Rows that were not to be padded stay apart, unless one array is asked for.
+        return (
+            batch
+            if is_ragged and not return_tensors
+            else batch.convert_to_tensors(return_tensors or kind)
+        )
 
     def _check_rate(self, sampling_rate: int | None) -> None:
         if sampling_rate is None:
