@@ -165,6 +165,24 @@ def test_one_recording_is_padded_by_itself() -> None:
     assert batch.attention_mask.sum() == 50
 
 
+def test_pad_takes_batches_of_transformers(transformers: ModuleType) -> None:
+    rows = transformers.BatchFeature({"input_values": [[0.1, 0.2], [0.3]]})
+    padded = KyutaiSpeechToTextFeatureExtractor().pad(rows)
+    assert padded["input_values"].tolist()[1] == pytest.approx([0.3, 0.0])
+
+
+def test_rows_that_are_not_padded_stay_apart(transformers: ModuleType) -> None:
+    features = {"input_values": [[0.1, 0.2, 0.3], [0.4]]}
+    theirs, ours = both(transformers, SMALL)
+    for more in ({"padding": False}, {"padding": False, "truncation": True, "max_length": 2}):
+        wanted = theirs.pad(copy.deepcopy(features), **more)["input_values"]
+        given = ours.pad(features, **more)["input_values"]
+        assert [len(row) for row in given] == [len(row) for row in wanted]
+        assert all(np.array_equal(one, other) for one, other in zip(given, wanted, strict=True))
+    with pytest.raises(InputError, match="different lengths"):
+        ours.pad(features, padding=False, return_tensors="np")
+
+
 def test_pad_wants_samples() -> None:
     for nothing in ({}, {"input_values": []}, [{}], 3):
         with pytest.raises(InputError, match="pad takes a dict with input_values"):

@@ -8,7 +8,7 @@ import shutil
 import wave
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -387,3 +387,30 @@ def test_a_processor_goes_to_transformers_and_back(
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         Ours.from_pretrained(tmp_path)
     assert "audio_delay_seconds" in repr(again)
+
+
+def test_rows_of_a_dataset_say_their_rate(processor: KyutaiSpeechToTextProcessor) -> None:
+    samples = noise(1600)
+    plain = processor(samples)["input_values"]
+    for key in ("array", "raw"):
+        row = {key: samples, "sampling_rate": RATE, "path": None}
+        assert processor(row)["input_values"].equal(plain)
+        assert processor([row, row])["input_values"].equal(torch.cat([plain, plain]))
+    with_rate = processor({"array": np.repeat(samples, 2), "sampling_rate": 2 * RATE})
+    assert with_rate["input_values"].shape == plain.shape
+    with pytest.raises(ValueError, match="sampling_rate"):
+        processor({"array": samples})
+    with pytest.raises(ValueError, match='"array"'):
+        processor({"text": "hello"})
+
+
+def test_a_decoder_of_a_dataset_is_asked_for_its_samples(
+    processor: KyutaiSpeechToTextProcessor,
+) -> None:
+    class Decoder:
+        def get_all_samples(self) -> Any:
+            both = torch.from_numpy(np.stack([noise(1600)] * 2))
+            return SimpleNamespace(data=both, sample_rate=RATE)
+
+    expected = processor(noise(1600))["input_values"]
+    assert processor(Decoder())["input_values"].equal(expected)

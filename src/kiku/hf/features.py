@@ -243,7 +243,13 @@ class KyutaiSpeechToTextFeatureExtractor(Values):
             ]
             batch["attention_mask"] = masks if is_batch else masks[0]
         kind = "pt" if isinstance(samples[0], torch.Tensor) else "np"
-        return batch.convert_to_tensors(return_tensors or kind)
+        is_ragged = len({len(row) for row in rows}) > 1
+        # Rows that were not to be padded stay apart, unless one array is asked for.
+        return (
+            batch
+            if is_ragged and not return_tensors
+            else batch.convert_to_tensors(return_tensors or kind)
+        )
 
     def _check_rate(self, sampling_rate: int | None) -> None:
         if sampling_rate is None:
@@ -327,7 +333,7 @@ def _samples_of(features: Any) -> tuple[list[Any], bool]:
     """The samples of each recording, and whether there are several."""
     if isinstance(features, list | tuple):
         return [row for one in features for row in _samples_of(one)[0]], True
-    samples = features.get("input_values") if isinstance(features, dict) else None
+    samples = features.get("input_values") if isinstance(features, Mapping) else None
     if samples is None or not len(samples):
         raise InputError(
             "pad takes a dict with input_values, or a list of such dicts, and there are none in "

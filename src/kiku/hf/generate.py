@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kiku.engine import SlotEngine
-from kiku.engine.torch import torch_engine
+from kiku.hf.engines import engine_around
 from kiku.hf.generation import Batch, Streamer, check_input_values, drawn_seed
 from kiku.hf.generation_config import GenerationConfig, settled
 from kiku.hf.outputs import GenerateDecoderOnlyOutput
@@ -127,8 +127,6 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
 
     def _engine(self, slots: int, *, keep_logits: bool) -> SlotEngine:
         """Around the model's own networks, which it leaves in the mode that they were in."""
-        was_training = self.training
-        codec, lm, device = self.trunk.codec_model, self.trunk.lm, str(self.device)
-        engine = torch_engine(codec, lm, slots=slots, device=device, keep_logits=keep_logits)
-        self.train(was_training)
-        return engine
+        return engine_around(
+            self.trunk.codec_model, self.trunk.lm, slots=slots, keep_logits=keep_logits
+        )

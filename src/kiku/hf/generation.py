@@ -108,7 +108,7 @@ class Batch:
                 f"at least one frame ({size} samples) and one token are needed"
             )
         copies = config.num_return_sequences or 1
-        lengths = _row_lengths(padding_mask, B, L)
+        lengths = row_lengths(padding_mask, B, L)
         self.num_tokens = [min(n // size, limit) for n in lengths for _ in range(copies)]
         array = samples[:, 0].numpy(force=True).repeat(copies, axis=0)
         self.rows = [Row(row[: n * size]) for row, n in zip(array, self.num_tokens, strict=True)]
@@ -234,7 +234,7 @@ def drawn_seed(generator: torch.Generator | None) -> int:
     return int(torch.randint(2**63 - 1, (), generator=generator, device=device))
 
 
-def _row_lengths(padding_mask: Tensor | None, batch_size: int, length: int) -> list[int]:
+def row_lengths(padding_mask: Tensor | None, batch_size: int, length: int) -> list[int]:
     """How many samples of each row are its own: sound, the silence before, and the delay after.
 
     What the longest row has after its sound is what every row gets after its own.

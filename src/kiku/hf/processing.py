@@ -6,8 +6,9 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiku.audio import read_chunks
+from kiku.audio import Resampler, read_chunks
 from kiku.config import CodecConfig
 from kiku.errors import AudioError, InputError
 from kiku.hf.batch import BatchFeature
@@ -35,13 +36,14 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
     """A feature extractor and a tokenizer; `words` is what transformers' class lacks."""
 
     model_input_names = ("input_values", "padding_mask", "input_ids", "attention_mask")
+    published_frame_rate = CodecConfig().frame_rate
 
     def __init__(
         self,
         feature_extractor: KyutaiSpeechToTextFeatureExtractor,
         tokenizer: KyutaiSpeechToTextTokenizer,
         *,
-        frame_rate: float = CodecConfig().frame_rate,
+        frame_rate: float = published_frame_rate,
     ) -> None:
         """Put the two together.
 
@@ -133,7 +135,8 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
 
         Args:
             audio: one recording or several (positionally, or by name, as transformers wants it):
-                samples in [-1, 1], or paths, which are decoded and resampled.
+                samples in [-1, 1]; paths, which are decoded and resampled; rows of a dataset, which
+                say their rate.
             text: also give the ids of a transcript (`input_ids`, `attention_mask`).
             padding: see the feature extractor, as for the next two.
             truncation: cut at `max_length`.
@@ -174,7 +177,7 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
             asked |= {"sampling_rate": rate if sampling_rate is None else sampling_rate, **common}
             batch.update(
                 self.feature_extractor(
-                    _recordings(audio, rate), **{**asked, **nested["audio_kwargs"]}
+                    recordings(audio, rate), **{**asked, **nested["audio_kwargs"]}
                 )
             )
         return batch
@@ -241,10 +244,25 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         return f"{type(self).__name__}({self.feature_extractor!r}, {self.tokenizer!r})"
 
 
-def _recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
-    """Every recording in what was given, which may be nested, as float32."""
+def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
+    """Every recording in what was given, which may be nested, as float32.
+
+    Args:
+        audio: samples, paths, rows of a dataset ({"array", "sampling_rate"}, {"path"} or {"bytes"};
+            or a decoder with `get_all_samples`), or lists of such.
+        rate: in Hz; what says its own rate is resampled to it.
+
+    Raises:
+        AudioError: a file cannot be read.
+        InputError: integers, or something else.
+    """
     if isinstance(audio, str | os.PathLike):
         return [_file(audio, rate)]
+    if isinstance(audio, Mapping):
+        return [_row_of_dataset(audio, rate)]
+    if hasattr(audio, "get_all_samples"):
+        decoded = audio.get_all_samples()
+        return [_at_rate(np.asarray(decoded.data), int(decoded.sample_rate), rate)]
     if isinstance(audio, Tensor):
         audio = audio.numpy(force=True)
     if isinstance(audio, np.ndarray):
@@ -257,10 +275,39 @@ def _recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
     if isinstance(audio, list | tuple) and audio:
         if isinstance(audio[0], float):
             return [np.asarray(audio, dtype=np.float32)]
-        return [recording for one in audio for recording in _recordings(one, rate)]
+        return [recording for one in audio for recording in recordings(one, rate)]
     raise InputError(
         "Invalid input type. Must be a single audio, a list of audio, or a nested list of audio"
     )
+
+
+def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
+    """[S] what the `Audio` column of a dataset holds for one recording, or a pipeline is given."""
+    samples = row.get("array") if row.get("raw") is None else row["raw"]
+    if samples is not None:
+        if "sampling_rate" not in row:
+            raise InputError(
+                'a recording {"array": ...} has to say its rate as well: "sampling_rate"'
+            )
+        (found,) = recordings(np.asarray(samples), rate)
+        return _at_rate(found, int(row["sampling_rate"]), rate)
+    if row.get("bytes") is not None:
+        return np.concatenate(list(read_chunks(BytesIO(row["bytes"]), rate)))
+    if row.get("path") is not None:
+        return _file(row["path"], rate)
+    raise InputError(
+        'a recording that is a dict has "array" and "sampling_rate", or "path", or "bytes"; '
+        f"this one has {', '.join(map(repr, row)) or 'nothing'}"
+    )
+
+
+def _at_rate(samples: NDArray[Any], given: int, rate: int) -> NDArray[np.float32]:
+    """[S] or [channels, S] at another rate, as one channel."""
+    mono = np.asarray(samples.mean(0) if samples.ndim == 2 else samples, dtype=np.float32)
+    if given == rate:
+        return mono
+    resampler = Resampler(given, rate)
+    return np.concatenate([resampler.push(mono), resampler.end()])
 
 
 def _file(path: str | os.PathLike[str], rate: int) -> NDArray[np.float32]:

@@ -1,0 +1,50 @@
+# pyright: basic
+# It takes and gives what transformers does, of any type.
+"""Checkpoints that transformers cannot read, as folders that it can."""
+
+import os
+import warnings
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from kiku.checkpoint.corrections import CorrectedValue
+from kiku.errors import KikuError
+from kiku.hf.source import small_files
+
+_ACCESS = ("revision", "cache_dir", "token", "local_files_only")
+
+
+def is_kikus(source: Any, arguments: dict[str, Any]) -> str | None:
+    """The layout of a checkpoint of Kyutai Speech-To-Text ("transformers", "native"); None where
+    it is none, or where nobody knows: transformers then says what is wrong."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    access = {key: value for key, value in arguments.items() if key in _ACCESS}
+    with warnings.catch_warnings():
+        # Whoever reads the values warns of them.
+        warnings.simplefilter("ignore", CorrectedValue)
+        try:
+            small = small_files(source, access.pop("revision", None), access)
+        except (KikuError, OSError):
+            return None
+    return None if small.files is None else small.files.layout
+
+
+def transformers_folder(
+    plain: Any, source: Any, arguments: dict[str, Any], stack: ExitStack
+) -> Any:
+    """What transformers can load: `source` itself, or a folder that lasts as long as `stack`.
+
+    Args:
+        plain: the class of `kiku.hf` that reads any layout and saves transformers'.
+        source: of a `from_pretrained`.
+        arguments: likewise; what says where to look is taken out where it was looked.
+        stack: closes the folder.
+    """
+    if is_kikus(source, arguments) in (None, "transformers"):
+        return source
+    access = {key: arguments.pop(key) for key in _ACCESS if key in arguments}
+    folder = stack.enter_context(TemporaryDirectory())
+    plain.from_pretrained(source, **access).save_pretrained(folder)
+    return folder

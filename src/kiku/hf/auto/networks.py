@@ -1,0 +1,98 @@
+# pyright: basic
+# transformers' modules are of any type.
+"""transformers' weights as kiku's networks, for the time of one call.
+
+Everything that lies as kiku wants it is shared; only the fused q, k and v (transformers orders
+their rows otherwise) and the codebooks are made anew. Nothing is kept from one call to the next: a
+training step, `.to`, a merged adapter, whatever changes the weights, is seen by the next call.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kiku.checkpoint.names import Table, transformers_codec, transformers_lm
+from kiku.codec import MimiEncoder
+from kiku.config import ModelConfig
+from kiku.errors import KikuError
+from kiku.hf.configuration import KyutaiSpeechToTextConfig as PlainConfig
+from kiku.lm import LM
+from kiku.nn.state import all_active
+
+M = TypeVar("M", bound=nn.Module)
+
+_BLOCK = 64
+"""Frames that the codec reads at once: 5 s of sound."""
+
+
+def numbers_of(model: Any) -> ModelConfig | None:
+    """The config of one of transformers' models as kiku calls it; None where kiku builds no such
+    model."""
+    try:
+        return PlainConfig(**model.config.to_dict()).to_model_config()
+    except KikuError:
+        return None
+
+
+def codec_of(model: nn.Module, numbers: ModelConfig) -> MimiEncoder | None:
+    """The codec's encoder; None where its parts are no longer those of transformers."""
+    with torch.device("meta"):
+        codec = MimiEncoder(numbers.codec)
+    return _with_weights(codec, transformers_codec(numbers.codec), model, "codec_model.")
+
+
+def decoder_of(model: nn.Module, numbers: ModelConfig) -> LM | None:
+    """The decoder; None where its parts are no longer those of transformers: adapters that are not
+    merged, weights in eight bits, hooks."""
+    with torch.device("meta"):
+        lm = LM(numbers.lm)
+    return _with_weights(lm, transformers_lm(numbers.lm), model, "")
+
+
+def _with_weights(ours: M, table: Table, model: nn.Module, part: str) -> M | None:
+    if _is_watched(model.get_submodule(part.rstrip("."))):
+        return None
+    stored: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        canonical = table.canonical(name)
+        if not table.skips(canonical):
+            stored[canonical] = tensor.detach()
+    state: dict[str, Tensor] = {}
+    for pair in table.pairs():
+        theirs = [stored.pop(name, None) for name in pair.theirs]
+        if any(one is None or not one.is_floating_point() for one in theirs):
+            return None
+        state.update(zip(pair.ours, pair.how.read(theirs), strict=True))
+    if stored:  # something that kiku's networks have no place for
+        return None
+    device = next(iter(state.values())).device
+    if device.type == "meta" or any(one.device != device for one in state.values()):
+        return None
+    ours.load_state_dict(state, assign=True)
+    return ours.to(device).eval()  # what is computed, and not loaded, follows
+
+
+def _is_watched(module: nn.Module) -> bool:
+    """Whether somebody looks at, or stands in for, what a part of it computes."""
+    for one in module.modules():
+        if hasattr(one, "_hf_hook"):  # accelerate's: weights that lie elsewhere
+            return True
+        hooks = [*one._forward_hooks.values(), *one._forward_pre_hooks.values()]
+        # transformers' own record hidden states for those who ask.
+        if any(not getattr(h, "__module__", "").startswith("transformers.") for h in hooks):
+            return True
+    return False
+
+
+@torch.no_grad()
+def codes_of(codec: MimiEncoder, samples: Tensor) -> Tensor:
+    """[B, 1, F * frame_size] samples -> [B, F, K] codes, a few seconds at a time."""
+    B, device = len(samples), codec.downsample.conv.weight.device
+    state = codec.init_state(B, device, torch.float32)
+    active = all_active(B, device)
+    blocks = samples.to(device, torch.float32).split(_BLOCK * codec.config.frame_size, dim=-1)
+    # cuDNN would round to TF32, whose codes differ from those of every other device.
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        codes = [codec(block, state, active) for block in blocks]
+    return torch.cat(codes, dim=-1).transpose(1, 2)
