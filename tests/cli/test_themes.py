@@ -49,9 +49,7 @@ def test_recordings_go_side_by_side(
     ]
     alone = run("transcribe", *talks).out
     assert backend.num_slots == 1
-    assert (
-        run("transcribe", *talks, "--slots", "8").out == alone
-    )  # in their order
+    assert run("transcribe", *talks, "--slots", "8").out == alone  # in their order
     assert backend.num_slots == 2  # as there are recordings
     assert run("transcribe", *talks, tmp_path / "gone.wav", "--slots", "2").code == 1
     ran = run("transcribe", *talks, "--slots", "2", "-o", tmp_path / "out")
