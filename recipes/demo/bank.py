@@ -70,9 +70,12 @@ class Bank:
         return self.samples[snippet.begin : snippet.end].astype(np.float32) / 32768.0
 
     def save(self, folder: Path) -> None:
-        """Write `snippets.i16` and, when it is whole, `snippets.jsonl`."""
+        """Write `snippets.i16` and, when it is whole, `snippets.jsonl`, without which there is no
+        bank: an old one never stands beside other samples."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.samples.tofile(folder / "snippets.i16")
+        (folder / "snippets.jsonl").unlink(missing_ok=True)
+        with written_whole(folder / "snippets.i16") as part:
+            self.samples.tofile(part)
         with written_whole(folder / "snippets.jsonl") as part:
             part.write_text("".join(json.dumps(asdict(s)) + "\n" for s in self.snippets))
 

@@ -398,9 +398,10 @@ class StreamOptions(_Options):
     """Seconds of one recording; what comes behind them is not heard, and `problem` says so. A small
     file may claim days of silence. Live streams may be of any length."""
     signal_checks: bool = True
-    """Warn of sound that is clipped, silent, or lies off zero."""
-    rate_check: bool = False
-    """Warn also where voices sound as if the sample rate were wrong: costs some processor time."""
+    """Warn of sound that is clipped, silent, very quiet, or lies off zero."""
+    rate_check: bool | None = None
+    """Warn also where voices sound as if the sample rate were wrong: costs some processor time.
+    None does so for recordings, not for live streams."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """How text is picked."""
@@ -431,6 +432,7 @@ class StreamOptions(_Options):
         object.__setattr__(self, "turns", _turns(self.turns))
         if self.channel not in ("mix", "each"):
             _check_whole("channel", self.channel, 0)
+        _check_one_of("rate_check", self.rate_check, [None, False, True])
         if self.track is not None:
             _check_whole("track", self.track, 0)
         _check("start_s", self.start_s, "a number of seconds, at least 0", 0.0, 1e9)

@@ -321,6 +321,8 @@ class Recognizer:
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
         wanted = replace(options or StreamOptions(), format=AudioFormat())
+        if wanted.rate_check is None:
+            wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
         batch = Batch(self.scheduler, recordings, timeout, progress)
         return [Transcription(recording, batch, self.name) for recording in recordings]

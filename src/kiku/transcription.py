@@ -2,13 +2,16 @@
 
 import math
 import os
+import sys
 import time
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from opcode import opmap
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from kiku.audio import Chunk, StreamWarning
@@ -47,6 +50,13 @@ class Transcript:
         return segments(self.words)
 
     def __iter__(self) -> Iterator[Word]:
+        # As in `segments, info = model.transcribe(...)` of faster-whisper. Python would count the
+        # words, and of a recording with two of them take those for what was asked for.
+        if _is_unpacked(sys._getframe(1)):  # pyright: ignore[reportPrivateUsage]
+            raise InputError(
+                "a transcript is one thing, and no pair of segments and info: write transcript = "
+                "recognizer.transcribe(...), then transcript.segments, .words or .duration"
+            )
         return iter(self.words)
 
     def __len__(self) -> int:
@@ -118,6 +128,14 @@ class Transcript:
     def _written(self, ending: str) -> str:
         options = CaptionOptions(self.model or "")
         return FORMATS[ending](self.words, replace(options, duration=self.duration))
+
+
+_UNPACK = opmap["UNPACK_SEQUENCE"]
+
+
+def _is_unpacked(caller: FrameType) -> bool:
+    """Whether a function is about to put parts of what it has into variables: `a, b = ...`."""
+    return caller.f_code.co_code[caller.f_lasti] == _UNPACK
 
 
 def _of_word(word: Word) -> dict[str, Any]:

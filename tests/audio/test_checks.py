@@ -124,6 +124,58 @@ def test_silence_is_told_after_ten_seconds_and_once(tone) -> None:
     assert kinds(audio) == ["silent"]
 
 
+def speech_at(dbfs: float, seconds: int) -> np.ndarray:
+    """Of which the loudest second has this level."""
+    sound = voice(16_000, seconds)
+    level = np.sqrt(np.square(sound.reshape(seconds, -1)).mean(axis=1).max())
+    return sound * np.float32(10 ** (dbfs / 20) / level)
+
+
+@pytest.mark.parametrize(("dbfs", "seconds", "told_s"), [(-52, 30, 13.0), (-66, 4, 4.0)])
+def test_what_is_too_quiet_to_be_understood_is_told_once(
+    dbfs: float, seconds: int, told_s: float
+) -> None:
+    audio = AudioInput(24_000)
+    put(audio, speech_at(dbfs, seconds), rate=16_000)
+    audio.end()
+    (warning,) = audio.warnings()
+    assert (warning.kind, warning.time) == ("quiet", told_s)
+    assert f"{dbfs} dBFS" in warning.message
+
+
+@pytest.mark.parametrize("seconds", [3, 30])
+def test_what_is_a_little_quiet_is_not_told(seconds: int) -> None:
+    audio = AudioInput(24_000)
+    put(audio, speech_at(-48, seconds), rate=16_000)
+    audio.end()
+    assert audio.warnings() == []
+
+
+def test_a_pause_in_the_noise_of_a_room_is_not_quiet_before_a_minute() -> None:
+    audio = AudioInput(24_000)
+    put(audio, voice(16_000, 4), rate=16_000)
+    put(audio, 2e-3 * noise(59 * 16_000), rate=16_000)
+    assert audio.warnings() == []
+    put(audio, 2e-3 * noise(16_000), rate=16_000)
+    assert [(each.kind, each.time) for each in audio.warnings()] == [("quiet", 64.0)]
+    put(audio, 2e-3 * noise(120 * 16_000), rate=16_000)
+    audio.end()
+    assert audio.warnings() == []
+
+
+def test_a_short_sound_that_is_silent_is_told_at_its_end() -> None:
+    audio = AudioInput(24_000)
+    put(audio, np.zeros(20_000), rate=8_000)
+    put(audio, np.zeros(20_000), rate=16_000)
+    assert kinds(audio) == ["rate_changed"]
+    audio.end()
+    assert kinds(audio) == ["silent"]
+    audio = AudioInput(24_000)
+    put(audio, np.zeros(2_000), rate=16_000)  # too little to be anything
+    audio.end()
+    assert audio.warnings() == []
+
+
 def test_declared_silence_is_nobodys_fault() -> None:
     audio = AudioInput(24_000)
     put(audio, voice(16_000, 1), rate=16_000)

@@ -327,7 +327,7 @@ def test_a_gap_is_silence_in_its_place() -> None:
     for first, last, level in ((0, 0.5, 0), (0.5, 1.5, 0.5), (1.5, 1.75, 0), (1.75, 2.75, 0.5)):
         part = sound[round((first + 0.03) * 24_000) : round((last - 0.03) * 24_000)]
         assert np.abs(part - level).max() < 0.01
-    assert audio.warnings() == []
+    assert [one.kind for one in audio.warnings()] == ["silent"]  # as nothing moves
 
 
 @pytest.mark.parametrize("seconds", [-0.1, float("nan"), float("inf"), 3_601])

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import kiku
+from kiku.audio import StreamWarning
 from kiku.cli.options import stream_options
 from kiku.options import DecodingOptions, Hotword, StreamOptions
+from tests.audio.sounds import voice
 from tests.cli.conftest import Ran
 from tests.cli.simple import SimpleBackend, simple_recognizer
 
@@ -195,6 +197,37 @@ def test_what_is_asked_of_the_text_reaches_a_recording(
     (options,) = asked
     assert options.decoding.phrases == (Hotword("two", 3.0),)
     assert options.decoding.temperature == 0.5
+
+
+def _wav(path: Path, samples: np.ndarray, rate: int) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes((samples * 32_767).astype("<i2").tobytes())
+    return path
+
+
+def test_a_header_that_lies_about_the_rate_is_told(
+    run: Run, tmp_path: Path, backend: SimpleBackend
+) -> None:
+    lie = _wav(tmp_path / "lie.wav", voice(16_000, 60), 48_000)
+    assert "probably not at 48000 samples a second" in run("transcribe", lie).err
+    assert "probably not at 48000" in run(*LISTEN, lie).err
+    true = _wav(tmp_path / "true.wav", voice(16_000, 20), 16_000)
+    assert "warning" not in run("transcribe", true).err
+    with simple_recognizer(backend).stream(StreamOptions(max_queue_s=60)) as stream:
+        stream.push(voice(16_000, 45), rate=48_000)  # costs too much for every stream of a server
+        stream.close()
+        assert not [event for event in stream.events() if isinstance(event, StreamWarning)]
+
+
+def test_what_is_quiet_or_silent_is_told_of_short_recordings_too(run: Run, tmp_path: Path) -> None:
+    quiet = _wav(tmp_path / "quiet.wav", 1e-2 * voice(16_000, 2), 16_000)
+    silent = _wav(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    told = run("transcribe", quiet, silent).err.splitlines()
+    assert [line.split(": ")[2] for line in told if "warning" in line] == [f"{quiet}", f"{silent}"]
+    assert "so quiet" in told[0]
+    assert "nothing but silence" in told[1]
+    assert "so quiet" in run(*LISTEN, quiet).err
 
 
 def test_a_warning_of_a_recording_is_told_once(

@@ -177,3 +177,12 @@ def test_lines_tell_how_far_it_is(
     ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out")
     assert "kiku: 1 of 2 recordings, " in ran.err
     assert run("transcribe", "--ray", calls, "-o", tmp_path / "more", "-q").err == ""
+
+
+def test_without_ray_installed_it_is_the_option_that_is_named(
+    run: Run, calls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out")
+    assert ran.code == 1
+    assert "--ray needs an extra that is not installed: run  pip install 'kiku[fleet]'" in ran.err

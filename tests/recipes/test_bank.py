@@ -1,5 +1,7 @@
 """Finding and cutting words."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from recipes.demo.bank import (
     Bank,
     BankWriter,
     Place,
+    Snippet,
     cut,
     find_word,
     joined,
@@ -123,3 +126,21 @@ def test_single_words_trimmed_or_whole(make, seconds: float) -> None:
     loud = np.flatnonzero(np.abs(bank.audio(snippet)) > 0.1) / RATE
     assert place.start_s == pytest.approx(loud[0], abs=0.03)
     assert place.end_s == pytest.approx(loud[-1], abs=0.03)
+
+
+def test_a_bank_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    snippet = Snippet("other", "ann", 0, 4, ())
+    Bank([snippet], np.arange(4, dtype=np.int16)).save(tmp_path)
+
+    class Interrupted(np.ndarray):
+        def tofile(self, fid: Path, sep: str = "", format: str = "") -> None:
+            Path(fid).write_bytes(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Bank([snippet], np.zeros(8, np.int16).view(Interrupted)).save(tmp_path)
+    assert not (tmp_path / "snippets.jsonl").exists()  # which says that a bank is whole
+    assert np.array_equal(np.fromfile(tmp_path / "snippets.i16", np.int16), np.arange(4))
+    again = Bank([snippet], np.memmap(tmp_path / "snippets.i16", np.int16, "r"))
+    again.save(tmp_path)  # over the file that it reads
+    assert np.array_equal(Bank.load(tmp_path).samples, np.arange(4))

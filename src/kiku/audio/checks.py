@@ -23,6 +23,9 @@ QUIET_S = 10
 _MIN_RUN, _MAX_CLIPPED = 3, 1e-3
 # Root mean square of what counts as silence, -70 dBFS, and of what ends it, -60 dBFS.
 _SILENCE, _NO_SILENCE, _SILENT_S = 10**-3.5, 1e-3, 10
+# No second above -50 dBFS: words get lost (docs/live.md has what was measured). Told after so many
+# seconds of sound, and where it was louder before, which makes it a pause, after so many more.
+_LOW, _LOW_S, _LOW_LATER_S = 10**-2.5, 10, 60
 # A mean so far from zero, and so large beside the sound itself, for so many seconds.
 _OFFSET, _OFFSET_SHARE, _OFFSET_S = 0.05, 0.25, 3
 
@@ -32,7 +35,7 @@ class StreamWarning:
     """Something about the sound that whoever sends it should know; it is transcribed all the same.
 
     Attributes:
-        kind: "clipped", "silent", "offset", "inverted", "not_finite", "wrong_rate",
+        kind: "clipped", "silent", "quiet", "offset", "inverted", "not_finite", "wrong_rate",
             "rate_changed", "damaged" or "times".
         message: one sentence: what was found and what to do.
         time: seconds from the beginning of the sound to where it was noticed.
@@ -60,6 +63,14 @@ class SignalChecks:
     """Kinds that were told, and seconds until they are news."""
     silent_s: int = 0
     """Seconds of silence in a row."""
+    low_s: int = 0
+    """Seconds that are low and not silent, since the last that was loud enough."""
+    loudest: float = 0.0
+    """Root mean square of the loudest of them."""
+    was_loud: bool = False
+    """Whether any second was loud enough."""
+    num_seconds: int = 0
+    """That were looked at."""
     offset_s: int = 0
     """Seconds off zero in a row, negative when the mean is."""
     rate: int = 0
@@ -83,8 +94,9 @@ class SignalChecks:
         """Raise ValueError for what cannot be."""
         size, peak = self.num_samples, 1.01 * MAX_FLOAT
         counts = (self.num_bad, self.num_clipped, self.num_run, size, self.silent_s, self.rate)
+        seconds = (self.low_s, self.num_seconds, self.loudest)
         num_kept = sum(part.size for part in self.sound)
-        if min(counts) < 0 or size > max(0, self.rate - 1) or max(counts[:3]) > size:
+        if min(*seconds, *counts) < 0 or size > max(0, self.rate - 1) or max(counts[:3]) > size:
             raise ValueError("the counts of a second do not fit one another")
         if abs(self.total) > peak * size or not 0 <= self.total_squares <= peak * peak * size:
             raise ValueError("the sums of a second do not fit its samples")
@@ -144,7 +156,19 @@ class SignalChecks:
         """No more sound at this rate: tell what a part of a second tells; `time` is its end."""
         if self.num_samples:
             self._tell_samples(time)
+            if self.num_samples >= self.rate / 2:
+                self._tell_level(self._level(), time)
             self._begin_second()
+
+    def close(self, time: float) -> None:
+        """No more sound at all: tell also what would have been told of it had it gone on."""
+        self.end(time)
+        if self.was_loud or not self.num_seconds:
+            return
+        if 0 < self.low_s < _LOW_S:
+            self._warn_low(time)
+        elif self.silent_s == self.num_seconds < _SILENT_S:
+            self._warn_silent("in all of the sound", time)
 
     def _add(self, sound: npt.NDArray[np.float32]) -> None:
         """Sums in float64: their rounding cannot tell one cut from another."""
@@ -197,10 +221,9 @@ class SignalChecks:
 
     def _end_second(self, time: float) -> None:
         self._tell_samples(time)
-        mean = self.total / self.rate
-        spread = math.sqrt(max(0.0, self.total_squares / self.rate - mean * mean))
-        self._tell_silence(spread, time)
-        self._tell_offset(mean, spread, time)
+        spread = self._level()
+        self._tell_level(spread, time)
+        self._tell_offset(self.total / self.num_samples, spread, time)
         if self.rate_check:
             self._tell_rate(time)
         self._begin_second()
@@ -210,19 +233,44 @@ class SignalChecks:
         self.total = self.total_squares = 0.0
         self.sound = []
 
-    def _tell_silence(self, spread: float, time: float) -> None:
+    def _level(self) -> float:
+        """Root mean square of what there is of the second, around its mean."""
+        mean = self.total / self.num_samples
+        return math.sqrt(max(0.0, self.total_squares / self.num_samples - mean * mean))
+
+    def _tell_level(self, level: float, time: float) -> None:
+        """Look at how loud a second is."""
+        self.num_seconds += 1
         told = self.silent_s >= _SILENT_S
-        if spread >= (_NO_SILENCE if told else _SILENCE):
-            self.silent_s = 0
+        if level < (_NO_SILENCE if told else _SILENCE):
+            self.silent_s += 1
+            if self.silent_s == _SILENT_S:
+                self._warn_silent(f"for {_SILENT_S} seconds", time)
             return
-        self.silent_s += 1
-        if self.silent_s == _SILENT_S:
-            self.warn(
-                "silent",
-                f"there was nothing but silence for {_SILENT_S} seconds: check that the microphone "
-                "is on and is the right one",
-                time,
-            )
+        self.silent_s = 0
+        if level >= _LOW:
+            self.low_s, self.loudest, self.was_loud = 0, 0.0, True
+            return
+        self.low_s += 1
+        self.loudest = max(self.loudest, level)
+        if self.low_s == (_LOW_LATER_S if self.was_loud else _LOW_S):
+            self._warn_low(time)
+
+    def _warn_silent(self, how_long: str, time: float) -> None:
+        self.warn(
+            "silent",
+            f"there was nothing but silence {how_long}: check that the microphone is on and is the "
+            "right one",
+            time,
+        )
+
+    def _warn_low(self, time: float) -> None:
+        self.warn(
+            "quiet",
+            f"the sound is so quiet, {20 * math.log10(self.loudest):.0f} dBFS at its loudest, that "
+            "words may get lost: turn the recording level up",
+            time,
+        )
 
     def _tell_offset(self, mean: float, spread: float, time: float) -> None:
         told = abs(self.offset_s) >= _OFFSET_S

@@ -53,6 +53,8 @@ class Course:
 
     num_packets: int = 0
     """Of the audio track."""
+    last_packet: "Packet[Stream] | None" = None
+    """Of the audio track."""
     num_damaged: int = 0
     """Packets that could not be decoded."""
     num_damaged_last: int = 0
@@ -287,6 +289,7 @@ def _packets(
                     course.note(time - origin_s, seconds, is_sound=is_sound)
                 if is_sound:
                     course.num_packets += 1
+                    course.last_packet = packet
                     yield packet
             break
         except IndexError:

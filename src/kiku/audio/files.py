@@ -47,7 +47,7 @@ OnWarning = Callable[[StreamWarning], None]
 _logger = logging.getLogger(__name__)
 
 # Formats in which nothing but sound follows the sound: an undecodable end was cut off.
-_STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv"})
+_STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv", "nut"})
 
 
 def read_file(
@@ -278,7 +278,13 @@ def _check_end(
         format_name,
         track,
         reader,
-        Heard(length_s, max(given_s, read.clock.end_s), course.file_end_s, course.num_packets),
+        Heard(
+            length_s,
+            max(given_s, read.clock.end_s),
+            course.file_end_s,
+            course.num_packets,
+            b"" if course.last_packet is None else bytes(course.last_packet),
+        ),
     )
     damaged_end = course.num_damaged_last > 0 and format_name in _STRICT_FORMATS
     never_ended = link is not None and not link.is_ended

@@ -271,7 +271,7 @@ class AudioInput:
         if state.begun:
             self._drop_begun()
         state.ended, self._is_plain = True, False
-        state.checks.end(self.duration)
+        state.checks.close(self.duration)
         return self._end_rate()
 
     def tail(self) -> npt.NDArray[np.float32]:

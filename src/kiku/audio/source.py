@@ -18,6 +18,9 @@ HEAD_SIZE = 65_536
 
 _PEEK_SIZE = 4_096
 
+# How much of its end, as far as it was read.
+_TAIL_SIZE = 256
+
 Source = str | os.PathLike[str] | BinaryIO
 
 
@@ -35,6 +38,7 @@ class Reader:
         self.name = f"sound{suffix}"
         self.head = b""
         self.untagged = b""  # the head without the tag before it, which may hold a large picture
+        self.tail = b""
         self.failure: OSError | None = None
         self._file = file
         self._peeked = b""
@@ -85,7 +89,9 @@ class Reader:
             )
         self._keep(data)
         self._position += len(data)
-        self._furthest = max(self._furthest, self._position)
+        if self._position > self._furthest:
+            self.tail = (self.tail + data[self._furthest - self._position :])[-_TAIL_SIZE:]
+            self._furthest = self._position
         return data
 
     def peek(self, num_bytes: int) -> bytes:

@@ -2,8 +2,9 @@
 
 FFmpeg hides most truncations: it takes the length of a wav from the size of the file, and ends
 quietly where the bytes end. So the length is looked up where it is reliable: in bytes, in packets
-or in seconds. Raw streams (adts, amr, mp3 without a count) and MPEG transport streams state none;
-an ogg says at its end that it is one (`ogg`).
+or in seconds. Raw streams (adts, mp2, mp3 without a count, ac3) and MPEG transport streams state
+none; there a last packet that is cut in two tells it. An ogg says at its end that it is one
+(`ogg`).
 """
 
 import struct
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from av.audio.stream import AudioStream
 
+from kiku.audio.packets import stated_size
 from kiku.audio.source import Reader
 
 # What headers may be wrong by without anything missing.
@@ -30,6 +32,8 @@ _COUNTED_FORMATS = frozenset({"flac", "aiff", "au", "wv", "tta", "ape", "tak"})
 # Formats whose own header says how long the film is.
 _FILM_FORMATS = frozenset({"matroska", "flv", "rm"})
 _VBRI_OFFSET = 36
+# Of a transport stream: bytes of a packet, what stands first in each, and how many are looked at.
+_TS_SIZES, _TS_MARK, _TS_MARKS = (188, 192, 204), 0x47, 8
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
@@ -44,6 +48,8 @@ class Heard:
     file_end_s: float
     """Where the last packet of any track ended."""
     num_packets: int
+    """Of the audio track."""
+    last_packet: bytes = b""
     """Of the audio track."""
 
 
@@ -70,8 +76,10 @@ def whole_length_s(
     stated_s, end_s = heard.stated_s, heard.end_s
     if format_name in _DATA:
         return _length_of_data(_DATA[format_name](reader.head), reader, heard)
-    if format_name == "mp3":
-        return _mp3_length_s(reader.untagged, heard.num_packets)
+    if format_name == "mp3" and (count := _mp3_count(reader.untagged)):
+        return _mp3_length_s(count, heard.num_packets)
+    if _is_cut_in_two(format_name, reader, heard.last_packet):
+        return 0.0
     if format_name == "mov" and _index_end(track) > reader.num_bytes:
         return max(stated_s or 0.0, end_s)
     if stated_s is None:
@@ -170,23 +178,33 @@ def _chunks(head: bytes, offset: int, layout: str) -> Iterator[tuple[bytes, int,
         offset += size + (size % 2 if layout[0] == "<" else 0)
 
 
-def _mp3_length_s(head: bytes, num_packets: int) -> float | None:
-    """What an mp3 should last by the count of packets in its first one (Xing, Info or VBRI)."""
+class _Mp3(NamedTuple):
+    """What the first packet of an mp3 says of all of them (Xing, Info or VBRI)."""
+
+    num_packets: int
+    packet_s: float
+
+
+def _mp3_length_s(count: _Mp3, num_packets: int) -> float | None:
+    if num_packets >= count.num_packets - _MP3_TOLERANCE:
+        return None
+    return count.num_packets * count.packet_s
+
+
+def _mp3_count(head: bytes) -> _Mp3 | None:
+    """How many packets an mp3 has by its first one, and how long they are."""
     for first in range(min(len(head), 4_096)):
         if head[first] != 0xFF or len(head) < first + 200 or head[first + 1] & 0xE6 != 0xE2:
             continue
-        count = _mp3_count(head, first)
-        if count:
-            version, rate_code = head[first + 1] >> 3 & 3, head[first + 2] >> 2 & 3
-            if version == 1 or rate_code == 3:
-                continue
+        version, rate_code = head[first + 1] >> 3 & 3, head[first + 2] >> 2 & 3
+        count = _counted(head, first)
+        if count and version != 1 and rate_code != 3:
             rate = (44_100, 48_000, 32_000)[rate_code] >> {3: 0, 2: 1, 0: 2}[version]
-            samples = 1_152 if version == 3 else 576
-            return count * samples / rate if num_packets < count - _MP3_TOLERANCE else None
+            return _Mp3(count, (1_152 if version == 3 else 576) / rate)
     return None
 
 
-def _mp3_count(head: bytes, first: int) -> int:
+def _counted(head: bytes, first: int) -> int:
     """How many packets the header at `first` counts; 0 if there is no count."""
     is_mono, is_version_1 = head[first + 3] >> 6 == 3, head[first + 1] >> 3 & 3 == 3
     side = (17 if is_mono else 32) if is_version_1 else (9 if is_mono else 17)
@@ -197,6 +215,29 @@ def _mp3_count(head: bytes, first: int) -> int:
     if head[first + _VBRI_OFFSET : first + _VBRI_OFFSET + 4] == b"VBRI":
         return struct.unpack_from(">I", head, first + _VBRI_OFFSET + 14)[0]
     return 0
+
+
+def _is_cut_in_two(format_name: str, reader: Reader, last: bytes) -> bool:
+    """Whether the last packet of a format that states no length ends in its middle. By chance a cut
+    lies between two, and cannot be known."""
+    if format_name == "mpegts":
+        return _is_cut_ts(reader)
+    size = stated_size(format_name, last)
+    return size is not None and len(last) < size
+
+
+def _is_cut_ts(reader: Reader) -> bool:
+    """Whether there is a part of a packet at the end of a transport stream."""
+    head, tail = reader.head, reader.tail
+    for size in _TS_SIZES:
+        for first in range(min(size, len(head))):
+            marks = head[first : first + size * _TS_MARKS : size]
+            if len(marks) > 1 and marks == bytes([_TS_MARK]) * len(marks):
+                # On a Blu-ray there are four bytes before each, of the next one.
+                rest = (reader.num_bytes - first) % size
+                whole = (0, 188) if size == 192 else (0,)
+                return rest not in whole and rest <= len(tail) and tail[-rest] == _TS_MARK
+    return False
 
 
 def _index_end(track: AudioStream) -> int:

@@ -11,6 +11,7 @@
     live_results.py events -> txt, srt and JSON lines, written while they come
     captions_view.py  live captions on a terminal
     options.py      options that several commands take, and what they make of a stream
+    themes.py       dataclasses of options -> a command's options, and its help
     loaded.py       the model, with notes while it is loaded
     lines.py        words -> whole lines
     inputs.py       paths and folders -> recordings

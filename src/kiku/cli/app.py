@@ -28,6 +28,7 @@ from kiku.cli.terminal import (
     describe,
     plain_output,
 )
+from kiku.cli.themes import ThemedCommand
 from kiku.cli.train import app as train
 from kiku.cli.transcribe import transcribe
 
@@ -39,8 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("transcribe")(transcribe)
-app.command("listen")(listen)
+app.command("transcribe", cls=ThemedCommand)(transcribe)
+app.command("listen", cls=ThemedCommand)(listen)
 app.add_typer(models, name="models")
 app.command("bench")(bench)
 app.command("evaluate")(evaluate)

@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from kiku.audio.microphone import Microphone, list_devices
-from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.captions_view import CaptionsView
 from kiku.cli.columns import columns
@@ -21,35 +20,12 @@ from kiku.cli.inputs import STDIN, Recording, find_recordings
 from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, Printed
 from kiku.cli.loaded import ModelSettings, load_with
-from kiku.cli.options import (
-    CalibrationFile,
-    ChannelName,
-    Device,
-    Dtype,
-    End,
-    Engine,
-    Formats,
-    HighlightWords,
-    Hotwords,
-    LineCount,
-    LineWidth,
-    Model,
-    Offline,
-    Raw,
-    Revision,
-    Start,
-    Temperature,
-    Threads,
-    Track,
-    caption_options,
-    formats_of,
-    raw_format,
-    stream_options,
-)
+from kiku.cli.options import SoundOptions, TextOptions, WritingOptions, formats_of, heard
 from kiku.cli.outputs import PARTIAL, format_of, make_folder, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.raw import RawFormat
 from kiku.cli.terminal import INTERRUPTED
+from kiku.cli.themes import themed
 from kiku.errors import OutputError
 from kiku.live import LiveStream
 from kiku.options import AudioFormat, StreamOptions
@@ -99,34 +75,47 @@ _Quiet = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """Where the sound comes from."""
+
+    TITLE: ClassVar[str] = SoundOptions.TITLE
+
+    source: _From = None
+    speed: _Speed = 1.0
+    mic: _Mic = None
+    list_mics: _List = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """When a line ends."""
+
+    TITLE: ClassVar[str] = WritingOptions.TITLE
+
+    turns: _Turns = TurnsWanted.MEDIUM
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """Where results go."""
+
+    TITLE: ClassVar[str] = WritingOptions.TITLE
+
+    output: _Output = None
+    force: _Force = False
+
+
+@themed
 def listen(
     context: typer.Context,
-    source: _From = None,
-    speed: _Speed = 1.0,
-    raw: Raw = None,
-    mic: _Mic = None,
-    list_mics: _List = False,
-    model: Model = DEMO,
-    revision: Revision = None,
-    engine: Engine = "auto",
-    device: Device = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    offline: Offline = False,
-    turns: _Turns = TurnsWanted.MEDIUM,
-    hotwords: Hotwords = None,
-    temperature: Temperature = 0.0,
-    calibration: CalibrationFile = None,
-    channel: ChannelName = "mix",
-    track: Track = None,
-    start: Start = 0.0,
-    end: End = None,
-    formats: Formats = None,
-    output: _Output = None,
-    max_line_width: LineWidth = 42,
-    max_line_count: LineCount = 2,
-    highlight_words: HighlightWords = False,
-    force: _Force = False,
+    place: SourceOptions,
+    sound: SoundOptions,
+    model: ModelSettings,
+    text: TextOptions,
+    writing: WritingOptions,
+    ends: TurnOptions,
+    files: FileOptions,
     quiet: _Quiet = False,
 ) -> int:
     """Caption what is said into a microphone, or in a recording as if it were said now.
@@ -135,41 +124,37 @@ def listen(
     below 0.6, grey while it is being written. Elsewhere each turn is a line. A microphone that
     disappears is listened to again when it is back. Ctrl-C ends it, with the last words.
     """
-    if list_mics:
+    if place.list_mics:
         _say_devices()
         return 0
-    wanted = _formats(formats, output)
-    options = stream_options(
-        hotwords=hotwords, temperature=temperature, channel=channel, track=track, start=start,
-        end=end, calibration=calibration,
-    )  # fmt: skip
-    _check(source, mic, options, raw)
+    wanted = _formats(writing.formats, files.output)
+    options = heard(sound, text)
+    _check(place.source, place.mic, options, sound.raw)
     notices: deque[str] = deque()
-    heard = (
-        _microphone(mic, notices)
-        if source is None
-        else _recording(source, speed, options, raw_format(raw))
+    hearing = (
+        _microphone(place.mic, notices)
+        if place.source is None
+        else _recording(place.source, place.speed, options, sound.raw_format)
     )
-    files = _files(output, heard.stem, wanted, force=force)
-    captions = caption_options(
-        model, line_width=max_line_width, line_count=max_line_count, highlight_words=highlight_words
+    named = _files(files.output, hearing.stem, wanted, force=files.force)
+    outputs = _Outputs(
+        wanted, named, writing.captions(model.model), hearing.has_end, files.force, quiet
     )
-    outputs = _Outputs(wanted, files, captions, heard.has_end, force, quiet)
     meter = Meter(quiet=quiet)
-    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
-    recognizer = load_with(settings, meter, slots=heard.num_channels)
+    recognizer = load_with(model, meter, slots=hearing.num_channels)
     if recognizer is None:
         return INTERRUPTED
-    with recognizer.stream(_live(options, heard, turns)) as stream:
+    options = text.prompted(options, recognizer)
+    with recognizer.stream(_live(options, hearing, ends.turns)) as stream:
         listening = Listening(
-            stream, heard.sound, notices, outputs.sinks(), label=heard.label, quiet=quiet,
+            stream, hearing.sound, notices, outputs.sinks(), label=hearing.label, quiet=quiet,
             debug=context.ensure_object(terminal.Context).debug,
         )  # fmt: skip
         if outputs.in_view:
-            listening.show(_view(listening, stream, heard.label))
+            listening.show(_view(listening, stream, hearing.label))
         code = listening.run()
-    if code == 0 and files:
-        meter.note(f"wrote {', '.join(map(str, files.values()))}")
+    if code == 0 and named:
+        meter.note(f"wrote {', '.join(map(str, named.values()))}")
     return code
 
 
@@ -217,6 +202,7 @@ def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOp
         format=AudioFormat(channels=heard.num_channels, channels_axis=1),
         turns=None if turns is TurnsWanted.OFF else turns.value,
         partials=True,
+        rate_check=heard.has_end,  # a header may lie, a microphone's driver does not
     )
 
 

@@ -2,9 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
 import kiku
+from kiku.checkpoint import DEMO
 from kiku.cli import terminal
+from kiku.cli.options import Device, Dtype, Engine, Model, ModelDir, Offline, Revision, Threads
 from kiku.cli.progress import Meter
 from kiku.recognizer import Recognizer
 
@@ -13,14 +16,23 @@ from kiku.recognizer import Recognizer
 class ModelSettings:
     """Which model, and on what it runs: as for `kiku.load`."""
 
-    model: str
-    revision: str | None = None
-    engine: str = "auto"
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-    offline: bool = False
-    """Nothing is asked of the network."""
+    TITLE: ClassVar[str] = "The model"
+
+    model: Model = DEMO
+    revision: Revision = None
+    engine: Engine = "auto"
+    device: Device = None
+    dtype: Dtype = None
+    threads: Threads = None
+    offline: Offline = False
+    model_dir: ModelDir = None
+
+    def apply(self) -> None:
+        """Set what other packages and processes look for in the environment, before they do."""
+        if self.offline:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        if self.model_dir is not None:
+            os.environ["KIKU_CACHE"] = str(self.model_dir.absolute())
 
 
 def load_with(settings: ModelSettings, meter: Meter, *, slots: int = 1) -> Recognizer | None:
@@ -29,9 +41,7 @@ def load_with(settings: ModelSettings, meter: Meter, *, slots: int = 1) -> Recog
     Raises:
         KikuError: see `kiku.load`.
     """
-    if settings.offline:
-        # What fetches models looks there when it is imported, which is later.
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    settings.apply()
     meter.note(f"loading {settings.model}")
     try:
         with meter.noting():

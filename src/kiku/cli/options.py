@@ -2,9 +2,9 @@
 
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -12,6 +12,7 @@ from kiku.calibration import Calibration
 from kiku.cli.raw import RawFormat
 from kiku.errors import ConfigError
 from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
+from kiku.recognizer import Recognizer
 from kiku.text import CaptionOptions
 
 ALL = "all"
@@ -31,6 +32,14 @@ Device = Annotated[
 ]
 Offline = Annotated[
     bool, typer.Option("--offline", help="Never ask the network for a model: it is in the cache.")
+]
+ModelDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--model-dir",
+        metavar="DIR",
+        help="Keep converted models there, not in the user's cache; as KIKU_CACHE=DIR does.",
+    ),
 ]
 Dtype = Annotated[
     str | None,
@@ -105,6 +114,20 @@ HighlightWords = Annotated[
     bool, typer.Option("--highlight-words", help="srt, vtt: underline each word as it is spoken.")
 ]
 
+PromptText = Annotated[
+    str | None,
+    typer.Option(
+        "--prompt",
+        metavar="TEXT",
+        help="What is said in --prompt-audio: the model goes on in that spelling, language and "
+        "style.",
+    ),
+]
+PromptAudio = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Some seconds of speech that the model hears before."),
+]
+
 Raw = Annotated[
     str | None,
     typer.Option(
@@ -113,6 +136,75 @@ Raw = Annotated[
         help="The sound has no header: s16le,16000,1. Also s24le, s32le, f32le, alaw, mulaw.",
     ),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class SoundOptions:
+    """Which part of a recording is heard."""
+
+    TITLE: ClassVar[str] = "What is heard"
+
+    raw: Raw = None
+    channel: ChannelName = "mix"
+    track: Track = None
+    start: Start = 0.0
+    end: End = None
+
+    @property
+    def raw_format(self) -> RawFormat | None:
+        """What `--raw` says; BadParameter if it cannot be."""
+        return raw_format(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class TextOptions:
+    """How text is picked."""
+
+    TITLE: ClassVar[str] = "How words are chosen"
+
+    hotwords: Hotwords = None
+    temperature: Temperature = 0.0
+    prompt: PromptText = None
+    prompt_audio: PromptAudio = None
+    calibration: CalibrationFile = None
+
+    def refuse(self) -> None:
+        """Raise BadParameter for half a prompt, before a model is loaded."""
+        text, sound = self.prompt, self.prompt_audio
+        if (text is None) != (sound is None):
+            missing = "--prompt-audio FILE" if sound is None else "--prompt TEXT"
+            given = "--prompt" if sound is None else "--prompt-audio"
+            raise typer.BadParameter(f"add {missing}, which it belongs to", param_hint=given)
+        if sound is not None and not sound.is_file():
+            raise typer.BadParameter(f"{sound}: no such file", param_hint="--prompt-audio")
+
+    def prompted(self, options: StreamOptions, recognizer: Recognizer) -> StreamOptions:
+        """The options with the prompt, which the model hears now; BadParameter if it cannot be."""
+        if self.prompt is None or self.prompt_audio is None:
+            return options
+        with _named("--prompt"):
+            return replace(options, prompt=recognizer.prompt(self.prompt, self.prompt_audio))
+
+
+@dataclass(frozen=True, slots=True)
+class WritingOptions:
+    """What is written, and how captions look."""
+
+    TITLE: ClassVar[str] = "What is written"
+
+    formats: Formats = None
+    max_line_width: LineWidth = 42
+    max_line_count: LineCount = 2
+    highlight_words: HighlightWords = False
+
+    def captions(self, model: str) -> CaptionOptions:
+        """What writers of captions are told."""
+        return CaptionOptions(
+            model,
+            max_line_width=self.max_line_width or None,
+            max_line_count=self.max_line_count or None,
+            highlight_words=self.highlight_words,
+        )
 
 
 def raw_format(text: str | None) -> RawFormat | None:
@@ -143,16 +235,16 @@ def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
     return names if ALL in chosen else list(dict.fromkeys(chosen))
 
 
-def caption_options(
-    model: str, *, line_width: int, line_count: int, highlight_words: bool
-) -> CaptionOptions:
-    """What writers of captions are told."""
-    return CaptionOptions(
-        model,
-        max_line_width=line_width or None,
-        max_line_count=line_count or None,
-        highlight_words=highlight_words,
-    )
+def heard(
+    sound: SoundOptions, text: TextOptions, max_duration: float | None = None
+) -> StreamOptions:
+    """What both commands ask of a stream; see `stream_options`. Their prompt comes later."""
+    text.refuse()
+    return stream_options(
+        hotwords=text.hotwords, temperature=text.temperature, channel=sound.channel,
+        track=sound.track, start=sound.start, end=sound.end, max_duration=max_duration,
+        calibration=text.calibration,
+    )  # fmt: skip
 
 
 def stream_options(

@@ -4,6 +4,7 @@ import json
 import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class Request:
     """What is heard, and how."""
     raw: RawFormat | None = None
     """How samples are written that have no header."""
+    at_once: int = 1
+    """Recordings that go side by side."""
 
     @property
     def is_json_lines(self) -> bool:
@@ -93,6 +96,9 @@ class Run:
         self._debug = debug
         self._on_terminal = sys.stdout.isatty()
         self._output = self._choose_output()
+        self._side_by_side: Mapping[Recording, Transcription] = {}
+        self._told: set[Recording] = set()
+        self._interrupted = False
 
     def _choose_output(self) -> Output:
         request = self._request
@@ -108,6 +114,7 @@ class Run:
     def all(self, found: Sequence[Recording | KikuError]) -> int:
         """Transcribe the recordings; the exit code. What is no recording has been told of."""
         durations = self._durations(found)
+        self._side_by_side = self._begun_at_once(list(durations))
         num_failed = 0
         try:
             with self._meter.showing(list(durations.values())) as bars:
@@ -118,11 +125,30 @@ class Run:
                         num_failed += 1
                         self._deliver_nothing()
         except KeyboardInterrupt:
+            self._keep_others()
             return INTERRUPTED
         self._meter.closing(len(durations))
         if num_failed and len(found) > 1:
             terminal.error(f"{num_failed} of {len(found)} could not be transcribed completely")
         return FAILED if num_failed else 0
+
+    def _begun_at_once(self, recordings: Sequence[Recording]) -> Mapping[Recording, Transcription]:
+        """The recordings as they go side by side, each in a slot as soon as one is free; none where
+        they go one after the other."""
+        if self._request.at_once == 1 or len(recordings) == 1:
+            return {}
+        several = self._recognizer.transcriptions(
+            [one.source for one in recordings], self._request.options
+        )
+        return dict(zip(recordings, several, strict=True))
+
+    def _keep_others(self) -> None:
+        """Deliver what is known of those that went beside the one that was interrupted."""
+        self._interrupted, bars = True, Bars([])
+        for recording, result in self._side_by_side.items():
+            if recording not in self._told and result.so_far:
+                with suppress(KeyboardInterrupt):
+                    self._one(recording, None, bars)
 
     def _durations(self, found: Sequence[Recording | KikuError]) -> dict[Recording, float | None]:
         """Seconds of each recording, if somebody wants to see how far it is."""
@@ -165,7 +191,10 @@ class Run:
         except OutputError as error:
             terminal.error(str(error))
             return False
-        result = self._recognizer.transcription(source, self._request.options)
+        result = self._side_by_side.get(recording)
+        if result is None:
+            result = self._recognizer.transcription(source, self._request.options)
+        self._told.add(recording)
         bars.follow(
             recording.label,
             duration,
@@ -197,6 +226,9 @@ class Run:
         """Show the words as they come; what ended them before their time, if anything did."""
         shown = 0
         stopped: Exception | KeyboardInterrupt | None = None
+        is_cut = self._interrupted and not result.done
+        if is_cut:  # one beside it was interrupted, and with it all
+            result.stop()
         try:
             self._output.begin(recording.label if self._request.several else None)
             # What the recognizer warns of is told as the problem that it is.
@@ -204,7 +236,7 @@ class Run:
                 for word in result:
                     self._output.add(word)
                     shown += 1
-            stopped = result.problem
+            stopped = KeyboardInterrupt() if is_cut else result.problem
         except ReaderGone:
             raise
         except KeyboardInterrupt as interrupt:
@@ -212,7 +244,7 @@ class Run:
         except Exception as error:
             if self._debug and not isinstance(error, KikuError):
                 raise
-            stopped = error
+            stopped = KeyboardInterrupt() if self._interrupted else error
         # The slot is for the next recording; the word that was open is the last of this one.
         result.stop()
         try:

@@ -1,58 +1,29 @@
 """`kiku transcribe`: what it is told."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.inputs import Recording, find_recordings
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
-    CalibrationFile,
-    ChannelName,
-    Device,
-    Dtype,
-    End,
-    Engine,
-    Formats,
-    HighlightWords,
-    Hotwords,
-    LineCount,
-    LineWidth,
     MaxDuration,
-    Model,
-    Offline,
-    Raw,
-    Revision,
-    Start,
-    Temperature,
-    Threads,
-    Track,
-    caption_options,
+    SoundOptions,
+    TextOptions,
+    WritingOptions,
     formats_of,
-    raw_format,
-    stream_options,
+    heard,
 )
 from kiku.cli.outputs import exists, format_of, make_folder, name_outputs, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.run import TXT, Request, Run
 from kiku.cli.terminal import FAILED, INTERRUPTED
-from kiku.cli.transcribe_fleet import (
-    Actors,
-    DryRun,
-    FleetOptions,
-    Gpu,
-    LimitHours,
-    OnRay,
-    Price,
-    RetryFailed,
-    Slots,
-    on_ray,
-    refuse_with_ray,
-)
+from kiku.cli.themes import themed
+from kiku.cli.transcribe_fleet import FleetOptions, on_ray, refuse_with_ray
 from kiku.errors import ConfigError, KikuError, OutputError
 from kiku.text import FORMATS
 
@@ -92,93 +63,99 @@ _Recursive = Annotated[
 ]
 
 
+_Slots = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1,
+        help="Recordings at once; else 1, and with --ray in each process 8, or 64 on a GPU.",
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingOptions:
+    """Which recordings there are, and how many are heard at once."""
+
+    TITLE: ClassVar[str] = SoundOptions.TITLE
+
+    recursive: _Recursive = False
+    max_duration: MaxDuration = 86_400.0
+    slots: _Slots = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileOptions:
+    """Where results go."""
+
+    TITLE: ClassVar[str] = WritingOptions.TITLE
+
+    output: _Output = None
+    words: _Words = False
+    force: _Force = False
+    skip_existing: _Skip = False
+
+
+@themed
 def transcribe(
     context: typer.Context,
     paths: _Paths,
-    recursive: _Recursive = False,
-    raw: Raw = None,
-    model: Model = DEMO,
-    revision: Revision = None,
-    engine: Engine = "auto",
-    device: Device = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    offline: Offline = False,
-    formats: Formats = None,
-    output: _Output = None,
-    max_line_width: LineWidth = 42,
-    max_line_count: LineCount = 2,
-    highlight_words: HighlightWords = False,
-    words: _Words = False,
-    hotwords: Hotwords = None,
-    temperature: Temperature = 0.0,
-    calibration: CalibrationFile = None,
-    channel: ChannelName = "mix",
-    track: Track = None,
-    start: Start = 0.0,
-    end: End = None,
-    max_duration: MaxDuration = 86_400.0,
+    recordings: RecordingOptions,
+    sound: SoundOptions,
+    model: ModelSettings,
+    text: TextOptions,
+    writing: WritingOptions,
+    files: FileOptions,
+    fleet: FleetOptions,
     quiet: _Quiet = False,
     progress: _Progress = False,
-    force: _Force = False,
-    skip_existing: _Skip = False,
-    ray: OnRay = False,
-    actors: Actors = None,
-    slots: Slots = None,
-    limit_hours: LimitHours = None,
-    retry_failed: RetryFailed = False,
-    dry_run: DryRun = False,
-    gpu: Gpu = None,
-    price: Price = None,
 ) -> int:
     """Write down what is said in recordings, word by word as it is recognised.
 
     Without -o the text goes to standard output. A recording that cannot be read does not stop the
     others; the exit code is then 1. Ctrl-C keeps what was transcribed, as talk.partial.txt.
     """
-    options = stream_options(
-        hotwords=hotwords, temperature=temperature, channel=channel, track=track, start=start,
-        end=end, max_duration=max_duration, calibration=calibration,
-    )  # fmt: skip
-    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
-    fleet = FleetOptions(actors, slots, limit_hours, retry_failed, dry_run, gpu, price)
-    if ray:
+    options = heard(sound, text, recordings.max_duration)
+    if fleet.ray:
         refuse_with_ray({
-            "--raw": raw, "--words": words, "--force": force, "--skip-existing": skip_existing,
-            "--max-line-width": max_line_width != 42, "--max-line-count": max_line_count != 2,
-            "--highlight-words": highlight_words,
+            "--raw": sound.raw, "--prompt": text.prompt, "--words": files.words,
+            "--force": files.force, "--skip-existing": files.skip_existing,
+            "--max-line-width": writing.max_line_width != 42,
+            "--max-line-count": writing.max_line_count != 2,
+            "--highlight-words": writing.highlight_words,
         })  # fmt: skip
-        return on_ray(paths, output, formats, settings, options, fleet, quiet=quiet)
+        return on_ray(
+            paths, files.output, writing.formats, model, options, fleet, slots=recordings.slots,
+            quiet=quiet,
+        )  # fmt: skip
     fleet.refuse()
-    found = find_recordings(paths, recursive=recursive)
-    named = formats_of(formats, FORMATS)
-    place = None if output is None else Path(output)
+    found = find_recordings(paths, recursive=recordings.recursive)
+    named = formats_of(writing.formats, FORMATS)
+    place = None if files.output is None else Path(files.output)
     file_format = None if place is None else format_of(place, FORMATS)
     _check_file(place, file_format, named, len(found))
     request = Request(
         formats=[file_format] if file_format else named or [TXT],
-        to_files=output is not None,
-        captions=caption_options(
-            model, line_width=max_line_width, line_count=max_line_count,
-            highlight_words=highlight_words,
-        ),
-        words=words,
-        force=force,
-        skip_existing=skip_existing,
+        to_files=place is not None,
+        captions=writing.captions(model.model),
+        words=files.words,
+        force=files.force,
+        skip_existing=files.skip_existing,
         quiet=quiet,
         several=len(found) > 1,
         options=options,
-        raw=raw_format(raw),
-    )  # fmt: skip
+        raw=sound.raw_format,
+        at_once=recordings.slots or 1,
+    )
     _check(request)
     meter = Meter(quiet=quiet, forced=progress)
     debug = context.ensure_object(terminal.Context).debug
-    return _run(found, request, place, file_format, settings, meter, debug=debug)
+    return _run(found, request, place, file_format, model, text, meter, debug=debug)
 
 
 def _run(
     found: Sequence[Recording | KikuError], request: Request, output: Path | None,
-    file_format: str | None, settings: ModelSettings, meter: Meter, *, debug: bool,
+    file_format: str | None, settings: ModelSettings, text: TextOptions, meter: Meter, *,
+    debug: bool,
 ) -> int:  # fmt: skip
     """Transcribe what was named, one after the other; the exit code."""
     recordings = [item for item in found if isinstance(item, Recording)]
@@ -196,9 +173,10 @@ def _run(
     options = request.options
     each = options.channel == "each"
     slots = max(one.num_channels(request.raw, options.track) if each else 1 for one in recordings)
-    recognizer = load_with(settings, meter, slots=slots)
+    recognizer = load_with(settings, meter, slots=slots * min(request.at_once, len(recordings)))
     if recognizer is None:
         return INTERRUPTED
+    request = replace(request, options=text.prompted(options, recognizer))
     return Run(recognizer, request, outputs, meter, debug=debug).all(to_do)
 
 
@@ -250,6 +228,8 @@ def _check(request: Request) -> None:
         raise typer.BadParameter("it is about files: add -o DIR", param_hint="--skip-existing")
     if request.skip_existing and request.force:
         raise typer.BadParameter("--force says the opposite", param_hint="--skip-existing")
+    if request.raw is not None and request.at_once > 1:
+        raise typer.BadParameter("raw samples are heard one after the other", param_hint="--slots")
     if request.words and TXT not in request.formats:
         raise typer.BadParameter(
             "it is a form of txt (json has all words' times)", param_hint="--words"

@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -15,7 +15,7 @@ from kiku.cli.loaded import ModelSettings
 from kiku.cli.options import formats_of
 from kiku.cli.progress import LINE_EVERY_S, clock
 from kiku.cli.terminal import FAILED
-from kiku.errors import InputError
+from kiku.errors import InputError, MissingExtra
 from kiku.options import StreamOptions
 
 if TYPE_CHECKING:
@@ -34,11 +34,6 @@ Actors = Annotated[
     int | None,
     typer.Option(metavar="N", min=1, help="--ray: processes; else as many as there is room for."),
 ]
-Slots = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="--ray: recordings at once in each process; else 8, or "
-                 "64 on a GPU."),
-]  # fmt: skip
 LimitHours = Annotated[
     float | None,
     typer.Option("--limit-hours", metavar="H", help="--ray: of sound, of what is missing."),
@@ -61,20 +56,22 @@ _FORMATS = ("jsonl", "parquet", "srt", "vtt", "txt", "tsv")
 
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
-    """What is only about `--ray`."""
+    """What is about `--ray`."""
 
-    actors: int | None
-    slots: int | None
-    limit_hours: float | None
-    retry_failed: bool
-    dry_run: bool
-    gpu: str | None
-    price: float | None
+    TITLE: ClassVar[str] = "On many machines"
+
+    ray: OnRay = False
+    actors: Actors = None
+    limit_hours: LimitHours = None
+    retry_failed: RetryFailed = False
+    dry_run: DryRun = False
+    gpu: Gpu = None
+    price: Price = None
 
     def refuse(self) -> None:
-        """Raise BadParameter where one of them is given without `--ray`."""
+        """Raise BadParameter where one of the others is given without `--ray`."""
         for name in self.__slots__:
-            if getattr(self, name):
+            if getattr(self, name) and name != "ray":
                 option = "--" + name.replace("_", "-")
                 raise typer.BadParameter("it is about --ray", param_hint=option)
 
@@ -94,6 +91,7 @@ def on_ray(
     options: StreamOptions,
     fleet: FleetOptions,
     *,
+    slots: int | None,
     quiet: bool,
 ) -> int:
     """Transcribe on Ray; the exit code."""
@@ -103,11 +101,10 @@ def on_ray(
     if output is None:
         raise typer.BadParameter("--ray writes into a folder: name one", param_hint="-o")
     named = formats_of(formats, _FORMATS) or ["jsonl"]
-    if settings.offline:
-        os.environ["HF_HUB_OFFLINE"] = "1"  # which processes of this machine inherit
+    settings.apply()  # which processes of this machine inherit
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
-        settings.threads, fleet.slots,
+        settings.threads, slots,
     )  # fmt: skip
     try:
         run = room.Run(address, fleet.actors, fleet.limit_hours, fleet.retry_failed)
@@ -122,6 +119,8 @@ def on_ray(
         )  # fmt: skip
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
+    except MissingExtra as error:
+        raise MissingExtra("--ray", error.extra) from None
     if not quiet:
         terminal.error(_closing(report))
     for path in report.killed:

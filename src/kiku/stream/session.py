@@ -155,7 +155,7 @@ class WordSession:
             options.format,
             channel="mix" if channel == "each" else channel,
             checks=options.signal_checks,
-            rate_check=options.rate_check,
+            rate_check=bool(options.rate_check),
             start_s=options.start_s,
             end_s=options.end_s,
         )

@@ -1,0 +1,81 @@
+"""How long a packet of coded sound is by its own first bytes.
+
+Raw streams of such packets state no length of the whole; but one that is cut off ends, but for
+chance, in the middle of a packet. Knows ADTS, LATM, MPEG audio and AC-3; does not know files.
+"""
+
+import struct
+
+# Kilobits a second by MPEG's version (1, or 2 and 2.5) and layer.
+_RATES_1 = {
+    1: (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    2: (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    3: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+}
+_RATES_2 = {
+    1: (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    3: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_SAMPLE_RATES = (44_100, 48_000, 32_000)
+_AC3_RATES = (
+    32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640,
+)  # fmt: skip
+
+
+def stated_size(format_name: str, packet: bytes) -> int | None:
+    """How many bytes the packet has by its header; None where that is none, or does not say.
+
+    Args:
+        format_name: the format of the raw stream: "aac" (ADTS), "loas", "mp3" (of any layer),
+            "ac3" or "eac3".
+        packet: it, or its first bytes.
+    """
+    read = _READERS.get(format_name)
+    return None if read is None or len(packet) < 6 else read(packet)
+
+
+def _adts(packet: bytes) -> int | None:
+    if packet[0] != 0xFF or packet[1] & 0xF6 != 0xF0:
+        return None
+    return (packet[3] & 3) << 11 | packet[4] << 3 | packet[5] >> 5
+
+
+def _loas(packet: bytes) -> int | None:
+    if packet[0] != 0x56 or packet[1] & 0xE0 != 0xE0:
+        return None
+    return 3 + ((packet[1] & 0x1F) << 8 | packet[2])
+
+
+def _mpeg_audio(packet: bytes) -> int | None:
+    (header,) = struct.unpack_from(">I", packet)
+    version, layer = header >> 19 & 3, 4 - (header >> 17 & 3)
+    rate_code, speed_code = header >> 12 & 15, header >> 10 & 3
+    if header >> 21 != 0x7FF or version == 1 or layer == 4 or speed_code == 3:
+        return None
+    if not 0 < rate_code < 15:  # 0: any rate, which it does not say
+        return None
+    rates = _RATES_1 if version == 3 else _RATES_2
+    bits, padding = 1_000 * rates[layer][rate_code - 1], header >> 9 & 1
+    speed = _SAMPLE_RATES[speed_code] >> {3: 0, 2: 1, 0: 2}[version]
+    if layer == 1:
+        return (12 * bits // speed + padding) * 4
+    slots = 72 if layer == 3 and version != 3 else 144
+    return slots * bits // speed + padding
+
+
+def _ac3(packet: bytes) -> int | None:
+    if packet[:2] != b"\x0b\x77":
+        return None
+    if packet[5] >> 3 > 10:  # E-AC-3
+        return 2 * (((packet[2] & 7) << 8 | packet[3]) + 1)
+    speed_code, size_code = packet[4] >> 6, packet[4] & 0x3F
+    if speed_code == 3 or size_code >= 2 * len(_AC3_RATES):
+        return None
+    kilobits, odd = _AC3_RATES[size_code >> 1], size_code & 1
+    if speed_code == 1:  # 44.1 kHz: the sizes of two packets take turns
+        return 2 * (kilobits * 1_000 * 1_536 // 44_100 // 16 + odd)
+    return kilobits * (4 if speed_code == 0 else 6)
+
+
+_READERS = {"aac": _adts, "loas": _loas, "mp3": _mpeg_audio, "ac3": _ac3, "eac3": _ac3}

@@ -1,0 +1,84 @@
+"""Options in themes: a command takes some dataclasses, whose fields are its options.
+
+Each class has a `TITLE`, under which `--help` lists its options; several may share one. Does not
+know what any option means.
+"""
+
+import inspect
+from collections.abc import Callable
+from copy import copy
+from dataclasses import fields, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, get_args, get_type_hints
+
+from typer.core import TyperCommand
+from typer.models import OptionInfo
+
+_ORDINARY = "Options"
+
+
+def themed(command: Callable[..., int]) -> Callable[..., int]:
+    """The function as typer takes it: with an option for each field of the dataclasses among its
+    arguments, which it gets made of those."""
+    hints = get_type_hints(command, include_extras=True)
+    signature = inspect.signature(command)
+    themes: dict[str, Any] = {}
+    flat: list[inspect.Parameter] = []
+    for name, parameter in signature.parameters.items():
+        if is_dataclass(hints[name]):
+            themes[name] = hints[name]
+            flat += _options_of(themes[name])
+        else:
+            flat.append(parameter.replace(annotation=hints[name], kind=parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def run(**given: Any) -> int:
+        made = {
+            name: theme(**{field.name: given.pop(field.name) for field in fields(theme)})
+            for name, theme in themes.items()
+        }
+        return command(**given, **made)
+
+    run.__annotations__ = {one.name: one.annotation for one in flat}
+    vars(run)["__signature__"] = signature.replace(parameters=flat)
+    return run
+
+
+def _options_of(theme: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(theme, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default,
+            annotation=_under(theme.TITLE, hints[field.name]),
+        )
+        for field in fields(theme)
+    ]
+
+
+def _under(title: str, annotation: Any) -> Any:
+    """The option that an annotation describes, listed under this title."""
+    kind, option = get_args(annotation)
+    assert isinstance(option, OptionInfo)
+    listed = copy(option)
+    listed.rich_help_panel = title
+    return Annotated[kind, listed]
+
+
+class ThemedCommand(TyperCommand):
+    """A command whose help lists its options under the titles of their themes."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, the themes in the order of the command's, and what has none."""
+        listed: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        for parameter in self.get_params(ctx):
+            ordinary = "Arguments" if parameter.param_type_name == "argument" else _ORDINARY
+            title = getattr(parameter, "rich_help_panel", None) or ordinary
+            if (record := parameter.get_help_record(ctx)) is not None:
+                listed.setdefault(title, []).append(record)
+        listed[_ORDINARY] = listed.pop(_ORDINARY, [])  # at the end
+        for title, records in listed.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
