@@ -243,9 +243,10 @@ def test_what_was_wrong_with_the_last_second_is_told_at_the_end() -> None:
     frames = drained(s)
     accept(s, [3] * len(frames))
     s.finish()
-    warning, end = events(s)
-    assert isinstance(warning, StreamWarning)
-    assert warning.kind == "not_finite"
+    *warnings, end = events(s)
+    assert [one.kind for one in warnings if isinstance(one, StreamWarning)] == [
+        "not_finite", "silent",
+    ]  # fmt: skip
     assert isinstance(end, End)
 
 
@@ -339,12 +340,12 @@ def test_a_session_with_a_prompt_has_heard_its_first_token() -> None:
 
 def test_words_behind_the_end_of_the_sound_are_put_at_its_end() -> None:
     s = session()
-    push(s, np.zeros(10 * SIZE, np.float32))
+    push(s, np.full(10 * SIZE, 0.1, np.float32))
     s.close()
     s.begin(PAD, 0.0)
     n = len(drained(s))
     accept(s, [PAD] * (n - 3) + [0, ONE, PAD])
-    word, ended = events(s)
+    word, ended = (one for one in events(s) if not isinstance(one, StreamWarning))
     assert isinstance(word, Word)
     assert (word.start, word.end) == (s.duration, s.duration)
     assert ended == WordEnd(s.duration)
