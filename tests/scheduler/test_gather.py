@@ -1,6 +1,8 @@
 """Frames of many live streams are gathered for a step; of few, nothing waits."""
 
+import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,14 +42,26 @@ def test_what_is_gathered_goes_in_one_step(monkeypatch: pytest.MonkeyPatch) -> N
     engine = EchoEngine(GATHER_FROM)
     recognizer = Recognizer(engine, CONFIG, tiny.vocabulary(), name="echo")
     streams = [recognizer.stream() for _ in range(GATHER_FROM)]
-    monkeypatch.setattr("kiku.scheduler.scheduler.GATHER_S", 0.3)
+    gathers, all_is_given = threading.Event(), threading.Event()
+
+    def gather(seconds: float) -> None:
+        assert seconds == GATHER_S
+        gathers.set()
+        assert all_is_given.wait(60)
+
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=gather)
+    monkeypatch.setattr("kiku.scheduler.driver.time", clock)
+    streams[0].push(np.zeros(CONFIG.frame_size, np.float32))
+    assert gathers.wait(60)
+    num_before = len(engine.steps)
     for stream in streams:
         stream.push(np.zeros(CONFIG.frame_size, np.float32))
     for stream in streams:
         stream.close()
+    all_is_given.set()
     for stream in streams:
         assert [type(event).__name__ for event in stream.events()] == ["End"]
-    assert len(engine.steps[0]) == GATHER_FROM
+    assert len(engine.steps[num_before]) == GATHER_FROM
 
 
 def test_steps_are_told() -> None:
