@@ -3,6 +3,7 @@ frames."""
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from kiku.decoding import Picker, Sampler
 from kiku.engine import Said
 from kiku.engine.blocks import Block, decode_blocks, logprob_of
+from kiku.engine.widths import Widths
 from tests.engine.engines import KINDS, make_engine, sound, step
 
 VOCABULARY = 7
@@ -90,8 +92,15 @@ def codes(num_frames: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).integers(0, 50, (num_frames, 2))
 
 
+def held(width: int) -> Widths:
+    """Always this width."""
+    widths = Widths(width)
+    widths.held = width
+    return widths
+
+
 def run(
-    num_frames: int, cuts: Sequence[int], width: int, pickers: Sequence[Picker | None]
+    num_frames: int, cuts: Sequence[int], widths: Widths, pickers: Sequence[Picker | None]
 ) -> list[tuple[list[int], list[float], list[list[float]]]]:
     """Tokens, log-probabilities and pauses of every slot, in blocks of the lengths `cuts`."""
     reader = Arithmetic(len(pickers))
@@ -104,7 +113,7 @@ def run(
                   guess=PAD, word_start=START, keep_logits=False)
             for slot, picker in enumerate(pickers)
         ]  # fmt: skip
-        out = decode_blocks(reader, blocks, width)
+        out = decode_blocks(reader, blocks, widths)
         assert out.pauses is not None
         for slot, (those, logprobs, pauses) in enumerate(said):
             row = out.row(slot)
@@ -137,14 +146,17 @@ def test_any_cut_and_width_give_the_tokens_of_single_frames(
     def pickers() -> list[Picker | None]:
         return [Sampler(0.7, seed=i) if sampled else None for i in range(num_slots)]
 
-    singly = run(num_frames, [1] * num_frames, 1, pickers())
-    assert run(num_frames, cuts, width, pickers()) == singly
+    singly = run(num_frames, [1] * num_frames, held(1), pickers())
+    assert run(num_frames, cuts, held(width), pickers()) == singly
+    moments = accumulate(data.draw(st.lists(st.floats(0, 9), min_size=8, max_size=8)) * 99)
+    changing = Widths(width, clock=lambda: next(moments))
+    assert run(num_frames, cuts, changing, pickers()) == singly
 
 
 def test_right_guesses_save_passes() -> None:
     reader = Arithmetic(1)
     block = Block(0, codes(64, 0), 0, None, guess=PAD, keep_logits=False)
-    out = decode_blocks(reader, [block], 16)
+    out = decode_blocks(reader, [block], held(16))
     assert (out.tokens == PAD).mean() > 0.3
     assert reader.num_passes == block.num_passes < 50
 
@@ -189,7 +201,7 @@ def test_what_follows_a_word_start_is_guessed_too() -> None:
     for start in (None, START):
         reader = Impatient()
         block = Block(0, wanted, PAD, None, guess=PAD, word_start=start, keep_logits=False)
-        said = decode_blocks(reader, [block], 16).tokens.tolist()
+        said = decode_blocks(reader, [block], held(16)).tokens.tolist()
         assert said == [PAD] * 4 + [START, Impatient.WORD] + [PAD] * 10
         passes[start] = reader.num_passes
     assert passes == {None: 3, START: 2}

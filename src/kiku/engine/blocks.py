@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kiku.decoding import Picker
 from kiku.engine.backend import Backend, Said, StepOutput
+from kiku.engine.widths import Widths
 
 
 class Block:
@@ -160,19 +161,21 @@ def logprob_of(logits: NDArray[np.float32], token: int) -> float:
     return float(logits[token]) - top - float(np.log(np.exp(logits - top).sum()))
 
 
-def decode_blocks(backend: Backend, blocks: Sequence[Block], width: int) -> StepOutput:
+def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> StepOutput:
     """Bring blocks of any lengths through the decoder side by side.
 
     Args:
         backend: has the decoder.
         blocks: n of them.
-        width: columns that one pass reads of a slot at most; 1 is frame by frame.
+        widths: say how many columns of a slot a pass reads, and learn from it.
 
     Returns:
         What was said to all, packed.
     """
     waiting = list(blocks)
     while waiting:
+        began = widths.clock()
+        width = widths.choose(len(waiting))
         parts = [block.ask(width) for block in waiting]
         counts = np.array([len(part) for part in parts])
         columns = np.zeros((len(parts), int(counts.max()), parts[0].shape[1]), np.int64)
@@ -186,6 +189,7 @@ def decode_blocks(backend: Backend, blocks: Sequence[Block], width: int) -> Step
         )
         if back := np.flatnonzero(in_vain).tolist():
             backend.rewind(slots[back], in_vain[back])
+        widths.note(counts.tolist(), in_vain.tolist(), widths.clock() - began)
         waiting = [block for block in waiting if block.done < block.num_frames]
     return joined([block.output() for block in blocks])
 

@@ -24,6 +24,7 @@ from kiku.engine.backend import Backend, StepOutput
 from kiku.engine.blocks import Block, decode_blocks
 from kiku.engine.forked import check_process, process
 from kiku.engine.history import History
+from kiku.engine.widths import Widths
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 
 MAX_POSITION = 2**40
@@ -86,6 +87,8 @@ class SlotEngine:
         """Frames of a slot that one step takes at most."""
         self.num_passes = 0
         """How often the decoder was run since the engine was made."""
+        self.widths = Widths(backend.width)
+        """How many columns of a slot a pass reads when blocks are decoded."""
         self._lm = backend.lm_config
         self._held: dict[int, _Slot] = {}
         self._history = History(backend.num_slots, self._lm.num_codebooks)
@@ -329,7 +332,7 @@ class SlotEngine:
         )  # fmt: skip
 
     def _decode_blocks(self, blocks: Sequence[Block]) -> StepOutput:
-        out = decode_blocks(self.backend, blocks, self.backend.width)
+        out = decode_blocks(self.backend, blocks, self.widths)
         self.num_passes += max(block.num_passes for block in blocks)
         for block in blocks:
             self._held[block.slot].token = block.token

@@ -106,8 +106,12 @@ def file_speed(
 def acceptance(recognizer: Recognizer, samples: NDArray[np.float32], max_block: int) -> float:
     """Frames that one pass of the decoder brings on average in blocks of at most `max_block`."""
     engine = recognizer.scheduler.engine
-    before = engine.num_passes
-    frames = _count_frames(capped(recognizer, max_block), samples)
+    before, widths = engine.num_passes, engine.widths
+    widths.held = min(max_block, engine.backend.width)  # not what is best here
+    try:
+        frames = _count_frames(capped(recognizer, max_block), samples)
+    finally:
+        widths.held = None
     return round(frames / (engine.num_passes - before), 2)
 
 

@@ -153,9 +153,12 @@ class Speed:
         try:
             warmup = 2
             before = self._engine.num_passes
+            if accept_all:
+                self._engine.widths.held = self._engine.backend.width
             steps, codec, decoder = self._steps(slots, size, past, count, warmup)
             passes = self._engine.num_passes - before
         finally:
+            self._engine.widths.held = None
             self._close(slots)
         frames = size * count
         return Block(
