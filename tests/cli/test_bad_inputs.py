@@ -396,6 +396,7 @@ class TestMisuse:
             ("transcribe --modle=x talk.wav", "kiku transcribe --model=x talk.wav"),
             ("listen --devce cpu", "kiku listen --device cpu"),
             ("transcribe 'my talk.wav' --ofline", "kiku transcribe 'my talk.wav' --offline"),
+            ("--modle demo", "kiku transcribe RECORDING --model demo"),
         ],
     )
     def test_the_command_that_was_meant_is_told(self, run: Run, typed: str, meant: str) -> None:
@@ -407,10 +408,19 @@ class TestMisuse:
     @pytest.mark.parametrize(
         ("typed", "told"),
         [
-            ("listen --form a", "--force, --format, --from); kiku listen --help tells"),
+            (
+                "listen --form a",
+                "kiku listen has no option --form (near it: --force, --format, --from); "
+                "kiku listen --help tells",
+            ),
+            ("listen --xyzzy a", "kiku listen has no option --xyzzy; kiku listen --help tells"),
+            ("--xyzzy", "kiku has no option --xyzzy; kiku --help tells"),
             ("transcribe a.wav --model", "'--model' requires an argument"),
-            ("models info a.wav b", "(b); kiku models info --help tells"),
-            ("nonsense", "No such command 'nonsense'; kiku --help tells what there is"),
+            (
+                "models info a.wav b",
+                "models info cannot take b as well; kiku models info --help",
+            ),
+            ("nonsense", "nonsense is no command; kiku --help tells what there is"),
         ],
     )
     def test_where_it_cannot_be_told_the_help_is_named(

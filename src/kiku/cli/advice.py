@@ -6,8 +6,9 @@ Knows how typer words its errors; does not know what the commands do.
 import re
 import shlex
 from collections.abc import Sequence
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -28,24 +29,40 @@ def advise(error: typer.TyperException, arguments: Sequence[str]) -> str:
     meant = _no_option(error, arguments) or _no_command(error, arguments)
     if meant is not None:
         said, right = meant
-        return f"{said}; did you mean  {shlex.join(['kiku', *right])}"
-    return f"{error.format_message().rstrip('.')}; {_command(error)} --help tells what there is"
+        if right:
+            return f"{said}; did you mean  {shlex.join(['kiku', *right])}"
+    else:
+        said = error.format_message().rstrip(".")
+    return f"{said}; {_command(error)} --help tells what there is"
 
 
 _Meant = tuple[str, list[str]] | None
-"""What is wrong, and the right arguments, where they can be told."""
+"""What is wrong, and the right arguments, or none where they cannot be told."""
 
 
 def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
     typed: str | None = getattr(error, "option_name", None)
     if typed is None or not error.format_message().startswith("No such option"):
         return None
-    if _command(error) == "kiku" and any(map(_is_recording, arguments)):
-        return f"{typed} is an option of a command", ["transcribe", *arguments]
-    right = _closest(typed, getattr(error, "possibilities", None) or ())
+    near: Sequence[str] = getattr(error, "possibilities", None) or ()
+    if _command(error) == "kiku":
+        if any(map(_is_recording, arguments)):
+            return f"{typed} is an option of a command", ["transcribe", *arguments]
+        near = get_close_matches(typed, _options_of_transcribe(error))
+    right = _closest(typed, near)
     if right is None:
-        return None
-    return f"there is no option {typed}", [_renamed(one, typed, right) for one in arguments]
+        others = "" if _command(error) == "kiku" else ", ".join(sorted(near))
+        return f"{_command(error)} has no option {typed}{others and f' (near it: {others})'}", []
+    renamed = [_renamed(one, typed, right) for one in arguments]
+    if _command(error) == "kiku":
+        return f"kiku itself has no option {typed}", ["transcribe", "RECORDING", *renamed]
+    return f"there is no option {typed}", renamed
+
+
+def _options_of_transcribe(error: typer.TyperException) -> list[str]:
+    context: Any = getattr(error, "ctx", None)
+    command = context and context.command.get_command(context, "transcribe")
+    return [name for one in command.params for name in one.opts] if command else []
 
 
 def _closest(typed: str, near: Sequence[str]) -> str | None:
@@ -59,13 +76,15 @@ def _closest(typed: str, near: Sequence[str]) -> str | None:
 
 def _no_command(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
     message = error.format_message()
-    if (found := _NO_COMMAND.search(message)) and _is_recording(found["typed"]):
-        return f"{found['typed']} is no command", ["transcribe", *arguments]
-    if (found := _TOO_MANY.search(message)) and _command(error) == "kiku listen":
-        for at, typed in enumerate(arguments):
+    if found := _NO_COMMAND.search(message):
+        right = ["transcribe", *arguments] if _is_recording(found["typed"]) else []
+        return f"{found['typed']} is no command", right
+    if found := _TOO_MANY.search(message):
+        for at, typed in enumerate(arguments if _command(error) == "kiku listen" else ()):
             if at and found["typed"].startswith(typed) and _is_recording(typed):
                 right = [*arguments[:at], "--from", *arguments[at:]]
                 return "a recording is named by --from", right
+        return f"{_command(error)} cannot take {found['typed']} as well", []
     return None
 
 
