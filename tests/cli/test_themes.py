@@ -19,7 +19,28 @@ TITLES = {
     "transcribe": ["Arguments", "What is heard", "The model", "How words are chosen",
                    "What is written", "On many machines", "Options"],
     "listen": ["What is heard", "The model", "How words are chosen", "What is written", "Options"],
+    "evaluate": ["Arguments", "What is heard", "The model", "How words are chosen",
+                 "What is measured", "Options"],
+    "serve": ["Where it listens", "The model", "Who may come in", "How much it takes",
+              "What it keeps and tells", "Options"],
 }  # fmt: skip
+PLACES = {
+    "transcribe": {
+        "--channel": "What is heard", "--model-dir": "The model",
+        "--prompt": "How words are chosen", "--format": "What is written",
+        "--output": "What is written", "--quiet": "Options",
+    },
+    "evaluate": {
+        "--only": "What is heard", "--model-dir": "The model",
+        "--hotword": "How words are chosen", "--against": "What is measured", "--quiet": "Options",
+    },
+    "serve": {
+        "--port": "Where it listens", "--language": "The model", "--api-key": "Who may come in",
+        "--slots": "How much it takes", "--log-level": "What it keeps and tells",
+        "--config": "Options",
+    },
+}  # fmt: skip
+PLACES["listen"] = PLACES["transcribe"]
 
 
 def test_the_help_lists_options_by_their_themes(run: Run) -> None:
@@ -29,14 +50,7 @@ def test_the_help_lists_options_by_their_themes(run: Run) -> None:
         parts = dict(
             zip(titles, re.split(r"^\w[\w ]*:$", said, flags=re.MULTILINE)[1:], strict=True)
         )
-        for option, title in (
-            ("--channel", "What is heard"),
-            ("--model-dir", "The model"),
-            ("--prompt", "How words are chosen"),
-            ("--format", "What is written"),
-            ("--output", "What is written"),
-            ("--quiet", "Options"),
-        ):
+        for option, title in PLACES[command].items():
             where = [name for name, part in parts.items() if re.search(rf"{option}\b[ ,]", part)]
             assert where == [title], option
 

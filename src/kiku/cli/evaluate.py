@@ -3,31 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from kiku.calibration import KINDS, Kind
-from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import (
     CalibrationFile,
-    Device,
-    Dtype,
-    Engine,
     Hotwords,
-    Model,
-    Offline,
-    Revision,
+    SoundOptions,
     Temperature,
-    Threads,
+    TextOptions,
     stream_options,
 )
 from kiku.cli.outputs import make_folder
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED, INTERRUPTED
+from kiku.cli.themes import themed
 
 if TYPE_CHECKING:
     from kiku.evaluate import Comparison, Evaluation, HearingOptions, Manifest
@@ -103,28 +98,50 @@ _Fresh = Annotated[bool, typer.Option("--fresh", help="Forget what is in -o, and
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Figures and errors only.")]
 
 
+@dataclass(frozen=True, slots=True)
+class RowOptions:
+    """Which recordings are heard, and how."""
+
+    TITLE: ClassVar[str] = SoundOptions.TITLE
+
+    only: _Only = None
+    recorded: _Recorded = False
+    slots: _Slots = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WordOptions:
+    """How text is picked."""
+
+    TITLE: ClassVar[str] = TextOptions.TITLE
+
+    hotwords: Hotwords = None
+    temperature: Temperature = 0.0
+    calibration: CalibrationFile = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What is measured, and where it goes."""
+
+    TITLE: ClassVar[str] = "What is measured"
+
+    normalise: _Normalise = "auto"
+    by: _By = None
+    against: _Against = None
+    calibrate: _Calibrate = None
+    output: _Output = None
+    page: _Page = 300
+    fresh: _Fresh = False
+
+
+@themed
 def evaluate(
     manifests: _Manifests,
-    model: Model = DEMO,
-    revision: Revision = None,
-    engine: Engine = "auto",
-    device: Device = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    offline: Offline = False,
-    slots: _Slots = 4,
-    output: _Output = None,
-    recorded: _Recorded = False,
-    normalise: _Normalise = "auto",
-    by: _By = None,
-    only: _Only = None,
-    against: _Against = None,
-    calibrate: _Calibrate = None,
-    calibration: CalibrationFile = None,
-    hotwords: Hotwords = None,
-    temperature: Temperature = 0.0,
-    page: _Page = 300,
-    fresh: _Fresh = False,
+    rows: RowOptions,
+    model: ModelSettings,
+    words: WordOptions,
+    report: ReportOptions,
     quiet: _Quiet = False,
 ) -> int:
     """Measure how well a model hears recordings whose text is known: word errors, invented words,
@@ -137,27 +154,26 @@ def evaluate(
     from kiku.evaluate.evaluation import check
     from kiku.evaluate.hearing import LIVE_CHUNK_S
 
-    kind = _kind(calibrate, output)
+    kind, output, by = _kind(report.calibrate, report.output), report.output, report.by or ()
     stream = stream_options(
-        hotwords=hotwords, temperature=temperature, channel="mix", start=0.0, end=None,
-        calibration=calibration,
+        hotwords=words.hotwords, temperature=words.temperature, channel="mix", start=0.0, end=None,
+        calibration=words.calibration,
     )  # fmt: skip
-    manifest = read_manifests(manifests, only=_values_of(only))
+    manifest = read_manifests(manifests, only=_values_of(rows.only))
     # Before a model is loaded for minutes.
-    check(manifest, by=by or (), normalise=normalise)
-    if against is not None:
-        read_evaluation(manifest, against, normalise=normalise)
+    check(manifest, by=by, normalise=report.normalise)
+    if report.against is not None:
+        read_evaluation(manifest, report.against, normalise=report.normalise)
     if output is not None:
         make_folder(output)
-        if fresh:
+        if report.fresh:
             forget(output)
     meter = Meter(quiet=quiet)
-    settings = ModelSettings(model, revision, engine, device, dtype, threads, offline)
-    recognizer = load_with(settings, meter, slots=slots)
+    recognizer = load_with(model, meter, slots=rows.slots)
     if recognizer is None:
         return INTERRUPTED
-    job = _Job(manifest, output, normalise, tuple(by or ()), against, kind, page)
-    options = HearingOptions(stream=stream, chunk_s=None if recorded else LIVE_CHUNK_S)
+    job = _Job(manifest, output, report.normalise, tuple(by), report.against, kind, report.page)
+    options = HearingOptions(stream=stream, chunk_s=None if rows.recorded else LIVE_CHUNK_S)
     return job.run(recognizer, options, meter)
 
 
