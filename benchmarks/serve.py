@@ -1,6 +1,7 @@
 """What serving costs around the model, and how many people the demo model listens to here.
 
     python benchmarks/serve.py sockets      # 500 paced sockets, an engine that costs nothing
+    python benchmarks/serve.py stack        # the same clients, and an application that only answers
     python benchmarks/serve.py demo         # the most streams of the demo model in real time
     python benchmarks/serve.py uploads      # a file of 3 s beside one of 10 minutes
 
@@ -34,6 +35,38 @@ EXAMPLES = machine.ROOT / "examples"
 SOUNDS = ("answers.mp3", "digits.wav", "directions.flac")
 
 
+def answer_only() -> None:
+    """In the place of the service: uvicorn as it comes, with an application that answers each
+    message with a step and does nothing else. What is left when kiku is taken away."""
+    import msgpack
+    import uvicorn
+    import uvloop
+
+    step = {"type": "Step", "step_idx": 1, "prs": [0.1, 0.2, 0.3, 0.4], "buffered_pcm": 0}
+    message = {"type": "websocket.send", "bytes": msgpack.packb(step)}
+    ready = {"type": "websocket.send", "bytes": msgpack.packb({"type": "Ready"})}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "websocket":
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send(ready)
+        while (await receive())["type"] == "websocket.receive":
+            await send(message)
+
+    from kiku.serve.server import listening_socket
+
+    sock = listening_socket("127.0.0.1", 0)
+    print(sock.getsockname()[1], flush=True)
+    config = uvicorn.Config(
+        app, ws="websockets-sansio", ws_per_message_deflate=False, ws_ping_timeout=None,
+        lifespan="off", log_level="error",
+    )  # fmt: skip
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(uvicorn.Server(config).serve([sock]))
+
+
 def serve(slots: int, is_free: bool) -> None:
     """The service: what the child process does."""
     import kiku
@@ -59,9 +92,9 @@ def serve(slots: int, is_free: bool) -> None:
 
 
 @contextmanager
-def service(slots: int, *, is_free: bool = False) -> Iterator[tuple[int, int]]:
+def service(slots: int, *options: str) -> Iterator[tuple[int, int]]:
     """A service in a process: its port and the process's number."""
-    command = [sys.executable, __file__, "--serve", str(slots), *(["--free"] if is_free else [])]
+    command = [sys.executable, __file__, "--serve", str(slots), *options]
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     try:
@@ -134,15 +167,16 @@ def framed(message: bytes) -> bytes:
     return b"\x82\xfe" + len(message).to_bytes(2) + bytes(4) + message
 
 
-def sockets(streams: int, seconds: float) -> dict[str, Any]:
-    """Sockets of Kyutai's protocol that speak in real time to an engine that costs nothing."""
+def sockets(streams: int, seconds: float, kind: str = "--free") -> dict[str, Any]:
+    """Sockets of Kyutai's protocol that speak in real time to an engine that costs nothing, or to
+    nobody (`--bare`)."""
     kyutai = DIALECTS["kyutai"]
     frames = [
         framed(bytes(kyutai.sound(samples[i : i + FRAME])))  # pyright: ignore[reportArgumentType]
         for samples in sounds(seconds)[:1]
         for i in range(0, len(samples), FRAME)
     ]
-    with service(streams, is_free=True) as (port, pid):
+    with service(streams, kind) as (port, pid):
 
         async def run() -> dict[str, Any]:
             loop = asyncio.get_running_loop()
@@ -235,17 +269,23 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["sockets", "demo", "uploads"])
     parser.add_argument("--protocol", default="kyutai")
     parser.add_argument("--streams", type=int, default=500)
-    parser.add_argument("--runs", type=int, default=3, help="of sockets")
+    parser.add_argument("--runs", type=int, default=3, help="of sockets and stack")
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--no-record", action="store_true")
     parser.add_argument("--serve", type=int)
     parser.add_argument("--free", action="store_true")
+    parser.add_argument("--bare", action="store_true")
     given = parser.parse_args()
+    if given.bare:
+        return answer_only()
     if given.serve:
         return serve(given.serve, given.free)
     figures: dict[str, Any] = {}
-    if "sockets" in given.parts:
-        figures["sockets"] = [sockets(given.streams, given.seconds) for _ in range(given.runs)]
+    kinds = {"sockets": "--free", "stack": "--bare"}
+    for _ in range(given.runs):  # in turn, where both are wanted
+        for part in [one for one in kinds if one in given.parts]:
+            found = sockets(given.streams, given.seconds, kinds[part])
+            figures.setdefault(part, []).append(found)
     if "demo" in given.parts:
         figures["demo"] = demo(given.protocol, given.streams, given.seconds)
     if "uploads" in given.parts:
