@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -17,8 +18,11 @@ from kiku.serve.admission import Busy
 from kiku.serve.decoder import Decoders
 from kiku.serve.service import Service, languages_of
 from kiku.serve.settings import Settings
+from kiku.serve.uploads import beside
 from kiku.transcription import by_time
+from tests.audio.sounds import voice
 from tests.serve.conftest import EXAMPLES
+from tests.serve.running import Running
 
 PATIENCE_S = 60.0
 MEMORY = 2**30
@@ -269,3 +273,39 @@ def test_languages_are_read_from_the_models_name():
     assert languages_of("demo") == ("en",)
     assert languages_of("some/folder/") == ("en",)
     assert languages_of("org/stt-1b-en_fr-candle") == ("en", "fr")
+
+
+@pytest.mark.parametrize(
+    ("path", "is_form"),
+    [("/v1/audio/transcriptions", True), ("/v1/listen", False), ("/api/asr-streaming", False)],
+)
+def test_what_is_wrong_with_the_sound_stands_beside_the_answer(
+    service: Running, tmp_path: Path, path: str, is_form: bool
+):
+    hiss = np.random.default_rng(0).integers(-1_000, 1_000, (3 * 16_000, 1)).astype(np.int16)
+    data = wav(tmp_path / "hiss.wav", hiss).read_bytes()
+    body: dict[str, Any] = {"content": data}
+    if is_form:
+        body = {"files": {"file": ("x.wav", data)}, "data": {"model": "demo"}}
+    answer = httpx.post(service.http + path, timeout=PATIENCE_S, **body)
+    assert answer.status_code == 200
+    assert answer.headers["x-kiku-warnings"].startswith("no_words: ")
+    assert "x-kiku-problem" not in answer.headers
+
+
+def test_a_header_has_any_warnings_and_a_long_problem():
+    warning = kiku.StreamWarning("quiet", "so qui\u00ebt\r\nx-other: 1", 0.0)
+    transcript = kiku.Transcript((), 1.0, (warning, warning), TruncatedAudio("x" * 5_000), "demo")
+    told = beside(transcript)
+    assert told["x-kiku-warnings"] == "; ".join(["quiet: so qui?t x-other: 1"] * 2)
+    assert told["x-kiku-problem"] == "x" * 1_000
+
+
+def test_a_recording_that_lies_about_its_rate_is_warned_of(demo: kiku.Recognizer, tmp_path: Path):
+    sound = (voice(24_000, 8) * 32_767).astype(np.int16)[:, None]
+    path = wav(tmp_path / "fast.wav", sound, rate=8_000)
+    assert "wrong_rate" in [one.kind for one in demo.transcribe(path).warnings]
+    heard = play(lambda: heard_by(service_of(demo), path))
+    assert "wrong_rate" in [one.kind for one in heard.warnings]
+    heard = play(lambda: heard_by(service_of(demo), path, signal_checks=False))
+    assert "wrong_rate" not in [one.kind for one in heard.warnings]

@@ -640,6 +640,8 @@ def test_a_saved_session_is_what_it_was_when_it_was_asked_for() -> None:
     [
         {"num_frames": -1},
         {"num_frames": 2**41},
+        {"num_loud": -1},
+        {"num_loud": 4},
         {"waiting": np.zeros((2, 2), np.float32)},
         {"channel": 1},
         {"config": {}},
@@ -715,3 +717,59 @@ def test_no_time_goes_beyond_the_end_of_the_sound() -> None:
     assert isinstance(found[-2], TurnEnd)
     times = [event.time for event in found if isinstance(event, Pause | TurnEnd | TurnStart)]
     assert max(times) == pytest.approx(s.duration)
+
+
+def wordless(s: WordSession, seconds: float, tokens: Sequence[int], level: float = -49.0) -> None:
+    """A sound of so many seconds at `level`, these tokens at its beginning, and its end."""
+    num_frames = round(seconds * CONFIG.frame_rate)
+    push(s, np.zeros(num_frames * SIZE, np.float32))
+    s.begin(PAD, 0.0)
+    assert len(drained(s)) == num_frames
+    accept(s, [*tokens, *[PAD] * (num_frames - len(tokens))], level=level)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "level", "tokens", "told"),
+    [
+        (1.04, -49.0, [], ["no_words"]),
+        (0.96, -49.0, [], []),
+        (9.6, -51.0, [], []),
+        (9.6, -49.0, [ONE], []),
+    ],
+)
+def test_loud_sound_in_which_no_word_was_heard_is_told(
+    seconds: float, level: float, tokens: list[int], told: list[str]
+) -> None:
+    s = session(StreamOptions(recovery=None))
+    wordless(s, seconds, tokens, level)
+    s.close()
+    drained(s)
+    s.finish()
+    found = events(s)
+    warnings = [one for one in found if isinstance(one, StreamWarning) and one.kind != "silent"]
+    assert [one.kind for one in warnings] == told
+    assert isinstance(found[-1], End)
+    assert all(one.time <= seconds for one in warnings)
+
+
+def test_that_no_word_was_heard_is_told_after_going_on() -> None:
+    s, other = session(), session()
+    wordless(s, 2.08, [])
+    other.restore(s.save(0))
+    other.close()
+    drained(other)
+    other.finish()
+    assert "no_words" in [one.kind for one in events(other) if isinstance(one, StreamWarning)]
+
+
+def test_that_no_word_was_heard_is_not_told_of_a_cut_stream_nor_unasked() -> None:
+    s = session()
+    wordless(s, 2.08, [])
+    s.cut()
+    assert [type(one) for one in events(s)] == [End]
+    s = session(StreamOptions(recovery=None, signal_checks=False))
+    wordless(s, 2.08, [])
+    s.close()
+    drained(s)
+    s.finish()
+    assert [type(one) for one in events(s)] == [End]

@@ -35,8 +35,8 @@ class StreamWarning:
     """Something about the sound that whoever sends it should know; it is transcribed all the same.
 
     Attributes:
-        kind: "clipped", "silent", "quiet", "offset", "inverted", "not_finite", "wrong_rate",
-            "rate_changed", "damaged" or "times".
+        kind: "clipped", "silent", "quiet", "no_words", "offset", "inverted", "not_finite",
+            "wrong_rate", "rate_changed", "damaged" or "times".
         message: one sentence: what was found and what to do.
         time: seconds from the beginning of the sound to where it was noticed.
         channel: which one, where the channels are heard one by one.

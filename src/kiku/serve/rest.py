@@ -30,7 +30,7 @@ from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
 from kiku.serve.service import Heard, Service
-from kiku.serve.uploads import TooLarge, Upload, body, while_there
+from kiku.serve.uploads import TooLarge, Upload, beside, body, while_there
 from kiku.serve.wire import Gone, Message, Receive, Scope, SendMessage, request_of
 from kiku.transcription import Transcript
 
@@ -272,8 +272,7 @@ async def _document(exchange: _Exchange, request: TranscriptionRequest, path: Pa
     transcript = _whole(exchange, heard.transcript)
     encode = _encoder(exchange.service)
     data, kind = await asyncio.to_thread(openai_rest.document, request, transcript, encode)
-    headers = {} if transcript.problem is None else {"x-kiku-problem": _line(transcript.problem)}
-    await exchange.answer(200, kind, data, headers)
+    await exchange.answer(200, kind, data, beside(transcript))
 
 
 async def _stream(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:
@@ -340,11 +339,6 @@ def _encoder(service: Service) -> openai_rest.Encode:
             return []
 
     return encode
-
-
-def _line(error: Exception) -> str:
-    """What a header may hold."""
-    return " ".join(str(error).split())[:500]
 
 
 # Models, and all other paths.

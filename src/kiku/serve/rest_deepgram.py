@@ -18,20 +18,21 @@ from starlette.routing import BaseRoute, Route
 from kiku.errors import AudioError, ConfigError, KikuError
 from kiku.options import AudioFormat
 from kiku.serve.admission import Busy
-from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, in_a_header, refusal
+from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, refusal
 from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
-from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.protocols.interface import Refusal, Request, in_a_header
 from kiku.serve.service import Service
-from kiku.serve.uploads import TooLarge, body, while_there
+from kiku.serve.uploads import TooLarge, beside, body, while_there
 from kiku.serve.wire import Gone, request_of
+from kiku.transcription import Transcript
 
 _LOG = logging.getLogger(__name__)
 
 _PROTOCOL = "deepgram-file"
 
-_Answer = tuple[dict[str, Any], Exception | None]
-"""The body, and why the recording was not heard to its end."""
+_Answer = tuple[dict[str, Any], Transcript]
+"""The body, and what it was made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,14 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
     async def listen(http: HttpRequest) -> Response:
         request = request_of(http.scope, http.scope["kiku.id"])
         try:
-            answered, problem = await _listen(service, http, request)
+            answered, transcript = await _listen(service, http, request)
         except (ClientDisconnect, Gone):
             return Response(status_code=499)  # which nobody reads
         except Refusal as refused:
             return JSONResponse(refused.body, refused.status, refused.headers)
-        headers = {"dg-request-id": request.id}
-        if problem is not None:  # the body has no place for it
-            headers["dg-error"] = in_a_header(str(problem))
+        headers = {"dg-request-id": request.id, **beside(transcript)}
+        if transcript.problem is not None:  # the body has no place for it
+            headers["dg-error"] = in_a_header(str(transcript.problem))
         return JSONResponse(answered, headers=headers)
 
     return [Route("/v1/listen", listen, methods=["POST"])]
@@ -92,7 +93,7 @@ async def _heard(service: Service, upload: _Upload, query: FileQuery, request: R
             transcript, query, request, service.card,
             sha256=upload.sha256, channels=heard.num_channels,
         )  # fmt: skip
-        return told, transcript.problem
+        return told, transcript
 
 
 @asynccontextmanager

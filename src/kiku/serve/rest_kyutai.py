@@ -24,13 +24,16 @@ from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
 from kiku.serve.service import Service
-from kiku.serve.uploads import TooLarge, Upload, body, while_there
+from kiku.serve.uploads import TooLarge, Upload, beside, body, while_there
 from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
 
 _LOG = logging.getLogger("kiku.serve")
 
 _PATH = "/api/asr-streaming"
 _PROTOCOL = "kyutai-file"
+
+_Answer = tuple[list[dict[str, Any]], dict[str, str]]
+"""Messages, and headers."""
 
 _UNKNOWN = "unknown"
 
@@ -46,7 +49,8 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
 
     async def transcribe(http: HttpRequest) -> Response:
         try:
-            return JSONResponse(await _transcribe(service, http))
+            words, headers = await _transcribe(service, http)
+            return JSONResponse(words, headers=headers)
         except Gone:
             return Response(status_code=408)
         except Refusal as refusal:
@@ -90,8 +94,8 @@ class _Unread(JSONResponse):
             await send({"type": "http.response.body", "body": b""})
 
 
-async def _transcribe(service: Service, http: HttpRequest) -> list[dict[str, Any]]:
-    """The words of the recording in a request.
+async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
+    """The words of the recording in a request, and what is told beside them.
 
     Raises:
         Refusal: there are none.
@@ -109,9 +113,9 @@ async def _transcribe(service: Service, http: HttpRequest) -> list[dict[str, Any
             if not upload.num_bytes:
                 raise AudioError("the body is empty: send the recording in it")
             await upload.flush()
-            words = await while_there(http.receive, _words(service, upload))
+            answer = await while_there(http.receive, _words(service, upload))
         status = 200
-        return words
+        return answer
     except KikuError as error:
         refusal = _refusal_of(error)
         status = refusal.status
@@ -125,7 +129,7 @@ async def _transcribe(service: Service, http: HttpRequest) -> list[dict[str, Any
         )  # fmt: skip
 
 
-async def _words(service: Service, upload: Upload) -> list[dict[str, Any]]:
+async def _words(service: Service, upload: Upload) -> _Answer:
     async with service.hear(upload.path, StreamOptions(), _PROTOCOL) as heard:
         async for _ in heard:
             pass
@@ -135,7 +139,7 @@ async def _words(service: Service, upload: Upload) -> list[dict[str, Any]]:
         messages.append({"type": "Error", "message": str(transcript.problem)})
     elif transcript.problem is not None:
         raise transcript.problem
-    return messages
+    return messages, beside(transcript)
 
 
 def _refusal_of(error: KikuError) -> Refusal:

@@ -251,6 +251,7 @@ class Heard:
             format=AudioFormat(channels=channels) if each else AudioFormat(),
             max_queue_s=_UPLOAD_AHEAD_S,
             when_full="block",
+            rate_check=options.signal_checks if options.rate_check is None else options.rate_check,
         )
         self.num_channels = count = channels if each else 1
         self._permit = await service.admission.wait(count, service.settings.queue_s)

@@ -1,6 +1,7 @@
 """What a client sends in the body of a request: bounded while it comes, and kept on disk.
 
-Knows ASGI's messages and files; does not know what is in them.
+Knows ASGI's messages and files; does not know what is in them. And what the body of the answer has
+no place for.
 """
 
 import asyncio
@@ -13,7 +14,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from kiku.errors import KikuError, OutputError
+from kiku.serve.protocols.interface import in_a_header
 from kiku.serve.wire import Gone, Receive
+from kiku.transcription import Transcript
 
 _PIECE_BYTES = 2**18
 """So much is written to disk at a time."""
@@ -52,6 +55,18 @@ async def body(
         is_more = message.get("more_body", False)
         if piece:
             yield piece
+
+
+def beside(transcript: Transcript) -> dict[str, str]:
+    """Headers of an answer: what was found wrong with the sound, and why the recording breaks
+    off."""
+    headers: dict[str, str] = {}
+    if transcript.warnings:
+        told = "; ".join(f"{one.kind}: {one.message}" for one in transcript.warnings)
+        headers["x-kiku-warnings"] = in_a_header(told)
+    if transcript.problem is not None:
+        headers["x-kiku-problem"] = in_a_header(str(transcript.problem))
+    return headers
 
 
 T = TypeVar("T")

@@ -102,6 +102,11 @@ class WordEmitter:
         return not self.builder.undecided
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether no word has been given out yet."""
+        return not self._recent
+
+    @property
     def partial(self) -> Partial | None:
         """What has been written of a word that is open, and was not given out already."""
         partial = self.builder.partial

@@ -42,6 +42,10 @@ from kiku.text import Endpointer, Timing, Vocabulary, Word, WordBuilder
 _LEVELS = 64
 """Frames whose loudness is kept for a finalize: 5 s."""
 
+_LOUD, _WORDLESS_S = -50.0, 1.0
+"""dBFS of a frame in which words are not too quiet to be heard, and after so many seconds of them
+without a word that is told."""
+
 _ENOUGH = REWIND_FRAMES
 """Frames that are converted ahead of the engine: what one step takes at most."""
 
@@ -70,6 +74,7 @@ class _State:
     finalizes: list[FinalizeState]
     num_frames: int
     levels: list[float]
+    num_loud: int
     turn_time: float
     warned_at: float
     late: list[Word]
@@ -138,6 +143,7 @@ class WordSession:
         self._work: Work | None = None
         self._num_frames = 0  # taken; all but those of the step under way were heard
         self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames heard
+        self._num_loud = 0  # frames heard that were loud enough for words
         self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
         self._turn_time = self._warned_at = 0.0
         self._late: list[Word] = []  # given out since the last frame: the endpointer is to learn
@@ -385,6 +391,8 @@ class WordSession:
         for i, token in enumerate(tokens):
             level = levels[i]
             self._levels.append(level)
+            if level >= _LOUD:
+                self._num_loud += 1
             heads = None if pauses is None else pauses[i]
             pause = None if heads is None else heads[min(PAUSE_HEAD, len(heads) - 1)]
             if token == pad_id and builder.pass_pad():  # nine frames in ten
@@ -488,6 +496,19 @@ class WordSession:
         self._warned_at = max(self._warned_at, warning.time)
         self.events.append(replace(warning, time=self._warned_at, channel=self._channel))
 
+    def _warn_wordless(self, loud_s: float) -> None:
+        if not self._options.signal_checks:
+            return
+        self._warn(
+            StreamWarning(
+                "no_words",
+                f"no word was heard in {loud_s:.1f} seconds of sound: look whether somebody speaks "
+                "there, in a language of the model, and whether the sound is at the rate that it "
+                "says",
+                max(0.0, self._now),
+            )
+        )
+
     # The driver's hand: what work tells when it is done.
 
     def fork(self) -> WordBuilder:
@@ -532,11 +553,16 @@ class WordSession:
 
     def finish(self) -> None:
         """Give out the last word and `End`: all frames have been heard."""
-        if self._finished:
-            return
+        if not self._finished:
+            self._end(is_cut=False)
+
+    def _end(self, is_cut: bool) -> None:
         words = [*self._late, *self._give(self._emitter.finish(latest=self._latest))]
         while self._warnings:
             self._warn(self._warnings.popleft())
+        loud_s = self._num_loud * self._frame_s
+        if loud_s >= _WORDLESS_S and self._emitter.is_fresh and not is_cut:
+            self._warn_wordless(loud_s)
         if self._endpointer is not None:
             if words:
                 self.events += self._endpointer.finalized(self._now, words)
@@ -551,7 +577,8 @@ class WordSession:
         self._frames.clear()
         self._finalizes.clear()
         self._work = None
-        self.finish()
+        if not self._finished:
+            self._end(is_cut=True)
 
     def fail(self, error: BaseException) -> None:
         """Nothing more will come: the events until now can be fetched, then `error` is raised."""
@@ -597,6 +624,7 @@ class WordSession:
             finalizes=[one.state for one in self._finalizes],
             num_frames=self._num_frames,
             levels=list(self._levels),
+            num_loud=self._num_loud,
             turn_time=self._turn_time,
             warned_at=self._warned_at,
             late=self._late,
@@ -655,7 +683,9 @@ class WordSession:
             self._finalizes.append(Finalize(one, self._config))
             self._num_requests += 1
         self._num_frames = state.num_frames
-        self._levels = deque(state.levels, _LEVELS)
+        if not 0 <= state.num_loud <= state.num_frames:
+            raise ValueError("more loud frames than frames")
+        self._levels, self._num_loud = deque(state.levels, _LEVELS), state.num_loud
         self._turn_time, self._warned_at = state.turn_time, state.warned_at
         self._late, self._warnings = state.late, deque(state.warnings)
         self._closed = self._closing = state.closed

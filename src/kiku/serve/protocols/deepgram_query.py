@@ -21,7 +21,7 @@ from kiku.serve.protocols.deepgram_parameters import (
     FLUX_PARAMETERS,
     LISTEN_PARAMETERS,
 )
-from kiku.serve.protocols.interface import ModelCard, Refusal, Request
+from kiku.serve.protocols.interface import ModelCard, Refusal, Request, in_a_header
 from kiku.serve.protocols.parameters import Parameter
 
 _ENCODINGS: dict[str, Encoding] = {
@@ -95,12 +95,6 @@ def refusal(
     socket often sees only the headers."""
     headers = {"dg-error": in_a_header(message), "dg-request-id": request.id}
     return Refusal(status, error_body(code, message, request), headers)
-
-
-def in_a_header(message: str) -> str:
-    """A message as one line of ASCII."""
-    plain = message.encode("ascii", "replace").decode()
-    return " ".join("".join(c if c.isprintable() else " " for c in plain).split())[:1000]
 
 
 def busy(request: Request, retry_after_s: int, why: str = "all slots are taken") -> Refusal:

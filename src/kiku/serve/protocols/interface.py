@@ -84,6 +84,12 @@ class Refusal(Exception):
         self.status, self.body, self.headers = status, body, dict(headers or {})
 
 
+def in_a_header(message: str) -> str:
+    """A message as one line of ASCII."""
+    plain = message.encode("ascii", "replace").decode()
+    return " ".join("".join(c if c.isprintable() else " " for c in plain).split())[:1000]
+
+
 class ServerEnds(Exception):
     """The service is going down: the connection ends with close code 1012 after its last
     messages."""
