@@ -46,6 +46,8 @@ def stamp() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
+    if kernels().library:  # that were there and were used
+        versions["kiku-kernels"] = version("kiku-kernels")
     here = this_machine()
     known = ", ".join(here.instructions or ())
     memory = f"{(here.memory_bytes or 0) / 1e9:.0f} GB"

@@ -28,7 +28,7 @@ def collected(results: Path) -> list[Row]:
     ]
     found: dict[tuple[Any, ...], Row] = {}
     for row in sorted(rows, key=lambda row: row["date"]):
-        key = tuple(row[name] for name in ("what", "model", "dtype", "machine", "threads"))
+        key = tuple(row[name] for name in ("what", "model", "dtype", "kv", "machine", "threads"))
         found[*key, row.get("streams", 0)] = row
     return [found[key] for key in sorted(found)]
 
@@ -66,7 +66,9 @@ def _of_serve(rows: Sequence[Row]) -> Iterator[Row]:
 
 
 def _head(row: Row, what: str, model: str | None, dtype: str | None) -> Row:
-    head = {"what": what, "model": model, "dtype": dtype}
+    has_kernels = "kiku-kernels" in row.get("versions", ())
+    kv = "float16" if has_kernels and dtype in ("int8", "int4") else "float32"
+    head = {"what": what, "model": model, "dtype": dtype, "kv": kv}
     return head | {name: row[name] for name in ("machine", "threads", "date", "commit")}
 
 

@@ -61,7 +61,9 @@ def test_machines_have_the_names_that_benchmarks_give_them(
 
 
 def test_a_row_becomes_streams_and_memory() -> None:
-    (one,) = measured("1b", "int8")
+    (kept,) = [one for one in measured("1b", "int8") if one.kv_dtype == "float16"]
+    assert 5e7 < (kept.stream_bytes or 0) < 1e8  # half of what float32 takes, and less
+    (one,) = [one for one in measured("1b", "int8") if one.kv_dtype == "float32"]
     assert [streams for streams, _ in one.live] == [1, 2, 4, 6, 8, 10]
     assert (one.streams_within(80), one.exceeded(80)) == (2, True)
     assert (one.streams_within(1e6), one.exceeded(1e6)) == (10, False)
@@ -80,9 +82,11 @@ def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() ->
         if row["what"] not in ("live", "streams", "big") or row["window"] != "full":
             continue
         config, hardware = SHAPES[row["shape"]], cpu(2, row["bandwidth_gb_s"])
-        parts = Fits(config, hardware, Options(row["precision"], "float32")).parts
+        rounded = row["precision"] in ("int8", "int4") and "kiku-kernels" in row["versions"]
+        kv = "float16" if rounded else "float32"
+        parts = Fits(config, hardware, Options(row["precision"], kv)).parts
         share = step_ms(parts, hardware, row["streams"]) / row["times"]["p99_ms"]
         shares[row["shape"], row["precision"], row["streams"], row["what"]] = share
     usual = sorted(shares.values())[1:]  # one p99 of 200 steps is two standstills
-    assert (round(usual[0], 1), round(usual[-1], 1)) == (0.4, 0.7)
-    assert abs(usual[len(usual) // 2] - Options().efficiency) < 0.06
+    assert (round(usual[0], 1), round(usual[-1], 1)) == (0.3, 0.7)
+    assert abs(usual[len(usual) // 2] - Options().efficiency) < 0.1

@@ -10,6 +10,7 @@ from kiku.measure.machine import Machine
 from tests.cli.conftest import Ran
 
 Run = Callable[..., Ran]
+KEYS = ("--kv-dtype", "float32")  # as that machine had them, before kiku-kernels
 OTHER = ("--cpu", "--cores", 8, "--bandwidth-gb-s", 60, "--memory-gb", 64)
 
 
@@ -36,7 +37,7 @@ def test_a_gpu(run: Run) -> None:
 
 
 def test_every_figure_says_where_it_is_from(run: Run, here: None) -> None:
-    ran = run("plan", "--cpu", "--model", "1b", "--streams", 5, "--price", 0.5)
+    ran = run("plan", "--cpu", "--model", "1b", *KEYS, "--streams", 5, "--price", 0.5)
     figures = ran.out.split("\n\n")[1].splitlines()
     assert all((" measured" in line) != (" roofline" in line) for line in figures)
     assert figures[0].split() == ["live", "streams", "2", "measured"]

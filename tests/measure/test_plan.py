@@ -23,6 +23,7 @@ from kiku.measure.roofline import KV_BITS, step_ms
 H100 = GPUS["h100"]
 EPYC = "AMD EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16), 2 cores, 25 GB"
 HERE = cpu(2, 36.4, memory_gb=25)  # the machine of that name
+KEYS = Options(kv_dtype="float32")  # as it had them, before kiku-kernels
 
 
 def counts(plans: Sequence[Plan]) -> list[float]:
@@ -42,7 +43,7 @@ def test_the_share_that_others_reach_is_the_one_that_is_told() -> None:
     shares = [plan(said.model, GPUS[said.gpu]).published[0].share for said in known.PUBLISHED]
     assert (round(min(shares), 1), round(max(shares), 1)) == (0.2, 0.4)
     assert "comes to 0.2 to 0.4" in "\n".join(plan("1b", H100).assumptions)
-    assert "the benchmarks reach 0.4 to 0.7" in "\n".join(plan("1b", HERE).assumptions)
+    assert "the benchmarks reach 0.3 to 0.7" in "\n".join(plan("1b", HERE).assumptions)
 
 
 def test_what_is_published_stands_beside_its_own_model_and_gpu_only() -> None:
@@ -78,7 +79,7 @@ def test_fewer_bits_and_more_memory_never_hold_fewer_streams() -> None:
     def kv(*names: str) -> list[float]:
         return counts([plan("2.6b", H100, Options(kv_dtype=name)) for name in names])
 
-    assert kv("float32", "bfloat16", "int8", "fp8") == sorted(kv(*KV_BITS))
+    assert kv("float32", "bfloat16", "float16", "int8", "fp8") == sorted(kv(*KV_BITS))
     weights = counts([plan("2.6b", H100, Options(dtype=name)) for name in DTYPES[:4]])
     assert weights == sorted(weights)
     assert weights[0] < weights[3]
@@ -154,7 +155,7 @@ def test_as_many_recordings_at_once_as_bring_something() -> None:
 
 
 def test_what_was_measured_on_this_machine_takes_the_place_of_estimates() -> None:
-    found = plan("1b", HERE, machine=EPYC)
+    found = plan("1b", HERE, KEYS, machine=EPYC)
     assert (found.streams.value, found.streams.basis) == (2, "measured")
     assert found.step_ms is not None
     assert found.step_ms.basis == found.stream_bytes.basis == "measured"
@@ -168,7 +169,7 @@ def test_what_was_measured_on_this_machine_takes_the_place_of_estimates() -> Non
 
 
 def test_what_was_measured_and_did_not_fit_does_not_fit() -> None:
-    found = plan("2.6b", HERE, Options(dtype="int4"), machine=EPYC)
+    found = plan("2.6b", HERE, Options("int4", "float32"), machine=EPYC)
     assert (found.streams.value, found.streams.basis) == (0, "measured")
     assert found.problem is not None
     assert found.problem.startswith("a step of one stream takes 94.4 ms and may take 80")
@@ -181,7 +182,7 @@ def test_elsewhere_and_otherwise_it_stands_beside() -> None:
         plan("1b", HERE, Options(kv_dtype="bfloat16"), machine=EPYC),
     ):
         assert other.streams.basis == other.stream_bytes.basis == "roofline"
-        assert [row.machine for row in other.measured] == [EPYC]
+        assert {EPYC} < {row.machine for row in other.measured}
     assert plan("1b", H100).measured == ()
     assert plan("1b", HERE, Options(dtype="bf16")).measured == ()
 
@@ -192,7 +193,7 @@ def test_types_are_those_of_the_hardware_unless_chosen() -> None:
         return str(found.dtype), str(found.kv_dtype)
 
     assert types("1b", H100) == ("bfloat16", "bfloat16")
-    assert types("1b", HERE) == ("int8", "float32")
+    assert types("1b", HERE) == ("int8", "float16")
     assert types("demo", HERE) == ("float32", "float32")
     assert types("1b", HERE, "int4", "fp8") == ("int4", "fp8")
     assert Options("bf16", "bf16") == Options("bfloat16", "bfloat16")
@@ -279,7 +280,7 @@ def test_extreme_numbers_end_in_numbers() -> None:
 
 
 def test_a_plan_is_frozen_and_becomes_json() -> None:
-    found = plan("1b", HERE, wanted=Wanted(10, 100, 1), machine=EPYC)
+    found = plan("1b", HERE, KEYS, Wanted(10, 100, 1), machine=EPYC)
     with pytest.raises(FrozenInstanceError):
         found.model = "another"  # pyright: ignore
     plain = json.loads(json.dumps(found.to_dict()))

@@ -43,7 +43,7 @@ _Dtype = Annotated[
 ]
 _KvDtype = Annotated[
     str | None,
-    typer.Option("--kv-dtype", metavar="NAME", help="Keys, values: float32, bf16, fp8, int8."),
+    typer.Option("--kv-dtype", metavar="NAME", help="Of keys, values: fp16, bf16, fp8, int8."),
 ]
 _P99 = Annotated[
     float, typer.Option("--p99-ms", metavar="MS", help="What a step of live streams may take.")
@@ -236,4 +236,7 @@ def _beside(found: "Plan") -> Iterable[str]:
     for row in found.measured:
         counts = ", ".join(str(streams) for streams, _ in row.live)
         times = ", ".join(f"{p99:.1f}" for _, p99 in row.live)
-        yield f"measured: {counts} live: p99 of a step {times} ms, on {row.machine}"
+        yield (
+            f"measured: {counts} live: p99 of a step {times} ms, keys and values in "
+            f"{row.kv_dtype}, on {row.machine}"
+        )

@@ -17,7 +17,7 @@ DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
 ENOUGH = 0.9
 """Recordings are taken together until they go so fast, of what a full memory would bring."""
 
-_SHORT = {"bf16": "bfloat16", "fp32": "float32"}
+_SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 Basis = Literal["measured", "roofline"]
 
@@ -42,7 +42,8 @@ class Options:
     """Of the decoder's weights, one of `DTYPES`; None is bfloat16 on a GPU, and what kiku chooses
     on a processor."""
     kv_dtype: str | None = None
-    """Of keys and values; None is bfloat16 on a GPU, float32 on a processor."""
+    """Of keys and values; None is bfloat16 on a GPU, and on a processor what kiku keeps there with
+    kiku-kernels: float16 where weights are rounded, else float32."""
     p99_ms: float = 80.0
     """What 99 of 100 steps may take."""
     efficiency: float = 0.5
@@ -65,9 +66,11 @@ class Options:
         """With types in the place of None."""
         on_gpu = hardware.kind == "gpu"
         usual = "bfloat16" if on_gpu else "float32" if is_small(config.lm) else "int8"
+        dtype = self.dtype or usual
+        usual_kv = "float16" if dtype in ("int8", "int4") else "float32"
         return Options(
-            self.dtype or usual,
-            self.kv_dtype or ("bfloat16" if on_gpu else "float32"),
+            dtype,
+            self.kv_dtype or ("bfloat16" if on_gpu else usual_kv),
             self.p99_ms,
             self.efficiency,
             self.memory_share,

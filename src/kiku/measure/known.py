@@ -58,9 +58,11 @@ PUBLISHED = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Rows of the benchmarks, of one model in one type of weights on one machine."""
+    """Rows of the benchmarks, of one model in one type of weights and keys on one machine."""
 
     machine: str
+    kv_dtype: str = "float32"
+    """Of the keys and values."""
     live: tuple[tuple[int, float], ...] = ()
     """Streams with full windows, and the p99 of a step in ms; fewest first."""
     fixed_bytes: float | None = None
@@ -101,9 +103,9 @@ def published(shape: str | None, hardware: Hardware, parts: Sequence[Part]) -> t
 def measured(shape: str | None, dtype: str) -> tuple[Measured, ...]:
     """What was measured of this model in this type of weights, by machine."""
     rows = [row for row in _rows() if (row["model"], row["dtype"]) == (shape, dtype)]
-    machines = sorted({row["machine"] for row in rows})
+    ways = sorted({(row["machine"], row["kv"]) for row in rows})
     return tuple(
-        _of(machine, [row for row in rows if row["machine"] == machine]) for machine in machines
+        _of(*way, [row for row in rows if (row["machine"], row["kv"]) == way]) for way in ways
     )
 
 
@@ -119,13 +121,14 @@ def described(machine: Machine) -> str:
     return f"{machine.processor} ({known}), {machine.threads} cores, {memory}"
 
 
-def _of(machine: str, rows: Sequence[dict[str, Any]]) -> Measured:
+def _of(machine: str, kv_dtype: str, rows: Sequence[dict[str, Any]]) -> Measured:
     live = sorted((row["streams"], row["p99_ms"]) for row in rows if row["what"] == "live")
     none: dict[str, Any] = {}
     memory = next((row for row in rows if row["what"] == "memory"), none)
     recording = next((row for row in rows if row["what"] == "file"), none)
     return Measured(
         machine,
+        kv_dtype,
         tuple(live),
         memory.get("fixed_bytes"),
         memory.get("stream_bytes"),

@@ -158,8 +158,8 @@ def plan(
     options = options.chosen(hardware, config)
     shape = known.shape_of(name, config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
-    # All of them had keys and values in float32.
-    same = (one for one in measured if (one.machine, options.kv_dtype) == (machine, "float32"))
+    here = (machine, options.kv_dtype)
+    same = (one for one in measured if (one.machine, one.kv_dtype) == here)
     fits = Fits(config, hardware, options, next(same, None))
     by_memory, by_time = fits.by_memory(), fits.by_time()
     streams = by_time

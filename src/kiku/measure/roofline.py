@@ -15,7 +15,7 @@ from kiku.config import CodecConfig, LMConfig, TransformerConfig
 from kiku.measure.hardware import Hardware
 from kiku.measure.limit import weight_bytes
 
-KV_BITS = {"float32": 32, "bfloat16": 16, "int8": 8, "fp8": 8}
+KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8}
 """Bits of a number in keys and values."""
 
 _FLOAT32 = 4  # bytes
