@@ -30,6 +30,7 @@ class EchoBackend:
     codec_config = tiny.codec_config()
     lm_config = replace(tiny.lm_config(), codebook_size=SCALE)
     max_block = width = 8
+    reads_alike = True
     description = signature = "echo"
 
     def __init__(self, slots: int) -> None:

@@ -32,6 +32,7 @@ class SimpleBackend:
     first code of a frame is its token."""
 
     max_block = width = 4
+    reads_alike = True
     description, signature = "simple", "simple"
     codec_config, lm_config = CONFIG.codec, CONFIG.lm
 

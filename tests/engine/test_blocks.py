@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kiku.decoding import Picker, Sampler
-from kiku.engine import Said
+from kiku.engine import Said, StepOutput
 from kiku.engine.blocks import Block, decode_blocks, logprob_of
+from kiku.engine.onnx import onnx_engine
 from kiku.engine.widths import Widths
-from tests.engine.engines import KINDS, make_engine, sound, step
+from tests import tiny
+from tests.engine.engines import KINDS, graphs, make_engine, own_kernels, sound, step
 
 VOCABULARY = 7
 PAD, START = 3, 0
@@ -94,9 +96,7 @@ def codes(num_frames: int, seed: int) -> NDArray[np.int64]:
 
 def held(width: int) -> Widths:
     """Always this width."""
-    widths = Widths(width)
-    widths.held = width
-    return widths
+    return Widths(width, is_held=True)
 
 
 def run(
@@ -238,3 +238,32 @@ def test_all_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> N
             got[i] += out[row].tolist()
             at[i] += size
     assert got == expected
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "int4"])
+def test_what_reads_alike_says_the_same_bit_for_bit_whatever_the_width(precision: str) -> None:
+    engine = onnx_engine(
+        graphs(precision), tiny.model_config(), threads=1, keep_logits=True, used=own_kernels()
+    )
+    assert engine.backend.reads_alike
+    outs: list[StepOutput] = []
+    for width in (1, 3, 8, 16):
+        slot, _ = engine.open()
+        with engine.widths.holding(width):
+            outs += [engine.step([slot], sound(48, 1), [48])]
+        engine.close(slot)
+    for out in outs[1:]:
+        assert out.tokens.tolist() == outs[0].tokens.tolist()
+        assert out.logits is not None
+        assert outs[0].logits is not None
+        assert np.array_equal(out.logits, outs[0].logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_what_reads_alike_chooses_widths(kind: str) -> None:
+    engine = make_engine(kind)
+    for _ in range(12):  # no guess is right, and single columns cost next to nothing
+        engine.widths.note([16], [15], 1.0)
+        engine.widths.note([1], [0], 0.001)
+    assert engine.widths.choose(1) == (1 if engine.backend.reads_alike else 16)
+    assert engine.backend.reads_alike == (kind == "onnx")

@@ -390,12 +390,12 @@ def test_passes_are_counted(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_blocks_are_read_in_fewer_passes_than_frames(kind: str) -> None:
     engine = make_engine(kind)
-    engine.widths.held = 16
     engine.open(lambda _: 3)  # PAD, as guessed
-    engine.step([0], sound(64), [64])
-    assert engine.num_passes == 4, "16 columns a pass"
-    engine.set_decoding(0, lambda _: 5)  # never as guessed
-    engine.step([0], sound(10), [10])
+    with engine.widths.holding(16):
+        engine.step([0], sound(64), [64])
+        assert engine.num_passes == 4, "16 columns a pass"
+        engine.set_decoding(0, lambda _: 5)  # never as guessed
+        engine.step([0], sound(10), [10])
     assert engine.num_passes == 14
 
 

@@ -97,6 +97,15 @@ def test_a_first_pass_that_is_slow_changes_nothing() -> None:
 
 
 def test_a_width_that_is_held_is_held() -> None:
+    widths, world = Widths(16, is_held=True), World(single, 0.5)
+    assert set(world.play(widths, 300)) == {16}
+    with widths.holding(7):
+        assert set(world.play(widths, 300)) == {7}
+    assert set(world.play(widths, 300)) == {16}
+
+
+def test_after_a_width_was_held_it_is_chosen_again() -> None:
     widths, world = Widths(16), World(single, 0.5)
-    widths.held = 7
-    assert set(world.play(widths, 300)) == {7}
+    with widths.holding(7):
+        world.play(widths, 300)
+    assert world.play(widths, 300)[-100:].count(1) > 90

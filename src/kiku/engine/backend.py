@@ -84,6 +84,9 @@ class Backend(Protocol):
     """Frames of one slot that one call of `encode` takes at most."""
     width: int
     """Columns that one call of `read` takes of a slot at most."""
+    reads_alike: bool
+    """Whether what `read` says to a column is the same bit for bit, however many columns are read
+    with it: then their number may follow the time that passes take."""
     description: str
     """For people: "onnx int8"."""
     signature: str

@@ -87,7 +87,7 @@ class SlotEngine:
         """Frames of a slot that one step takes at most."""
         self.num_passes = 0
         """How often the decoder was run since the engine was made."""
-        self.widths = Widths(backend.width)
+        self.widths = Widths(backend.width, is_held=not backend.reads_alike)
         """How many columns of a slot a pass reads when blocks are decoded."""
         self._lm = backend.lm_config
         self._held: dict[int, _Slot] = {}

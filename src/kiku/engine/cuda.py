@@ -73,6 +73,7 @@ class CudaBackend:
     memory alone."""
 
     max_block = REWIND_FRAMES
+    reads_alike = False
 
     def __init__(
         self,

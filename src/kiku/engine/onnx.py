@@ -20,7 +20,7 @@ from kiku.engine.choice import usable_threads
 from kiku.engine.core import SlotEngine
 from kiku.engine.kernels import Kernels, kernels
 from kiku.engine.networks import WIDTH, Codec, CodecMark, Decoder
-from kiku.graph import DECODER_GRAPH
+from kiku.graph import DECODER_GRAPH, Variant
 
 
 def onnx_engine(
@@ -101,6 +101,7 @@ class OnnxBackend:
         self.threads = threads or usable_threads()
         self.description = f"onnx {precision}".strip()
         used = used or kernels()
+        self.reads_alike = used.variant is Variant.OWN
         with ThreadPoolExecutor(1) as pool:  # both at once: each is busy with its own weights
             codec = pool.submit(Codec, folder, config, slots, self.threads, used)
             self._decoder = Decoder(folder, config, slots, self.threads, used)

@@ -119,6 +119,7 @@ class TorchBackend:
     """`Backend` with PyTorch. All slots go through together; idle ones are not advanced."""
 
     width = 16
+    reads_alike = False
 
     def __init__(
         self, codec: MimiEncoder, lm: LM, *, slots: int, device: str | None = None

@@ -6,7 +6,8 @@ are made. Whatever the width, the tokens are the same.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,25 +68,36 @@ class Widths:
     Used by one thread at a time.
     """
 
-    def __init__(self, most: int, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, most: int, *, is_held: bool = False, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         """Nothing is known yet: wide passes come first.
 
         Args:
             most: the widest.
+            is_held: always the widest, so that the last bits of logits do not depend on time.
             clock: gives seconds.
         """
         self.clock = clock
-        self.held: int | None = None
-        """Read so many, whatever they cost: for who measures the width itself."""
+        self._held = most if is_held else None
         self._widths = sorted({most, *(2**i for i in range(most.bit_length()) if 2**i < most)})
         self._right, self._guessed = np.zeros(most), np.zeros(most)  # by their place in a pass
         self._costs: dict[int, _Cost] = {}  # by the size of a pass
         self._num_passes = 0
 
+    @contextmanager
+    def holding(self, width: int) -> Generator[None]:
+        """Meanwhile read so many, whatever they cost: for who measures the width itself."""
+        before, self._held = self._held, width
+        try:
+            yield
+        finally:
+            self._held = before
+
     def choose(self, num_blocks: int) -> int:
         """How many columns of each of so many slots the next pass reads at most."""
-        if self.held is not None:
-            return self.held
+        if self._held is not None:
+            return self._held
         gains = self._gains()
         costs = [self._cost(num_blocks * width) for width in self._widths]
         speeds = [gain / cost for gain, cost in zip(gains, costs, strict=True)]

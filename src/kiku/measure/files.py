@@ -106,12 +106,9 @@ def file_speed(
 def acceptance(recognizer: Recognizer, samples: NDArray[np.float32], max_block: int) -> float:
     """Frames that one pass of the decoder brings on average in blocks of at most `max_block`."""
     engine = recognizer.scheduler.engine
-    before, widths = engine.num_passes, engine.widths
-    widths.held = min(max_block, engine.backend.width)  # not what is best here
-    try:
+    before = engine.num_passes
+    with engine.widths.holding(min(max_block, engine.backend.width)):  # not what is best here
         frames = _count_frames(capped(recognizer, max_block), samples)
-    finally:
-        widths.held = None
     return round(frames / (engine.num_passes - before), 2)
 
 

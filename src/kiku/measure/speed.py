@@ -4,6 +4,7 @@ networks one by one.
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
@@ -153,12 +154,11 @@ class Speed:
         try:
             warmup = 2
             before = self._engine.num_passes
-            if accept_all:
-                self._engine.widths.held = self._engine.backend.width
-            steps, codec, decoder = self._steps(slots, size, past, count, warmup)
+            widest = self._engine.widths.holding(self._engine.backend.width)
+            with widest if accept_all else nullcontext():
+                steps, codec, decoder = self._steps(slots, size, past, count, warmup)
             passes = self._engine.num_passes - before
         finally:
-            self._engine.widths.held = None
             self._close(slots)
         frames = size * count
         return Block(
