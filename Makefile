@@ -43,8 +43,9 @@ demo: $(RUN)
 	@echo "transcribing the recordings in examples/, a few seconds; the model is converted before that if it is new"
 	$(PY) -m kiku transcribe examples --words
 
+# Hundreds of short processes import kiku: it is compiled once, whatever the environment says.
 test: $(DEV)
-	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check
