@@ -203,7 +203,12 @@ def failing(after: int, error: BaseException) -> Picker:
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("x"), Broken(), SystemExit(3), GeneratorExit(), StopIteration()]
+    ("kind", "error"),
+    [
+        *((kind, ValueError("x")) for kind in KINDS),
+        # What is made of them is the same for all kinds.
+        *(("onnx", one) for one in (Broken(), SystemExit(3), GeneratorExit(), StopIteration())),
+    ],
 )
 @pytest.mark.parametrize("others", ["plain", "sampled"])
 def test_a_picker_that_fails_fails_alone(kind: str, error: BaseException, others: str) -> None:
