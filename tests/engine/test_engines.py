@@ -77,7 +77,7 @@ def test_blocks_give_the_tokens_of_single_frames(make: Make, block: int) -> None
 def test_unsynchronised_slots_give_what_each_gives_alone(make: Make) -> None:
     many = make(slots=3)
     random = np.random.default_rng(7)
-    sounds = [sound(30, seed) for seed in range(5)]
+    sounds = [sound(20, seed) for seed in range(5)]
     got: dict[int, list[int]] = {}
     at: dict[int, int] = {}
     slot_of: dict[int, int] = {}
@@ -90,13 +90,13 @@ def test_unsynchronised_slots_give_what_each_gives_alone(make: Make) -> None:
         ready = [i for i in slot_of if random.random() < 0.7]
         if not ready:
             continue
-        T = min(int(random.integers(1, 5)), *(30 - at[i] for i in ready))
+        T = min(int(random.integers(1, 5)), *(20 - at[i] for i in ready))
         parts = np.stack([sounds[i][at[i] : at[i] + T] for i in ready])
         tokens = step(many, [slot_of[i] for i in ready], parts)
         for row, i in enumerate(ready):
             got[i] += tokens[row].tolist()
             at[i] += T
-            if at[i] == 30:
+            if at[i] == 20:
                 many.close(slot_of.pop(i))
     assert [got[i] for i in range(5)] == [alone(make, s).tolist() for s in sounds]
 

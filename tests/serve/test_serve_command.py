@@ -194,16 +194,22 @@ def test_neither_keys_nor_text_come_into_the_log():
     assert " ".join(text.split()[:2]) not in log
 
 
-def test_the_log_can_be_json_and_have_the_text():
-    with served("--log-format", "json", KIKU_LOG_TEXT="1") as service:
-        with kyutai(service.ws) as client:
+def test_the_log_can_be_json_and_have_the_text_and_ctrl_c_ends_it_too():
+    with served("--log-format", "json", KIKU_LOG_TEXT="1", KIKU_API_KEY="sesame") as service:
+        with pytest.raises(InvalidStatus), kyutai(service.ws):
+            pass
+        with kyutai(service.ws, "?auth_id=sesame") as client:
             client.speak(samples_of(EXAMPLES / "digits.wav"))
             text = client.finish()
-        _, log = service.end(signal.SIGTERM)
+        code, log = service.end(signal.SIGINT)  # which ends it as SIGTERM does
+    assert code == 0
     lines = [json.loads(line) for line in log.splitlines()]
     (line,) = [one for one in lines if one.get("protocol") == "kyutai"]
     assert line["text"] == text
     assert line["words"] == len(text.split())
+    # A socket that is refused is no error.
+    assert "error" not in {one["level"] for one in lines}
+    assert "handshake" not in log
 
 
 Refused = Callable[..., str]
@@ -273,13 +279,3 @@ def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
     )  # fmt: skip
     assert result.returncode == 1
     assert "pip install 'kiku[serve]'" in result.stderr
-
-
-def test_a_refused_socket_is_no_error_of_the_log_and_ctrl_c_ends_it_too():
-    with served(KIKU_API_KEY="sesame") as service:
-        with pytest.raises(InvalidStatus), kyutai(service.ws):
-            pass
-        code, log = service.end(signal.SIGINT)
-    assert code == 0
-    assert "ERROR" not in log
-    assert "handshake" not in log
