@@ -387,7 +387,7 @@ def test_decoding_changes_in_mid_stream() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=4, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_streams_from_many_threads_give_what_each_gives_alone(
     kind: str, data: st.DataObject
@@ -468,7 +468,7 @@ def sound_at(rate: int | None) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=10, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.too_slow])
 @given(
     at=st.integers(0, NUM_FRAMES * SIZE),
     chunk=st.integers(SIZE // 2, 6 * SIZE),

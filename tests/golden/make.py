@@ -4,7 +4,7 @@ Only where a change of words or tokens is meant; the difference then belongs int
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ def of_a_tiny(
     return _rows(hall.tiny(engine, **model), cases.tiny_sound(), 80, only)
 
 
-def of_recordings(engine: str) -> dict[str, Any]:
+def of_recordings(engine: str, names: Iterable[str] = cases.RECORDINGS) -> dict[str, Any]:
     """What the demo model gives, by recording."""
     rec = hall.demo(engine)
-    return {name: hall.words(rec, cases.EXAMPLES / name) for name in cases.RECORDINGS}
+    return {name: hall.words(rec, cases.EXAMPLES / name) for name in names}
 
 
 def of_the_demo(engine: str, only: Collection[str] | None = None) -> dict[str, Any]:
