@@ -3,7 +3,7 @@
 # PYTHON       the Python to build on, 3.11 or newer
 # TORCH        which PyTorch; this one has wheels for processors without a GPU under its plain name
 # TORCH_FLAGS  passed to pip for it, such as the address of PyTorch's own index for a CPU or CUDA build
-# WORKERS      processes that run the tests; auto is one for each processor, four at most
+# WORKERS      processes that run the tests; auto is one more than there are processors, four at most
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -43,8 +43,9 @@ demo: $(RUN)
 	@echo "transcribing the recordings in examples/, a few seconds; the model is converted before that if it is new"
 	$(PY) -m kiku transcribe examples --words
 
+# Hundreds of short processes import kiku: it is compiled once, whatever the environment says.
 test: $(DEV)
-	$(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(DEV)
 	$(PY) -m ruff check

@@ -15,6 +15,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("kiku", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("kiku")
 
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors: tests of the service wait much of their time."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return (len(allowed(0)) if allowed else os.cpu_count() or 1) + 1
+
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

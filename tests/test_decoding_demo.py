@@ -64,6 +64,7 @@ def hear(model: Recognizer, codes: NDArray[np.int64], options: DecodingOptions) 
     return model.vocabulary.decode(tokens).split()
 
 
+@pytest.mark.heavy
 def test_expected_words_are_heard_more_often_and_others_no_worse(
     model: Recognizer, shared_data: Path
 ) -> None:

@@ -103,7 +103,7 @@ def test_twenty_finalizes_a_minute_change_no_word_of_the_examples(
 def test_twenty_finalizes_a_minute_change_no_word_of_people(
     recognizer: Recognizer, people: list[NDArray[np.float32]]
 ) -> None:
-    for seed, sound in enumerate(people):
+    for seed, sound in enumerate(people[:2]):
         count = round(20 * len(sound) / RATE / 60)
         assert count >= 8
         points = np.random.default_rng(seed).integers(0, len(sound), count)
@@ -139,26 +139,28 @@ def test_a_finalize_brings_the_last_word_half_a_second_early(
 def test_people_that_speak_at_once_are_heard_as_if_each_were_alone(
     recognizer: Recognizer, people: list[NDArray[np.float32]]
 ) -> None:
-    expected = [result.text.split() for result in recognizer.transcribe(people, rate=24_000)]
+    sounds = [sound[: 15 * RATE] for sound in people]
+    expected = [result.text.split() for result in recognizer.transcribe(sounds, rate=24_000)]
+    assert sum(map(len, expected)) > 30
     found: dict[int, list[str]] = {}
 
     def talk(i: int) -> None:
         random = np.random.default_rng(i)
         with recognizer.stream(timeout=LONG_S) as stream:
             at = 0
-            while at < len(people[i]):
+            while at < len(sounds[i]):
                 size = int(random.integers(1, RATE))
-                stream.push(people[i][at : at + size])
+                stream.push(sounds[i][at : at + size])
                 at += size
             stream.close()
             found[i] = texts(list(stream.events()))
 
-    threads = [threading.Thread(target=talk, args=(i,)) for i in range(len(people))]
+    threads = [threading.Thread(target=talk, args=(i,)) for i in range(len(sounds))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [found[i] for i in range(len(people))] == expected
+    assert [found[i] for i in range(len(sounds))] == expected
 
 
 def test_a_stream_that_moves_to_another_process_loses_no_word(

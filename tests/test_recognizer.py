@@ -30,7 +30,7 @@ from kiku.scheduler import Member
 from kiku.stream import WordSession
 from kiku.transcription import Batch, Recording
 from tests import tiny
-from tests.engine.engines import KINDS, make_engine
+from tests.engine.engines import make_engine
 from tests.fakes import Driven, EchoEngine, hold_back, spoken
 
 CONFIG = tiny.model_config()
@@ -120,10 +120,10 @@ def test_backlogs_of_several_streams_share_steps() -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(kind=st.sampled_from(KINDS), data=st.data())
+@given(kind=st.sampled_from(["onnx", "plain"]), data=st.data())
 def test_streams_side_by_side_give_what_each_gives_alone(kind: str, data: st.DataObject) -> None:
-    """Random offsets, chunk sizes and lengths, more streams than slots, on a real (tiny)
-    network."""
+    """Random offsets, chunk sizes and lengths, more streams than slots, on a real (tiny) network;
+    those in PyTorch, which take ten times as long, have the same law in test_live."""
     lengths = data.draw(st.lists(st.integers(1, 30), min_size=2, max_size=4))
     sounds = [noise(n, seed) for seed, n in enumerate(lengths)]
     expected = [heard_alone(kind, n, seed) for seed, n in enumerate(lengths)]

@@ -1,17 +1,27 @@
 """Recordings and a recognizer for the commands."""
 
 import wave
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 import kiku
 from kiku.cli import main
 from tests.cli.simple import SimpleBackend, simple_recognizer
 
 RATE = 24_000
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once() -> Iterator[None]:
+    """typer makes its commands anew for every call, and a process that is kiku makes but one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

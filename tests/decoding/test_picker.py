@@ -193,7 +193,7 @@ def test_a_damaged_one_is_told_and_nothing_changes(wrong: Any) -> None:
     assert pick.save() == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_saved_one_with_one_value_replaced_is_read_or_refused(data: st.DataObject) -> None:
     pick = picker(MIXED)

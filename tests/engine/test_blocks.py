@@ -211,7 +211,7 @@ def test_what_follows_a_word_start_is_guessed_too() -> None:
 @pytest.mark.parametrize("sampled", [False, True])
 def test_all_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> None:
     # Past both windows, slots at different positions, blocks of every size.
-    frames = [sound(110, seed) for seed in range(3)]
+    frames = [sound(45, seed) for seed in range(3)]
 
     def picker(slot: int) -> Picker | None:
         return Sampler(0.8, seed=slot) if sampled else None
@@ -228,11 +228,11 @@ def test_all_engines_decode_ragged_blocks_exactly(kind: str, sampled: bool) -> N
     got = [many.open(picker(number))[1].tokens.tolist() for number in range(3)]
     at = [0, 0, 0]
     random = np.random.default_rng(5)
-    while min(at) < 110:
+    while min(at) < 45:
         size = int(random.choice([1, 2, 5, 16, 40]))
-        ready = [i for i in range(3) if random.random() < 0.7 and at[i] + size <= 110]
+        ready = [i for i in range(3) if random.random() < 0.7 and at[i] + size <= 45]
         if not ready:
-            ready, size = [i for i in range(3) if at[i] < 110][:1], 1
+            ready, size = [i for i in range(3) if at[i] < 45][:1], 1
         out = step(many, ready, np.stack([frames[i][at[i] : at[i] + size] for i in ready]))
         for row, i in enumerate(ready):
             got[i] += out[row].tolist()

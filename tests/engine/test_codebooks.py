@@ -17,7 +17,7 @@ from kiku.lm import LM
 from tests import tiny
 from tests.engine.engines import KINDS, graphs, make_engine, sound, step
 
-NUM_FRAMES = 60
+NUM_FRAMES = 40
 
 
 def tokens(

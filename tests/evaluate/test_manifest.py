@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiku.errors import InputError
@@ -196,6 +196,7 @@ def read_rows(text: str) -> Manifest:
         return read_manifests([path])
 
 
+@settings(max_examples=50)
 @given(st.lists(rows(), min_size=1, max_size=5))
 def test_every_good_row_is_read_as_it_was_written(given_rows: list[dict[str, object]]) -> None:
     found = read_rows("\n".join(json.dumps({**row, "id": i}) for i, row in enumerate(given_rows)))

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 ENGINES = ("onnx", "torch")
+FEW = ("frames", "truncate", "redecode", "codebooks", "all at once")
+"""Cases in which an engine does all that engines do: frames and blocks, saving, going back, reading
+again, sampling, fewer codebooks. What is above the engines is the same in all cases."""
 RECORDINGS = ("digits.wav", "directions.flac", "answers.mp3")
 
 TINY = {f"tiny {seed}": {"seed": seed, "heads": heads} for seed, heads in ((0, 4), (1, 4), (2, 0))}

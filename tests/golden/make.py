@@ -4,32 +4,45 @@ Only where a change of words or tokens is meant; the difference then belongs int
 """
 
 import json
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku import Recognizer
 from tests.golden import cases, hall
 
 DATA = Path(__file__).with_name("data.json")
 
 
-def of_a_tiny(engine: str, model: dict[str, int]) -> dict[str, Any]:
+def of_a_tiny(
+    engine: str, model: dict[str, int], only: Collection[str] | None = None
+) -> dict[str, Any]:
     """What a random model gives, by what was asked."""
-    sound, rec = cases.tiny_sound(), hall.tiny(engine, **model)
-    rows = {case.name: hall.events(rec, sound, case) for case in cases.stream_cases(7200, 80)}
-    return {"tokens": hall.tokens(rec, sound), **rows}
+    return _rows(hall.tiny(engine, **model), cases.tiny_sound(), 80, only)
 
 
-def of_recordings(engine: str) -> dict[str, Any]:
+def of_recordings(engine: str, names: Iterable[str] = cases.RECORDINGS) -> dict[str, Any]:
     """What the demo model gives, by recording."""
     rec = hall.demo(engine)
-    return {name: hall.words(rec, cases.EXAMPLES / name) for name in cases.RECORDINGS}
+    return {name: hall.words(rec, cases.EXAMPLES / name) for name in names}
 
 
-def of_the_demo(engine: str) -> dict[str, Any]:
+def of_the_demo(engine: str, only: Collection[str] | None = None) -> dict[str, Any]:
     """What the demo model gives, by what was asked."""
-    rec, sound = hall.demo(engine), hall.samples(cases.EXAMPLES / "digits.wav")
-    size = len(sound)
-    rows = {case.name: hall.events(rec, sound, case) for case in cases.stream_cases(size, 1920)}
+    return _rows(hall.demo(engine), hall.samples(cases.EXAMPLES / "digits.wav"), 1920, only)
+
+
+def _rows(
+    rec: Recognizer, sound: NDArray[np.float32], frame: int, only: Collection[str] | None
+) -> dict[str, Any]:
+    rows = {
+        case.name: hall.events(rec, sound, case)
+        for case in cases.stream_cases(len(sound), frame)
+        if only is None or case.name in only
+    }
     return {"tokens": hall.tokens(rec, sound), **rows}
 
 

@@ -1,6 +1,7 @@
 """Words, tokens, times, turns and saved states are what they were (see `make`)."""
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -28,21 +29,40 @@ def same(ours: Any, theirs: Any, path: str) -> None:
         assert ours == theirs, path
 
 
-@pytest.mark.parametrize("engine", cases.ENGINES)
+def of_table(name: str, only: Collection[str] | None) -> dict[str, Any]:
+    """What is kept of a model, or a part of it."""
+    kept: dict[str, Any] = TABLE[name]
+    return kept if only is None else {case: kept[case] for case in ("tokens", *only)}
+
+
+WHICH = pytest.mark.parametrize(
+    ("engine", "only"),
+    [
+        pytest.param("onnx", None, id="onnx"),
+        pytest.param("torch", cases.FEW, id="torch"),
+        pytest.param("torch", None, id="torch, all", marks=pytest.mark.heavy),
+    ],
+)
+
+
+@WHICH
 @pytest.mark.parametrize("name", cases.TINY)
-def test_random_models_are_as_they_were(engine: str, name: str) -> None:
-    same(make.of_a_tiny(engine, cases.TINY[name]), TABLE[name], f"{engine} {name}")
+def test_random_models_are_as_they_were(
+    engine: str, only: Collection[str] | None, name: str
+) -> None:
+    found = make.of_a_tiny(engine, cases.TINY[name], only)
+    same(found, of_table(name, only), f"{engine} {name}")
 
 
-@pytest.mark.parametrize("engine", cases.ENGINES)
-def test_recordings_are_as_they_were(engine: str) -> None:
-    expected = {name: TABLE[name] for name in cases.RECORDINGS}
-    same(make.of_recordings(engine), expected, engine)
+@WHICH
+def test_recordings_are_as_they_were(engine: str, only: Collection[str] | None) -> None:
+    names = cases.RECORDINGS if only is None else cases.RECORDINGS[:1]
+    same(make.of_recordings(engine, names), {name: TABLE[name] for name in names}, engine)
 
 
-@pytest.mark.parametrize("engine", cases.ENGINES)
-def test_streams_of_the_demo_are_as_they_were(engine: str) -> None:
-    same(make.of_the_demo(engine), TABLE["demo"], f"{engine} demo")
+@WHICH
+def test_streams_of_the_demo_are_as_they_were(engine: str, only: Collection[str] | None) -> None:
+    same(make.of_the_demo(engine, only), of_table("demo", only), f"{engine} demo")
 
 
 def test_nothing_else_is_kept() -> None:

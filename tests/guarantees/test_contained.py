@@ -82,7 +82,7 @@ def test_any_method_may_fail(
     while rec.free_slots < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert rec.free_slots == 2
-    assert rec.transcribe(digits, rate=24_000).text.split() == DIGITS
+    assert rec.transcribe(digits[:48_000], rate=24_000).text.split() == DIGITS[:2]
 
 
 class _Policy:

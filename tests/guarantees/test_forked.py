@@ -17,6 +17,7 @@ _BEGIN = """
 import gc, json, os, sys, time
 import numpy as np
 import kiku
+from kiku.audio import read_chunks
 engine, used, children = sys.argv[1:]
 rec = kiku.load("demo", engine=engine, device="cpu", slots=3, threads=1)
 if used == "used":
@@ -25,7 +26,8 @@ idle, busy = rec.stream(), rec.stream()
 idle.push(np.zeros(24_000, np.float32))
 while idle.waiting_s:
     time.sleep(0.01)
-busy.push(np.ones(24_000 * 20, np.float32) * 0.1)
+# At work while the process forks; PyTorch takes many times as long for a second of it.
+busy.push(np.ones(24_000 * (4 if engine == "torch" else 20), np.float32) * 0.1)
 def told(call):
     try:
         call()
@@ -33,6 +35,7 @@ def told(call):
         assert "spawn" in str(error), error
         return "told"
     return "nothing"
+gc.freeze()  # or each child walks through all of PyTorch's objects when it ends
 for child in json.loads(children):
     pid = os.fork()
     if pid == 0:
@@ -42,7 +45,8 @@ for child in json.loads(children):
     _, status = os.waitpid(pid, 0)
     assert status == 0, (child, status)
 busy.stop()
-print("parent", rec.transcribe("examples/digits.wav").text)
+sound = np.concatenate(list(read_chunks("examples/digits.wav", 24_000)))
+print("parent", rec.transcribe(sound[:48_000], rate=24_000).text)
 """
 
 CHILDREN = {
@@ -52,7 +56,7 @@ CHILDREN = {
     "push": "print(told(lambda: idle.push(np.zeros(9_600, np.float32))))",
     "save": "print(told(busy.save))",
     "finalize": "print(told(idle.finalize)); os._exit(0)",
-    "free": "del rec, idle, busy; gc.collect(); print('told')",
+    "free": "gc.unfreeze(); del rec, idle, busy; gc.collect(); print('told')",
     "with": "print(told(lambda: idle.__exit__(None, None, None)) and 'told')",
 }
 
@@ -71,8 +75,8 @@ def run(engine: str, used: str, children: Sequence[str]) -> list[str]:
     ("engine", "used", "in_one"),
     [
         ("onnx", "used", []),
-        # A child with torch takes a second to end.
-        ("torch", "unused", ["transcribe", "tokens", "stream", "push", "save"]),
+        # A child with torch takes half a second to end.
+        ("torch", "unused", ["transcribe", "tokens", "stream", "push", "save", "with"]),
     ],
     ids=["onnx", "torch"],
 )
@@ -80,7 +84,7 @@ def test_the_child_is_told(engine: str, used: str, in_one: list[str]) -> None:
     children = ["\n".join(CHILDREN[name] for name in in_one)] if in_one else []
     children += [child for name, child in CHILDREN.items() if name not in in_one]
     said = run(engine, used, children)
-    assert said == ["told"] * len(CHILDREN) + ["parent seven three zero one nine four"]
+    assert said == ["told"] * len(CHILDREN) + ["parent seven three"]
 
 
 def test_a_child_may_load_a_model_of_its_own() -> None:

@@ -57,6 +57,12 @@ def test_a_stream_waits_as_long_as_it_was_told(load: Load, digits: NDArray[np.fl
     assert " ".join(texts(second)) == DIGITS
 
 
+def num_waiting(rec: kiku.Recognizer) -> int:
+    """Those who stand in line for a slot."""
+    line = list(rec.scheduler._openings)  # pyright: ignore[reportPrivateUsage]
+    return sum(not one.cancelled for one in line)
+
+
 def test_tasks_wait_in_order_and_may_give_up(load: Load) -> None:
     async def main() -> None:
         rec = load()
@@ -65,8 +71,11 @@ def test_tasks_wait_in_order_and_may_give_up(load: Load) -> None:
             await rec.astream()
         with pytest.raises(NoFreeSlot):
             await rec.astream(timeout=0.05)
-        waiting = [asyncio.create_task(rec.astream(timeout=LONG_S)) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        waiting: list[asyncio.Task[kiku.AsyncStream]] = []
+        for number in range(3):  # they stand in line one behind the other
+            waiting.append(asyncio.create_task(rec.astream(timeout=LONG_S)))
+            while num_waiting(rec) <= number:
+                await asyncio.sleep(0.001)
         waiting[0].cancel()
         first.stop()
         second = await waiting[1]

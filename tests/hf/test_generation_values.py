@@ -24,7 +24,7 @@ from kiku.text import Vocabulary
 from tests.hf.tiny_checkpoint import FRAME, PIECES, VOCAB_SIZE, noise
 
 Ours = KyutaiSpeechToTextForConditionalGeneration
-FRAMES = 24
+FRAMES = 16
 FILLER = [VOCAB_SIZE - 1]
 SOUND = torch.from_numpy(np.stack([noise(FRAMES * FRAME, seed) for seed in range(2)]))[:, None]
 

@@ -639,7 +639,7 @@ def test_while_streams_live_a_thread_of_its_own_leads() -> None:
     assert leaders == {threading.current_thread().name}
 
 
-@pytest.mark.parametrize("times", [1, 20])
+@pytest.mark.parametrize("times", [1, 8])
 def test_a_recording_beside_a_stream_that_says_nothing(times: int) -> None:
     """Whoever drives hears of the sound of those who only wait for him."""
     rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")

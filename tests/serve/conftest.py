@@ -20,5 +20,5 @@ def demo() -> kiku.Recognizer:
 @pytest.fixture(scope="session")
 def service(demo: kiku.Recognizer) -> Generator[Running]:
     """A service that lets everybody in."""
-    with running(demo) as one:
+    with running(demo, ahead=True) as one:
         yield one

@@ -4,10 +4,12 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import kiku
 from kiku.serve.app import App
+from kiku.serve.decoder import Decoder, Decoders
 from kiku.serve.server import Server, listening_socket, make_server
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -36,11 +38,35 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work(), self.loop).result(timeout)
 
 
+class OnDemand(Decoders):
+    """Starts a decoder when there is something to decode, and none ahead.
+
+    Starting one costs half a second of the processor, and most of the tests that have a service of
+    their own decode nothing.
+    """
+
+    _is_wanted = False
+
+    def prepare(self) -> None:
+        if self._is_wanted:
+            super().prepare()
+            self._is_wanted = False
+
+    async def decode(self, path: Path | None = None, *, track: int | None = None) -> Decoder:
+        self._is_wanted = True
+        return await super().decode(path, track=track)
+
+
 @contextmanager
-def running(recognizer: "kiku.Recognizer | None" = None, **settings: Any) -> Generator[Running]:
-    """A service with the model that is given, for as long as the context lasts."""
-    given = {"port": 0, "drain_s": 2.0, **settings}
+def running(
+    recognizer: "kiku.Recognizer | None" = None, *, ahead: bool = False, **settings: Any
+) -> Generator[Running]:
+    """A service with the model that is given, for as long as the context lasts; with a decoder
+    `ahead`, as `kiku serve` has one."""
+    given = {"port": 0, "drain_s": 0.2, **settings}
     app = App(Service(Settings(**given), recognizer))
+    if not ahead:
+        app.service.decoders = OnDemand(app.service.settings.decoder_bytes)
     sock = listening_socket(app.service.settings.host, app.service.settings.port)
     server = make_server(app)
     loops: list[asyncio.AbstractEventLoop] = []

@@ -155,7 +155,7 @@ LONGER = [
 """What says that it is longer than it is, or than may be."""
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(
     sent=st.lists(frames(), max_size=6),
     last=st.sampled_from(LONGER),

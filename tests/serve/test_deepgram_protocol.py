@@ -39,7 +39,7 @@ from tests.serve.deepgram_talk import (
     words_of,
 )
 
-RECORDINGS = ["answers.mp3", "digits.wav", "directions.flac"]
+RECORDINGS = ["answers.mp3", "digits.wav"]
 
 
 def word(text: str, start: float, channel: int | None = None, sure: float = 0.5) -> Word:

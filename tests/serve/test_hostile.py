@@ -36,7 +36,7 @@ TEXT, CONTINUED, PING, PONG, CLOSE = 1, 0, 9, 10, 8
 @pytest.fixture
 def alone(demo: kiku.Recognizer) -> Generator[Running]:
     """A service without the connections of other tests."""
-    with running(demo) as one:
+    with running(demo, ahead=True) as one:
         yield one
 
 

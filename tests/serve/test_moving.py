@@ -13,6 +13,7 @@ from websockets.sync.client import ClientConnection
 
 import kiku
 from kiku.serve import keeper as keeping_room
+from kiku.serve import keeping
 from kiku.serve.session_store import StoreDown
 from tests.serve.clients import FRAME, PATIENCE_S, RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
@@ -52,9 +53,10 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def _often() -> Iterator[None]:
-    """Tests wait for writes."""
+    """Tests wait for writes, and for a look at what others have written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keeping_room, "KEEP_S", 0.1)
+        patch.setattr(keeping, "_LOOK_S", 0.3)
         yield
 
 
@@ -180,21 +182,22 @@ def test_a_client_that_keeps_no_sound_loses_none_that_was_written(
             assert client.finish(4.4) == said
 
 
-def whole(demo: kiku.Recognizer, sound: np.ndarray, **query: Any) -> list[dict[str, Any]]:
+ALL = {"turns": "medium", "partials": "true", "pauses": "true"}
+
+
+@pytest.fixture(scope="module")
+def whole(service: Running, sound: np.ndarray) -> list[dict[str, Any]]:
     """All that is told of the sound where nothing comes between."""
     client = OwnClient("whole", sound)
-    with running(demo) as service, client.at(service.ws, **query):
+    with client.at(service.ws, **ALL):
         client.finish(0)
     return client.messages
-
-
-ALL = {"turns": "medium", "partials": "true", "pauses": "true"}
 
 
 @pytest.mark.parametrize("store", STORES, indirect=True)
 @pytest.mark.parametrize("cut_s", [1.0, 3.1, 6.9])
 def test_a_process_that_ends_in_order_hands_its_streams_over_exactly(
-    demo: kiku.Recognizer, store: str, sound: np.ndarray, cut_s: float
+    demo: kiku.Recognizer, store: str, sound: np.ndarray, whole: list[dict[str, Any]], cut_s: float
 ):
     client = OwnClient("planned", sound)
     given = {"session_store": store, "session_key": "secret", "drain_s": 0.0}
@@ -213,7 +216,7 @@ def test_a_process_that_ends_in_order_hands_its_streams_over_exactly(
             assert ready["taken_bytes"] == round(ready["taken_s"] * RATE) * 2
             client.finish(ready["taken_s"])
         assert moves(b, "exactly") == 1
-    assert client.messages == whole(demo, sound, **ALL)
+    assert client.messages == whole
 
 
 def test_a_stream_that_was_saved_with_another_key_leaves_its_sound(
@@ -233,7 +236,9 @@ def test_a_stream_that_was_saved_with_another_key_leaves_its_sound(
         assert moves(b, "sound") == moves(b, "refused") == 1
 
 
-def test_turns_pauses_and_partials_go_on(pair: Pair, demo: kiku.Recognizer, sound: np.ndarray):
+def test_turns_pauses_and_partials_go_on(
+    pair: Pair, sound: np.ndarray, whole: list[dict[str, Any]]
+):
     client = OwnClient("turns", sound)
     a, b = pair
     with client.at(a.ws, **ALL):
@@ -242,15 +247,14 @@ def test_turns_pauses_and_partials_go_on(pair: Pair, demo: kiku.Recognizer, soun
         wait_for(lambda: kept(a, client.count))
         with client.at(b.ws, **ALL) as ready:
             client.finish(ready["taken_s"])
-    wanted = whole(demo, sound, **ALL)
     for kind in ("word", "turn_start", "turn_end"):
         found = [one for one in client.messages if one["type"] == kind]
-        assert len(found) == len([one for one in wanted if one["type"] == kind]), kind
+        assert len(found) == len([one for one in whole if one["type"] == kind]), kind
     # The delay that runs out behind the sound has its end's time, in more or fewer frames.
     times = [one["time"] for one in client.messages if one["type"] == "pause"]
     end = times.index(times[-1]) + 1
     assert times[:end] == list(dict.fromkeys(times[:end]))
-    assert set(times) == {one["time"] for one in wanted if one["type"] == "pause"}
+    assert set(times) == {one["time"] for one in whole if one["type"] == "pause"}
 
 
 def test_what_was_asked_and_not_answered_is_asked_again(pair: Pair, sound: np.ndarray, said: str):

@@ -1050,7 +1050,7 @@ def _other(client: Client, step: str, value: Any) -> None:
         client.listen()
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.lists(_STEPS | st.tuples(st.just("turns"), _TURNS), max_size=40))
 def test_with_turns_no_word_is_lost_or_told_twice(steps: list[tuple[str, Any]]) -> None:
     client = Client()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from kiku.cli import main
 from tests.serve.clients import FRAME, PATIENCE_S, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.wyoming_sdk import AsyncTcpClient, AudioStart, AudioStop, chunk
@@ -165,10 +167,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def test_ctrl_c_ends_it_too_and_a_second_one_at_once():
-    with served() as service:
-        code, _ = service.end(signal.SIGINT)
-        assert code == 0
+def test_a_second_ctrl_c_ends_it_at_once():
     with served("--drain-s", "600") as service, kyutai(service.ws) as client:
         client.until("Ready")
         service.process.send_signal(signal.SIGINT)
@@ -195,16 +194,48 @@ def test_neither_keys_nor_text_come_into_the_log():
     assert " ".join(text.split()[:2]) not in log
 
 
-def test_the_log_can_be_json_and_have_the_text():
-    with served("--log-format", "json", KIKU_LOG_TEXT="1") as service:
-        with kyutai(service.ws) as client:
+def test_the_log_can_be_json_and_have_the_text_and_ctrl_c_ends_it_too():
+    with served("--log-format", "json", KIKU_LOG_TEXT="1", KIKU_API_KEY="sesame") as service:
+        with pytest.raises(InvalidStatus), kyutai(service.ws):
+            pass
+        with kyutai(service.ws, "?auth_id=sesame") as client:
             client.speak(samples_of(EXAMPLES / "digits.wav"))
             text = client.finish()
-        _, log = service.end(signal.SIGTERM)
+        code, log = service.end(signal.SIGINT)  # which ends it as SIGTERM does
+    assert code == 0
     lines = [json.loads(line) for line in log.splitlines()]
     (line,) = [one for one in lines if one.get("protocol") == "kyutai"]
     assert line["text"] == text
     assert line["words"] == len(text.split())
+    # A socket that is refused is no error.
+    assert "error" not in {one["level"] for one in lines}
+    assert "handshake" not in log
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
+    """`refused("--port", "80")`: what `kiku serve` says, in this process, before it ends with 1."""
+    loggers = [logging.getLogger(name) for name in ("kiku", "uvicorn", "websockets")]
+    before = [(one.handlers, one.propagate, one.level) for one in loggers]
+
+    def run(*options: str) -> str:
+        assert main(["serve", "--port", "0", *options]) == 1
+        return sentence(capsys.readouterr().err)
+
+    yield run
+    for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = handlers, propagate
+        one.setLevel(level)
+
+
+def sentence(told: str) -> str:
+    """The one that is told, and nothing else of kiku's."""
+    assert "Traceback" not in told
+    (error,) = [line for line in told.splitlines() if line.startswith("kiku: ")]
+    return error
 
 
 @pytest.mark.parametrize(
@@ -213,36 +244,28 @@ def test_the_log_can_be_json_and_have_the_text():
         (["--host", "0.0.0.0"], "--insecure"),
         (["--host", "no.such.host.invalid", "--insecure"], "cannot be listened on"),
         (["--config", "/no/such/file"], "cannot be read"),
-        (["--model", "/no/such/model"], "/no/such/model"),
         (["--log-level", "loud"], "--log-level"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(options: list[str], said: str):
-    result = subprocess.run(
-        [sys.executable, "-m", "kiku", "serve", "--port", "0", *options],
-        capture_output=True, text=True, timeout=PATIENCE_S,
-    )  # fmt: skip
-    assert result.returncode == 1
-    errors = [line for line in result.stderr.splitlines() if line.startswith("kiku: ")]
-    assert len(errors) == 1
-    assert said in errors[0]
-    assert "Traceback" not in result.stderr
+def test_what_cannot_be_is_one_sentence(refused: Refused, options: list[str], said: str):
+    assert said in refused(*options)
 
 
 @pytest.mark.parametrize("option", ["--port", "--wyoming-port"])
-def test_a_port_that_is_taken_is_told(option: str):
+def test_a_port_that_is_taken_is_told(refused: Refused, option: str):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        # The last one counts.
-        result = subprocess.run(
-            [sys.executable, "-m", "kiku", "serve", "--port", "0", option, port],
-            capture_output=True, text=True, timeout=PATIENCE_S,
-        )  # fmt: skip
+        assert f"choose another --host or {option}" in refused(option, port)  # the last one counts
+
+
+def test_a_model_that_there_is_not_ends_the_process():
+    """It is loaded when clients are answered already."""
+    result = subprocess.run(
+        [sys.executable, "-m", "kiku", "serve", "--port", "0", "--model", "/no/such/model"],
+        capture_output=True, text=True, timeout=PATIENCE_S,
+    )  # fmt: skip
     assert result.returncode == 1
-    errors = [line for line in result.stderr.splitlines() if line.startswith("kiku: ")]
-    assert len(errors) == 1
-    assert f"choose another --host or {option}" in errors[0]
-    assert "Traceback" not in result.stderr
+    assert "/no/such/model" in sentence(result.stderr)
 
 
 def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
@@ -256,12 +279,3 @@ def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
     )  # fmt: skip
     assert result.returncode == 1
     assert "pip install 'kiku[serve]'" in result.stderr
-
-
-def test_a_refused_socket_is_no_error_of_the_log():
-    with served(KIKU_API_KEY="sesame") as service:
-        with pytest.raises(InvalidStatus), kyutai(service.ws):
-            pass
-        _, log = service.end(signal.SIGTERM)
-    assert "ERROR" not in log
-    assert "handshake" not in log

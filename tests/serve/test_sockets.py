@@ -227,7 +227,8 @@ def test_a_reader_that_reads_nothing_is_dropped_and_holds_nobody_up(
 
     monkeypatch.setattr(KyutaiProtocol, "event", event)
     with running(demo, write_s=0.5, resume_s=0.0) as service:
-        with kyutai(service.ws, "?session=flood", max_queue=1) as slow:
+        # Nobody answers its goodbye: it waits for that no longer than it must.
+        with kyutai(service.ws, "?session=flood", max_queue=1, close_timeout=0.1) as slow:
             slow.speak(np.zeros(FRAME * 8, np.float32))
             assert hear(service, samples_of(ANSWERS)) == said
             wait_for(lambda: service.service.admission.num_taken == 0)

@@ -177,7 +177,7 @@ def test_so_many_finalizes_may_wait_and_no_more() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 def test_the_talk_goes_on_unharmed(kind: str, temperature: float) -> None:
     """On a network, with words in everything: the tokens are the same, whatever was asked."""
-    sound = (np.random.default_rng(4).standard_normal(60 * SIZE) * 0.3).astype(np.float32)
+    sound = (np.random.default_rng(4).standard_normal(40 * SIZE) * 0.3).astype(np.float32)
 
     def tokens(points: Sequence[int]) -> tuple[list[int], list[Event]]:
         rec = Recognizer(make_engine(kind), CONFIG, tiny.vocabulary(), name="tiny")
@@ -200,7 +200,7 @@ def test_the_talk_goes_on_unharmed(kind: str, temperature: float) -> None:
         return seen, events + stream.run()
 
     plain, _ = tokens([])
-    asked, events = tokens([100, 1000, 1010, 2500, 4777])
+    asked, events = tokens([100, 1000, 1010, 1800, 3077])
     assert asked == plain
     assert sum(isinstance(event, Finalized) for event in events) == 5
     starts = [event.start for event in events if isinstance(event, Word)]

@@ -46,7 +46,7 @@ def test_both_files_cut_text_alike(model_bytes: bytes) -> None:
         assert native.encode(text) == converted.encode(text)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=75)
 @given(data=st.data())
 def test_decoding_follows_sentencepiece_whatever_the_tokens(
     unigram_model: bytes, data: st.DataObject

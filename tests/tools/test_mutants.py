@@ -115,7 +115,7 @@ ROOM = mutants.Room(("src/kiku/*.py",), ("tests/test_signs.py", "tests/no"))
 def test_survivors_are_told_apart(
     project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(mutants, "STUCK_S", 4)
+    monkeypatch.setattr(mutants, "STUCK_S", 2)
     every = mutants.mutants_of(FILE, SOURCE.encode())
     tried = mutants.survivors(every, ROOM, project, seconds=100)
     assert len(tried) == len(every)
