@@ -5,6 +5,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from kiku.nn.state import all_active
 from kiku.train.augment import Augmentation, Augmenter, Rng
 from kiku.train.columns import Lead, TextLayout, frames_for, pause_targets, text_column
 from kiku.train.manifest import Row, problem_of
-from kiku.train.shards import Dropped, Example
+from kiku.train.shards import KEEP, Dropped, Example
 from kiku.train.sounds import BadRow, Piece, pieces_of
 
 FRAMES_A_CALL = 128
@@ -111,11 +112,12 @@ class Packer:
             yield row.split, self.example(row, self.augmenter.surrounded(whole, rng))
 
     def _groups(self, pieces: Sequence[tuple[Row, Piece]]) -> Iterator[list[tuple[Row, Piece]]]:
-        """Pieces that fit into one example together."""
+        """Pieces that fit into one example together: an example is kept as a whole, or not."""
         group: list[tuple[Row, Piece]] = []
         length, most = 0, self.options.most_s * self.config.sample_rate
         for one in pieces:
-            if group and length + len(one[1].samples) > most:
+            other = group and group[0][0].keep != one[0].keep
+            if other or (group and length + len(one[1].samples) > most):
                 yield group
                 group, length = [], 0
             group.append(one)
@@ -143,13 +145,15 @@ class Packer:
         samples[first : first + len(piece.samples)] = piece.samples
         voices = [(word.start, word.end) for word in words]
         pauses = pause_targets(voices, frames, self.layout.frame_rate)
-        about = {
+        about: dict[str, Any] = {
             "path": str(row.path),
             "from_s": row.start,
             "speaker": row.speaker,
             "language": row.language,
             "text": " ".join(word.text for word in piece.words),
         }
+        if row.keep:
+            about[KEEP] = True
         return Example(
             self.codes(samples),
             text_column(spelled, frames, self.layout).astype(np.int32),

@@ -8,6 +8,7 @@
     text        what is said, where the times of the words are not known yet
     start, end  seconds, where only a part of the recording is meant
     language, speaker, split    the split is "train" where none is given
+    keep        true where the model is to go on saying what it said before it was trained
 
 Knows rows; does not open recordings.
 """
@@ -25,6 +26,7 @@ from kiku.manifest_rows import (
     SECONDS,
     TEXTS,
     BadRow,
+    flag_in,
     path_in,
     row_of,
     seconds_in,
@@ -34,7 +36,7 @@ from kiku.manifest_rows import (
 from kiku.writing import reason_of
 
 _KEYS = (
-    *[*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split"],
+    *[*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split", "keep"],
     *["id", "turns", *SECONDS],  # which other commands read
 )
 """All others are refused: a slip of the pen would leave out what was meant."""
@@ -67,6 +69,8 @@ class Row:
     language: str | None = None
     speaker: str | None = None
     split: str = "train"
+    keep: bool = False
+    """With `loss.keep` the model goes on saying here what it said before it was trained."""
 
     @property
     def label(self) -> str:
@@ -86,7 +90,8 @@ class Row:
         for name in ("end", "language", "speaker"):
             if getattr(self, name) is not None:
                 found[name] = getattr(self, name)
-        return {**found, "split": self.split}
+        found["split"] = self.split
+        return {**found, "keep": True} if self.keep else found
 
 
 def read_manifest(path: Path) -> list[Row]:
@@ -182,6 +187,7 @@ def _row(line: str, folder: Path) -> Row:
         text_in(given, ["language"]),
         text_in(given, ["speaker"]),
         text_in(given, ["split"]) or "train",
+        flag_in(given, "keep"),
     )
 
 

@@ -69,6 +69,8 @@ def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
         rng = np.random.default_rng([options.seed, copy])
         shuffled: list[int] = rng.permutation(train).tolist()
         order = train if how.join == 1 else shuffled
+        # Only rows of one kind are joined; the sort leaves each kind in its order.
+        order = sorted(order, key=lambda i: rows[i].keep)
         at = 0
         while at < len(order):
             count = int(rng.integers(1, how.join + 1)) if how.join > 1 else 1
