@@ -8,7 +8,8 @@
     text        what is said, where the times of the words are not known yet
     start, end  seconds, where only a part of the recording is meant
     language, speaker, split    the split is "train" where none is given
-    keep        true where the model is to go on saying what it said before it was trained
+    keep        true where the model is to go on saying what it said before it was trained; such
+                a row needs no words: without any it is what the model writes by itself
 
 Knows rows; does not open recordings.
 """
@@ -77,6 +78,11 @@ class Row:
         """What a report calls it."""
         part = f" from {self.start:g} s" if self.start or self.end is not None else ""
         return f"{self.path}{part}"
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether nobody says what is said, and what the model writes by itself stands for it."""
+        return self.keep and self.words is None and self.text is None
 
     def to_dict(self) -> dict[str, Any]:
         """As a line of a manifest has it, with the whole path."""
@@ -193,6 +199,8 @@ def _row(line: str, folder: Path) -> Row:
 
 def problem_of(row: Row) -> str | None:
     """What is wrong with a row that can be told without its sound; None if nothing is."""
+    if row.is_untold:
+        return None
     if row.words is None:
         return None if (row.text or "").strip() == "" and row.text is not None else "no transcript"
     before: TimedWord | None = None
