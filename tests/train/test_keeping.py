@@ -381,7 +381,8 @@ def test_a_mark_goes_from_the_manifest_into_batches(loaded: Loaded, tmp_path: Pa
     for number in range(batches.per_epoch):
         marks = batches[number].keep
         wanted = reader.keep[batches.numbers(number)]
-        assert (marks is None and not wanted.any()) or marks.tolist() == wanted.tolist()
+        assert (marks is not None) == bool(wanted.any())
+        assert marks is None or marks.tolist() == wanted.tolist()
 
 
 def test_copies_join_only_rows_of_one_kind(loaded: Loaded, tmp_path: Path) -> None:
