@@ -58,6 +58,15 @@ def text_in(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
     return row[name]
 
 
+def flag_in(row: Mapping[str, Any], name: str) -> bool:
+    """Whether this is true of a row; where it says nothing, it is not. Raises BadRow: it is
+    neither true nor false."""
+    value = row.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise BadRow(f'"{name}" must be true or false, not {shown(value)}')
+
+
 def seconds_in(row: Mapping[str, Any], *names: str) -> float | None:
     """The first of these values that is there. Raises BadRow: it is no time."""
     name = next((name for name in names if row.get(name) is not None), None)

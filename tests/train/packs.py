@@ -9,9 +9,11 @@ from kiku.train.pack import pack
 from tests.train.recordings import write_corpus
 
 
-def write_pack(folder: Path, model: Path, count: int = 12, dev: int = 3) -> Path:
-    """A pack of tones for the tiny model."""
-    rows = read_rows(write_corpus(folder / "corpus", count, seconds=2.0, dev=dev))
+def write_pack(
+    folder: Path, model: Path, count: int = 12, dev: int = 3, *, marked: int = 0
+) -> Path:
+    """A pack of tones for the tiny model; every row whose number `marked` divides is marked."""
+    rows = read_rows(write_corpus(folder / "corpus", count, seconds=2.0, dev=dev, marked=marked))
     pack(rows, load(model), folder / "pack", PackOptions(shard_s=12.0))
     return folder / "pack"
 

@@ -56,8 +56,11 @@ def write_manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     return path
 
 
-def write_corpus(folder: Path, count: int, *, seconds: float = 3.0, dev: int = 0) -> Path:
-    """`count` recordings to train on and `dev` others, with a manifest."""
+def write_corpus(
+    folder: Path, count: int, *, seconds: float = 3.0, dev: int = 0, marked: int = 0
+) -> Path:
+    """`count` recordings to train on and `dev` others, with a manifest; every row whose number
+    `marked` divides is to be kept."""
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[Mapping[str, object]] = []
     for i in range(count + dev):
@@ -65,5 +68,6 @@ def write_corpus(folder: Path, count: int, *, seconds: float = 3.0, dev: int = 0
         name = f"{i:03}.wav"
         write_wav(folder / name, spoken(words, seconds))
         split = "train" if i < count else "dev"
-        rows.append({"path": name, "words": words, "speaker": f"s{i}", "split": split})
+        row = {"path": name, "words": words, "speaker": f"s{i}", "split": split}
+        rows.append({**row, "keep": True} if marked and i % marked == 0 else row)
     return write_manifest(folder, rows)

@@ -29,6 +29,8 @@ class Batch:
     pauses: Tensor  # [B, T, 4] int64
     numbers: tuple[int, ...]
     """Which examples of the pack they are."""
+    keep: Tensor | None = None  # [B] bool
+    """Which of them are marked; None where none is."""
 
     @property
     def num_frames(self) -> int:
@@ -38,7 +40,8 @@ class Batch:
     def to(self, device: str | torch.device) -> "Batch":
         """The same on another device."""
         codes, text, pauses = (one.to(device) for one in (self.codes, self.text, self.pauses))
-        return Batch(codes, text, pauses, self.numbers)
+        keep = None if self.keep is None else self.keep.to(device)
+        return Batch(codes, text, pauses, self.numbers, keep)
 
 
 class Batches:
@@ -98,6 +101,8 @@ def collate(reader: PackReader, numbers: Sequence[int]) -> Batch:
         codes[row, :, : c.shape[1]] = c
         text[row, : len(t)] = t
         pauses[row, : len(p)] = p
+    keep = torch.from_numpy(reader.keep[list(numbers)])
     return Batch(
-        torch.from_numpy(codes), torch.from_numpy(text), torch.from_numpy(pauses), tuple(numbers)
-    )
+        torch.from_numpy(codes), torch.from_numpy(text), torch.from_numpy(pauses), tuple(numbers),
+        keep if bool(keep.any()) else None,
+    )  # fmt: skip

@@ -15,8 +15,8 @@ from kiku.writing import reason_of
 
 FILE = "curve.csv"
 COLUMNS: tuple[str, ...] = (
-    "step", "epoch", "lr", "loss", "text", "pauses", "token_accuracy", "grad_norm",
-    "dev_loss", "dev_accuracy", "frames_per_s", "seconds",
+    "step", "epoch", "lr", "loss", "text", "pauses", "keep", "token_accuracy", "grad_norm",
+    "dev_loss", "dev_accuracy", "dev_keep", "frames_per_s", "seconds",
 )  # fmt: skip
 """Of the file; the last two are of the clock, all others are the same whenever it is run."""
 
@@ -70,6 +70,8 @@ class Curve:
         parts = [f"step {step:,}/{self.steps:,}"]
         if "loss" in values:
             parts.append(f"loss {values['loss']:.4f}, tokens {values['token_accuracy']:.1%}")
+        if "keep" in values:
+            parts.append(f"gone from before {values['keep']:.4f}")
         if "dev_loss" in values:
             parts.append(f"dev {values['dev_loss']:.4f}, tokens {values['dev_accuracy']:.1%}")
         return "  ".join([*parts, f"{rate:,.0f} frames/s", f"{clock(left)} left"])

@@ -4,7 +4,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +16,18 @@ from kiku.checkpoint import Loaded
 from kiku.errors import AudioError, VocabularyError
 from kiku.nn.state import all_active
 from kiku.train.augment import Augmentation, Augmenter, Rng
-from kiku.train.columns import Lead, TextLayout, frames_for, pause_targets, text_column
+from kiku.train.columns import (
+    PAUSES_S,
+    UNKNOWN,
+    Lead,
+    TextLayout,
+    frames_for,
+    pause_targets,
+    text_column,
+)
 from kiku.train.manifest import Row, problem_of
-from kiku.train.shards import Dropped, Example
+from kiku.train.own_text import OwnText
+from kiku.train.shards import KEEP, Dropped, Example
 from kiku.train.sounds import BadRow, Piece, pieces_of
 
 FRAMES_A_CALL = 128
@@ -47,6 +58,11 @@ class Unit:
     rows: tuple[int, ...]
 
 
+def kind_of(row: Row) -> tuple[bool, bool]:
+    """What must be alike in rows that are joined: an example is kept or not, told or not."""
+    return row.keep, row.is_untold
+
+
 Split = str
 Made = tuple[Split, Example]
 
@@ -59,7 +75,7 @@ class Packer:
     ) -> None:
         """Put the codec on the device, read noises and rooms."""
         self.rows, self.options, self.device = rows, options, device
-        self.config = loaded.config
+        self.config, self.loaded = loaded.config, loaded
         self.codec = loaded.codec.to(device)
         self.vocabulary = loaded.vocabulary
         self.layout = TextLayout.of(self.config, delay_s=options.delay_s, lead=options.lead)
@@ -111,11 +127,12 @@ class Packer:
             yield row.split, self.example(row, self.augmenter.surrounded(whole, rng))
 
     def _groups(self, pieces: Sequence[tuple[Row, Piece]]) -> Iterator[list[tuple[Row, Piece]]]:
-        """Pieces that fit into one example together."""
+        """Pieces that fit into one example together: an example is kept as a whole, or not."""
         group: list[tuple[Row, Piece]] = []
         length, most = 0, self.options.most_s * self.config.sample_rate
         for one in pieces:
-            if group and length + len(one[1].samples) > most:
+            other = group and kind_of(group[0][0]) != kind_of(one[0])
+            if other or (group and length + len(one[1].samples) > most):
                 yield group
                 group, length = [], 0
             group.append(one)
@@ -133,29 +150,46 @@ class Packer:
             VocabularyError: a word cannot be spelled.
         """
         prefix_s, rate = self.config.silence_prefix_s, self.config.sample_rate
+        if row.is_untold:
+            return self._untold(row, piece)
         words = [word.moved(prefix_s) for word in piece.words]
         spelled = [(word.start, self.vocabulary.encode(word.text)) for word in words]
         heard_s = prefix_s + len(piece.samples) / rate
         frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
         frames = max(frames, frames_for(spelled, self.layout))
-        samples = np.zeros(frames * self.config.frame_size, np.float32)
-        first = round(prefix_s * rate)
-        samples[first : first + len(piece.samples)] = piece.samples
         voices = [(word.start, word.end) for word in words]
         pauses = pause_targets(voices, frames, self.layout.frame_rate)
-        about = {
-            "path": str(row.path),
-            "from_s": row.start,
-            "speaker": row.speaker,
-            "language": row.language,
-            "text": " ".join(word.text for word in piece.words),
-        }
         return Example(
-            self.codes(samples),
+            self.codes(self._samples(piece, frames)),
             text_column(spelled, frames, self.layout).astype(np.int32),
             pauses.astype(np.int8),
-            about,
+            _about(row, " ".join(word.text for word in piece.words)),
         )
+
+    def _untold(self, row: Row, piece: Piece) -> Example:
+        """A piece of which the model itself writes what is said; when, nobody knows."""
+        heard_s = self.config.silence_prefix_s + len(piece.samples) / self.config.sample_rate
+        frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
+        codes = self.codes(self._samples(piece, frames))
+        text = self.own_text.column(codes)
+        return Example(
+            codes,
+            text.astype(np.int32),
+            np.full((frames, len(PAUSES_S)), UNKNOWN, np.int8),
+            _about(row, self.vocabulary.decode(text.tolist())),
+        )
+
+    def _samples(self, piece: Piece, frames: int) -> NDArray[np.float32]:
+        """So many frames, the model's silence and then the piece in them."""
+        samples = np.zeros(frames * self.config.frame_size, np.float32)
+        first = round(self.config.silence_prefix_s * self.config.sample_rate)
+        samples[first : first + len(piece.samples)] = piece.samples
+        return samples
+
+    @cached_property
+    def own_text(self) -> OwnText:
+        """The model's decoder, which only some manifests need."""
+        return OwnText(self.loaded, self.layout, self.device)
 
     @torch.no_grad()
     def codes(self, samples: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -169,3 +203,14 @@ class Packer:
         ]
         codes = torch.cat(parts, dim=-1)[0, : self.config.lm.num_codebooks]
         return codes.numpy().astype(np.uint16)
+
+
+def _about(row: Row, text: str) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "path": str(row.path),
+        "from_s": row.start,
+        "speaker": row.speaker,
+        "language": row.language,
+        "text": text,
+    }
+    return {**about, KEEP: True} if row.keep else about

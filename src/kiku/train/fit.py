@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from kiku.checkpoint.identity import digest_of
+from kiku.checkpoint.identity import digest_of, sha256_of
 from kiku.errors import TrainingError
 from kiku.serial import to_plain
 from kiku.train.batches import Batch, Batches
@@ -31,8 +31,10 @@ from kiku.train.model import (
     begin,
     compute_twice,
     refuse_other_pack,
+    refuse_to_keep,
     trained_weights,
 )
+from kiku.train.peft_files import FILE as ADAPTER
 from kiku.train.processes import Processes, started
 from kiku.train.settings import FitSettings, TrainSettings, curve_settings, first_change
 from kiku.train.shards import PackReader
@@ -41,6 +43,10 @@ from kiku.writing import reason_of
 
 _SEEDS = 2**40
 """Batches of one seed have the generators of so many numbers to themselves."""
+_SAME = (
+    ("model", "model"), ("pack", "pack"), ("processes", "processes"), ("start", "lora.start"),
+)  # fmt: skip
+"""What must be the same to go on, by the run's name for it and by ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,7 @@ def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
         pupil = begin(settings)
         reader = PackReader(Path(settings.pack))
         refuse_other_pack(reader.index, pupil, settings.pack)
+        refuse_to_keep(reader, pupil, settings)
         return Fit(settings, pupil, reader, processes, device, say).run()
 
 
@@ -102,7 +109,7 @@ class Fit:
             compute_twice(pupil.lm)
         lm = pupil.lm.to(device).train()
         self.lesson = Lesson(
-            lm, settings.loss, pupil.config.pad_id, DTYPES[settings.train.precision]
+            lm, settings.loss, pupil.config.pad_id, DTYPES[settings.train.precision], pupil.new
         ).to(device)
         self.weights = trained_weights(lm)
         self.average = {name: w.detach().clone() for name, w in self.weights.items()}
@@ -212,6 +219,8 @@ class Fit:
             **{key: sums[key] / steps for key in ("loss", "text", "pauses", "grad_norm")},
             "token_accuracy": sums["right"] / max(1.0, sums["spoken"]),
         }
+        if self.settings.loss.keep:
+            values["keep"] = sums["keep"] / max(1.0, sums["kept"])
         every = train.dev_every
         if self.dev is not None and (self.step % every == 0 or self.step == train.steps):
             values |= self._look(self.dev)
@@ -232,10 +241,11 @@ class Fit:
             for key, value in values.items():
                 totals[key] = totals.get(key, 0.0) + float(value)
         self.lesson.train()
-        return {
+        found = {
             "dev_loss": totals["loss"] / batches.per_epoch,
             "dev_accuracy": totals["right"] / max(1.0, totals["spoken"]),
         }
+        return found | ({"dev_keep": totals["keep"] / totals["kept"]} if totals["kept"] else {})
 
     def _dev_batches(self) -> Batches | None:
         train = self.settings.train
@@ -253,16 +263,24 @@ class Fit:
             "model": pupil.identity,
             "pack": digest_of([reader.index.settings, shards]),
             "processes": self.processes.count,
+            "start": self._start(),
             "delay_s": reader.index.settings["delay_s"],
         }
+
+    def _start(self) -> str:
+        """Of the adapter that the run began with, where it is still asked what that said."""
+        lora = self.settings.lora
+        if lora is None or not lora.start or not self.settings.loss.keep:
+            return ""
+        return sha256_of(Path(lora.start) / ADAPTER)
 
     def _resume(self) -> None:
         state = read_state(self.folder)
         if state is None:
             return
         changed = first_change(state.about["curve"], self.about["curve"])
-        for key, name in (("model", "model"), ("pack", "pack"), ("processes", "processes")):
-            if state.about[key] != self.about[key] and changed is None:
+        for key, name in _SAME:
+            if state.about.get(key, "") != self.about[key] and changed is None:
                 changed = f"{name} (what it holds is not what it was)"
         if changed is not None:
             raise TrainingError(

@@ -14,6 +14,7 @@ from kiku.config import LMConfig
 from kiku.lm import LM
 from kiku.train.batches import Batch
 from kiku.train.columns import NOTHING, UNKNOWN
+from kiku.train.keeping import Before
 from kiku.train.settings import LossSettings
 
 _CALM = 0.2
@@ -39,14 +40,36 @@ def columns_of(text: Tensor, codes: Tensor, config: LMConfig) -> Tensor:
 
 
 class Lesson(nn.Module):
-    """A decoder and its losses: what data-parallel training wraps."""
+    """A decoder and its losses: what data-parallel training wraps.
+
+    Examples that are marked teach no text, with `settings.keep`: their text is what the decoder
+    reads on the way, and may be its own, with its mistakes. It is only held to what it said before;
+    what is said in them is learned from a row that is not marked. The pause heads learn from the
+    times of their words as from all others: new heads have said nothing before.
+    """
 
     weight: Tensor
 
-    def __init__(self, lm: LM, settings: LossSettings, pad_id: int, dtype: torch.dtype) -> None:
-        """Products are computed in `dtype`; weights stay what they are."""
+    def __init__(
+        self,
+        lm: LM,
+        settings: LossSettings,
+        pad_id: int,
+        dtype: torch.dtype,
+        new: range = range(0),
+    ) -> None:
+        """Products are computed in `dtype`; weights stay what they are.
+
+        Args:
+            lm: the decoder, with the weights that it begins with.
+            settings: what counts how much.
+            pad_id: of PAD.
+            dtype: of products.
+            new: ids of pieces of which the decoder knows nothing yet.
+        """
         super().__init__()
         self.lm, self.settings, self.pad_id, self.dtype = lm, settings, pad_id, dtype
+        self.before = Before(lm, new) if settings.keep else None
         weight = torch.ones(lm.config.text_vocab_size)
         weight[pad_id] = settings.pad_weight
         self.register_buffer("weight", weight, persistent=False)
@@ -59,7 +82,9 @@ class Lesson(nn.Module):
             plain: read everything as it is, as when a model is looked at.
 
         Returns:
-            "loss", which is to become small; "text" and "pauses", its parts; "right" and "spoken",
+            "loss", which is to become small: of each frame its text or, weighted, how far it has
+            gone from what was said before, and beside that the pauses; "text" and "pauses", the
+            means of these; "keep", the divergence summed over "kept" frames; "right" and "spoken",
             how many tokens other than PAD there were and how many of them were told.
         """
         config = self.lm.config
@@ -73,21 +98,36 @@ class Lesson(nn.Module):
             out = self.lm(columns, state, active)
             logits = out.logits.float()
             pauses = self._pauses(out.hidden, batch.pauses)
+            moved, kept = self._moved(columns, logits, batch)
         wanted = batch.text
+        known = wanted != NOTHING
+        if self.before is not None and batch.keep is not None:
+            wanted = wanted.masked_fill(batch.keep[:, None], NOTHING)
         said = F.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), self.weight, ignore_index=NOTHING,
             reduction="sum",
         )  # fmt: skip
-        known = wanted != NOTHING
-        total = self.weight[wanted.clamp(min=0)] * known
-        said = said / total.sum().clamp(min=1e-6)
-        spoken = known & (wanted != self.pad_id)
-        right = (logits.argmax(-1) == wanted) & spoken
-        loss = said + self.settings.pauses * pauses
+        total = (self.weight[wanted.clamp(min=0)] * (wanted != NOTHING)).sum()
+        spoken = known & (batch.text != self.pad_id)
+        right = (logits.argmax(-1) == batch.text) & spoken
+        loss = (said + self.settings.keep * moved) / (total + kept).clamp(min=1e-6)
         return {
-            "loss": loss, "text": said, "pauses": pauses,
+            "loss": loss + self.settings.pauses * pauses,
+            "text": said / total.clamp(min=1e-6), "pauses": pauses, "keep": moved, "kept": kept,
             "right": right.sum(), "spoken": spoken.sum(),
         }  # fmt: skip
+
+    def _moved(self, columns: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """How far marked examples have gone from what was said before, summed over their known
+        frames, and how many frames these are."""
+        none = logits.new_zeros(())
+        if self.before is None or batch.keep is None:
+            return none, none
+        # Both read the same, hidden codes and wrong text as well: all that differs is the weights.
+        before = self.before.logits(columns[batch.keep], self.dtype)
+        known = batch.text[batch.keep] != NOTHING
+        found = self.before.divergence(before, logits[batch.keep])
+        return torch.where(known, found, 0.0).sum(), known.sum().float()
 
     def _pauses(self, hidden: Tensor, wanted: Tensor) -> Tensor:
         count = len(self.lm.pause_heads)

@@ -8,6 +8,8 @@
     text        what is said, where the times of the words are not known yet
     start, end  seconds, where only a part of the recording is meant
     language, speaker, split    the split is "train" where none is given
+    keep        true where the model is to go on saying what it said before it was trained; such
+                a row needs no words: without any it is what the model writes by itself
 
 Knows rows; does not open recordings.
 """
@@ -25,6 +27,7 @@ from kiku.manifest_rows import (
     SECONDS,
     TEXTS,
     BadRow,
+    flag_in,
     path_in,
     row_of,
     seconds_in,
@@ -34,7 +37,7 @@ from kiku.manifest_rows import (
 from kiku.writing import reason_of
 
 _KEYS = (
-    *[*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split"],
+    *[*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split", "keep"],
     *["id", "turns", *SECONDS],  # which other commands read
 )
 """All others are refused: a slip of the pen would leave out what was meant."""
@@ -67,12 +70,19 @@ class Row:
     language: str | None = None
     speaker: str | None = None
     split: str = "train"
+    keep: bool = False
+    """With `loss.keep` the model goes on saying here what it said before it was trained."""
 
     @property
     def label(self) -> str:
         """What a report calls it."""
         part = f" from {self.start:g} s" if self.start or self.end is not None else ""
         return f"{self.path}{part}"
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether nobody says what is said, and what the model writes by itself stands for it."""
+        return self.keep and self.words is None and self.text is None
 
     def to_dict(self) -> dict[str, Any]:
         """As a line of a manifest has it, with the whole path."""
@@ -86,7 +96,8 @@ class Row:
         for name in ("end", "language", "speaker"):
             if getattr(self, name) is not None:
                 found[name] = getattr(self, name)
-        return {**found, "split": self.split}
+        found["split"] = self.split
+        return {**found, "keep": True} if self.keep else found
 
 
 def read_manifest(path: Path) -> list[Row]:
@@ -182,11 +193,14 @@ def _row(line: str, folder: Path) -> Row:
         text_in(given, ["language"]),
         text_in(given, ["speaker"]),
         text_in(given, ["split"]) or "train",
+        flag_in(given, "keep"),
     )
 
 
 def problem_of(row: Row) -> str | None:
     """What is wrong with a row that can be told without its sound; None if nothing is."""
+    if row.is_untold:
+        return None
     if row.words is None:
         return None if (row.text or "").strip() == "" and row.text is not None else "no transcript"
     before: TimedWord | None = None

@@ -22,7 +22,7 @@ from kiku.train.lora import adapt
 from kiku.train.new_pieces import new_pieces_of, with_rows
 from kiku.train.peft_files import load_adapter
 from kiku.train.settings import FitSettings
-from kiku.train.shards import Index
+from kiku.train.shards import Index, PackReader
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -37,6 +37,8 @@ class Pupil:
     lm: LM
     identity: str
     """Of the model that it began with, and of which rows of its tables are trained."""
+    new: range
+    """Ids of the pieces of which it knows nothing yet."""
 
 
 def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
@@ -59,8 +61,10 @@ def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
         weight.data = weight.data.clone()
     torch.manual_seed(settings.train.seed)
     lm.requires_grad_(True)
+    new = range(0)
+    if settings.lora is not None or settings.loss.keep:
+        new = new_pieces_of(loaded, -1 if settings.lora is None else settings.lora.new_pieces)
     if settings.lora is not None:
-        new = new_pieces_of(loaded, settings.lora.new_pieces)
         adapt(lm, settings.lora, new)
         if settings.lora.start and trains:
             load_adapter(Path(settings.lora.start), lm)
@@ -70,7 +74,7 @@ def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
                 weight.data = weight.data.float()
     identity = identity_of(loaded.files, loaded.config)
     rows = {name: [table.first, len(table.rows)] for name, table in with_rows(lm).items()}
-    return Pupil(loaded, config, lm, digest_of([identity, rows]) if rows else identity)
+    return Pupil(loaded, config, lm, digest_of([identity, rows]) if rows else identity, new)
 
 
 def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
@@ -141,3 +145,25 @@ def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
                 f"{folder} was packed for a model with another {key}: pack the manifest again with "
                 f"--model {pupil.loaded.files.name}"
             )
+
+
+def refuse_to_keep(reader: PackReader, pupil: Pupil, settings: FitSettings) -> None:
+    """What a model said can be kept only where it is asked again, and at the delay that it has.
+
+    Raises:
+        TrainingError: no example is marked, or the pack has another delay than the model.
+    """
+    if not settings.loss.keep:
+        return
+    if not reader.keep.any():
+        raise TrainingError(
+            f"loss.keep is {settings.loss.keep:g}, but no example of {settings.pack} is marked: "
+            'write "keep": true into rows of the manifest and pack it again, or leave loss.keep out'
+        )
+    has, wanted = pupil.config.text_delay_s, reader.index.settings["delay_s"]
+    if has != wanted:
+        raise TrainingError(
+            f"loss.keep holds the model to what it said, {has:g} s behind the sound, and "
+            f"{settings.pack} asks for text {wanted:g} s behind it: pack without --delay, or leave "
+            "loss.keep out"
+        )

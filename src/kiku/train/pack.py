@@ -17,7 +17,7 @@ from kiku.errors import TrainingError
 from kiku.serial import to_plain
 from kiku.text import Vocabulary
 from kiku.train.columns import TextLayout
-from kiku.train.examples import Packer, PackOptions, Unit
+from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
 from kiku.train.shards import (
@@ -69,6 +69,8 @@ def units_of(rows: Sequence[Row], options: PackOptions) -> list[Unit]:
         rng = np.random.default_rng([options.seed, copy])
         shuffled: list[int] = rng.permutation(train).tolist()
         order = train if how.join == 1 else shuffled
+        # Only rows of one kind are joined; the sort leaves each kind in its order.
+        order = sorted(order, key=lambda i: kind_of(rows[i]))
         at = 0
         while at < len(order):
             count = int(rng.integers(1, how.join + 1)) if how.join > 1 else 1
@@ -121,6 +123,7 @@ def pack(
     """
     refuse_untimed(rows)
     refuse_shared_speakers(rows)
+    _refuse_untold(rows, loaded, options)
     units = units_of(rows, options)
     settings = _settings(rows, loaded, options)
     try:
@@ -163,6 +166,17 @@ def _write(
         index.shards.append(write_shard(folder, file, split, examples))
     index.next_unit = next_unit
     write_index(folder, index)
+
+
+def _refuse_untold(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> None:
+    has, wanted = loaded.config.text_delay_s, options.delay_s
+    untold = [row for row in rows if row.is_untold]
+    if untold and wanted not in (None, has):
+        raise TrainingError(
+            f"{len(untold)} of {len(rows)} rows are marked and have no words (the first is "
+            f"{untold[0].label}): the model writes them itself, {has:g} s behind the sound and not "
+            f"{wanted:g} s; leave --delay out, or give them words"
+        )
 
 
 def _settings(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> dict[str, Any]:

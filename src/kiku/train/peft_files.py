@@ -31,7 +31,7 @@ from kiku.train.lora import PLACES, adapted, merged_state
 from kiku.train.new_pieces import NewRows
 from kiku.train.settings import TARGETS, LoRASettings
 
-_FILE, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
+FILE, _CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 _UNREAD = (
     "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "trainable_token_indices",
@@ -105,7 +105,7 @@ def save_adapter(
     if tables:
         config["modules_to_save"] = [".".join(place.split(".")[-2:]) for place in tables]
     folder.mkdir(parents=True, exist_ok=True)
-    with durable(folder / _FILE) as beside:
+    with durable(folder / FILE) as beside:
         save_file(tensors, beside, metadata={"format": "pt"})
     with durable(folder / _CONFIG) as beside:
         beside.write_text(json.dumps(config, indent=2) + "\n")
@@ -161,7 +161,7 @@ def read_adapter_settings(folder: Path) -> LoRASettings:
     try:
         values = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         rank, alpha = int(values["r"]), float(values["lora_alpha"])
-        names = [name for name in read_header(folder / _FILE) if not re.search(_TWICE, name)]
+        names = [name for name in read_header(folder / FILE) if not re.search(_TWICE, name)]
     except (OSError, ValueError, KeyError, TypeError, CheckpointError) as error:
         raise TrainingError(f"{folder} holds no adapter of PEFT's: {error}") from error
     odd = [key for key in _UNREAD if values.get(key)]
@@ -172,7 +172,7 @@ def read_adapter_settings(folder: Path) -> LoRASettings:
         )
     targets = tuple(t for t in TARGETS if any(t in name.split(".") for name in names))
     if not targets:
-        raise TrainingError(f"{folder / _FILE} has no adapters for any of {', '.join(TARGETS)}")
+        raise TrainingError(f"{folder / FILE} has no adapters for any of {', '.join(TARGETS)}")
     tables = [place for place in _TABLES if f"{_PREFIX}{place}.weight" in names]
     saved: list[str] = values.get("modules_to_save") or []
     if len(saved) != len(tables) or not all(
@@ -193,7 +193,7 @@ def load_adapter(folder: Path, lm: LM) -> None:
     Raises:
         TrainingError: the files are missing or damaged, or hold other adapters.
     """
-    path = folder / _FILE
+    path = folder / FILE
     try:
         held = load_file(path)
     except (OSError, SafetensorError) as error:

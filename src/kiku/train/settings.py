@@ -65,6 +65,10 @@ class LossSettings:
     """Share of codes that the decoder does not see."""
     wrong_text: float = 0.0
     """Share of text tokens that it reads wrong, as it would after a mistake of its own."""
+    keep: float = 0.0
+    """In marked examples nothing is learned but to go on saying what was said before: so much does
+    a frame's divergence from that count, beside the text of a frame of the others. 0 learns from
+    all alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +122,7 @@ class FitSettings:
             "train.log_every": (t.log_every, 1, 1e9), "train.dev_every": (t.dev_every, 0, 1e9),
             "train.seed": (t.seed, 0, 2**31), "loss.pad_weight": (loss.pad_weight, 0, 100),
             "train.betas": (max(t.betas), 0, 0.999999), "loss.pauses": (loss.pauses, 0, 100),
-            "loss.hidden_codes": (loss.hidden_codes, 0, 1),
+            "loss.hidden_codes": (loss.hidden_codes, 0, 1), "loss.keep": (loss.keep, 0, 1000),
             "pause_heads": (self.pause_heads, -1, 4), "loss.wrong_text": (loss.wrong_text, 0, 1),
         }  # fmt: skip
         if lora is not None:
@@ -192,6 +196,8 @@ def _flat(values: dict[str, Any], before: str = "") -> list[tuple[str, Any]]:
 
 def first_change(begun: dict[str, Any], asked: dict[str, Any]) -> str | None:
     """The first key in which two runs differ, with both values; None if there is none."""
+    # A run that was begun before there was such a key is one with its default.
+    begun = {**curve_settings(FitSettings("")), **begun}
     for key in [*asked, *(key for key in begun if key not in asked)]:
         if begun.get(key) != asked.get(key):
             return f"{key} (it was {begun.get(key)}, and now is {asked.get(key)})"

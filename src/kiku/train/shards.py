@@ -27,6 +27,9 @@ from kiku.writing import reason_of
 INDEX = "pack.json"
 _FORMAT = "kiku pack 1"
 
+KEEP = "keep"
+"""In what an example says about itself, where its row was marked so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -167,16 +170,20 @@ class PackReader:
                 "run the same  kiku train pack  again, it goes on from there"
             )
         self.folder, self.split, self.index = folder, split, index
+        self._open: dict[str, Any] = {}
         self._places: list[tuple[str, int]] = []
         lengths: list[int] = []
+        keep: list[bool] = []
         for shard in index.shards:
             if shard.split == split:
                 shapes = self._shapes(shard, verify=verify)
                 lengths += shapes
                 self._places += [(shard.file, i) for i in range(len(shapes))]
+                keep += self._marks(shard.file)
         self.lengths: NDArray[np.int64] = np.array(lengths, np.int64)
         """[N] frames of each example."""
-        self._open: dict[str, Any] = {}
+        self.keep: NDArray[np.bool_] = np.array(keep, np.bool_)
+        """[N] whether its row was marked: what was said of it before is to be kept."""
 
     def __len__(self) -> int:
         """How many examples there are."""
@@ -197,6 +204,10 @@ class PackReader:
         file, i = self._places[number]
         held = self._held(file)
         return tuple(held.get_tensor(f"{i}.{name}") for name in ("codes", "text", "pauses"))
+
+    def _marks(self, file: str) -> list[bool]:
+        about: list[dict[str, Any]] = json.loads(self._held(file).metadata()["examples"])
+        return [bool(one.get(KEEP)) for one in about]
 
     def _held(self, file: str) -> Any:
         if file not in self._open:

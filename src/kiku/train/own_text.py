@@ -1,0 +1,50 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""What a model writes of a recording by itself: the text of rows that are only to be kept.
+
+Knows codes and text tokens; does not know sound.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kiku.checkpoint import Loaded
+from kiku.train.columns import NOTHING, TextLayout
+from kiku.train.lesson import columns_of
+from kiku.train.new_pieces import new_pieces_of
+
+
+class OwnText:
+    """A model that writes down what it hears, as it does in life, but whole recordings at once."""
+
+    def __init__(self, loaded: Loaded, layout: TextLayout, device: str) -> None:
+        """The decoder goes to the device."""
+        self.lm, self.device = loaded.lm.to(device), device
+        self.new = new_pieces_of(loaded, -1)
+        self.pad_id = layout.pad_id
+        self.lead = int(layout.delay_s * layout.frame_rate) if layout.lead == "zero" else 0
+
+    @torch.no_grad()
+    def column(self, codes: NDArray[np.uint16]) -> NDArray[np.int64]:
+        """[K, T] -> [T] text tokens, of which it knows something, each the likeliest.
+
+        The text is guessed, and all frames are read with the guess; what is said then is the next
+        guess. Each time at least one more token is what it is if frame after frame is read, and
+        most times many more; a guess that comes back unchanged is right as a whole.
+        """
+        heard = torch.from_numpy(codes.astype(np.int64)).to(self.device)[None]
+        text = torch.full((1, codes.shape[1]), self.pad_id, device=self.device)
+        text[:, : self.lead] = NOTHING
+        active = torch.ones(1, dtype=torch.bool, device=self.device)
+        dtype = self.lm.out_norm.weight.dtype
+        for _ in range(codes.shape[1] + 1):
+            state = self.lm.init_state(1, self.device, dtype, remember=False)
+            logits = self.lm(columns_of(text, heard, self.lm.config), state, active).logits
+            logits[..., self.new.start : self.new.stop] = -torch.inf
+            said = logits.argmax(-1)
+            said[:, : self.lead] = NOTHING
+            if torch.equal(said, text):
+                break
+            text = said
+        return text[0].cpu().numpy()
