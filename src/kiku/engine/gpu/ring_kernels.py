@@ -189,8 +189,8 @@ def attend_several_kernel(
         tl.store(tops + at, top, mask=there)
         tl.store(sums + at, total, mask=there)
     else:
-        tl.store(out + new[:, None] * D + dims[None, :], out_rows / total[:, None],
-                 mask=there[:, None])  # fmt: skip
+        whole = out_rows / tl.where(there, total, 1.0)[:, None]
+        tl.store(out + new[:, None] * D + dims[None, :], whole, mask=there[:, None])
 
 
 @triton.jit
