@@ -171,6 +171,15 @@ def compiled(noted: Noted, given: Any, options: dict[str, Any], capability: int)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
+def resources(cubin: bytes, folder: Path) -> str:
+    """What a kernel takes of a multiprocessor. What spills goes to the stack."""
+    import triton
+
+    (folder / "kernel.cubin").write_bytes(cubin)
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(folder / "kernel.cubin")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize(
     ("kv", "T", "rows"),
     [("float8", 1, 1)]
@@ -210,5 +219,5 @@ def test_it_compiles_for_gpus(
         made = compiled(noted, given, options, 90)
         if noted.name.startswith("attend"):
             assert "ld.global.v4.b32" in made.asm["ptx"]
-            assert (".local" in made.asm["ptx"]) is False
+            assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)
             assert ("mma" in made.asm["ptx"]) is (T > 2 and not codec)
