@@ -3,9 +3,10 @@
     python benchmarks/gpu.py --out FOLDER                           # on a CUDA device
     python benchmarks/gpu.py --out FOLDER --device cpu --shape tiny # does everything work?
 
-Correctness against the processor comes first, then kiku at many sizes, then moshi and transformers
-where they are installed. Every part is a process with a time of its own, and its rows are written
-to FOLDER/gpu.jsonl as they come: whatever fails or takes too long loses nothing that was measured.
+Correctness comes first, of the attention kernels beside plain PyTorch and of tokens beside the
+processor's; then kiku at many sizes, then moshi and transformers where they are installed. Every
+part is a process with a time of its own, and its rows are written to FOLDER/gpu.jsonl as they come:
+whatever fails or takes too long loses nothing that was measured.
 At the end one table is printed and written to FOLDER/gpu.md; what is missing in it says why.
 """
 
@@ -50,11 +51,18 @@ def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
         named = {"what": "live", "engine": engine, "shape": shape, "kv": kv}
         return [{**named, "streams": n} for n in sizes]
 
+    # Keys in, queries of a row, rows.
+    cases = [("float32", 1, 3), ("float8", 4, 2)] if tiny else [
+        ("float32", 4, 8), *[(kv, T, n) for kv in ("bfloat16", "float8")
+                             for T, n in ((1, 1), (1, 64), (1, 1000), (4, 64), (16, 64))],
+    ]  # fmt: skip
     ours = "cuda" if device != "cpu" else "cuda, graphs off"
     parts = [
-        Wanted("correct", 0.14, {"part": "correct", "models": models},
+        Wanted("attention", 0.07, {"part": "attention", "shape": shape, "cases": cases},
+               [{"what": "attention", "keys": kv, "queries": T, "rows": n} for kv, T, n in cases]),
+        Wanted("correct", 0.12, {"part": "correct", "models": models},
                [{"what": "correct", "model": m, "precision": k} for m in models for k in kinds]),
-        *[Wanted(f"live {kv}", 0.21, {"part": "live", "shape": shape, "kv": kv, "sizes": live},
+        *[Wanted(f"live {kv}", 0.19, {"part": "live", "shape": shape, "kv": kv, "sizes": live},
                  rows(ours, shape, live, kv)) for kv in ("bfloat16", "float8")],
         Wanted("big", 0.1, {"part": "live", "shape": big, "kv": "bfloat16", "sizes": big_live},
                rows(ours, big, big_live, "bfloat16")),
@@ -62,9 +70,9 @@ def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
                [{"what": "bulk", "shape": big, "kv": "bfloat16", "files": some}]),
         Wanted("moshi", 0.09, {"part": "moshi", "shape": shape, "streams": some},
                [{"what": "live", "engine": "moshi", "shape": shape, "streams": some}]),
-        Wanted("eager", 0.07, {"part": "eager", "shape": shape, "streams": some},
+        Wanted("eager", 0.08, {"part": "eager", "shape": shape, "streams": some},
                [{"what": "live", "engine": e, "shape": shape, "streams": some}
-                for e in ("torch", "cuda, graphs off")]),
+                for e in ("torch", "cuda, plain attention", "cuda, graphs off")]),
         Wanted("transformers", 0.09, {"part": "transformers", "shape": shape},
                [{"what": "live", "engine": "transformers", "shape": shape, "streams": 1}]),
     ]  # fmt: skip
@@ -131,6 +139,13 @@ def _line(row: dict[str, Any], remark: str) -> str:
         name = f"same tokens as on the processor: {row['model']}, {row['precision']}"
         remark = remark or f"{row['same']:.2%} of {row['frames']}"
         return f"| {name} | | | | | {remark} |"
+    if row["what"] == "attention":
+        name = f"attention of a layer, {row['queries']} a row, keys in {row['keys']}"
+        remark = remark or (
+            f"kernel {row['kernel_us']} µs ({row['gb_per_s']} GB/s of what is seen), plain "
+            f"{row['plain_us']} µs; differ by {row['error']:.1g}"
+        )
+        return f"| {name} | {row['rows']} | | | | {remark} |"
     if row["what"] == "bulk":
         name = f"{row['shape']}, recordings, keys in {row['kv']}"
         if not remark:

@@ -197,19 +197,23 @@ def live(part: Part) -> None:
 
 
 def eager(part: Part) -> None:
-    """The same without graphs, and the torch engine."""
+    """The same with plain attention, without graphs, and the torch engine."""
     n: int = part.job["streams"]
     dtype = torch.float32 if not part.on_gpu else torch.bfloat16
     frames = frames_of(part.config, n)
-    for name in ("torch", "cuda, graphs off"):
+    for name in ("torch", "cuda, plain attention", "cuda, graphs off"):
         codec, lm = random_model(part.config, dtype, part.device)
         if name == "torch":
             engine = torch_engine(codec, lm, slots=n, device=part.device)
         else:
-            options = GpuOptions(graphs=False, sizes=(1,), rows=(n,))
+            plain = name == "cuda, plain attention"
+            options = GpuOptions(
+                attention="plain" if plain else "auto", graphs=None if plain else False,
+                sizes=(1,), rows=(n,),
+            )  # fmt: skip
             engine = cuda_engine(codec, lm, slots=n, device=part.device, options=options)
         slots = listeners(engine)
-        times = part.times(lambda engine=engine, slots=slots: engine.step(slots, frames), 0.4)
+        times = part.times(lambda engine=engine, slots=slots: engine.step(slots, frames), 0.35)
         part.tell("live", streams=n, engine=name, **times)
         del engine
 
@@ -329,6 +333,10 @@ PARTS: dict[str, Callable[[Part], None]] = {
 def main(arguments: Iterable[str]) -> None:
     """Run the part that a job names."""
     (job,) = (json.loads(one) for one in arguments)
+    if job["part"] == "attention":
+        import gpu_attention
+
+        PARTS["attention"] = gpu_attention.attention
     if job["part"] in ("moshi", "transformers"):
         import gpu_peers  # needs them installed
 
@@ -337,4 +345,5 @@ def main(arguments: Iterable[str]) -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["gpu_parts"] = sys.modules["__main__"]  # parts of other files want this one
     main(sys.argv[1:])

@@ -1,14 +1,27 @@
-"""Attention over rings in plain PyTorch. It copies whole rings to float32, which is right and slow:
-a kernel that reads only what a slot holds has its place behind `Attend`."""
+"""Attention over rings: what every form of it does, the one in plain PyTorch, and which is taken.
 
+The plain one copies whole rings to float32, which is right and slow. The Triton kernels of
+`ring_attention` read only what a slot's queries see; without Triton, or where they fail, the plain
+one is used.
+"""
+
+import logging
+import os
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from kiku.engine.gpu.rings import Rings
+from kiku.errors import ConfigError
 from kiku.nn.attention import visible_places
-from kiku.nn.rope import rotate
+from kiku.nn.rope import Rope, rotate
+
+_LOG = logging.getLogger(__name__)
+
+ATTENTIONS = ("auto", "triton", "plain")
+"""What may be chosen. "auto" takes the kernels on a CUDA device where they work."""
 
 ROWS_AT_ONCE = 32
 """Rows whose rings are copied at once: a thousand would take tens of gigabytes."""
@@ -76,3 +89,80 @@ def _attend(q: Tensor, rings: Rings, layer: int, slots: Tensor, start: Tensor) -
     # What lies in a ring from before a slot was opened may be anything, and 0 times NaN is NaN.
     seen = visible.any(1)[:, None, :, None]  # [R, 1, C, 1]
     return weights @ values.masked_fill(~seen, 0.0)
+
+
+def pick_attend(name: str, rings: Rings, device: torch.device) -> Attend:
+    """The attention called `name`, one of `ATTENTIONS`, for such rings on such a device.
+
+    Raises:
+        ConfigError: "triton" was asked for and does not work here.
+    """
+    if name == "plain" or (name == "auto" and device.type != "cuda"):
+        return attend_plainly
+    fault = kernel_fault(rings, device)
+    if fault is None:
+        from kiku.engine.gpu.ring_attention import attend_by_kernel
+
+        return attend_by_kernel
+    if name == "triton":
+        raise ConfigError(f"attention='triton' does not work here: {fault}; 'plain' does")
+    _LOG.warning("attention is plain PyTorch, which is slow: %s", fault)
+    return attend_plainly
+
+
+def kernel_fault(rings: Rings, device: torch.device) -> str | None:
+    """Why the Triton kernels cannot be used for such rings on such a device; None if they can.
+
+    They are tried: Triton compiles when a kernel is first run, and wants a C compiler for that.
+    """
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "Triton's kernels run on CUDA devices"
+    try:
+        from kiku.engine.gpu.ring_attention import attend_by_kernel, fits
+    except ImportError as error:
+        return f"Triton, which comes with PyTorch for CUDA, cannot be imported ({error})"
+    if not fits(rings, device):
+        return (
+            f"there is no kernel for {rings.config.num_heads} heads of {rings.config.head_dim} in "
+            f"{rings.dtype} on this device"
+        )
+    try:
+        error = _disagreement(attend_by_kernel, rings, device)
+    except Exception as failed:  # whatever a compiler may raise
+        return f"the kernels fail ({type(failed).__name__}: {str(failed).strip()[-200:]})"
+    if not error < _TOLERANCE:  # NaN is none
+        return f"the kernels are off by {error:.2g} from plain PyTorch"
+    return None
+
+
+_TOLERANCE = 0.05
+"""Of numbers of about 1: keys in 8 bits may round to another neighbour in a few places."""
+
+
+def _disagreement(attend: Attend, like: Rings, device: torch.device) -> float:
+    """The greatest difference to the plain form, on a small ring of random numbers that has gone
+    round, for one query and for several of two rows."""
+    config = replace(like.config, num_layers=1, window=40)
+    differences: list[Tensor] = []
+    random = torch.Generator(device).manual_seed(0)
+    rope = Rope(config.head_dim, config.rope_theta)
+    rope.fill(device)
+    slots, start = torch.tensor([[1, 0], [3, 200]], device=device)
+    for T in (1, 4):
+        shape = (2, T, 3, config.num_heads, config.head_dim)
+        qkv = torch.randn(shape, generator=random, device=device)
+        angles = rope(start[:, None] + torch.arange(T, device=device))
+        said: list[Tensor] = []
+        for one in (attend, attend_plainly):
+            rings = Rings(config, 2, T, like.dtype, device)
+            everyone = torch.arange(2, device=device)
+            places = torch.arange(rings.capacity, device=device).repeat(2, 1)
+            random_keys = torch.Generator(device).manual_seed(1)
+            ring = (2, config.num_heads, rings.capacity, config.head_dim)
+            keys, values = (
+                torch.randn(ring, generator=random_keys, device=device) for _ in range(2)
+            )
+            rings.write(0, everyone, places, keys, values)
+            said.append(one(qkv, angles, rings, 0, slots, start))
+        differences.append((said[0] - said[1]).abs().max())
+    return float(torch.stack(differences).max())  # NaN, where one is

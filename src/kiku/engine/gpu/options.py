@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kiku.config import PAD_ID
+from kiku.engine.gpu.attention import ATTENTIONS
 from kiku.engine.gpu.launches import ROWS, SIZES
 from kiku.engine.gpu.rings import RING_DTYPES
 from kiku.errors import ConfigError
@@ -16,6 +17,9 @@ class GpuOptions:
     kv: str = "auto"
     """What the decoder's keys and values are kept in: "float32", "bfloat16", "float16", "float8"
     (e4m3, with a scale for each); "auto" is the dtype of the weights."""
+    attention: str = "auto"
+    """By Triton's kernels ("triton") or in plain PyTorch ("plain"); "auto" takes the kernels on a
+    CUDA device where they work."""
     graphs: bool | None = None
     """Record CUDA graphs; None does so on a CUDA device."""
     tf32: bool = False
@@ -39,6 +43,9 @@ class GpuOptions:
         if self.kv not in ("auto", *RING_DTYPES):
             known = ", ".join(RING_DTYPES)
             raise ConfigError(f"keys and values are kept in {known}, not in {self.kv!r}")
+        if self.attention not in ATTENTIONS:
+            known = ", ".join(ATTENTIONS)
+            raise ConfigError(f"attention is one of {known}, not {self.attention!r}")
         sizes, rows = list(self.sizes), list(self.rows)
         if sizes != sorted(set(sizes)) or sizes[:1] != [1]:
             raise ConfigError(f"sizes of calls must ascend from 1, as {SIZES} do; not {sizes}")

@@ -19,8 +19,8 @@ from kiku.engine.core import MAX_POSITION
 FLOAT8 = torch.float8_e4m3fn
 """One sign, four bits of exponent, three of mantissa; 448 is the greatest."""
 
-_FLOAT8_MAX = 448.0
-_LEAST_SCALE = 1e-20
+FLOAT8_MAX = 448.0
+LEAST_SCALE = 1e-20
 """In place of 0, where a key is nothing but zeros."""
 
 _BITS = {torch.bfloat16: torch.int16, FLOAT8: torch.uint8}
@@ -165,7 +165,7 @@ def ring_bytes(config: TransformerConfig, max_new: int, dtype: torch.dtype) -> i
 def to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
     """[..., D] -> the bits of its numbers in 8 bits, and the scale [...] that they are of."""
     wide = x.float()
-    scale = wide.abs().amax(-1).clamp(min=_LEAST_SCALE) / _FLOAT8_MAX
+    scale = wide.abs().amax(-1).clamp(min=LEAST_SCALE) / FLOAT8_MAX
     return (wide / scale.unsqueeze(-1)).to(FLOAT8).view(torch.uint8), scale
 
 

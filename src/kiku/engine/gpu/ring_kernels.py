@@ -1,0 +1,247 @@
+# pyright: basic, reportMissingImports=false
+# What Triton gives is not typed, and it comes with PyTorch for CUDA only.
+"""Attention over rings as Triton kernels, which read only what each slot's queries see.
+
+Three kernels, or two: the first turns queries and keys and puts keys and values into the ring, the
+second attends, and where a few rows would leave most of the device idle each row's keys are shared
+out among several programs, whose parts the third puts together.
+
+What is said once for all kernels: axes are [R, T, H, D] for what is new and [B, H, C, D] for rings;
+names in capitals are known when a kernel is compiled. A position's place is its remainder by C.
+"""
+
+import triton
+import triton.language as tl
+
+NOWHERE = tl.constexpr(-1e30)
+"""A score below all others, in place of minus infinity, of which two cannot be subtracted."""
+
+
+@triton.jit
+def place_kernel(
+    qkv, cosines, sines, slots, start,
+    queries, keys, values, key_scales, value_scales,
+    H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, T: tl.constexpr,
+    HEADS: tl.constexpr, SCALED: tl.constexpr, SCALE: tl.constexpr, LEAST: tl.constexpr,
+):  # fmt: skip
+    """Turn one position's queries and keys; write its keys and values into the ring.
+
+    A program takes all heads (HEADS is a power of two) of one new position. Pairs (0, 1), (2, 3),
+    ... are turned, so even and odd numbers are loaded apart. `queries` [R, T, H, D] float32 are
+    left multiplied by SCALE.
+    """
+    row, step = tl.program_id(0), tl.program_id(1)
+    slot = tl.load(slots + row)
+    place = (tl.load(start + row) + step) % C
+    heads = tl.arange(0, HEADS)[:, None]
+    pairs = tl.arange(0, D // 2)[None, :]
+    inside = (heads < H) & (pairs >= 0)
+    new = row * T + step
+    cos = tl.load(cosines + new * (D // 2) + pairs)
+    sin = tl.load(sines + new * (D // 2) + pairs)
+    at = heads * D + 2 * pairs
+    numbers = qkv + new * (3 * H * D) + at
+
+    even = tl.load(numbers, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(numbers + 1, mask=inside, other=0.0).to(tl.float32)
+    turned = queries + new * (H * D) + at
+    tl.store(turned, (even * cos - odd * sin) * SCALE, mask=inside)
+    tl.store(turned + 1, (even * sin + odd * cos) * SCALE, mask=inside)
+
+    even = tl.load(numbers + H * D, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(numbers + H * D + 1, mask=inside, other=0.0).to(tl.float32)
+    entry = (slot * H + heads) * C + place  # [HEADS, 1]
+    _put(keys, key_scales, entry, pairs, even * cos - odd * sin, even * sin + odd * cos, inside,
+         heads < H, D, SCALED, LEAST)  # fmt: skip
+    even = tl.load(numbers + 2 * H * D, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(numbers + 2 * H * D + 1, mask=inside, other=0.0).to(tl.float32)
+    _put(values, value_scales, entry, pairs, even, odd, inside, heads < H, D, SCALED, LEAST)
+
+
+@triton.jit
+def _put(
+    ring, scales, entry, pairs, even, odd, inside, heads_inside,
+    D: tl.constexpr, SCALED: tl.constexpr, LEAST: tl.constexpr,
+):  # fmt: skip
+    """Numbers [HEADS, D / 2] of both kinds into the ring; in float8 with a scale for each head, the
+    same bits as `to_float8` gives."""
+    at = ring + entry * D + 2 * pairs
+    if SCALED:
+        greatest = tl.maximum(tl.max(tl.abs(even), 1), tl.max(tl.abs(odd), 1))
+        scale = tl.div_rn(tl.maximum(greatest, LEAST), 448.0)[:, None]
+        tl.store(scales + entry, scale, mask=heads_inside)
+        even = tl.div_rn(even, scale + tl.zeros_like(even)).to(tl.float8e4nv)
+        odd = tl.div_rn(odd, scale + tl.zeros_like(odd)).to(tl.float8e4nv)
+        tl.store(at, even.to(tl.uint8, bitcast=True), mask=inside)
+        tl.store(at + 1, odd.to(tl.uint8, bitcast=True), mask=inside)
+    else:
+        tl.store(at, even, mask=inside)
+        tl.store(at + 1, odd, mask=inside)
+
+
+@triton.jit
+def attend_one_kernel(
+    queries, slots, start, keys, values, key_scales, value_scales, out, parts, tops, sums,
+    H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, T: tl.constexpr, WINDOW: tl.constexpr,
+    N: tl.constexpr, SCALED: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """One query of one head over its share of the keys that it sees, N at a time.
+
+    The arithmetic is a few operations a byte, so it is done in float32 as it comes: tensor cores
+    would want sixteen queries.
+    """
+    new, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row, step = new // T, new % T
+    slot = tl.load(slots + row)
+    query_at = tl.load(start + row) + step
+    oldest = tl.maximum(query_at - (WINDOW - 1), 0)
+    count = (query_at - oldest + 1).to(tl.int32)
+    origin = (oldest % C).to(tl.int32)
+    begin, end = _share(count, part, N)
+    ring = (slot * H + head) * C
+    keys += ring * D
+    values += ring * D
+    dims = tl.arange(0, D)
+    query = tl.load(queries + (new * H + head) * D + dims)
+    top = tl.full([], NOWHERE, tl.float32)
+    total = tl.full([], 0.0, tl.float32)
+    out_row = tl.zeros([D], tl.float32)
+    for at in range(begin, end, N):
+        heard = at + tl.arange(0, N)
+        held = heard < end
+        places = (origin + heard) % C
+        # Both are asked for before either is used: so more bytes are on their way.
+        key = _numbers(keys, places, dims, held, D, SCALED).to(tl.float32)
+        value = _numbers(values, places, dims, held, D, SCALED).to(tl.float32)
+        score = tl.sum(key * query[None, :], 1)  # [N]
+        if SCALED:
+            score *= tl.load(key_scales + ring + places, mask=held, other=0.0)
+        score = tl.where(held, score, NOWHERE)
+        higher = tl.maximum(top, tl.max(score, 0))
+        weight = tl.where(held, tl.exp(score - higher), 0.0)
+        kept = tl.exp(top - higher)
+        total = total * kept + tl.sum(weight, 0)
+        if SCALED:
+            weight *= tl.load(value_scales + ring + places, mask=held, other=0.0)
+        out_row = out_row * kept + tl.sum(value * weight[:, None], 0)
+        top = higher
+    if SPLIT:
+        at = (new * H + head) * tl.num_programs(2) + part
+        tl.store(parts + at * D + dims, out_row)
+        tl.store(tops + at, top)
+        tl.store(sums + at, total)
+    else:
+        tl.store(out + (new * H + head) * D + dims, out_row / total)
+
+
+@triton.jit
+def attend_several_kernel(
+    queries, slots, start, keys, values, key_scales, value_scales, out, parts, tops, sums,
+    H: tl.constexpr, D: tl.constexpr, C: tl.constexpr, T: tl.constexpr, WINDOW: tl.constexpr,
+    N: tl.constexpr, M: tl.constexpr, SCALED: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """All T queries of one row and head over a share of the keys that any of them sees.
+
+    M is T, or more: what a tensor core takes at once. Queries that are not there see what they may,
+    and are not stored.
+    """
+    row, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    slot = tl.load(slots + row)
+    first = tl.load(start + row)
+    oldest = tl.maximum(first - (WINDOW - 1), 0)
+    before = (first - oldest).to(tl.int32)  # keys that the first query sees of the past
+    origin = (oldest % C).to(tl.int32)
+    begin, end = _share(before + T, part, N)
+    ring = (slot * H + head) * C
+    keys += ring * D
+    values += ring * D
+    dims = tl.arange(0, D)
+    steps = tl.arange(0, M)
+    new = (row * T + steps) * H + head  # [M]
+    there = steps < T
+    query = tl.load(queries + new[:, None] * D + dims[None, :], mask=there[:, None], other=0.0)
+    top = tl.full([M], NOWHERE, tl.float32)
+    total = tl.zeros([M], tl.float32)
+    out_rows = tl.zeros([M, D], tl.float32)
+    for at in range(begin, end, N):
+        heard = at + tl.arange(0, N)
+        held = heard < end
+        places = (origin + heard) % C
+        key = _numbers(keys, places, dims, held, D, SCALED)
+        value = _numbers(values, places, dims, held, D, SCALED)
+        score = _product(query, tl.trans(key))  # [M, N]
+        if SCALED:
+            score *= tl.load(key_scales + ring + places, mask=held, other=0.0)[None, :]
+        age = (before + steps)[:, None] - heard[None, :]
+        seen = held[None, :] & (age >= 0) & (age < WINDOW)
+        score = tl.where(seen, score, NOWHERE)
+        higher = tl.maximum(top, tl.max(score, 1))
+        weight = tl.where(seen, tl.exp(score - higher[:, None]), 0.0)
+        kept = tl.exp(top - higher)
+        total = total * kept + tl.sum(weight, 1)
+        if SCALED:
+            weight *= tl.load(value_scales + ring + places, mask=held, other=0.0)[None, :]
+        out_rows = out_rows * kept[:, None] + _product(weight, value)
+        top = higher
+    if SPLIT:
+        at = new * tl.num_programs(2) + part
+        tl.store(parts + at[:, None] * D + dims[None, :], out_rows, mask=there[:, None])
+        tl.store(tops + at, top, mask=there)
+        tl.store(sums + at, total, mask=there)
+    else:
+        whole = out_rows / tl.where(there, total, 1.0)[:, None]
+        tl.store(out + new[:, None] * D + dims[None, :], whole, mask=there[:, None])
+
+
+@triton.jit
+def join_kernel(parts, tops, sums, out, D: tl.constexpr, SPLITS: tl.constexpr, MOST: tl.constexpr):
+    """One query of one head from its parts; those that had no keys weigh nothing."""
+    at = tl.program_id(0)
+    numbers = tl.arange(0, MOST)
+    there = numbers < SPLITS
+    dims = tl.arange(0, D)
+    top = tl.load(tops + at * SPLITS + numbers, mask=there, other=NOWHERE)
+    total = tl.load(sums + at * SPLITS + numbers, mask=there, other=0.0)
+    weight = tl.exp(top - tl.max(top, 0))
+    rows = (at * SPLITS + numbers)[:, None] * D + dims[None, :]
+    part = tl.load(parts + rows, mask=there[:, None], other=0.0)
+    whole = tl.sum(part * weight[:, None], 0) / tl.sum(total * weight, 0)
+    tl.store(out + at * D + dims, whole)
+
+
+@triton.jit
+def _share(count, part, N: tl.constexpr):
+    """From and to which of `count` keys a program goes. Shares are whole blocks, so a slot that has
+    heard little is read by few programs, and the others end at once."""
+    each = tl.cdiv(tl.cdiv(count, N), tl.num_programs(2)) * N
+    begin = part * each
+    return begin, tl.minimum(begin + each, count)
+
+
+@triton.jit
+def _numbers(ring, places, dims, held, D: tl.constexpr, SCALED: tl.constexpr):
+    """[N, D] of a head's keys or values, as they are kept."""
+    at = ring + places[:, None] * D + dims[None, :]
+    if SCALED:
+        found = tl.load(at, mask=held[:, None], other=0).to(tl.float8e4nv, bitcast=True)
+    else:
+        found = tl.load(at, mask=held[:, None], other=0.0)
+    return found
+
+
+@triton.jit
+def _product(wide, narrow):
+    """float32 [M, X] times [X, Y] of what is kept: as if both were float32.
+
+    Tensor cores multiply what has 16 bits, so the wide side goes in two: what 16 bits hold, and the
+    rest. That leaves an error of about 2^-17, far below that of the keys themselves.
+    """
+    if narrow.dtype == tl.float32:
+        product = tl.dot(wide, narrow, input_precision="ieee")
+    else:
+        if narrow.dtype == tl.float8e4nv:
+            narrow = narrow.to(tl.bfloat16)  # exactly
+        near = wide.to(narrow.dtype)
+        rest = (wide - near.to(tl.float32)).to(narrow.dtype)
+        product = tl.dot(rest, narrow, tl.dot(near, narrow))
+    return product

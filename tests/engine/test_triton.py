@@ -1,0 +1,223 @@
+# pyright: reportMissingImports=false
+# Triton comes with PyTorch for CUDA only.
+"""Attention by Triton's kernels: when it is taken, that it compiles for GPUs, and (in a process of
+its own, by Triton's interpreter) that it is right. None of it needs a GPU."""
+
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from kiku.engine.cuda import GpuOptions, cuda_engine
+from kiku.engine.gpu import attention
+from kiku.engine.gpu.attention import attend_plainly, kernel_fault, pick_attend
+from kiku.engine.gpu.rings import RING_DTYPES, Rings
+from kiku.errors import ConfigError
+from kiku.nn.rope import Rope
+from tests import tiny
+from tests.conftest import ROOT
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def rings(kv: str = "float32", device: torch.device = CPU, **changes: Any) -> Rings:
+    return Rings(tiny.transformer(**changes), 3, 4, RING_DTYPES[kv], device)
+
+
+def in_the_interpreter(marks: str, seconds: int) -> None:
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marks,
+        "--timeout", str(seconds), str(Path(__file__).with_name("test_triton_cases.py")),
+    ]  # fmt: skip
+    env = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT / "src")}
+    env.pop("PYTEST_ADDOPTS", None)
+    env.pop("PYTEST_XDIST_WORKER", None)
+    ran = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-1000:]
+    assert " passed" in ran.stdout
+
+
+def test_it_is_right() -> None:
+    in_the_interpreter("not heavy", 100)
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(1500)
+def test_it_is_right_in_all_shapes() -> None:
+    in_the_interpreter("heavy", 400)
+
+
+# When it is taken.
+
+
+def a_module(attend: Any, fits: bool = True) -> ModuleType:
+    module = ModuleType("kiku.engine.gpu.ring_attention")
+    module.attend_by_kernel = attend  # pyright: ignore[reportAttributeAccessIssue]
+    module.fits = lambda *_: fits  # pyright: ignore[reportAttributeAccessIssue]
+    return module
+
+
+@pytest.fixture
+def there(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Puts something in the place of the kernels, on a processor that passes for a device."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+    def put(attend: Any, fits: bool = True) -> None:
+        name = "kiku.engine.gpu.ring_attention"
+        monkeypatch.setitem(sys.modules, name, a_module(attend, fits))
+
+    return put
+
+
+def off(by: float) -> Any:
+    """Right for one query, off by so much for several."""
+
+    def attend(qkv: Any, *rest: Any) -> torch.Tensor:
+        out = attend_plainly(qkv, *rest)
+        return out if qkv.shape[1] == 1 else out + by
+
+    return attend
+
+
+def test_the_processor_takes_the_plain_form() -> None:
+    assert pick_attend("auto", rings(), CPU) is attend_plainly
+    assert pick_attend("plain", rings(), CUDA) is attend_plainly
+    with pytest.raises(ConfigError, match=r"'triton' does not work here: .* CUDA devices; 'plain'"):
+        cuda_engine(tiny.codec(), tiny.lm(), device="cpu", options=GpuOptions(attention="triton"))
+    with pytest.raises(ConfigError, match="attention is one of auto, triton, plain, not 'flash'"):
+        GpuOptions(attention="flash").check()
+
+
+def test_kernels_that_agree_are_taken(there: Any) -> None:
+    for good in (off(0.0), off(0.01)):
+        there(good)
+        for kv in ("float32", "bfloat16", "float8"):
+            assert pick_attend("triton", rings(kv), CPU) is good
+
+
+@pytest.mark.parametrize(
+    ("attend", "fits", "why"),
+    [
+        (off(0.1), True, "off by 0.1 from plain PyTorch"),
+        (off(torch.nan), True, "off by nan"),
+        (lambda *_: 1 / 0, True, r"the kernels fail \(ZeroDivisionError: division by zero\)"),
+        (off(0.0), False, "no kernel for 2 heads of 16 in torch.float32"),
+    ],
+)
+def test_kernels_that_fail_are_not(
+    attend: Any, fits: bool, why: str, there: Any, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    there(attend, fits)
+    with pytest.raises(ConfigError, match=why):
+        pick_attend("triton", rings(), CPU)
+    # Where they are taken unasked, it is told and goes on.
+    fault = kernel_fault(rings(), CPU)
+    monkeypatch.setattr(attention, "kernel_fault", lambda *_: fault)
+    with caplog.at_level(logging.WARNING):
+        assert pick_attend("auto", rings(), CUDA) is attend_plainly
+    assert "attention is plain PyTorch" in caplog.text
+
+
+def test_without_triton_the_plain_form_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    for name in ("ring_attention", "ring_kernels"):
+        monkeypatch.delitem(sys.modules, f"kiku.engine.gpu.{name}", raising=False)
+    assert "comes with PyTorch for CUDA" in (kernel_fault(rings(), CPU) or "")
+
+
+# That it compiles for GPUs, which an interpreter does not say. Triton's compiler needs none.
+
+
+class Noted:
+    """A kernel that is not run: what it would have been given."""
+
+    def __init__(self, name: str, kernel: Any, launches: list[Any]) -> None:
+        self.name, self.kernel, self.launches = name, kernel, launches
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *given, **options: self.launches.append((self, given, options))
+
+
+def compiled(noted: Noted, given: Any, options: dict[str, Any], capability: int) -> Any:
+    """As Triton would compile this launch."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+             torch.int64: "i64", torch.uint8: "u8"}  # fmt: skip
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    aligned: dict[tuple[int], Any] = {}
+    assert len(given) == len(noted.kernel.params)
+    for place, (parameter, value) in enumerate(zip(noted.kernel.params, given, strict=True)):
+        assert isinstance(value, torch.Tensor) != parameter.is_constexpr, parameter.name
+        if parameter.is_constexpr:
+            signature[parameter.name], constants[parameter.name] = "constexpr", value
+        else:
+            signature[parameter.name] = f"*{names[value.dtype]}"
+            aligned[(place,)] = [["tt.divisibility", 16]]
+    source = ASTSource(noted.kernel, signature, constants, aligned)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def resources(cubin: bytes, folder: Path) -> str:
+    """What a kernel takes of a multiprocessor. What spills goes to the stack."""
+    import triton
+
+    (folder / "kernel.cubin").write_bytes(cubin)
+    command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(folder / "kernel.cubin")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("kv", "T", "rows"),
+    [("float8", 1, 1)]
+    + [pytest.param(kv, T, rows, marks=pytest.mark.heavy)
+       for kv, T, rows in (("bfloat16", 1, 1), ("bfloat16", 1, 64), ("bfloat16", 4, 8),
+                           ("float8", 16, 8), ("float16", 16, 64), ("float32", 2, 1),
+                           ("float32", 8, 1), ("float32", 32, 8))],
+)  # fmt: skip
+def test_it_compiles_for_gpus(
+    kv: str, T: int, rows: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """For Hopper, in the shapes of the 1B: keys are read 16 bytes at a time, and nothing spills."""
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter was asked for in place of the compiler")
+    from kiku.engine.gpu import ring_attention, ring_kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launches: list[Any] = []
+    for name in ("place_kernel", "attend_one_kernel", "attend_several_kernel", "join_kernel"):
+        noted = Noted(name, getattr(ring_kernels, name), launches)
+        monkeypatch.setattr(ring_kernels, name, noted)
+    codec = kv == "float32"
+    heads, width, window = (8, 64, 250) if codec else (16, 128, 750)
+    shape = replace(tiny.transformer(), dim=heads * width, num_heads=heads, window=window)
+    kept = Rings(shape, 1, 32, RING_DTYPES[kv], CPU)
+    dtype = torch.float32 if codec else torch.bfloat16
+    qkv = torch.zeros(rows, T, 3, heads, width, dtype=dtype)
+    start = torch.zeros(rows, dtype=torch.int64)
+    angles = Rope(width, 1e4)(start[:, None] + torch.arange(T))
+    out = ring_attention.attend_by_kernel(qkv, angles, kept, 0, start, start)
+    assert out.shape == (rows, T, heads * width)
+    attending = "attend_one_kernel" if T <= 2 else "attend_several_kernel"
+    names = [noted.name for noted, _, _ in launches]
+    assert names == ["place_kernel", attending, *(["join_kernel"] if rows < 64 else [])]
+    for noted, given, options in launches:
+        made = compiled(noted, given, options, 90)
+        if noted.name.startswith("attend"):
+            assert "ld.global.v4.b32" in made.asm["ptx"]
+            assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)
+            assert ("mma" in made.asm["ptx"]) is (T > 2 and not codec)

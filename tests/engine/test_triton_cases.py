@@ -1,0 +1,288 @@
+# pyright: reportMissingImports=false
+# Triton comes with PyTorch for CUDA only.
+"""The Triton kernels beside the plain form. They are run by Triton's interpreter, which has to be
+asked for before Triton is imported: so `test_triton.py` runs this file in a process of its own."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("test_triton.py runs these in a process of its own", allow_module_level=True)
+
+import triton.language as tl
+from triton.runtime import interpreter
+
+from kiku.config import TransformerConfig
+from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
+from kiku.engine.gpu import attention, ring_attention
+from kiku.engine.gpu.attention import attend_plainly, kernel_fault
+from kiku.engine.gpu.ring_attention import attend_by_kernel, shares
+from kiku.engine.gpu.rings import FLOAT8, RING_DTYPES, Rings
+from kiku.nn.rope import Rope
+from tests import tiny
+from tests.engine.engines import sound
+
+CPU = torch.device("cpu")
+SPARE = 4
+
+BOUNDS = {"float32": 4e-6, "float16": 3e-5, "bfloat16": 1e-4, "float8": 2e-4}
+"""Greatest difference to the plain form over the same ring, of numbers of about 1. Several queries
+are multiplied in two parts of 16 bits."""
+
+KINDS = {
+    tl.float32: torch.float32,
+    tl.float16: torch.float16,
+    tl.bfloat16: torch.bfloat16,
+    tl.float8e4nv: FLOAT8,
+}
+UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+
+
+def as_a_device_rounds(array: np.ndarray, kind: Any, to: Any, _: Any = None) -> np.ndarray:
+    """Numbers of one dtype as the bits of another. The interpreter's own conversion drops bits of a
+    bfloat16, and is wrong where a float8 is rounded up to the next power of two."""
+    kind, to = KINDS[kind], KINDS[to]
+    bits = torch.from_numpy(np.frombuffer(array.tobytes(), np.uint8).copy()).view(kind)
+    found = bits.to(to).view(torch.uint8).numpy().view(UNSIGNED[to.itemsize])
+    return found.reshape(array.shape)
+
+
+def dot(builder: Any, a: Any, b: Any, d: Any, *_: Any) -> Any:
+    """A product of bfloat16: the interpreter's own multiplies their bits as whole numbers."""
+    wide = [
+        as_a_device_rounds(x.data, x.dtype.scalar, tl.float32).view(np.float32)
+        if x.dtype.scalar == tl.bfloat16 else x.data.astype(np.float32)
+        for x in (a, b)
+    ]  # fmt: skip
+    return interpreter.TensorHandle(np.matmul(*wide) + d.data, d.dtype.scalar)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _right_numbers() -> Any:
+    patch = pytest.MonkeyPatch()
+    patch.setattr(interpreter, "_convert_float", as_a_device_rounds)
+    patch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
+    yield
+    patch.undo()
+
+
+def config(**changes: Any) -> TransformerConfig:
+    return tiny.transformer(**{"dim": 32, "num_heads": 2, "window": 40, "num_layers": 2, **changes})
+
+
+def heavy(*values: Any) -> Any:
+    """The interpreter takes some 40 ms a program: what needs many is run on request."""
+    return pytest.param(*values, marks=pytest.mark.heavy)
+
+
+def filled(config: TransformerConfig, T: int, kv: str, slots: int = SPARE) -> Rings:
+    """Rings with something in every place, the same every time."""
+    torch.manual_seed(3)
+    rings = Rings(config, slots, T, RING_DTYPES[kv], CPU)
+    for kept in (rings.keys, rings.values):
+        if kv == "float8":
+            kept.random_(0, 119).add_(torch.randint_like(kept, 2) * 128)
+        else:
+            kept.normal_()
+    for scales in (rings.key_scales, rings.value_scales):
+        scales.uniform_(0.005, 0.01)
+    return rings
+
+
+def poisoned(rings: Rings, slots: Sequence[int], starts: Sequence[int], T: int) -> None:
+    """Everything that no query of these rows may see becomes no number."""
+    for slot in range(rings.num_slots + 1):
+        seen = torch.zeros(rings.capacity, dtype=torch.bool)
+        if slot in slots:
+            start = starts[slots.index(slot)]
+            oldest = max(0, start - rings.config.window + 1)
+            for position in range(oldest, start + T):
+                seen[position % rings.capacity] = True
+        for kept in (rings.keys, rings.values):
+            kept[:, slot, :, ~seen] = 0x7F if rings.dtype == FLOAT8 else torch.nan
+        for scales in (rings.key_scales, rings.value_scales):
+            if rings.dtype == FLOAT8:
+                scales[:, slot, :, ~seen] = torch.nan
+
+
+def compared(
+    config: TransformerConfig, T: int, kv: str, slots: Sequence[int], starts: Sequence[int],
+    dtype: torch.dtype = torch.float32,
+) -> float:  # fmt: skip
+    """The greatest difference of what is given back; rings must be left alike, spare rows aside."""
+    torch.manual_seed(5)
+    qkv = torch.randn(len(slots), T, 3, config.num_heads, config.head_dim).to(dtype)
+    start, rows = torch.tensor(starts), torch.tensor(slots)
+    angles = Rope(config.head_dim, config.rope_theta)(start[:, None] + torch.arange(T))
+    out: list[torch.Tensor] = []
+    kept: list[Rings] = []
+    for attend in (attend_plainly, attend_by_kernel):
+        rings = filled(config, T, kv)
+        poisoned(rings, slots, starts, T)
+        out.append(attend(qkv, angles, rings, 1, rows, start).float())
+        kept.append(rings)
+        assert out[-1].shape == (len(slots), T, config.num_heads * config.head_dim)
+    for name, plain in kept[0].tensors.items():
+        ours = kept[1].tensors[name][:, :SPARE]
+        view = torch.uint8 if plain.dtype != torch.float32 else plain.dtype
+        if view == torch.uint8:  # a float8 may be rounded the other way where the scale is
+            assert (ours.view(view) != plain[:, :SPARE].view(view)).float().mean() < 0.001
+        else:
+            assert torch.allclose(ours, plain[:, :SPARE], rtol=1e-6, atol=1e-6, equal_nan=True)
+    mine = rows != SPARE
+    difference = (out[0] - out[1])[mine].abs().max()
+    assert torch.isfinite(out[1][mine]).all()
+    return float(difference)
+
+
+STARTS = (0, 3, 39, 40, 150, 5_000_000_017)
+"""Nothing heard, little, one less than a window, a window, round the ring, and beyond 32 bits."""
+
+
+QUICK = {("float32", 1), ("float8", 132), ("bfloat16", 132)}
+
+
+@pytest.mark.parametrize(
+    ("kv", "T", "processors", "first"),
+    [
+        (kv, T, processors, first)
+        if T in (1, 4) and (kv, processors) in QUICK and first == (processors > 1)
+        else heavy(kv, T, processors, first)
+        for kv in BOUNDS
+        for T in (1, 2, 4, 16, 32)
+        for processors in (1, 132)
+        for first in (0, 1)
+    ],
+)
+def test_it_is_the_plain_form(
+    kv: str, T: int, processors: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With little blocks, so that there are several; in one program, and shared out."""
+    monkeypatch.setattr(ring_attention, "_NUMBERS", 256)
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", processors)
+    slots, starts = [2, 0, 3], list(STARTS[first::2])
+    if T == 1:
+        slots, starts = [*slots, SPARE, SPARE], [*starts, 0, 0]
+    assert compared(config(num_heads=1, dim=16), T, kv, slots, starts) < BOUNDS[kv]
+
+
+@pytest.mark.parametrize(("heads", "width"), [heavy(1, 64), (3, 128), heavy(8, 16)])
+def test_heads_of_any_number(heads: int, width: int) -> None:
+    """In the blocks of a GPU."""
+    wide = config(dim=heads * width, num_heads=heads, window=70, num_layers=2)
+    for T in (1, 4):
+        assert compared(wide, T, "bfloat16", [1, 0], [6, 300]) < BOUNDS["bfloat16"]
+
+
+@pytest.mark.heavy
+@settings(max_examples=30, deadline=None, derandomize=True, phases=[Phase.generate])
+@given(st.data())
+def test_any_shape(data: st.DataObject) -> None:
+    T = data.draw(st.sampled_from([1, 2, 3, 4, 8, 16]))
+    window = data.draw(st.integers(1, 60))
+    kv = data.draw(st.sampled_from(sorted(BOUNDS)))
+    slots = data.draw(st.permutations(range(SPARE)))[: data.draw(st.integers(1, 3))]
+    starts = data.draw(st.lists(st.integers(0, 200), min_size=len(slots), max_size=len(slots)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ring_attention, "_NUMBERS", data.draw(st.sampled_from([256, 512, 4096])))
+        patch.setattr(ring_attention, "_MULTIPROCESSORS", data.draw(st.sampled_from([1, 9, 132])))
+        difference = compared(config(window=window), T, kv, list(slots), starts)
+    assert difference < BOUNDS[kv]
+
+
+@pytest.mark.heavy
+def test_a_row_hears_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit where its keys are shared out alike."""
+    monkeypatch.setattr(ring_attention, "_NUMBERS", 256)
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 1)
+    for T in (1, 4):
+        qkv = torch.randn(3, T, 3, 2, 16)
+        start, rows = torch.tensor([100, 5, 60]), torch.tensor([0, 1, 2])
+        angles = Rope(16, 1e4)(start[:, None] + torch.arange(T))
+        told = []
+        for only in (slice(0, 3), slice(2, 3)):
+            turned = (angles[0][only].contiguous(), angles[1][only].contiguous())
+            rings = filled(config(), T, "float32")
+            told.append(attend_by_kernel(qkv[only], turned, rings, 0, rows[only], start[only])[-1])
+        assert torch.equal(*told)
+
+
+@pytest.mark.heavy
+def test_outputs_have_the_dtype_of_inputs() -> None:
+    for dtype, bound in ((torch.bfloat16, 0.02), (torch.float16, 0.002)):
+        for T in (1, 4):
+            assert compared(config(), T, "bfloat16", [0, 2], [50, 7], dtype) < bound
+
+
+@pytest.mark.heavy
+def test_what_fewer_bits_cost() -> None:
+    """Beside float32 keys throughout: the bounds that are stated for attention alone."""
+    shape = config(dim=128, window=64)
+    wide = filled(shape, 4, "float32")
+    torch.manual_seed(1)
+    qkv, start = torch.randn(2, 4, 3, 2, 64), torch.tensor([90, 20])
+    angles = Rope(64, 1e4)(start[:, None] + torch.arange(4))
+    rows, told = torch.tensor([0, 1]), dict[str, torch.Tensor]()
+    for kv in BOUNDS:
+        rings = Rings(shape, SPARE, 4, RING_DTYPES[kv], CPU)
+        everyone = torch.arange(SPARE + 1)
+        places = torch.arange(rings.capacity).repeat(SPARE + 1, 1)
+        rings.write(0, everyone, places, wide.keys[0], wide.values[0])
+        told[kv] = attend_by_kernel(qkv, angles, rings, 0, rows, start)
+    exact = told.pop("float32")
+    errors = {kv: float((out - exact).norm() / exact.norm()) for kv, out in told.items()}
+    assert 0 < errors["float16"] < 0.001
+    assert 0.0005 < errors["bfloat16"] < 0.008
+    assert 0.005 < errors["float8"] < 0.08
+
+
+def test_shares_fill_a_device_and_are_no_more_than_blocks() -> None:
+    assert shares(1, 16, 128, 750, 132) == (32, 17)
+    assert shares(8, 16, 128, 750, 132) == (32, 3)
+    assert shares(1000, 16, 128, 750, 132) == (32, 1)
+    assert shares(1, 1, 128, 750, 132) == (32, 24)
+    assert shares(1, 8, 64, 250, 132) == (64, 4)
+    for rows in (1, 2, 5, 64):
+        block, splits = shares(rows, 16, 128, 750, 132)
+        assert (splits - 1) * block < 750
+        assert rows * 16 * splits >= min(2 * 132, rows * 16 * 24)
+
+
+@pytest.mark.heavy
+def test_the_engine_says_the_same_with_it() -> None:
+    told: list[list[list[int]]] = []
+    for name in ("plain", "triton"):
+        options = GpuOptions(attention=name, sizes=(1, 4), rows=(1,))
+        engine = cuda_engine(tiny.codec(), tiny.lm(), slots=2, device="cpu", options=options)
+        backend = engine.backend
+        assert isinstance(backend, CudaBackend)
+        network = backend.launches._network
+        chosen = attend_plainly if name == "plain" else attend_by_kernel
+        assert network.attend is network.attend_codec is chosen
+        for _ in range(2):
+            engine.open()
+        both = np.stack([sound(4, 1), sound(4, 2)]).reshape(8, -1)
+        told.append([engine.step([0, 1], both, [4, 4]).tokens.tolist()])
+        for at in range(8):
+            told[-1].append(engine.step([1], sound(8, 3)[at : at + 1]).tokens.tolist())
+    assert told[0] == told[1]
+
+
+def test_it_proves_itself_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kv in ("float32", "float8"):
+        assert kernel_fault(filled(config(num_heads=1, dim=16), 4, kv), CPU) is None
+    narrow = filled(config(dim=16), 4, "float32")
+    assert "no kernel for 2 heads of 8" in (kernel_fault(narrow, CPU) or "")
+    uneven = filled(config(dim=96), 4, "float32")
+    assert "no kernel for 2 heads of 48" in (kernel_fault(uneven, CPU) or "")
+    monkeypatch.setattr(attention, "_TOLERANCE", 1e-12)
+    assert "are off by" in (
+        kernel_fault(filled(config(num_heads=1, dim=16), 4, "bfloat16"), CPU) or ""
+    )
