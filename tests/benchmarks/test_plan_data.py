@@ -89,4 +89,5 @@ def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() ->
         shares[row["shape"], row["precision"], row["streams"], row["what"]] = share
     usual = sorted(shares.values())[1:]  # one p99 of 200 steps is two standstills
     assert (round(usual[0], 1), round(usual[-1], 1)) == (0.4, 0.7)
-    assert abs(usual[len(usual) // 2] - Options().efficiency) < 0.1
+    # What is assumed is a little less than what is usual.
+    assert 0 <= usual[len(usual) // 2] - Options().efficiency < 0.15
