@@ -397,6 +397,9 @@ class TestMisuse:
             ("listen --devce cpu", "kiku listen --device cpu"),
             ("transcribe 'my talk.wav' --ofline", "kiku transcribe 'my talk.wav' --offline"),
             ("--modle demo", "kiku transcribe RECORDING --model demo"),
+            ("transcibe a.wav", "kiku transcribe a.wav"),
+            ("models lst", "kiku models list"),
+            ("--quite evaluate rows.jsonl", "kiku evaluate --quite rows.jsonl"),
         ],
     )
     def test_the_command_that_was_meant_is_told(self, run: Run, typed: str, meant: str) -> None:

@@ -46,6 +46,10 @@ def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
         return None
     near: Sequence[str] = getattr(error, "possibilities", None) or ()
     if _command(error) == "kiku":
+        named = next((one for one in arguments if one in _commands(error)), None)
+        if named is not None:
+            rest = [one for one in arguments if one != named]
+            return f"{typed} belongs behind the command", [named, *rest]
         if any(map(_is_recording, arguments)):
             return f"{typed} is an option of a command", ["transcribe", *arguments]
         near = get_close_matches(typed, _options_of_transcribe(error))
@@ -57,6 +61,12 @@ def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
     if _command(error) == "kiku":
         return f"kiku itself has no option {typed}", ["transcribe", "RECORDING", *renamed]
     return f"there is no option {typed}", renamed
+
+
+def _commands(error: typer.TyperException) -> list[str]:
+    """Those that there are where the error is from."""
+    context: Any = getattr(error, "ctx", None)
+    return context.command.list_commands(context) if hasattr(context, "command") else []
 
 
 def _options_of_transcribe(error: typer.TyperException) -> list[str]:
@@ -77,8 +87,12 @@ def _closest(typed: str, near: Sequence[str]) -> str | None:
 def _no_command(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
     message = error.format_message()
     if found := _NO_COMMAND.search(message):
-        right = ["transcribe", *arguments] if _is_recording(found["typed"]) else []
-        return f"{found['typed']} is no command", right
+        typed = found["typed"]
+        if _is_recording(typed):
+            return f"{typed} is no command", ["transcribe", *arguments]
+        near = get_close_matches(typed, _commands(error), 1)
+        right = [near[0] if one == typed else one for one in arguments] if near else []
+        return f"{typed} is no command", right
     if found := _TOO_MANY.search(message):
         for at, typed in enumerate(arguments if _command(error) == "kiku listen" else ()):
             if at and found["typed"].startswith(typed) and _is_recording(typed):

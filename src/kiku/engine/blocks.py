@@ -175,7 +175,7 @@ def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> 
     waiting = list(blocks)
     while waiting:
         began = widths.clock()
-        width = widths.choose(len(waiting))
+        width = widths.choose([block.num_frames - block.done for block in waiting])
         parts = [block.ask(width) for block in waiting]
         counts = np.array([len(part) for part in parts])
         columns = np.zeros((len(parts), int(counts.max()), parts[0].shape[1]), np.int64)

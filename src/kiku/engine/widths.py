@@ -94,13 +94,16 @@ class Widths:
         finally:
             self._held = before
 
-    def choose(self, num_blocks: int) -> int:
-        """How many columns of each of so many slots the next pass reads at most."""
+    def choose(self, left: Sequence[int]) -> int:
+        """How many columns of each slot the next pass reads at most; `left` are those that slots
+        still have."""
         if self._held is not None:
             return self._held
-        gains = self._gains()
-        costs = [self._cost(num_blocks * width) for width in self._widths]
-        speeds = [gain / cost for gain, cost in zip(gains, costs, strict=True)]
+        gains, speeds = self._gains(), list[float]()
+        for width in self._widths:
+            counts = [min(width, one) for one in left]
+            gain = sum(gains[count] for count in counts)
+            speeds.append(gain / self._cost(sum(counts)))
         best = int(np.argmax(speeds))
         self._num_passes += 1
         if self._num_passes % _LOOK_AGAIN == 0:
@@ -132,13 +135,13 @@ class Widths:
             known.add(columns, seconds, self._num_passes)
 
     def _gains(self) -> list[float]:
-        """Tokens that a pass of each width brings of a slot."""
-        likely, reached, sums = _LIKELY, 1.0, [1.0]
+        """Tokens that a pass over so many columns of a slot brings, from none to the most."""
+        likely, reached, sums = _LIKELY, 1.0, [0.0, 1.0]
         for right, guessed in zip(self._right.tolist(), self._guessed.tolist(), strict=True):
             likely = (right + _LIKELY_WEIGHT * likely) / (guessed + _LIKELY_WEIGHT)
             reached *= likely
             sums.append(sums[-1] + reached)
-        return [sums[width - 1] for width in self._widths]
+        return sums
 
     def _cost(self, columns: int) -> float:
         """Seconds of a pass over so many columns; few where it is not known, so it is tried."""

@@ -100,7 +100,6 @@ class Lesson(nn.Module):
             pauses = self._pauses(out.hidden, batch.pauses)
             moved, kept = self._moved(columns, logits, batch)
         wanted = batch.text
-        known = wanted != NOTHING
         if self.before is not None and batch.keep is not None:
             wanted = wanted.masked_fill(batch.keep[:, None], NOTHING)
         said = F.cross_entropy(
@@ -108,8 +107,8 @@ class Lesson(nn.Module):
             reduction="sum",
         )  # fmt: skip
         total = (self.weight[wanted.clamp(min=0)] * (wanted != NOTHING)).sum()
-        spoken = known & (batch.text != self.pad_id)
-        right = (logits.argmax(-1) == batch.text) & spoken
+        spoken = (wanted != NOTHING) & (wanted != self.pad_id)
+        right = (logits.argmax(-1) == wanted) & spoken
         loss = (said + self.settings.keep * moved) / (total + kept).clamp(min=1e-6)
         return {
             "loss": loss + self.settings.pauses * pauses,
