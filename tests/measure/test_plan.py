@@ -46,6 +46,18 @@ def test_the_share_that_others_reach_is_the_one_that_is_told() -> None:
     assert "the benchmarks reach 0.4 to 0.7" in "\n".join(plan("1b", HERE).assumptions)
 
 
+def test_keys_of_16_bits_are_said_to_want_the_kernels() -> None:
+    def says(hardware: Hardware, options: Options | None = None) -> bool:
+        return "as kiku-kernels keep them" in "\n".join(
+            plan("1b", hardware, options or Options()).assumptions
+        )
+
+    assert says(HERE)
+    assert not says(HERE, KEYS)
+    assert not says(HERE, Options("float32"))
+    assert not says(H100)
+
+
 def test_what_is_published_stands_beside_its_own_model_and_gpu_only() -> None:
     assert plan("1b", GPUS["h200"]).published == ()
     assert plan("demo", H100).published == ()

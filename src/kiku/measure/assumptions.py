@@ -22,6 +22,7 @@ def assumptions(
     return (
         *_of_hardware(hardware),
         *_of_reading(config, options, parts),
+        *_of_kernels(hardware, options),
         *_of_computing(hardware, options, parts),
         f"p99 of a step: the roofline's time divided by {options.efficiency:g} (--efficiency), an "
         f"assumption: {_SEEN[hardware.kind]}",
@@ -48,6 +49,15 @@ def _of_hardware(hardware: Hardware) -> tuple[str, ...]:
         f"{cores} core{'s' if cores > 1 else ''} of 3.7 GHz, each "
         f"{hardware.rate('int8') / cores / _GIGA:,.0f} G operations a second in 8 bits and "
         f"{hardware.rate('float32') / cores / _GIGA:,.0f} in float32",
+    )
+
+
+def _of_kernels(hardware: Hardware, options: Options) -> tuple[str, ...]:
+    if hardware.kind == "gpu" or options.kv_dtype != "float16":
+        return ()
+    return (
+        "keys and values of 16 bits: as kiku-kernels keep them (kiku doctor says whether they are "
+        "used); without them they have 32, --kv-dtype float32",
     )
 
 
