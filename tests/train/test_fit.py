@@ -1,6 +1,5 @@
 """The loop: kills, changed settings, losses that are no numbers, full disks, adapters."""
 
-import csv
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,9 +17,9 @@ from kiku.train.fit import fit, rate_at
 from kiku.train.lora import adapted
 from kiku.train.model import begin
 from kiku.train.settings import FitSettings, TrainSettings, read_settings
-from kiku.train.state import RunState, read_state
 from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
+from tests.train.runs import curve_of, quiet, state_of
 
 LORA = '[lora]\nrank = 4\nalpha = 8\ntargets = ["q_proj", "v_proj", "fc1"]\n'
 NOISE = "[loss]\nhidden_codes = 0.1\nwrong_text = 0.1\n"
@@ -41,22 +40,6 @@ def config(tmp_path: Path, pack: Path, tiny_folder: Path):
         return read_settings(path)
 
     return write
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-def state_of(settings: FitSettings) -> RunState:
-    state = read_state(Path(settings.run))
-    assert state is not None
-    return state
-
-
-def curve_of(settings: FitSettings) -> list[dict[str, str]]:
-    with (Path(settings.run) / "curve.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("frames_per_s", "seconds")} for row in rows]
 
 
 def assert_equal(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> None:

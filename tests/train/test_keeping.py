@@ -1,6 +1,5 @@
 """What was said before is kept: the divergence, the decoder as it was, whole runs."""
 
-import csv
 import math
 import subprocess
 import sys
@@ -25,10 +24,10 @@ from kiku.train.model import begin, compute_twice, trained_weights
 from kiku.train.pack import pack
 from kiku.train.settings import FitSettings, LoRASettings, LossSettings, read_settings
 from kiku.train.shards import PackReader
-from kiku.train.state import RunState, read_state
 from tests import tiny
 from tests.train.packs import write_config, write_pack
 from tests.train.recordings import write_corpus
+from tests.train.runs import curve_of, quiet, state_of
 from tests.train.test_lesson import batch as two_examples
 
 SIZE = len(tiny.PIECES)
@@ -223,22 +222,6 @@ def config(tmp_path: Path, packed: Path, tiny_folder: Path):
         return read_settings(path)
 
     return write
-
-
-def quiet(line: str) -> None:
-    pass
-
-
-def state_of(settings: FitSettings) -> RunState:
-    state = read_state(Path(settings.run))
-    assert state is not None
-    return state
-
-
-def curve_of(settings: FitSettings) -> list[dict[str, str]]:
-    with (Path(settings.run) / "curve.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if k not in ("frames_per_s", "seconds")} for row in rows]
 
 
 @pytest.mark.parametrize("more", [KEEP + LORA, KEEP])
