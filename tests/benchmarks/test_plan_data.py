@@ -61,8 +61,10 @@ def test_machines_have_the_names_that_benchmarks_give_them(
 
 
 def test_a_row_becomes_streams_and_memory() -> None:
-    (kept,) = [one for one in measured("1b", "int8") if one.kv_dtype == "float16"]
-    assert 5e7 < (kept.stream_bytes or 0) < 1e8  # half of what float32 takes, and less
+    kept = [one for one in measured("1b", "int8") if one.kv_dtype == "float16"]
+    assert len({one.machine for one in kept}) == len(kept) >= 2
+    for machine in kept:
+        assert 5e7 < (machine.stream_bytes or 0) < 1e8  # half of what float32 takes, and less
     (one,) = [one for one in measured("1b", "int8") if one.kv_dtype == "float32"]
     assert [streams for streams, _ in one.live] == [1, 2, 4, 6, 8, 10]
     assert (one.streams_within(80), one.exceeded(80)) == (2, True)
@@ -75,9 +77,9 @@ def test_a_row_becomes_streams_and_memory() -> None:
 
 
 def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() -> None:
-    """Of the latest run of each kind, with the bandwidth that was measured in it."""
+    """Of the latest run of each kind on each machine, with the bandwidth measured in it."""
     lines = (BENCHMARKS / "results/peers.jsonl").read_text().splitlines()
-    shares: dict[tuple[Any, ...], float] = {}
+    shares: dict[str, dict[tuple[Any, ...], float]] = {}
     for row in map(json.loads, lines):
         if row["what"] not in ("live", "streams", "big") or row["window"] != "full":
             continue
@@ -86,8 +88,14 @@ def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() ->
         kv = "float16" if rounded else "float32"
         parts = Fits(config, hardware, Options(row["precision"], kv)).parts
         share = step_ms(parts, hardware, row["streams"]) / row["times"]["p99_ms"]
-        shares[row["shape"], row["precision"], row["streams"], row["what"]] = share
-    usual = sorted(shares.values())[1:]  # one p99 of 200 steps is two standstills
-    assert (round(usual[0], 1), round(usual[-1], 1)) == (0.4, 0.7)
-    # What is assumed is a little less than what is usual.
-    assert 0 <= usual[len(usual) // 2] - Options().efficiency < 0.15
+        if "kiku-kernels" in row["versions"]:
+            kind = row["shape"], row["precision"], row["streams"], row["what"]
+            shares.setdefault(row["machine"], {})[kind] = share
+    # One p99 of 200 steps is two standstills.
+    usual = {machine: sorted(each.values())[1:] for machine, each in shares.items()}
+    every = sorted(share for each in usual.values() for share in each)
+    assert (round(every[0], 1), round(every[-1], 1)) == (0.4, 0.8)
+    # What is assumed is a little less than what is usual on the machine that reaches least.
+    least = min(each[len(each) // 2] for each in usual.values())
+    assert len(usual) == 2
+    assert 0 <= least - Options().efficiency < 0.15

@@ -16,7 +16,7 @@ from kiku.engine import SlotEngine
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu.attention import attend_plainly
 from kiku.engine.gpu.launches import SIZES, Launches
-from kiku.engine.gpu.network import Network
+from kiku.engine.gpu.network import Network, Remembered
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import RING_DTYPES, Rings
 from tests import tiny
@@ -168,9 +168,8 @@ def test_all_of_a_call_is_on_the_device(kv: str, dtype: torch.dtype) -> None:
         network = Network(
             codec, lm,
             pasts=Pasts(codec, 5, device),
-            codec_rings=Rings(inner, 5, 32, torch.float32, device),
-            rings=Rings(outer, 5, 16, RING_DTYPES[kv], device),
-            attend=attend_plainly, attend_codec=attend_plainly,
+            codec_keys=Remembered(Rings(inner, 5, 32, torch.float32, device), attend_plainly),
+            keys=Remembered(Rings(outer, 5, 16, RING_DTYPES[kv], device), attend_plainly),
             table=(rows, torch.zeros(5, dtype=torch.int64, device=device)),
         )  # fmt: skip
         for T in (1, max(SIZES)):
@@ -185,7 +184,7 @@ def test_all_of_a_call_is_on_the_device(kv: str, dtype: torch.dtype) -> None:
                 assert out.shape[:2] == (3, T)
             with pytest.raises(Exception, match=r"devices|device"):
                 network.hear(pcm.cpu(), slots, start)
-        for rings in (network.rings, network.codec_rings):
+        for rings in (network.keys.rings, network.codec_keys.rings):
             rings.put_first(1, rings.first(5))
 
 

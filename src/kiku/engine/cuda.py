@@ -24,7 +24,7 @@ from kiku.engine.gpu.ahead import Ahead
 from kiku.engine.gpu.attention import pick_attend
 from kiku.engine.gpu.launches import Launches, LaunchOptions
 from kiku.engine.gpu.memory import check_room, no_room, slot_bytes, workspace_bytes
-from kiku.engine.gpu.network import Network, one_table
+from kiku.engine.gpu.network import Network, Remembered, one_table
 from kiku.engine.gpu.options import GpuOptions
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
@@ -104,13 +104,13 @@ class CudaBackend:
         """How often the device was given something to compute."""
         with self._on_device():
             self._pasts, self._codec_rings, self._rings = self._memories(codec, lm, kv)
-            attend, attend_codec = (
-                pick_attend(options.attention, rings, self.device)
+            keys, codec_keys = (
+                Remembered(rings, pick_attend(options.attention, rings, self.device))
                 for rings in (self._rings, self._codec_rings)
             )
             network = Network(
-                codec, lm, pasts=self._pasts, codec_rings=self._codec_rings, rings=self._rings,
-                attend=attend, attend_codec=attend_codec, table=one_table(lm),
+                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys,
+                table=one_table(lm),
             )  # fmt: skip
             graphs = self.device.type == "cuda" if options.graphs is None else options.graphs
             which = LaunchOptions(graphs, options.guess, options.sizes, options.rows)

@@ -9,7 +9,7 @@ activation, is one operator of `kiku-kernels`: one walk through memory in place 
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,9 @@ def _taps(name: str, num_taps: int, channels: int, dilation: int = 1) -> list[Pa
 def _behind(num_taps: int, dilation: int) -> list[int]:
     """How many positions behind its output each tap but the last hears."""
     return [(num_taps - 1 - tap) * dilation for tap in range(num_taps - 1)]
+
+
+_Wanted = Literal["sum", "elu", "both"]
 
 
 class _Sums(NamedTuple):
@@ -160,18 +163,20 @@ class _Codec:
                 at = f"{prefix}residuals.{block}."
                 dilation = config.dilation_growth**block
                 past = f"past_{stage}_{block}"
-                wide = self._conv(activated, at + "wide", past, dilation=dilation, plain=False)
+                wide = self._conv(activated, at + "wide", past, dilation=dilation, wanted="elu")
                 is_last = block == config.num_residual_layers - 1
                 plain, activated = self._conv(
-                    wide.activated, at + "narrow", "", beside=plain, plain=not is_last
-                )
+                    wide.activated, at + "narrow", "", beside=plain,
+                    wanted="elu" if is_last else "both",
+                )  # fmt: skip
             blocks = self.writer.constant(0, -1, stride * channels)
             x = self.writer.node("Reshape", [activated, blocks])
             plain, activated = self._conv(
-                x, prefix + "down", f"past_{stage}_down", stride=stride, plain=stage < last
-            )
+                x, prefix + "down", f"past_{stage}_down", stride=stride,
+                wanted="both" if stage < last else "elu",
+            )  # fmt: skip
             channels *= 2
-        return self._conv(activated, "seanet.last", "past_last", activated=False).plain
+        return self._conv(activated, "seanet.last", "past_last", wanted="sum").plain
 
     def _part(self, x: str, first: int, last: int) -> str:
         """x[:, first:last]"""
@@ -198,17 +203,17 @@ class _Codec:
         beside = self.writer.node("Concat", shifted, axis=2)
         matrix = np.ascontiguousarray(weight[:, 0].T)
         products = self.writer.node("MatMul", [beside, self.writer.tensor("first", matrix)])
-        return self._added(_Taps(products, "seanet.first", "", 1, 1, ""), True, True)
+        return self._added(_Taps(products, "seanet.first", "", 1, 1, ""), "both")
 
     def _conv(
         self, x: str, name: str, past: str, *, stride: int = 1, dilation: int = 1, beside: str = "",
-        plain: bool = True, activated: bool = True,
+        wanted: _Wanted = "both",
     ) -> _Sums:  # fmt: skip
         """[N, L, C] -> [N, L, C'].
 
         A strided one has a kernel of twice the stride. It takes [N, L, stride * C], blocks as wide
-        as the stride, and so has two taps. `beside` [N, L, C'] is added; `plain` and `activated`
-        are what is wanted.
+        as the stride, and so has two taps. `beside` [N, L, C'] is added. `wanted` is the sum, what
+        ELU makes of it, or both.
         """
         weight = self.weights(f"{name}.conv.weight")  # [C', C, kernel]
         num_taps = weight.shape[2] // stride
@@ -219,11 +224,12 @@ class _Codec:
             )
         products = self._product(x, name, _beside(weight, num_taps))
         taps = _Taps(products, name, past if num_taps > 1 else "", num_taps, dilation, beside)
-        return self._added(taps, plain, activated)
+        return self._added(taps, wanted)
 
-    def _added(self, taps: _Taps, plain: bool, activated: bool) -> _Sums:
+    def _added(self, taps: _Taps, wanted: _Wanted) -> _Sums:
         """The products of a convolution added up, in both variants."""
         writer = self.writer
+        plain, activated = wanted != "elu", wanted != "sum"
         bias = writer.tensor(f"{taps.name}.bias", self.weights(f"{taps.name}.conv.bias"))
         sums = _Sums(writer.value("sum") if plain else "", writer.value("elu") if activated else "")
         past, new_past = taps.past, ""

@@ -10,7 +10,7 @@ from kiku.measure.roofline import Part
 
 _SEEN = {
     "gpu": "no GPU was measured; what others published comes to 0.2 to 0.4, or more",
-    "cpu": "the benchmarks reach 0.4 to 0.7 on two cores",
+    "cpu": "the benchmarks reach 0.4 to 0.8 on two cores",
 }
 _MEGA, _GIGA, _TERA = 1e6, 1e9, 1e12
 

@@ -149,12 +149,7 @@ def plan(
         InputError: a step may take longer than a frame is.
     """
     name, config = model_of(model) if isinstance(model, str) else ("a model", model)
-    frame_ms = 1000 / config.frame_rate
-    if options.p99_ms > frame_ms:
-        raise InputError(
-            f"p99_ms must be at most {frame_ms:g}, the length of a frame, or live streams fall "
-            f"behind; it is {options.p99_ms:g}"
-        )
+    _check_in_time(options, config)
     options = options.chosen(hardware, config)
     shape = known.shape_of(name, config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
@@ -187,6 +182,15 @@ def plan(
         measured=measured,
         assumptions=assumptions(config, hardware, options, fits.parts),
     )
+
+
+def _check_in_time(options: Options, config: ModelConfig) -> None:
+    frame_ms = 1000 / config.frame_rate
+    if options.p99_ms > frame_ms:
+        raise InputError(
+            f"p99_ms must be at most {frame_ms:g}, the length of a frame, or live streams fall "
+            f"behind; it is {options.p99_ms:g}"
+        )
 
 
 def _live_need(wanted: Wanted, streams: Figure, fits: Fits) -> Need | None:

@@ -117,11 +117,9 @@ class WordSession:
         self._prefix_s = self._own_prefix_s
         self._emitter = self._new_emitter()
         self._tracker = RecoveryTracker(
-            options.recovery,
-            frame_rate=config.frame_rate,
-            delay_s=config.text_delay_s,
+            options.recovery, frame_rate=config.frame_rate, delay_s=config.text_delay_s,
             window=config.lm.transformer.window,
-        )
+        )  # fmt: skip
         self._endpointer = self._new_endpointer()
         self._max_events = options.max_events
         self._tells_each_frame = self._endpointer is not None or options.pauses

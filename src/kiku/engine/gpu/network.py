@@ -30,6 +30,14 @@ class Spoken:
     pauses: Tensor | None  # [R, T, E]
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """Keys and values of a network, and who attends to them."""
+
+    rings: Rings
+    attend: Attend
+
+
 class Network:
     """Codec and decoder with what they remember of all slots."""
 
@@ -39,16 +47,13 @@ class Network:
         lm: LM,
         *,
         pasts: Pasts,
-        codec_rings: Rings,
-        rings: Rings,
-        attend: Attend,
-        attend_codec: Attend,
+        codec_keys: Remembered,
+        keys: Remembered,
         table: tuple[Tensor, Tensor],
     ) -> None:
         """All of it is on one device; `table` is what `one_table` gives."""
         self.codec, self.lm = codec, lm
-        self.pasts, self.codec_rings, self.rings = pasts, codec_rings, rings
-        self.attend, self.attend_codec = attend, attend_codec
+        self.pasts, self.codec_keys, self.keys = pasts, codec_keys, keys
         self._table, self._offsets = table
 
     def hear(self, pcm: Tensor, slots: Tensor, start: Tensor) -> Tensor:
@@ -75,7 +80,7 @@ class Network:
         seanet, downsample = self.pasts.states(rows, start > 0)
         active = torch.ones_like(slots, dtype=torch.bool)
         x = self.codec.seanet(pcm.unsqueeze(1), seanet, active).transpose(1, 2)
-        x = _advance(self.codec.transformer, x, self.codec_rings, self.attend_codec, slots, start)
+        x = _advance(self.codec.transformer, x, self.codec_keys, slots, start)
         latents = self.codec.downsample(x.transpose(1, 2), downsample, active)
         self.pasts.rows.index_copy_(0, slots, rows)
         return self.codec.quantizer.encode(latents).transpose(1, 2)
@@ -111,7 +116,7 @@ class Network:
         known = (columns >= 0).unsqueeze(-1)
         ids = columns.clamp(min=0) + self._offsets
         x = (self._table[ids].float() * known).sum(dim=2).to(lm.out_norm.weight.dtype)
-        x = _advance(lm.transformer, x, self.rings, self.attend, slots, start)
+        x = _advance(lm.transformer, x, self.keys, slots, start)
         hidden = lm.out_norm(x)
         pauses = None
         if len(lm.pause_heads):
@@ -123,7 +128,7 @@ class Network:
 
 
 def _advance(
-    transformer: Transformer, x: Tensor, rings: Rings, attend: Attend, slots: Tensor, start: Tensor
+    transformer: Transformer, x: Tensor, keys: Remembered, slots: Tensor, start: Tensor
 ) -> Tensor:
     """[R, T, D] -> [R, T, D] through all layers."""
     R, T, _ = x.shape
@@ -132,7 +137,9 @@ def _advance(
     angles = transformer.rope(start[:, None] + steps)
     for number, layer in enumerate(cast("Sequence[TransformerLayer]", transformer.layers)):
         qkv = layer.attention.in_proj(layer.norm1(x)).view(R, T, 3, heads, width)
-        update = layer.attention.out_proj(attend(qkv, angles, rings, number, slots, start))
+        update = layer.attention.out_proj(
+            keys.attend(qkv, angles, keys.rings, number, slots, start)
+        )
         x = x + (update if layer.scale1 is None else layer.scale1 * update)
         update = layer.feed_forward(layer.norm2(x))
         x = x + (update if layer.scale2 is None else layer.scale2 * update)
