@@ -1,0 +1,196 @@
+"""Can a causal transformer of Mimi's shape learn to hear ordinary English here? CTC on pieces of
+words, the future taken away step by step, word errors on readers it never heard.
+
+Causal from the first step the same network said nothing in the same time (docs/teach.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recipes.demo.corpus import Corpus, Recording, build
+from recipes.demo.fit import Fit, Plan, keep_memory
+from recipes.demo.precision import lowered
+from recipes.demo.score import errors
+from recipes.english.lessons import Batch, Sentences, make_pieces, side_by_side
+from recipes.english.said import build_said
+from recipes.english.teacher import begin_from, model_file, read_variables
+from recipes.english.trunk import Crutches, Trunk, trunk_config
+
+NUM_PIECES = 150
+AHEAD = ((0.35, 10_000), (0.50, 57), (0.65, 14), (0.80, 3), (1.01, 0))
+"""Up to which part of the training a layer sees how many states of the future."""
+PLACES = (0.15, 0.45)
+"""From where to where in the training the places fade."""
+_DEV_S = 900.0
+"""Seconds of readers that are heard at every check."""
+_GROUPS = ("en-words", "en-an4", "en-read", "en-l2", "en-story", "en-prompts")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Where everything is, and how long to train.
+
+    Attributes:
+        data: recordings, sentences and noises.
+        out: what is made; a run that was killed goes on from there.
+        wheels: the two packages that hold Whisper base.
+        budget_s: of the training thread's processor time.
+        said_hours: of synthetic speech.
+        batch_s: seconds of sound in a step.
+        peak_lr: see `Plan`.
+        start: weights of an earlier run to go on from, in place of the teacher's.
+        always: how many states of the future are seen all the time, without places, for a run that
+            goes on from an earlier one.
+    """
+
+    data: Path
+    out: Path
+    wheels: tuple[Path, ...]
+    budget_s: float
+    said_hours: float = 10.0
+    batch_s: float = 110.0
+    peak_lr: float = 3e-4
+    start: Path | None = None
+    always: int | None = None
+
+
+def crutches_at(progress: float) -> Crutches:
+    """What is leaned on then."""
+    ahead = next(ahead for until, ahead in AHEAD if progress < until)
+    begin, end = PLACES
+    return Crutches(ahead, min(1.0, max(0.0, (end - progress) / (end - begin))))
+
+
+def run_gate(gate: Gate) -> dict[str, float]:
+    """Train to the end; gives the last word errors."""
+    keep_memory()
+    people = build(gate.data, gate.out / "people")
+    heard = [(people, one) for one in people.select("train", *_GROUPS)]
+    if gate.said_hours > 0:
+        said = build_said(gate.data, gate.out / "said", hours=gate.said_hours)
+        heard += [(said, one) for one in said.recordings]
+    texts = sorted({" ".join(one.words) for _, one in heard if one.words})
+    pieces = make_pieces(texts, NUM_PIECES, gate.out)
+    torch.manual_seed(1)
+    model = Trunk(trunk_config(), NUM_PIECES)
+    if gate.start is not None:
+        model.load_state_dict(torch.load(gate.start, weights_only=True))
+    else:
+        begin_from(read_variables(model_file(gate.wheels)), model)
+    plan = Plan("gate", 10**7, gate.budget_s, gate.peak_lr, warmup_steps=200, save_every_s=240.0)
+    fit = Fit(plan, model, gate.out)
+    noise = gate.data / "noise"
+    lessons = Sentences(
+        heard, pieces, batch_s=gate.batch_s, noise=_folder(noise, "noise"),
+        rooms=_folder(noise, "rir"),
+    )  # fmt: skip
+    groups = dev_groups(people)
+    last: dict[str, float] = {}
+
+    def now(progress: float) -> Crutches:
+        return crutches_at(progress) if gate.always is None else Crutches(gate.always)
+
+    def check(averaged: nn.Module) -> dict[str, float]:
+        crutches = now(fit.progress)
+        last.update(word_errors(averaged, people, groups, pieces, crutches))
+        return {**last, **asdict(crutches), "rounds": fit.step / lessons.per_round}
+
+    def loss(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
+        return ctc_loss(model, batch, now(progress))
+
+    averaged = fit.run(lessons, loss, check, check_every_s=240.0)
+    if not last:  # it had been trained to its end before
+        check(averaged)
+    torch.save(averaged.state_dict(), gate.out / "trunk.pt")
+    return last
+
+
+def _folder(noise: Path, name: str) -> Path | None:
+    """The folder of that kind in the data's folder of noises, if there is one."""
+    found = [one for one in sorted(noise.glob("*")) if one.is_dir() and name in one.name.lower()]
+    return found[0] if found else None
+
+
+def ctc_loss(model: nn.Module, batch: Batch, crutches: Crutches) -> dict[str, Tensor]:
+    """Per piece, masks over the spectra."""
+    assert isinstance(model, Trunk)
+    spectra = hidden_stripes(model.spectra(batch.pcm))
+    with lowered():
+        scores = model.head(model.states(spectra, batch.lengths, crutches))
+    chances = scores.float().log_softmax(-1).transpose(0, 1)
+    loss = F.ctc_loss(
+        chances, batch.pieces, batch.lengths, batch.counts, reduction="sum", zero_infinity=True
+    )
+    return {"loss": loss / batch.counts.sum()}
+
+
+def hidden_stripes(spectra: Tensor) -> Tensor:
+    """[B, 80, N] with two bands of mels and some stretches of time set to the mean of their row."""
+    B, mels, count = spectra.shape
+    keep = torch.ones(B, mels, count)
+    rows, steps = torch.arange(mels), torch.arange(count)
+    for _ in range(2):
+        low, width = torch.randint(0, mels, (B, 1)), torch.randint(0, 16, (B, 1))
+        keep *= ~((rows >= low) & (rows < low + width))[:, :, None]
+    for _ in range(1 + count // 400):
+        first, length = torch.randint(0, count, (B, 1)), torch.randint(0, 35, (B, 1))
+        keep *= ~((steps >= first) & (steps < first + length))[:, None, :]
+    mean = spectra.mean((1, 2), keepdim=True)
+    return spectra * keep + mean * (1 - keep)
+
+
+def dev_groups(people: Corpus) -> Mapping[str, Sequence[Recording]]:
+    """Who is heard at a check: readers and speakers of English as a second language, some minutes
+    of each, spread over all speakers."""
+    groups: dict[str, list[Recording]] = {}
+    for name in ("en-read", "en-l2"):
+        every = people.select("dev", name)
+        order = np.random.default_rng(0).permutation(len(every))
+        some: list[Recording] = []
+        for index in order:
+            if sum(one.seconds for one in some) < _DEV_S:
+                some.append(every[index])
+        groups[name] = some
+    return groups
+
+
+@torch.no_grad()
+def word_errors(
+    model: nn.Module,
+    people: Corpus,
+    groups: Mapping[str, Sequence[Recording]],
+    pieces: sentencepiece.SentencePieceProcessor,
+    crutches: Crutches,
+) -> dict[str, float]:
+    """Word errors of the best piece of each state, by group; letters too for the readers."""
+    assert isinstance(model, Trunk)
+    model.eval()
+    found: dict[str, float] = {}
+    for name, recordings in groups.items():
+        wrong, total = np.zeros(2), np.zeros(2)
+        ordered = sorted(recordings, key=lambda one: one.seconds)
+        for first in range(0, len(ordered), 16):
+            some = ordered[first : first + 16]
+            pcm, lengths = side_by_side([people.audio(one) for one in some])
+            with lowered():
+                best = model(pcm, lengths, crutches).argmax(-1)
+            for row, length, one in zip(best, lengths.tolist(), some, strict=True):
+                text = said(row[:length], pieces)
+                wrong += errors(one.words, text.split()), errors(" ".join(one.words), text)
+                total += len(one.words), len(" ".join(one.words))
+        found[name] = float(wrong[0] / total[0])
+        found[f"{name} letters"] = float(wrong[1] / total[1])
+    return found
+
+
+def said(best: Tensor, pieces: sentencepiece.SentencePieceProcessor) -> str:
+    """The text of the best ids [L]: runs count once, 0 is nothing."""
+    ids: list[int] = [i for i in torch.unique_consecutive(best).tolist() if i]
+    return pieces.decode(ids)

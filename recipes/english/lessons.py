@@ -1,0 +1,138 @@
+"""Batches of sentences: about as much sound in each, changed anew every time it comes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from torch import Tensor
+
+from kiku.train.augment import Augmentation, Augmenter
+from kiku.train.sounds import Piece
+from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
+from recipes.demo.whole import written_whole
+from recipes.english.trunk import STATE
+
+Source = tuple[Corpus, Recording]
+
+_SECONDS = (0.4, 20.0)
+_SPREAD = 0.15
+"""How far rows of a batch may differ in length: less room is lost to the longest, and batches are
+not the same every time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Sound and what is said.
+
+    Attributes:
+        pcm: float32 [B, S], S a multiple of 960.
+        lengths: int64 [B], states of 40 ms of each row.
+        pieces: int64 [all pieces of all rows], 0 is none of them.
+        counts: int64 [B], how many of them are of each row.
+    """
+
+    pcm: Tensor
+    lengths: Tensor
+    pieces: Tensor
+    counts: Tensor
+
+
+def make_pieces(
+    texts: Sequence[str], count: int, folder: Path
+) -> sentencepiece.SentencePieceProcessor:
+    """The pieces that words are spelled with, learned from `texts` once."""
+    path = folder / f"pieces-{count}.model"
+    if not path.exists():
+        with written_whole(path) as part, part.open("wb") as out:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(texts), model_writer=out, vocab_size=count,
+                model_type="unigram", character_coverage=1.0, bos_id=-1, eos_id=-1, unk_id=0,
+                minloglevel=2, num_threads=2,
+            )  # fmt: skip
+    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+
+
+class Sentences:
+    """The batch of every step; it depends on the seed and the step alone."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        pieces: sentencepiece.SentencePieceProcessor,
+        *,
+        batch_s: float,
+        noise: Path | None,
+        rooms: Path | None,
+        seed: int = 0,
+    ) -> None:
+        """Takes recordings of 0.4 to 20 s.
+
+        Args:
+            sources: what may be heard.
+            pieces: see `make_pieces`; its id 0 (unknown) is in no text.
+            batch_s: seconds of a batch, with what rows are filled up with.
+            noise: a folder of recordings; None for white noise.
+            rooms: a folder of impulse responses; None for none.
+            seed: another one gives other batches.
+        """
+        low, high = _SECONDS
+        self.sources = [one for one in sources if low <= one[1].seconds <= high and one[1].words]
+        self.pieces, self.batch_s, self.seed = pieces, batch_s, seed
+        self.augmenter = Augmenter(
+            Augmentation(
+                speed=(0.88, 1.12), gain_db=(-14.0, 6.0), noisy=0.5, snr_db=(5.0, 35.0),
+                noise=str(noise or ""), rooms=str(rooms or ""), in_rooms=0.2, telephone=0.05,
+            ),
+            SAMPLE_RATE,
+        )  # fmt: skip
+        self._round: tuple[int, list[list[int]]] = (-1, [])
+        self.per_round = len(self._batches(0))
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step."""
+        number, place = divmod(step, self.per_round)
+        batches = self._batches(number)
+        rng = np.random.default_rng([self.seed, 2, step])
+        return self._made([self.sources[i] for i in batches[place % len(batches)]], rng)
+
+    def _batches(self, number: int) -> list[list[int]]:
+        """One time through all recordings: rows of like length together, in an order by chance."""
+        if self._round[0] == number:
+            return self._round[1]
+        rng = np.random.default_rng([self.seed, 1, number])
+        seconds = np.array([recording.seconds for _, recording in self.sources])
+        order = np.argsort(seconds * np.exp(_SPREAD * rng.standard_normal(len(seconds))))
+        batches: list[list[int]] = [[]]
+        longest = 0.0
+        for index in order.tolist():
+            longest = max(longest, seconds[index])
+            if longest * (len(batches[-1]) + 1) > self.batch_s and batches[-1]:
+                batches.append([])
+                longest = seconds[index]
+            batches[-1].append(index)
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+        self._round = (number, batches)
+        return batches
+
+    def _made(self, sources: Sequence[Source], rng: np.random.Generator) -> Batch:
+        rows: list[np.ndarray] = []
+        spelled: list[list[int]] = []
+        for corpus, recording in sources:
+            piece = self.augmenter.changed(Piece(corpus.audio(recording), ()), rng)
+            rows.append(self.augmenter.surrounded(piece, rng).samples)
+            spelled.append(self.pieces.encode(" ".join(recording.words)))
+        pcm, lengths = side_by_side(rows)
+        counts = torch.tensor([len(one) for one in spelled])
+        return Batch(pcm, lengths, torch.tensor([p for one in spelled for p in one]), counts)
+
+
+def side_by_side(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Samples [S] of several -> [B, S], filled up with silence, and the states of each [B]."""
+    lengths = [-(-len(row) // STATE) for row in rows]
+    pcm = np.zeros((len(rows), max(lengths) * STATE), np.float32)
+    for place, row in zip(pcm, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(pcm), torch.tensor(lengths)

@@ -1,0 +1,153 @@
+"""Mimi's transformer over spectra: 25 states a second, each of which sees so much of the future as
+it is allowed to."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kiku.config import TransformerConfig
+from kiku.nn.attention import Places
+from kiku.nn.state import KVRing
+from kiku.nn.transformer import Transformer
+from recipes.demo.corpus import SAMPLE_RATE
+
+HOP = 240
+"""Samples between two spectra (10 ms)."""
+STATE = 4 * HOP
+"""Samples of a state (40 ms)."""
+NUM_MELS = 80
+MOST_STATES = 700
+"""That places are there for, 28 s; who needs none is not bound by it."""
+_WINDOW = 600
+_SHIFT = 2 * HOP
+"""So much later than Whisper hears it: a state then ends with the sound that is its own."""
+_FLOOR = -6.5
+"""Whisper cuts what lies 8 below the loudest of the recording; who hears it live cannot know
+that."""
+_TALL = (_WINDOW / 400) ** 2
+"""A window of as many milliseconds at Whisper's 16 kHz has 400 samples."""
+
+
+def mel_filters() -> Tensor:
+    """[301 bins of 40 Hz, 80] triangles from 0 to 8 kHz, even in mel (Slaney's), equal in area."""
+    marks = _hertz(torch.linspace(0.0, _mel(8000.0), NUM_MELS + 2, dtype=torch.float64))
+    bins = torch.arange(_WINDOW // 2 + 1, dtype=torch.float64)[:, None] * SAMPLE_RATE / _WINDOW
+    low, centre, high = marks[:-2], marks[1:-1], marks[2:]
+    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    triangles = torch.minimum(rising, falling).clamp(min=0)
+    return (triangles * 2.0 / (high - low)).float()
+
+
+def _mel(hertz: float) -> float:
+    """Even up to 1 kHz, 15 of them; then 27 for each factor of 6.4."""
+    return hertz * 3 / 200 if hertz < 1000 else 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
+
+
+def _hertz(mel: Tensor) -> Tensor:
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
+
+
+class WhisperMel(nn.Module):
+    """Sound of 24 kHz to the spectra that Whisper's encoder knows, none of which sees the future
+    of its state."""
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self) -> None:
+        """Nothing is learned."""
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(_WINDOW), persistent=False)
+        self.register_buffer("filters", mel_filters(), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, pcm: Tensor) -> Tensor:
+        """[B, S] samples -> [B, 80, S / 240 + 2]; S a multiple of 960.
+
+        The two more are for the convolutions, which look at one on either side.
+        """
+        padded = F.pad(pcm.float(), (_WINDOW // 2 + _SHIFT + HOP, 0))
+        count = pcm.shape[1] // HOP + 2
+        pieces = padded.unfold(1, _WINDOW, HOP)[:, :count] * self.window
+        power = torch.view_as_real(torch.fft.rfft(pieces)).square().sum(-1) / _TALL
+        spectra = torch.log10((power @ self.filters).clamp(min=1e-10)).clamp(min=_FLOOR)
+        return ((spectra + 4.0) / 4.0).transpose(1, 2)
+
+
+def trunk_config(dim: int = 512, num_layers: int = 6) -> TransformerConfig:
+    """Mimi's transformer, as deep as Whisper base."""
+    return TransformerConfig(
+        dim=dim, num_layers=num_layers, num_heads=dim // 64, ffn_dim=4 * dim, window=250,
+        rope_theta=10_000.0, norm="layer", norm_eps=1e-5, gated=False, layer_scale=True,
+        positions_per_frame=2,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Crutches:
+    """What the teacher leans on, and a causal network has to do without.
+
+    Attributes:
+        ahead: states of the future that each layer sees.
+        places: how much of the places [L, D] is added to the states, 0 to 1: Whisper is told where
+            each of them stands, and hears nothing without; here, the rotation says it in the end.
+    """
+
+    ahead: int = 0
+    places: float = 0.0
+
+
+class Trunk(nn.Module):
+    """Spectra, two convolutions, the layers, and a score for every piece of text."""
+
+    places: Tensor
+
+    def __init__(self, config: TransformerConfig, num_pieces: int) -> None:
+        """Random weights; `num_pieces` without CTC's blank, which is 0."""
+        super().__init__()
+        self.mel = WhisperMel()
+        self.first = nn.Conv1d(NUM_MELS, config.dim, 3)
+        self.second = nn.Conv1d(config.dim, config.dim, 3, stride=2)
+        self.transformer = Transformer(config)
+        self.norm = nn.LayerNorm(config.dim)
+        self.head = nn.Linear(config.dim, 1 + num_pieces)
+        self.register_buffer("places", torch.zeros(MOST_STATES, config.dim))
+
+    def spectra(self, pcm: Tensor) -> Tensor:
+        """[B, S] -> [B, 80, S / 240 + 2]"""
+        return self.mel(pcm)
+
+    def states(self, spectra: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+        """[B, 80, 4 L + 2], rows of `lengths` [B] states -> [B, L, D].
+
+        Args:
+            spectra: what `spectra` gives.
+            lengths: states of each row; those behind are seen by nobody.
+            crutches: the future, and places; rows have 700 states at most where these are added.
+        """
+        x = F.gelu(self.first(spectra))  # [B, D, 4 L]
+        x = F.gelu(self.second(F.pad(x, (1, 0))))  # [B, D, 2 L]
+        x = F.avg_pool1d(x, 2).transpose(1, 2)
+        B, L, _ = x.shape
+        if crutches.places:
+            x = x + crutches.places * self.places[:L]
+        at = torch.arange(L)
+        cos, sin = self.transformer.rope(at.expand(B, L))
+        age = at[:, None] - at
+        seen = (age >= -crutches.ahead) & (age < self.transformer.config.window)
+        # Whoever stands behind the end still sees itself: a row without keys would be NaN.
+        visible = seen & ((at < lengths[:, None, None]) | (age == 0))
+        places = Places(
+            cos, sin, at.expand(B, L), visible[:, None], torch.ones(B, dtype=torch.bool)
+        )
+        nothing = torch.zeros(B, self.transformer.config.num_heads, 0, 1, dtype=x.dtype)
+        for layer in self.transformer.layers:
+            x = layer(x, KVRing(nothing, nothing), places)
+        return self.norm(x)
+
+    def forward(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+        """[B, S], rows of `lengths` states -> scores [B, S / 960, 1 + pieces]"""
+        return self.head(self.states(self.spectra(pcm), lengths, crutches))
