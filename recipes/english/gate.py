@@ -1,7 +1,7 @@
 """Can a causal transformer of Mimi's shape learn to hear ordinary English here? CTC on pieces of
 words, the future taken away step by step, word errors on readers it never heard.
 
-Causal from the first step the same network said nothing in the same time (docs/teach.md).
+Causal from the first step the same network said nothing in the same time (docs/english.md).
 """
 
 from collections.abc import Mapping, Sequence

