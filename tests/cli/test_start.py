@@ -14,6 +14,7 @@ import pytest
 import kiku
 from kiku.cli import main
 from kiku.cli.interrupts import all_like_ctrl_c
+from kiku.errors import MissingExtra, OutputError
 
 _HEAVY = ("torch", "onnxruntime", "transformers", "huggingface_hub")
 
@@ -179,6 +180,40 @@ def test_ctrl_c_from_outside(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (130, "kiku: interrupted while loading demo\n")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_ctrl_c_in_the_import_of_a_compiled_module(
+    named: bool, run, speech, tmp_path, monkeypatch
+) -> None:
+    """It makes an ImportError of the interrupt, of which a guard may make an error of ours."""
+
+    def load(*_: object, **__: object) -> None:
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as ctrl_c:
+                raise ImportError("initialization failed") from ctrl_c
+        except ImportError as error:
+            if named:
+                raise MissingExtra("the torch engine", "torch") from error
+            raise
+
+    monkeypatch.setattr("kiku.load", load)
+    ran = run("transcribe", speech(tmp_path / "a.wav", 1.0))
+    assert (ran.code, ran.err) == (130, "kiku: interrupted\n")
+
+
+def test_an_error_while_ctrl_c_is_handled_is_told(run, speech, tmp_path, monkeypatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise OutputError("the disk is full")  # noqa: B904  (its context alone)
+
+    monkeypatch.setattr("kiku.load", load)
+    ran = run("transcribe", speech(tmp_path / "a.wav", 1.0))
+    assert (ran.code, ran.err) == (1, "kiku: the disk is full\n")
 
 
 _HALF = """

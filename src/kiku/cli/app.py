@@ -13,7 +13,7 @@ from kiku.cli.advice import advise
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
 from kiku.cli.evaluate import evaluate
-from kiku.cli.interrupts import all_like_ctrl_c
+from kiku.cli.interrupts import all_like_ctrl_c, was_interrupted
 from kiku.cli.listen import listen
 from kiku.cli.loadtest import loadtest
 from kiku.cli.models import app as models
@@ -104,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             terminal.error("interrupted")
             return ending.code
         except Exception as error:
+            if was_interrupted(error):
+                terminal.error("interrupted")
+                return ending.code
             if shared.debug:
                 raise
             terminal.error(describe(error))

@@ -33,6 +33,17 @@ class Ending:
             raise KeyboardInterrupt
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is what an error comes from: a compiled module that is interrupted while it is
+    imported makes an `ImportError` of it."""
+    cause = error.__cause__
+    while cause is not None:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        cause = cause.__cause__
+    return False
+
+
 @contextmanager
 def all_like_ctrl_c() -> Generator[Ending, None, None]:
     """While the block runs, whatever asks the program to end is as Ctrl-C: results are kept."""
