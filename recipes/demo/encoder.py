@@ -14,7 +14,7 @@ from kiku.config import CodecConfig
 from recipes.demo.align import ctc
 from recipes.demo.bank import Place
 from recipes.demo.corpus import VOCABULARY
-from recipes.demo.features import LogMel
+from recipes.demo.features import LogMel, stripes
 from recipes.demo.front import start_well
 from recipes.demo.precision import lowered
 from recipes.demo.quick import seanet_whole
@@ -128,15 +128,8 @@ def hide_stripes(spectra: Tensor) -> Tensor:
     """
     B, L, _ = spectra.shape
     grid = spectra.unflatten(-1, (4, 64))
-    mels, times = torch.arange(64), torch.arange(L)
-    keep = torch.ones(B, L, 1, 64)
-    for _ in range(2):
-        low, width = torch.randint(0, 64, (B, 1)), torch.randint(0, 10, (B, 1))
-        keep *= ~((mels >= low) & (mels < low + width))[:, None, None, :]
-        first, length = torch.randint(0, L, (B, 1)), torch.randint(0, 4, (B, 1))
-        keep *= ~((times >= first) & (times < first + length))[:, :, None, None]
-    mean = grid.mean((1, 2, 3), keepdim=True)
-    return (grid * keep + mean * (1 - keep)).flatten(2)
+    hidden = stripes((B, L, 64), (2, 10), (2, 4)).unsqueeze(2)
+    return torch.where(hidden, grid.mean((1, 2, 3), keepdim=True), grid).flatten(2)
 
 
 @dataclass(frozen=True, slots=True)

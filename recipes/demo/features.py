@@ -17,7 +17,8 @@ HOP = 240
 NUM_MELS = 64
 PER_LATENT = 4
 """Spectra per latent of 40 ms."""
-_WINDOW = 600
+WINDOW = 600
+"""Samples of a spectrum (25 ms)."""
 _FFT = 768
 
 
@@ -28,32 +29,71 @@ def _mel(frequency: float) -> float:
 def mel_filters(lowest: float = 60.0, highest: float = 10_000.0) -> Tensor:
     """[bins, mels] triangles of equal width in mel."""
     marks = torch.linspace(_mel(lowest), _mel(highest), NUM_MELS + 2, dtype=torch.float64)
-    centres = 700.0 * (10 ** (marks / 2595.0) - 1.0)
-    bins = torch.linspace(0, SAMPLE_RATE / 2, _FFT // 2 + 1, dtype=torch.float64)[:, None]
-    rising = (bins - centres[:-2]) / (centres[1:-1] - centres[:-2])
-    falling = (centres[2:] - bins) / (centres[2:] - centres[1:-1])
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    return triangles(700.0 * (10 ** (marks / 2595.0) - 1.0), _FFT).float()
 
 
-class LogMel(nn.Module):
-    """Sound to normalised log-mel spectra, four to a latent, none of which sees the future."""
+def triangles(corners: Tensor, fft: int) -> Tensor:
+    """[bins of an FFT of `fft` samples, bands] rising from a corner to the next, falling to the one
+    after.
+
+    Args:
+        corners: float64 [bands + 2], hertz.
+        fft: samples that are transformed.
+    """
+    bins = torch.arange(fft // 2 + 1, dtype=torch.float64)[:, None] * (SAMPLE_RATE / fft)
+    low, centre, high = corners[:-2], corners[1:-1], corners[2:]
+    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+class MelPower(nn.Module):
+    """Sound to its power in bands, every 10 ms."""
 
     window: Tensor
     filters: Tensor
 
+    def __init__(self, filters: Tensor) -> None:
+        """Nothing is learned; `filters` [bins, bands] as `triangles` gives them."""
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(WINDOW), persistent=False)
+        self.register_buffer("filters", filters, persistent=False)
+
+    def power(self, pcm: Tensor, before: int) -> Tensor:
+        """[B, S] samples, so much silence before them -> [B, windows, bands]"""
+        pieces = nn.functional.pad(pcm.float(), (before, 0)).unfold(1, WINDOW, HOP) * self.window
+        bins = torch.view_as_real(torch.fft.rfft(pieces, n=2 * len(self.filters) - 2))
+        # abs() takes care of overflow, at ten times the cost
+        return bins.square().sum(-1) @ self.filters
+
+
+class LogMel(MelPower):
+    """Sound to normalised log-mel spectra, four to a latent, none of which sees the future."""
+
     def __init__(self) -> None:
         """Nothing is learned."""
-        super().__init__()
-        self.register_buffer("window", torch.hann_window(_WINDOW), persistent=False)
-        self.register_buffer("filters", mel_filters(), persistent=False)
+        super().__init__(mel_filters())
 
     @torch.no_grad()
     def forward(self, pcm: Tensor) -> Tensor:
         """[B, 1, S] samples -> [B, S / 960, 256]; S a multiple of 960."""
-        padded = nn.functional.pad(pcm[:, 0].float(), (_WINDOW - HOP, 0))
-        pieces = padded.unfold(1, _WINDOW, HOP) * self.window  # [B, frames, window]
-        bins = torch.view_as_real(torch.fft.rfft(pieces, n=_FFT))
-        power = bins.square().sum(-1)  # abs() takes care of overflow, at ten times the cost
-        spectra = torch.log(power @ self.filters + 1e-4)
+        spectra = torch.log(self.power(pcm[:, 0], WINDOW - HOP) + 1e-4)
         # About zero mean and unit variance over speech at usual levels.
         return ((spectra + 2.0) / 4.0).unflatten(1, (-1, PER_LATENT)).flatten(2)
+
+
+def stripes(shape: tuple[int, int, int], bands: tuple[int, int], times: tuple[int, int]) -> Tensor:
+    """Where spectra are hidden: bool [B, steps, mels], drawn from torch's generator for each row.
+
+    Args:
+        shape: B, steps, mels.
+        bands: how many bands of mels, and below how many mels wide each of them is.
+        times: likewise of stretches of time, in steps.
+    """
+    B, steps, mels = shape
+    hidden = torch.zeros(B, steps, mels, dtype=torch.bool)
+    for (count, widest), size, axis in ((bands, mels, 1), (times, steps, 2)):
+        at = torch.arange(size)
+        for _ in range(count):
+            first, width = torch.randint(0, size, (B, 1)), torch.randint(0, widest, (B, 1))
+            hidden |= ((at >= first) & (at < first + width)).unsqueeze(axis)
+    return hidden

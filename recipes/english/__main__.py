@@ -1,4 +1,5 @@
-"""`python -m recipes.english gate` trains the transformer alone and says how well it hears."""
+"""`python -m recipes.english gate` trains the transformer alone and says how well it hears; `...
+teacher` tells what of the teacher matters."""
 
 import json
 from pathlib import Path
@@ -6,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from recipes.english.gate import Gate, run_gate
+from recipes.demo.corpus import build
+from recipes.english.ablation import ablations
+from recipes.english.gate import Gate, dev_groups, run_gate
+from recipes.english.teacher import model_file, read_variables
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A model of ordinary English.")
-
-
-@app.callback()
-def english() -> None:
-    """A model of ordinary English: so far, the gate before it."""
 
 
 @app.command()
@@ -33,6 +32,22 @@ def gate(
         Gate(data, out, tuple(teacher), minutes * 60, said_hours, start=start, always=ahead)
     )
     typer.echo(json.dumps(found, indent=2))
+
+
+@app.command("teacher")
+def teacher_parts(
+    data: Annotated[Path, typer.Option(help="Folder of recordings, as for recipes.demo.")],
+    out: Annotated[Path, typer.Option(help="Folder for caches.")],
+    teacher: Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")],
+    count: Annotated[int, typer.Option(help="Readers' recordings that are heard.")] = 24,
+) -> None:
+    """What the teacher's states are worth when a part of it is missing: a table."""
+    people = build(data, out / "people")
+    readers = [one for one in dev_groups(people)["en-read"] if 4 < one.seconds < 10][:count]
+    found = ablations(read_variables(model_file(teacher)), people, readers)
+    typer.echo("| its layers, but | explained |\n|---|---|")
+    for name, share in found.items():
+        typer.echo(f"| {name} | {share:.2f} |")
 
 
 if __name__ == "__main__":

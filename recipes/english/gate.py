@@ -9,21 +9,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kiku.text import Vocabulary
 from recipes.demo.corpus import Corpus, Recording, build
+from recipes.demo.features import stripes
 from recipes.demo.fit import Fit, Plan, keep_memory
 from recipes.demo.precision import lowered
 from recipes.demo.score import errors
-from recipes.english.lessons import Batch, Sentences, make_pieces, side_by_side
-from recipes.english.said import build_said
+from recipes.english.lessons import Batch, Sentences, make_vocabulary, side_by_side
+from recipes.english.speak import build_said
 from recipes.english.teacher import begin_from, model_file, read_variables
 from recipes.english.trunk import Crutches, Trunk, trunk_config
 
 NUM_PIECES = 150
+"""Ids of the vocabulary, of which four are no text."""
 AHEAD = ((0.35, 10_000), (0.50, 57), (0.65, 14), (0.80, 3), (1.01, 0))
 """Up to which part of the training a layer sees how many states of the future."""
 PLACES = (0.15, 0.45)
@@ -77,19 +79,19 @@ def run_gate(gate: Gate) -> dict[str, float]:
         said = build_said(gate.data, gate.out / "said", hours=gate.said_hours)
         heard += [(said, one) for one in said.recordings]
     texts = sorted({" ".join(one.words) for _, one in heard if one.words})
-    pieces = make_pieces(texts, NUM_PIECES, gate.out)
+    vocabulary = make_vocabulary(texts, NUM_PIECES, gate.out)
     torch.manual_seed(1)
-    model = Trunk(trunk_config(), NUM_PIECES)
+    model = Trunk(trunk_config(), len(vocabulary))
     if gate.start is not None:
         model.load_state_dict(torch.load(gate.start, weights_only=True))
     else:
         begin_from(read_variables(model_file(gate.wheels)), model)
     plan = Plan("gate", 10**7, gate.budget_s, gate.peak_lr, warmup_steps=200, save_every_s=240.0)
     fit = Fit(plan, model, gate.out)
-    noise = gate.data / "noise"
+    noise, rooms = (gate.data / "noise" / part for part in ("noise", "RIRs"))
     lessons = Sentences(
-        heard, pieces, batch_s=gate.batch_s, noise=_folder(noise, "noise"),
-        rooms=_folder(noise, "rir"),
+        heard, vocabulary, batch_s=gate.batch_s, noise=noise if noise.is_dir() else None,
+        rooms=rooms if rooms.is_dir() else None,
     )  # fmt: skip
     groups = dev_groups(people)
     last: dict[str, float] = {}
@@ -99,7 +101,7 @@ def run_gate(gate: Gate) -> dict[str, float]:
 
     def check(averaged: nn.Module) -> dict[str, float]:
         crutches = now(fit.progress)
-        last.update(word_errors(averaged, people, groups, pieces, crutches))
+        last.update(word_errors(averaged, people, groups, vocabulary, crutches))
         return {**last, **asdict(crutches), "rounds": fit.step / lessons.per_round}
 
     def loss(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -110,12 +112,6 @@ def run_gate(gate: Gate) -> dict[str, float]:
         check(averaged)
     torch.save(averaged.state_dict(), gate.out / "trunk.pt")
     return last
-
-
-def _folder(noise: Path, name: str) -> Path | None:
-    """The folder of that kind in the data's folder of noises, if there is one."""
-    found = [one for one in sorted(noise.glob("*")) if one.is_dir() and name in one.name.lower()]
-    return found[0] if found else None
 
 
 def ctc_loss(model: nn.Module, batch: Batch, crutches: Crutches) -> dict[str, Tensor]:
@@ -134,16 +130,8 @@ def ctc_loss(model: nn.Module, batch: Batch, crutches: Crutches) -> dict[str, Te
 def hidden_stripes(spectra: Tensor) -> Tensor:
     """[B, 80, N] with two bands of mels and some stretches of time set to the mean of their row."""
     B, mels, count = spectra.shape
-    keep = torch.ones(B, mels, count)
-    rows, steps = torch.arange(mels), torch.arange(count)
-    for _ in range(2):
-        low, width = torch.randint(0, mels, (B, 1)), torch.randint(0, 16, (B, 1))
-        keep *= ~((rows >= low) & (rows < low + width))[:, :, None]
-    for _ in range(1 + count // 400):
-        first, length = torch.randint(0, count, (B, 1)), torch.randint(0, 35, (B, 1))
-        keep *= ~((steps >= first) & (steps < first + length))[:, None, :]
-    mean = spectra.mean((1, 2), keepdim=True)
-    return spectra * keep + mean * (1 - keep)
+    hidden = stripes((B, count, mels), (2, 16), (1 + count // 400, 35)).transpose(1, 2)
+    return torch.where(hidden, spectra.mean((1, 2), keepdim=True), spectra)
 
 
 def dev_groups(people: Corpus) -> Mapping[str, Sequence[Recording]]:
@@ -166,7 +154,7 @@ def word_errors(
     model: nn.Module,
     people: Corpus,
     groups: Mapping[str, Sequence[Recording]],
-    pieces: sentencepiece.SentencePieceProcessor,
+    vocabulary: Vocabulary,
     crutches: Crutches,
 ) -> dict[str, float]:
     """Word errors of the best piece of each state, by group; letters too for the readers."""
@@ -182,7 +170,7 @@ def word_errors(
             with lowered():
                 best = model(pcm, lengths, crutches).argmax(-1)
             for row, length, one in zip(best, lengths.tolist(), some, strict=True):
-                text = said(row[:length], pieces)
+                text = text_of(row[:length], vocabulary)
                 wrong += errors(one.words, text.split()), errors(" ".join(one.words), text)
                 total += len(one.words), len(" ".join(one.words))
         found[name] = float(wrong[0] / total[0])
@@ -190,7 +178,7 @@ def word_errors(
     return found
 
 
-def said(best: Tensor, pieces: sentencepiece.SentencePieceProcessor) -> str:
+def text_of(best: Tensor, vocabulary: Vocabulary) -> str:
     """The text of the best ids [L]: runs count once, 0 is nothing."""
-    ids: list[int] = [i for i in torch.unique_consecutive(best).tolist() if i]
-    return pieces.decode(ids)
+    ids: list[int] = torch.unique_consecutive(best).tolist()
+    return vocabulary.decode(ids)

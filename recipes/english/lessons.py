@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import sentencepiece
 import torch
 from torch import Tensor
 
+from kiku.text import Vocabulary
+from kiku.text.extension import trained
 from kiku.train.augment import Augmentation, Augmenter
 from kiku.train.sounds import Piece
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
@@ -40,19 +41,13 @@ class Batch:
     counts: Tensor
 
 
-def make_pieces(
-    texts: Sequence[str], count: int, folder: Path
-) -> sentencepiece.SentencePieceProcessor:
-    """The pieces that words are spelled with, learned from `texts` once."""
-    path = folder / f"pieces-{count}.model"
+def make_vocabulary(texts: Sequence[str], size: int, folder: Path) -> Vocabulary:
+    """What words are spelled with, learned from `texts` once, into `folder`."""
+    path = folder / f"vocabulary-{size}.model"
     if not path.exists():
-        with written_whole(path) as part, part.open("wb") as out:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=iter(texts), model_writer=out, vocab_size=count,
-                model_type="unigram", character_coverage=1.0, bos_id=-1, eos_id=-1, unk_id=0,
-                minloglevel=2, num_threads=2,
-            )  # fmt: skip
-    return sentencepiece.SentencePieceProcessor(model_file=str(path))
+        with written_whole(path) as part:
+            part.write_bytes(trained(texts, size=size, kind="unigram").source)
+    return Vocabulary.load(path)
 
 
 class Sentences:
@@ -61,7 +56,7 @@ class Sentences:
     def __init__(
         self,
         sources: Sequence[Source],
-        pieces: sentencepiece.SentencePieceProcessor,
+        vocabulary: Vocabulary,
         *,
         batch_s: float,
         noise: Path | None,
@@ -72,7 +67,7 @@ class Sentences:
 
         Args:
             sources: what may be heard.
-            pieces: see `make_pieces`; its id 0 (unknown) is in no text.
+            vocabulary: see `make_vocabulary`; its id 0 is in no text, and so CTC's blank.
             batch_s: seconds of a batch, with what rows are filled up with.
             noise: a folder of recordings; None for white noise.
             rooms: a folder of impulse responses; None for none.
@@ -80,7 +75,7 @@ class Sentences:
         """
         low, high = _SECONDS
         self.sources = [one for one in sources if low <= one[1].seconds <= high and one[1].words]
-        self.pieces, self.batch_s, self.seed = pieces, batch_s, seed
+        self.vocabulary, self.batch_s, self.seed = vocabulary, batch_s, seed
         self.augmenter = Augmenter(
             Augmentation(
                 speed=(0.88, 1.12), gain_db=(-14.0, 6.0), noisy=0.5, snr_db=(5.0, 35.0),
@@ -92,7 +87,10 @@ class Sentences:
         self.per_round = len(self._batches(0))
 
     def __call__(self, step: int) -> Batch:
-        """The batch of a step."""
+        """The batch of a step.
+
+        Rounds differ by a batch or two: the last of one may not come, or the first come again.
+        """
         number, place = divmod(step, self.per_round)
         batches = self._batches(number)
         rng = np.random.default_rng([self.seed, 2, step])
@@ -123,7 +121,7 @@ class Sentences:
         for corpus, recording in sources:
             piece = self.augmenter.changed(Piece(corpus.audio(recording), ()), rng)
             rows.append(self.augmenter.surrounded(piece, rng).samples)
-            spelled.append(self.pieces.encode(" ".join(recording.words)))
+            spelled.append(self.vocabulary.encode(" ".join(recording.words)))
         pcm, lengths = side_by_side(rows)
         counts = torch.tensor([len(one) for one in spelled])
         return Batch(pcm, lengths, torch.tensor([p for one in spelled for p in one]), counts)

@@ -99,9 +99,9 @@ def begin_from(variables: Variables, trunk: Trunk) -> None:
     with torch.no_grad():
         for number, conv in ((1, trunk.first), (2, trunk.second)):
             assert conv.bias is not None
-            conv.weight.copy_(_tensor(variables, f"encoder/conv{number}/weight"))
-            conv.bias.copy_(_tensor(variables, f"encoder/conv{number}/bias"))
-        places = _tensor(variables, "encoder/position_encodings/encodings")
+            conv.weight.copy_(variable(variables, f"encoder/conv{number}/weight"))
+            conv.bias.copy_(variable(variables, f"encoder/conv{number}/bias"))
+        places = variable(variables, "encoder/position_encodings/encodings")
         pairs = places[: 2 * MOST_STATES].unflatten(0, (-1, 2)).mean(1)
         trunk.places.copy_(pairs[: len(trunk.places)])
         _begin_layers(variables, trunk.transformer)
@@ -122,26 +122,26 @@ def _begin_layers(variables: Variables, transformer: Transformer) -> None:
 
 
 def _begin_attention(variables: Variables, name: str, layer: TransformerLayer) -> None:
-    out = _tensor(variables, f"{name}/linear_1/weight")
-    bias = _tensor(variables, f"{name}/linear_0/bias").clone()
+    out = variable(variables, f"{name}/linear_1/weight")
+    bias = variable(variables, f"{name}/linear_0/bias").clone()
     dim = out.shape[0]
-    bias[2 * dim :] += solved(out, _tensor(variables, f"{name}/linear_1/bias"))
-    weight = _tensor(variables, f"{name}/linear_0/weight").clone()
+    bias[2 * dim :] += solved(out, variable(variables, f"{name}/linear_1/bias"))
+    weight = variable(variables, f"{name}/linear_0/weight").clone()
     weight[:, always_one(layer.norm1, weight)] = bias
     layer.attention.in_proj.weight.copy_(weight)
     layer.attention.out_proj.weight.copy_(out)
 
 
 def _begin_feed_forward(variables: Variables, name: str, layer: TransformerLayer) -> None:
-    wide = _tensor(variables, f"{name}/linear_0/weight").clone()
-    narrow = _tensor(variables, f"{name}/linear_1/weight").clone()
+    wide = variable(variables, f"{name}/linear_0/weight").clone()
+    narrow = variable(variables, f"{name}/linear_1/weight").clone()
     one = always_one(layer.norm2, wide)
-    wide[:, one] = _tensor(variables, f"{name}/linear_0/bias")
+    wide[:, one] = variable(variables, f"{name}/linear_0/bias")
     unit = int((wide.norm(dim=1) * narrow.norm(dim=0)).argmin())
     wide[unit] = 0.0
     wide[unit, one] = 1.0
     says = F.gelu(torch.ones(()))
-    narrow[:, unit] = _tensor(variables, f"{name}/linear_1/bias") / says
+    narrow[:, unit] = variable(variables, f"{name}/linear_1/bias") / says
     layer.feed_forward.linear_in.weight.copy_(wide)
     layer.feed_forward.linear_out.weight.copy_(narrow)
 
@@ -164,11 +164,16 @@ def solved(weight: Tensor, bias: Tensor) -> Tensor:
 
 def _begin_norm(variables: Variables, name: str, norm: nn.Module) -> None:
     assert isinstance(norm, nn.LayerNorm)
-    norm.weight.copy_(_tensor(variables, f"{name}/gamma"))
-    norm.bias.copy_(_tensor(variables, f"{name}/beta"))
+    norm.weight.copy_(variable(variables, f"{name}/gamma"))
+    norm.bias.copy_(variable(variables, f"{name}/beta"))
 
 
-def _tensor(variables: Variables, name: str) -> Tensor:
+def variable(variables: Variables, name: str) -> Tensor:
+    """One of them, in float32.
+
+    Raises:
+        ConfigError: the teacher has none of that name.
+    """
     if name not in variables:
         raise ConfigError(f"the teacher has no {name}: this recipe begins from Whisper's encoder")
     return torch.from_numpy(variables[name].astype(np.float32))

@@ -12,33 +12,26 @@ from kiku.config import TransformerConfig
 from kiku.nn.attention import Places
 from kiku.nn.state import KVRing
 from kiku.nn.transformer import Transformer
-from recipes.demo.corpus import SAMPLE_RATE
+from recipes.demo.features import HOP, WINDOW, MelPower, triangles
 
-HOP = 240
-"""Samples between two spectra (10 ms)."""
 STATE = 4 * HOP
 """Samples of a state (40 ms)."""
 NUM_MELS = 80
 MOST_STATES = 700
 """That places are there for, 28 s; who needs none is not bound by it."""
-_WINDOW = 600
 _SHIFT = 2 * HOP
 """So much later than Whisper hears it: a state then ends with the sound that is its own."""
 _FLOOR = -6.5
 """Whisper cuts what lies 8 below the loudest of the recording; who hears it live cannot know
 that."""
-_TALL = (_WINDOW / 400) ** 2
+_TALL = (WINDOW / 400) ** 2
 """A window of as many milliseconds at Whisper's 16 kHz has 400 samples."""
 
 
 def mel_filters() -> Tensor:
     """[301 bins of 40 Hz, 80] triangles from 0 to 8 kHz, even in mel (Slaney's), equal in area."""
-    marks = _hertz(torch.linspace(0.0, _mel(8000.0), NUM_MELS + 2, dtype=torch.float64))
-    bins = torch.arange(_WINDOW // 2 + 1, dtype=torch.float64)[:, None] * SAMPLE_RATE / _WINDOW
-    low, centre, high = marks[:-2], marks[1:-1], marks[2:]
-    rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return (triangles * 2.0 / (high - low)).float()
+    corners = _hertz(torch.linspace(0.0, _mel(8000.0), NUM_MELS + 2, dtype=torch.float64))
+    return (triangles(corners, WINDOW) * 2.0 / (corners[2:] - corners[:-2])).float()
 
 
 def _mel(hertz: float) -> float:
@@ -50,18 +43,13 @@ def _hertz(mel: Tensor) -> Tensor:
     return torch.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
-class WhisperMel(nn.Module):
+class WhisperMel(MelPower):
     """Sound of 24 kHz to the spectra that Whisper's encoder knows, none of which sees the future
     of its state."""
 
-    window: Tensor
-    filters: Tensor
-
     def __init__(self) -> None:
         """Nothing is learned."""
-        super().__init__()
-        self.register_buffer("window", torch.hann_window(_WINDOW), persistent=False)
-        self.register_buffer("filters", mel_filters(), persistent=False)
+        super().__init__(mel_filters())
 
     @torch.no_grad()
     def forward(self, pcm: Tensor) -> Tensor:
@@ -69,11 +57,8 @@ class WhisperMel(nn.Module):
 
         The two more are for the convolutions, which look at one on either side.
         """
-        padded = F.pad(pcm.float(), (_WINDOW // 2 + _SHIFT + HOP, 0))
-        count = pcm.shape[1] // HOP + 2
-        pieces = padded.unfold(1, _WINDOW, HOP)[:, :count] * self.window
-        power = torch.view_as_real(torch.fft.rfft(pieces)).square().sum(-1) / _TALL
-        spectra = torch.log10((power @ self.filters).clamp(min=1e-10)).clamp(min=_FLOOR)
+        power = self.power(pcm, WINDOW // 2 + _SHIFT + HOP)[:, : pcm.shape[1] // HOP + 2] / _TALL
+        spectra = torch.log10(power.clamp(min=1e-10)).clamp(min=_FLOOR)
         return ((spectra + 4.0) / 4.0).transpose(1, 2)
 
 
@@ -105,15 +90,15 @@ class Trunk(nn.Module):
 
     places: Tensor
 
-    def __init__(self, config: TransformerConfig, num_pieces: int) -> None:
-        """Random weights; `num_pieces` without CTC's blank, which is 0."""
+    def __init__(self, config: TransformerConfig, vocab_size: int) -> None:
+        """Random weights; id 0 of the vocabulary is CTC's blank."""
         super().__init__()
         self.mel = WhisperMel()
         self.first = nn.Conv1d(NUM_MELS, config.dim, 3)
         self.second = nn.Conv1d(config.dim, config.dim, 3, stride=2)
         self.transformer = Transformer(config)
         self.norm = nn.LayerNorm(config.dim)
-        self.head = nn.Linear(config.dim, 1 + num_pieces)
+        self.head = nn.Linear(config.dim, vocab_size)
         self.register_buffer("places", torch.zeros(MOST_STATES, config.dim))
 
     def spectra(self, pcm: Tensor) -> Tensor:
@@ -149,5 +134,5 @@ class Trunk(nn.Module):
         return self.norm(x)
 
     def forward(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
-        """[B, S], rows of `lengths` states -> scores [B, S / 960, 1 + pieces]"""
+        """[B, S], rows of `lengths` states -> scores [B, S / 960, vocabulary]"""
         return self.head(self.states(self.spectra(pcm), lengths, crutches))
