@@ -1,6 +1,6 @@
 """Sound from outside -> mono float32 samples at one rate: `AudioInput`, files, arrays, frames."""
 
-from kiku.audio.checks import SignalChecks, StreamWarning
+from kiku.audio.checks import HEARD_DB, SignalChecks, StreamWarning
 from kiku.audio.chunk import Chunk
 from kiku.audio.endings import ENDINGS
 from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
@@ -11,6 +11,7 @@ from kiku.audio.samples import array_chunks, as_mono, chunks_of, is_rated, sampl
 
 __all__ = [
     "ENDINGS",
+    "HEARD_DB",
     "AudioInput",
     "Chunk",
     "FrameQueue",

@@ -19,13 +19,15 @@ from kiku.audio.pitch import Pitch
 _MAX_WAITING = 1_000  # nobody who waits so long without asking wants the oldest
 QUIET_S = 10
 """After so many seconds without it, the same warning is news again."""
+HEARD_DB = -50.0
+"""dBFS below which words get lost (docs/live.md has what was measured)."""
 # Flat tops: at least so many samples in a row at full scale, and so large a share of a second.
 _MIN_RUN, _MAX_CLIPPED = 3, 1e-3
 # Root mean square of what counts as silence, -70 dBFS, and of what ends it, -60 dBFS.
 _SILENCE, _NO_SILENCE, _SILENT_S = 10**-3.5, 1e-3, 10
-# No second above -50 dBFS: words get lost (docs/live.md has what was measured). Told after so many
-# seconds of sound, and where it was louder before, which makes it a pause, after so many more.
-_LOW, _LOW_S, _LOW_LATER_S = 10**-2.5, 10, 60
+# No second above it: told after so many seconds of sound, and where it was louder before, which
+# makes it a pause, after so many more.
+_LOW, _LOW_S, _LOW_LATER_S = 10 ** (HEARD_DB / 20), 10, 60
 # A mean so far from zero, and so large beside the sound itself, for so many seconds.
 _OFFSET, _OFFSET_SHARE, _OFFSET_S = 0.05, 0.25, 3
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import AudioInput, Chunk, FrameQueue, StreamWarning
+from kiku.audio import HEARD_DB, AudioInput, Chunk, FrameQueue, StreamWarning
 from kiku.config import REWIND_FRAMES, TAIL_S, ModelConfig
 from kiku.errors import KikuError, QueueFull, StreamClosed, StreamError
 from kiku.options import StreamOptions
@@ -42,9 +42,8 @@ from kiku.text import Endpointer, Timing, Vocabulary, Word, WordBuilder
 _LEVELS = 64
 """Frames whose loudness is kept for a finalize: 5 s."""
 
-_LOUD, _WORDLESS_S = -50.0, 1.0
-"""dBFS of a frame in which words are not too quiet to be heard, and after so many seconds of them
-without a word that is told."""
+_WORDLESS_S = 1.0
+"""Seconds of frames loud enough to be heard: without a word in them, that is told."""
 
 _ENOUGH = REWIND_FRAMES
 """Frames that are converted ahead of the engine: what one step takes at most."""
@@ -389,7 +388,7 @@ class WordSession:
         for i, token in enumerate(tokens):
             level = levels[i]
             self._levels.append(level)
-            if level >= _LOUD:
+            if level >= HEARD_DB:
                 self._num_loud += 1
             heads = None if pauses is None else pauses[i]
             pause = None if heads is None else heads[min(PAUSE_HEAD, len(heads) - 1)]
