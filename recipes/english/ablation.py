@@ -142,5 +142,5 @@ def ablations(
         name: explained(teacher(spectra, lengths, without)[real], wanted)
         for name, without in _CHANGES
     }
-    begun = trunk.states(spectra, lengths, Crutches(10_000, 1.0))[real]
+    begun = trunk.states(spectra, lengths, Crutches(10_000, 1.0, 0.0))[real]
     return {**found, "a trunk that is begun from it": explained(begun, wanted)}

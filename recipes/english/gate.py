@@ -19,17 +19,26 @@ from recipes.demo.features import stripes
 from recipes.demo.fit import Fit, Plan, keep_memory
 from recipes.demo.precision import lowered
 from recipes.demo.score import errors
-from recipes.english.lessons import Batch, Sentences, make_vocabulary, side_by_side
+from recipes.english.lessons import Batch, Sentences, make_vocabulary, side_by_side, with_tail
 from recipes.english.speak import build_said
 from recipes.english.teacher import begin_from, model_file, read_variables
 from recipes.english.trunk import Crutches, Trunk, trunk_config
 
 NUM_PIECES = 150
 """Ids of the vocabulary, of which four are no text."""
-AHEAD = ((0.35, 10_000), (0.50, 57), (0.65, 14), (0.80, 3), (1.01, 0))
+AHEAD = (
+    (0.12, 10_000), (0.16, 57), (0.20, 28), (0.24, 14), (0.28, 8), (0.32, 5), (0.36, 3),
+    (0.39, 2), (0.42, 1), (1.01, 0),
+)  # fmt: skip
 """Up to which part of the training a layer sees how many states of the future."""
-PLACES = (0.15, 0.45)
+TURNED = (0.01, 0.10)
+"""From where to where in the training queries and keys begin to turn."""
+PLACES = (0.06, 0.18)
 """From where to where in the training the places fade."""
+_EARLY = 0.3
+"""Weight of what the layers say alone."""
+_HEAD_LR = 0.01
+_HEAD_ROUNDS = 25
 _DEV_S = 900.0
 """Seconds of readers that are heard at every check."""
 _GROUPS = ("en-words", "en-an4", "en-read", "en-l2", "en-story", "en-prompts")
@@ -47,6 +56,7 @@ class Gate:
         said_hours: of synthetic speech.
         batch_s: seconds of sound in a step.
         peak_lr: see `Plan`.
+        still_batches: what the head learns from first, see `begin_head`.
         start: weights of an earlier run to go on from, in place of the teacher's.
         always: how many states of the future are seen all the time, without places, for a run that
             goes on from an earlier one.
@@ -59,6 +69,7 @@ class Gate:
     said_hours: float = 10.0
     batch_s: float = 110.0
     peak_lr: float = 3e-4
+    still_batches: int = 80
     start: Path | None = None
     always: int | None = None
 
@@ -66,8 +77,12 @@ class Gate:
 def crutches_at(progress: float) -> Crutches:
     """What is leaned on then."""
     ahead = next(ahead for until, ahead in AHEAD if progress < until)
-    begin, end = PLACES
-    return Crutches(ahead, min(1.0, max(0.0, (end - progress) / (end - begin))))
+    return Crutches(ahead, 1.0 - _passed(progress, PLACES), _passed(progress, TURNED))
+
+
+def _passed(progress: float, span: tuple[float, float]) -> float:
+    begin, end = span
+    return min(1.0, max(0.0, (progress - begin) / (end - begin)))
 
 
 def run_gate(gate: Gate) -> dict[str, float]:
@@ -86,13 +101,15 @@ def run_gate(gate: Gate) -> dict[str, float]:
         model.load_state_dict(torch.load(gate.start, weights_only=True))
     else:
         begin_from(read_variables(model_file(gate.wheels)), model)
-    plan = Plan("gate", 10**7, gate.budget_s, gate.peak_lr, warmup_steps=200, save_every_s=240.0)
-    fit = Fit(plan, model, gate.out)
     noise, rooms = (gate.data / "noise" / part for part in ("noise", "RIRs"))
     lessons = Sentences(
         heard, vocabulary, batch_s=gate.batch_s, noise=noise if noise.is_dir() else None,
         rooms=rooms if rooms.is_dir() else None,
     )  # fmt: skip
+    plan = Plan("gate", 10**7, gate.budget_s, gate.peak_lr, warmup_steps=200, save_every_s=240.0)
+    if gate.start is None and not Fit.begun(plan, gate.out):
+        begin_head(model, [lessons(step) for step in range(gate.still_batches)], crutches_at(0.0))
+    fit = Fit(plan, model, gate.out)
     groups = dev_groups(people)
     last: dict[str, float] = {}
 
@@ -119,12 +136,46 @@ def ctc_loss(model: nn.Module, batch: Batch, crutches: Crutches) -> dict[str, Te
     assert isinstance(model, Trunk)
     spectra = hidden_stripes(model.spectra(batch.pcm))
     with lowered():
-        scores = model.head(model.states(spectra, batch.lengths, crutches))
+        states = model.states(spectra, batch.lengths, crutches)
+        early, late = model.early(states), model.head(model.read(states, batch.lengths))
+    alone, read = per_piece(early, batch), per_piece(late, batch)
+    return {
+        "loss": _EARLY * alone + (1 - _EARLY) * read,
+        "alone": alone.detach(),
+        "read": read.detach(),
+    }
+
+
+def per_piece(scores: Tensor, batch: Batch) -> Tensor:
+    """CTC of scores [B, L, vocabulary]."""
     chances = scores.float().log_softmax(-1).transpose(0, 1)
     loss = F.ctc_loss(
         chances, batch.pieces, batch.lengths, batch.counts, reduction="sum", zero_infinity=True
     )
-    return {"loss": loss / batch.counts.sum()}
+    return loss / batch.counts.sum()
+
+
+def begin_head(model: Trunk, batches: Sequence[Batch], crutches: Crutches) -> None:
+    """Let the heads learn what the layers say before any of them moves.
+
+    It takes seconds. From heads of chance the layers learn first to say nothing at all, which CTC
+    likes best of what it can have at once, and half an hour goes by until they say something.
+    """
+    with torch.no_grad(), lowered():
+        still = [
+            model.states(model.spectra(batch.pcm), batch.lengths, crutches).bfloat16()
+            for batch in batches
+        ]
+    optimizer = torch.optim.AdamW(model.early.parameters(), lr=_HEAD_LR, betas=(0.9, 0.98))
+    steps = _HEAD_ROUNDS * len(batches)
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = _HEAD_LR * (1 - step / steps)
+        scores = model.early(still[step % len(still)].float())
+        optimizer.zero_grad()
+        per_piece(scores, batches[step % len(batches)]).backward()
+        nn.utils.clip_grad_norm_(model.early.parameters(), 1.0)
+        optimizer.step()
+    model.head.load_state_dict(model.early.state_dict())  # the reader adds next to nothing yet
 
 
 def hidden_stripes(spectra: Tensor) -> Tensor:
@@ -157,24 +208,31 @@ def word_errors(
     vocabulary: Vocabulary,
     crutches: Crutches,
 ) -> dict[str, float]:
-    """Word errors of the best piece of each state, by group; letters too for the readers."""
+    """Word errors of the best piece of each state by group, as the reader reads them; of letters
+    too, and of the words that the layers say alone."""
     assert isinstance(model, Trunk)
     model.eval()
     found: dict[str, float] = {}
     for name, recordings in groups.items():
-        wrong, total = np.zeros(2), np.zeros(2)
+        wrong, total = np.zeros(3), np.zeros(3)
         ordered = sorted(recordings, key=lambda one: one.seconds)
         for first in range(0, len(ordered), 16):
             some = ordered[first : first + 16]
-            pcm, lengths = side_by_side([people.audio(one) for one in some])
+            pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
             with lowered():
-                best = model(pcm, lengths, crutches).argmax(-1)
-            for row, length, one in zip(best, lengths.tolist(), some, strict=True):
+                states = model.states(model.spectra(pcm), lengths, crutches)
+                alone = model.early(states).argmax(-1)
+                read = model.head(model.read(states, lengths)).argmax(-1)
+            for row, early, length, one in zip(read, alone, lengths.tolist(), some, strict=True):
                 text = text_of(row[:length], vocabulary)
-                wrong += errors(one.words, text.split()), errors(" ".join(one.words), text)
-                total += len(one.words), len(" ".join(one.words))
-        found[name] = float(wrong[0] / total[0])
-        found[f"{name} letters"] = float(wrong[1] / total[1])
+                letters = " ".join(one.words)
+                wrong += (
+                    errors(one.words, text.split()), errors(letters, text),
+                    errors(one.words, text_of(early[:length], vocabulary).split()),
+                )  # fmt: skip
+                total += len(one.words), len(letters), len(one.words)
+        shares = (wrong / total).tolist()
+        found |= zip((name, f"{name} letters", f"{name} alone"), shares, strict=True)
     return found
 
 

@@ -1,4 +1,5 @@
-"""Batches of sentences: about as much sound in each, changed anew every time it comes."""
+"""Batches of rows, of one sentence or several: about as much sound in each, changed anew every time
+it comes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,14 @@ from recipes.demo.whole import written_whole
 from recipes.english.trunk import STATE
 
 Source = tuple[Corpus, Recording]
+Row = tuple[int, ...]
+"""Numbers of the recordings that are heard one after the other."""
 
+TAIL = 15
+"""States of silence after the last word (0.6 s): who may not look ahead writes late."""
 _SECONDS = (0.4, 20.0)
+_ROW_S = 6.0
+"""Shorter recordings share a row of so many seconds: nobody speaks in single words for long."""
 _SPREAD = 0.15
 """How far rows of a batch may differ in length: less room is lost to the longest, and batches are
 not the same every time."""
@@ -80,10 +87,11 @@ class Sentences:
             Augmentation(
                 speed=(0.88, 1.12), gain_db=(-14.0, 6.0), noisy=0.5, snr_db=(5.0, 35.0),
                 noise=str(noise or ""), rooms=str(rooms or ""), in_rooms=0.2, telephone=0.05,
+                silence_s=(0.02, 0.3),
             ),
             SAMPLE_RATE,
         )  # fmt: skip
-        self._round: tuple[int, list[list[int]]] = (-1, [])
+        self._round: tuple[int, list[list[Row]]] = (-1, [])
         self.per_round = len(self._batches(0))
 
     def __call__(self, step: int) -> Batch:
@@ -94,37 +102,65 @@ class Sentences:
         number, place = divmod(step, self.per_round)
         batches = self._batches(number)
         rng = np.random.default_rng([self.seed, 2, step])
-        return self._made([self.sources[i] for i in batches[place % len(batches)]], rng)
+        return self._made(batches[place % len(batches)], rng)
 
-    def _batches(self, number: int) -> list[list[int]]:
+    def _batches(self, number: int) -> list[list[Row]]:
         """One time through all recordings: rows of like length together, in an order by chance."""
         if self._round[0] == number:
             return self._round[1]
         rng = np.random.default_rng([self.seed, 1, number])
-        seconds = np.array([recording.seconds for _, recording in self.sources])
+        rows = self._rows(rng)
+        seconds = np.array([self.row_s(row) for row in rows])
         order = np.argsort(seconds * np.exp(_SPREAD * rng.standard_normal(len(seconds))))
-        batches: list[list[int]] = [[]]
+        batches: list[list[Row]] = [[]]
         longest = 0.0
         for index in order.tolist():
             longest = max(longest, seconds[index])
             if longest * (len(batches[-1]) + 1) > self.batch_s and batches[-1]:
                 batches.append([])
                 longest = seconds[index]
-            batches[-1].append(index)
+            batches[-1].append(rows[index])
         batches = [batches[i] for i in rng.permutation(len(batches))]
         self._round = (number, batches)
         return batches
 
-    def _made(self, sources: Sequence[Source], rng: np.random.Generator) -> Batch:
-        rows: list[np.ndarray] = []
+    def _rows(self, rng: np.random.Generator) -> list[Row]:
+        """Everything once, short ones together."""
+        rows: list[Row] = []
+        open_row: list[int] = []
+        for index in rng.permutation(len(self.sources)).tolist():
+            if open_row and self.row_s((*open_row, index)) > _ROW_S:
+                rows.append(tuple(open_row))
+                open_row = []
+            open_row.append(index)
+        return [*rows, tuple(open_row)] if open_row else rows
+
+    def row_s(self, row: Row) -> float:
+        """Seconds of a row, but for what silences and changes of speed add or take."""
+        return sum(self.sources[index][1].seconds for index in row) + TAIL * STATE / SAMPLE_RATE
+
+    def _made(self, rows: Sequence[Row], rng: np.random.Generator) -> Batch:
+        sounds: list[np.ndarray] = []
         spelled: list[list[int]] = []
-        for corpus, recording in sources:
-            piece = self.augmenter.changed(Piece(corpus.audio(recording), ()), rng)
-            rows.append(self.augmenter.surrounded(piece, rng).samples)
-            spelled.append(self.vocabulary.encode(" ".join(recording.words)))
-        pcm, lengths = side_by_side(rows)
+        for row in rows:
+            sources = [self.sources[index] for index in row]
+            pieces = [
+                self.augmenter.changed(Piece(corpus.audio(recording), ()), rng)
+                for corpus, recording in sources
+            ]
+            whole = self.augmenter.joined(pieces, rng)
+            late = Piece(with_tail(whole.samples), ())
+            sounds.append(self.augmenter.surrounded(late, rng).samples)
+            words = [word for _, recording in sources for word in recording.words]
+            spelled.append(self.vocabulary.encode(" ".join(words)))
+        pcm, lengths = side_by_side(sounds)
         counts = torch.tensor([len(one) for one in spelled])
         return Batch(pcm, lengths, torch.tensor([p for one in spelled for p in one]), counts)
+
+
+def with_tail(samples: np.ndarray) -> np.ndarray:
+    """Samples [S] and the silence in which the last word is still written."""
+    return np.concatenate([samples, np.zeros(TAIL * STATE, np.float32)])
 
 
 def side_by_side(rows: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

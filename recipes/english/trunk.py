@@ -1,8 +1,8 @@
 """Mimi's transformer over spectra: 25 states a second, each of which sees so much of the future as
-it is allowed to."""
+it is allowed to; and a reader, who writes a second later what they say."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from kiku.config import TransformerConfig
 from kiku.nn.attention import Places
+from kiku.nn.rope import Rope
 from kiku.nn.state import KVRing
 from kiku.nn.transformer import Transformer
 from recipes.demo.features import HOP, WINDOW, MelPower, triangles
@@ -19,6 +20,10 @@ STATE = 4 * HOP
 NUM_MELS = 80
 MOST_STATES = 700
 """That places are there for, 28 s; who needs none is not bound by it."""
+READS_AHEAD = 12
+"""States that each layer of the reader waits for: with two layers a second, the delay of the text
+in the model that this is to become."""
+_READER_LAYERS = 2
 _SHIFT = 2 * HOP
 """So much later than Whisper hears it: a state then ends with the sound that is its own."""
 _FLOOR = -6.5
@@ -79,14 +84,20 @@ class Crutches:
         ahead: states of the future that each layer sees.
         places: how much of the places [L, D] is added to the states, 0 to 1: Whisper is told where
             each of them stands, and hears nothing without; here, the rotation says it in the end.
+        turned: how far queries and keys are turned, 0 (Whisper turns none) to 1 (as Mimi does).
     """
 
     ahead: int = 0
     places: float = 0.0
+    turned: float = 1.0
 
 
 class Trunk(nn.Module):
-    """Spectra, two convolutions, the layers, and a score for every piece of text."""
+    """Spectra, two convolutions, the layers; then a reader, and a score for every piece of text.
+
+    The layers are what the codec will be. The reader stands for the decoder, which may look at
+    later columns: it waits a second. `early` scores without it what the layers say.
+    """
 
     places: Tensor
 
@@ -98,6 +109,8 @@ class Trunk(nn.Module):
         self.second = nn.Conv1d(config.dim, config.dim, 3, stride=2)
         self.transformer = Transformer(config)
         self.norm = nn.LayerNorm(config.dim)
+        self.early = nn.Linear(config.dim, vocab_size)
+        self.reader = Transformer(replace(config, num_layers=_READER_LAYERS))
         self.head = nn.Linear(config.dim, vocab_size)
         self.register_buffer("places", torch.zeros(MOST_STATES, config.dim))
 
@@ -116,23 +129,43 @@ class Trunk(nn.Module):
         x = F.gelu(self.first(spectra))  # [B, D, 4 L]
         x = F.gelu(self.second(F.pad(x, (1, 0))))  # [B, D, 2 L]
         x = F.avg_pool1d(x, 2).transpose(1, 2)
-        B, L, _ = x.shape
         if crutches.places:
-            x = x + crutches.places * self.places[:L]
-        at = torch.arange(L)
-        cos, sin = self.transformer.rope(at.expand(B, L))
-        age = at[:, None] - at
-        seen = (age >= -crutches.ahead) & (age < self.transformer.config.window)
-        # Whoever stands behind the end still sees itself: a row without keys would be NaN.
-        visible = seen & ((at < lengths[:, None, None]) | (age == 0))
-        places = Places(
-            cos, sin, at.expand(B, L), visible[:, None], torch.ones(B, dtype=torch.bool)
-        )
-        nothing = torch.zeros(B, self.transformer.config.num_heads, 0, 1, dtype=x.dtype)
-        for layer in self.transformer.layers:
-            x = layer(x, KVRing(nothing, nothing), places)
-        return self.norm(x)
+            x = x + crutches.places * self.places[: x.shape[1]]
+        return self.norm(_through(self.transformer, x, lengths, crutches))
+
+    def read(self, states: Tensor, lengths: Tensor) -> Tensor:
+        """[B, L, D] -> what the reader makes of them [B, L, D]"""
+        return _through(self.reader, states, lengths, Crutches(READS_AHEAD))
 
     def forward(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
         """[B, S], rows of `lengths` states -> scores [B, S / 960, vocabulary]"""
-        return self.head(self.states(self.spectra(pcm), lengths, crutches))
+        return self.head(self.read(self.states(self.spectra(pcm), lengths, crutches), lengths))
+
+    def without_reader(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+        """The scores of the layers alone."""
+        return self.early(self.states(self.spectra(pcm), lengths, crutches))
+
+
+def _through(transformer: Transformer, x: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+    """[B, L, D], rows of `lengths` states -> [B, L, D]"""
+    B, L, _ = x.shape
+    at = torch.arange(L)
+    cos, sin = _turns(transformer.rope, at, crutches.turned)
+    age = at[:, None] - at
+    seen = (age >= -crutches.ahead) & (age < transformer.config.window)
+    # Whoever stands behind the end still sees itself: a row without keys would be NaN.
+    visible = seen & ((at < lengths[:, None, None]) | (age == 0))
+    places = Places(cos, sin, at.expand(B, L), visible[:, None], torch.ones(B, dtype=torch.bool))
+    nothing = torch.zeros(B, transformer.config.num_heads, 0, 1, dtype=x.dtype)
+    for layer in transformer.layers:
+        x = layer(x, KVRing(nothing, nothing), places)
+    return x
+
+
+def _turns(rope: Rope, at: Tensor, turned: float) -> tuple[Tensor, Tensor]:
+    """Positions [L] -> cosines and sines [1, 1, L, half a head] of so much of the angles."""
+    if turned == 1.0:
+        return rope(at[None])
+    pairs = torch.arange(0, rope.head_dim, 2)
+    angles = turned * at[:, None] * rope.theta ** (-pairs / rope.head_dim)
+    return angles.cos()[None, None], angles.sin()[None, None]

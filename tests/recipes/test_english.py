@@ -16,6 +16,7 @@ import torch
 
 from kiku.errors import ConfigError
 from kiku.text.vocabulary import NUM_SPECIAL
+from kiku.train.augment import Augmentation, Augmenter
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
 from recipes.demo.score import errors
 from recipes.english import gate as gate_room
@@ -23,6 +24,7 @@ from recipes.english.ablation import TeacherEncoder, Without, explained
 from recipes.english.gate import (
     AHEAD,
     Gate,
+    begin_head,
     crutches_at,
     ctc_loss,
     hidden_stripes,
@@ -30,11 +32,25 @@ from recipes.english.gate import (
     text_of,
     word_errors,
 )
-from recipes.english.lessons import Sentences, make_vocabulary, side_by_side
+from recipes.english.lessons import (
+    _ROW_S,
+    TAIL,
+    Sentences,
+    make_vocabulary,
+    side_by_side,
+    with_tail,
+)
 from recipes.english.speak import build_said
 from recipes.english.speak import sentences as sentences_of
 from recipes.english.teacher import begin_from, model_file, read_variables, solved
-from recipes.english.trunk import STATE, Crutches, Trunk, mel_filters, trunk_config
+from recipes.english.trunk import (
+    READS_AHEAD,
+    STATE,
+    Crutches,
+    Trunk,
+    mel_filters,
+    trunk_config,
+)
 
 DIM, LAYERS, PIECES = 128, 2, 28
 WORDS = ("one two three", "four five", "six seven eight nine", "yes no", "up down left right")
@@ -43,7 +59,7 @@ WORDS = ("one two three", "four five", "six seven eight nine", "yes no", "up dow
 def trunk(pieces: int = 20) -> Trunk:
     torch.manual_seed(0)
     made = Trunk(trunk_config(DIM, LAYERS), pieces)
-    for layer in made.transformer.layers:
+    for layer in (*made.transformer.layers, *made.reader.layers):
         layer.scale1.data.fill_(1.0)  # pyright: ignore
         layer.scale2.data.fill_(1.0)  # pyright: ignore
     return made.eval()
@@ -140,6 +156,10 @@ def test_a_trunk_begins_as_its_teacher() -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-3)
     without = made.states(spectra, torch.tensor([30]), Crutches(10_000, 0.0))
     assert (without - theirs).abs().max() > 0.1
+    still = made.states(spectra, torch.tensor([30]), Crutches(10_000, 1.0, 0.0))
+    whole = TeacherEncoder(teacher)(spectra, torch.tensor([30]), Without())
+    torch.testing.assert_close(still, whole, rtol=0, atol=2e-3)
+    assert (still - theirs).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -226,8 +246,23 @@ def test_a_state_hears_so_much_of_the_future(ahead: int) -> None:
     other = sound.copy()
     other[cut * STATE :] = noise(states, 1)[cut * STATE :]
     length = torch.tensor([states])
-    one, two = (made(torch.from_numpy(s)[None], length, Crutches(ahead))[0] for s in (sound, other))
+    one, two = (
+        made.states(made.spectra(torch.from_numpy(s)[None]), length, Crutches(ahead))[0]
+        for s in (sound, other)
+    )
     first = cut - ahead * LAYERS
+    assert torch.equal(one[:first], two[:first])
+    assert not torch.allclose(one[first], two[first])
+
+
+@torch.no_grad()
+def test_the_reader_waits_a_second() -> None:
+    made, states, changed = trunk(), 60, 50
+    given = torch.randn(1, states, DIM, generator=torch.Generator().manual_seed(0))
+    other = given.clone()
+    other[:, changed:] += 1.0
+    one, two = (made.read(x, torch.tensor([states]))[0] for x in (given, other))
+    first = changed - 2 * READS_AHEAD
     assert torch.equal(one[:first], two[:first])
     assert not torch.allclose(one[first], two[first])
 
@@ -239,7 +274,10 @@ def test_a_state_remembers_ten_seconds() -> None:
     sound = noise(260)
     other = np.concatenate([noise(1, 1), sound[STATE:]])
     length = torch.tensor([260])
-    one, two = (made(torch.from_numpy(s)[None], length, Crutches())[0] for s in (sound, other))
+    one, two = (
+        made.states(made.spectra(torch.from_numpy(s)[None]), length, Crutches())[0]
+        for s in (sound, other)
+    )
     # Spectra come 20 ms late and reach over 25, so the first state's sound is in the next two too.
     assert torch.equal(one[252:], two[252:])
     assert not torch.equal(one[250], two[250])
@@ -253,6 +291,20 @@ def test_places_fade() -> None:
     half = made.states(spectra, length, Crutches(0, 0.5))
     made.places.mul_(0.5)
     assert torch.equal(half, made.states(spectra, length, Crutches(0, 1.0)))
+
+
+@torch.no_grad()
+def test_the_turn_grows_with_its_share() -> None:
+    made = trunk()
+    spectra, length = made.spectra(torch.from_numpy(noise(20))[None]), torch.tensor([20])
+
+    def states(turned: float) -> torch.Tensor:
+        return made.states(spectra, length, Crutches(0, 0.0, turned))
+
+    torch.testing.assert_close(states(1.0), states(1.0 - 1e-7), rtol=0, atol=1e-4)
+    none, half, whole = states(0.0), states(0.5), states(1.0)
+    assert (half - none).norm() < (whole - none).norm()
+    assert (half - whole).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -295,14 +347,36 @@ def sentences(corpus: Corpus, folder: Path, **changes: object) -> Sentences:
 
 
 def test_a_round_hears_everything_once_and_keeps_to_its_size(corpus: Corpus, tmp_path) -> None:
-    lessons = sentences(corpus, tmp_path)
+    lessons = sentences(corpus, tmp_path, batch_s=16.0)
     for number in range(2):
         batches = lessons._batches(number)
-        assert sorted(i for batch in batches for i in batch) == list(range(24))
+        assert sorted(i for batch in batches for row in batch for i in row) == list(range(24))
         for batch in batches:
-            longest = max(lessons.sources[i][1].seconds for i in batch)
-            assert longest * len(batch) <= 8.0
+            assert max(map(lessons.row_s, batch)) * len(batch) <= 16.0
+        rows = [row for batch in batches for row in batch]
+        assert max(map(lessons.row_s, rows)) <= _ROW_S
+        assert len(rows) < 12  # each recording has 1.25 s, and shares its row
     assert lessons._batches(0) != lessons._batches(1)
+
+
+def test_a_long_recording_has_its_row_alone(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("recipes.english.lessons._ROW_S", 0.5)
+    lessons = sentences(corpus, tmp_path)
+    rows = [row for batch in lessons._batches(0) for row in batch]
+    assert sorted(rows) == [(i,) for i in range(24)]
+
+
+def test_a_row_says_all_of_its_recordings_and_ends_in_silence(corpus: Corpus, tmp_path) -> None:
+    lessons = sentences(corpus, tmp_path)
+    lessons.augmenter = Augmenter(Augmentation(silence_s=(0.02, 0.3)), SAMPLE_RATE)
+    row = (3, 11, 5)
+    batch = lessons._made([row], np.random.default_rng(0))
+    words = [word for i in row for word in corpus.recordings[i].words]
+    assert lessons.vocabulary.decode(batch.pieces.tolist()) == " ".join(words)
+    assert int(batch.lengths[0]) * STATE / SAMPLE_RATE >= lessons.row_s(row)
+    silence = batch.pcm[0, -TAIL * STATE :]
+    assert not silence.any()
+    assert len(with_tail(batch.pcm[0].numpy())) == len(batch.pcm[0]) + TAIL * STATE
 
 
 def test_a_step_has_the_same_batch_again(corpus: Corpus, tmp_path) -> None:
@@ -320,7 +394,11 @@ def test_texts_come_back_out_of_their_pieces(corpus: Corpus, tmp_path) -> None:
     assert int(batch.pieces.min()) >= NUM_SPECIAL
     rows = torch.split(batch.pieces, batch.counts.tolist())
     spaced = [torch.stack([row, torch.zeros_like(row)], dim=1).flatten() for row in rows]
-    assert {text_of(row, lessons.vocabulary) for row in spaced} <= set(WORDS)
+    texts = {text_of(row, lessons.vocabulary) for row in spaced}
+    left = " ".join(texts)
+    for text in sorted(WORDS, key=len, reverse=True):
+        left = left.replace(text, "")
+    assert not left.strip()
 
 
 def test_what_is_said_counts_runs_once(tmp_path: Path) -> None:
@@ -337,8 +415,10 @@ def test_crutches_are_taken_away_step_by_step() -> None:
     assert set(seen) == {ahead for _, ahead in AHEAD}
     places = [one.places for one in every]
     assert places == sorted(places, reverse=True)
-    assert every[0] == Crutches(10_000, 1.0)
-    assert every[-1] == Crutches(0, 0.0)
+    turned = [one.turned for one in every]
+    assert turned == sorted(turned)
+    assert every[0] == Crutches(10_000, 1.0, 0.0)
+    assert every[-1] == Crutches(0, 0.0, 1.0)
 
 
 def test_stripes_hide_some_and_leave_most() -> None:
@@ -364,30 +444,53 @@ def test_it_learns(corpus: Corpus, tmp_path) -> None:
     )  # fmt: skip
     model = trunk(PIECES).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    for _ in range(300):
-        loss = ctc_loss(model, batch, Crutches(3))["loss"]
+    for _ in range(900):
+        loss = ctc_loss(model, batch, Crutches(30))["loss"]
+        if loss < 0.2:
+            break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    for scores in (model.eval(), model.without_reader):
+        with torch.no_grad():
+            best = scores(pcm, lengths, Crutches(30)).argmax(-1)
+        texts = [text_of(row, lessons.vocabulary) for row in best]
+        wrong = sum(errors(wanted, text) for wanted, text in zip(WORDS, texts, strict=True))
+        assert wrong < 0.2 * sum(map(len, WORDS)), texts
+
+
+def test_the_heads_learn_first_and_alone(corpus: Corpus, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(gate_room, "_HEAD_ROUNDS", 40)
+    model = trunk(PIECES)
+    for layer in model.reader.layers:  # as it begins
+        layer.scale1.data.fill_(0.01)  # pyright: ignore
+        layer.scale2.data.fill_(0.01)  # pyright: ignore
+    lessons = sentences(corpus, tmp_path)
+    batches = [lessons(step) for step in range(3)]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
-        best = model.eval()(pcm, lengths, Crutches(3)).argmax(-1)
-    texts = [text_of(row, lessons.vocabulary) for row in best]
-    wrong = sum(errors(wanted, text) for wanted, text in zip(WORDS, texts, strict=True))
-    assert wrong < 0.2 * sum(map(len, WORDS)), texts
+        first = ctc_loss(model, batches[0], Crutches(10_000, 1.0, 0.0))
+    begin_head(model, batches, Crutches(10_000, 1.0, 0.0))
+    with torch.no_grad():
+        then = ctc_loss(model, batches[0], Crutches(10_000, 1.0, 0.0))
+    for part in ("alone", "read"):
+        assert then[part] < 0.7 * first[part]
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {"early.weight", "early.bias", "head.weight", "head.bias"}
 
 
 def test_word_errors_of_a_deaf_model_are_all(corpus: Corpus, tmp_path) -> None:
     lessons = sentences(corpus, tmp_path)
     model = trunk(PIECES)
     with torch.no_grad():
-        model.head.weight.zero_()
-        model.head.bias.zero_()
-        model.head.bias[0] = 5.0
+        for head in (model.head, model.early):
+            head.weight.zero_()
+            head.bias.zero_()
+            head.bias[0] = 5.0
     found = word_errors(
         model, corpus, {"en-read": corpus.recordings[:5]}, lessons.vocabulary, Crutches()
     )
-    assert found["en-read"] == 1.0
-    assert found["en-read letters"] == 1.0
+    assert found == {"en-read": 1.0, "en-read letters": 1.0, "en-read alone": 1.0}
 
 
 def text_folder(folder: Path) -> Path:
@@ -462,16 +565,25 @@ def test_the_gate_trains_resumes_and_measures(tmp_path: Path, monkeypatch) -> No
     recorded(data, "dev", 4)
     monkeypatch.setattr(gate_room, "NUM_PIECES", PIECES)
     monkeypatch.setattr(gate_room, "trunk_config", lambda: trunk_config(DIM, LAYERS))
-    torch.save(trunk(PIECES).state_dict(), tmp_path / "start.pt")
+    wheel = tmp_path / "teacher.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("x/data/model.bin.part1", as_ctranslate2(teacher_of(trunk())))
     gate = Gate(
-        data, tmp_path / "out", (), budget_s=0.5, said_hours=0, batch_s=8.0,
-        start=tmp_path / "start.pt",
-    )  # fmt: skip
+        data, tmp_path / "out", (wheel,), budget_s=0.5, said_hours=0, batch_s=16.0, still_batches=2
+    )
     found = run_gate(gate)
-    assert found.keys() == {"en-read", "en-read letters", "en-l2", "en-l2 letters"}
+    assert found.keys() == {
+        f"{name}{part}" for name in ("en-read", "en-l2") for part in ("", " letters", " alone")
+    }
     lines = [json.loads(one) for one in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["ahead"] == 0
     again = run_gate(gate)  # at its end: only measured
     assert again == found
     weights = torch.load(tmp_path / "out" / "trunk.pt", weights_only=True)
     assert weights.keys() == trunk(PIECES).state_dict().keys()
+    further = replace(
+        gate, out=tmp_path / "further", start=tmp_path / "out" / "trunk.pt", always=3, wheels=()
+    )
+    run_gate(further)
+    lines = [json.loads(one) for one in (further.out / "log.jsonl").read_text().splitlines()]
+    assert (lines[-1]["ahead"], lines[-1]["turned"]) == (3, 1.0)
