@@ -9,10 +9,18 @@ import pytest
 from kiku.checkpoint import Loaded, load
 from kiku.cli import main
 from kiku.errors import TrainingError
-from kiku.train.align import AlignOptions, align, letters_of, widened
+from kiku.train.align import (
+    AlignOptions,
+    align,
+    letters_of,
+    unheard_sign,
+    widened,
+    words_of,
+)
 from kiku.train.folders import read_rows
 from kiku.train.forced import force
 from kiku.train.manifest import read_manifest
+from kiku.train.manifest import write_manifest as write_rows
 from tests.train.recordings import RATE, some_words, spoken, write_manifest, write_wav
 
 QUICK = AlignOptions(steps=120, width=48, batch_s=24.0, lr=5e-3)
@@ -50,6 +58,35 @@ def test_letters() -> None:
     assert letters_of("Don't,") == "dont"
     assert letters_of("Ça") == "ça"
     assert letters_of("-") == ""
+
+
+def test_signs_go_with_the_word_beside_them() -> None:
+    for text, words in (
+        ("seven ? zero 50 % one — four", ["seven ?", "zero", "50 %", "one —", "four"]),
+        ("« Ça va ? »", ["« Ça", "va ? »"]),
+        ("- !", []),
+    ):
+        assert words_of(text) == words
+    assert unheard_sign("zero 50 % one") == "%"
+    assert unheard_sign("a 5 € b") == "€"
+    assert unheard_sign("ça va ? — oui") is None
+
+
+def test_a_long_recording_is_not_read_to_its_end(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def seconds(path: Path, rate: int):
+        for number in range(100):
+            read.append(number)
+            yield np.full(rate, 0.1, np.float32)
+
+    monkeypatch.setattr("kiku.train.sounds.read_chunks", seconds)
+    rows = read_rows(write_manifest(tmp_path, [{"path": "a.wav", "text": "one"}]))
+    with pytest.raises(TrainingError, match="longer than 4 s"):
+        align(rows, loaded, AlignOptions(steps=1, width=16, most_s=4.0))
+    assert len(read) < 14
 
 
 def test_the_best_path_by_hand() -> None:
@@ -121,6 +158,18 @@ def test_a_text_of_another_recording_is_doubted(loaded: Loaded, tmp_path: Path) 
     done = align(read_rows(write_manifest(tmp_path, rows)), loaded, QUICK)
     assert "005.wav" in [Path(one.row).name for one in done.doubtful]
     assert len(done.doubtful) < 8
+
+
+def test_what_is_written_comes_back_whole(loaded: Loaded, tmp_path: Path) -> None:
+    path, _ = corpus(tmp_path, 3)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0] |= {"text": f"{rows[0]['text']} % ?", "id": "first", "turns": [[0.1, 2.0]]}
+    done = align(read_rows(write_manifest(tmp_path, rows)), loaded, AlignOptions(steps=3, width=16))
+    assert " ".join(word.text for word in done.rows[0].words or ()) == rows[0]["text"]
+    assert [one.why for one in done.doubtful] == ["'%' has no letters: write what is said"]
+    write_rows(done.rows, tmp_path / "timed.jsonl")
+    line = json.loads((tmp_path / "timed.jsonl").read_text().splitlines()[0])
+    assert (line["id"], line["turns"]) == ("first", [[0.1, 2.0]])
 
 
 def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,8 +81,13 @@ def test_recorded_noise_is_used(tmp_path: Path) -> None:
     write_wav(tmp_path / "noise.wav", 0.5 * np.sign(tone(0.3, 3000)), RATE)
     out = changed(replace(STILL, noisy=1.0, noise=str(tmp_path), snr_db=(-20, -20))).samples
     assert loudest_frequency(out) == pytest.approx(3000, abs=20)
-    with pytest.raises(TrainingError, match="holds no recordings"):
-        Augmenter(replace(STILL, noise=str(tmp_path / "none")), RATE)
+    (tmp_path / "README.txt").write_text("Of the wind.")
+    again = changed(replace(STILL, noisy=1.0, noise=str(tmp_path), snr_db=(-20, -20))).samples
+    assert np.array_equal(again, out)
+    (tmp_path / "noise.wav").unlink()
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(TrainingError, match="holds no recordings"):
+            Augmenter(replace(STILL, noise=str(folder)), RATE)
 
 
 def test_the_direct_sound_stays_where_it_is(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import math
 from collections import deque
+from fractions import Fraction
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,7 +44,7 @@ def theirs(words, num_frames, delay_s):
     waiting: deque[int] = deque()
     coming = deque((start + delay_s, pieces) for start, pieces in words)
     for t in range(num_frames):
-        while coming and coming[0][0] * 12.5 < t + 1:
+        while coming and coming[0][0] * 12.5 < t + 1 - 1e-6:  # a sum of decimals is a hair less
             waiting.extend(coming.popleft()[1])
         if waiting:
             if t > 0 and cells[t - 1] == 3:
@@ -61,6 +63,15 @@ WORDS = st.lists(
 def test_it_is_their_rule(words, delay_s: float) -> None:
     words = sorted(words, key=lambda pair: pair[0])
     assert column(words, 150, TextLayout(12.5, delay_s)) == theirs(words, 150, delay_s)
+
+
+@pytest.mark.parametrize("delay_s", [0.32, 0.48, 0.5, 2.5])
+def test_a_time_at_the_edge_of_a_frame_is_in_that_frame(delay_s: float) -> None:
+    layout = TextLayout(12.5, delay_s)
+    for millis in range(0, 20_000, 20):
+        exact = Fraction(millis, 1000) + Fraction(str(delay_s))
+        assert layout.frame_of(millis / 1000) == exact * Fraction(25, 2) // 1
+    assert layout.lead_frames == Fraction(str(delay_s)) * Fraction(25, 2) // 1
 
 
 @given(WORDS)

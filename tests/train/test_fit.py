@@ -13,6 +13,7 @@ from torch import Tensor
 from kiku.checkpoint import load
 from kiku.cli import main
 from kiku.errors import ConfigError, MissingExtra, TrainingError
+from kiku.train.durable import alone_in
 from kiku.train.fit import fit, rate_at
 from kiku.train.lora import adapted
 from kiku.train.model import begin
@@ -201,6 +202,19 @@ def test_computing_twice_changes_nothing(config) -> None:
         torch.testing.assert_close(one.weights[name], two.weights[name])
 
 
+@pytest.mark.parametrize("seed", [2**24, 20_260_101, 2**31])
+def test_any_seed_will_do(config, seed: int) -> None:
+    fit(config(train=f"seed = {seed}"), say=quiet)
+
+
+def test_one_at_a_time_trains_in_a_folder(config) -> None:
+    settings = config()
+    with alone_in(Path(settings.run)), pytest.raises(TrainingError, match="another run writes"):
+        fit(settings, say=quiet)
+    assert not (Path(settings.run) / "curve.csv").exists()
+    assert fit(settings, say=quiet).step == 12
+
+
 def test_accumulated_batches_are_one_step(config) -> None:
     from dataclasses import replace
 
@@ -296,8 +310,9 @@ def test_tensorboard_where_it_is_installed(config, monkeypatch: pytest.MonkeyPat
     told: list[tuple[str, float, int]] = []
 
     class SummaryWriter:
-        def __init__(self, folder: str) -> None:
+        def __init__(self, folder: str, purge_step: int | None) -> None:
             assert folder.endswith("tensorboard")
+            told.append(("from", float(purge_step or 0), 0))
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             told.append((name, value, step))
@@ -312,7 +327,19 @@ def test_tensorboard_where_it_is_installed(config, monkeypatch: pytest.MonkeyPat
     fit(settings, say=quiet)
     losses = [(step, value) for name, value, step in told if name == "loss"]
     assert losses == [(int(r["step"]), float(r["loss"])) for r in curve_of(settings)]
+    assert told[0] == ("from", 0.0, 0)
     assert told[-1][0] == "closed"
+    told.clear()
+    settings = config("stopped")
+
+    def stop(line: str) -> None:
+        if line.startswith("step 8/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings, say=stop)
+    fit(settings, say=quiet)
+    assert [value for name, value, _ in told if name == "from"] == [0.0, 6.0]
 
 
 @pytest.mark.parametrize(
@@ -321,6 +348,7 @@ def test_tensorboard_where_it_is_installed(config, monkeypatch: pytest.MonkeyPat
         ('pack = "p"\n[train]\nstep = 3', "did you mean 'steps'"),
         ('model = "demo"', "pack is missing"),
         ('pack = "p"\n[train]\nlr = -1', r"train\.lr must lie within"),
+        ('pack = "p"\n[train]\nbetas = [-0.5, 0.9]', r"train\.betas\[0\] must lie within"),
         ('pack = "p"\n[train]\nprecision = "int8"', "one of float32, bfloat16"),
         ('pack = "p"\n[lora]\ntargets = ["w"]', r"lora\.targets must be some of q_proj"),
     ],

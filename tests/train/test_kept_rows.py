@@ -117,6 +117,11 @@ def test_a_marked_row_needs_no_words(loaded: Loaded, tmp_path: Path) -> None:
     text = read_rows(write_manifest(tmp_path, [{"path": "a.wav", "text": "go", "keep": True}]))
     with pytest.raises(TrainingError, match="have a text but no times"):
         pack(text, loaded, tmp_path / "text", PackOptions())
+    long = PackOptions(most_s=1.4)
+    pack(rows, loaded, tmp_path / "long", long)
+    cuts = [PackReader(tmp_path / "long")[i].about["from_s"] for i in range(2)]
+    assert cuts[0] == 0.0
+    assert 0.7 < cuts[1] < 1.2  # between the words
     silent = read_rows(write_manifest(tmp_path, [{"path": "a.wav", "text": "", "keep": True}]))
     pack(silent, loaded, tmp_path / "silent", PackOptions())
     assert set(PackReader(tmp_path / "silent")[0].text.tolist()) == {-1, 3}

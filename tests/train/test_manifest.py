@@ -87,6 +87,7 @@ def words(*given: tuple[str, float, float]) -> Row:
         (words(("a", 1, 1)), "'a' ends at 1 s, not after"),
         (words((" ", 1, 2)), "an empty word at 1 s"),
         (Row(Path("a.wav")), "no transcript"),
+        (Row(Path("a.wav"), "yes no", words=()), "a text, but an empty list of words"),
         (Row(Path("a.wav"), words=(TimedWord("a", 1, 2),), start=1.5), "outside the part"),
         (Row(Path("a.wav"), words=(TimedWord("a", 5, 6),), end=4.0), "outside the part"),
     ],
@@ -132,6 +133,31 @@ def test_librispeech(tmp_path: Path) -> None:
     assert len(rows) == 2
 
 
+def test_what_nobody_wrote_down_is_told(tmp_path: Path) -> None:
+    libri = tmp_path / "libri" / "1" / "2"
+    libri.mkdir(parents=True)
+    (libri / "1-2.trans.txt").write_text("1-2-0000 GO\n")
+    for name in ("1-2-0000.flac", "1-2-0001.flac", "1-3-0000.flac"):
+        (libri / name).touch()
+    kaldi = tmp_path / "kaldi"
+    kaldi.mkdir()
+    (kaldi / "wav.scp").write_text("r1 a.wav\nr2 b.wav\n")
+    (kaldi / "text").write_text("r1 go\n")
+    lj = tmp_path / "lj"
+    (lj / "wavs").mkdir(parents=True)
+    (lj / "metadata.csv").write_text("a|go\n")
+    for name in ("a.wav", "b.wav"):
+        (lj / "wavs" / name).touch()
+    for folder, untold in (
+        (tmp_path / "libri", libri / "1-2-0001.flac"), (kaldi, kaldi / "b.wav"),
+        (lj, lj / "wavs" / "b.wav"),
+    ):  # fmt: skip
+        said, unsaid = read_rows(folder)
+        assert said.text in ("GO", "go")
+        assert unsaid.path == untold
+        assert problem_of(unsaid) == "no transcript"
+
+
 def test_common_voice(tmp_path: Path) -> None:
     head = "client_id\tpath\tsentence\tlocale\n"
     (tmp_path / "train.tsv").write_text(head + 'c1\ta.mp3\tSay "hi.\tfr\n')
@@ -175,6 +201,72 @@ def test_kaldi(tmp_path: Path) -> None:
     (tmp_path / "wav.scp").write_text("r1 sph2pipe a.sph |\n")
     with pytest.raises(TrainingError, match="with a command"):
         read_rows(tmp_path)
+
+
+def kaldi(folder: Path, **files: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "wav.scp").write_text("rec1 talk.wav\n")
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_times_by_segment_count_from_its_beginning(tmp_path: Path) -> None:
+    folder = kaldi(
+        tmp_path, text="utt1\tyes no\n", segments="utt1 rec1 1.0 5.0\n",
+        ctm="utt1 1 0.5 0.3 yes\nutt1 1 1.2 0.3 no\n",
+    )  # fmt: skip
+    (row,) = read_rows(folder)
+    assert row.words == (TimedWord("yes", 1.5, 1.8), TimedWord("no", 2.2, 2.5))
+    assert problem_of(row) is None
+
+
+@pytest.mark.parametrize("told", ["yes no go", "no yes", ""])
+def test_a_text_that_its_times_do_not_spell_keeps_its_words(tmp_path: Path, told: str) -> None:
+    folder = kaldi(tmp_path, text=f"rec1 {told}\n", ctm="rec1 1 0.5 0.3 yes\nrec1 1 1.2 0.3 no\n")
+    (row,) = read_rows(folder)
+    assert (row.text, row.words) == (told, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("text", b"rec1 caf\xe9\n", "text is no text in UTF-8"),
+        ("segments", b"u1 rec1 0.5 2.0\nu2 rec1 x 2\n", "segments, line 2: 'x' is no number"),
+        ("segments", b"u1 rec1\n", "segments, line 1, must hold name recording start end"),
+        ("ctm", b"rec1 1 0.5 nan yes\n", "ctm, line 1: 'nan' is no number"),
+        ("ctm", b"rec1 1 0.5\n", "ctm, line 1, must hold name channel"),
+    ],
+)
+def test_a_bad_line_of_a_folder_is_named(tmp_path: Path, name: str, data: bytes, said: str) -> None:
+    folder = kaldi(tmp_path, text="rec1 yes\n")
+    (folder / name).write_bytes(data)
+    with pytest.raises(TrainingError, match=said):
+        read_rows(folder)
+
+
+def test_a_bad_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_bytes(b"a|caf\xe9\n")
+    with pytest.raises(TrainingError, match=r"metadata\.csv is no text in UTF-8"):
+        read_rows(tmp_path)
+    (tmp_path / "metadata.csv").unlink()
+    head = b"client_id\tpath\tsentence\tlocale\n"
+    (tmp_path / "train.tsv").write_bytes(head + b"c\ta.mp3\tcaf\xe9\tfr\n")
+    with pytest.raises(TrainingError, match=r"train\.tsv is no text in UTF-8"):
+        read_rows(tmp_path)
+    long = b"x" * 200_000  # longer than a cell may be
+    (tmp_path / "train.tsv").write_bytes(head + b"c\ta.mp3\t" + long + b"\tfr\n")
+    with pytest.raises(TrainingError, match=r"train\.tsv, line 2, cannot be read"):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["../out", "test/clean", ".hidden", "a b"])
+def test_a_split_begins_the_name_of_a_file(tmp_path: Path, split: str) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps({"path": "a", "words": [], "split": split}))
+    with pytest.raises(TrainingError, match=r"line 1: has the split .* only letters"):
+        read_manifest(tmp_path / "m.jsonl")
+    (tmp_path / "m.jsonl").write_text('{"path": "a", "words": [], "split": "dev-clean.2"}')
+    assert read_manifest(tmp_path / "m.jsonl")[0].split == "dev-clean.2"
 
 
 def test_a_folder_of_no_known_shape(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from kiku.checkpoint import Loaded, load
 from kiku.cli import main
 from kiku.errors import TrainingError
 from kiku.nn.state import all_active
+from kiku.train import sounds
 from kiku.train.augment import Augmentation
+from kiku.train.durable import alone_in
 from kiku.train.examples import PackOptions
 from kiku.train.folders import read_rows
 from kiku.train.pack import pack
@@ -138,6 +141,38 @@ def test_copies_differ_and_are_of_train_only(loaded: Loaded, tmp_path: Path) -> 
     assert max(map(len, again)) > max(map(len, said))
     pieces = sorted(token for one in copies for token in one.text.tolist() if token > 3)
     assert pieces == sorted(t for one in plain for t in one.text.tolist() * 2 if t > 3)
+
+
+def test_one_at_a_time_writes_into_a_pack(loaded: Loaded, tmp_path: Path) -> None:
+    rows = read_rows(write_corpus(tmp_path, 1))
+    with alone_in(tmp_path / "pack"), pytest.raises(TrainingError, match="another run writes into"):
+        pack(rows, loaded, tmp_path / "pack", PackOptions())
+    assert pack(rows, loaded, tmp_path / "pack", PackOptions()).examples == {"train": 1}
+
+
+def test_a_recording_is_never_held_whole(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where it is changed: when a piece is made, those before it are gone."""
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+    pieces = sounds.pieces_of
+
+    def watched(*given):
+        nonlocal most
+        for piece in pieces(*given):
+            alive.append(weakref.ref(piece.samples))
+            most = max(most, sum(one() is not None for one in alive))
+            yield piece
+
+    monkeypatch.setattr("kiku.train.examples.pieces_of", watched)
+    write_wav(tmp_path / "a.wav", spoken([], 40.0))
+    rows = read_rows(write_manifest(tmp_path, [{"path": "a.wav", "words": []}]))
+    options = PackOptions(augmentation=Augmentation(copies=1), most_s=2.0)
+    done = pack(rows, loaded, tmp_path / "pack", options)
+    assert len(alive) == 40
+    assert done.examples["train"] >= 40
+    assert most <= 3
 
 
 def test_a_joined_copy_is_no_longer_than_may_be(loaded: Loaded, tmp_path: Path) -> None:

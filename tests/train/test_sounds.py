@@ -1,5 +1,6 @@
 """Recordings become pieces between words, and no word is lost or moved."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,41 @@ def test_a_word_that_lasts_too_long(tmp_path: Path) -> None:
     row = a_row(tmp_path, [("a", 0.0, 5.0)], 6.0)
     with pytest.raises(BadRow, match="a word lasts so long"):
         list(pieces_of(row, RATE, 2.0))
+
+
+@pytest.mark.parametrize("start", [0.0, 0.3, 1.0, 1.9])
+@pytest.mark.parametrize("more", [[], [("b", 2.0, 2.5)]])
+def test_it_is_told_wherever_the_word_begins(tmp_path: Path, start: float, more) -> None:
+    row = a_row(tmp_path, [("a", start, 5.0), *more], 6.0)
+    with pytest.raises(BadRow, match=r"no pause between words in 2 s: a word lasts so long"):
+        list(islice(pieces_of(row, RATE, 2.0), 3))
+
+
+def test_the_only_pause_is_before_the_first_word(tmp_path: Path) -> None:
+    words = [("a", 0.8, 1.9), ("b", 1.8, 2.7)]
+    first, second = pieces_of(a_row(tmp_path, words, 2.75), RATE, 2.0)
+    assert (len(first.samples), first.words) == (800, ())
+    assert [word.text for word in second.words] == ["a", "b"]
+    assert second.words[0].start == pytest.approx(0.0, abs=2e-3)
+
+
+def test_where_no_times_are_known_the_softest_place_is_cut(tmp_path: Path) -> None:
+    sound = np.full(5000, 0.5, np.float32)
+    sound[1400:1600] = 0.001  # not where 2 s end
+    row = Row(write_wav(tmp_path / "b.wav", sound), keep=True)
+    pieces = list(pieces_of(row, RATE, 2.0))
+    assert 1400 <= len(pieces[0].samples) <= 1600
+    assert max(len(one.samples) for one in pieces) <= 2000
+    assert sum(len(one.samples) for one in pieces) == 5000
+    silent = Row(write_wav(tmp_path / "c.wav", np.zeros(5000, np.float32)), text="")
+    assert [len(one.samples) for one in pieces_of(silent, RATE, 2.0)] == [1950, 1950, 1100]
+
+
+def test_a_piece_knows_where_it_begins(tmp_path: Path) -> None:
+    row = a_row(tmp_path, [], 6.0, start=0.5, end=5.5)
+    begins = [piece.from_s for piece in pieces_of(row, RATE, 2.0)]
+    assert begins == pytest.approx([0.5, 2.5, 4.5])
+    assert joined([Piece(np.ones(3, np.float32), (), 7.0)], [1, 1], RATE).from_s == 7.0
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1.5), st.floats(0.05, 0.6)), max_size=12))

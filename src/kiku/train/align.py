@@ -11,8 +11,10 @@ A network that was taught so says a word's letters in its middle. A word therefo
 where the sound around its letters does, or half way to the next word where there is no pause.
 """
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,32 @@ class Aligned:
 def letters_of(word: str) -> str:
     """What is heard of a word: letters and digits, small."""
     return "".join(c for c in word.casefold() if c.isalnum())
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text, each of which is heard: what has no letters ("?", "-", "%") goes with
+    the word before it, or, at the beginning, with the first."""
+    words: list[str] = []
+    before = ""
+    for part in text.split():
+        if letters_of(part):
+            words.append(f"{before} {part}".strip())
+            before = ""
+        elif words:
+            words[-1] += f" {part}"
+        else:
+            before = f"{before} {part}".strip()
+    return words
+
+
+def unheard_sign(text: str) -> str | None:
+    """The first part of a text that is said and has no letters to tell how: "%", "&", "+"."""
+    parts = (part for part in text.split() if not letters_of(part))
+    return next((part for part in parts if any(map(_is_said, part))), None)
+
+
+def _is_said(letter: str) -> bool:
+    return letter in "%&@#" or unicodedata.category(letter) in ("Sc", "Sm")
 
 
 class LetterNet(nn.Module):
@@ -213,7 +241,7 @@ class Aligner:
         for number in np.random.default_rng(self.options.seed).permutation(len(self.wanted)):
             index = self.wanted[number]
             row = self.rows[index]
-            words = [w for w in (row.text or "").split() if letters_of(w)]
+            words = words_of(row.text or "")
             labels = tuple(self.letters[c] for word in words for c in letters_of(word))
             if not words:
                 self._leave_out(index, "its text has no letters")
@@ -232,12 +260,9 @@ class Aligner:
 
     @torch.no_grad()
     def _hear(self, row: Row) -> _Heard:
-        pieces = [
-            piece.samples
-            for piece in pieces_of(
-                replace(row, words=()), self.config.sample_rate, self.options.most_s
-            )
-        ]
+        # The second piece says all that is asked of a recording that is too long.
+        found = pieces_of(replace(row, words=()), self.config.sample_rate, self.options.most_s)
+        pieces = [piece.samples for piece in islice(found, 2)]
         if len(pieces) != 1:
             length = f"longer than {self.options.most_s:g} s" if pieces else "no sound"
             raise TrainingError(f"{length}: cut it into sentences")
@@ -331,6 +356,8 @@ class Aligner:
                 why = f"its text fits badly ({score:.2f}; the others {middle:.2f})"
             elif pace > _FAST:
                 why = f"{pace:.0f} letters a second: is there more text than sound?"
+            elif (sign := unheard_sign(row.text or "")) is not None:
+                why = f"{sign!r} has no letters: write what is said"
             if why is not None:
                 self.result.doubtful.append(Doubt(row.label, why))
 

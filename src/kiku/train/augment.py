@@ -4,12 +4,12 @@ Everything is drawn from a generator that is passed in: the same seed gives the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from kiku.audio import Resampler, read_chunks
+from kiku.audio import ENDINGS, Resampler, read_chunks
 from kiku.errors import TrainingError
 from kiku.serial import from_plain
 from kiku.train.sounds import Piece, Samples, joined
@@ -73,8 +73,6 @@ def read_augmentation(path: Path) -> Augmentation:
         ConfigError: a key is unknown, or a number cannot be.
         TrainingError: the file cannot be read.
     """
-    from dataclasses import replace
-
     from kiku.train.settings import read_toml
 
     found = from_plain(Augmentation, read_toml(path), what=str(path), defaults=True)
@@ -100,7 +98,8 @@ class Augmenter:
         """One row as it might have been said and heard; not yet its loudness and noise."""
         speed = float(rng.uniform(*self.how.speed))
         samples = faster(piece.samples, self.rate, speed)
-        return Piece(samples, tuple(word.moved(0.0, speed) for word in piece.words))
+        words = tuple(word.moved(0.0, speed) for word in piece.words)
+        return replace(piece, samples=samples, words=words)
 
     def joined(self, pieces: Sequence[Piece], rng: Rng) -> Piece:
         """Pieces with silence between them."""
@@ -121,7 +120,7 @@ class Augmenter:
         gain = 10 ** (rng.uniform(*self.how.gain_db) / 20)
         peak = float(np.abs(samples).max(initial=0.0))
         gain = min(gain, _FULL / max(peak, 1e-6))
-        return Piece((samples * np.float32(gain)).astype(np.float32), piece.words)
+        return replace(piece, samples=(samples * np.float32(gain)).astype(np.float32))
 
     def _noise(self, length: int, rng: Rng) -> Samples:
         """Of a root mean square of 1."""
@@ -168,7 +167,8 @@ def _direct_first(room: Samples) -> Samples:
 def _recordings(folder: str, rate: int) -> list[Samples]:
     if not folder:
         return []
-    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    # What else lies there, as a licence or a list, is no recording.
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in ENDINGS)
     if not paths:
         raise TrainingError(f"{folder} holds no recordings: noise and rooms name folders of them")
     return [np.concatenate(list(read_chunks(path, rate))) for path in paths]

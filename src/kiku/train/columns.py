@@ -5,6 +5,7 @@ Knows times and ids; does not know sound, files or networks.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import floor
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,9 @@ PAUSES_S = (0.5, 1.0, 2.0, 3.0)
 """What the four pause heads of the published 1B ask: has nobody spoken for so long?"""
 
 SPEAKING = 1
+
+_ROUNDING = 1e-6
+"""Of a frame: sums of decimal seconds end a hair before a frame that they mean."""
 
 Lead = Literal["zero", "pad"]
 """What stands in the frames before the delay: zero embeddings that teach nothing, or PAD."""
@@ -49,7 +53,12 @@ class TextLayout:
 
     def frame_of(self, start_s: float) -> int:
         """The frame in which the first piece of a word may stand."""
-        return int((start_s + self.delay_s) * self.frame_rate)
+        return floor((start_s + self.delay_s) * self.frame_rate + _ROUNDING)
+
+    @property
+    def lead_frames(self) -> int:
+        """Frames before any text may stand."""
+        return self.frame_of(0.0)
 
 
 def text_column(
@@ -82,7 +91,7 @@ def text_column(
                 column[frame - 1] = layout.word_start_id
             column[frame] = queue.pop(0)
     if layout.lead == "zero":
-        column[: int(layout.delay_s * layout.frame_rate)] = NOTHING
+        column[: layout.lead_frames] = NOTHING
     return column
 
 

@@ -33,7 +33,7 @@ class Curve:
         self.path, self.steps, self.say = folder / FILE, steps, say
         self._begun, self._first = time.monotonic(), step
         self._keep_until(step)
-        self._board = _tensorboard(folder)
+        self._board = _tensorboard(folder, step)
 
     def add(self, values: Mapping[str, float], *, frames: int, seconds: float) -> None:
         """One line everywhere.
@@ -109,10 +109,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _tensorboard(folder: Path) -> Any:
-    """A writer, where TensorBoard is installed."""
+def _tensorboard(folder: Path, step: int) -> Any:
+    """A writer, where TensorBoard is installed; what was written of later steps is taken away."""
     try:
         from torch.utils.tensorboard import SummaryWriter  # pyright: ignore
     except ImportError:
         return None
-    return SummaryWriter(str(folder / "tensorboard"))
+    later = step + 1 if step else None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=later)

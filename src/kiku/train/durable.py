@@ -1,10 +1,12 @@
-"""Files that survive a kill and a power cut: written beside, brought to the disk, then renamed."""
+"""Files that survive a kill and a power cut: written beside, brought to the disk, then renamed; and
+folders that one process at a time writes into."""
 
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from kiku.errors import TrainingError
@@ -28,6 +30,29 @@ def durable(path: Path) -> Generator[Path]:
         raise _refused(path, str(error)) from error
     except OSError as error:
         raise _refused(path, reason_of(error)) from error
+
+
+@contextmanager
+def alone_in(folder: Path) -> Generator[None]:
+    """Make a folder, and be the only one who writes into it for as long as the block runs.
+
+    Raises:
+        TrainingError: another process does, or the folder cannot be made.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"another run writes into {folder}: wait for it, or name another folder"
+        ) from None
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be made ({reason_of(error)})") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _refused(path: Path, why: str) -> TrainingError:

@@ -2,7 +2,7 @@
 # What torch gives is only partly typed.
 """Units of a manifest -> examples: sound through the codec, words over frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
@@ -86,23 +86,33 @@ class Packer:
 
     def unit(self, unit: Unit) -> tuple[list[Made], list[Dropped]]:
         """The examples of a unit, and what was dropped."""
-        rng = np.random.default_rng([self.options.seed, unit.copy, *unit.rows])
-        made: list[Made] = []
-        pieces: list[tuple[Row, Piece]] = []
         dropped: list[Dropped] = []
+        if unit.copy:
+            rng = np.random.default_rng([self.options.seed, unit.copy, *unit.rows])
+            return list(self._surrounded(self._told(unit, dropped), rng)), dropped
+        made: list[Made] = []
+        for number in unit.rows:
+            row = self.rows[number]
+            try:
+                made += [(row.split, self.example(row, one)) for one in self._pieces(row)]
+            except (AudioError, BadRow, VocabularyError) as error:
+                self._drop(number, error, dropped)
+        return made, dropped
+
+    def _told(self, unit: Unit, dropped: list[Dropped]) -> Iterator[tuple[Row, Piece]]:
+        """The pieces of all rows that were not dropped before, one at a time."""
         for number in unit.rows:
             if number in self.bad:
                 continue
-            row = self.rows[number]
             try:
-                if unit.copy == 0:
-                    made += [(row.split, self.example(row, one)) for one in self._pieces(row)]
-                else:
-                    pieces += [(row, one) for one in self._pieces(row)]
-            except (AudioError, BadRow, VocabularyError) as error:
-                self.bad.add(number)
-                dropped.append(Dropped(number, row.label, str(error)))
-        return made + list(self._surrounded(pieces, rng)), dropped
+                for piece in self._pieces(self.rows[number]):
+                    yield self.rows[number], piece
+            except (AudioError, BadRow) as error:
+                self._drop(number, error, dropped)
+
+    def _drop(self, number: int, error: Exception, dropped: list[Dropped]) -> None:
+        self.bad.add(number)
+        dropped.append(Dropped(number, self.rows[number].label, str(error)))
 
     def _pieces(self, row: Row) -> Iterator[Piece]:
         problem = problem_of(row)
@@ -117,16 +127,17 @@ class Packer:
         if not count:
             raise BadRow("shorter than one frame of the codec")
 
-    def _surrounded(self, pieces: Sequence[tuple[Row, Piece]], rng: Rng) -> Iterator[Made]:
+    def _surrounded(self, pieces: Iterable[tuple[Row, Piece]], rng: Rng) -> Iterator[Made]:
         if self.augmenter is None:
             return
-        changed = [(row, self.augmenter.changed(piece, rng)) for row, piece in pieces]
+        # One after the other: of a recording of hours no more is in memory than one example.
+        changed = ((row, self.augmenter.changed(piece, rng)) for row, piece in pieces)
         for group in self._groups(changed):
             row = group[0][0]
             whole = self.augmenter.joined([piece for _, piece in group], rng)
             yield row.split, self.example(row, self.augmenter.surrounded(whole, rng))
 
-    def _groups(self, pieces: Sequence[tuple[Row, Piece]]) -> Iterator[list[tuple[Row, Piece]]]:
+    def _groups(self, pieces: Iterable[tuple[Row, Piece]]) -> Iterator[list[tuple[Row, Piece]]]:
         """Pieces that fit into one example together: an example is kept as a whole, or not."""
         group: list[tuple[Row, Piece]] = []
         length, most = 0, self.options.most_s * self.config.sample_rate
@@ -163,7 +174,7 @@ class Packer:
             self.codes(self._samples(piece, frames)),
             text_column(spelled, frames, self.layout).astype(np.int32),
             pauses.astype(np.int8),
-            _about(row, " ".join(word.text for word in piece.words)),
+            _about(row, piece, " ".join(word.text for word in piece.words)),
         )
 
     def _untold(self, row: Row, piece: Piece) -> Example:
@@ -176,7 +187,7 @@ class Packer:
             codes,
             text.astype(np.int32),
             np.full((frames, len(PAUSES_S)), UNKNOWN, np.int8),
-            _about(row, self.vocabulary.decode(text.tolist())),
+            _about(row, piece, self.vocabulary.decode(text.tolist())),
         )
 
     def _samples(self, piece: Piece, frames: int) -> NDArray[np.float32]:
@@ -205,10 +216,10 @@ class Packer:
         return codes.numpy().astype(np.uint16)
 
 
-def _about(row: Row, text: str) -> dict[str, Any]:
+def _about(row: Row, piece: Piece, text: str) -> dict[str, Any]:
     about: dict[str, Any] = {
         "path": str(row.path),
-        "from_s": row.start,
+        "from_s": round(piece.from_s, 3),
         "speaker": row.speaker,
         "language": row.language,
         "text": text,

@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from kiku.serial import to_plain
 from kiku.train.batches import Batch, Batches
 from kiku.train.curve import Curve
 from kiku.train.device import choose_device
+from kiku.train.durable import alone_in
 from kiku.train.lesson import Lesson
 from kiku.train.model import (
     DTYPES,
@@ -39,10 +41,11 @@ from kiku.train.processes import Processes, started
 from kiku.train.settings import FitSettings, TrainSettings, curve_settings, first_change
 from kiku.train.shards import PackReader
 from kiku.train.state import RunState, moments_of, read_state, restore_moments, save_state
-from kiku.writing import reason_of
 
 _SEEDS = 2**40
 """Batches of one seed have the generators of so many numbers to themselves."""
+_MOST_SEEDS = 2**63
+"""torch takes no larger number; beyond a seed of 2^23 they come round."""
 _SAME = (
     ("model", "model"), ("pack", "pack"), ("processes", "processes"), ("start", "lora.start"),
 )  # fmt: skip
@@ -78,7 +81,9 @@ def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
         reader = PackReader(Path(settings.pack))
         refuse_other_pack(reader.index, pupil, settings.pack)
         refuse_to_keep(reader, pupil, settings)
-        return Fit(settings, pupil, reader, processes, device, say).run()
+        alone = alone_in(Path(settings.run)) if processes.is_first else nullcontext()
+        with alone:
+            return Fit(settings, pupil, reader, processes, device, say).run()
 
 
 def rate_at(step: int, settings: TrainSettings) -> float:
@@ -129,8 +134,6 @@ class Fit:
         if self.resumed_at:
             self.say(f"going on from step {self.step:,}")
         self.say(f"{count:,} weights are trained on {len(self.batches.reader):,} examples")
-        if self.processes.is_first and self.step < train.steps:
-            self._make_folder()
         curve = self._curve()
         since = time.monotonic()
         while self.step < train.steps:
@@ -164,7 +167,7 @@ class Fit:
             batch = self.batches[number].to(self.device)
             seen.append(batch)
             # What is drawn on the way (hidden codes, dropout) is of this batch alone.
-            torch.manual_seed(train.seed * _SEEDS + number)
+            torch.manual_seed((train.seed * _SEEDS + number) % _MOST_SEEDS)
             with self.processes.unsynchronised(self.module, when=part + 1 < each):
                 values = self.module(batch)
                 (values["loss"] / each).backward()
@@ -292,12 +295,6 @@ class Fit:
                 self.average[name].copy_(state.average[name])
         restore_moments(self.optimizer, self.weights, state)
         self.step, self.sums = state.step, state.sums
-
-    def _make_folder(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f"{self.folder} cannot be made ({reason_of(error)})") from error
 
     def save(self) -> None:
         """Write the checkpoint; a kill while writing leaves the one before."""

@@ -9,7 +9,10 @@ Knows folders; recordings are not opened.
 """
 
 import csv
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 from kiku.errors import TrainingError
@@ -43,12 +46,22 @@ def read_rows(source: Path) -> list[Row]:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The first word of each line, and the rest: Kaldi's tables, LibriSpeech's transcripts."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TrainingError(
+            f"{path} is no text in UTF-8 (byte {error.start} is none): write it anew in UTF-8"
+        ) from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """The number, the first word and the rest of each line: Kaldi's tables, LibriSpeech's
+    transcripts."""
+    for number, line in enumerate(_text_of(path).splitlines(), 1):
         if line.strip():
-            key, _, rest = line.strip().partition(" ")
-            yield key, rest.strip()
+            key, *rest = line.split(None, 1)
+            yield number, key, rest[0].strip() if rest else ""
 
 
 def _librispeech(folder: Path) -> Iterator[Row]:
@@ -57,7 +70,11 @@ def _librispeech(folder: Path) -> Iterator[Row]:
     for transcript in sorted(folder.rglob("*.trans.txt")):
         parts = [part for part in transcript.parts if part.startswith(("train-", "dev-", "test-"))]
         split = parts[-1].partition("-")[0] if parts else "train"
-        for name, text in _lines(transcript):
+        chapter = transcript.name.removesuffix(".trans.txt")
+        texts: dict[str, str | None] = {name: text for _, name, text in _lines(transcript)}
+        found = [*transcript.parent.glob("*.flac"), *transcript.parent.glob("*.wav")]
+        untold = sorted(one.stem for one in found if one.stem.startswith(f"{chapter}-"))
+        for name, text in {**texts, **{one: None for one in untold if one not in texts}}.items():
             path = transcript.parent / f"{name}.flac"
             if not path.exists() and path.with_suffix(".wav").exists():
                 path = path.with_suffix(".wav")
@@ -70,80 +87,144 @@ def _common_voice(folder: Path) -> Iterator[Row]:
     tables = [path for path in named if path.exists()] or [folder / "validated.tsv"]
     for table in tables:
         split = "train" if table.stem == "validated" else table.stem
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            for row in rows:
-                if row.get("path") is None or row.get("sentence") is None:
-                    raise TrainingError(f"{table} lacks the column path or sentence")
-                yield Row(
-                    folder / "clips" / row["path"],
-                    row["sentence"],
-                    speaker=row.get("client_id"),
-                    split=split,
-                    language=row.get("locale") or row.get("lang"),
-                )
+        lines = StringIO(_text_of(table), newline="")
+        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        for row in _readable(rows, table):
+            if row.get("path") is None or row.get("sentence") is None:
+                raise TrainingError(f"{table} lacks the column path or sentence")
+            yield Row(
+                folder / "clips" / row["path"],
+                row["sentence"],
+                speaker=row.get("client_id"),
+                split=split,
+                language=row.get("locale") or row.get("lang"),
+            )
+
+
+def _readable(rows: "csv.DictReader[str]", table: Path) -> Iterator[dict[str, str]]:
+    try:
+        yield from rows
+    except csv.Error as error:
+        raise TrainingError(
+            f"{table}, line {rows.line_num + 1}, cannot be read ({error}): it must be a table of "
+            "cells with tabs between them"
+        ) from error
 
 
 def _ljspeech(folder: Path) -> Iterator[Row]:
     """metadata.csv (name|text|text with numbers in words) beside wavs/; one speaker."""
-    for line in (folder / "metadata.csv").read_text(encoding="utf-8").splitlines():
+    table = folder / "metadata.csv"
+    told: set[Path] = set()
+    for number, line in enumerate(_text_of(table).splitlines(), 1):
         cells = line.split("|")
         if len(cells) < 2:
-            raise TrainingError(
-                f"{folder / 'metadata.csv'} must hold lines of name|text, not {line[:60]!r}"
-            )
+            raise TrainingError(f"{table}, line {number}, must hold name|text, not {line[:60]!r}")
         path = folder / "wavs" / cells[0]
-        yield Row(path if path.suffix else path.with_suffix(".wav"), cells[-1], speaker=folder.name)
+        path = path if path.suffix else path.with_suffix(".wav")
+        told.add(path)
+        yield Row(path, cells[-1], speaker=folder.name)
+    for path in sorted(set((folder / "wavs").glob("*.wav")) - told):
+        yield Row(path, speaker=folder.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """A part of a recording."""
+
+    recording: str
+    start: float = 0.0
+    end: float | None = None
 
 
 def _kaldi(folder: Path) -> Iterator[Row]:
-    """wav.scp, text and, where they are, utt2spk, segments and ctm (times of words)."""
-    recordings: dict[str, Path] = {}
-    for name, where in _lines(folder / "wav.scp"):
+    """wav.scp, text and, where they are, utt2spk, segments and ctm (times of words).
+
+    A ctm that names segments counts from their beginning, one that names recordings from that of
+    the recording. Where its words are others than the text's, the text stays and the times go.
+    """
+    recordings = _recordings(folder)
+    speakers = {name: who for _, name, who in _optional(folder / "utt2spk")}
+    segments = _segments(folder / "segments") or {name: _Segment(name) for name in recordings}
+    times = _ctm(folder / "ctm") if (folder / "ctm").exists() else {}
+    texts: dict[str, str | None] = {name: text for _, name, text in _lines(folder / "text")}
+    # What nobody wrote down is told as such when it is packed.
+    for name, text in {**texts, **{one: None for one in segments if one not in texts}}.items():
+        part = segments.get(name, _Segment(name))
+        if part.recording not in recordings:
+            raise TrainingError(
+                f"{folder / 'text'} speaks of {part.recording}, which wav.scp lacks"
+            )
+        words = _words_of(name, part, times)
+        fits = [one.text.casefold() for one in words] == (text or "").casefold().split()
+        yield Row(
+            recordings[part.recording],
+            text,
+            tuple(words) if words and fits else None,
+            part.start,
+            part.end,
+            speaker=speakers.get(name),
+        )
+
+
+def _words_of(name: str, part: _Segment, times: dict[str, list[TimedWord]]) -> list[TimedWord]:
+    """In seconds of the recording."""
+    if name in times:
+        return [word.moved(part.start) for word in times[name]]
+    end = math.inf if part.end is None else part.end
+    return [word for word in times.get(part.recording, []) if part.start <= word.start < end]
+
+
+def _recordings(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for _, name, where in _lines(folder / "wav.scp"):
         if where.endswith("|"):
             raise TrainingError(
                 f"{folder / 'wav.scp'} makes {name} with a command ({where[:40]}...): write it to "
                 "a file and name that"
             )
-        recordings[name] = folder / where
-    speakers = _optional(folder / "utt2spk")
-    segments = _optional(folder / "segments")
-    times = _ctm(folder / "ctm") if (folder / "ctm").exists() else {}
-    for name, text in _lines(folder / "text"):
-        recording, start, end = name, 0.0, None
-        if name in segments:
-            recording, first, last = segments[name].split()[:3]
-            start, end = float(first), float(last)
-        if recording not in recordings:
-            raise TrainingError(f"{folder / 'text'} speaks of {recording}, which wav.scp lacks")
-        words = times.get(name) or [
-            word for word in times.get(recording, []) if start <= word.start < (end or word.end + 1)
-        ]
-        yield Row(
-            recordings[recording],
-            text,
-            tuple(words) if words else None,
-            start,
-            end,
-            speaker=speakers.get(name),
-        )
+        found[name] = folder / where
+    return found
 
 
-def _optional(path: Path) -> dict[str, str]:
-    return dict(_lines(path)) if path.exists() else {}
+def _segments(path: Path) -> dict[str, _Segment]:
+    """name recording start end"""
+    found: dict[str, _Segment] = {}
+    for number, name, rest in _optional(path):
+        cells = rest.split()
+        if len(cells) < 3:
+            raise TrainingError(f"{path}, line {number}, must hold name recording start end")
+        start, end = (_seconds(cell, path, number) for cell in cells[1:3])
+        found[name] = _Segment(cells[0], start, None if end < 0 else end)  # -1 is the end
+    return found
+
+
+def _optional(path: Path) -> Iterator[tuple[int, str, str]]:
+    return _lines(path) if path.exists() else iter(())
 
 
 def _ctm(path: Path) -> dict[str, list[TimedWord]]:
     """recording channel start duration word, by recording, in order."""
     found: dict[str, list[TimedWord]] = {}
-    for name, rest in _lines(path):
+    for number, name, rest in _lines(path):
         cells = rest.split()
         if len(cells) < 4:
-            raise TrainingError(f"{path} must hold lines of name channel start duration word")
-        start = float(cells[1])
-        word = TimedWord(cells[3], start, round(start + float(cells[2]), 4))
+            raise TrainingError(
+                f"{path}, line {number}, must hold name channel start duration word"
+            )
+        start, length = (_seconds(cell, path, number) for cell in cells[1:3])
+        word = TimedWord(cells[3], start, round(start + length, 4))
         found.setdefault(name, []).append(word)
     return {name: sorted(words, key=lambda word: word.start) for name, words in found.items()}
+
+
+def _seconds(cell: str, path: Path, number: int) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise TrainingError(f"{path}, line {number}: {cell!r} is no number of seconds")
+    return value
 
 
 _SHAPES: tuple[tuple[Callable[[Path], bool], Reader], ...] = (

@@ -15,9 +15,10 @@ Knows rows; does not open recordings.
 """
 
 import json
+import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ from kiku.manifest_rows import (
 )
 from kiku.writing import reason_of
 
+_OTHERS = ("id", "turns", *SECONDS)
+"""Which other commands read."""
 _KEYS = (
     *[*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split", "keep"],
-    *["id", "turns", *SECONDS],  # which other commands read
+    *_OTHERS,
 )
 """All others are refused: a slip of the pen would leave out what was meant."""
 
@@ -72,6 +75,8 @@ class Row:
     split: str = "train"
     keep: bool = False
     """With `loss.keep` the model goes on saying here what it said before it was trained."""
+    others: Mapping[str, Any] = field(default_factory=dict[str, Any], compare=False)
+    """What stands in the line for other commands, as it stands there."""
 
     @property
     def label(self) -> str:
@@ -137,7 +142,8 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
 
     with durable(path) as beside, beside.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row.to_dict(), ensure_ascii=False) + "\n")
+            values = {**row.others, **row.to_dict()}
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def refuse_shared_speakers(rows: Sequence[Row]) -> None:
@@ -192,9 +198,18 @@ def _row(line: str, folder: Path) -> Row:
         end,
         text_in(given, ["language"]),
         text_in(given, ["speaker"]),
-        text_in(given, ["split"]) or "train",
+        _split_in(given),
         flag_in(given, "keep"),
+        {name: given[name] for name in _OTHERS if name in given},
     )
+
+
+def _split_in(given: Mapping[str, Any]) -> str:
+    """Raises BadRow."""
+    split = text_in(given, ["split"]) or "train"
+    if not re.fullmatch(r"\w[\w.-]*", split):  # it begins the names of files
+        raise BadRow(f"has the split {split!r}: only letters, digits, _ - and . may stand in it")
+    return split
 
 
 def problem_of(row: Row) -> str | None:
@@ -203,6 +218,8 @@ def problem_of(row: Row) -> str | None:
         return None
     if row.words is None:
         return None if (row.text or "").strip() == "" and row.text is not None else "no transcript"
+    if not row.words and (row.text or "").strip():
+        return "a text, but an empty list of words: leave the list out, or the text"
     before: TimedWord | None = None
     for word in row.words:
         if not word.text.strip():

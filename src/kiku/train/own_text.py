@@ -23,7 +23,7 @@ class OwnText:
         self.lm, self.device = loaded.lm.to(device), device
         self.new = new_pieces_of(loaded, -1)
         self.pad_id = layout.pad_id
-        self.lead = int(layout.delay_s * layout.frame_rate) if layout.lead == "zero" else 0
+        self.lead = layout.lead_frames if layout.lead == "zero" else 0
 
     @torch.no_grad()
     def column(self, codes: NDArray[np.uint16]) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from kiku.errors import TrainingError
 from kiku.serial import to_plain
 from kiku.text import Vocabulary
 from kiku.train.columns import TextLayout
+from kiku.train.durable import alone_in
 from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
@@ -28,7 +29,6 @@ from kiku.train.shards import (
     write_index,
     write_shard,
 )
-from kiku.writing import reason_of
 
 TRAIN = "train"
 
@@ -126,33 +126,30 @@ def pack(
     _refuse_untold(rows, loaded, options)
     units = units_of(rows, options)
     settings = _settings(rows, loaded, options)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"{folder} cannot be made ({reason_of(error)})") from error
-    unknown = unknown_letters(rows, loaded.vocabulary)
-    index = read_index(folder) or Index(settings, len(units), unknown=unknown)
-    _refuse_other(index.settings, settings, folder)
-    done = Packed(folder, index, len(rows), resumed_at=index.next_unit)
-    packer = Packer(rows, loaded, options, device)
-    packer.bad.update(one.number for one in index.dropped)
-    waiting: list[tuple[str, Example]] = []
-    rate = loaded.config.frame_rate
-    for number in range(index.next_unit, len(units)):
-        examples, dropped = packer.unit(units[number])
-        waiting += examples
-        index.dropped += dropped
-        seconds = sum(len(one.text) for _, one in waiting) / rate
-        if seconds >= options.shard_s or number + 1 == len(units):
-            _write(folder, index, waiting, number + 1)
-            waiting = []
-        if on_unit is not None:
-            so_far = sum(shard.frames for shard in index.shards) / rate
-            on_unit(number + 1, len(units), so_far + (seconds if waiting else 0.0))
-    done.seconds = sum(shard.frames for shard in index.shards) / rate
-    for shard in index.shards:
-        done.examples[shard.split] = done.examples.get(shard.split, 0) + shard.examples
-    return done
+    with alone_in(folder):
+        unknown = unknown_letters(rows, loaded.vocabulary)
+        index = read_index(folder) or Index(settings, len(units), unknown=unknown)
+        _refuse_other(index.settings, settings, folder)
+        done = Packed(folder, index, len(rows), resumed_at=index.next_unit)
+        packer = Packer(rows, loaded, options, device)
+        packer.bad.update(one.number for one in index.dropped)
+        waiting: list[tuple[str, Example]] = []
+        rate = loaded.config.frame_rate
+        for number in range(index.next_unit, len(units)):
+            examples, dropped = packer.unit(units[number])
+            waiting += examples
+            index.dropped += dropped
+            seconds = sum(len(one.text) for _, one in waiting) / rate
+            if seconds >= options.shard_s or number + 1 == len(units):
+                _write(folder, index, waiting, number + 1)
+                waiting = []
+            if on_unit is not None:
+                so_far = sum(shard.frames for shard in index.shards) / rate
+                on_unit(number + 1, len(units), so_far + (seconds if waiting else 0.0))
+        done.seconds = sum(shard.frames for shard in index.shards) / rate
+        for shard in index.shards:
+            done.examples[shard.split] = done.examples.get(shard.split, 0) + shard.examples
+        return done
 
 
 def _write(

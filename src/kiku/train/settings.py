@@ -121,7 +121,8 @@ class FitSettings:
             "train.ema": (t.ema, 0, 0.999999), "train.save_every": (t.save_every, 1, 1e9),
             "train.log_every": (t.log_every, 1, 1e9), "train.dev_every": (t.dev_every, 0, 1e9),
             "train.seed": (t.seed, 0, 2**31), "loss.pad_weight": (loss.pad_weight, 0, 100),
-            "train.betas": (max(t.betas), 0, 0.999999), "loss.pauses": (loss.pauses, 0, 100),
+            "train.betas[0]": (t.betas[0], 0, 0.999999),
+            "train.betas[1]": (t.betas[1], 0, 0.999999), "loss.pauses": (loss.pauses, 0, 100),
             "loss.hidden_codes": (loss.hidden_codes, 0, 1), "loss.keep": (loss.keep, 0, 1000),
             "pause_heads": (self.pause_heads, -1, 4), "loss.wrong_text": (loss.wrong_text, 0, 1),
         }  # fmt: skip

@@ -25,7 +25,7 @@ from kiku.train.durable import durable
 from kiku.writing import reason_of
 
 INDEX = "pack.json"
-_FORMAT = "kiku pack 1"
+_FORMAT = "kiku pack 2"
 
 KEEP = "keep"
 """In what an example says about itself, where its row was marked so."""

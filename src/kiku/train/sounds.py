@@ -25,6 +25,8 @@ class Piece:
 
     samples: Samples
     words: tuple[TimedWord, ...]
+    from_s: float = 0.0
+    """Where in its recording it begins."""
 
 
 class BadRow(Exception):
@@ -37,23 +39,27 @@ def pieces_of(row: Row, rate: int, most_s: float) -> Iterator[Piece]:
     Args:
         row: what is meant.
         rate: samples a second of what comes out.
-        most_s: seconds in a piece at most; it is cut in the widest pause of its second half.
+        most_s: seconds in a piece at most; it is cut in the widest pause of its second half, or,
+            where nobody knows when words are said, where that half is softest.
 
     Raises:
         AudioError: the recording cannot be read.
         BadRow: a word lies behind its end, or lasts longer than a piece.
     """
     waiting = [word.moved(-row.start) for word in row.words or ()]
-    most = int(most_s * rate)
+    most, at = int(most_s * rate), 0
     held: Samples = np.zeros(0, np.float32)
     for chunk in _part(row, rate):
         held = np.concatenate([held, chunk])
         while len(held) > most:
-            cut_s = _cut_s(waiting, most_s)
+            untimed = row.words is None
+            cut_s = _softest_s(held[:most], rate) if untimed else _cut_s(waiting, most_s)
             cut = int(cut_s * rate)
+            if not cut:
+                raise _too_long(most_s)
             inside = [word for word in waiting if word.end <= cut_s]
-            yield Piece(held[:cut].copy(), _within(inside, cut / rate))
-            held = held[cut:]
+            yield Piece(held[:cut].copy(), _within(inside, cut / rate), row.start + at / rate)
+            held, at = held[cut:], at + cut
             waiting = [word.moved(-cut / rate) for word in waiting[len(inside) :]]
     length_s = len(held) / rate
     late = [word for word in waiting if word.start > length_s + _LATE_S]
@@ -62,7 +68,7 @@ def pieces_of(row: Row, rate: int, most_s: float) -> Iterator[Piece]:
             f"{late[0].text!r} begins {late[0].start - length_s:.2f} s behind the end of the sound"
         )
     if len(held):
-        yield Piece(held, _within(waiting, length_s))
+        yield Piece(held, _within(waiting, length_s), row.start + at / rate)
 
 
 def joined(pieces: Sequence[Piece], gaps: Sequence[int], rate: int) -> Piece:
@@ -81,7 +87,8 @@ def joined(pieces: Sequence[Piece], gaps: Sequence[int], rate: int) -> Piece:
         words += [word.moved(at / rate) for word in piece.words]
         parts += [np.zeros(gap, np.float32), piece.samples]
         at += len(piece.samples)
-    return Piece(np.concatenate([*parts, np.zeros(gaps[-1], np.float32)]), tuple(words))
+    silence = np.zeros(gaps[-1], np.float32)
+    return Piece(np.concatenate([*parts, silence]), tuple(words), pieces[0].from_s)
 
 
 def _within(words: Sequence[TimedWord], length_s: float) -> tuple[TimedWord, ...]:
@@ -108,7 +115,8 @@ def _part(row: Row, rate: int) -> Iterator[Samples]:
 
 
 def _cut_s(words: Sequence[TimedWord], most_s: float) -> float:
-    """Where to cut: the middle of the widest pause in the second half, or of the last one."""
+    """Where to cut: the middle of the widest pause in the second half, or of the last one; before
+    the first word at its very beginning, so that no half of a half of a pause is left."""
     pauses: list[tuple[float, float]] = []
     spoken_s = 0.0
     for word in words:
@@ -116,13 +124,31 @@ def _cut_s(words: Sequence[TimedWord], most_s: float) -> float:
         spoken_s = max(spoken_s, word.end)
     pauses.append((spoken_s, math.inf))
     found = [
-        (end - begin, min(most_s, (begin + end) / 2))
+        (end - begin, min(most_s, (begin + end) / 2), begin)
         for begin, end in pauses
         if begin < most_s and end >= begin and end > 0
     ]
     late = [one for one in found if one[1] >= most_s / 2]
     if late:
         return max(late)[1]
+    between = [middle for _, middle, begin in found if begin > 0]
+    if between:
+        return max(between)
     if not found:
-        raise BadRow(f"no pause between words in {most_s:g} s: a word lasts so long, or overlaps")
-    return max(at for _, at in found)
+        raise _too_long(most_s)
+    return words[0].start
+
+
+def _too_long(most_s: float) -> BadRow:
+    return BadRow(f"no pause between words in {most_s:g} s: a word lasts so long, or overlaps")
+
+
+def _softest_s(samples: Samples, rate: int) -> float:
+    """The middle of the softest tenth of a second in the second half."""
+    first, wide = len(samples) // 2, max(1, rate // 10)
+    sums = np.concatenate([[0.0], np.cumsum(np.square(samples[first:], dtype=np.float64))])
+    if len(sums) <= wide:
+        return len(samples) / rate
+    power = sums[wide:] - sums[:-wide]
+    last = len(power) - 1 - int(power[::-1].argmin())  # of equal ones, so silence gives long pieces
+    return (first + last + wide // 2) / rate
