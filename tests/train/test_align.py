@@ -13,6 +13,7 @@ from kiku.train.align import (
     AlignOptions,
     align,
     letters_of,
+    page_of,
     unheard_sign,
     widened,
     words_of,
@@ -158,6 +159,10 @@ def test_a_text_of_another_recording_is_doubted(loaded: Loaded, tmp_path: Path) 
     done = align(read_rows(write_manifest(tmp_path, rows)), loaded, QUICK)
     assert "005.wav" in [Path(one.row).name for one in done.doubtful]
     assert len(done.doubtful) < 8
+    assert len(done.pictures) == len(done.doubtful)
+    assert page_of(done).count("<svg") == len(done.doubtful)
+    drawn = done.pictures[[Path(one.row).name for one in done.doubtful].index("005.wav")]
+    assert drawn.count(">go</text>") == 10
 
 
 def test_what_is_written_comes_back_whole(loaded: Loaded, tmp_path: Path) -> None:
@@ -187,5 +192,6 @@ def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert rows[0].path == tmp_path / "000.wav"
     report = json.loads((tmp_path / "timed" / "aligned.report.json").read_text())
     assert report["aligned"] == 3
+    assert "<svg" not in (tmp_path / "timed" / "aligned.report.html").read_text()
     assert len(report["left_out"]) == 1
     assert load(tiny_folder).config.sample_rate == 1000

@@ -342,6 +342,23 @@ def test_tensorboard_where_it_is_installed(config, monkeypatch: pytest.MonkeyPat
     assert [value for name, value, _ in told if name == "from"] == [0.0, 6.0]
 
 
+def test_the_course_is_drawn(config, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(train="dev_every = 4")
+    fit(settings, say=quiet)
+    losses = [float(row["loss"]) for row in curve_of(settings)]
+    svg = (Path(settings.run) / "curve.svg").read_text()
+    line = svg.split('points="')[1].split('"')[0].split()
+    assert len(line) == len(losses) == 6
+    heights = [float(point.split(",")[1]) for point in line]
+    top = heights[losses.index(max(losses))]
+    assert heights == pytest.approx([top + 110 * (1 - x / max(losses)) for x in losses], abs=0.1)
+    monkeypatch.setattr("kiku.train.curve._MOST_POINTS", 2)
+    again = config("thin")
+    fit(again, say=quiet)
+    svg = (Path(again.run) / "curve.svg").read_text()
+    assert len(svg.split('points="')[1].split('"')[0].split()) < 4
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -175,7 +175,8 @@ def align(
     """Find out when each word is said, for recordings whose texts have no times.
 
     A small network learns letters from these recordings as the model's codec hears them. What could
-    not be aligned, and what looks wrong, is named here and in FILE's report.
+    not be aligned, and what looks wrong, is named here and in FILE's report; what looks wrong is
+    drawn on a page beside it.
     """
     from kiku.train.extra import need_torch
     from kiku.train.folders import read_rows
@@ -184,7 +185,7 @@ def align(
     need_torch("kiku train align")
     rows = [row for one in manifest for row in read_rows(one)]
     from kiku.checkpoint import load
-    from kiku.train.align import AlignOptions, report_of
+    from kiku.train.align import AlignOptions, page_of, report_of
     from kiku.train.align import align as align_rows
     from kiku.train.device import choose_device
 
@@ -196,10 +197,14 @@ def align(
     report = output.with_suffix(".report.json")
     write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
     lines = [f"{len(done.rows):,} rows have times now: {output}"]
+    drawn = output.with_suffix(".report.html")
+    write_whole(drawn, page_of(done))
     for name, found in (("left out", done.left_out), ("to look at", done.doubtful)):
         if found:
             lines.append(f"{name}: {len(found):,} (all of them are in {report})")
             lines += [f"  {one.row}: {one.why}" for one in found[:_SHOWN]]
+    if done.pictures:
+        lines.append(f"what they look like: {drawn}")
     terminal.echo("\n".join(lines) + "\n")
     return 0
 

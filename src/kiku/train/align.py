@@ -28,6 +28,7 @@ from kiku.errors import AudioError, TrainingError
 from kiku.nn.state import all_active
 from kiku.train.forced import force
 from kiku.train.manifest import Row, TimedWord
+from kiku.train.pictures import page, words_svg
 from kiku.train.sounds import pieces_of
 
 _PER_LATENT = 2
@@ -39,6 +40,8 @@ _SILENT = 0.3
 """Below so much of the way from a recording's softest to its loudest it is silent."""
 _FAST = 25.0
 """Letters a second that nobody says."""
+PICTURED = 50
+"""So many doubtful rows are drawn."""
 _ODD = 4.0
 """Median deviations below the median from which a score looks wrong."""
 
@@ -76,6 +79,8 @@ class Aligned:
     left_out: list[Doubt] = field(default_factory=list[Doubt])
     doubtful: list[Doubt] = field(default_factory=list[Doubt])
     """Among `rows`, what looks wrong."""
+    pictures: list[str] = field(default_factory=list[str])
+    """SVG of the first of them."""
     loss: float = 0.0
     """Per letter, of the last hundred steps."""
 
@@ -224,7 +229,10 @@ class Aligner:
                 self._leave_out(sentence.index, "its letters do not fit into its length")
                 continue
             timed[sentence.index], scores[sentence.index] = found
-        self._doubt(timed, scores)
+        for index in self._doubt(timed, scores)[:PICTURED]:
+            held = heard.get(index) or self._hear(self.rows[index])
+            words = [word.moved(-timed[index].start) for word in timed[index].words or ()]
+            self.result.pictures.append(words_svg(words, held.loudness, self.row_s))
         for i, row in enumerate(self.rows):
             if i in timed or i not in self.wanted:
                 self.result.rows.append(timed.get(i, row))
@@ -341,8 +349,9 @@ class Aligner:
         )
         return replace(row, words=words), score
 
-    def _doubt(self, timed: dict[int, Row], scores: dict[int, float]) -> None:
-        """What a person should look at."""
+    def _doubt(self, timed: dict[int, Row], scores: dict[int, float]) -> list[int]:
+        """What a person should look at; gives the numbers of these rows, too."""
+        found: list[int] = []
         values = np.array(list(scores.values()))
         middle = float(np.median(values)) if len(values) else 0.0
         spread = float(np.median(np.abs(values - middle))) if len(values) else 0.0
@@ -360,6 +369,8 @@ class Aligner:
                 why = f"{sign!r} has no letters: write what is said"
             if why is not None:
                 self.result.doubtful.append(Doubt(row.label, why))
+                found.append(index)
+        return found
 
 
 def widened(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -391,6 +402,15 @@ def widened(cores: NDArray[np.int64], loudness: NDArray[np.float32]) -> NDArray[
             shared = end if last else (begin + end) // 2
             found[number - 1, 1] = quiet[0] if len(quiet) else shared
     return found
+
+
+def page_of(done: Aligned) -> str:
+    """What looks wrong, drawn: HTML for a file beside the manifest."""
+    shown = [
+        (one.row, one.why, picture)
+        for one, picture in zip(done.doubtful, done.pictures, strict=False)
+    ]
+    return page("Words whose times look wrong", shown, more=len(done.doubtful) - len(shown))
 
 
 def report_of(done: Aligned) -> dict[str, Any]:

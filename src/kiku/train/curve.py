@@ -1,9 +1,10 @@
-"""What is told while a model is trained: a line now and then, a CSV file, TensorBoard.
+"""What is told while a model is trained: a line now and then, a CSV file, a picture, TensorBoard.
 
 Knows numbers by their names; does not know networks.
 """
 
 import csv
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,14 +12,19 @@ from typing import Any
 
 from kiku.errors import TrainingError
 from kiku.train.durable import durable
-from kiku.writing import reason_of
+from kiku.train.pictures import curve_svg
+from kiku.writing import reason_of, write_whole
 
-FILE = "curve.csv"
+FILE, PICTURE = "curve.csv", "curve.svg"
 COLUMNS: tuple[str, ...] = (
     "step", "epoch", "lr", "loss", "text", "pauses", "keep", "token_accuracy", "grad_norm",
     "dev_loss", "dev_accuracy", "dev_keep", "frames_per_s", "seconds",
 )  # fmt: skip
 """Of the file; the last two are of the clock, all others are the same whenever it is run."""
+_DRAW_S = 5.0
+"""Seconds between two pictures."""
+_MOST_POINTS = 1000
+"""Of a line; of twice as many every second one goes."""
 
 
 class Curve:
@@ -31,8 +37,8 @@ class Curve:
             TrainingError: the file cannot be read or written.
         """
         self.path, self.steps, self.say = folder / FILE, steps, say
-        self._begun, self._first = time.monotonic(), step
-        self._keep_until(step)
+        self._begun, self._first, self._drawn = time.monotonic(), step, -math.inf
+        self._points = self._keep_until(step)
         self._board = _tensorboard(folder, step)
 
     def add(self, values: Mapping[str, float], *, frames: int, seconds: float) -> None:
@@ -53,6 +59,11 @@ class Curve:
                 csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
         except OSError as error:
             raise self._refused(error) from error
+        self._points.append(row)
+        if len(self._points) >= 2 * _MOST_POINTS:
+            self._points = self._points[1::2]
+        if time.monotonic() - self._drawn > _DRAW_S:
+            self._draw()
         step = int(values["step"])
         for name, value in values.items():
             if self._board is not None and name != "step":
@@ -60,7 +71,8 @@ class Curve:
         self.say(self._line(values, step, rate))
 
     def close(self) -> None:
-        """Bring to the disk what TensorBoard holds."""
+        """Draw the whole course; bring to the disk what TensorBoard holds."""
+        self._draw()
         if self._board is not None:
             self._board.close()
 
@@ -76,7 +88,15 @@ class Curve:
             parts.append(f"dev {values['dev_loss']:.4f}, tokens {values['dev_accuracy']:.1%}")
         return "  ".join([*parts, f"{rate:,.0f} frames/s", f"{clock(left)} left"])
 
-    def _keep_until(self, step: int) -> None:
+    def _draw(self) -> None:
+        try:
+            write_whole(self.path.with_name(PICTURE), curve_svg(self._points))
+        except OSError as error:
+            raise self._refused(error) from error
+        self._drawn = time.monotonic()
+
+    def _keep_until(self, step: int) -> list[Mapping[str, float]]:
+        """What the file holds of the steps until then."""
         rows: list[dict[str, str]] = []
         try:
             if step and self.path.exists():
@@ -88,6 +108,7 @@ class Curve:
                 writer.writerows(rows)
         except OSError as error:
             raise self._refused(error) from error
+        return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
 
     def _refused(self, error: OSError) -> TrainingError:
         return TrainingError(
