@@ -9,6 +9,7 @@ import pytest
 
 from kiku import Recognizer
 from kiku.scheduler.scheduler import GATHER_FROM, GATHER_S
+from kiku.stream import Finalized
 from tests import tiny
 from tests.fakes import EchoEngine
 
@@ -82,4 +83,22 @@ def test_steps_are_told() -> None:
     assert sum(seconds for _, seconds in told) <= took
     assert len(began) == len(told)
     assert all(at is not None and start < at < start + took for at in began)
+    assert scheduler.step_began is None
+
+
+def test_a_look_ahead_is_a_step_too() -> None:
+    """Whoever asks whether the model comes forward must see one that hangs in a finalize."""
+    recognizer = Recognizer(EchoEngine(), CONFIG, tiny.vocabulary(), name="echo")
+    scheduler, backend = recognizer.scheduler, recognizer.scheduler.engine.backend
+    began: list[float | None] = []
+    encode = backend.encode
+    backend.encode = lambda *how: began.append(scheduler.step_began) or encode(*how)
+    with recognizer.stream() as stream:
+        stream.push(np.zeros(4 * CONFIG.frame_size, np.float32))
+        stream.finalize("now")
+        stream.close()
+        events = list(stream.events())
+    assert [one.tag for one in events if isinstance(one, Finalized)] == ["now"]
+    assert len(began) > 1
+    assert None not in began
     assert scheduler.step_began is None

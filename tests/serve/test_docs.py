@@ -1,9 +1,11 @@
 """docs/serve.md says what the code does."""
 
+import re
 import subprocess
 import sys
 from dataclasses import fields
 
+from kiku.cli import serve as command
 from kiku.serve.settings import Settings
 from tests.conftest import ROOT
 
@@ -24,6 +26,17 @@ def test_every_setting_is_told():
     for one in fields(Settings):
         (row,) = [row for row in rows if row.startswith(f"| `{one.name.replace('_', '-')}` |")]
         assert row.rstrip("| ").split("|")[-1].strip(), f"{one.name} has no text"
+
+
+def test_what_is_written_as_an_option_is_one():
+    given = [command.AddressOptions, command.ServedModelOptions, command.AccessOptions,
+             command.BoundOptions, command.KeptOptions]  # fmt: skip
+    there = {one.name for theme in given for one in fields(theme)}
+    page = PAGE.read_text(encoding="utf-8")
+    for one in fields(Settings):
+        flag = f"--{one.name.replace('_', '-')}"
+        said = re.search(rf"{flag}(?![a-z-])", page)
+        assert one.name in there or said is None, f"kiku serve has no {flag}"
 
 
 def test_nothing_is_left_to_be_filled_in():

@@ -72,7 +72,8 @@ class Scheduler:
         self.on_step: OnStep | None = None
         """Is told, by whoever drives, the frames of each step and the seconds that it took."""
         self.step_began: float | None = None
-        """When the step that is under way began (`time.perf_counter`); None between steps."""
+        """When the step or the piece of work that is under way began (`time.perf_counter`); None
+        in between."""
         self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
         self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
@@ -409,10 +410,13 @@ class Scheduler:
         return binding
 
     def _run_work(self, binding: Binding, work: Work, most: int | None) -> None:
+        self.step_began = time.perf_counter()  # a look ahead steps the model, too
         try:
             work.run(binding, binding.session, most)  # pyright: ignore[reportArgumentType]
         except BaseException as error:
             self._contain(binding, error)
+        finally:
+            self.step_began = None
 
     def _step(self, waiting: Waiting) -> int:
         """Frames of all sessions that have some go through the engine, and what it says goes
