@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kiku
+from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, QueueFull, StreamError, TruncatedAudio
 from kiku.options import Hotword
 from kiku.serve.protocols.deepgram_flux import IDLE_S, MAX_TURN_WORDS
@@ -288,6 +289,14 @@ def test_text_that_is_no_message_is_a_warning(text: str) -> None:
     assert (warning["type"], warning["code"]) == ("Warning", "UNPARSABLE_CLIENT_MESSAGE")
     assert warning["description"].endswith(text[:1000])
     assert talk.hangup is None
+
+
+def test_what_is_wrong_with_the_sound_is_a_warning() -> None:
+    talk = Conversation(flux())
+    [warning] = talk.tell(StreamWarning("clipped", "flat tops", 2.0))
+    assert (warning["type"], warning["code"]) == ("Warning", "AUDIO_CLIPPED")
+    assert warning["description"] == "flat tops"
+    check_laws(talk, ended=False)
 
 
 def test_sound_that_is_none_is_a_warning() -> None:

@@ -194,6 +194,21 @@ def test_neither_keys_nor_text_come_into_the_log():
     assert " ".join(text.split()[:2]) not in log
 
 
+def test_what_is_wrong_with_the_sound_is_counted_and_logged():
+    """Kyutai's protocol has no message for it."""
+    with served() as service:
+        with kyutai(service.ws) as client:
+            sound = samples_of(EXAMPLES / "answers.mp3")
+            sound[24_000:24_100] = np.nan
+            client.speak(sound)
+            client.finish()
+        metrics = httpx.get(f"{service.http}/metrics").text
+        code, log = service.end(signal.SIGTERM)
+    assert code == 0
+    assert 'kiku_warnings_total{kind="not_finite",protocol="kyutai"} 1.0' in metrics
+    assert "warnings=not_finite" in log
+
+
 def test_the_log_can_be_json_and_have_the_text_and_ctrl_c_ends_it_too():
     with served("--log-format", "json", KIKU_LOG_TEXT="1", KIKU_API_KEY="sesame") as service:
         with pytest.raises(InvalidStatus), kyutai(service.ws):

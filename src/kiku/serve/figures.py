@@ -2,6 +2,7 @@
 
 import time
 
+from kiku.audio import StreamWarning
 from kiku.serve.service import Service
 from kiku.stream import End, Event, Finalized
 from kiku.text import Word
@@ -14,13 +15,15 @@ class Figures:
     def __init__(self, service: Service, protocol: str) -> None:
         """All at 0."""
         metrics = service.metrics
-        self._protocol, self._errors = protocol, metrics.errors
+        self._protocol, self._errors, self._warnings = protocol, metrics.errors, metrics.warnings
         self._received = metrics.received.labels(protocol)
         self._sent = metrics.sent.labels(protocol)
         self._lag = metrics.lag.labels(protocol)
         self._first, self._final = (
             metrics.first_word.labels(protocol), metrics.final_word.labels(protocol),
         )  # fmt: skip
+        self.warned: set[str] = set()
+        """Kinds of what was wrong with the sound, for the log."""
         self.num_received = self.num_sent = self.num_words = 0
         self.text: list[str] | None = [] if service.settings.log_text else None
         """All words, where the log wants them."""
@@ -42,6 +45,9 @@ class Figures:
             if self.text is not None:
                 self.text.append(event.text)
             self._lag.observe(waiting_s)
+        elif isinstance(event, StreamWarning):
+            self.warned.add(event.kind)
+            self._warnings.labels(self._protocol, event.kind).inc()
         elif isinstance(event, Finalized | End) and self.asked_at:
             self._final.observe(time.monotonic() - self.asked_at)
             self.asked_at = 0.0

@@ -24,6 +24,8 @@ def connection_line(talk: Talk, seconds: float) -> tuple[str, dict[str, Any]]:
         "sent": figures.num_sent,
         "code": talk.code,
     }
+    if figures.warned:
+        told["warnings"] = ",".join(sorted(figures.warned))
     if figures.text is not None:
         told["text"] = " ".join(figures.text)
     text = " ".join(f"{name}=%({name})s" for name in told)

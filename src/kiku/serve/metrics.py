@@ -36,6 +36,10 @@ class Metrics:
             "kiku_errors_total", "What went wrong, by kind.", ["protocol", "kind"],
             registry=registry,
         )  # fmt: skip
+        self.warnings = Counter(
+            "kiku_warnings_total", "What was wrong with the sound of live streams, by kind.",
+            ["protocol", "kind"], registry=registry,
+        )  # fmt: skip
         self.step = Histogram(
             "kiku_step_seconds", "Time of one step of the model.", buckets=_STEP_S,
             registry=registry,

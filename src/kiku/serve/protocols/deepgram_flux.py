@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
 from kiku.options import DecodingOptions
 from kiku.serve.protocols.deepgram_parameters import FLUX_PARAMETERS
@@ -236,6 +237,8 @@ class FluxProtocol(Base):
                 self._num_forced -= 1
                 # Without a word that is certain there is no turn yet.
                 return self._end_turn(time, "manual") if self._in_turn and self._words else ()
+            case StreamWarning(kind, message):
+                return [self._send("Warning", code=f"AUDIO_{kind.upper()}", description=message)]
             case End(duration):
                 return self._end(duration)
             case _:
