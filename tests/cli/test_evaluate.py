@@ -67,6 +67,18 @@ def test_a_comparison(run: Run, dev: Path, tmp_path: Path) -> None:
     assert "holds no results" in missing.err
 
 
+def test_what_cannot_be_compared_is_told_of(run: Run, dev: Path, tmp_path: Path) -> None:
+    assert run("evaluate", dev, "-o", tmp_path / "one", "--normalise", "basic").code == 0
+    rows = [json.loads(line) for line in dev.read_text().splitlines()]
+    rows[1] |= {"id": rows[1]["path"], "text": "zero", "end": 0.8}
+    dev.write_text("\n".join(map(json.dumps, rows)))
+    ran = run("evaluate", dev, "--against", tmp_path / "one", "--normalise", "basic")
+    assert ran.code == 0
+    assert "one: b.wav: was heard otherwise in that evaluation (end None, not 0.8)" in ran.err
+    assert "1 of 2 rows were not compared" in ran.err
+    assert " 1: 0 better, 0 worse" in ran.out
+
+
 def test_a_row_that_cannot_be_evaluated_is_told_of(run: Run, dev: Path) -> None:
     with dev.open("a") as file:
         file.write('\n{"path": "none.wav", "text": ""}\n')

@@ -240,6 +240,13 @@ class _Job:
         if self.against is None:
             return None
         earlier = read_evaluation(self.manifest, self.against, normalise=self.normalise)
+        told = {one.where for one in evaluation.problems}
+        problems = [one for one in earlier.problems if one.where not in told]
+        for one in problems[:_SHOWN_PROBLEMS]:
+            terminal.error(f"{self.against}: {one.where}: {one.message}")
+        if problems:
+            total = len(earlier.scored) + len(problems)
+            terminal.error(f"{len(problems)} of {total} rows were not compared")
         return compare(earlier, evaluation)
 
     def _print(self, evaluation: "Evaluation", comparison: "Comparison | None") -> None:
