@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kiku.calibration import Calibration
+from kiku.errors import KikuError
 from tests.cli.conftest import Ran
 from tests.cli.simple import SimpleBackend
 
@@ -48,6 +49,21 @@ def test_a_folder_holds_reports_and_a_second_run_hears_nothing(
     fresh = run("evaluate", dev, "-o", tmp_path / "out", "--fresh")
     assert fresh.code == 130
     assert "interrupted: 0 of 0 were heard; the same command goes on" in fresh.err
+
+
+def test_what_no_model_will_hear_again_is_not_forgotten(
+    run: Run, dev: Path, tmp_path: Path, backend: SimpleBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise KikuError("no such model")
+
+    first = run("evaluate", dev, "-o", tmp_path / "out", "--normalise", "basic")
+    with monkeypatch.context() as patch:
+        patch.setattr("kiku.load", load)
+        assert run("evaluate", dev, "-o", tmp_path / "out", "--fresh").code == 1
+    backend.interrupt_at = 0
+    again = run("evaluate", dev, "-o", tmp_path / "out", "--normalise", "basic")
+    assert (again.code, again.out) == (0, first.out)
 
 
 def test_only_some_rows(run: Run, dev: Path) -> None:

@@ -166,12 +166,12 @@ def evaluate(
         read_evaluation(manifest, report.against, normalise=report.normalise)
     if output is not None:
         make_folder(output)
-        if report.fresh:
-            forget(output)
     meter = Meter(quiet=quiet)
     recognizer = load_with(model, meter, slots=rows.slots)
     if recognizer is None:
         return INTERRUPTED
+    if output is not None and report.fresh:  # what no model will hear again is kept
+        forget(output)
     job = _Job(manifest, output, report.normalise, tuple(by), report.against, kind, report.page)
     options = HearingOptions(stream=stream, chunk_s=None if rows.recorded else LIVE_CHUNK_S)
     return job.run(recognizer, options, meter)
