@@ -215,6 +215,9 @@ def test_two_evaluations_beside_each_other(dev: Path, tmp_path: Path) -> None:
         compare(first, replace(second, scored=(other,)))
     with pytest.raises(InputError, match="no utterance in common"):
         compare(first, replace(second, scored=()))
+    dots = replace(first, scored=(scored("...", "go"),))
+    with pytest.raises(InputError, match=r"the 1 utterances that both .* no word that is compared"):
+        compare(dots, dots)
     (page,) = (p for p in write_report(second, tmp_path, comparison=found) if p.suffix == ".html")
     assert "Compared" in page.read_text()
     values = json.loads((tmp_path / "report.json").read_text())

@@ -17,6 +17,7 @@ def test_errors_are_counted_after_normalising() -> None:
     assert (one.characters, one.character_errors) == (17, 6)
     assert one.has_speech
     assert not scored("", "uh").has_speech
+    assert scored("...", "uh").has_speech
 
 
 def test_times_and_latency_are_those_of_words_that_are_right() -> None:

@@ -324,8 +324,8 @@ def compare(
         resamples: how often utterances are drawn.
 
     Raises:
-        InputError: they have no utterance in common, were normalised otherwise, or are of
-            utterances with other texts.
+        InputError: they have no utterance in common or none with a word, were normalised
+            otherwise, or are of utterances with other texts.
     """
     if first.normalise != second.normalise:
         raise InputError(
@@ -340,6 +340,11 @@ def compare(
     if not both:
         raise InputError("the two evaluations have no utterance in common")
     _check_texts(both)
+    if not any(one.reference for one, _ in both):
+        raise InputError(
+            f"the texts of the {len(both)} utterances that both evaluations have hold no word that "
+            "is compared: normalise them otherwise"
+        )
     difference = difference_of(
         [one.errors for one, _ in both],
         [one.errors for _, one in both],
