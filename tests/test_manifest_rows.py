@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kiku.errors import InputError
 from kiku.evaluate.manifest import SpokenWord, read_manifests
 from kiku.fleet.sources import find_items
 from kiku.train.manifest import TimedWord, read_manifest
@@ -40,3 +41,32 @@ def test_what_one_command_reads_the_others_read(
     (learnt,) = read_manifest(manifest)
     assert (learnt.path, learnt.text, learnt.speaker) == (tmp_path / "a.wav", "One, two.", "ann")
     assert learnt.words == (TimedWord("one", 0.1, 0.5), TimedWord("two", 0.6, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"start": 0, "end": 5}, r"from 0\.0 s to 5\.0 s"),
+        ({"start": 5}, r"from 5\.0 s to its end"),
+        ({"start": None, "end": 9}, r"from 0\.0 s to 9\.0 s"),
+    ],
+)
+def test_parts_are_read_or_refused_and_never_taken_for_the_whole(
+    tmp_path: Path, part: dict[str, float], said: str
+) -> None:
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    (tmp_path / "b.wav").write_bytes(b"RIFF")
+    rows = [{"path": "b.wav", "text": "", "start": 0}, {"path": "a.wav", "text": "", **part}]
+    manifest = tmp_path / "m.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    wanted = part["start"] or 0, part.get("end")
+    (_, one) = read_manifests([manifest]).utterances
+    assert (one.start_s, one.end_s) == wanted
+    (_, learnt) = read_manifest(manifest)
+    assert (learnt.start, learnt.end) == wanted
+    with pytest.raises(InputError, match=rf"m\.jsonl, line 2: means a part of a\.wav \({said}\)"):
+        find_items(manifest)
+    with pytest.raises(
+        InputError, match=r"row 2: means a part of a\.wav .*leave start and end out"
+    ):
+        find_items(rows)

@@ -1,5 +1,6 @@
 """One line of a manifest: which recording is meant, and what is said in it. What one command reads
-the others read, too: `kiku evaluate`, `kiku train` and `kiku transcribe --ray`.
+the others read, too: `kiku evaluate`, `kiku train` and `kiku transcribe --ray`, which hears whole
+recordings and refuses a row with a start or an end.
 
     {"path": "a.wav", "text": "hello you", "words": [["hello", 0.32, 0.71], ["you", 0.80, 1.02]]}
 

@@ -173,6 +173,8 @@ class Recording:
     bindings: list[Binding] = field(default_factory=list[Binding])
     opening: Opening | None = None
     first: Chunk | None = None
+    num_channels: int = 0
+    """Of the sound; 0 before any of it was read."""
     words: list[Word] = field(default_factory=list[Word])
     warnings: list[StreamWarning] = field(default_factory=list[StreamWarning])
     duration: float = 0.0
@@ -187,7 +189,8 @@ class Recording:
     def begin(self) -> Opening:
         """Read the first of the sound, and ask for slots."""
         self.first = self._next()
-        members = self.members(1 if self.first is None else self.first.num_channels)
+        self.num_channels = 0 if self.first is None else self.first.num_channels
+        members = self.members(self.num_channels or 1)
         self.sessions = [member.session for member in members]  # pyright: ignore[reportAttributeAccessIssue]
         self.opening = Opening(members)
         return self.opening
@@ -518,6 +521,11 @@ class Transcription:
     def heard_s(self) -> float:
         """Seconds of sound taken in until now, without waiting."""
         return self._recording.duration
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of the sound, silent ones too; 0 before any of it was read."""
+        return self._recording.num_channels
 
     @property
     def done(self) -> bool:

@@ -86,6 +86,23 @@ def test_targets_take_the_worst_of_the_latest_rows(report: ModuleType) -> None:
     assert said["1B int8, decoder, in blocks of 16"] is None
 
 
+@pytest.mark.parametrize(
+    ("p99_s", "fit"), [((0.03, 0.07, 0.09, 0.07), 6), ((0.09, 0.07, 0.07, 0.07), 0)]
+)
+def test_more_streams_that_were_in_time_do_not_make_up_for_fewer_that_were_not(
+    report: ModuleType, p99_s: tuple[float, ...], fit: int
+) -> None:
+    rows = [streams("streams", n, p99) for n, p99 in zip((1, 6, 8, 10), p99_s, strict=True)]
+    said = {target.text: target.measured(report.Rows(rows, "1b")) for target in report.TARGETS}
+    assert said["1B int8, live streams at once with p99 up to 80 ms"] == fit
+
+
+def test_the_page_says_what_the_results_do(report: ModuleType) -> None:
+    rows = report.read(BENCHMARKS / "results/peers.jsonl")
+    targets = report.table(rows).split("\n\n")[0]
+    assert targets in (ROOT / "docs/speed.md").read_text(encoding="utf-8")
+
+
 def test_peers_that_were_measured_one_after_the_other_all_stand_in_the_table(
     report: ModuleType,
 ) -> None:

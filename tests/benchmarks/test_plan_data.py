@@ -11,7 +11,7 @@ import pytest
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.measure.fits import Fits, Options
 from kiku.measure.hardware import cpu
-from kiku.measure.known import described, measured, socket_us
+from kiku.measure.known import Measured, described, measured, socket_us
 from kiku.measure.machine import this_machine
 from kiku.measure.roofline import step_ms
 from tests.conftest import ROOT
@@ -70,10 +70,22 @@ def test_a_row_becomes_streams_and_memory() -> None:
     assert (one.streams_within(80), one.exceeded(80)) == (2, True)
     assert (one.streams_within(1e6), one.exceeded(1e6)) == (10, False)
     assert (one.streams_within(1), one.exceeded(1)) == (0, True)
+    assert one.noise is None  # but for a hundredth
     assert (one.fixed_bytes or 0) > 1e9 > (one.stream_bytes or 0) > 1e8
     assert one.speed is None
     assert measured("1b", "fp8") == measured(None, "int8") == ()
     assert 100 < socket_us() < 1000
+
+
+def test_more_streams_that_were_within_do_not_make_up_for_fewer_that_were_not() -> None:
+    one = Measured("m", live=((1, 79.0), (2, 36.7), (6, 58.1), (8, 92.7), (10, 71.5)))
+    assert (one.streams_within(80), one.exceeded(80)) == (6, True)
+    assert (one.streams_within(75), one.exceeded(75)) == (0, True)
+    assert (one.streams_within(100), one.exceeded(100)) == (10, False)
+    assert one.noise == (1, 2)
+    assert Measured("m", live=((1, 10.0), (2, 20.0), (4, 19.0))).noise is None
+    noisy = [row for row in measured("1b", "int8") if row.noise is not None]
+    assert [(row.streams_within(80), row.live[-1][0]) for row in noisy] == [(6, 10)]
 
 
 def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kiku.calibration import Calibration
+from kiku.errors import KikuError
 from tests.cli.conftest import Ran
 from tests.cli.simple import SimpleBackend
 
@@ -50,6 +51,21 @@ def test_a_folder_holds_reports_and_a_second_run_hears_nothing(
     assert "interrupted: 0 of 0 were heard; the same command goes on" in fresh.err
 
 
+def test_what_no_model_will_hear_again_is_not_forgotten(
+    run: Run, dev: Path, tmp_path: Path, backend: SimpleBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise KikuError("no such model")
+
+    first = run("evaluate", dev, "-o", tmp_path / "out", "--normalise", "basic")
+    with monkeypatch.context() as patch:
+        patch.setattr("kiku.load", load)
+        assert run("evaluate", dev, "-o", tmp_path / "out", "--fresh").code == 1
+    backend.interrupt_at = 0
+    again = run("evaluate", dev, "-o", tmp_path / "out", "--normalise", "basic")
+    assert (again.code, again.out) == (0, first.out)
+
+
 def test_only_some_rows(run: Run, dev: Path) -> None:
     ran = run("evaluate", dev, "--only", "split=dev", "--normalise", "basic")
     assert "3 in 1 utterances" in ran.out
@@ -65,6 +81,18 @@ def test_a_comparison(run: Run, dev: Path, tmp_path: Path) -> None:
     missing = run("evaluate", dev, "--against", tmp_path / "none")
     assert missing.code == 1
     assert "holds no results" in missing.err
+
+
+def test_what_cannot_be_compared_is_told_of(run: Run, dev: Path, tmp_path: Path) -> None:
+    assert run("evaluate", dev, "-o", tmp_path / "one", "--normalise", "basic").code == 0
+    rows = [json.loads(line) for line in dev.read_text().splitlines()]
+    rows[1] |= {"id": rows[1]["path"], "text": "zero", "end": 0.8}
+    dev.write_text("\n".join(map(json.dumps, rows)))
+    ran = run("evaluate", dev, "--against", tmp_path / "one", "--normalise", "basic")
+    assert ran.code == 0
+    assert "one: b.wav: was heard otherwise in that evaluation (end None, not 0.8)" in ran.err
+    assert "1 of 2 rows were not compared" in ran.err
+    assert " 1: 0 better, 0 worse" in ran.out
 
 
 def test_a_row_that_cannot_be_evaluated_is_told_of(run: Run, dev: Path) -> None:

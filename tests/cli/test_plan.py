@@ -64,6 +64,7 @@ def test_this_machine_may_be_unknown_to_the_benchmarks(
     assert "tell --memory-gb" in ran.out
     assert "no live stream fits: a step of one stream takes" in ran.out
     assert "measured: 1, 2, 4, 6, 8, 10 live: p99 of a step 52.1, 65.6" in ran.out
+    assert "92.7, 71.5 ms (noisy: 1 took longer than 2), keys and values in float16" in ran.out
 
 
 def test_another_processor(run: Run) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kiku import Recognizer
-from kiku.evaluate.hearing import Heard, HeardWord
+from kiku.evaluate.hearing import Heard, HeardPart, HeardWord
 from kiku.evaluate.manifest import Utterance
 from kiku.evaluate.normalising import basic
 from kiku.evaluate.scoring import Scored, score
@@ -20,6 +20,9 @@ from tests.fakes import PAD, EchoEngine, spoken
 CONFIG = tiny.model_config()
 FRAME_S = 1 / CONFIG.frame_rate
 TOKENS = {name: tiny.PIECES.index(f"▁{name}") for name in ("one", "two", "three", "four", "go")}
+
+PART = HeardPart("/calls/a.wav", 10, 1, 0.0, None, turns=False)
+"""Of what is heard of no sound at all."""
 
 Say = Callable[..., Path]
 
@@ -79,4 +82,4 @@ def scored(
         else heard
     )
     utterance = Utterance(name, Path(name), text, **of_utterance)
-    return score(utterance, Heard(name, 1, seconds, tuple(words), (), (), 0.1), normalise)
+    return score(utterance, Heard(name, PART, seconds, tuple(words), (), (), 0.1), normalise)

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,8 @@ from kiku.evaluate.picture import reliability_svg
 from kiku.evaluate.report import tables
 from kiku.evaluate.scoring import Trust
 from kiku.evaluate.trust import reliability
-from tests.evaluate.conftest import Say, echo, scored
+from kiku.options import StreamOptions
+from tests.evaluate.conftest import FRAME_S, Say, echo, scored
 
 Make = Callable[..., Path]
 
@@ -102,6 +104,77 @@ def test_a_recording_that_was_replaced_is_heard_again(
     assert [one.scored[0].errors for one in (first, second)] == [2, 0]
 
 
+ROW = {"id": "x", "path": "a.wav", "text": "one two three"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"text": "one", "end": 5 * FRAME_S},
+        {"text": "two three", "start": 5 * FRAME_S},
+        {"turns": [{"start": 0.0, "end": 9 * FRAME_S}]},
+        {"path": "b.wav"},
+    ],
+)
+def test_a_row_that_means_something_else_by_now_is_heard_again(
+    say: Say, manifest: Make, tmp_path: Path, change: dict[str, object]
+) -> None:
+    paths = [say("a.wav", "one two three"), say("b.wav", "three two one")]
+    assert len({path.stat().st_size for path in paths}) == 1
+    before, after = manifest(ROW), manifest(ROW | change, name="after.jsonl")
+    evaluate([before], echo(), folder=tmp_path / "out", normalise="basic")
+    again = evaluate([after], echo(), folder=tmp_path / "out", normalise="basic")
+    assert plain(again) == plain(evaluate([after], echo(), normalise="basic"))
+    assert again.heard == 1
+    # Nothing else is: neither what is there now, nor what was told when it was heard.
+    assert evaluate([after], echo(), folder=tmp_path / "out", normalise="basic").heard == 0
+
+
+def test_an_earlier_evaluation_is_of_the_same_parts_or_says_so(
+    say: Say, manifest: Make, tmp_path: Path
+) -> None:
+    say("a.wav", "one two three", gap=60)
+    say("b.wav", "go")
+    first = manifest(ROW, {"path": "b.wav", "text": "go"})
+    evaluate([first], echo(), folder=tmp_path / "out")
+    for change, said in (
+        ({"end": 0.5}, r"(end None, not 0.5)"),
+        ({"start": 0.25}, r"(start 0.0, not 0.25)"),
+        ({"path": "b.wav"}, r"(path 'a.wav', not 'b.wav'; size "),
+        ({"turns": [{"start": 0, "end": 1}]}, r"(turns False, not True)"),
+    ):
+        later = manifest(ROW | change, {"path": "b.wav", "text": "go"})
+        found = read_evaluation([later], tmp_path / "out")
+        assert [one.utterance.id for one in found.scored] == ["b.wav"]
+        (problem,) = found.problems
+        assert problem.where == "x"
+        assert f"was heard otherwise in that evaluation {said}" in problem.message
+
+
+def test_an_earlier_evaluation_may_be_read_where_the_recordings_lie_elsewhere(
+    say: Say, manifest: Make, tmp_path: Path
+) -> None:
+    path = say("a.wav", "one two three")
+    turns = HearingOptions(stream=StreamOptions(turns=True))
+    evaluate([manifest(ROW)], echo(), folder=tmp_path / "out", options=turns)
+    (tmp_path / "moved").mkdir()
+    path.rename(tmp_path / "moved" / "a.wav")
+    found = read_evaluation([manifest(ROW, name="moved/dev.jsonl")], tmp_path / "out")
+    assert (len(found.scored), found.problems) == (1, ())
+
+
+def test_a_file_that_was_written_since_is_heard_again(
+    say: Say, manifest: Make, tmp_path: Path
+) -> None:
+    path = say("a.wav", "one two three")
+    first = evaluate([manifest(ROW)], echo(), folder=tmp_path / "out", normalise="basic")
+    size = path.stat().st_size
+    assert say("a.wav", "two one three").stat().st_size == size
+    os.utime(path, ns=(1, 1))
+    second = evaluate([manifest(ROW)], echo(), folder=tmp_path / "out", normalise="basic")
+    assert [one.scored[0].errors for one in (first, second)] == [0, 2]
+
+
 def test_texts_may_be_corrected_without_hearing_again(
     say: Say, manifest: Make, tmp_path: Path
 ) -> None:
@@ -137,8 +210,14 @@ def test_two_evaluations_beside_each_other(dev: Path, tmp_path: Path) -> None:
     assert compare(first, second) == found
     with pytest.raises(InputError, match="normalised as basic and as auto"):
         compare(first, replace(second, normalise="auto"))
+    other = scored("four four go", "four two go", name="b.wav")
+    with pytest.raises(InputError, match=r"b\.wav: 'four two go', then 'four four go'"):
+        compare(first, replace(second, scored=(other,)))
     with pytest.raises(InputError, match="no utterance in common"):
         compare(first, replace(second, scored=()))
+    dots = replace(first, scored=(scored("...", "go"),))
+    with pytest.raises(InputError, match=r"the 1 utterances that both .* no word that is compared"):
+        compare(dots, dots)
     (page,) = (p for p in write_report(second, tmp_path, comparison=found) if p.suffix == ".html")
     assert "Compared" in page.read_text()
     values = json.loads((tmp_path / "report.json").read_text())

@@ -7,6 +7,7 @@ from kiku.errors import InputError
 from kiku.evaluate.chance import difference_of, rate_interval
 from kiku.evaluate.figures import Spread, confusions_of, figures_of, groups_by, length_of
 from kiku.evaluate.hearing import HeardWord
+from kiku.evaluate.normalising import normaliser
 from kiku.evaluate.scoring import Trust
 from kiku.evaluate.trust import calibrated, crossed_ece, fit_calibration, reliability
 from tests.evaluate.conftest import scored
@@ -33,6 +34,24 @@ def test_word_errors_and_invented_words() -> None:
     assert figures_of(some[3:]).word_errors is None
     assert figures_of(some[:3]).invented is None
     assert figures_of(some) == figures
+
+
+def test_what_the_normaliser_takes_out_is_not_invented() -> None:
+    english = normaliser("english")
+    hmm = scored("Hmm.", "Hmm.", normalise=english)
+    also = scored("Hmm.", "no go", name="b", normalise=english)
+    said = scored("go go", "go go", name="c", normalise=english)
+    silent = [scored("", "hmm twenty five", name="d", seconds=60, normalise=english)]
+    figures = figures_of([hmm, also, said])
+    assert figures.invented is None
+    assert figures.word_errors is not None
+    errors = figures.word_errors
+    assert (errors.utterances, errors.words, errors.insertions, errors.rate) == (3, 2, 2, 1.0)
+    # A word is what is compared.
+    invented = figures_of([hmm, *silent]).invented
+    assert invented is not None
+    assert (invented.utterances, invented.words, invented.per_ten_minutes) == (1, 1, 10.0)
+    assert figures_of([hmm, also]).word_errors is None  # in parts of no words
 
 
 def test_the_commonest_confusions_come_first() -> None:

@@ -10,7 +10,7 @@ import pytest
 from kiku import Recognizer, StreamOptions
 from kiku.calibration import Calibration
 from kiku.errors import InputError
-from kiku.evaluate.hearing import Heard, HearingOptions, hear, sound_of
+from kiku.evaluate.hearing import Heard, HeardPart, HearingOptions, hear, sound_of
 from kiku.evaluate.manifest import Span, Utterance
 from tests import tiny
 from tests.evaluate.conftest import CONFIG, FRAME_S, Say, echo
@@ -48,7 +48,8 @@ def test_words_come_with_what_had_been_heard_then(say: Say) -> None:
         [4 * FRAME_S, 7 * FRAME_S, 10 * FRAME_S]
     )
     assert one.seconds == pytest.approx(11 * FRAME_S)
-    assert one.size == path.stat().st_size
+    assert one.part == HeardPart.of(utterance(path), StreamOptions())
+    assert (one.part.path, one.part.size) == (str(path), path.stat().st_size)
     assert one.problem is None
 
 

@@ -102,6 +102,15 @@ def test_what_stands_twice_is_taken_once(manifest: Make) -> None:
     ]
 
 
+def test_parts_that_lie_beside_each_other_have_names_of_their_own(manifest: Make) -> None:
+    starts = [12345.6, 12345.64, 12346, 1_000_000, 1_000_001]
+    rows = [{**GOOD, "start": start, "end": start + 3} for start in starts]
+    found = read_manifests([manifest(*rows)])
+    assert found.problems == ()
+    assert found.utterances[0].id == "good.wav 12345.6-12348.6"
+    assert found.utterances[-1].id == "good.wav 1000001-1000004"
+
+
 def test_only_rows_with_a_value_are_taken(manifest: Make) -> None:
     path = manifest({**GOOD, "split": "dev", "id": "a"}, {**GOOD, "split": "train", "id": "b"})
     assert [one.id for one in read_manifests([path], only={"split": "dev"}).utterances] == ["a"]

@@ -6,7 +6,7 @@ from kiku.evaluate.hearing import Heard, HeardWord
 from kiku.evaluate.manifest import Span, SpokenWord, Utterance
 from kiku.evaluate.normalising import basic, normaliser
 from kiku.evaluate.scoring import Trust, TurnErrors, score
-from tests.evaluate.conftest import scored
+from tests.evaluate.conftest import PART, scored
 
 
 def test_errors_are_counted_after_normalising() -> None:
@@ -17,6 +17,7 @@ def test_errors_are_counted_after_normalising() -> None:
     assert (one.characters, one.character_errors) == (17, 6)
     assert one.has_speech
     assert not scored("", "uh").has_speech
+    assert scored("...", "uh").has_speech
 
 
 def test_times_and_latency_are_those_of_words_that_are_right() -> None:
@@ -57,7 +58,7 @@ def test_a_word_is_right_only_if_all_that_came_of_it_is() -> None:
 
 def test_ends_of_turns() -> None:
     utterance = Utterance("a", Path("a"), "x", turns=(Span(1, 2), Span(4, 6), Span(7, 8)))
-    heard = Heard("a", 1, 10.0, (), ends=(2.5, 3.0, 5.0, 9.0), eager_ends=(2.2, 5.5), took_s=0)
+    heard = Heard("a", PART, 10.0, (), ends=(2.5, 3.0, 5.0, 9.0), eager_ends=(2.2, 5.5), took_s=0)
     assert score(utterance, heard, basic).turns == TurnErrors(
         turns=3, false_ends=1, false_eager_ends=1, misses=1, end_delays=(0.5, 1.0),
         eager_delays=(0.2, 1.0),

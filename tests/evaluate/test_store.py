@@ -8,10 +8,11 @@ import pytest
 from kiku.errors import ConfigError, OutputError
 from kiku.evaluate.hearing import Heard, HeardWord
 from kiku.evaluate.store import NAME, Store, forget, read_results
+from tests.evaluate.conftest import PART
 
 SETTINGS = {"model": "demo", "chunk_s": 0.08}
-ONE = Heard("a", 10, 1.5, (HeardWord("wörd", 0.1, 0.5, 0.9, None),), (1.0,), (), 0.2)
-OTHER = Heard("b", 10, 1.5, (), (), (), 0.2, "cannot be read")
+ONE = Heard("a", PART, 1.5, (HeardWord("wörd", 0.1, 0.5, 0.9, None),), (1.0,), (), 0.2)
+OTHER = Heard("b", PART, 1.5, (), (), (), 0.2, "cannot be read")
 
 
 def keep(folder: Path, *heard: Heard, **changes: object) -> dict[str, Heard]:
@@ -30,7 +31,7 @@ def test_what_was_kept_is_there_again(tmp_path: Path) -> None:
 
 
 def test_the_last_result_of_an_utterance_counts(tmp_path: Path) -> None:
-    later = Heard("b", 10, 1.5, (), (), (), 0.2)
+    later = Heard("b", PART, 1.5, (), (), (), 0.2)
     keep(tmp_path, OTHER, later)
     assert keep(tmp_path) == {"b": later}
 

@@ -23,10 +23,14 @@ MakeSpeech = Callable[..., Path]
 
 @pytest.fixture
 def speech() -> MakeSpeech:
-    """`speech(path, seconds)`: a wav that is not silent; with several `channels`, as many alike."""
+    """`speech(path, seconds)`: a wav that is not silent; with several `channels`, as many alike,
+    but for those that are `silent`."""
 
-    def make(path: Path, seconds: float = 1.0, channels: int = 1) -> Path:
+    def make(
+        path: Path, seconds: float = 1.0, channels: int = 1, silent: Sequence[int] = ()
+    ) -> Path:
         noise = np.random.default_rng(0).integers(-9000, 9000, (round(seconds * RATE), channels))
+        noise[:, list(silent)] = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         with wave.open(str(path), "wb") as file:
             file.setnchannels(channels)

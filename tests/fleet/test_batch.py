@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kiku.errors import InputError, MissingExtra
+from kiku.errors import InputError, KikuError, MissingExtra
 from kiku.fleet.batch import KILLED, Broken, Run, heard_by, survey, transcribe
 from kiku.fleet.progress import Counter, Progress
 from kiku.fleet.settings import ModelSettings, Request
@@ -94,7 +94,7 @@ def test_a_broken_recording_is_a_row_with_its_problem(
     found = survey(sources, output, model="simple")
     assert (len(found.items), found.finished, found.failed_before) == (0, 9, 3)
     found = survey(sources, output, model="simple", run=Run(retry_failed=True))
-    assert (len(found.items), found.finished) == (3, 6)
+    assert (len(found.items), found.finished, found.failed_before) == (3, 6, 0)
     (calls / "cut.wav").write_bytes(whole)
     processes.heard.clear()
     assert heard_by(processes.make, calls, output, REQUEST).progress.of == 1
@@ -104,6 +104,60 @@ def test_a_broken_recording_is_a_row_with_its_problem(
     with Store(output) as store:
         paths = Count(Path(row["path"]).name for row in store.rows())
     assert paths["broken.wav"] == 1
+
+
+AGAIN = Run(retry_failed=True)
+
+
+def test_what_is_not_heard_again_keeps_its_row(
+    calls: Path, output: str, processes: Processes
+) -> None:
+    whole = (calls / "1" / "5.wav").read_bytes()
+    for name in ("a.wav", "b.wav", "c.wav"):
+        (calls / name).write_bytes(whole[: len(whole) // 2])
+    heard_by(processes.make, calls, output, REQUEST)
+    before = rows_in(output)
+    assert before["b.wav"]["text"] == "zero one"
+    processes.heard.clear()
+
+    # Another source, a limit, a model that cannot be loaded, and a run that dies at once.
+    heard_by(processes.make, calls / "a.wav", output, REQUEST, run=AGAIN)
+    limit = Run(retry_failed=True, limit_hours=1e-6)
+    heard_by(processes.make, calls, output, REQUEST, run=limit)
+    assert processes.heard == ["a.wav", "a.wav"]
+
+    def no_model(request: Request, run: Run) -> Any:
+        raise KikuError("no such model")
+
+    def stop(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KikuError, match="no such model"):
+        heard_by(no_model, calls, output, REQUEST, run=AGAIN)
+    with pytest.raises(KeyboardInterrupt):
+        heard_by(processes.make, calls, output, REQUEST, run=AGAIN, on_progress=stop)
+    assert rows_in(output) == before
+
+    # And what is heard again has one row.
+    processes.heard.clear()
+    heard_by(processes.make, calls, output, REQUEST, run=AGAIN)
+    assert sorted(processes.heard) == ["a.wav", "b.wav", "c.wav"]
+    assert rows_in(output) == before
+
+
+def test_a_run_that_is_killed_behind_the_new_row_leaves_it(
+    calls: Path, output: str, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes.deadly = ["3.wav"]
+    heard_by(processes.make, calls, output, REQUEST)
+    processes.deadly = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_take_out_old", lambda _: None)
+        heard_by(processes.make, calls, output, REQUEST, run=AGAIN)
+    assert survey(calls, output, model="simple").failed_before == 0
+    assert survey(calls, output, model="simple", run=AGAIN).items == []
+    assert heard_by(processes.make, calls, output, REQUEST, run=AGAIN).progress.of == 0
+    assert rows_in(output)["3.wav"]["problem"] is None
 
 
 def test_a_process_that_dies_loses_its_block_which_is_heard_again(

@@ -150,6 +150,29 @@ def test_what_a_store_does_not_give_is_told() -> None:
     assert "memory:///bucket/a.wav" in found["memory:///bucket/a.wav"]["problem"]
 
 
+@pytest.mark.parametrize("silent", [(0,), (2,), (0, 1, 2)])
+def test_silent_channels_have_rows_wherever_the_recording_lies(
+    silent: tuple[int, ...], speech: MakeSpeech, tmp_path: Path
+) -> None:
+    here = speech(tmp_path / "a.wav", 1.0, 3, silent)
+    (tmp_path / "cut.wav").write_bytes(here.read_bytes()[:-4_000])
+    files = fsspec.filesystem("memory")
+    for name in ("a.wav", "cut.wav"):
+        files.pipe_file(f"/bucket/{name}", (tmp_path / name).read_bytes())
+    request = Request(REQUEST.settings, StreamOptions(channel="each"))
+    ear = Ear(request, simple_recognizer(SimpleBackend(3), "simple"))
+    try:
+        items = [*find_items("memory://bucket"), *find_items(tmp_path)]
+        found = {one.path: one.rows for one in ear.hear(items)}
+    finally:
+        files.rm("/bucket", recursive=True)
+    assert len(found) == 4
+    said = ["" if channel in silent else "zero one" for channel in range(3)]
+    for path, rows in found.items():
+        assert [(row["channel"], row["text"]) for row in rows] == list(enumerate(said))
+        assert [row["problem"] is None for row in rows] == [not path.endswith("cut.wav")] * 3
+
+
 def test_a_store_that_breaks_off_in_the_middle(
     speech: MakeSpeech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,6 +17,7 @@ from kiku.text import Word
 from kiku.transcription import Transcript
 
 REQUEST = Request(ModelSettings("demo"))
+OTHER = Request(ModelSettings("other"))
 
 
 def _key(name: str, request: Request = REQUEST) -> Key:
@@ -106,20 +107,59 @@ def test_captions_stand_beside_before_the_rows_do(
     assert "hello" in files.cat_file(f"{path}/captions/in/a.wav.srt").decode()
 
 
-def test_what_was_not_heard_whole_can_be_forgotten(output: str) -> None:
-    other = Request(ModelSettings("other"))
+@pytest.fixture
+def with_failed(output: str) -> str:
+    """Three parts: a, and b that is broken; d, which is broken; b that is broken for another."""
     with Store(output) as store:
         store.add("a", _rows("a.wav"))
         store.add("b", _failed("b.wav"))
         store.flush()
         store.add("d", _failed("d.wav"))
         store.flush()
-        store.add("c", [row_of_problem(_key("c.wav", other), "broken")])
-    with Store(output) as store:
-        store.forget_failed(REQUEST)
+        store.add("b", [row_of_problem(_key("b.wav", OTHER), "broken")])
+    return output
+
+
+def test_the_old_row_goes_when_the_new_one_is_there(with_failed: str) -> None:
+    with Store(with_failed) as store:
+        assert store.finished(REQUEST)[_key("b.wav")] is False
+        store.add("b", _rows("b.wav"))
+        assert len(list(store.rows())) == 4
+    with Store(with_failed) as store:
+        assert store.finished(REQUEST) == {
+            _key("a.wav"): True, _key("b.wav"): True, _key("d.wav"): False,
+        }  # fmt: skip
+        assert store.finished(OTHER) == {_key("b.wav", OTHER): False}
+        assert len(list(store.rows())) == 4
+        store.add("d", _rows("d.wav"))
+    assert len(_names(with_failed)) == 4  # a part without rows is none
+
+
+def test_of_two_rows_of_a_recording_the_later_counts_and_the_other_goes(
+    with_failed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_take_out_old", lambda _: None)  # it was killed before
+        with Store(with_failed) as store:
+            store.finished(REQUEST)
+            store.add("b", _rows("b.wav"))
+            store.add("a", _failed("a.wav"))
+    said = {_key("a.wav"): False, _key("b.wav"): True, _key("d.wav"): False}
+    with Store(with_failed, writing=False) as store:
+        assert store.finished(REQUEST) == said
+    with Store(with_failed) as store:
+        assert len(list(store.rows())) == 6  # looking takes nothing out
+        assert store.finished(OTHER) == {_key("b.wav", OTHER): False}
+    with Store(with_failed) as store:
+        assert store.finished(REQUEST) == said
+        assert len(list(store.rows())) == 4
+
+
+def test_parts_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number, rows in ((99_999, _failed("a.wav")), (100_000, _rows("a.wav"))):
+        (tmp_path / f"part-{number}-0123abcd.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    with Store(str(tmp_path)) as store:
         assert store.finished(REQUEST) == {_key("a.wav"): True}
-        assert store.finished(other) == {_key("c.wav", other): False}
-    assert len(_names(output)) == 2  # a part without rows is none
 
 
 def test_a_write_that_fails_leaves_nothing_and_is_told(

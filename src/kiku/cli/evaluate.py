@@ -166,12 +166,12 @@ def evaluate(
         read_evaluation(manifest, report.against, normalise=report.normalise)
     if output is not None:
         make_folder(output)
-        if report.fresh:
-            forget(output)
     meter = Meter(quiet=quiet)
     recognizer = load_with(model, meter, slots=rows.slots)
     if recognizer is None:
         return INTERRUPTED
+    if output is not None and report.fresh:  # what no model will hear again is kept
+        forget(output)
     job = _Job(manifest, output, report.normalise, tuple(by), report.against, kind, report.page)
     options = HearingOptions(stream=stream, chunk_s=None if rows.recorded else LIVE_CHUNK_S)
     return job.run(recognizer, options, meter)
@@ -240,6 +240,13 @@ class _Job:
         if self.against is None:
             return None
         earlier = read_evaluation(self.manifest, self.against, normalise=self.normalise)
+        told = {one.where for one in evaluation.problems}
+        problems = [one for one in earlier.problems if one.where not in told]
+        for one in problems[:_SHOWN_PROBLEMS]:
+            terminal.error(f"{self.against}: {one.where}: {one.message}")
+        if problems:
+            total = len(earlier.scored) + len(problems)
+            terminal.error(f"{len(problems)} of {total} rows were not compared")
         return compare(earlier, evaluation)
 
     def _print(self, evaluation: "Evaluation", comparison: "Comparison | None") -> None:

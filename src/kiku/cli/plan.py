@@ -236,7 +236,8 @@ def _beside(found: "Plan") -> Iterable[str]:
     for row in found.measured:
         counts = ", ".join(str(streams) for streams, _ in row.live)
         times = ", ".join(f"{p99:.1f}" for _, p99 in row.live)
+        noisy = "" if row.noise is None else " (noisy: {} took longer than {})".format(*row.noise)
         yield (
-            f"measured: {counts} live: p99 of a step {times} ms, keys and values in "
+            f"measured: {counts} live: p99 of a step {times} ms{noisy}, keys and values in "
             f"{row.kv_dtype}, on {row.machine}"
         )

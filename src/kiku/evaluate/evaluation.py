@@ -19,12 +19,13 @@ from kiku.evaluate.figures import (
     figures_of,
     groups_by,
 )
-from kiku.evaluate.hearing import Heard, HearingOptions, hear, size_of
+from kiku.evaluate.hearing import Heard, HeardPart, HearingOptions, hear
 from kiku.evaluate.manifest import Manifest, Problem, Utterance, read_manifests
 from kiku.evaluate.normalising import normaliser
 from kiku.evaluate.scoring import Scored, Trust, score
 from kiku.evaluate.store import Store, read_results
 from kiku.evaluate.trust import fit_calibration
+from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
 
 OnHeard = Callable[[int, int], object]
@@ -166,8 +167,13 @@ def evaluate(
     check(manifest, by=by, normalise=normalise)
     settings = _settings(recognizer, options)
     with Store(None if folder is None else Path(folder), settings) as store:
-        to_hear = [one for one in manifest.utterances if not _is_done(one, store.heard)]
         total = len(manifest.utterances)
+        parts = [HeardPart.of(one, options.stream) for one in manifest.utterances]
+        to_hear = [
+            one
+            for one, part in zip(manifest.utterances, parts, strict=True)
+            if not _is_done(store.heard.get(one.id), part)
+        ]
         for number, heard in enumerate(hear(recognizer, to_hear, options), 1):
             store.add(heard)
             if on_heard is not None:
@@ -185,8 +191,8 @@ def read_evaluation(
     normalise: str = "auto",
     by: Sequence[str] = (),
 ) -> Evaluation:
-    """An earlier evaluation from its folder; nothing is heard. Utterances that it does not hold are
-    problems.
+    """An earlier evaluation from its folder; nothing is heard. Utterances that it does not hold, or
+    of which it holds another recording or part, are problems.
 
     Args:
         manifests: as for `evaluate`: texts are read from these.
@@ -238,10 +244,18 @@ def _settings(recognizer: Recognizer, options: HearingOptions) -> dict[str, Any]
     }
 
 
-def _is_done(utterance: Utterance, heard: Mapping[str, Heard]) -> bool:
-    """Whether a result is there that stands: what had a problem may have none now."""
-    one = heard.get(utterance.id)
-    return one is not None and one.problem is None and one.size == size_of(utterance)
+def _is_done(heard: Heard | None, wanted: HeardPart) -> bool:
+    """Whether this result stands: what had a problem may have none now."""
+    return heard is not None and heard.problem is None and heard.part == wanted
+
+
+def _problem_of(utterance: Utterance, heard: Heard | None) -> str | None:
+    """Why an utterance cannot be compared with this result; None where it can."""
+    if heard is None:
+        return "was not heard in that evaluation"
+    if other := heard.part.differs_from(HeardPart.of(utterance, StreamOptions())):
+        return f"was heard otherwise in that evaluation ({other}): run it again with this manifest"
+    return heard.problem
 
 
 def _evaluation(
@@ -257,10 +271,9 @@ def _evaluation(
     problems = list(manifest.problems)
     for utterance in manifest.utterances:
         heard = found.get(utterance.id)
-        if heard is None:
-            problems.append(Problem(utterance.id, "was not heard in that evaluation"))
-        elif heard.problem is not None:
-            problems.append(Problem(utterance.id, heard.problem))
+        problem = _problem_of(utterance, heard)
+        if heard is None or problem is not None:
+            problems.append(Problem(utterance.id, str(problem)))
         else:
             same = normaliser(normalise, utterance.fields.get("language"))
             scored.append(score(utterance, heard, same))
@@ -311,7 +324,8 @@ def compare(
         resamples: how often utterances are drawn.
 
     Raises:
-        InputError: they have no utterance in common, or were normalised otherwise.
+        InputError: they have no utterance in common or none with a word, were normalised
+            otherwise, or are of utterances with other texts.
     """
     if first.normalise != second.normalise:
         raise InputError(
@@ -325,6 +339,12 @@ def compare(
     both = [(one, after[name]) for name, one in before.items() if name in after]
     if not both:
         raise InputError("the two evaluations have no utterance in common")
+    _check_texts(both)
+    if not any(one.reference for one, _ in both):
+        raise InputError(
+            f"the texts of the {len(both)} utterances that both evaluations have hold no word that "
+            "is compared: normalise them otherwise"
+        )
     difference = difference_of(
         [one.errors for one, _ in both],
         [one.errors for _, one in both],
@@ -336,3 +356,15 @@ def compare(
     apart.sort(key=lambda pair: -abs(pair[1].errors - pair[0].errors))
     alone = len(before) + len(after) - 2 * len(both)
     return Comparison(first.settings, second.settings, difference, alone, tuple(apart))
+
+
+def _check_texts(pairs: Sequence[tuple[Scored, Scored]]) -> None:
+    """Raise InputError where a name means one utterance here and another there."""
+    other = [pair for pair in pairs if pair[0].normalised[0] != pair[1].normalised[0]]
+    if other:
+        one, two = other[0]
+        raise InputError(
+            f"{len(other)} of {len(pairs)} utterances have another text in the second evaluation, "
+            f"the first is {one.utterance.id}: {one.normalised[0]!r}, then {two.normalised[0]!r}; "
+            "evaluate both with the same manifest"
+        )

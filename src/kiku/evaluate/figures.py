@@ -76,6 +76,7 @@ class Invented:
     utterances: int
     seconds: float
     words: int
+    """Normalised, as those of the word errors."""
     per_ten_minutes: float
 
 
@@ -132,10 +133,10 @@ def figures_of(scored: Sequence[Scored], *, seed: int = 0) -> Figures:
 
 
 def word_errors_of(scored: Sequence[Scored], *, seed: int = 0) -> WordErrors | None:
-    """Errors of utterances in which something is said; None where there is none."""
-    if not scored:
-        return None
+    """Errors of utterances in which something is said; None where there are no words of it."""
     wrong, words = [one.errors for one in scored], [len(one.reference) for one in scored]
+    if not any(words):
+        return None
     characters = sum(one.characters for one in scored)
     character_errors = sum(one.character_errors for one in scored)
     return WordErrors(
@@ -158,7 +159,7 @@ def _invented(scored: Sequence[Scored]) -> Invented | None:
     seconds = sum(one.heard.seconds for one in scored)
     if not seconds:
         return None
-    words = sum(len(one.heard.words) for one in scored)
+    words = sum(len(one.found) for one in scored)
     per_ten = round(words / seconds * _TEN_MINUTES_S, 4)
     return Invented(len(scored), round(seconds, 3), words, per_ten)
 

@@ -6,10 +6,13 @@ chunks the same sound is heard as a recording, in blocks: the words are the same
 when they would have been given out is not known then.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from time import perf_counter
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,12 +52,53 @@ class HeardWord:
 
 
 @dataclass(frozen=True, slots=True)
+class HeardPart:
+    """Which sound was heard, and whether for turns. A name alone may come to mean something else:
+    a row is given another part, a file is recorded again."""
+
+    path: str
+    """Absolute."""
+    size: int
+    """Bytes of the file; 0 where it was gone."""
+    modified_ns: int
+    """When the file was last written, as the system counts; 0 where it was gone."""
+    start_s: float
+    end_s: float | None
+    turns: bool
+    """Whether ends of turns were told."""
+
+    @classmethod
+    def of(cls, utterance: Utterance, stream: StreamOptions) -> Self:
+        """What would be heard of an utterance now."""
+        # A file's name may be no text; as it is only compared, any spelling will do.
+        path = os.path.abspath(utterance.path).encode("utf-8", "backslashreplace").decode()
+        turns = bool(utterance.turns) or stream.turns is not None
+        try:
+            found = utterance.path.stat()
+            size, modified_ns = found.st_size, found.st_mtime_ns
+        except (OSError, ValueError):
+            size = modified_ns = 0
+        return cls(path, size, modified_ns, utterance.start_s, utterance.end_s, turns)
+
+    def differs_from(self, wanted: "HeardPart") -> str:
+        """In what these results are not those of `wanted`; "" where they may stand for them: the
+        same files may lie in another folder by now, and nobody has to look at turns."""
+        pairs: dict[str, tuple[object, object]] = {
+            "path": (PurePath(self.path).name, PurePath(wanted.path).name),
+            "size": (self.size, wanted.size),
+            "start": (self.start_s, wanted.start_s),
+            "end": (self.end_s, wanted.end_s),
+            "turns": (self.turns or not wanted.turns, True),
+        }
+        return "; ".join(f"{name} {a!r}, not {b!r}" for name, (a, b) in pairs.items() if a != b)
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What came of one utterance."""
 
     id: str
-    size: int
-    """Bytes of the file: another size is another recording."""
+    part: HeardPart
     seconds: float
     """Of sound."""
     words: tuple[HeardWord, ...]
@@ -155,10 +199,12 @@ class _Hearing:
     ) -> None:
         self.took_s = 0.0
         self._utterance = utterance
+        # Before the sound is read: a file that is written meanwhile is heard again.
+        self._part = HeardPart.of(utterance, options.stream)
         self._config = config = recognizer.config
         self._live = options.chunk_s is not None
         stream = replace(options.stream, signal_checks=False, format=AudioFormat())
-        if utterance.turns and stream.turns is None:
+        if self._part.turns and stream.turns is None:
             stream = replace(stream, turns=True)
         self._session = WordSession(config, recognizer.vocabulary, stream)
         self._scheduler: Scheduler = recognizer.scheduler
@@ -231,7 +277,7 @@ class _Hearing:
         if problem is None and not self._pushed:
             problem = "there is no sound in it, or it ends before the part that is asked for"
         return Heard(
-            self._utterance.id, size_of(self._utterance), round(self._seconds, 4),
+            self._utterance.id, self._part, round(self._seconds, 4),
             tuple(self._words), tuple(self._ends), tuple(self._eager_ends),
             round(self.took_s, 6), problem,
         )  # fmt: skip
@@ -241,14 +287,6 @@ class _Hearing:
         for binding in self._bindings:
             self._scheduler.release(binding)
         self._scheduler.drive(lambda: self._session.done)
-
-
-def size_of(utterance: Utterance) -> int:
-    """Bytes of its file; 0 where it is gone."""
-    try:
-        return utterance.path.stat().st_size
-    except (OSError, ValueError):
-        return 0
 
 
 def _sound(utterance: Utterance, rate: int, chunk_s: float) -> Iterator[Samples]:

@@ -213,7 +213,12 @@ def _id(row: Mapping[str, Any], name: str, start_s: float, end_s: float | None) 
         return str(given)
     if not start_s and end_s is None:
         return name
-    return f"{name} {start_s:g}-{'' if end_s is None else f'{end_s:g}'}"
+    return f"{name} {_exact(start_s)}-{'' if end_s is None else _exact(end_s)}"
+
+
+def _exact(seconds: float) -> str:
+    """All digits: parts that lie beside each other have names of their own."""
+    return repr(seconds).removesuffix(".0")
 
 
 def _items(value: Any, name: str) -> list[Mapping[str, Any]]:

@@ -74,8 +74,8 @@ class Scored:
 
     @property
     def has_speech(self) -> bool:
-        """Whether anything is said in it."""
-        return bool(self.reference)
+        """Whether anything is said in it, be it of a kind that is not compared, such as "Hmm."."""
+        return bool(self.utterance.text.strip())
 
     @cached_property
     def start_errors(self) -> tuple[float, ...]:

@@ -43,7 +43,7 @@ class Run:
     limit_hours: float | None = None
     """Of sound, of what is missing; None has all of it heard."""
     retry_failed: bool = False
-    """Hear again what could not be heard whole."""
+    """Hear again what could not be heard whole. Its old row stays until there is a new one."""
 
     def __post_init__(self) -> None:
         """Raise InputError for what cannot be."""
@@ -177,11 +177,12 @@ def _survey(
 ) -> Survey:
     there = [finished.get(key_of(item, request)) for item in items]
     done = [whole is True or (whole is False and not run.retry_failed) for whole in there]
+    failed = sum(is_done and whole is False for whole, is_done in zip(there, done, strict=True))
     missing = [item for item, is_done in zip(items, done, strict=True) if not is_done]
     lengths = lengths_of(missing).between(request.options.start_s, request.options.end_s)
     count = within(lengths.seconds, None if run.limit_hours is None else run.limit_hours * 3600)
     lengths = Lengths(lengths.seconds[:count], lengths.stated)
-    return Survey(missing[:count], lengths, len(items), sum(done), there.count(False))
+    return Survey(missing[:count], lengths, len(items), sum(done), failed)
 
 
 def heard_by(
@@ -199,8 +200,6 @@ def heard_by(
     request.check()
     items = find_items(sources)
     with Store(output, formats) as store:
-        if run.retry_failed:
-            store.forget_failed(request)
         todo = _survey(items, store.finished(request), request, run)
         counter = Counter(len(todo.items), todo.lengths.total_s)
         if not todo.items:

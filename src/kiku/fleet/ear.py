@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kiku.audio import num_channels
 from kiku.errors import KikuError
 from kiku.fleet.opening import opened
 from kiku.fleet.rows import Row, key_of, rows_of
@@ -64,15 +63,9 @@ class Ear:
             item_of = {id(one): item for one, item in zip(several, items, strict=True)}
             for one in as_done(several):
                 item = item_of[id(one)]
-                count = num_channels(item.path, options.track) if self._counts(item) else None
                 transcript = one.result_or_problem()
                 if not (alone or isinstance(transcript.problem, KikuError | None)):
                     raise transcript.problem
-                yield Heard(
-                    item.path,
-                    rows_of(key_of(item, self._request), transcript, options.channel, count),
-                )
-
-    def _counts(self, item: Item) -> bool:
-        """Whether it has to be asked how many channels it has."""
-        return self._request.options.channel == "each" and "://" not in item.path
+                key = key_of(item, self._request)
+                rows = rows_of(key, transcript, options.channel, one.num_channels)
+                yield Heard(item.path, rows)

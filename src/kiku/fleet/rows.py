@@ -39,23 +39,21 @@ def key_in(row: Mapping[str, Any]) -> Key:
     return Key(row["path"], row["size"], row["model"], row["options"])
 
 
-def rows_of(
-    key: Key, transcript: Transcript, channel: Channel, num_channels: int | None = None
-) -> list[Row]:
+def rows_of(key: Key, transcript: Transcript, channel: Channel, num_channels: int = 0) -> list[Row]:
     """The rows of a recording.
 
     Args:
         key: its own.
         transcript: what was heard.
         channel: what was wanted; "each" gives a row for each channel.
-        num_channels: that it says it has, if that is known: silent ones have rows, too.
+        num_channels: of its sound, silent ones too; 0 where none of it could be read.
     """
     problem = None if transcript.problem is None else said_of(transcript.problem)
     if channel != "each":
         one = None if channel == "mix" else channel
         return [_row(key, transcript, transcript.words, one, problem)]
     spoken = {word.channel for word in transcript.words if word.channel is not None}
-    count = max(num_channels or 0, 1 + max(spoken, default=0))
+    count = max(num_channels, 1 + max(spoken, default=0))
     return [
         _row(key, transcript, [w for w in transcript.words if w.channel == number], number, problem)
         for number in range(count)

@@ -61,12 +61,12 @@ def find_items(sources: Sources) -> list[Item]:
         given = sources if isinstance(sources, Sequence) else sources.iter_rows()
     found: dict[str, Item] = {}
     rows: list[Item] = []
-    for source in given:
+    for number, source in enumerate(given, 1):
         if isinstance(source, Mapping):
             try:
                 rows.append(_of_row(source, ""))
             except BadRow as error:
-                raise InputError(f"a row: {error}") from error
+                raise InputError(f"row {number}: {error}") from error
             continue
         for item in _sized(rows):
             found.setdefault(item.path, item)
@@ -146,6 +146,7 @@ def _in_manifest(files: Any, path: str, source: str) -> Iterator[Item]:
 def _of_row(row: Mapping[str, Any], folder: str) -> Item:
     """Raises BadRow."""
     path = path_in(row)
+    _refuse_part(row, path)
     name = PurePosixPath(path).name
     if is_local(path) and not os.path.isabs(path.removeprefix("file://")):
         name = os.path.normpath(path)
@@ -156,6 +157,17 @@ def _of_row(row: Mapping[str, Any], folder: str) -> Item:
     if not isinstance(size, int | None) or isinstance(size, bool):
         raise BadRow(f'"size" must be a number of bytes, not {shown(size)}')
     return Item(path.removeprefix("file://"), size, seconds_in(row, *SECONDS), name)
+
+
+def _refuse_part(row: Mapping[str, Any], path: str) -> None:
+    """Raise BadRow for a row that means a part: rows of results are of whole recordings."""
+    start_s, end_s = seconds_in(row, "start") or 0.0, seconds_in(row, "end")
+    if start_s or end_s is not None:
+        until = "its end" if end_s is None else f"{end_s} s"
+        raise BadRow(
+            f"means a part of {path} (from {start_s} s to {until}), and here recordings are heard "
+            "whole: cut it into a file of its own, or leave start and end out to have all of it"
+        )
 
 
 def _sized(items: Sequence[Item]) -> list[Item]:

@@ -5,7 +5,9 @@
     options/5c0d7c41a9e2.json    what the rows with these options were heard with
 
 A part is written under another name and renamed, so that it is whole or not there. Rows are told
-finished by nothing but the rows themselves. One process writes: that which started the batch.
+finished by nothing but the rows themselves. Those of a recording that was heard again are in a
+later part, and count; the old ones are taken out behind them, so that at no time there are none.
+One process writes: that which started the batch.
 """
 
 import contextlib
@@ -14,7 +16,8 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,6 +64,7 @@ class Store:
             parquet.need()
         self._files, self._folder = place_of(folder)
         self._lock: FileLock | None = None
+        self._writing = writing
         if writing:
             with self._told("made"):
                 self._files.makedirs(self._folder, exist_ok=True)
@@ -72,6 +76,10 @@ class Store:
             self.close()
             raise
         self._rows: list[Row] = []
+        self._part_of: dict[Key, str] = {}
+        """The last part that has rows of a recording."""
+        self._old = defaultdict[str, set[Key]](set)
+        """By part: recordings that have rows in a later one."""
         self._since = time.monotonic()
 
     def _hold(self, folder: str) -> None:
@@ -94,32 +102,35 @@ class Store:
     # What is there.
 
     def finished(self, request: Request) -> dict[Key, bool]:
-        """The recordings that were heard so, and of each whether it was heard whole."""
+        """The recordings that were heard so, and of each whether it was heard whole: the last time,
+        where a run that heard it again was killed before it could take out the rows from before."""
         model, digest = request.settings.model, request.digest
         found: dict[Key, bool] = {}
+        self._part_of.clear()
+        self._old.clear()
         for part in self._parts():
+            here: dict[Key, bool] = {}
             for row in self._heads(part):
-                if (row["model"], row["options"]) == (model, digest):
-                    key = key_in(row)
-                    found[key] = found.get(key, True) and row["problem"] is None
+                key = key_in(row)
+                here[key] = here.get(key, True) and row["problem"] is None
+            self._count(part, here)
+            for key, whole in here.items():
+                if (key.model, key.options) == (model, digest):
+                    found[key] = whole
         return found
+
+    def _count(self, part: str, keys: Iterable[Key]) -> None:
+        """Of these recordings it is the rows of this part that count, not those before it."""
+        for key in keys:
+            before = self._part_of.get(key, part)
+            if before != part:
+                self._old[before].add(key)
+            self._part_of[key] = part
 
     def rows(self) -> Iterator[Row]:
         """All rows, in the order of the parts."""
         for part in self._parts():
             yield from self._read(part)
-
-    def forget_failed(self, request: Request) -> None:
-        """Take out the rows of recordings that were not heard whole, so that they are heard again.
-
-        Raises:
-            OutputError: a part cannot be read or written.
-        """
-        failed = {key for key, whole in self.finished(request).items() if not whole}
-        for part in self._parts():
-            if any(key_in(row) in failed for row in self._heads(part)):
-                left = [row for row in self._read(part) if key_in(row) not in failed]
-                self._write_part(part, left)
 
     def _parts(self) -> list[str]:
         with self._told("listed"):
@@ -127,7 +138,7 @@ class Store:
             if not self._files.exists(self._folder):
                 return []
             names = [str(name) for name in self._files.ls(self._folder, detail=False)]
-        return sorted(name for name in names if _PART.search(name))
+        return sorted(filter(_PART.search, names), key=lambda name: (_number_of(name), name))
 
     def _heads(self, part: str) -> Iterator[Row]:
         """The rows of a part, at least the columns that say which they are."""
@@ -187,9 +198,17 @@ class Store:
         if not self._rows:
             return
         name = f"part-{self._number:05}-{secrets.token_hex(4)}.{self._kind}"
-        self._write_part(join(self._folder, name), self._rows)
+        part = join(self._folder, name)
+        self._write_part(part, self._rows)
+        self._count(part, map(key_in, self._rows))
         self._number += 1
         self._rows = []
+
+    def _take_out_old(self) -> None:
+        """Rows of which there are newer ones."""
+        while self._old:
+            part, keys = self._old.popitem()
+            self._write_part(part, [row for row in self._read(part) if key_in(row) not in keys])
 
     def _write_part(self, path: str, rows: Sequence[Row]) -> None:
         if not rows:
@@ -231,7 +250,9 @@ class Store:
         trace: TracebackType | None,
     ) -> None:
         try:
-            self.flush()
+            if self._writing:
+                self.flush()
+                self._take_out_old()
         finally:
             self.close()
 
