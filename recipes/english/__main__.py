@@ -10,6 +10,7 @@ import typer
 from recipes.demo.corpus import build
 from recipes.english.ablation import ablations
 from recipes.english.gate import Gate, dev_groups, run_gate
+from recipes.english.small import read_weights, write_small
 from recipes.english.teacher import model_file, read_variables
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A model of ordinary English.")
@@ -22,7 +23,9 @@ def gate(
     teacher: Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")],
     minutes: Annotated[float, typer.Option(help="Of two processors.")] = 360.0,
     said_hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 10.0,
-    start: Annotated[Path | None, typer.Option(help="trunk.pt of an earlier run.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Weights of an earlier run: trunk.pt, or what small made.")
+    ] = None,
     ahead: Annotated[
         int | None, typer.Option(help="States of the future that are seen, all the time.")
     ] = None,
@@ -48,6 +51,15 @@ def teacher_parts(
     typer.echo("| its layers, but | explained |\n|---|---|")
     for name, share in found.items():
         typer.echo(f"| {name} | {share:.2f} |")
+
+
+@app.command()
+def small(
+    trunk: Annotated[Path, typer.Argument(help="trunk.pt of a run.")],
+    out: Annotated[Path, typer.Argument(help="A .safetensors file.")],
+) -> None:
+    """Keep the weights of a run in a quarter of their size, for --start."""
+    write_small(read_weights(trunk), out)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from recipes.demo.fit import Fit, Plan, keep_memory
 from recipes.demo.precision import lowered
 from recipes.demo.score import errors
 from recipes.english.lessons import Batch, Sentences, make_vocabulary, side_by_side, with_tail
+from recipes.english.small import read_weights
 from recipes.english.speak import build_said
 from recipes.english.teacher import begin_from, model_file, read_variables
 from recipes.english.trunk import Crutches, Trunk, trunk_config
@@ -98,7 +99,7 @@ def run_gate(gate: Gate) -> dict[str, float]:
     torch.manual_seed(1)
     model = Trunk(trunk_config(), len(vocabulary))
     if gate.start is not None:
-        model.load_state_dict(torch.load(gate.start, weights_only=True))
+        model.load_state_dict(read_weights(gate.start))
     else:
         begin_from(read_variables(model_file(gate.wheels)), model)
     noise, rooms = (gate.data / "noise" / part for part in ("noise", "RIRs"))

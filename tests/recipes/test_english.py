@@ -40,6 +40,7 @@ from recipes.english.lessons import (
     side_by_side,
     with_tail,
 )
+from recipes.english.small import read_weights, write_small
 from recipes.english.speak import build_said
 from recipes.english.speak import sentences as sentences_of
 from recipes.english.teacher import begin_from, model_file, read_variables, solved
@@ -558,6 +559,27 @@ def recorded(data: Path, split: str, count: int) -> None:
     (data / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
 
 
+@torch.no_grad()
+def test_small_weights_are_nearly_the_same(tmp_path: Path) -> None:
+    made = trunk()
+    made.head.weight[3] = 0.0
+    write_small(made.state_dict(), tmp_path / "small.safetensors")
+    found = read_weights(tmp_path / "small.safetensors")
+    assert found.keys() == made.state_dict().keys()
+    for name, value in made.state_dict().items():
+        assert found[name].shape == value.shape
+        most = value.abs().flatten(1).amax(1) if value.dim() > 1 else value.abs()
+        error = (found[name] - value).abs()
+        assert torch.all((error.flatten(1).amax(1) if value.dim() > 1 else error) <= most / 240)
+    torch.save(made.state_dict(), tmp_path / "trunk.pt")
+    size = (tmp_path / "trunk.pt").stat().st_size
+    assert (tmp_path / "small.safetensors").stat().st_size < 0.3 * size
+    assert read_weights(tmp_path / "trunk.pt").keys() == found.keys()
+    (tmp_path / "small.safetensors").write_bytes(b"x")
+    with pytest.raises(ConfigError, match=r"small\.safetensors holds no weights"):
+        read_weights(tmp_path / "small.safetensors")
+
+
 def test_the_gate_trains_resumes_and_measures(tmp_path: Path, monkeypatch) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -581,8 +603,9 @@ def test_the_gate_trains_resumes_and_measures(tmp_path: Path, monkeypatch) -> No
     assert again == found
     weights = torch.load(tmp_path / "out" / "trunk.pt", weights_only=True)
     assert weights.keys() == trunk(PIECES).state_dict().keys()
+    write_small(weights, tmp_path / "small.safetensors")
     further = replace(
-        gate, out=tmp_path / "further", start=tmp_path / "out" / "trunk.pt", always=3, wheels=()
+        gate, out=tmp_path / "further", start=tmp_path / "small.safetensors", always=3, wheels=()
     )
     run_gate(further)
     lines = [json.loads(one) for one in (further.out / "log.jsonl").read_text().splitlines()]
