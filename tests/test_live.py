@@ -39,7 +39,7 @@ from kiku.errors import (
 from kiku.stream import event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
-from tests.fakes import EchoEngine, hold_back, spoken
+from tests.fakes import PAD, EchoEngine, hold_back, spoken
 
 CONFIG = tiny.model_config()
 SIZE = CONFIG.frame_size
@@ -496,6 +496,34 @@ def test_a_saved_stream_goes_on_elsewhere_with_no_word_lost_or_doubled(
         push(stream, sound[at:])
         stream.close()
         assert list(map(rounded, stream.events())) == undisturbed(kind, temperature, rate)
+
+
+@pytest.mark.parametrize("at", [0, 3 * SIZE, 7 * SIZE + 100])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        StreamOptions(start_s=0.16),
+        StreamOptions(end_s=1.0),
+        StreamOptions(start_s=0.32, end_s=1.02, signal_checks=False),
+    ],
+)
+def test_a_resumed_stream_hears_the_same_part_of_the_sound(wanted: StreamOptions, at: int) -> None:
+    sound = sentence(PAD, ONE, TWO, THREE, ONE)
+
+    def ended(stream: LiveStream, sound: NDArray[np.float32]) -> list[dict[str, object]]:
+        stream.push(sound)
+        stream.finalize()
+        stream.close()
+        return list(map(rounded, stream.events()))
+
+    with recognizer().stream(wanted) as stream:
+        stream.push(sound[:at])
+        state = stream.save()
+        uninterrupted = ended(stream, sound[at:])
+    assert [event["text"] for event in uninterrupted if "text" in event]
+    for options in (None, wanted, StreamOptions(start_s=0.3, end_s=5.0)):
+        with recognizer().stream(options, state=state) as stream:
+            assert ended(stream, sound[at:]) == uninterrupted
 
 
 def test_a_state_that_cannot_be_gone_on_with() -> None:
