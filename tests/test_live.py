@@ -4,8 +4,9 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 import kiku
 from kiku import (
+    AsyncStream,
     AudioFormat,
     DecodingOptions,
     End,
@@ -27,6 +29,7 @@ from kiku import (
     StreamOptions,
     Word,
 )
+from kiku.audio import Chunk
 from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import (
     AudioError,
@@ -614,6 +617,87 @@ def test_tasks_are_refused_or_wait_like_threads() -> None:
             assert texts([event async for event in stream.events()]) == ["one"]
 
     asyncio.run(main())
+
+
+Big = NDArray[np.float32] | bytearray | list[float]
+
+
+def as_bytes(sound: NDArray[np.float32]) -> bytearray:
+    return bytearray((sound * 32768).astype("<i2").tobytes())
+
+
+@pytest.mark.parametrize("big", [lambda x: x, as_bytes, list], ids=["array", "bytearray", "list"])
+def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
+    big: Callable[[NDArray[np.float32]], Big], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = big(sentence(ONE, TWO)), as_bytes(sentence(THREE))
+    monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 2 * len(sentence(ONE, TWO)) - 1)
+    looked_at = LiveStream.check
+    threads: set[int] = set()
+
+    def slowly(stream: LiveStream, samples: NDArray[np.float32], rate: int | None) -> Chunk:
+        if samples is first:
+            threads.add(threading.get_ident())
+            time.sleep(0.05)
+        return looked_at(stream, samples, rate)
+
+    monkeypatch.setattr(LiveStream, "check", slowly)
+    rec = recognizer()
+
+    async def said(*calls: Callable[[AsyncStream], Awaitable[object]], **options: Any) -> list[str]:
+        async with await rec.astream(StreamOptions(**options), timeout=LONG_S) as stream:
+            await asyncio.gather(*[call(stream) for call in calls])
+            await stream.close()
+            return [
+                event.text if isinstance(event, Word) else f"{event.time:.1f}"
+                async for event in stream.events()
+                if isinstance(event, Word | Finalized)
+            ]
+
+    async def resumed() -> list[str]:
+        async with await rec.astream(timeout=LONG_S) as stream:
+            _, state = await asyncio.gather(stream.push(first), stream.save())
+        async with await rec.astream(state=state, timeout=LONG_S) as stream:
+            await stream.close()
+            return texts([event async for event in stream.events()])
+
+    async def main() -> None:
+        for when_full in ("block", "error"):
+            both = [lambda s: s.push(first), lambda s: s.push(second)]
+            assert await said(*both, when_full=when_full) == ["one", "two", "three"]
+        one = ["one", "two"]
+        assert await said(lambda s: s.push(first), lambda s: s.close()) == one
+        assert await said(lambda s: s.push(first), lambda s: s.finalize()) == [*one, "0.8"]
+        after = await said(lambda s: s.push(first), lambda s: s.push_silence(0.4))
+        assert after == one
+        assert await resumed() == one
+        with pytest.raises(StreamClosed):
+            await said(lambda s: s.push(first), lambda s: s.close(), lambda s: s.push(second))
+
+    asyncio.run(main())
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_a_push_that_cannot_be_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 0)
+
+    async def main() -> list[str]:
+        async with await recognizer().astream() as stream:
+            wrong = stream.push(np.full(10, 1e9, np.float32))
+            told, _ = await asyncio.gather(
+                wrong, stream.push(sentence(ONE)), return_exceptions=True
+            )
+            assert isinstance(told, AudioError)
+            left = asyncio.create_task(stream.push(sentence(THREE)))
+            after = asyncio.create_task(stream.push(sentence(TWO)))
+            await asyncio.sleep(0)
+            left.cancel()
+            await after
+            await stream.close()
+            return texts([event async for event in stream.events()])
+
+    assert asyncio.run(main()) == ["one", "two"]
 
 
 def test_opening_that_is_cancelled_leaves_no_slot_behind() -> None:
