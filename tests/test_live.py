@@ -34,6 +34,7 @@ from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import (
     AudioError,
     ConfigError,
+    InputError,
     NoFreeSlot,
     QueueFull,
     StreamClosed,
@@ -369,6 +370,34 @@ def test_what_cannot_be_is_refused_and_no_slot_is_lost(wrong: StreamOptions) -> 
     with pytest.raises(ConfigError):
         rec.stream(wrong)
     assert rec.free_slots == 1
+
+
+@pytest.mark.parametrize("wrong", ["en", {"turns": True}, {}, False, DecodingOptions()])
+def test_no_door_takes_for_options_what_is_none(wrong: Any) -> None:
+    rec = recognizer()
+    sound = (CONFIG.sample_rate, sentence(ONE))
+    with rec.stream() as stream:
+        state = stream.save()
+    doors: list[Callable[[], object]] = [
+        lambda: rec.transcribe(sound, wrong),
+        lambda: rec.transcribe([sound], wrong),
+        lambda: rec.transcription(sound, wrong),
+        lambda: rec.transcriptions([sound], wrong),
+        lambda: rec.stream(wrong),
+        lambda: rec.stream(wrong, state=state),
+        lambda: asyncio.run(rec.astream(wrong)),  # pyright: ignore
+    ]
+    for door in doors:
+        with pytest.raises(InputError, match=r"StreamOptions\("):
+            door()
+    assert rec.free_slots == 1
+    with rec.stream() as stream:
+        if not isinstance(wrong, DecodingOptions):
+            with pytest.raises(InputError, match=r"DecodingOptions\("):
+                stream.set_decoding(wrong)
+        stream.push(sentence(ONE))
+        stream.close()
+        assert texts(list(stream.events())) == ["one"], "the stream goes on"
 
 
 def test_decoding_changes_in_mid_stream() -> None:

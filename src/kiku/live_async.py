@@ -3,7 +3,7 @@
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -92,7 +92,7 @@ class AsyncStream:
             taken_s += seconds
 
     @contextmanager
-    def _in_line(self) -> Iterator[object]:
+    def _in_line(self) -> Generator[object]:
         """A ticket that keeps the place of a call among all that wait."""
         ticket = object()
         self._pushers.append(ticket)

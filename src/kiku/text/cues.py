@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from kiku.errors import ConfigError
 from kiku.text.segments import CLOSING, OPENING, Segment, ends_sentence
@@ -48,12 +48,27 @@ class CaptionOptions:
     def __post_init__(self) -> None:
         for name in ("max_line_width", "max_line_count"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
+            if value is not None and not (_is_number(value, int) and value >= 1):
+                raise ConfigError(
+                    f"{name} must be at least 1, not {value!r}: a whole number, or None"
+                )
         for name in ("min_duration_s", "max_duration_s", "max_chars_per_s", "min_gap_s"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf or (value == 0 and name.startswith("max")):
-                raise ConfigError(f"{name} must be a number above 0, not {value}")
+            least = math.ulp(0.0) if name.startswith("max") else 0.0
+            if not (_is_number(value, int | float) and least <= value < math.inf):
+                raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+        for name in ("highlight_words", "partial"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name} must be True or False, not {value!r}")
+        if not isinstance(self.model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"model must be the name of a model, not {self.model!r}")
+        if not (self.duration is None or _is_number(self.duration, int | float)):
+            raise ConfigError(f"duration must be seconds, or None, not {self.duration!r}")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
