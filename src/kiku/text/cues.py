@@ -139,18 +139,22 @@ class CueMaker:
         start_ms = max(_ms(block[0][0].start), self._shown_until_ms)
         patience_ms = next_ms + _LATE_MS - start_ms
         next_ms = max(next_ms, start_ms + 1)
-        least_ms, most_ms = math.ceil(1000 * options.min_duration_s), 1000 * options.max_duration_s
+        least_ms = math.ceil(1000 * options.min_duration_s)
+        most_ms = max(1, int(1000 * options.max_duration_s))
         chars = sum(map(width_of, block))
         wanted_ms = max(least_ms, math.ceil(1000 * chars / options.max_chars_per_s))
         spoken_ms = _ms(block[-1][-1].end) - start_ms
         shown_ms = min(max(spoken_ms, wanted_ms), next_ms - start_ms)
         # What would flash by keeps the next one waiting, but not for long.
-        shown_ms = max(shown_ms, min(least_ms, patience_ms))
-        gap_ms = next_ms - start_ms - shown_ms
-        if 0 < gap_ms < _ms(options.min_gap_s):
-            shown_ms += gap_ms
+        shown_ms = min(max(shown_ms, min(least_ms, patience_ms)), most_ms)
+        gap_ms, least_gap_ms = next_ms - start_ms - shown_ms, _ms(options.min_gap_s)
+        if 0 < gap_ms < least_gap_ms:
+            if shown_ms + gap_ms <= most_ms:
+                shown_ms += gap_ms
+            else:  # it may not stay until the next one, so it makes room before that
+                shown_ms = max(min(shown_ms, least_ms), shown_ms + gap_ms - least_gap_ms)
         # WebVTT asks that a cue ends after it begins; words may be closer than a millisecond.
-        end_ms = start_ms + max(1, int(min(shown_ms, most_ms)))
+        end_ms = start_ms + max(1, int(shown_ms))
         self._shown_until_ms = end_ms
         return Cue(start_ms, end_ms, tuple(block))
 
