@@ -1,6 +1,7 @@
 """Options check themselves, and come back from JSON as they were."""
 
 import json
+import pickle
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -163,3 +164,32 @@ def test_what_is_given_as_options_must_be_options() -> None:
             decoding_options(wrong)
     with pytest.raises(InputError, match=r"StreamOptions\(decoding="):
         stream_options(decoding)
+
+
+def test_options_are_compared_by_their_values() -> None:
+    prior = np.array([0.0, -1.5], np.float32)
+
+    def made() -> list[StreamOptions]:
+        decodings = [
+            DecodingOptions(),
+            DecodingOptions(temperature=0.25),
+            DecodingOptions(hotwords=["Ada"]),
+            DecodingOptions(language_prior=prior),
+            DecodingOptions(language_prior=2 * prior),
+            DecodingOptions(language_prior=np.zeros(3)),
+            DecodingOptions(language_prior=prior, seed=1),
+        ]
+        whole = [StreamOptions(), StreamOptions(turns=True), StreamOptions(recovery=None)]
+        return [*whole, *(StreamOptions(decoding=one) for one in decodings[1:])]
+
+    for i, one in enumerate(made()):
+        for j, other in enumerate(made()):
+            assert (one == other) == (i == j)
+            assert i != j or hash(one) == hash(other)
+        again = StreamOptions.from_dict(json.loads(json.dumps(one.to_dict())))
+        assert again == one == pickle.loads(pickle.dumps(one))
+    assert DecodingOptions(hotwords=[Hotword("Ada")]) == DecodingOptions(hotwords=("Ada",))
+    assert DecodingOptions() != StreamOptions()
+    policy = StallPolicy()
+    assert Recovery([policy]) == Recovery((policy,))
+    assert hash(Recovery([policy])) == hash(Recovery((policy,)))

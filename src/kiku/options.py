@@ -158,6 +158,9 @@ class Hotword:
         _check_bool("any_case", self.any_case)
 
 
+_PRIOR = "language_prior"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DecodingOptions(_Options):
     """How the text of a stream is picked. The default is the model's own likeliest token.
@@ -205,6 +208,21 @@ class DecodingOptions(_Options):
         object.__setattr__(self, "hotwords", _hotwords(self.hotwords))
         if self.language_prior is not None:
             object.__setattr__(self, "language_prior", _prior(self.language_prior))
+
+    def __eq__(self, other: object) -> bool:
+        # The one that dataclass makes asks an array whether it is true.
+        if not isinstance(other, DecodingOptions):
+            return NotImplemented
+        mine, theirs = self.language_prior, other.language_prior
+        if mine is None or theirs is None:
+            return self._plain_values() == other._plain_values() and mine is theirs
+        return self._plain_values() == other._plain_values() and np.array_equal(mine, theirs)
+
+    def __hash__(self) -> int:
+        return hash(self._plain_values())
+
+    def _plain_values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, one.name) for one in fields(self) if one.name != _PRIOR)
 
     @property
     def phrases(self) -> tuple[Hotword, ...]:
@@ -389,6 +407,7 @@ class Recovery:
                     f"a recovery policy has a method decide(stats), and {one!r} has none to call: "
                     "give objects such as kiku.stream.recovery.StallPolicy()"
                 )
+        object.__setattr__(self, "policies", tuple(cast("Sequence[Any]", given)))
 
 
 Turns = bool | Eagerness | TurnPolicy | None
