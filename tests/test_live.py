@@ -4,8 +4,9 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 import kiku
 from kiku import (
+    AsyncStream,
     AudioFormat,
     DecodingOptions,
     End,
@@ -27,10 +29,12 @@ from kiku import (
     StreamOptions,
     Word,
 )
+from kiku.audio import Chunk
 from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import (
     AudioError,
     ConfigError,
+    InputError,
     NoFreeSlot,
     QueueFull,
     StreamClosed,
@@ -39,7 +43,7 @@ from kiku.errors import (
 from kiku.stream import event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
-from tests.fakes import EchoEngine, hold_back, spoken
+from tests.fakes import PAD, EchoEngine, hold_back, spoken
 
 CONFIG = tiny.model_config()
 SIZE = CONFIG.frame_size
@@ -368,6 +372,34 @@ def test_what_cannot_be_is_refused_and_no_slot_is_lost(wrong: StreamOptions) -> 
     assert rec.free_slots == 1
 
 
+@pytest.mark.parametrize("wrong", ["en", {"turns": True}, {}, False, DecodingOptions()])
+def test_no_door_takes_for_options_what_is_none(wrong: Any) -> None:
+    rec = recognizer()
+    sound = (CONFIG.sample_rate, sentence(ONE))
+    with rec.stream() as stream:
+        state = stream.save()
+    doors: list[Callable[[], object]] = [
+        lambda: rec.transcribe(sound, wrong),
+        lambda: rec.transcribe([sound], wrong),
+        lambda: rec.transcription(sound, wrong),
+        lambda: rec.transcriptions([sound], wrong),
+        lambda: rec.stream(wrong),
+        lambda: rec.stream(wrong, state=state),
+        lambda: asyncio.run(rec.astream(wrong)),  # pyright: ignore
+    ]
+    for door in doors:
+        with pytest.raises(InputError, match=r"StreamOptions\("):
+            door()
+    assert rec.free_slots == 1
+    with rec.stream() as stream:
+        if not isinstance(wrong, DecodingOptions):
+            with pytest.raises(InputError, match=r"DecodingOptions\("):
+                stream.set_decoding(wrong)
+        stream.push(sentence(ONE))
+        stream.close()
+        assert texts(list(stream.events())) == ["one"], "the stream goes on"
+
+
 def test_decoding_changes_in_mid_stream() -> None:
     engine = EchoEngine()
     options = StreamOptions(decoding=DecodingOptions(temperature=0.5))
@@ -498,6 +530,34 @@ def test_a_saved_stream_goes_on_elsewhere_with_no_word_lost_or_doubled(
         assert list(map(rounded, stream.events())) == undisturbed(kind, temperature, rate)
 
 
+@pytest.mark.parametrize("at", [0, 3 * SIZE, 7 * SIZE + 100])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        StreamOptions(start_s=0.16),
+        StreamOptions(end_s=1.0),
+        StreamOptions(start_s=0.32, end_s=1.02, signal_checks=False),
+    ],
+)
+def test_a_resumed_stream_hears_the_same_part_of_the_sound(wanted: StreamOptions, at: int) -> None:
+    sound = sentence(PAD, ONE, TWO, THREE, ONE)
+
+    def ended(stream: LiveStream, sound: NDArray[np.float32]) -> list[dict[str, object]]:
+        stream.push(sound)
+        stream.finalize()
+        stream.close()
+        return list(map(rounded, stream.events()))
+
+    with recognizer().stream(wanted) as stream:
+        stream.push(sound[:at])
+        state = stream.save()
+        uninterrupted = ended(stream, sound[at:])
+    assert [event["text"] for event in uninterrupted if "text" in event]
+    for options in (None, wanted, StreamOptions(start_s=0.3, end_s=5.0)):
+        with recognizer().stream(options, state=state) as stream:
+            assert ended(stream, sound[at:]) == uninterrupted
+
+
 def test_a_state_that_cannot_be_gone_on_with() -> None:
     rec = Recognizer(make_engine("onnx"), CONFIG, tiny.vocabulary(), name="tiny")
     with rec.stream() as stream:
@@ -586,6 +646,87 @@ def test_tasks_are_refused_or_wait_like_threads() -> None:
             assert texts([event async for event in stream.events()]) == ["one"]
 
     asyncio.run(main())
+
+
+Big = NDArray[np.float32] | bytearray | list[float]
+
+
+def as_bytes(sound: NDArray[np.float32]) -> bytearray:
+    return bytearray((sound * 32768).astype("<i2").tobytes())
+
+
+@pytest.mark.parametrize("big", [lambda x: x, as_bytes, list], ids=["array", "bytearray", "list"])
+def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
+    big: Callable[[NDArray[np.float32]], Big], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = big(sentence(ONE, TWO)), as_bytes(sentence(THREE))
+    monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 2 * len(sentence(ONE, TWO)) - 1)
+    looked_at = LiveStream.check
+    threads: set[int] = set()
+
+    def slowly(stream: LiveStream, samples: NDArray[np.float32], rate: int | None) -> Chunk:
+        if samples is first:
+            threads.add(threading.get_ident())
+            time.sleep(0.05)
+        return looked_at(stream, samples, rate)
+
+    monkeypatch.setattr(LiveStream, "check", slowly)
+    rec = recognizer()
+
+    async def said(*calls: Callable[[AsyncStream], Awaitable[object]], **options: Any) -> list[str]:
+        async with await rec.astream(StreamOptions(**options), timeout=LONG_S) as stream:
+            await asyncio.gather(*[call(stream) for call in calls])
+            await stream.close()
+            return [
+                event.text if isinstance(event, Word) else f"{event.time:.1f}"
+                async for event in stream.events()
+                if isinstance(event, Word | Finalized)
+            ]
+
+    async def resumed() -> list[str]:
+        async with await rec.astream(timeout=LONG_S) as stream:
+            _, state = await asyncio.gather(stream.push(first), stream.save())
+        async with await rec.astream(state=state, timeout=LONG_S) as stream:
+            await stream.close()
+            return texts([event async for event in stream.events()])
+
+    async def main() -> None:
+        for when_full in ("block", "error"):
+            both = [lambda s: s.push(first), lambda s: s.push(second)]
+            assert await said(*both, when_full=when_full) == ["one", "two", "three"]
+        one = ["one", "two"]
+        assert await said(lambda s: s.push(first), lambda s: s.close()) == one
+        assert await said(lambda s: s.push(first), lambda s: s.finalize()) == [*one, "0.8"]
+        after = await said(lambda s: s.push(first), lambda s: s.push_silence(0.4))
+        assert after == one
+        assert await resumed() == one
+        with pytest.raises(StreamClosed):
+            await said(lambda s: s.push(first), lambda s: s.close(), lambda s: s.push(second))
+
+    asyncio.run(main())
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_a_push_that_cannot_be_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 0)
+
+    async def main() -> list[str]:
+        async with await recognizer().astream() as stream:
+            wrong = stream.push(np.full(10, 1e9, np.float32))
+            told, _ = await asyncio.gather(
+                wrong, stream.push(sentence(ONE)), return_exceptions=True
+            )
+            assert isinstance(told, AudioError)
+            left = asyncio.create_task(stream.push(sentence(THREE)))
+            after = asyncio.create_task(stream.push(sentence(TWO)))
+            await asyncio.sleep(0)
+            left.cancel()
+            await after
+            await stream.close()
+            return texts([event async for event in stream.events()])
+
+    assert asyncio.run(main()) == ["one", "two"]
 
 
 def test_opening_that_is_cancelled_leaves_no_slot_behind() -> None:

@@ -1,20 +1,31 @@
 """Options check themselves, and come back from JSON as they were."""
 
 import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
 
-from kiku.errors import ConfigError
+from kiku.calibration import Calibration
+from kiku.errors import ConfigError, InputError, KikuError
+from kiku.evaluate.hearing import HearingOptions
 from kiku.options import (
     MAX_HOTWORDS,
     AudioFormat,
     DecodingOptions,
     Hotword,
+    Prompt,
     Recovery,
     StreamOptions,
     TurnPolicy,
+    decoding_options,
+    stream_options,
 )
+from kiku.stream.recovery import StallPolicy
+from kiku.text import CaptionOptions
 
 
 def test_options_come_back_from_json() -> None:
@@ -70,3 +81,115 @@ def test_what_cannot_be_is_named(values: object, told: str) -> None:
 def test_policies_of_ones_own_cannot_be_written_down() -> None:
     with pytest.raises(ConfigError, match="recovery"):
         StreamOptions(recovery=Recovery(())).to_dict()
+
+
+NEEDED: dict[type, dict[str, object]] = {
+    AudioFormat: {},
+    Hotword: {"text": "Ada"},
+    DecodingOptions: {},
+    TurnPolicy: {},
+    Recovery: {},
+    Prompt: {"text": "Ada", "slot": b""},
+    StreamOptions: {},
+    Calibration: {"kind": "temperature"},
+    CaptionOptions: {},
+    HearingOptions: {},
+}
+"""All objects of options, with what has no default."""
+
+WRONG: Mapping[str, object] = {
+    "object": object(),
+    "class": StallPolicy,
+    "text": "hello",
+    "bytes": b"hello",
+    "number": 3.5,
+    "complex": 3j,
+    "true": True,
+    "list": ["a", 1],
+    "nested": [[1, 2], [3]],
+    "dict": {"a": 1},
+    "set": {1},
+    "array": np.zeros(3),
+    "another": TurnPolicy(),
+}
+"""Values of every type: of each field nearly all are wrong."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, one.name) for kind in NEEDED for one in fields(kind)]
+)
+def test_a_value_of_another_type_is_refused_at_once(kind: type[Any], name: str) -> None:
+    taken: list[str] = []
+    for what, wrong in WRONG.items():
+        try:
+            options = kind(**{**NEEDED[kind], name: wrong})
+        except KikuError:
+            continue
+        taken.append(what)
+        assert isinstance(options, kind)
+    assert len(taken) <= 3, taken
+    for what in ("object", "complex", "dict", "set"):
+        assert what not in taken
+    numbers = {"number", "true"} & set(taken)
+    assert numbers in (set(), {"number"}, {"true"}), "a truth value is no number"
+
+
+@pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
+def test_true_and_one_are_two_things(wrong: object) -> None:
+    for values in ({"rate_check": 1}, {"partials": 1}, {"format": wrong}, {"decoding": wrong}):
+        with pytest.raises(ConfigError):
+            StreamOptions(**values)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="channels_axis"):
+        AudioFormat(channels_axis=True)
+
+
+def test_recovery_may_be_yes_or_no_as_in_json() -> None:
+    for given, kept in ((True, Recovery()), (False, None)):
+        options = StreamOptions(recovery=given)  # pyright: ignore[reportArgumentType]
+        assert options.recovery == kept
+        assert StreamOptions.from_dict(options.to_dict()).recovery == kept
+
+
+def test_what_is_given_as_options_must_be_options() -> None:
+    assert stream_options(None).to_dict() == StreamOptions().to_dict()
+    options = StreamOptions(end_s=3.0)
+    assert stream_options(options) is options
+    decoding = DecodingOptions(seed=1)
+    assert decoding_options(decoding) is decoding
+    assert decoding_options(None).is_plain
+    for wrong in (*WRONG.values(), "", {}, 0, False):
+        with pytest.raises(InputError, match=r"StreamOptions\("):
+            stream_options(wrong)
+        with pytest.raises(InputError, match=r"DecodingOptions\("):
+            decoding_options(wrong)
+    with pytest.raises(InputError, match=r"StreamOptions\(decoding="):
+        stream_options(decoding)
+
+
+def test_options_are_compared_by_their_values() -> None:
+    prior = np.array([0.0, -1.5], np.float32)
+
+    def made() -> list[StreamOptions]:
+        decodings = [
+            DecodingOptions(),
+            DecodingOptions(temperature=0.25),
+            DecodingOptions(hotwords=["Ada"]),
+            DecodingOptions(language_prior=prior),
+            DecodingOptions(language_prior=2 * prior),
+            DecodingOptions(language_prior=np.zeros(3)),
+            DecodingOptions(language_prior=prior, seed=1),
+        ]
+        whole = [StreamOptions(), StreamOptions(turns=True), StreamOptions(recovery=None)]
+        return [*whole, *(StreamOptions(decoding=one) for one in decodings[1:])]
+
+    for i, one in enumerate(made()):
+        for j, other in enumerate(made()):
+            assert (one == other) == (i == j)
+            assert i != j or hash(one) == hash(other)
+        again = StreamOptions.from_dict(json.loads(json.dumps(one.to_dict())))
+        assert again == one == pickle.loads(pickle.dumps(one))
+    assert DecodingOptions(hotwords=[Hotword("Ada")]) == DecodingOptions(hotwords=("Ada",))
+    assert DecodingOptions() != StreamOptions()
+    policy = StallPolicy()
+    assert Recovery([policy]) == Recovery((policy,))
+    assert hash(Recovery([policy])) == hash(Recovery((policy,)))

@@ -1,9 +1,12 @@
 """A transcript as people hold it who come from elsewhere."""
 
+import copy
+import pickle
+
 import pytest
 
-from kiku import Word
-from kiku.errors import InputError
+from kiku import StreamWarning, Word
+from kiku.errors import AudioError, InputError, KikuError, TruncatedAudio
 from kiku.transcription import Transcript
 
 WORDS = tuple(Word(text, i * 1.0, i + 0.5, 0.9) for i, text in enumerate(["one", "two", "three"]))
@@ -33,3 +36,19 @@ def test_a_name_in_brackets_is_answered_with_the_attribute() -> None:
             transcript[name]  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="to_dict"):
         transcript["language"]  # pyright: ignore[reportArgumentType]
+
+
+def test_transcripts_are_compared_by_what_they_say() -> None:
+    warnings = (StreamWarning("quiet", "it is quiet", 1.0),)
+    whole = Transcript(WORDS, 5.0, warnings, None, "demo")
+    broken = Transcript(WORDS, 5.0, warnings, TruncatedAudio("it ends"), "demo")
+    for one in (whole, broken):
+        for other in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one), copy.copy(one)):
+            assert other == one
+            assert hash(other) == hash(one)
+    for problem in (None, TruncatedAudio("it ends there"), AudioError("it ends")):
+        assert Transcript(WORDS, 5.0, warnings, problem, "demo") != broken
+    for other in (Transcript(WORDS[:2], 5.0), Transcript(WORDS, 5.5), Transcript(WORDS, 5.0)):
+        assert other != whole
+    assert whole != WORDS
+    assert isinstance(broken.problem, KikuError)

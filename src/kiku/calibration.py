@@ -10,10 +10,10 @@ import json
 import math
 import os
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from kiku.errors import ConfigError, OutputError
 from kiku.serial import from_plain, to_plain
@@ -37,6 +37,21 @@ def log_odds(probability: float) -> float:
     return math.log(kept / (1 - kept))
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _are_points(value: Any) -> bool:
+    if not isinstance(value, tuple | list):
+        return False
+    return all(
+        isinstance(point, tuple | list)
+        and len(cast("Sequence[Any]", point)) == 2
+        and all(map(_is_number, cast("Sequence[Any]", point)))
+        for point in cast("Sequence[Any]", value)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """From what a model says of a word to how often such words are right."""
@@ -55,12 +70,16 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is no rising curve."""
-        if self.kind not in KINDS:
+        if not (isinstance(self.kind, str) and self.kind in KINDS):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"a calibration is {' or '.join(KINDS)}, not {self.kind!r}")
-        if not (math.isfinite(self.temperature) and 1e-3 <= self.temperature <= 1e3):
+        if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):
             raise ConfigError(f"temperature must be from 0.001 to 1000, not {self.temperature!r}")
-        if self.words < 0:
+        if not (_is_number(self.words) and self.words >= 0):
             raise ConfigError(f"words must be at least 0, not {self.words!r}")
+        if not isinstance(self.model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"model must be the name of a model, not {self.model!r}")
+        if not _are_points(self.points):
+            raise ConfigError(f"points must be pairs of numbers, not {self.points!r:.60}")
         if (self.kind == "isotonic") != bool(self.points):
             raise ConfigError("an isotonic calibration has points, and no other has")
         if len(self.points) > MAX_POINTS:

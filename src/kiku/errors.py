@@ -20,6 +20,8 @@
 A message says what was wrong, what was seen and what to do.
 """
 
+from typing import Any, Self
+
 
 class KikuError(Exception):
     """Base of every error that kiku raises on purpose."""
@@ -46,7 +48,11 @@ class MissingExtra(KikuError, ImportError):
         super().__init__(
             f"{what} needs an extra that is not installed: run  pip install 'kiku[{extra}]'"
         )
-        self.extra = extra
+        self.what, self.extra = what, extra
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str], dict[str, Any]]:
+        # Pickle and copy call a class with `args`, which hold the message alone.
+        return type(self), (self.what, self.extra), self.__dict__
 
 
 class CheckpointError(KikuError):

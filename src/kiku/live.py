@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 
 from kiku.audio import Chunk
 from kiku.errors import QueueFull, StreamError
-from kiku.options import DecodingOptions, StreamOptions
+from kiku.options import DecodingOptions, StreamOptions, decoding_options
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import End, Event, FinalizeRequest, WordSession
 
@@ -295,13 +295,14 @@ class LiveStream:
 
         Raises:
             StreamError: the stream has ended.
+            InputError: `options` are something else.
             ConfigError: the model cannot decode so.
         """
         self._scheduler.call(lambda: self.set_decoding_now(options))
 
     def set_decoding_now(self, options: DecodingOptions | None) -> None:
         """The part of `set_decoding` that is done between two steps."""
-        self._setup.set_decoding(self._setup.bindings, options or DecodingOptions())
+        self._setup.set_decoding(self._setup.bindings, decoding_options(options))
 
     def save(self) -> bytes:
         """Everything that the stream is, for `Recognizer.stream(state=...)`, also elsewhere.

@@ -3,10 +3,10 @@
 import asyncio
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from kiku.audio import Chunk
 from kiku.live import LiveStream, Samples
@@ -18,6 +18,15 @@ T = TypeVar("T")
 
 _QUICK_BYTES = 1 << 20
 """What is larger is checked and copied in another thread than the event loop's."""
+
+
+def _is_quick(samples: Samples) -> bool:
+    """Whether the event loop's thread may check and copy it. Of a list nobody knows how much there
+    is inside, and its numbers are looked at one by one."""
+    size: Any = getattr(samples, "nbytes", None)
+    if size is None and isinstance(samples, bytes | bytearray):
+        size = len(samples)
+    return isinstance(size, int) and size <= _QUICK_BYTES
 
 
 class AsyncStream:
@@ -37,7 +46,7 @@ class AsyncStream:
     def push_now(self, samples: Samples, rate: int | None = None) -> bool:
         """As `push`, if that would wait for nothing; whether it was done. Raises as `push`."""
         live = self._live
-        if self._pushers or getattr(samples, "nbytes", 0) > _QUICK_BYTES:
+        if self._pushers or not _is_quick(samples):
             return False
         chunk = live.check(samples, rate)
         if not live.has_room(chunk.seconds):
@@ -49,40 +58,52 @@ class AsyncStream:
         """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
         if self.push_now(samples, rate=rate):
             return
-        if getattr(samples, "nbytes", 0) > _QUICK_BYTES:
-            chunk = await asyncio.to_thread(self._live.check, samples, rate)
-        else:
-            chunk = self._live.check(samples, rate)
-        await self._push(chunk)
+        with self._in_line() as ticket:  # before it is looked at: later calls come behind it
+            if _is_quick(samples):
+                chunk = self._live.check(samples, rate)
+            else:
+                chunk = await asyncio.to_thread(self._live.check, samples, rate)
+            await self._push(chunk, ticket)
 
     async def push_chunk(self, chunk: Chunk) -> None:
         """As `push`, of what a decoder of recordings gave (see `kiku.audio.read_file`)."""
-        await self._push(chunk)
+        with self._in_line() as ticket:
+            await self._push(chunk, ticket)
 
     async def push_silence(self, seconds: float) -> None:
         """See `LiveStream.push_silence`."""
-        await self._push(self._live.gap(seconds))
+        await self.push_chunk(self._live.gap(seconds))
 
-    async def _push(self, chunk: Chunk) -> None:
-        live, ticket, taken_s = self._live, object(), 0.0
+    async def _push(self, chunk: Chunk, ticket: object) -> None:
+        live, taken_s = self._live, 0.0
         parts = live.parts(chunk)
+        await self._turn_of(ticket)  # those before it may wait for their check alone
+        for part in parts:
+            seconds = part.seconds
+
+            def is_room(seconds: float = seconds) -> bool:
+                return live.has_room(seconds)
+
+            if not is_room():
+                if not live.waits_when_full:
+                    raise live.queue_full(taken_s)
+                await self._waiters.until(is_room)
+            live.take(part)
+            taken_s += seconds
+
+    @contextmanager
+    def _in_line(self) -> Generator[object]:
+        """A ticket that keeps the place of a call among all that wait."""
+        ticket = object()
         self._pushers.append(ticket)
         try:
-            for part in parts:
-                seconds = part.seconds
-
-                def my_turn(seconds: float = seconds) -> bool:
-                    return self._pushers[0] is ticket and live.has_room(seconds)
-
-                if not my_turn():
-                    if not live.waits_when_full:
-                        raise live.queue_full(taken_s)
-                    await self._waiters.until(my_turn)
-                live.take(part)
-                taken_s += seconds
+            yield ticket
         finally:
             self._pushers.remove(ticket)
             self._waiters.wake_here()
+
+    async def _turn_of(self, ticket: object) -> None:
+        await self._waiters.until(lambda: self._pushers[0] is ticket)
 
     async def finalize(self, tag: str | None = None, *, cut: bool = False) -> None:
         """See `LiveStream.finalize`; it comes behind the pushes that still wait for room."""
@@ -96,13 +117,8 @@ class AsyncStream:
 
     async def _after_pushes(self) -> None:
         if self._pushers:
-            ticket = object()
-            self._pushers.append(ticket)
-            try:
-                await self._waiters.until(lambda: self._pushers[0] is ticket)
-            finally:
-                self._pushers.remove(ticket)
-                self._waiters.wake_here()
+            with self._in_line() as ticket:
+                await self._turn_of(ticket)
 
     def stop(self) -> None:
         """See `LiveStream.stop`; the slot is given back a moment later."""

@@ -6,6 +6,7 @@ and `stream`.
 """
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, cast, get_args
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.calibration import Calibration
-from kiku.errors import ConfigError
+from kiku.errors import ConfigError, InputError
 from kiku.serial import from_plain, to_plain
 
 Encoding = Literal["s16le", "s32le", "f32le", "mulaw", "alaw", "opus"]
@@ -40,6 +41,9 @@ MAX_HOTWORD_CHARACTERS = 200
 
 MAX_BOOST = 20.0
 """Nats; more is surely a mistake: a word e^20 times less likely than another was not said."""
+
+
+_MOST_FLOAT = sys.float_info.max
 
 
 class _Options:
@@ -73,8 +77,21 @@ def _check_whole(name: str, value: Any, least: int) -> None:
 
 
 def _check_one_of(name: str, value: Any, known: Sequence[Any]) -> None:
-    if value not in known:
+    # By type as well: True is no 1 here, and an array is equal to nothing.
+    if not any(isinstance(value, type(one)) and value == one for one in known) or (
+        isinstance(value, bool) and not any(value is one for one in known)
+    ):
         raise ConfigError(f"{name} must be one of {', '.join(map(str, known))}, not {value!r}")
+
+
+def _check_bool(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r}")
+
+
+def _check_kind(name: str, value: Any, kind: Any, wanted: str) -> None:
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name} must be {wanted}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +155,10 @@ class Hotword:
                 f"the boost of {self.text!r} must be above 0 and at most {MAX_BOOST:g} nats, "
                 f"not {boost!r}"
             )
+        _check_bool("any_case", self.any_case)
+
+
+_PRIOR = "language_prior"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -187,6 +208,21 @@ class DecodingOptions(_Options):
         object.__setattr__(self, "hotwords", _hotwords(self.hotwords))
         if self.language_prior is not None:
             object.__setattr__(self, "language_prior", _prior(self.language_prior))
+
+    def __eq__(self, other: object) -> bool:
+        # The one that dataclass makes asks an array whether it is true.
+        if not isinstance(other, DecodingOptions):
+            return NotImplemented
+        mine, theirs = self.language_prior, other.language_prior
+        if mine is None or theirs is None:
+            return self._plain_values() == other._plain_values() and mine is theirs
+        return self._plain_values() == other._plain_values() and np.array_equal(mine, theirs)
+
+    def __hash__(self) -> int:
+        return hash(self._plain_values())
+
+    def _plain_values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, one.name) for one in fields(self) if one.name != _PRIOR)
 
     @property
     def phrases(self) -> tuple[Hotword, ...]:
@@ -296,10 +332,13 @@ class TurnPolicy(_Options):
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
         for one in fields(self):
-            value: float = getattr(self, one.name)
-            least = -math.inf if one.name == "quiet_db" else 0.0
-            if not (math.isfinite(value) and value >= least):
-                raise ConfigError(f"{one.name} must be at least 0 and finite, not {value}")
+            value = getattr(self, one.name)
+            if one.type is int:
+                _check_whole(one.name, value, 0)
+            elif one.name == "quiet_db":
+                _check(one.name, value, "a finite number", -_MOST_FLOAT, _MOST_FLOAT)
+            else:
+                _check(one.name, value, "at least 0 and finite", 0.0, _MOST_FLOAT)
         for less, more in (("eager_head", "head"), ("eager_silence_s", "silence_s"), ("off", "on")):
             if getattr(self, less) > getattr(self, more):
                 raise ConfigError(
@@ -322,7 +361,7 @@ class TurnPolicy(_Options):
         Raises:
             ConfigError: there is no such level.
         """
-        if eagerness not in _POLICIES:
+        if not isinstance(eagerness, str) or eagerness not in _POLICIES:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"eagerness must be one of {', '.join(_POLICIES)}, not {eagerness!r}")
         return _POLICIES[eagerness]
 
@@ -356,6 +395,20 @@ class Recovery:
     policies: Sequence[RecoveryPolicy] | None = None
     """The first that wants something has its way; None is `kiku.stream.recovery.POLICIES`."""
 
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what decides nothing."""
+        given: Any = self.policies
+        if given is None:
+            return
+        _check_kind("policies", given, Sequence, "a list of policies, or None")
+        for one in cast("Sequence[Any]", given):
+            if isinstance(one, type) or not callable(getattr(one, "decide", None)):
+                raise ConfigError(
+                    f"a recovery policy has a method decide(stats), and {one!r} has none to call: "
+                    "give objects such as kiku.stream.recovery.StallPolicy()"
+                )
+        object.__setattr__(self, "policies", tuple(cast("Sequence[Any]", given)))
+
 
 Turns = bool | Eagerness | TurnPolicy | None
 """Whether a stream tells turns: no, yes, how eagerly, or exactly when."""
@@ -372,6 +425,15 @@ class Prompt:
     """Of the prompt's recording."""
     slot: bytes
     """What the model remembers of both: some megabytes for a small model, 200 for the 1B."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for what cannot be."""
+        _check_kind("text", self.text, str, "text")
+        if not isinstance(self.slot, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(
+                f"slot must be bytes, not {type(self.slot).__name__}: "
+                "Recognizer.prompt(text, recording) makes a prompt"
+            )
 
     def __repr__(self) -> str:
         return f"<Prompt {self.text!r}, {len(self.slot) / 1e6:.1f} MB>"
@@ -411,7 +473,8 @@ class StreamOptions(_Options):
     """What `Word.probability` is made of the model's own; None gives out that. `kiku evaluate
     --calibrate` measures one, `Calibration.load` reads it."""
     recovery: Recovery | None = field(default_factory=Recovery)
-    """How the decoder is kept well for hours; None leaves its memory alone."""
+    """How the decoder is kept well for hours; None leaves its memory alone. False is understood as
+    None, True as `Recovery()`."""
 
     turns: Turns = None
     """Tell when somebody begins and ends a turn: no, yes, how eagerly, or exactly when."""
@@ -430,8 +493,14 @@ class StreamOptions(_Options):
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
         object.__setattr__(self, "turns", _turns(self.turns))
-        if self.channel not in ("mix", "each"):
+        object.__setattr__(self, "recovery", _recovery(self.recovery))
+        _check_kind("format", self.format, AudioFormat, "an AudioFormat")
+        if not isinstance(self.channel, str):
             _check_whole("channel", self.channel, 0)
+        elif self.channel not in ("mix", "each"):
+            raise ConfigError(f"channel must be a number, 'mix' or 'each', not {self.channel!r}")
+        for name in ("signal_checks", "partials", "pauses"):
+            _check_bool(name, getattr(self, name))
         _check_one_of("rate_check", self.rate_check, [None, False, True])
         if self.track is not None:
             _check_whole("track", self.track, 0)
@@ -444,13 +513,15 @@ class StreamOptions(_Options):
         _check("max_queue_s", self.max_queue_s, "at least 0.2 seconds", 0.2, 1e9)
         _check_one_of("when_full", self.when_full, get_args(WhenFull))
         _check_whole("max_events", self.max_events, 1)
-        if not isinstance(self.decoding, DecodingOptions):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(f"decoding must be DecodingOptions, not {self.decoding!r}")
-        if not isinstance(self.calibration, Calibration | None):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigError(
-                f"calibration must be a Calibration, not {self.calibration!r}: "
-                "Calibration.load(path) reads one"
-            )
+        _check_kind("decoding", self.decoding, DecodingOptions, "DecodingOptions")
+        _check_kind(
+            "prompt", self.prompt, Prompt | None,
+            "what Recognizer.prompt(text, recording) gives, or None",
+        )  # fmt: skip
+        _check_kind(
+            "calibration", self.calibration, Calibration | None,
+            "a Calibration (Calibration.load(path) reads one), or None",
+        )  # fmt: skip
 
     @property
     def turn_policy(self) -> TurnPolicy | None:
@@ -484,13 +555,19 @@ class StreamOptions(_Options):
         given = dict(values)
         rich: dict[str, Any] = {}
         if "recovery" in given:
-            wanted = given.pop("recovery")
-            if not isinstance(wanted, bool):
-                raise ConfigError(f"recovery must be true or false, not {wanted!r}")
-            rich["recovery"] = Recovery() if wanted else None
+            rich["recovery"] = given.pop("recovery")
+            if not isinstance(rich["recovery"], bool):
+                raise ConfigError(f"recovery must be true or false, not {rich['recovery']!r}")
         if "decoding" in given:
             rich["decoding"] = DecodingOptions.from_dict(given.pop("decoding"))
         return replace(from_plain(cls, given, what=cls.WHAT, defaults=True), **rich)
+
+
+def _recovery(recovery: Any) -> Recovery | None:
+    if isinstance(recovery, bool):
+        return Recovery() if recovery else None
+    _check_kind("recovery", recovery, Recovery | None, "a Recovery, True, False or None")
+    return recovery
 
 
 def _turns(turns: Any) -> TurnPolicy | None:
@@ -503,3 +580,30 @@ def _turns(turns: Any) -> TurnPolicy | None:
     if isinstance(turns, str):
         return TurnPolicy.of(cast("Eagerness", turns))
     raise ConfigError(f"turns must be true or false, an eagerness or a TurnPolicy, not {turns!r}")
+
+
+def stream_options(given: Any) -> StreamOptions:
+    """What a caller gave as `options`; None is the default.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if given is None or isinstance(given, StreamOptions):
+        return given or StreamOptions()
+    if isinstance(given, DecodingOptions):
+        advice = "options=StreamOptions(decoding=DecodingOptions(...))"
+    elif isinstance(given, Mapping):
+        advice = "options=StreamOptions(...) with these names, or StreamOptions.from_dict(...)"
+    else:
+        advice = "options=StreamOptions(...), such as StreamOptions(end_s=10.0)"
+    raise InputError(f"options must be StreamOptions, not {given!r:.60}: write {advice}")
+
+
+def decoding_options(given: Any) -> DecodingOptions:
+    """As `stream_options`, of how text is picked."""
+    if given is None or isinstance(given, DecodingOptions):
+        return given or DecodingOptions()
+    raise InputError(
+        f"how text is picked is said by DecodingOptions, not {given!r:.60}: write "
+        "DecodingOptions(...), such as DecodingOptions(temperature=0.25)"
+    )

@@ -28,7 +28,7 @@ from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
 from kiku.foreign import TRANSCRIBING, explained, options_named
 from kiku.live import LiveStream, StreamSetup
 from kiku.live_async import AsyncStream, Waiters
-from kiku.options import AudioFormat, DecodingOptions, Prompt, StreamOptions
+from kiku.options import AudioFormat, DecodingOptions, Prompt, StreamOptions, stream_options
 from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import TokenSession, WordSession
@@ -119,6 +119,7 @@ class Recognizer:
 
         Raises:
             NoFreeSlot: all slots are held.
+            InputError: `options` are something else.
             ConfigError: options that this model cannot follow.
             StreamError: the state is damaged, or of another model, engine or key.
         """
@@ -166,12 +167,11 @@ class Recognizer:
     ) -> tuple[StreamOptions, list[Member]]:
         """What a live stream opens, from a saved state where there is one."""
         if state is None:
-            options = options or StreamOptions()
+            options = stream_options(options)
             count = options.format.channels if options.channel == "each" else 1
             return options, self._members(options, count)
         saved = _SavedStream(unpack(state, self.state_key))
-        if options is None:
-            options = self._saved_options(saved)
+        options = self._saved_options(saved) if options is None else stream_options(options)
         members = self._members(options, max(1, saved.num_channels))
         return options, [saved.member(i, member) for i, member in enumerate(members)]
 
@@ -280,7 +280,7 @@ class Recognizer:
         Raises:
             AudioError: the recording cannot be read. One that stops in the middle is told in
                 `problem`, and by a warning.
-            InputError: samples without their rate.
+            InputError: samples without their rate, or `options` that are something else.
             NoFreeSlot: there was none in time, or only this thread could free one.
         """
         if isinstance(source, list | tuple) and not is_rated(source):
@@ -320,7 +320,7 @@ class Recognizer:
         progress: OnProgress | None = None,
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
-        wanted = replace(options or StreamOptions(), format=AudioFormat())
+        wanted = replace(stream_options(options), format=AudioFormat())
         if wanted.rate_check is None:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]

@@ -39,6 +39,19 @@ class Transcript:
     model: str | None = None
     """Which model heard it."""
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Transcript):
+            return NotImplemented
+        return self._compared() == other._compared()
+
+    def __hash__(self) -> int:
+        return hash(self._compared())
+
+    def _compared(self) -> tuple[object, ...]:
+        # Of two errors Python knows no likeness: one that was pickled is another.
+        problem = None if self.problem is None else (type(self.problem), str(self.problem))
+        return self.words, self.duration, self.warnings, problem, self.model
+
     @property
     def text(self) -> str:
         """All words with a space between them."""

@@ -264,6 +264,8 @@ def test_a_pipeline_transcribes(
     row = {"array": rows[0], "sampling_rate": RATE, "path": None}
     timed = recognise(row, return_timestamps="word", chunk_length_s=30)
     assert timed["text"] == expected[0]
+    for stereo in (np.stack([rows[0]] * 2), np.stack([rows[0]] * 2, axis=1)):
+        assert recognise({**row, "array": stereo})["text"] == expected[0]
     (words,) = processor.words(ours.generate(**processor(rows[0])))
     assert [one["timestamp"] for one in timed["chunks"]] == [(w.start, w.end) for w in words]
     with pytest.raises(ValueError, match="return_timestamps"):

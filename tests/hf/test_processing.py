@@ -5,6 +5,7 @@ import json
 import math
 import pickle
 import shutil
+import warnings
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,30 @@ def test_a_file_that_is_cut_short_gives_what_is_there(processor: Ours, tmp_path:
     torch.testing.assert_close(
         mine[before : before + heard], all_of_it[before : before + heard], atol=0, rtol=0
     )
+
+
+def test_the_bytes_of_a_row_are_read_as_its_path_is(processor: Ours, tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((noise(4 * RATE) * 20_000).astype("<i2").tobytes())
+    for size, is_cut in ((44 + 8 * RATE, False), (44 + 6 * RATE, True)):
+        path.write_bytes(path.read_bytes()[:size])
+        found: list[torch.Tensor] = []
+        told: list[list[str]] = []
+        for row in (path, {"path": str(path)}, {"bytes": path.read_bytes(), "path": None}):
+            with warnings.catch_warnings(record=True) as warned:
+                warnings.simplefilter("always")
+                found.append(processor(row).input_values)
+            told.append([str(one.message).rpartition("; ")[2] for one in warned])
+        assert found[1].equal(found[0])
+        assert found[2].equal(found[0])
+        assert told[0] == told[1] == told[2]
+        assert told[0] == ["everything before was taken"] * is_cut
+    with pytest.raises(AudioError):
+        processor({"bytes": b"RIFF"})
 
 
 def test_wrong_sound_is_refused(their_processor: Any, processor: Ours, tmp_path: Path) -> None:
@@ -405,13 +430,39 @@ def test_rows_of_a_dataset_say_their_rate(processor: KyutaiSpeechToTextProcessor
         processor({"text": "hello"})
 
 
+@pytest.mark.parametrize("rate", [RATE, 2 * RATE])
+@pytest.mark.parametrize("key", ["array", "raw"])
+def test_channels_of_a_row_are_mixed(processor: Ours, key: str, rate: int) -> None:
+    mono = noise(1600)
+
+    def heard(samples: Any) -> torch.Tensor:
+        return processor({key: samples, "sampling_rate": rate})["input_values"]
+
+    plain = heard(mono)
+    assert plain.abs().max() > 0
+    both = np.stack([mono, mono])
+    for same in (both, both.T, np.stack([mono, -mono]), mono[:, None], both.tolist()):
+        assert heard(same).equal(plain), "what cancels is heard by its loudest channel"
+    half = processor({key: mono / 2, "sampling_rate": rate})["input_values"]
+    torch.testing.assert_close(heard(np.stack([mono, 0 * mono], axis=1)), half)
+    for wrong in (np.zeros((2, 2, 99), np.float32), np.full(99, np.nan, np.float32)):
+        with pytest.raises(AudioError):
+            heard(wrong)
+
+
 def test_a_decoder_of_a_dataset_is_asked_for_its_samples(
     processor: KyutaiSpeechToTextProcessor,
 ) -> None:
     class Decoder:
-        def get_all_samples(self) -> Any:
-            both = torch.from_numpy(np.stack([noise(1600)] * 2))
-            return SimpleNamespace(data=both, sample_rate=RATE)
+        def __init__(self, data: Any) -> None:
+            self._data = torch.from_numpy(data)
 
-    expected = processor(noise(1600))["input_values"]
-    assert processor(Decoder())["input_values"].equal(expected)
+        def get_all_samples(self) -> Any:
+            return SimpleNamespace(data=self._data, sample_rate=RATE)
+
+    one = noise(1600)
+    expected = processor(one)["input_values"]
+    for data in (np.stack([one, one]), np.stack([one, -one]), one[None], one):
+        assert processor(Decoder(data))["input_values"].equal(expected)
+    short = Decoder(np.stack([one[:5], one[:5]]))  # its channels come first, whatever its length
+    assert processor(short)["input_values"].equal(processor(one[:5])["input_values"])

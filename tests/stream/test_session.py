@@ -773,3 +773,15 @@ def test_that_no_word_was_heard_is_not_told_of_a_cut_stream_nor_unasked() -> Non
     drained(s)
     s.finish()
     assert [type(one) for one in events(s)] == [End]
+
+
+def test_whether_it_is_told_that_no_word_was_heard_goes_on_as_it_was() -> None:
+    for saved, resumed in ((True, False), (False, True)):
+        s = session(replace(PLAIN, signal_checks=saved))
+        wordless(s, 2.08, [])
+        other = session(replace(PLAIN, signal_checks=resumed))
+        other.restore(s.save(0))
+        other.close()
+        drained(other)
+        other.finish()
+        assert ("no_words" in [getattr(one, "kind", "") for one in events(other)]) is saved

@@ -156,3 +156,62 @@ def test_no_cue_lasts_longer_than_it_may() -> None:
     assert [(cue.start_ms, cue.end_ms) for cue in found] == [(0, 7000), (20100, 20934)]
     slow = [Word(f"w{i}", i * 0.9, i * 0.9 + 0.5, 0.9) for i in range(30)]
     assert all(cue.end_ms - cue.start_ms <= 7000 for cue in cues(slow, DEFAULTS))
+
+
+def hurried(seed: int) -> list[Word]:
+    """Words such as nobody speaks: of no length, at one time, very long, many at once."""
+    chance = random.Random(seed)
+    pace_s, at_s, words = chance.choice([0.05, 0.2, 0.5, 1.5]), chance.uniform(0, 2), list[Word]()
+    for _ in range(chance.randint(1, 40)):
+        length_s = chance.random() * pace_s * chance.choice([0, 1, 1, 1, 1, 6])
+        text = chance.choice(
+            [
+                "a",
+                "the",
+                "house",
+                "and",
+                "Ada",
+                "yes.",
+                "no,",
+                "<i>",
+                "x\ny",
+                "word" * 12,
+                "日本語" * 9,
+            ]
+        )
+        words.append(Word(text, round(at_s, 3), round(at_s + length_s, 3), 0.5))
+        at_s += length_s + chance.choice([0.0, chance.random() * pace_s])
+        at_s += 3 * chance.random() * (chance.random() < 0.05)
+    return words
+
+
+@pytest.mark.parametrize("first_seed", range(0, 600, 100))
+def test_the_rules_hold_whatever_is_said(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + 100):
+        words = hurried(seed)
+        found = cues(words, DEFAULTS)
+        assert [word for cue in found for line in cue.lines for word in line] == words
+        begins = [round(1000 * cue.lines[0][0].start) for cue in found]
+        for cue in found:
+            assert len(cue.lines) <= 2
+            assert all(width_of(line) <= 42 or len(line) == 1 for line in cue.lines)
+            assert cue.start_ms < cue.end_ms <= cue.start_ms + 7000
+        # Half a second late at most, but for those before it whose words begin at the same time.
+        for at, (cue, begin) in enumerate(zip(found, begins, strict=True)):
+            assert 0 <= cue.start_ms - begin <= 500 + begins[:at].count(begin), seed
+        for (cue, following), next_begin in zip(pairwise(found), begins[1:], strict=True):
+            gap_ms = following.start_ms - cue.end_ms
+            assert gap_ms == 0 or gap_ms >= 250, seed
+            if cue.end_ms - cue.start_ms < 834:
+                assert following.start_ms >= next_begin + 500, "it might have been shown longer"
+
+
+def test_a_cue_that_must_end_makes_room_before_the_next() -> None:
+    words = [Word("Well", 20.151 - 7, 20.2 - 7, 0.5), Word("then", 14.0, 20.1, 0.5)]
+    words.append(Word("we" * 21, 20.328, 21.0, 0.5))
+    first, second = cues(words, DEFAULTS)
+    assert (first.end_ms, second.start_ms) == (20_078, 20_328)
+    near, far = cues(words, CaptionOptions(min_gap_s=0.1))
+    assert (near.end_ms, far.start_ms) == (20_100, 20_328), "the gap is long enough"
+    near, far = cues(words, CaptionOptions(min_gap_s=30.0))
+    assert near.end_ms - near.start_ms == 834, "no gap is so long"

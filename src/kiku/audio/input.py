@@ -110,6 +110,7 @@ class AudioInput:
         self._start = ticks_of(start_s)
         self._end = None if end == math.inf else ticks_of(end)
         self._cuts = bool(self._start) or self._end is not None
+        self.start_s, self.end_s, self.checks = start_s, end_s, checks
         self._full_scale = FULL_SCALE if checks else None
         # At first no sound has any rate: a gap at the beginning is silence at the default one.
         rate = self._default_rate

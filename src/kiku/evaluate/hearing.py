@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from kiku.decoding import token_picker
 from kiku.engine import StepOutput
 from kiku.errors import AudioError, InputError
 from kiku.evaluate.manifest import Utterance
-from kiku.options import AudioFormat, StreamOptions
+from kiku.options import AudioFormat, StreamOptions, stream_options
 from kiku.recognizer import Recognizer
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import WordSession
@@ -123,9 +123,12 @@ class HearingOptions:
 
     def __post_init__(self) -> None:
         """Raise InputError for what cannot be."""
-        if self.chunk_s is not None and not 0.01 <= self.chunk_s <= 10:
-            raise InputError(f"chunk_s must be from 0.01 to 10 seconds, not {self.chunk_s!r}")
-        stream = self.stream
+        chunk_s: Any = self.chunk_s
+        is_number = isinstance(chunk_s, int | float) and not isinstance(chunk_s, bool)
+        if chunk_s is not None and not (is_number and 0.01 <= chunk_s <= 10):
+            raise InputError(f"chunk_s must be from 0.01 to 10 seconds, not {chunk_s!r}")
+        stream = stream_options(self.stream)
+        object.__setattr__(self, "stream", stream)
         if (stream.start_s, stream.end_s, stream.channel, stream.track) != (0, None, "mix", None):
             raise InputError(
                 "start_s, end_s, channel and track are no options of an evaluation: the manifest "

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiku.audio import Resampler, read_chunks
+from kiku.audio import Resampler, as_mono, read_chunks
 from kiku.config import CodecConfig
 from kiku.errors import AudioError, InputError
 from kiku.hf.batch import BatchFeature
@@ -250,10 +250,10 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
     Args:
         audio: samples, paths, rows of a dataset ({"array", "sampling_rate"}, {"path"} or {"bytes"};
             or a decoder with `get_all_samples`), or lists of such.
-        rate: in Hz; what says its own rate is resampled to it.
+        rate: in Hz; what says its own rate is resampled to it, and its channels are mixed.
 
     Raises:
-        AudioError: a file cannot be read.
+        AudioError: a file cannot be read, or samples of a row that cannot be.
         InputError: integers, or something else.
     """
     if isinstance(audio, str | os.PathLike):
@@ -262,7 +262,8 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
         return [_row_of_dataset(audio, rate)]
     if hasattr(audio, "get_all_samples"):
         decoded = audio.get_all_samples()
-        return [_at_rate(np.asarray(decoded.data), int(decoded.sample_rate), rate)]
+        mono = as_mono(decoded.data, channels_axis=0 if np.ndim(decoded.data) == 2 else None)
+        return [_at_rate(mono, int(decoded.sample_rate), rate)]
     if isinstance(audio, Tensor):
         audio = audio.numpy(force=True)
     if isinstance(audio, np.ndarray):
@@ -290,9 +291,9 @@ def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
                 'a recording {"array": ...} has to say its rate as well: "sampling_rate"'
             )
         (found,) = recordings(np.asarray(samples), rate)
-        return _at_rate(found, int(row["sampling_rate"]), rate)
+        return _at_rate(as_mono(found), int(row["sampling_rate"]), rate)
     if row.get("bytes") is not None:
-        return np.concatenate(list(read_chunks(BytesIO(row["bytes"]), rate)))
+        return _decoded(BytesIO(row["bytes"]), rate)
     if row.get("path") is not None:
         return _file(row["path"], rate)
     raise InputError(
@@ -301,9 +302,8 @@ def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
     )
 
 
-def _at_rate(samples: NDArray[Any], given: int, rate: int) -> NDArray[np.float32]:
-    """[S] or [channels, S] at another rate, as one channel."""
-    mono = np.asarray(samples.mean(0) if samples.ndim == 2 else samples, dtype=np.float32)
+def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.float32]:
+    """[S] at another rate."""
     if given == rate:
         return mono
     resampler = Resampler(given, rate)
@@ -314,13 +314,19 @@ def _file(path: str | os.PathLike[str], rate: int) -> NDArray[np.float32]:
     name = os.fspath(path)
     if name.startswith(("http://", "https://")):
         raise InputError(f"{name}: addresses are not fetched; download the file and give its path")
+    return _decoded(name, rate)
+
+
+def _decoded(file: str | BytesIO, rate: int) -> NDArray[np.float32]:
+    """[S] of a file that is named or open: what is there of it, with a warning, if it breaks
+    off."""
     chunks: list[NDArray[np.float32]] = []
     try:
-        chunks.extend(read_chunks(name, rate))
+        chunks.extend(read_chunks(file, rate))
     except AudioError as error:
         if not chunks:
             raise
-        warnings.warn(f"{error}; everything before was taken", stacklevel=4)
+        warnings.warn(f"{error}; everything before was taken", stacklevel=5)
     return np.concatenate(chunks)
 
 

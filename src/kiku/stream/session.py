@@ -171,7 +171,7 @@ class WordSession:
     def _new_emitter(self) -> WordEmitter:
         config = self._config
         timing = Timing(
-            config.frame_rate, config.text_delay_s, self._prefix_s, offset_s=self._options.start_s
+            config.frame_rate, config.text_delay_s, self._prefix_s, offset_s=self.input.start_s
         )
         builder = WordBuilder(
             self._vocabulary,
@@ -441,7 +441,7 @@ class WordSession:
         if not (self._tells_each_frame or self._warnings or self._late):
             return
         now = self._now
-        if now <= self._options.start_s:
+        if now <= self.input.start_s:
             return  # the silence before the sound
         while self._warnings and self._warnings[0].time <= now:
             self._warn(self._warnings.popleft())
@@ -466,14 +466,14 @@ class WordSession:
     @property
     def _input_s(self) -> float:
         """Where the sound ends that was converted."""
-        end_s = self._options.end_s
+        end_s = self.input.end_s
         return self.input.duration if end_s is None else min(self.input.duration, end_s)
 
     @property
     def _now(self) -> float:
         """Seconds of sound of which the model has spoken."""
         heard = self._emitter.builder.num_tokens - 1
-        now = heard * self._frame_s - self._prefix_s + self._options.start_s
+        now = heard * self._frame_s - self._prefix_s + self.input.start_s
         return min(now, self._input_s) if self._closed else now
 
     @property
@@ -494,7 +494,7 @@ class WordSession:
         self.events.append(replace(warning, time=self._warned_at, channel=self._channel))
 
     def _warn_wordless(self, loud_s: float) -> None:
-        if not self._options.signal_checks:
+        if not self.input.checks:
             return
         self._warn(
             StreamWarning(
@@ -634,7 +634,8 @@ class WordSession:
     def restore(self, saved: Any) -> None:
         """Go on where `save` was called; on a fresh session for the same model.
 
-        Turns are taken up where they were if both sessions tell them.
+        What it hears (format, channel, start and end, checks) stays as it was. Turns are taken up
+        where they were if both sessions tell them.
 
         Raises:
             StreamError: the state is of another model, or damaged.
@@ -662,8 +663,8 @@ class WordSession:
             raise ValueError("frames that cannot be")
         self._padded, self._prompted = state.padded, state.prompted
         self._prefix_s = self._own_prefix_s
-        self._emitter = self._new_emitter()
         self.input = AudioInput.restore(state.input)
+        self._emitter = self._new_emitter()  # words' times begin where the saved sound does
         self._frames.clear()
         self._frames.push(state.waiting)
         self._emitter.restore(state.emitter)

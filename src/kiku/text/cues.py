@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from kiku.errors import ConfigError
 from kiku.text.segments import CLOSING, OPENING, Segment, ends_sentence
@@ -48,12 +48,27 @@ class CaptionOptions:
     def __post_init__(self) -> None:
         for name in ("max_line_width", "max_line_count"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value}")
+            if value is not None and not (_is_number(value, int) and value >= 1):
+                raise ConfigError(
+                    f"{name} must be at least 1, not {value!r}: a whole number, or None"
+                )
         for name in ("min_duration_s", "max_duration_s", "max_chars_per_s", "min_gap_s"):
             value = getattr(self, name)
-            if not 0 <= value < math.inf or (value == 0 and name.startswith("max")):
-                raise ConfigError(f"{name} must be a number above 0, not {value}")
+            least = math.ulp(0.0) if name.startswith("max") else 0.0
+            if not (_is_number(value, int | float) and least <= value < math.inf):
+                raise ConfigError(f"{name} must be a number above 0, not {value!r}")
+        for name in ("highlight_words", "partial"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise ConfigError(f"{name} must be True or False, not {value!r}")
+        if not isinstance(self.model, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"model must be the name of a model, not {self.model!r}")
+        if not (self.duration is None or _is_number(self.duration, int | float)):
+            raise ConfigError(f"duration must be seconds, or None, not {self.duration!r}")
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +139,22 @@ class CueMaker:
         start_ms = max(_ms(block[0][0].start), self._shown_until_ms)
         patience_ms = next_ms + _LATE_MS - start_ms
         next_ms = max(next_ms, start_ms + 1)
-        least_ms, most_ms = math.ceil(1000 * options.min_duration_s), 1000 * options.max_duration_s
+        least_ms = math.ceil(1000 * options.min_duration_s)
+        most_ms = max(1, int(1000 * options.max_duration_s))
         chars = sum(map(width_of, block))
         wanted_ms = max(least_ms, math.ceil(1000 * chars / options.max_chars_per_s))
         spoken_ms = _ms(block[-1][-1].end) - start_ms
         shown_ms = min(max(spoken_ms, wanted_ms), next_ms - start_ms)
         # What would flash by keeps the next one waiting, but not for long.
-        shown_ms = max(shown_ms, min(least_ms, patience_ms))
-        gap_ms = next_ms - start_ms - shown_ms
-        if 0 < gap_ms < _ms(options.min_gap_s):
-            shown_ms += gap_ms
+        shown_ms = min(max(shown_ms, min(least_ms, patience_ms)), most_ms)
+        gap_ms, least_gap_ms = next_ms - start_ms - shown_ms, _ms(options.min_gap_s)
+        if 0 < gap_ms < least_gap_ms:
+            if shown_ms + gap_ms <= most_ms:
+                shown_ms += gap_ms
+            else:  # it may not stay until the next one, so it makes room before that
+                shown_ms = max(min(shown_ms, least_ms), shown_ms + gap_ms - least_gap_ms)
         # WebVTT asks that a cue ends after it begins; words may be closer than a millisecond.
-        end_ms = start_ms + max(1, int(min(shown_ms, most_ms)))
+        end_ms = start_ms + max(1, int(shown_ms))
         self._shown_until_ms = end_ms
         return Cue(start_ms, end_ms, tuple(block))
 
