@@ -7,6 +7,7 @@ import wave
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -396,6 +397,56 @@ def test_an_interrupted_transcription_says_that_it_is_not_whole() -> None:
         with pytest.raises(StreamError, match="interrupted"):
             result.result()
     assert [w.text for w in result.so_far] == ["one", "two"]
+
+
+class _Interrupted:
+    """A pipe in which a read is interrupted, once so many bytes have come."""
+
+    def __init__(self, data: bytes, after: int, error: type[BaseException]) -> None:
+        self._file, self._after, self._error = io.BytesIO(data), after, error
+        self.num_reads = 0
+
+    def read(self, num_bytes: int) -> bytes:
+        self.num_reads += 1
+        if self._file.tell() >= self._after:
+            raise self._error(3)
+        return self._file.read(min(num_bytes, 4_000))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_of_a_read_is_raised_and_the_words_before_are_kept(
+    error: type[BaseException],
+) -> None:
+    """PyAV swallows what is raised in the reads that it asks for."""
+    rec, engine = echo()
+    sound = np.concatenate([sentence(ONE, TWO), np.zeros(400 * SIZE, np.float32)])
+    data = _wav(np.repeat(sound, 8), 8000)
+    source: Any = _Interrupted(data, len(data) // 2, error)
+    result = rec.transcription(source)
+    with pytest.raises(error, match="3"):
+        result.result()
+    assert [w.text for w in result.so_far] == ["one", "two"]
+    assert not engine.held
+    num_reads = source.num_reads
+    with pytest.raises(StreamError, match="interrupted"):
+        result.result()
+    assert source.num_reads == num_reads
+
+
+@pytest.mark.parametrize("after", [0, 2_000, 4_000, 8_000])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interruption_while_a_recording_is_opened_is_raised(
+    error: type[BaseException], after: int
+) -> None:
+    rec, engine = echo()
+    data = _wav(np.repeat(sentence(ONE, TWO, THREE), 8), 8000)
+    source: Any = _Interrupted(data, after, error)
+    result = rec.transcription(source)
+    with pytest.raises(error, match="3"):
+        result.result()
+    with pytest.raises(StreamError, match="interrupted"):
+        result.result()
+    assert not engine.held
 
 
 def test_a_transcription_collected_during_a_step_disturbs_nobody() -> None:

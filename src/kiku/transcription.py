@@ -388,6 +388,9 @@ class Batch:
             except Exception as error:  # a file that cannot be read concerns itself alone
                 recording.failure, recording.done = error, True
                 continue
+            except BaseException as error:  # while the first of it was read
+                self._fail(recording, error)
+                raise
             self._opening = recording
             self._scheduler.request(opening)
 
