@@ -5,6 +5,7 @@ import io
 import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -648,6 +649,60 @@ def test_a_part_of_a_recording_keeps_its_times() -> None:
     assert part.text == "one two"
     assert [w.start for w in part][1] == pytest.approx(whole[1].start)
     assert all(2.0 <= w.start <= w.end <= 2.8 + 1e-9 for w in part)
+
+
+def test_a_source_without_end_is_read_up_to_the_end_that_is_asked_for() -> None:
+    rec, engine = echo()
+    sound = np.repeat(np.concatenate([sentence(ONE), np.zeros(20 * SIZE, np.float32)]), 8)
+
+    class Endless:
+        def __init__(self) -> None:
+            self.data, self.num_given = _wav(sound, 8000), 0
+
+        def read(self, num_bytes: int) -> bytes:
+            part, self.data = self.data[:num_bytes], self.data[num_bytes:]
+            self.num_given += len(part)
+            assert self.num_given < 100 * len(sound)
+            self.data = self.data or bytes(16_000)
+            return part
+
+    source: Any = Endless()
+    source.data = source.data[:40] + b"\xff" * 4 + source.data[44:]  # of any length
+    result = rec.transcribe(source, replace(PLAIN, end_s=3.0))
+    assert (result.text, result.duration, result.problem) == ("one", 3.0, None)
+    assert source.num_given / 16_000 <= 6.0  # FFmpeg reads 2 s at this rate at once
+    assert not engine.held
+
+
+def test_no_more_of_an_array_is_read_than_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    rec, _ = echo()
+    num_read = 0
+
+    def counted(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:
+        nonlocal num_read
+        for chunk in array_chunks(samples, rate):
+            num_read += 1
+            yield chunk
+
+    monkeypatch.setattr(recognizer, "_array_chunks", counted)
+    sound = np.concatenate([sentence(ONE, TWO), np.zeros(1_000 * SIZE, np.float32)])
+    for end_s, most in ((2.0, 2), (2.5, 3), (0.4, 1)):
+        num_read, calls = 0, Calls()
+        options = replace(PLAIN, end_s=end_s)
+        result = rec.transcribe(sound, options, rate=CONFIG.sample_rate, progress=_noted(calls))
+        assert (result.duration, num_read) == (end_s, most)
+        assert calls[-1] == (end_s, end_s)
+
+
+def test_a_cut_file_has_no_problem_where_all_that_was_asked_for_is_there(tmp_path: Path) -> None:
+    rec, _ = echo()
+    path = tmp_path / "cut.wav"
+    sound = np.concatenate([sentence(ONE), np.zeros(100 * SIZE, np.float32)])
+    path.write_bytes(_wav(np.repeat(sound, 8), 8000)[:-20_000])
+    result = rec.transcribe(path, replace(PLAIN, end_s=2.0))
+    assert (result.text, result.duration, result.problem) == ("one", 2.0, None)
+    with pytest.warns(UserWarning, match="breaks off"):
+        assert rec.transcribe(path, replace(PLAIN, end_s=8.3)).problem is not None
 
 
 def test_sound_of_which_nothing_could_be_read_is_raised() -> None:

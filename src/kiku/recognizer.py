@@ -340,11 +340,11 @@ class Recognizer:
         else:
             chunks = _array_chunks(*samples)
             length = partial(_seconds_of, *samples)
-        most_s = options.max_duration_s
-        if options.end_s is not None and options.end_s <= most_s:
-            most_s = math.inf  # what comes behind the end is not heard anyway
+        end_s = math.inf if options.end_s is None else options.end_s
+        # What comes behind the end is not heard anyway.
+        most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
         return Recording(
-            chunks, lambda n: self._members(options, n), most_s,
+            chunks, lambda n: self._members(options, n), most_s, end_s,
             lambda: _wanted_s(length(), options), warnings=found,
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ class Transcript:
     words: tuple[Word, ...]
     """In the order of their starts."""
     duration: float
-    """Seconds of sound."""
+    """Seconds of sound, from the recording's beginning to its end or to `end_s`."""
     warnings: tuple[StreamWarning, ...] = ()
     """What was not as it should be, in the order of time: sound that is clipped or silent for long,
     a file that is damaged or whose clock cannot be followed, a decoder that had to listen again."""
@@ -167,6 +167,8 @@ class Recording:
     chunks: Iterator[Chunk]
     members: MakeMembers
     max_duration_s: float = math.inf
+    end_s: float = math.inf
+    """Nothing is read beyond what holds this; `duration` ends there."""
     stated_s: Callable[[], float | None] = lambda: None
     """Looks how long it says it is, as far as it is wanted; to be asked before it is opened."""
     sessions: list[WordSession] = field(default_factory=list[WordSession])
@@ -194,6 +196,9 @@ class Recording:
 
     def _next(self) -> Chunk | None:
         """The next of the sound; None at its end."""
+        if self.read_s >= self.end_s - 1e-9:  # it is a sum
+            self.chunks = iter(())  # which closes a file
+            return None
         try:
             chunk = next(self.chunks, None)
             self.read_s += 0.0 if chunk is None else chunk.seconds
@@ -240,7 +245,7 @@ class Recording:
 
     def collect(self) -> None:
         """Take over what the sessions have to say."""
-        self.duration = self.sessions[0].duration
+        self.duration = min(self.sessions[0].duration, self.end_s)
         found: list[Word] = []
         for session in self.sessions:
             while session.events:
@@ -250,7 +255,7 @@ class Recording:
                     case StreamWarning() as warning:
                         self.warnings.append(warning)
                     case End(duration):
-                        self.duration = duration
+                        self.duration = min(duration, self.end_s)
                     case _:
                         pass
         if len(self.sessions) > 1:  # in the order of time, as far as they came together
