@@ -579,6 +579,47 @@ def test_each_channel_is_heard_by_itself_and_words_stand_in_their_order() -> Non
     assert rec.transcribe(sentence(ONE), EACH, rate=CONFIG.sample_rate)[0].channel == 0
 
 
+@pytest.mark.parametrize(
+    ("channel", "counts", "words", "told"),
+    [
+        ("each", (1, 2), [("one", 0), ("one", 0)], "1 channel at first and has 2 channels"),
+        ("each", (2, 3), [("one", 0), ("two", 1)] * 2, "from 2 on are not heard"),
+        ("each", (3, 2), [("one", 0), ("two", 1), ("three", 2), ("one", 0), ("two", 1)],
+         "from 2 on are silent"),
+        ("each", (2, 2), [("one", 0), ("two", 1)] * 2, None),
+        ("mix", (1, 2), [("one", None)], None),
+        (0, (2, 3), [("one", None)] * 2, None),
+        (2, (3, 2, 3), [("three", None)] * 2, "3 channels at first and has 2"),
+    ],
+)  # fmt: skip
+def test_channels_of_a_recording_that_come_or_go_are_told(
+    monkeypatch: pytest.MonkeyPatch, channel: Any, counts: Sequence[int], told: str | None,
+    words: list[tuple[str, int | None]],
+) -> None:  # fmt: skip
+    planes = np.stack([sentence(ONE), sentence(TWO), sentence(THREE)], axis=1)
+
+    def links(*_: object, **__: object) -> Iterator[Chunk]:
+        for count in counts:
+            yield from array_chunks(planes[:, :count], CONFIG.sample_rate)
+
+    monkeypatch.setattr(recognizer, "read_file", links)
+    rec, engine = echo(slots=3)
+    result = rec.transcribe("any.opus", replace(PLAIN, channel=channel))
+    if channel != "mix":  # of which the engine says what it likes
+        assert sorted((word.text, word.channel) for word in result) == sorted(words)
+    assert result.duration == pytest.approx(0.4 * len(counts))
+    assert [one.kind for one in result.warnings] == (["damaged"] if told else [])
+    assert not told or told in result.warnings[0].message
+    assert not engine.held
+
+
+def test_a_channel_that_was_never_there_is_refused() -> None:
+    rec, engine = echo()
+    with pytest.raises(AudioError, match="channel 2 was asked for and there are 2"):
+        rec.transcribe(stereo(), replace(PLAIN, channel=2), rate=CONFIG.sample_rate)
+    assert not engine.held
+
+
 def test_channels_that_come_apart_are_put_in_order_at_the_end() -> None:
     """One channel's words are held back by nothing; the transcript has them by their starts."""
     rec, _ = echo(slots=2)

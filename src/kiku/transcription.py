@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kiku.audio import Chunk, StreamWarning
+from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler
 from kiku.stream import End, WordSession
@@ -175,6 +175,8 @@ class Recording:
     bindings: list[Binding] = field(default_factory=list[Binding])
     opening: Opening | None = None
     first: Chunk | None = None
+    changes: ChannelChanges | None = None
+    """Where its channels are heard one by one."""
     words: list[Word] = field(default_factory=list[Word])
     warnings: list[StreamWarning] = field(default_factory=list[StreamWarning])
     duration: float = 0.0
@@ -189,8 +191,13 @@ class Recording:
     def begin(self) -> Opening:
         """Read the first of the sound, and ask for slots."""
         self.first = self._next()
-        members = self.members(1 if self.first is None else self.first.num_channels)
+        num_channels = 1 if self.first is None else self.first.num_channels
+        members = self.members(num_channels)
         self.sessions = [member.session for member in members]  # pyright: ignore[reportAttributeAccessIssue]
+        # One that is not there from the beginning is refused when it is heard.
+        channels = [one.input.channel for one in self.sessions]
+        if all(channel != "mix" and channel < num_channels for channel in channels):
+            self.changes = ChannelChanges(num_channels)
         self.opening = Opening(members)
         return self.opening
 
@@ -232,8 +239,20 @@ class Recording:
                 if chunk is None:
                     session.close()
                 else:
-                    session.push(chunk)
+                    session.push(self._for(session, chunk))
             self.ended = chunk is None
+
+    def _for(self, session: WordSession, chunk: Chunk) -> Chunk:
+        """What a session is to hear of the next chunk."""
+        channel = session.input.channel
+        if self.changes is None or channel == "mix":
+            return chunk
+        hears_all = len(self.sessions) == self.changes.num_channels
+        is_missing = channel >= chunk.num_channels
+        if session is self.sessions[0] and (is_missing or hears_all):
+            warning = self.changes.look(chunk, self.read_s - chunk.seconds)
+            self.warnings += [] if warning is None else [warning]
+        return chunk.of_channel(channel)
 
     @property
     def has_news(self) -> bool:

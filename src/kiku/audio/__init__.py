@@ -1,5 +1,6 @@
 """Sound from outside -> mono float32 samples at one rate: `AudioInput`, files, arrays, frames."""
 
+from kiku.audio.channels import ChannelChanges
 from kiku.audio.checks import HEARD_DB, SignalChecks, StreamWarning
 from kiku.audio.chunk import Chunk
 from kiku.audio.endings import ENDINGS
@@ -13,6 +14,7 @@ __all__ = [
     "ENDINGS",
     "HEARD_DB",
     "AudioInput",
+    "ChannelChanges",
     "Chunk",
     "FrameQueue",
     "Resampler",
