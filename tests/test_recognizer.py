@@ -546,8 +546,87 @@ def test_samples_need_their_rate_and_may_say_it_themselves() -> None:
 def test_a_list_of_numbers_is_refused_at_once(numbers: list[float]) -> None:
     with pytest.raises(InputError, match="a list of numbers"):
         echo()[0].transcribe(numbers, rate=16_000)  # pyright: ignore
-    with pytest.raises(InputError, match="these keys were not found"):
+    with pytest.raises(InputError, match="this one has 'audio'"):
         echo()[0].transcribe({"audio": numbers})
+
+
+class _Decoder:
+    """As torchcodec's: also a mapping by its look, and none by its type."""
+
+    def __init__(self, planes: NDArray[np.float32], rate: int) -> None:
+        self.data, self.sample_rate = planes, rate
+
+    def __getitem__(self, key: str) -> object:
+        return {"array": self.data.mean(0), "sampling_rate": self.sample_rate}[key]
+
+    def get_all_samples(self) -> "_Decoder":
+        return self
+
+
+def test_rows_of_datasets_are_recordings(tmp_path: Path) -> None:
+    rec, engine = echo()
+    sound, rate = sentence(ONE), CONFIG.sample_rate
+    data = _wav(np.repeat(sound, 8), 8000)
+    path = tmp_path / "one.wav"
+    path.write_bytes(data)
+    sources: list[Any] = [
+        {"array": sound, "sampling_rate": rate},
+        {"array": sound.tolist(), "sampling_rate": rate, "path": "gone.wav"},
+        {"raw": sound, "sampling_rate": rate},
+        {"bytes": data, "path": None},
+        {"bytes": bytearray(data)},
+        {"bytes": None, "path": str(path)},
+        {"path": path},
+        _Decoder(sound[None], rate),
+        _Decoder(np.stack([sound, sound]), rate),
+    ]
+    for source in sources:
+        assert rec.transcribe(source).text == "one"
+    assert [one.text for one in rec.transcribe(sources)] == ["one"] * len(sources)
+    assert rec.transcribe({"array": sound}, rate=rate).text == "one"
+    with pytest.raises(AudioError, match=r"talk\.mp3 is not a recording"):
+        rec.transcribe({"bytes": b"no sound", "path": "talk.mp3"})
+    with pytest.raises(InputError, match="leave rate out"):
+        rec.transcribe(sources[-1], rate=2 * rate)
+    assert not engine.held
+
+
+def test_rows_are_decoded_one_by_one() -> None:
+    """A dataset may not fit into memory, and one that cannot be decoded stops no other."""
+    rec, _ = echo()
+    num_decoded = 0
+
+    class Counted(_Decoder):
+        def get_all_samples(self) -> _Decoder:
+            nonlocal num_decoded
+            num_decoded += 1
+            if num_decoded == 2:
+                raise RuntimeError("broken")
+            return self
+
+    rows: list[Any] = [Counted(sentence(ONE)[None], CONFIG.sample_rate) for _ in range(3)]
+    several = rec.transcriptions(rows)
+    assert num_decoded == 0
+    found = [one.result_or_problem() for one in several]
+    assert [one.text for one in found] == ["one", "", "one"]
+    assert isinstance(found[1].problem, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("source", "match"),
+    [
+        (None, "from a NoneType: give a path"),
+        (object(), "an array of samples with its rate="),
+        (b"RIFF", r"give these bytes as io\.BytesIO"),
+        ({}, "has nothing"),
+        ({"bytes": "text"}, "has 'bytes'"),
+        ({"bytes": None, "path": None}, "has 'bytes', 'path'"),
+        ({"array": np.zeros(5)}, "such as rate=16000"),
+    ],
+)
+def test_what_is_no_recording_is_told_with_what_is_one(source: Any, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        echo()[0].transcribe(source)
 
 
 EACH = StreamOptions(recovery=None, channel="each")

@@ -8,7 +8,16 @@ from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
 from kiku.audio.resample import Resampler
-from kiku.audio.samples import array_chunks, as_mono, chunks_of, is_rated, samples_of
+from kiku.audio.samples import (
+    array_chunks,
+    as_mono,
+    chunks_of,
+    decoded,
+    is_decoder,
+    is_rated,
+    samples_of,
+    source_of,
+)
 
 __all__ = [
     "ENDINGS",
@@ -23,10 +32,13 @@ __all__ = [
     "array_chunks",
     "as_mono",
     "chunks_of",
+    "decoded",
     "duration_s",
+    "is_decoder",
     "is_rated",
     "num_channels",
     "read_chunks",
     "read_file",
     "samples_of",
+    "source_of",
 ]
