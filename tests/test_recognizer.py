@@ -230,13 +230,42 @@ def test_a_recording_that_is_too_long_keeps_what_was_transcribed() -> None:
     with pytest.warns(UserWarning, match="longer than 20 seconds"):
         result = rec.transcribe(sound, options, rate=CONFIG.sample_rate)
     assert result.text == "one"
-    assert result.duration == pytest.approx(20.0, abs=1.0)
+    assert result.duration == pytest.approx(20.0)
     assert isinstance(result.problem, AudioError)
     assert "max_duration_s" in str(result.problem)
     assert not engine.held
     # What is not asked for does not count.
     part = StreamOptions(recovery=None, max_duration_s=20.0, end_s=10.0)
     assert rec.transcribe(sound, part, rate=CONFIG.sample_rate).problem is None
+
+
+@pytest.mark.parametrize("most_s", [0.4, 1.5, 2.0, 2.04])
+def test_a_recording_is_heard_up_to_the_second_at_which_it_is_too_long(
+    most_s: float, tmp_path: Path
+) -> None:
+    """Not only up to the chunk before."""
+    rec, engine = echo()
+    sound = np.concatenate([sentence(ONE), np.zeros(50 * SIZE, np.float32)])
+    path = tmp_path / "long.wav"
+    path.write_bytes(_wav(np.repeat(sound, 8), 8000))
+    rated: Any = (CONFIG.sample_rate, sound)
+    for source in (rated, path):
+        with pytest.warns(UserWarning, match="longer than") as caught:
+            result = rec.transcribe(source, replace(PLAIN, max_duration_s=most_s))
+        assert caught[0].filename == __file__
+        assert result.text == "one"
+        assert result.duration == pytest.approx(most_s, abs=1e-3)
+        assert "max_duration_s" in str(result.problem)
+    assert not engine.held
+
+
+def test_a_recording_that_is_as_long_as_it_may_be_is_whole() -> None:
+    rec, _ = echo()
+    sound = np.zeros(50 * SIZE, np.float32)  # 4 s
+    for source, most_s in ((sound, 4.0), (sound[: 7 * SIZE], 0.56)):
+        options = replace(PLAIN, max_duration_s=most_s)
+        result = rec.transcribe(source, options, rate=CONFIG.sample_rate)
+        assert (result.duration, result.problem) == (pytest.approx(most_s), None)
 
 
 def test_sound_that_turns_bad_keeps_its_words() -> None:

@@ -150,6 +150,17 @@ def by_time(word: Word) -> tuple[float, int]:
     return word.start, word.channel or 0
 
 
+_PACKAGE = str(Path(__file__).parent) + os.sep
+
+
+def _caller_level() -> int:
+    """The `stacklevel` of a warning that names the line outside of kiku from which it comes."""
+    level, frame = 1, sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 MakeMembers = Callable[[int], Sequence[Member]]
 """Sessions for a recording of so many channels, with what their slots need."""
 
@@ -182,6 +193,8 @@ class Recording:
     duration: float = 0.0
     read_s: float = 0.0
     """Of the sound, silence included."""
+    is_too_long: bool = False
+    """Whether it is known to go on behind `max_duration_s`, up to which it was read."""
     problem: AudioError | None = None
     failure: BaseException | None = None
     ended: bool = False
@@ -196,7 +209,7 @@ class Recording:
         self.sessions = [member.session for member in members]  # pyright: ignore[reportAttributeAccessIssue]
         # One that is not there from the beginning is refused when it is heard.
         channels = [one.input.channel for one in self.sessions]
-        if all(channel != "mix" and channel < num_channels for channel in channels):
+        if all(isinstance(channel, int) and channel < num_channels for channel in channels):
             self.changes = ChannelChanges(num_channels)
         self.opening = Opening(members)
         return self.opening
@@ -207,20 +220,36 @@ class Recording:
             self.chunks = iter(())  # which closes a file
             return None
         try:
+            if self.is_too_long:
+                raise self._too_long()
             chunk = next(self.chunks, None)
-            self.read_s += 0.0 if chunk is None else chunk.seconds
-            if self.read_s > self.max_duration_s:
-                raise AudioError(
-                    f"the recording is longer than {self.max_duration_s:g} seconds: raise "
-                    "max_duration_s in StreamOptions (--max-duration) to have the rest"
-                )
+            if chunk is not None:
+                chunk = self._within_bounds(chunk)
+                self.read_s += chunk.seconds
             return chunk
         except AudioError as error:
             if not self.sessions or self.sessions[0].duration == 0:
                 raise
             self.problem = error
-            warnings.warn(f"{error}; everything before was transcribed", stacklevel=2)
+            message = f"{error}; everything before was transcribed"
+            warnings.warn(message, stacklevel=_caller_level())
             return None
+
+    def _within_bounds(self, chunk: Chunk) -> Chunk:
+        """The chunk as far as `max_duration_s` lets it be heard; AudioError where none of it is."""
+        left_s = self.max_duration_s - self.read_s + 1e-9  # it is a sum
+        if chunk.seconds <= left_s:
+            return chunk
+        if left_s * chunk.rate < 1:
+            raise self._too_long()
+        self.is_too_long = True
+        return chunk.split(left_s)[0]
+
+    def _too_long(self) -> AudioError:
+        return AudioError(
+            f"the recording is longer than {self.max_duration_s:g} seconds: raise max_duration_s "
+            "in StreamOptions (--max-duration) to have the rest"
+        )
 
     @property
     def is_hungry(self) -> bool:
