@@ -120,6 +120,19 @@ def test_sound_that_is_not_there(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("backend")
+def test_a_pattern_may_stand_for_one_recording(run: Run, speech: Speech, tmp_path: Path) -> None:
+    speech(tmp_path / "one.wav")
+    assert listen_to(run, tmp_path / "*.wav").out.startswith("zero one")
+    (tmp_path / "folder").mkdir()
+    for name in ("two.wav", "folder/three.wav", "folder/four.wav"):
+        speech(tmp_path / name)
+    for pattern in ("*.wav", "fold*"):
+        ran = listen_to(run, tmp_path / pattern)
+        assert ran.code == 2
+        assert "--from: it stands for 2 recordings; name one" in ran.err
+
+
+@pytest.mark.usefixtures("backend")
 def test_what_is_there_of_a_file_that_ends_too_early(
     run: Run, speech: Speech, tmp_path: Path
 ) -> None:

@@ -174,7 +174,11 @@ class _Heard:
 
 def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat | None) -> _Heard:
     """The recording of this name; AudioError where there is none."""
-    (found,) = find_recordings([source])
+    found, *others = find_recordings([source])
+    if others:
+        raise typer.BadParameter(
+            f"it stands for {1 + len(others)} recordings; name one", param_hint="--from"
+        )
     if not isinstance(found, Recording):
         raise found
     sound = Played(
