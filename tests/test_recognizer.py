@@ -854,6 +854,26 @@ def test_a_cut_file_has_no_problem_where_all_that_was_asked_for_is_there(tmp_pat
         assert rec.transcribe(path, replace(PLAIN, end_s=8.3)).problem is not None
 
 
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "is_told"),
+    [(5.0, None, True), (2.4, None, True), (2.3, None, False), (5.0, 6.0, True), (1.0, 2.0, False)],
+)
+def test_a_start_behind_the_end_is_told(
+    start_s: float, end_s: float | None, is_told: bool, tmp_path: Path
+) -> None:
+    rec, _ = echo()
+    sound = np.concatenate([sentence(ONE), np.zeros(25 * SIZE, np.float32)])  # 2.4 s
+    path = tmp_path / "short.wav"
+    path.write_bytes(_wav(np.repeat(sound, 8), 8000))
+    rated: Any = (CONFIG.sample_rate, sound)
+    for source in (rated, path):
+        result = rec.transcribe(source, replace(PLAIN, start_s=start_s, end_s=end_s))
+        told = [one.message for one in result.warnings if "give an earlier start_s" in one.message]
+        assert len(told) == is_told
+        assert not told or f"ends after 2.40 s and is heard from {start_s:g} s on" in told[0]
+        assert (result.text, result.problem) == ("", None)
+
+
 def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
     rec, engine = echo()
 

@@ -342,7 +342,7 @@ class Recognizer:
         # What comes behind the end is not heard anyway.
         most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
         return Recording(
-            chunks, lambda n: self._members(options, n), most_s, end_s,
+            chunks, lambda n: self._members(options, n), most_s, options.start_s, end_s,
             lambda: _wanted_s(length(), options), warnings=found,
         )  # fmt: skip
 

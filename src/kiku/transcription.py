@@ -178,6 +178,8 @@ class Recording:
     chunks: Iterator[Chunk]
     members: MakeMembers
     max_duration_s: float = math.inf
+    start_s: float = 0.0
+    """From where on it is heard."""
     end_s: float = math.inf
     """Nothing is read beyond what holds this; `duration` ends there."""
     stated_s: Callable[[], float | None] = lambda: None
@@ -223,9 +225,11 @@ class Recording:
             if self.is_too_long:
                 raise self._too_long()
             chunk = next(self.chunks, None)
-            if chunk is not None:
-                chunk = self._within_bounds(chunk)
-                self.read_s += chunk.seconds
+            if chunk is None:
+                self._look_whether_begun()
+                return None
+            chunk = self._within_bounds(chunk)
+            self.read_s += chunk.seconds
             return chunk
         except AudioError as error:
             if not self.sessions or self.sessions[0].duration == 0:
@@ -234,6 +238,19 @@ class Recording:
             message = f"{error}; everything before was transcribed"
             warnings.warn(message, stacklevel=_caller_level())
             return None
+
+    def _look_whether_begun(self) -> None:
+        """At the end of the sound, warn if that lies before `start_s`."""
+        if 0 < self.read_s <= self.start_s + 1e-9:  # it is a sum
+            self.warnings.append(
+                StreamWarning(
+                    "no_words",
+                    f"the recording ends after {self.read_s:.2f} s and is heard from "
+                    f"{self.start_s:g} s on, so nothing of it was: give an earlier start_s "
+                    "(--start)",
+                    self.read_s,
+                )
+            )
 
     def _within_bounds(self, chunk: Chunk) -> Chunk:
         """The chunk as far as `max_duration_s` lets it be heard; AudioError where none of it is."""

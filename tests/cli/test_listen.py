@@ -133,6 +133,21 @@ def test_a_pattern_may_stand_for_one_recording(run: Run, speech: Speech, tmp_pat
 
 
 @pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("command", ["transcribe", "listen --speed 0 --from"])
+def test_a_start_behind_the_end_is_told(
+    run: Run, speech: Speech, tmp_path: Path, command: str
+) -> None:
+    talk = speech(tmp_path / "talk.wav")
+    ran = run(*command.split(), talk, "--start", "100")
+    assert (ran.code, ran.out.strip()) == (0, "")
+    assert "talk.wav" in ran.err
+    assert "ends after 2.00 s and is heard from 100 s on" in ran.err
+    assert ran.err.count("\n") == 1
+    assert run(*command.split(), talk, "--start", "100", "--quiet").err == ""
+    assert run(*command.split(), talk, "--start", "1").err == ""
+
+
+@pytest.mark.usefixtures("backend")
 def test_what_is_there_of_a_file_that_ends_too_early(
     run: Run, speech: Speech, tmp_path: Path
 ) -> None:

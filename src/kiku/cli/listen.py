@@ -153,6 +153,11 @@ def listen(
         if outputs.in_view:
             listening.show(_view(listening, stream, hearing.label))
         code = listening.run()
+        if code == 0 and 0 < stream.duration <= options.start_s and not quiet:
+            terminal.error(
+                f"warning: {hearing.label} ends after {stream.duration:.2f} s and is heard from "
+                f"{options.start_s:g} s on, so nothing of it was: give an earlier --start"
+            )
     if code == 0 and named:
         meter.note(f"wrote {', '.join(map(str, named.values()))}")
     return code
