@@ -230,7 +230,7 @@ class LiveStream:
         if self._hears_each and chunk.num_channels != count:
             raise AudioError(
                 f"samples of {chunk.num_channels} channels were pushed, and this stream hears "
-                f"{count} one by one: push all {count} side by side, [S, {count}], or open another "
+                f"{count} one by one: push as many side by side, [S, {count}], or open another "
                 f"stream with format=AudioFormat(channels={chunk.num_channels})"
             )
         return chunk
