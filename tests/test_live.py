@@ -29,7 +29,7 @@ from kiku import (
     StreamOptions,
     Word,
 )
-from kiku.audio import Chunk
+from kiku.audio import Chunk, array_chunks
 from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import (
     AudioError,
@@ -905,6 +905,58 @@ def test_channels_live_side_by_side_and_end_once() -> None:
     assert [event for event in events if isinstance(event, End)] == [End(pytest.approx(0.8))]
     assert isinstance(events[-1], End)
     assert rec.free_slots == 2
+
+
+@pytest.mark.parametrize(
+    ("channels", "pushed"), [(1, (2,)), (2, (3,)), (2, (1,)), (2, ())], ids=str
+)
+def test_more_or_fewer_channels_than_are_heard_are_refused_and_the_stream_goes_on(
+    channels: int, pushed: tuple[int, ...]
+) -> None:
+    format = AudioFormat(channels=channels, channels_axis=1)
+    options = StreamOptions(channel="each", format=format, recovery=None)
+    rec = recognizer(slots=2)
+    good = np.stack([sentence(word) for word in (ONE, TWO)[:channels]], axis=1)
+    bad = np.zeros((len(good), *pushed), np.float32)
+    count = pushed[0] if pushed else 1
+    said = f"{count} channels were pushed, and this stream hears {channels} .*channels={count}"
+    with rec.stream(options) as stream:
+        stream.push(good)
+        before_s = stream.duration
+        with pytest.raises(AudioError, match=said):
+            stream.push(bad)
+        assert stream.duration == before_s
+        stream.push_silence(0.16)
+        stream.push(good)
+        stream.close()
+        assert sorted(texts(list(stream.events()))) == sorted(2 * ["one", "two"][:channels])
+
+    async def main() -> None:
+        async with await rec.astream(options) as stream:
+            with pytest.raises(AudioError, match=said):
+                await stream.push(bad)
+            with pytest.raises(AudioError, match=said):
+                stream.push_now(bad)
+
+    asyncio.run(main())
+
+
+def test_a_channel_that_a_recording_loses_is_silent_in_a_stream() -> None:
+    """Chunks of a recording are not checked."""
+    options = StreamOptions(channel="each", format=AudioFormat(channels=2), recovery=None)
+    rec, rate = recognizer(slots=2), CONFIG.sample_rate
+    both = np.stack([sentence(ONE), sentence(TWO)], axis=1)
+
+    async def main() -> list[Event]:
+        async with await rec.astream(options) as stream:
+            for chunk in (*array_chunks(both, rate), *array_chunks(sentence(THREE), rate)):
+                await stream.push_chunk(chunk)
+            await stream.close()
+            return [event async for event in stream.events()]
+
+    events = asyncio.run(main())
+    words = [(event.text, event.channel) for event in events if isinstance(event, Word)]
+    assert sorted(words) == [("one", 0), ("three", 0), ("two", 1)]
 
 
 def test_the_end_of_one_channel_is_not_the_end() -> None:

@@ -18,7 +18,7 @@ from typing import Self
 from numpy.typing import ArrayLike
 
 from kiku.audio import Chunk
-from kiku.errors import QueueFull, StreamError
+from kiku.errors import AudioError, QueueFull, StreamError
 from kiku.options import DecodingOptions, StreamOptions, decoding_options
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import End, Event, FinalizeRequest, WordSession
@@ -58,6 +58,7 @@ class LiveStream:
         self._setup, self._scheduler = setup, setup.scheduler
         self._sessions, self._options = setup.sessions, setup.options
         self._first = setup.sessions[0]
+        self._hears_each = setup.options.channel == "each"
         # Asked for after every frame: most streams have one session.
         self._only = self._first if len(setup.sessions) == 1 else None
         self._max_queue_s = setup.options.max_queue_s + 1e-9
@@ -121,9 +122,10 @@ class LiveStream:
             StreamClosed: after `close`.
             QueueFull: too much sound waits to be heard. Nothing of this was taken, or as much as
                 the message says.
-            AudioError: the rate or the samples cannot be. Nothing was taken.
+            AudioError: the rate or the samples cannot be, or where each channel is heard by itself,
+                there are more or fewer of them. Nothing was taken.
         """
-        self._push(self._first.input.check(samples, rate), timeout)
+        self._push(self.check(samples, rate), timeout)
 
     def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
         """Sound is missing: a packet was lost, or the client was muted.
@@ -207,8 +209,12 @@ class LiveStream:
         )
 
     def _take(self, part: Chunk) -> None:
-        for session in self._sessions:
-            session.push(part)
+        if not self._hears_each:
+            self._first.push(part)
+            return
+        for channel, session in enumerate(self._sessions):
+            # Recordings are not checked, and may lose channels on their way.
+            session.push(part.of_channel(channel))
 
     def take(self, part: Chunk) -> None:
         """Take sound without asking for room; for who has asked and keeps calls in order."""
@@ -218,8 +224,16 @@ class LiveStream:
         self._scheduler.wake()
 
     def check(self, samples: Samples, rate: int | None) -> Chunk:
-        """See `AudioInput.check`."""
-        return self._first.input.check(samples, rate)
+        """See `AudioInput.check`; where each channel is heard by itself, it must be as many."""
+        chunk = self._first.input.check(samples, rate)
+        count = len(self._sessions)
+        if self._hears_each and chunk.num_channels != count:
+            raise AudioError(
+                f"samples of {chunk.num_channels} channels were pushed, and this stream hears "
+                f"{count} one by one: push as many side by side, [S, {count}], or open another "
+                f"stream with format=AudioFormat(channels={chunk.num_channels})"
+            )
+        return chunk
 
     def gap(self, seconds: float) -> Chunk:
         """See `AudioInput.gap`."""

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, BinaryIO, cast, overload
@@ -16,11 +16,15 @@ from kiku.audio import (
     StreamWarning,
     array_chunks,
     as_mono,
+    decoded,
     duration_s,
+    is_decoder,
     is_rated,
     read_file,
     samples_of,
+    source_of,
 )
+from kiku.audio.files import OnWarning
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
@@ -38,7 +42,7 @@ from kiku.transcription import Batch, OnProgress, Recording, Transcript, Transcr
 
 Samples = NDArray[np.generic] | tuple[int, NDArray[np.generic]] | Mapping[str, Any]
 """Samples (all that numpy takes), whose rate is said beside them; or with it: `(rate, samples)`, or
-`{"array": samples, "sampling_rate": rate}`."""
+a row of a dataset."""
 
 Source = str | os.PathLike[str] | BinaryIO | Samples
 """A path, "-" for standard input, an open binary file, or samples."""
@@ -266,9 +270,10 @@ class Recognizer:
 
         Args:
             source: a path to anything with sound in it, "-" for standard input, an open binary
-                file, or samples ([S] or [S, C]), also as `(rate, samples)` or
-                `{"array": samples, "sampling_rate": rate}`. A list of such is transcribed side by
-                side in the free slots; what stopped one of them stands in its `problem`.
+                file, or samples ([S] or [S, C]), also as `(rate, samples)`; or a row of a dataset:
+                `{"array": samples, "sampling_rate": rate}`, `{"bytes": ...}`, `{"path": ...}` or a
+                decoder with `get_all_samples`. A list of such is transcribed side by side in the
+                free slots; what stopped one of them stands in its `problem`.
             options: what is heard, and how; see `StreamOptions`.
             rate: of samples, in Hz, where these do not say it themselves. Files know theirs.
             timeout: seconds to wait for a free slot; None waits as long as others hold them.
@@ -280,7 +285,8 @@ class Recognizer:
         Raises:
             AudioError: the recording cannot be read. One that stops in the middle is told in
                 `problem`, and by a warning.
-            InputError: samples without their rate, or `options` that are something else.
+            InputError: samples without their rate, no such source, or `options` that are something
+                else.
             NoFreeSlot: there was none in time, or only this thread could free one.
         """
         if isinstance(source, list | tuple) and not is_rated(source):
@@ -332,19 +338,12 @@ class Recognizer:
         if isinstance(source, int | float):  # one of a list of numbers
             samples_of([source], rate)
         found: list[StreamWarning] = []
-        samples = samples_of(source, rate)
-        if samples is None:
-            file = cast("str | BinaryIO", source)
-            chunks = read_file(file, on_warning=found.append, track=options.track)
-            length = partial(duration_s, file, options.track)
-        else:
-            chunks = _array_chunks(*samples)
-            length = partial(_seconds_of, *samples)
-        most_s = options.max_duration_s
-        if options.end_s is not None and options.end_s <= most_s:
-            most_s = math.inf  # what comes behind the end is not heard anyway
+        chunks, length = _read(source, rate, found.append, options.track)
+        end_s = math.inf if options.end_s is None else options.end_s
+        # What comes behind the end is not heard anyway.
+        most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
         return Recording(
-            chunks, lambda n: self._members(options, n), most_s,
+            chunks, lambda n: self._members(options, n), most_s, options.start_s, end_s,
             lambda: _wanted_s(length(), options), warnings=found,
         )  # fmt: skip
 
@@ -363,11 +362,7 @@ class Recognizer:
             AudioError: the recording cannot be read.
             NoFreeSlot: all slots are held by streams of this thread.
         """
-        samples = samples_of(source, rate)
-        if samples is None:
-            chunks = read_file(cast("str | BinaryIO", source))
-        else:
-            chunks = _array_chunks(*samples)
+        chunks, _ = _read(source, rate)
         return read_prompt(self.scheduler, self.config, self.vocabulary, text, chunks)
 
     # Tokens.
@@ -442,6 +437,23 @@ class Recognizer:
         return mono[: (count - 1) * size].reshape(-1, size) if count else None
 
 
+def _read(
+    source: Source, rate: int | None, on_warning: OnWarning | None = None, track: int | None = None
+) -> tuple[Iterator[Chunk], Callable[[], float | None]]:
+    """The sound of a recording, of which nothing is read yet, and a look at how long it says it is.
+
+    Raises:
+        InputError: it is nothing that can be read.
+    """
+    if is_decoder(source):
+        return _decoded_chunks(source, rate), lambda: None
+    known = source_of(source)
+    samples = samples_of(known, rate)
+    if samples is not None:
+        return _array_chunks(*samples), partial(_seconds_of, *samples)
+    return read_file(known, on_warning=on_warning, track=track), partial(duration_s, known, track)
+
+
 def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:
     """Up to where a recording is heard that says it is so long."""
     end_s = math.inf if options.end_s is None else options.end_s
@@ -457,6 +469,12 @@ def _seconds_of(samples: NDArray[np.generic], rate: int) -> float | None:
 
 def _array_chunks(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:
     yield from array_chunks(samples, rate)
+
+
+def _decoded_chunks(source: Any, rate: int | None) -> Iterator[Chunk]:
+    samples = samples_of(decoded(source), rate)
+    assert samples is not None
+    yield from array_chunks(*samples)
 
 
 class _Decoding:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kiku.audio import Chunk, StreamWarning
+from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler
 from kiku.stream import End, WordSession
@@ -29,7 +29,7 @@ class Transcript:
     words: tuple[Word, ...]
     """In the order of their starts."""
     duration: float
-    """Seconds of sound."""
+    """Seconds of sound, from the recording's beginning to its end or to `end_s`."""
     warnings: tuple[StreamWarning, ...] = ()
     """What was not as it should be, in the order of time: sound that is clipped or silent for long,
     a file that is damaged or whose clock cannot be followed, a decoder that had to listen again."""
@@ -163,6 +163,17 @@ def by_time(word: Word) -> tuple[float, int]:
     return word.start, word.channel or 0
 
 
+_PACKAGE = str(Path(__file__).parent) + os.sep
+
+
+def _caller_level() -> int:
+    """The `stacklevel` of a warning that names the line outside of kiku from which it comes."""
+    level, frame = 1, sys._getframe(1)  # pyright: ignore[reportPrivateUsage]
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 MakeMembers = Callable[[int], Sequence[Member]]
 """Sessions for a recording of so many channels, with what their slots need."""
 
@@ -180,6 +191,10 @@ class Recording:
     chunks: Iterator[Chunk]
     members: MakeMembers
     max_duration_s: float = math.inf
+    start_s: float = 0.0
+    """From where on it is heard."""
+    end_s: float = math.inf
+    """Nothing is read beyond what holds this; `duration` ends there."""
     stated_s: Callable[[], float | None] = lambda: None
     """Looks how long it says it is, as far as it is wanted; to be asked before it is opened."""
     sessions: list[WordSession] = field(default_factory=list[WordSession])
@@ -188,11 +203,15 @@ class Recording:
     first: Chunk | None = None
     num_channels: int = 0
     """Of the sound; 0 before any of it was read."""
+    changes: ChannelChanges | None = None
+    """Where its channels are heard one by one."""
     words: list[Word] = field(default_factory=list[Word])
     warnings: list[StreamWarning] = field(default_factory=list[StreamWarning])
     duration: float = 0.0
     read_s: float = 0.0
     """Of the sound, silence included."""
+    is_too_long: bool = False
+    """Whether it is known to go on behind `max_duration_s`, up to which it was read."""
     problem: AudioError | None = None
     failure: BaseException | None = None
     ended: bool = False
@@ -203,28 +222,67 @@ class Recording:
         """Read the first of the sound, and ask for slots."""
         self.first = self._next()
         self.num_channels = 0 if self.first is None else self.first.num_channels
-        members = self.members(self.num_channels or 1)
+        num_channels = self.num_channels or 1
+        members = self.members(num_channels)
         self.sessions = [member.session for member in members]  # pyright: ignore[reportAttributeAccessIssue]
+        # One that is not there from the beginning is refused when it is heard.
+        channels = [one.input.channel for one in self.sessions]
+        if all(isinstance(channel, int) and channel < num_channels for channel in channels):
+            self.changes = ChannelChanges(num_channels)
         self.opening = Opening(members)
         return self.opening
 
     def _next(self) -> Chunk | None:
         """The next of the sound; None at its end."""
+        if self.read_s >= self.end_s - 1e-9:  # it is a sum
+            self.chunks = iter(())  # which closes a file
+            return None
         try:
+            if self.is_too_long:
+                raise self._too_long()
             chunk = next(self.chunks, None)
-            self.read_s += 0.0 if chunk is None else chunk.seconds
-            if self.read_s > self.max_duration_s:
-                raise AudioError(
-                    f"the recording is longer than {self.max_duration_s:g} seconds: raise "
-                    "max_duration_s in StreamOptions (--max-duration) to have the rest"
-                )
+            if chunk is None:
+                self._look_whether_begun()
+                return None
+            chunk = self._within_bounds(chunk)
+            self.read_s += chunk.seconds
             return chunk
         except AudioError as error:
             if not self.sessions or self.sessions[0].duration == 0:
                 raise
             self.problem = error
-            warnings.warn(f"{error}; everything before was transcribed", stacklevel=2)
+            message = f"{error}; everything before was transcribed"
+            warnings.warn(message, stacklevel=_caller_level())
             return None
+
+    def _look_whether_begun(self) -> None:
+        """At the end of the sound, warn if that lies before `start_s`."""
+        if 0 < self.read_s <= self.start_s + 1e-9:  # it is a sum
+            self.warnings.append(
+                StreamWarning(
+                    "no_words",
+                    f"the recording ends after {self.read_s:.2f} s and is heard from "
+                    f"{self.start_s:g} s on, so nothing of it was: give an earlier start_s "
+                    "(--start)",
+                    self.read_s,
+                )
+            )
+
+    def _within_bounds(self, chunk: Chunk) -> Chunk:
+        """The chunk as far as `max_duration_s` lets it be heard; AudioError where none of it is."""
+        left_s = self.max_duration_s - self.read_s + 1e-9  # it is a sum
+        if chunk.seconds <= left_s:
+            return chunk
+        if left_s * chunk.rate < 1:
+            raise self._too_long()
+        self.is_too_long = True
+        return chunk.split(left_s)[0]
+
+    def _too_long(self) -> AudioError:
+        return AudioError(
+            f"the recording is longer than {self.max_duration_s:g} seconds: raise max_duration_s "
+            "in StreamOptions (--max-duration) to have the rest"
+        )
 
     @property
     def is_hungry(self) -> bool:
@@ -243,8 +301,20 @@ class Recording:
                 if chunk is None:
                     session.close()
                 else:
-                    session.push(chunk)
+                    session.push(self._for(session, chunk))
             self.ended = chunk is None
+
+    def _for(self, session: WordSession, chunk: Chunk) -> Chunk:
+        """What a session is to hear of the next chunk."""
+        channel = session.input.channel
+        if self.changes is None or channel == "mix":
+            return chunk
+        hears_all = len(self.sessions) == self.changes.num_channels
+        is_missing = channel >= chunk.num_channels
+        if session is self.sessions[0] and (is_missing or hears_all):
+            warning = self.changes.look(chunk, self.read_s - chunk.seconds)
+            self.warnings += [] if warning is None else [warning]
+        return chunk.of_channel(channel)
 
     @property
     def has_news(self) -> bool:
@@ -256,7 +326,7 @@ class Recording:
 
     def collect(self) -> None:
         """Take over what the sessions have to say."""
-        self.duration = self.sessions[0].duration
+        self.duration = min(self.sessions[0].duration, self.end_s)
         found: list[Word] = []
         for session in self.sessions:
             while session.events:
@@ -266,7 +336,7 @@ class Recording:
                     case StreamWarning() as warning:
                         self.warnings.append(warning)
                     case End(duration):
-                        self.duration = duration
+                        self.duration = min(duration, self.end_s)
                     case _:
                         pass
         if len(self.sessions) > 1:  # in the order of time, as far as they came together
@@ -404,6 +474,9 @@ class Batch:
             except Exception as error:  # a file that cannot be read concerns itself alone
                 recording.failure, recording.done = error, True
                 continue
+            except BaseException as error:  # while the first of it was read
+                self._fail(recording, error)
+                raise
             self._opening = recording
             self._scheduler.request(opening)
 

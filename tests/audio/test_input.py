@@ -536,6 +536,24 @@ def test_a_memoryview_is_taken_by_its_own_format(dtype: str, encoding: str) -> N
     assert np.abs(audio.feed(audio.check(memoryview(both))) - one).max() < 1e-3
 
 
+@pytest.mark.parametrize(("dtype", "encoding"), [("i2", "s16le"), ("i4", None), ("f4", None)])
+def test_a_memoryview_of_two_axes_is_heard_as_its_array(dtype: str, encoding: str | None) -> None:
+    planes = np.stack([noise(2_400), noise(2_400, 1)], axis=1)
+    values = planes if dtype == "f4" else (planes * 2.0 ** (8 * int(dtype[1]) - 2)).astype(dtype)
+    for view in (values, values.T, values[::2], values[:, :1], np.asfortranarray(values)):
+        for channel in ("mix", 0):
+            settings = {"encoding": encoding, "channel": channel}
+            assert np.array_equal(whole(memoryview(view), **settings), whole(view, **settings))
+    chunk = AudioInput(24_000).check(memoryview(values))
+    assert (chunk.num_samples, chunk.num_channels) == (2_400, 2)
+    # Nobody changes what was given by changing it afterwards.
+    before = np.array(chunk.data)
+    values[:] = 0
+    assert np.array_equal(chunk.data, before)
+    with pytest.raises(AudioError, match="are not one sound"):
+        AudioInput(24_000).check(memoryview(np.zeros((2, 3, 100), dtype)))
+
+
 @pytest.mark.parametrize(
     ("dtype", "encoding"),
     [("f8", None), ("i8", None), (">i2", None), ("f4", "s16le"), ("i1", None)],

@@ -117,6 +117,43 @@ def test_a_disk_that_fails_in_the_middle_gives_what_came_before(record, tone, pi
         next(chunks)
 
 
+@pytest.mark.parametrize(
+    ("container", "codec", "rate"),
+    [("wav", "pcm_s16le", 24_000), ("ogg", "libopus", 48_000), ("mp3", "libmp3lame", 24_000)],
+)
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_ctrl_c_in_a_read_is_no_end(record, tone, pipe, container, codec, rate, share, error):
+    data = record(container, codec, tone(rate, 4.0), rate)
+
+    class Interrupted(pipe):
+        def readinto(self, buffer: memoryview) -> int:
+            if self.num_given >= share * len(data):
+                raise error(3)
+            return super().readinto(buffer)
+
+    with pytest.raises(error, match="3"):
+        list(read_chunks(io.BufferedReader(Interrupted(data)), 24_000))
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_ctrl_c_while_the_demuxer_moves_is_no_end(record, tone, tmp_path, at) -> None:
+    """An mp4 with its index at the end is moved about in."""
+    num_seeks = 0
+
+    class Interrupted(io.BytesIO):
+        def seek(self, offset: int, whence: int = 0) -> int:
+            nonlocal num_seeks
+            num_seeks += 1
+            if num_seeks == at:
+                raise KeyboardInterrupt
+            return super().seek(offset, whence)
+
+    data = record("mp4", "aac", tone(24_000, 2.0), 24_000, folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        list(read_chunks(Interrupted(data), 24_000))
+
+
 def test_a_disk_that_fails_at_once(pipe) -> None:
     class Failing(pipe):
         def readinto(self, buffer: memoryview) -> int:

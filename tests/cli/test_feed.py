@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kiku.audio import Chunk
 from kiku.audio.microphone import Gap, Piece
+from kiku.cli import feed
 from kiku.cli.feed import Feed, Level, Played
 from kiku.options import StreamOptions
 from kiku.stream import End
@@ -69,6 +71,19 @@ def test_what_comes_before_the_start_is_not_waited_for_nor_what_is_behind_the_en
     given = sum(len(piece.samples) for piece in played.pieces() if isinstance(piece, Piece))
     assert 3.0 <= given / 24_000 <= 3.08
     assert clock.now == pytest.approx(50.0 + given / 24_000 - 2.0)
+
+
+def test_nothing_is_read_behind_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chunks(*_: object, **__: object) -> Iterator[Chunk]:
+        yield Chunk(np.zeros(24_000, np.float32), 24_000, 24_000, 1, None, 0.0)
+        pytest.fail("a pipe that gives nothing more would be waited for")
+
+    monkeypatch.setattr(feed, "read_file", chunks)
+    given = sum(
+        len(piece.samples) for piece in Played("a.wav", 0.0, end_s=1.0).pieces()
+        if isinstance(piece, Piece)
+    )  # fmt: skip
+    assert given == 24_000
 
 
 def test_a_reader_that_is_behind_does_not_wait(speech: Speech, tmp_path: Path) -> None:

@@ -120,6 +120,34 @@ def test_sound_that_is_not_there(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("backend")
+def test_a_pattern_may_stand_for_one_recording(run: Run, speech: Speech, tmp_path: Path) -> None:
+    speech(tmp_path / "one.wav")
+    assert listen_to(run, tmp_path / "*.wav").out.startswith("zero one")
+    (tmp_path / "folder").mkdir()
+    for name in ("two.wav", "folder/three.wav", "folder/four.wav"):
+        speech(tmp_path / name)
+    for pattern in ("*.wav", "fold*"):
+        ran = listen_to(run, tmp_path / pattern)
+        assert ran.code == 2
+        assert "--from: it stands for 2 recordings; name one" in ran.err
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("command", ["transcribe", "listen --speed 0 --from"])
+def test_a_start_behind_the_end_is_told(
+    run: Run, speech: Speech, tmp_path: Path, command: str
+) -> None:
+    talk = speech(tmp_path / "talk.wav")
+    ran = run(*command.split(), talk, "--start", "100")
+    assert (ran.code, ran.out.strip()) == (0, "")
+    assert "talk.wav" in ran.err
+    assert "ends after 2.00 s and is heard from 100 s on" in ran.err
+    assert ran.err.count("\n") == 1
+    assert run(*command.split(), talk, "--start", "100", "--quiet").err == ""
+    assert run(*command.split(), talk, "--start", "1").err == ""
+
+
+@pytest.mark.usefixtures("backend")
 def test_what_is_there_of_a_file_that_ends_too_early(
     run: Run, speech: Speech, tmp_path: Path
 ) -> None:

@@ -33,6 +33,7 @@ def _python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 _IMPORTS = f"""
 import sys
+import time
 def tell(use):
     print(use, *(name for name in {_HEAVY} if name in sys.modules), file=sys.stderr)
 import kiku
@@ -54,6 +55,7 @@ def test_what_needs_no_model_imports_no_engine() -> None:
 
 _LIGHT = """
 import sys
+import time
 import kiku
 from kiku.cli import main
 print(*(name for name in ("numpy", "av", "typer", "rich", "asyncio") if name in sys.modules))
@@ -253,6 +255,58 @@ def test_whatever_ends_the_program_keeps_what_was_heard(
     assert ran.stderr.count("\n") == 1
     (written,) = (tmp_path / "out").iterdir()
     assert written.name == "a.partial.txt"
+    assert written.read_text().startswith("zero one")
+
+
+_PIPED = """
+import sys, kiku
+from kiku.cli import main
+from tests.cli.simple import SimpleBackend, simple_recognizer
+kiku.load = lambda model, **_: simple_recognizer(SimpleBackend(), model)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals as Unix does")
+@pytest.mark.parametrize(
+    ("name", "is_group", "raw"),
+    [
+        ("SIGINT", True, []),
+        ("SIGINT", False, ["--raw", "s16le,24000,1"]),
+        ("SIGTERM", True, ["--raw", "s16le,24000,1"]),
+        ("SIGTERM", False, []),
+    ],
+)
+def test_what_is_read_from_a_pipe_is_ended_by_signals(
+    name: str, is_group: bool, raw: list[str], speech: Callable[..., Path], tmp_path: Path,
+    repo_root: Path,
+) -> None:  # fmt: skip
+    """Whether the pipe ends at the same time, as after Ctrl-C, or stays open."""
+    import fcntl
+    import termios
+
+    number = getattr(signal, name)
+    with subprocess.Popen(
+        [sys.executable, "-c", _PIPED, "transcribe", "-", *raw, "-o", str(tmp_path / "out")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=repo_root,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(speech(tmp_path / "a.wav", 12.0).read_bytes())
+        process.stdin.flush()
+        while int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), "little"):
+            time.sleep(0.01)
+        time.sleep(0.5)  # it has read all, and waits for more
+        process.send_signal(number)
+        if is_group:
+            process.stdin.close()
+        assert process.wait(30) == 128 + number
+        told = process.stderr.read().decode()
+    assert told.startswith("kiku: interrupted after ")
+    assert told.count("\n") == 1
+    (written,) = (tmp_path / "out").iterdir()
+    assert written.name == "stdin.partial.txt"
     assert written.read_text().startswith("zero one")
 
 

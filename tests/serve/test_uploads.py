@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import io
 import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import pytest
@@ -115,6 +117,34 @@ def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
     found, wanted = play(work), demo.transcribe(path, StreamOptions(channel="each"))
     assert found.words == wanted.words
     assert {word.channel for word in found.words} == {0, 1}
+
+
+def test_channels_that_come_later_are_told(demo: kiku.Recognizer, tmp_path: Path):
+    def opus(layout: str) -> bytes:
+        buffer = io.BytesIO()
+        with av.open(buffer, "w", format="ogg") as out:
+            track = out.add_stream("libopus", rate=48_000, layout=layout)
+            planes = np.zeros((1, 48_000 * (2 if layout == "stereo" else 1)), np.float32)
+            frame = av.AudioFrame.from_ndarray(planes, "flt", layout)
+            frame.sample_rate = 48_000
+            out.mux([*track.encode(frame), *track.encode(None)])
+        return buffer.getvalue()
+
+    path = tmp_path / "chained.opus"
+    path.write_bytes(opus("mono") + opus("stereo"))
+    service = service_of(demo)
+
+    async def work() -> kiku.Transcript:
+        try:
+            return await heard_by(service, path, channel="each")
+        finally:
+            await service.decoders.close()
+
+    found, wanted = play(work), demo.transcribe(path, StreamOptions(channel="each"))
+    for transcript in (found, wanted):
+        (told,) = [one for one in transcript.warnings if one.kind == "damaged"]
+        assert "1 channel at first and has 2 channels from" in told.message
+        assert told.time == pytest.approx(1.0, abs=0.02)
 
 
 def test_leaving_stops_the_work_and_frees_the_slot(demo: kiku.Recognizer, tmp_path: Path):

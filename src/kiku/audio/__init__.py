@@ -1,5 +1,6 @@
 """Sound from outside -> mono float32 samples at one rate: `AudioInput`, files, arrays, frames."""
 
+from kiku.audio.channels import ChannelChanges
 from kiku.audio.checks import HEARD_DB, SignalChecks, StreamWarning
 from kiku.audio.chunk import Chunk
 from kiku.audio.endings import ENDINGS
@@ -7,12 +8,22 @@ from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
 from kiku.audio.resample import Resampler
-from kiku.audio.samples import array_chunks, as_mono, chunks_of, is_rated, samples_of
+from kiku.audio.samples import (
+    array_chunks,
+    as_mono,
+    chunks_of,
+    decoded,
+    is_decoder,
+    is_rated,
+    samples_of,
+    source_of,
+)
 
 __all__ = [
     "ENDINGS",
     "HEARD_DB",
     "AudioInput",
+    "ChannelChanges",
     "Chunk",
     "FrameQueue",
     "Resampler",
@@ -21,10 +32,13 @@ __all__ = [
     "array_chunks",
     "as_mono",
     "chunks_of",
+    "decoded",
     "duration_s",
+    "is_decoder",
     "is_rated",
     "num_channels",
     "read_chunks",
     "read_file",
     "samples_of",
+    "source_of",
 ]

@@ -61,6 +61,13 @@ class Chunk:
             for first in range(0, self.num_samples, step)
         ]
 
+    def of_channel(self, channel: int) -> "Chunk":
+        """For an input that takes this channel alone: the chunk itself, or where it has no such
+        channel a gap of the same length."""
+        if self.data is None or channel < self.num_channels:
+            return self
+        return Chunk(None, self.rate, self.num_samples, 0)
+
     def _part(self, first: int, num_samples: int) -> "Chunk":
         data = self.data
         if isinstance(data, bytes):

@@ -5,6 +5,7 @@ when one should be heard (`player`).
 """
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -92,6 +93,43 @@ class Course:
             self.others = {second for second in self.others if second >= self.sound_end_s}
 
 
+class _DemuxerFile:
+    """The bytes of a recording, or of one link of it, as PyAV pulls them.
+
+    PyAV's C code swallows what is raised in a read and is no `Exception`: Ctrl-C would be lost, and
+    the recording would seem to end there. So it is kept for `Reader.raise_interruption`, and the
+    demuxer is told that the bytes end.
+    """
+
+    def __init__(self, reader: Reader, link: OggLink | None) -> None:
+        self.name = reader.name if link is None else link.name
+        self._reader, self._file = reader, reader if link is None else link
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def read(self, num_bytes: int) -> bytes:
+        try:
+            return b"" if self._reader.interruption is not None else self._file.read(num_bytes)
+        except Exception:
+            raise
+        except BaseException as error:
+            self._reader.interruption = error
+            return b""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self._reader.seek(offset, whence)
+        except Exception:
+            raise
+        except BaseException as error:
+            self._reader.interruption = error
+            return self._reader.tell()
+
+    def tell(self) -> int:
+        return self._reader.tell()
+
+
 class _Decoder(Protocol):
     """The part of PyAV's codec context that is used; its own annotation is incomplete."""
 
@@ -103,15 +141,20 @@ def open_container(
 ) -> AbstractContextManager[InputContainer]:
     """The container that `reader` holds, or one link of it; AudioError for what is none."""
     try:
-        return av.open(
-            reader if link is None else link,
+        container = av.open(
+            _DemuxerFile(reader, link),
             "r",
             metadata_errors="replace",
             # A playlist or session description must not make us open other files, or the network.
             container_options={"protocol_whitelist": "none"},
         )
     except _AV_ERRORS:
+        reader.raise_interruption()
         refuse(reader)
+    if reader.interruption is not None:  # what came until then may be all that opening it takes
+        container.close()
+    reader.raise_interruption()
+    return container
 
 
 def refuse(reader: Reader) -> NoReturn:
@@ -245,13 +288,17 @@ def chunk_of(frame: AudioFrame, reader: Reader, first_sample: int | None) -> Chu
 
 
 def frames(
-    container: InputContainer, track: AudioStream, course: Course
+    container: InputContainer, track: AudioStream, reader: Reader, course: Course
 ) -> Iterator[tuple[AudioFrame, float | None]]:
     """The decoded frames, each with its timestamp in seconds from the beginning of the recording,
-    or None where the format has no true ones; packets that cannot be decoded are left out."""
+    or None where the format has no true ones; packets that cannot be decoded are left out.
+
+    Raises:
+        BaseException: what interrupted a read of `reader`.
+    """
     timed, origin_s = _has_timestamps(container), _start_s(container)
     decoder = cast("_Decoder", track.codec_context)
-    for packet in _packets(container, track, course):
+    for packet in _packets(container, track, reader, course):
         try:
             decoded = decoder.decode(packet)
         except EndOfStream:
@@ -271,7 +318,7 @@ def frames(
 
 
 def _packets(
-    container: InputContainer, track: AudioStream, course: Course
+    container: InputContainer, track: AudioStream, reader: Reader, course: Course
 ) -> Iterator["Packet[Stream] | None"]:
     """The packets of `track`, then None, which makes the decoder give its rest."""
     streams = container.streams.get() if format_of(container) in _FILMS else [track]
@@ -279,6 +326,7 @@ def _packets(
     while num_errors < _MAX_DEMUX_ERRORS:
         try:
             for packet in container.demux(*streams):
+                reader.raise_interruption()
                 if packet.size == 0:
                     continue
                 num_errors = 0
@@ -298,5 +346,6 @@ def _packets(
         except _AV_ERRORS as error:
             course.lacked_memory |= isinstance(error, MemoryError)
             num_errors += 1
+    reader.raise_interruption()
     course.gave_up = num_errors == _MAX_DEMUX_ERRORS
     yield None

@@ -217,7 +217,7 @@ def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
         # A track that begins after the picture keeps its place in the film.
         clock.begin(may_restart=may_restart(container), is_filled=course.is_filled)
         try:
-            for frame, time in frames(container, track, course):
+            for frame, time in frames(container, track, read.reader, course):
                 first_sample = read.num_samples if read.refuse_bad else None
                 chunk = chunk_of(frame, read.reader, first_sample)
                 read.num_samples += frame.samples

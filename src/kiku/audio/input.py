@@ -145,7 +145,7 @@ class AudioInput:
             samples: an array [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or
                 float64, in which NaN and infinity will become silence; or bytes of the format's
                 encoding, interleaved, which may be cut anywhere; or one packet of Opus. A
-                memoryview of samples is taken by its own format.
+                memoryview of samples is taken by its own format and shape.
             rate: samples a second, 8,000 to 192,000, or `sample_rate`. None: the format's, or its
                 encoding's own, or `sample_rate`.
 
@@ -173,6 +173,9 @@ class AudioInput:
             return self._checked_view(cast("memoryview[Any]", samples), rate)
         if isinstance(samples, bytes | bytearray):
             return self._checked_bytes(bytes(samples), rate, self.format.encoding)
+        return self._checked_array(samples, rate)
+
+    def _checked_array(self, samples: npt.ArrayLike, rate: int) -> Chunk:
         array = time_first(array_of(samples, copy=True), self.format.channels_axis)
         data = simple(array)
         num_channels = 1 if data.ndim == 1 else data.shape[1]
@@ -341,7 +344,8 @@ class AudioInput:
             )
 
     def _checked_view(self, view: "memoryview[Any]", rate: int) -> Chunk:
-        """Bytes, or samples of the view's own format, interleaved as bytes are."""
+        """Bytes, or samples of the view's own format: interleaved as bytes are, or with an axis
+        for the channels as in arrays."""
         own, told = view.format.lstrip("@=<"), self.format.encoding
         if own in "Bc" or (own == "b" and told is not None):
             return self._checked_bytes(bytes(view), rate, told)
@@ -351,6 +355,8 @@ class AudioInput:
                 f"a memoryview of format {view.format!r} is not {told or 'sound'}: give one of "
                 "'h' (int16), 'i' (int32) or 'f' (float32), or of bytes in the stream's encoding"
             )
+        if view.ndim > 1:
+            return self._checked_array(np.asarray(view), rate)
         return self._checked_bytes(bytes(view), rate, name)
 
     def _checked_bytes(self, data: bytes, rate: int, encoding: Encoding | None) -> Chunk:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
+from io import BytesIO
 from typing import Any, cast
 
 import numpy as np
@@ -109,25 +110,66 @@ def array_chunks(
     return _parts(array, checked_rate(rate))
 
 
-def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
-    """The samples of what is no file, and their rate; None for what may be a file.
+def source_of(source: Any) -> Any:
+    """What stands for a recording in a dataset, as a path, an open file, or a mapping with "array"
+    and "sampling_rate"; anything else as it is.
 
     Args:
-        source: an array or a tensor; `(rate, array)`, as Gradio gives it; or a mapping with "array"
-            and "sampling_rate", as datasets gives it.
+        source: a row of datasets: {"array" or "raw", "sampling_rate"}, {"bytes"}, {"path"} or both
+            of these.
+
+    Raises:
+        InputError: a mapping that is none of these.
+    """
+    if not isinstance(source, Mapping):
+        return source
+    row = cast("Mapping[str, Any]", source)
+    for name in ("array", "raw"):
+        if row.get(name) is not None:
+            return {"array": row[name], "sampling_rate": row.get("sampling_rate")}
+    data, path = row.get("bytes"), row.get("path")
+    if isinstance(data, bytes | bytearray):
+        file = BytesIO(data)
+        if path is not None:
+            file.name = str(path)  # for messages
+        return file
+    if path is not None and data is None:
+        return path
+    raise InputError(
+        "a mapping is a recording as {'array': samples, 'sampling_rate': rate}, {'path': name} or "
+        f"{{'bytes': those of a file}}; this one has {', '.join(map(repr, row)) or 'nothing'}"
+    )
+
+
+def is_decoder(source: Any) -> bool:
+    """Whether it decodes a recording when it is asked, as torchcodec's `AudioDecoder` does, which
+    rows of datasets hold from version 4 on."""
+    return callable(getattr(source, "get_all_samples", None))
+
+
+def decoded(source: Any) -> dict[str, Any]:
+    """What such a decoder gives, as a row with "array" and "sampling_rate"."""
+    found = source.get_all_samples()
+    planes = np.asarray(found.data)  # [C, S]
+    is_mono = planes.ndim == 2 and planes.shape[0] == 1
+    return {"array": planes[0] if is_mono else planes, "sampling_rate": found.sample_rate}
+
+
+def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
+    """The samples of what is no file, and their rate; None for a file.
+
+    Args:
+        source: what `source_of` gives: an array or a tensor; `(rate, array)`, as Gradio gives it;
+            or a mapping with "array" and "sampling_rate".
         rate: what the caller says of it.
 
     Raises:
-        InputError: nobody says the rate, two rates are said, or it is a plain list of numbers.
+        InputError: nobody says the rate, two rates are said, or it can be neither samples nor a
+            file.
     """
     own_rate: int | None = None
     if isinstance(source, Mapping):
         source = cast("Mapping[str, Any]", source)
-        if not {"array", "sampling_rate"} <= source.keys():
-            raise InputError(
-                "a mapping is sound as {'array': samples, 'sampling_rate': rate}: "
-                "these keys were not found in it"
-            )
         own_rate, samples = source["sampling_rate"], source["array"]
     elif is_rated(source):
         own_rate, samples = source
@@ -136,10 +178,16 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
             "a list of numbers is not taken for sound: give np.array(samples, np.float32) with its "
             "rate=..., or a list of recordings"
         )
-    elif isinstance(source, str | os.PathLike) or not hasattr(source, "__array__"):
+    elif isinstance(source, str | os.PathLike) or callable(getattr(source, "read", None)):
         return None
-    else:
+    elif hasattr(source, "__array__"):
         samples = source
+    else:
+        hint = "these bytes as io.BytesIO(...), " if isinstance(source, bytes | bytearray) else ""
+        raise InputError(
+            f"sound cannot be read from a {type(source).__name__}: give {hint}a path, '-', a file "
+            "opened with 'rb', an array of samples with its rate=..., or a row of a dataset"
+        )
     if own_rate is not None and rate is not None and own_rate != rate:
         raise InputError(f"the samples say {own_rate} Hz and rate={rate}: leave rate out")
     if (known := rate if own_rate is None else own_rate) is None:

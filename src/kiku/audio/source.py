@@ -40,6 +40,8 @@ class Reader:
         self.untagged = b""  # the head without the tag before it, which may hold a large picture
         self.tail = b""
         self.failure: OSError | None = None
+        self.interruption: BaseException | None = None
+        """What ended a read that the demuxer asked for, such as Ctrl-C."""
         self._file = file
         self._peeked = b""
         self._furthest = 0
@@ -93,6 +95,11 @@ class Reader:
             self.tail = (self.tail + data[self._furthest - self._position :])[-_TAIL_SIZE:]
             self._furthest = self._position
         return data
+
+    def raise_interruption(self) -> None:
+        """Raise what ended a read that the demuxer asked for, if anything did."""
+        if self.interruption is not None:
+            raise self.interruption
 
     def peek(self, num_bytes: int) -> bytes:
         """At most so many of the first bytes, before any others are read; they are read again

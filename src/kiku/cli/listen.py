@@ -153,6 +153,11 @@ def listen(
         if outputs.in_view:
             listening.show(_view(listening, stream, hearing.label))
         code = listening.run()
+        if code == 0 and 0 < stream.duration <= options.start_s and not quiet:
+            terminal.error(
+                f"warning: {hearing.label} ends after {stream.duration:.2f} s and is heard from "
+                f"{options.start_s:g} s on, so nothing of it was: give an earlier --start"
+            )
     if code == 0 and named:
         meter.note(f"wrote {', '.join(map(str, named.values()))}")
     return code
@@ -174,7 +179,11 @@ class _Heard:
 
 def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat | None) -> _Heard:
     """The recording of this name; AudioError where there is none."""
-    (found,) = find_recordings([source])
+    found, *others = find_recordings([source])
+    if others:
+        raise typer.BadParameter(
+            f"it stands for {1 + len(others)} recordings; name one", param_hint="--from"
+        )
     if not isinstance(found, Recording):
         raise found
     sound = Played(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import kiku
-from kiku.audio import Chunk, StreamWarning
+from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, KikuError
 from kiku.live_async import AsyncStream
 from kiku.options import AudioFormat, StreamOptions
@@ -261,10 +261,15 @@ class Heard:
     async def _feed(self, first: Chunk | None, stream: AsyncStream) -> None:
         """Push the sound as fast as it is taken."""
         most_s, given_s = self._service.settings.max_upload_s, 0.0
+        changes, begun_s = ChannelChanges(self.num_channels), first.seconds if first else 0.0
         try:
             if first is not None:
                 await stream.push_chunk(first)
             async for chunk in self._chunks:
+                if self._options.channel == "each" and (
+                    told := changes.look(chunk, begun_s + given_s)
+                ):
+                    self._warnings.append(told)
                 given_s += chunk.seconds
                 if given_s > most_s:
                     self._problem = AudioError(
