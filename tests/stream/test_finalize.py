@@ -382,3 +382,49 @@ def test_a_word_is_spoken_on_while_it_is_loud(
         pass
     words, open_word = work.result(levels)
     assert (len(words), open_word is not None) == ((0, True) if spoken_on else (1, False))
+
+
+class Late:
+    """Has the backend of an engine say each token so many columns late, as real ones do."""
+
+    def __init__(self, engine: EchoEngine, lag: int) -> None:
+        self.lag, self.read_first = lag, engine.backend.read
+        self.past: list[int] = []
+        backend = engine.backend
+        backend.read, backend.rewind = self.read, self.rewind  # pyright: ignore
+        backend.mark = lambda slot: list(self.past)
+        backend.go_back = lambda slot, mark: self.past.__setitem__(slice(None), mark)
+
+    def read(self, slots, columns, counts, *, logits):
+        columns = columns.copy()
+        for t in range(int(counts[0])):
+            self.past.append(int(columns[0, t, 1]))
+            columns[0, t, 1] = self.past[-1 - self.lag] if len(self.past) > self.lag else PAD
+        return self.read_first(slots, columns, counts, logits=logits)
+
+    def rewind(self, slots, columns):
+        del self.past[len(self.past) - int(columns[0]) :]
+
+
+@pytest.mark.parametrize("delay_s", [0.48, 4.0, 5.04, 6.0, 10.0])
+def test_where_the_delay_is_long_it_says_how_far_it_knows(delay_s: float) -> None:
+    """No word comes behind a `Finalized` that says that all until then are known."""
+    config = replace(CONFIG, text_delay_s=delay_s)
+    engine = EchoEngine()
+    Late(engine, round(delay_s * 12.5))
+    stream = Driven(Recognizer(engine, config, tiny.vocabulary(), name="echo"), PLAIN)
+    said = [*QUIET, 0, ONE, *[PAD] * 18, 0, TWO, *[PAD] * 6, 0, THREE, *[PAD] * 6]
+    stream.push(spoken(said, SIZE))
+    events = stream.run()
+    stream.finalize()
+    events += stream.run()
+    stream.close()
+    events += stream.run()
+    assert texts(events) == ["one", "two", "three"]
+    (final,) = [one for one in events if isinstance(one, Finalized)]
+    late = events[events.index(final) :]
+    assert all(one.start >= final.time - 0.09 for one in late if isinstance(one, Word))
+    assert final.time <= len(said) * 0.08 + 1e-6
+    if delay_s <= 4.0:
+        assert final.time == pytest.approx(len(said) * 0.08)
+        assert texts(late) == []

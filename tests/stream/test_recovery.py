@@ -481,3 +481,19 @@ def test_a_turn_learns_of_the_words_that_came_late() -> None:
     kinds = [type(event) for event in events if isinstance(event, TurnStart | Word | TurnEnd)]
     assert kinds.count(TurnStart) == kinds.count(TurnEnd) == 1
     assert kinds[-1] is TurnEnd
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.5, 2.5, 5.0, 6.0, 15.0, 30.0])
+def test_silence_is_never_frozen_whatever_the_delay(delay_s: float) -> None:
+    tracker = RecoveryTracker(Recovery(), frame_rate=12.5, delay_s=delay_s, window=375)
+    assert not any(tracker.add(False, -100.0, None) for _ in range(400))
+
+
+@pytest.mark.parametrize(("delay_s", "acts"), [(0.5, True), (6.0, True), (30.0, False)])
+def test_speech_without_text_is_frozen_once_its_text_is_due(delay_s: float, acts: bool) -> None:
+    delay = round(delay_s * 12.5)
+    late = replace(WELL, delay_s=delay_s, texts=[False] * 256, speech=[True] * 256)
+    assert (StallPolicy().decide(late) is not None) is acts
+    young = [True] * (62 + delay - 30)
+    early = replace(late, texts=[False] * len(young), speech=young)
+    assert StallPolicy().decide(early) is None

@@ -43,7 +43,8 @@ class Finalized:
     spoken."""
 
     time: float
-    """Where in the sound `finalize` was called."""
+    """Where in the sound `finalize` was called; where the model's text lags by more than four
+    seconds, a little before: later words come when their text does."""
     open_word: Partial | None
     """What has been heard of the word that is being spoken there; it will come as a `Word` when it
     is whole. None where there is none."""

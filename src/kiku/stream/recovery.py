@@ -160,10 +160,11 @@ class StallPolicy:
             stats.num_frames - stats.last_redecode < patience_s * stats.frame_rate
         ):
             return None
-        # The text of the newest sound cannot have come yet.
+        # The text of the newest sound cannot have come yet. So with a delay of many seconds nothing
+        # is judged: no sound of which text is due is still known.
         delay = round(stats.delay_s * stats.frame_rate)
         heard = stats.speech[-frames - delay : -delay or None]
-        if sum(heard) < self.share * len(heard):
+        if sum(heard) < self.share * frames:
             return None
         silent = next((i for i, text in enumerate(reversed(stats.texts)) if text), len(stats.texts))
         back = min(silent + delay, round(self.most_s * stats.frame_rate))

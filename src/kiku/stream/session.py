@@ -533,9 +533,9 @@ class WordSession:
         """The words until then are known, and the slot is back where it stood."""
         self._work = None
         self._finalizes.popleft()
-        time = work.state.time
+        time = work.time
         words, open_word = work.result(self._levels)
-        words, open_word = self._emitter.finalized(words, open_word, latest=time)
+        words, open_word = self._emitter.finalized(words, open_word, latest=work.state.time)
         self._give(words)
         if self._endpointer is not None:
             self._turn_time = max(self._turn_time, time)

@@ -162,6 +162,10 @@ class Finalize:
         frames = np.zeros((-(-rest.size // self._size) + silent, self._size), np.float32)
         frames.ravel()[: rest.size] = rest
         self._next = frames[: REWIND_FRAMES - _MORE]
+        short_s = (len(frames) - len(self._next)) / self._rate
+        self.time = max(0.0, state.time - short_s)
+        """Up to where all words are known: with a delay of more than four seconds not up to where
+        it was asked, for the slot can go back no further."""
         self._builder: WordBuilder | None = None
         self._words: list[Word] = []
 
