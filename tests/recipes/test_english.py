@@ -60,7 +60,7 @@ WORDS = ("one two three", "four five", "six seven eight nine", "yes no", "up dow
 def trunk(pieces: int = 20) -> Trunk:
     torch.manual_seed(0)
     made = Trunk(trunk_config(DIM, LAYERS), pieces)
-    for layer in (*made.transformer.layers, *made.reader.layers):
+    for layer in made.transformer.layers:
         layer.scale1.data.fill_(1.0)  # pyright: ignore
         layer.scale2.data.fill_(1.0)  # pyright: ignore
     return made.eval()
@@ -256,9 +256,35 @@ def test_a_state_hears_so_much_of_the_future(ahead: int) -> None:
     assert not torch.allclose(one[first], two[first])
 
 
+def reading(made: Trunk) -> Trunk:
+    """With a reader that has learned something."""
+    for layer in made.reader.layers:
+        torch.nn.init.normal_(layer.attention.out_proj.weight, std=0.1)  # pyright: ignore
+        torch.nn.init.normal_(layer.feed_forward.linear_out.weight, std=0.1)  # pyright: ignore
+    return made
+
+
+@torch.no_grad()
+def test_a_reader_begins_by_giving_what_it_is_given() -> None:
+    made = trunk()
+    given = torch.randn(2, 30, DIM)
+    lengths = torch.tensor([30, 20])
+    assert torch.equal(made.read(given, lengths), given)
+    assert not torch.equal(reading(made).read(given, lengths), given)
+
+
+def test_a_reader_learns_from_the_first_step() -> None:
+    made = trunk().train()
+    given = torch.randn(1, 30, DIM)
+    made.read(given, torch.tensor([30])).square().sum().backward()
+    for layer in made.reader.layers:
+        assert layer.attention.out_proj.weight.grad.abs().max() > 0.1  # pyright: ignore
+        assert layer.feed_forward.linear_out.weight.grad.abs().max() > 0.1  # pyright: ignore
+
+
 @torch.no_grad()
 def test_the_reader_waits_a_second() -> None:
-    made, states, changed = trunk(), 60, 50
+    made, states, changed = reading(trunk()), 60, 50
     given = torch.randn(1, states, DIM, generator=torch.Generator().manual_seed(0))
     other = given.clone()
     other[:, changed:] += 1.0
@@ -463,9 +489,6 @@ def test_it_learns(corpus: Corpus, tmp_path) -> None:
 def test_the_heads_learn_first_and_alone(corpus: Corpus, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(gate_room, "_HEAD_ROUNDS", 40)
     model = trunk(PIECES)
-    for layer in model.reader.layers:  # as it begins
-        layer.scale1.data.fill_(0.01)  # pyright: ignore
-        layer.scale2.data.fill_(0.01)  # pyright: ignore
     lessons = sentences(corpus, tmp_path)
     batches = [lessons(step) for step in range(3)]
     before = {name: value.clone() for name, value in model.state_dict().items()}
