@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection
 import kiku
 from kiku.serve import keeper as keeping_room
 from kiku.serve import keeping
+from kiku.serve.protocols.interface import Close
 from kiku.serve.session_store import StoreDown
 from tests.serve.clients import FRAME, PATIENCE_S, RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
@@ -340,6 +341,29 @@ def test_a_session_that_has_ended_is_not_kept(pair: Pair, sound: np.ndarray):
     wait_for(lambda: not a.service._loose)
     with client.at(b.ws) as ready:
         assert ready["taken_s"] == 0
+
+
+def test_the_end_that_came_while_its_client_was_away_is_told_by_another_process(
+    pair: Pair, sound: np.ndarray, said: str
+):
+    client = OwnClient("away", sound)
+    a, b = pair
+    with client.at(a.ws):
+        client.speak(0, client.seconds)
+        client.words_until(2)
+        (talk,) = a.app.sockets.talks
+        client.cut()
+    wait_for(lambda: talk._wire is None)
+    a.call(lambda: talk.do([Close()]))
+    wait_for(lambda: talk._stream is None and kept(a, talk.history.count))
+    with client.at(b.ws):
+        while client.receive(5.0)["type"] != "end":
+            pass
+        with pytest.raises(ConnectionClosed):
+            client.receive()
+        assert client.socket.close_code == 1000
+    assert " ".join(client.words) == said
+    assert b.service.admission.num_taken == 0
 
 
 def test_files_are_their_owners_alone(demo: kiku.Recognizer, store: str, sound: np.ndarray):

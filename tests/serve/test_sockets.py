@@ -14,11 +14,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import kiku
-from kiku.serve.protocols.interface import Actions, Send
+from kiku.serve.protocols.interface import Actions, Close, Push, Send
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.stream import Event, WordSession
 from tests.serve.clients import FRAME, PATIENCE_S, KyutaiClient, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
+from tests.serve.own_client import OwnClient
+from tests.serve.relay import relay
 from tests.serve.running import Running, running
 
 ANSWERS = EXAMPLES / "answers.mp3"
@@ -352,6 +354,71 @@ class TestSessions:
             first.until("Step")
         wait_for(lambda: not service.app.sockets.talks)
         assert service.service.admission.num_taken == 0
+
+    @pytest.mark.parametrize("how", ["cut", "dead"])
+    def test_the_end_is_told_to_who_was_away_when_it_came(
+        self, demo: kiku.Recognizer, said: str, how: str
+    ):
+        client = OwnClient("end", samples_of(ANSWERS))
+        with running(demo) as service, relay(service.port) as between:
+            admission = service.service.admission
+            address = f"ws://127.0.0.1:{between.port}"
+            with client.at(address):
+                client.speak(0, client.seconds)
+                client.words_until(2)
+                (talk,) = service.app.sockets.talks
+                between.swallows = how == "dead"  # the end is written, and arrives nowhere
+                if how == "cut":
+                    between.cut()
+                    wait_for(lambda: talk._wire is None)
+                service.call(lambda: talk.do([Close()]))
+                wait_for(lambda: talk._ended is not None)
+                between.cut()
+            wait_for(lambda: admission.num_taken == 0)
+            assert service.app.sockets.talks  # the words are kept, and the slot is not
+            between.swallows = False
+            with client.at(address) as ready:
+                assert ready["taken_s"] == pytest.approx(client.seconds, abs=0.01)
+                while client.receive(5.0)["type"] != "end":
+                    pass
+                with pytest.raises(ConnectionClosed):
+                    client.receive()
+                assert client.socket.close_code == 1000
+            wait_for(lambda: not service.app.sockets.talks, 5.0)
+        assert " ".join(client.words) == said
+
+    def test_who_was_told_the_end_is_forgotten(self, service: Running):
+        client = OwnClient("over", samples_of(ANSWERS))
+        with client.at(service.ws):
+            client.finish(0)
+        wait_for(lambda: not service.app.sockets.talks, 5.0)
+        with client.at(service.ws) as ready:
+            assert ready["taken_s"] == 0
+
+    def test_a_failure_is_told_to_who_was_away(
+        self, service: Running, monkeypatch: pytest.MonkeyPatch
+    ):
+        def accept(self: WordSession, *given: Any) -> None:
+            raise RuntimeError("it is broken")
+
+        client = OwnClient("broken", samples_of(ANSWERS))
+        with client.at(service.ws):
+            client.speak(0, 2.0)
+            client.words_until(1)
+            (talk,) = service.app.sockets.talks
+            client.cut()
+        wait_for(lambda: talk._wire is None)
+        with monkeypatch.context() as patch:
+            patch.setattr(WordSession, "accept", accept)
+            service.call(lambda: talk.do([Push(bytes(4 * FRAME))]))
+            wait_for(lambda: talk._stream is None)
+        with client.at(service.ws):
+            while client.receive(5.0)["type"] != "error":
+                pass
+            with pytest.raises(ConnectionClosed):
+                client.receive()
+            assert client.socket.close_code == 1011
+        assert client.messages[-1]["message"] == "it is broken"
 
     def test_a_session_belongs_to_a_key(self, demo: kiku.Recognizer):
         with running(demo, api_key=("one", "two")) as service:

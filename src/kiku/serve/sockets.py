@@ -24,6 +24,7 @@ from kiku.serve.service import Service
 from kiku.serve.session_store import open_store
 from kiku.serve.talk import Talk, num_slots
 from kiku.serve.wire import (
+    ANSWERED,
     Gone,
     Receive,
     Scope,
@@ -68,7 +69,7 @@ class Sockets:
 
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """One WebSocket, to its end."""
-        socket = WebSocket(receive, send)
+        socket = WebSocket(receive, send, scope.get(ANSWERED))
         await receive()  # "websocket.connect"
         try:
             request = request_of(scope, str(uuid.uuid4()))

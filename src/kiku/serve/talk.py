@@ -98,6 +98,11 @@ class Talk:
         self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
         self.history = History()
         """Its counted messages."""
+        # Of a session whose stream has come to its end: how its client is hung up on, on which wire
+        # that was done last, and how much sound the stream had taken.
+        self._ended: Hangup | None = None
+        self._told_on: Wire | None = None
+        self._taken_s = 0.0
         self._moved: Moved | None = None  # it was begun by another process
         self._overlap: Overlap | None = None
         self.keeping: Keeping | None = None
@@ -142,9 +147,10 @@ class Talk:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its stream could go on."""
+        """Whether its client may come back: its stream could go on, or has ended and the client has
+        perhaps not had the last messages."""
         left = self.has_hung_up or self.code in _GOODBYES
-        return not (left or self._stream is None or self._stream.done)
+        return not left and (self._stream is not None or self._ended is not None)
 
     # From its beginning to its end.
 
@@ -176,6 +182,10 @@ class Talk:
         self._protocol.restore(head.counts, moved.options, moved.num_bytes)
         self.history, self.keeping, self._overlap = moved.history, keeping, moved.overlap
         self._moved = moved
+        if moved.has_ended:
+            self._ended, self._taken_s = Hangup(1000), moved.end_s
+            self._give_back()
+            return
         await self._open_stream(Open(moved.options), state)
         stream = self._stream
         assert stream is not None
@@ -227,14 +237,14 @@ class Talk:
         done then."""
         again = self.history.behind(num_received)
         # A request under way when the connection was cut is finished, or will be before others.
-        taken_s = 0.0 if self._stream is None else self._stream.duration
+        taken_s = self._taken_s if self._stream is None else self._stream.duration
         self._wire = wire
         self._out.clear()
         for one in [*self._protocol.resumed(taken_s), *again]:
             if isinstance(one, Send):
                 self._out.append(one)
         if self._stream is None:  # it has come to its end meanwhile
-            self._out.append(Hangup(1000))
+            self._out.append(self._ended or Hangup(1000))
         await self._read(wire, then)
 
     async def comes_back(self, seconds: float) -> bool:
@@ -278,7 +288,7 @@ class Talk:
                 while self._service.is_short and self.waiting_s > _PATIENT_S:
                     await asyncio.sleep(0.1)
         except Gone as gone:
-            if not self.has_hung_up:
+            if not self.has_hung_up and self._told_on is not wire:
                 self.code = gone.code
         except Exception as error:
             await self._broken(error)
@@ -293,9 +303,7 @@ class Talk:
         for task in list(self._tasks):
             task.cancel()
         self._drop_stream()
-        if self._permit is not None:
-            self._permit.release()
-            self._permit = None
+        self._give_back()
         self.figures.flush()
 
     async def end_service(self) -> None:
@@ -408,7 +416,11 @@ class Talk:
                 self._sends_since = time.monotonic()
                 if isinstance(item, Hangup):
                     out.clear()
-                    self.has_hung_up, self.code = True, item.code
+                    if item is self._ended:  # written into a dead connection it is not told yet
+                        self._told_on = wire
+                        self._spawn(partial(self._learn, wire, item.code))
+                    else:
+                        self.has_hung_up, self.code = True, item.code
                     await wire.close(item.code, item.reason)
                     return
                 figures.num_sent += len(item.data)
@@ -421,6 +433,12 @@ class Talk:
         finally:
             self._is_flushing, self._sends_since = False, 0.0
             self._drained.set()
+
+    async def _learn(self, wire: Wire, code: int) -> None:
+        """Forget a session that has ended once its client has had all of it."""
+        if await wire.is_answered() and self._told_on is wire:
+            self.has_hung_up, self.code = True, code
+            self._returned.set()
 
     async def _ask_all(self, asks: Iterable[Action]) -> None:
         waiting = deque(asks)
@@ -507,6 +525,7 @@ class Talk:
             wanted.options, max_queue_s=self._service.settings.read_ahead_s, when_full="block"
         )
         stream = self._stream = await self._service.open(options, state=state)
+        self._ended = None
         self._listener = self._spawn(partial(self._listen, stream))
         if wanted.container:
             decoder = self._decoder = await self._service.decoders.decode()
@@ -534,14 +553,14 @@ class Talk:
                     events = await stream.batch()
             except Exception as error:
                 if self._stream is stream:
-                    self._drop_stream()
-                    self._give_back()
                     self.figures.failed(error)
-                    await self.do(protocol.failed(error))
+                    actions = protocol.failed(error)
+                    self._end_stream(stream, actions)
+                    await self.do(actions)
                 return
             if self._stream is not stream:
                 return
-            actions: list[Action] = []
+            actions = list[Action]()
             waiting_s = stream.waiting_s
             if self._overlap is not None:
                 events = self._overlap.of(events, stream.heard_s)
@@ -556,13 +575,25 @@ class Talk:
                 actions += protocol.heard(heard_s, waiting_s)
             if ended or (not events and stream.done):
                 ended = True
-                self._drop_stream()
-                self._give_back()
+                self._end_stream(stream, actions)
             await self.do(actions)
 
+    def _end_stream(self, stream: AsyncStream, actions: Actions) -> None:
+        """The stream has come to its end; this is told of it. Its slot is free, and a session waits
+        for its client until that has had the last messages."""
+        self._taken_s = stream.duration
+        self._drop_stream()
+        self._give_back()
+        if self._protocol.session is None:
+            return
+        hangups = [one for one in actions if isinstance(one, Hangup)]
+        self._ended = hangups[0] if hangups else None
+        if self.keeping is not None:
+            self.keeping.ended()
+
     def _give_back(self) -> None:
-        """The slot of a stream that has ended, where it was only for that."""
-        if self._protocol.first is None and self._permit is not None:
+        """The slot of a stream that has ended."""
+        if self._permit is not None:
             self._permit.release()
             self._permit = None
 

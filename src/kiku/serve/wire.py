@@ -1,5 +1,6 @@
 """One WebSocket, as an ASGI server gives it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -13,6 +14,10 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 SendMessage = Callable[[Message], Awaitable[None]]
 
+
+ANSWERED = "kiku.answered"
+"""Where a server's scope has a future of whether the client has closed, too, before the connection
+was lost. ASGI says nothing of that, and other servers than this one leave it out."""
 
 _MOST_FIELDS = 1_000
 """Of a query."""
@@ -45,13 +50,20 @@ class Wire(Protocol):
         """End the connection; twice does no harm."""
         ...
 
+    async def is_answered(self) -> bool:
+        """Whether the client has answered `close`, so that it has had all that was sent before.
+        Waits until that is known; True where nobody can know."""
+        ...
+
 
 class WebSocket:
     """A `Wire` over ASGI's messages."""
 
-    def __init__(self, receive: Receive, send: SendMessage) -> None:
-        """Of a connection that was not accepted yet."""
-        self._receive, self._send = receive, send
+    def __init__(
+        self, receive: Receive, send: SendMessage, answered: asyncio.Future[bool] | None = None
+    ) -> None:
+        """Of a connection that was not accepted yet; `answered` is what `ANSWERED` says."""
+        self._receive, self._send, self._answered = receive, send, answered
         self._is_closed = False
 
     async def accept(self, subprotocol: str | None, headers: dict[str, str]) -> None:
@@ -103,6 +115,10 @@ class WebSocket:
             short = reason.encode()[:120].decode("utf-8", "ignore")
             with suppress(OSError):  # the client has left
                 await self._send({"type": "websocket.close", "code": code, "reason": short})
+
+    async def is_answered(self) -> bool:
+        """See `Wire`."""
+        return self._answered is None or await asyncio.shield(self._answered)
 
 
 def request_of(scope: Scope, id: str) -> Request:

@@ -90,6 +90,10 @@ class TcpWire:
                         pass
         self._writer.close()
 
+    async def is_answered(self) -> bool:
+        """See `Wire`; TCP tells nothing of it."""
+        return True
+
     def abort(self) -> None:
         """End the connection at once."""
         self._is_closed = True
