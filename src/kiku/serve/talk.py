@@ -560,10 +560,17 @@ class Talk:
                 return
             if self._stream is not stream:
                 return
+            # Before the events are fetched: they are then all that belong to so much sound, and
+            # one that is done has no more.
+            is_done, heard_s = stream.done, stream.heard_s
+            try:
+                events += stream.poll()
+            except Exception:  # it is raised again when these have been told
+                is_done = False
             actions = list[Action]()
             waiting_s = stream.waiting_s
             if self._overlap is not None:
-                events = self._overlap.of(events, stream.heard_s)
+                events = self._overlap.of(events, heard_s)
             for event in events:
                 actions += protocol.event(event, waiting_s)
                 self.figures.told(event, waiting_s)
@@ -571,9 +578,8 @@ class Talk:
                     self.keeping.say(event)
                 ended = ended or isinstance(event, End)
             if protocol.wants_progress and not ended:
-                heard_s = stream.heard_s
                 actions += protocol.heard(heard_s, waiting_s)
-            if ended or (not events and stream.done):
+            if ended or (not events and is_done):
                 ended = True
                 self._end_stream(stream, actions)
             await self.do(actions)
