@@ -1,5 +1,6 @@
 """What holds for every socket, tried with Kyutai's protocol: words, slots, failures, limits."""
 
+import json
 import socket as system
 import threading
 import time
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ from tests.serve.own_client import OwnClient
 from tests.serve.relay import relay
 from tests.serve.running import Running, running
 
-ANSWERS = EXAMPLES / "answers.mp3"
+ANSWERS, DIGITS = EXAMPLES / "answers.mp3", EXAMPLES / "digits.wav"
+SPOKEN = "seven three zero one nine four"
+"""The digits."""
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +283,64 @@ def test_silence_of_a_client_brings_the_open_word(service: Running, demo: kiku.R
         words = len(demo.transcribe(ANSWERS))
         while len(client.text.split()) < words:
             client.receive()
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The digits in Ogg Opus."""
+    path = tmp_path_factory.mktemp("ogg") / "digits.ogg"
+    with av.open(str(path), "w") as out, av.open(str(DIGITS)) as source:
+        stream = out.add_stream("libopus", rate=48_000, layout="mono")
+        for frame in source.decode(audio=0):
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+class TestContainers:
+    """What is asked behind the bytes of a recording comes behind its sound."""
+
+    @staticmethod
+    def parts(recording: bytes) -> list[bytes]:
+        return [recording[at : at + 4_000] for at in range(0, len(recording), 4_000)]
+
+    def test_a_marker_comes_behind_all_words(self, service: Running, recording: bytes):
+        with kyutai(service.ws) as client:
+            for part in self.parts(recording):
+                client.send(type="OggOpus", data=part)
+            assert client.finish() == SPOKEN
+
+    def test_a_finalize_of_deepgrams_tells_all_words(self, service: Running, recording: bytes):
+        heard: list[str] = []
+        with connect(f"{service.ws}/v1/listen?model=nova-3") as socket:
+            for part in self.parts(recording):
+                socket.send(part)
+            socket.send(json.dumps({"type": "Finalize"}))
+            is_answered = False
+            while not is_answered:
+                message = json.loads(socket.recv(PATIENCE_S))
+                is_answered = bool(message.get("from_finalize"))
+                if message["type"] == "Results" and message["is_final"]:
+                    heard.append(message["channel"]["alternatives"][0]["transcript"])
+        assert " ".join(filter(None, heard)) == SPOKEN
+
+    def test_finalizes_gaps_and_words_to_expect_keep_their_place(
+        self, service: Running, demo: kiku.Recognizer, recording: bytes
+    ):
+        client = OwnClient("recorded", np.zeros(0, np.float32))
+        with client.at(service.ws, container="true"):
+            for part in self.parts(recording):
+                client.socket.send(part)
+            client.tell(type="gap", seconds=3.0)
+            client.tell(type="configure", hotwords=["seven"])
+            client.tell(type="finalize", tag="mine")
+            while client.receive()["type"] != "finalized":
+                pass
+        assert " ".join(client.words) == SPOKEN
+        wanted = demo.transcribe(DIGITS)
+        starts = [one["start"] for one in client.messages if one["type"] == "word"]
+        assert starts == pytest.approx([one.start for one in wanted.words], abs=0.2)
+        assert client.messages[-1]["time"] == pytest.approx(wanted.duration + 3.0, abs=0.1)
 
 
 class TestSessions:

@@ -231,6 +231,40 @@ class TestDecoders:
         assert len(found) == len(read) if step > 30 else 0 < len(found) < len(read)
         np.testing.assert_array_equal(found, read[: len(found)])
 
+    @pytest.mark.parametrize("ends", ["hungry", "ends", "dies"])
+    def test_what_was_fed_is_settled_when_its_sound_has_come(self, ends: str):
+        data = (EXAMPLES / "digits.wav").read_bytes()
+        num_bytes = 0
+
+        async def work() -> None:
+            decoders = Decoders(MEMORY)
+            decoder = await decoders.decode()
+
+            async def take() -> None:
+                nonlocal num_bytes
+                async for chunk in decoder.chunks():
+                    await asyncio.sleep(0)
+                    num_bytes += np.asarray(chunk.data).nbytes
+
+            taking = asyncio.create_task(take())
+            await decoder.feed(data)
+            if ends == "ends":
+                decoder.end()
+            elif ends == "dies":
+                decoder._process.kill()
+            async with asyncio.timeout(PATIENCE_S):
+                await decoder.settled()
+            taken = num_bytes
+            await decoder.close()
+            with contextlib.suppress(AudioError):
+                await taking
+            await decoders.close()
+            assert num_bytes == taken
+
+        play(work)
+        sound = len(data) - data.index(b"data") - 8
+        assert ends == "dies" or num_bytes == sound
+
     def test_a_decoder_that_dies_is_told(self):
         async def work() -> None:
             decoders = Decoders(MEMORY)

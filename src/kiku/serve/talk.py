@@ -468,6 +468,10 @@ class Talk:
             return await self._reopen(action)
         if stream is None:
             return ()
+        if self._decoder is not None and isinstance(action, Finalize | Gap | Decode):
+            await self._decoder.settled()  # they come behind the sound before them
+            if self._stream is not stream:
+                return ()
         match action:
             case Push(samples, rate):
                 self.figures.pushed()
@@ -613,6 +617,10 @@ class Talk:
                 return
             self.figures.failed(error)
             await self.do(self._protocol.rejected(error))
+        except Exception as error:
+            if error is not stream.failure and not isinstance(error, StreamError):
+                raise
+            return  # the stream's events say how
         with suppress(StreamError):
             await stream.close()
 
