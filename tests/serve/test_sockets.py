@@ -388,6 +388,54 @@ class TestSessions:
         words = [one["text"] for one in second.messages if one["type"] == "Word"]
         assert said.endswith(" ".join(words))
 
+    def test_of_two_who_come_back_at_once_the_last_goes_on(self, demo: kiku.Recognizer, said: str):
+        """The connection before them is still busy when they come."""
+        client, other = (OwnClient("rush", samples_of(ANSWERS)) for _ in range(2))
+        with running(demo, resume_s=0.5) as service:
+            with client.at(service.ws):
+                client.speak(0, 2.0)
+                client.words_until(1)
+                (talk,) = service.app.sockets.talks
+                service.call(talk._asking.acquire)
+                client.speak(2.0, 3.0)
+                wait_for(lambda: bool(talk._asks))
+                client.cut()
+            query = f"{service.ws}/api/stream?session=rush&after={client.count}"
+            with connect(query) as second:
+                wait_for(lambda: talk._newcomer is not None)
+                waiting = talk._newcomer
+                with connect(query) as client.socket:
+                    wait_for(lambda: talk._newcomer is not waiting)
+                    service.loop.call_soon_threadsafe(talk._asking.release)
+                    with pytest.raises(ConnectionClosed):
+                        second.recv(PATIENCE_S)
+                    assert second.close_code == 1012
+                    ready = json.loads(client.socket.recv(PATIENCE_S))
+                    time.sleep(1.0)  # longer than who is away may be
+                    assert client.finish(ready["taken_s"]) == said
+            wait_for(lambda: not service.app.sockets.talks)
+            with other.at(service.ws):
+                assert other.finish(0) == said
+
+    def test_who_waits_to_go_on_with_a_talk_that_ends_is_hung_up_on(self, demo: kiku.Recognizer):
+        client = OwnClient("late", samples_of(ANSWERS))
+        with running(demo) as service:
+            with client.at(service.ws):
+                client.speak(0, 2.0)
+                client.words_until(1)
+                (talk,) = service.app.sockets.talks
+                service.call(talk._asking.acquire)
+                client.speak(2.0, 3.0)
+                wait_for(lambda: bool(talk._asks))
+                client.cut()
+            with connect(f"{service.ws}/api/stream?session=late&after=1") as second:
+                wait_for(lambda: talk._newcomer is not None)
+                service.call(talk.end_service)
+                service.loop.call_soon_threadsafe(talk._asking.release)
+                with pytest.raises(ConnectionClosed):
+                    second.recv(PATIENCE_S)
+                assert second.close_code == 1012
+
     def test_it_begins_anew_where_too_much_was_missed_or_the_time_is_over(
         self, demo: kiku.Recognizer
     ):

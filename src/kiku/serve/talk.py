@@ -96,6 +96,7 @@ class Talk:
         self._drained.set()  # nothing is being sent
         # Of a session: whether its client has left, is awaited, and has come back.
         self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
+        self._newcomer: Wire | None = None  # who has come back last, and waits to go on
         self.history = History()
         """Its counted messages."""
         # Of a session whose stream has come to its end: how its client is hung up on, on which wire
@@ -224,11 +225,15 @@ class Talk:
 
     async def resume(self, wire: Wire, num_received: int) -> None:
         """Go on with a client who comes back and has had so many messages."""
-        before, self._wire = self._wire, None
-        if before is not None:  # that nobody knew to be dead
-            with suppress(Gone, OSError, RuntimeError):
-                await before.close(1012, "the session goes on elsewhere")
+        before, self._wire = self._wire, None  # that nobody knew to be dead
+        other, self._newcomer = self._newcomer, wire
+        for one in (before, other):
+            await _give_way(one)
         await self._let_go.wait()
+        if self._newcomer is not wire:  # another one has come since, or the talk has ended
+            return await _give_way(wire)
+        self._newcomer = None
+        self._let_go.clear()  # whoever comes now waits until this one has left
         self._returned.set()
         await self._go_on(wire, num_received)
 
@@ -255,7 +260,8 @@ class Talk:
             async with asyncio.timeout(seconds):
                 await self._returned.wait()
         except TimeoutError:
-            return False
+            if not self._returned.is_set():
+                return False
         self._let_go.clear()
         if self.has_hung_up:
             return False
@@ -265,7 +271,7 @@ class Talk:
     async def _read(self, wire: Wire, actions: Actions) -> None:
         """Take what the client sends until it leaves. A mistake in the protocol ends the
         connection."""
-        self._reader = asyncio.current_task()
+        self._reader = me = asyncio.current_task()
         self._left.clear()
         clock, received, figures = time.monotonic, self._protocol.received, self.figures
         try:
@@ -293,18 +299,23 @@ class Talk:
         except Exception as error:
             await self._broken(error)
         finally:
-            self._reads_since = 0.0
-            self._left.set()
+            if self._reader is me:
+                self._reads_since = 0.0
+                self._left.set()
             if self._wire is wire:
                 self._wire = None
 
     async def end(self) -> None:
-        """Give everything back."""
+        """Give everything back, and hang up on who is still there."""
+        wire, self._wire = self._wire, None
+        self._ended = self._newcomer = None
+        self._let_go.set()
         for task in list(self._tasks):
             task.cancel()
         self._drop_stream()
         self._give_back()
         self.figures.flush()
+        await _give_way(wire)
 
     async def end_service(self) -> None:
         """The service goes down: tell the client, and hang up."""
@@ -349,8 +360,7 @@ class Talk:
             return
         try:
             async with asyncio.timeout(_LEAVE_S):
-                with suppress(Gone, OSError, RuntimeError):
-                    await wire.close(1012, "the session goes on elsewhere")
+                await _give_way(wire)
                 await self._left.wait()
         except TimeoutError:  # a connection that only seems to be alive
             self.abort()
@@ -678,6 +688,13 @@ class Talk:
         self.figures.failed(error)
         with suppress(Gone):
             await self.do([Hangup(1011, "an error of the server's own")])
+
+
+async def _give_way(wire: Wire | None) -> None:
+    """Hang up on a client whose session another connection goes on with."""
+    if wire is not None:
+        with suppress(Gone, OSError, RuntimeError):
+            await wire.close(1012, "the session goes on elsewhere")
 
 
 def num_slots(options: StreamOptions) -> int:
