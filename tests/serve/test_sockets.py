@@ -4,8 +4,10 @@ import json
 import socket as system
 import threading
 import time
+import wave
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import av
@@ -16,10 +18,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import kiku
+from kiku.serve import talk as talks
 from kiku.serve.protocols.interface import Actions, Close, Push, Send
 from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.serve.protocols.own import OwnProtocol
 from kiku.stream import Event, WordSession
-from tests.serve.clients import FRAME, PATIENCE_S, KyutaiClient, kyutai, samples_of
+from tests.serve.clients import FRAME, PATIENCE_S, RATE, KyutaiClient, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.own_client import OwnClient
 from tests.serve.relay import relay
@@ -249,6 +253,44 @@ def test_an_idle_connection_is_closed_with_a_reason(demo: kiku.Recognizer):
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1000
         assert "0.3 seconds" in closed.value.rcvd.reason
+
+
+@pytest.mark.parametrize("container", [False, True])
+def test_an_idle_client_is_told_what_was_heard(
+    demo: kiku.Recognizer, container: bool, tmp_path: Path
+):
+    client = OwnClient("idle", samples_of(DIGITS)[: int(5.3 * RATE)])  # up to the last word
+    with running(demo, idle_s=0.5) as service:
+        query = {"container": "true"} if container else {}
+        with client.at(service.ws, **query):
+            if container:
+                path = tmp_path / "digits.wav"
+                with wave.open(str(path), "wb") as file:
+                    file.setparams((1, 2, RATE, 0, "NONE", ""))
+                    file.writeframes(client.sound)
+                client.socket.send(path.read_bytes())
+            else:
+                client.speak(0, 5.3)
+            while client.receive()["type"] != "end":
+                pass
+            with pytest.raises(ConnectionClosed):
+                client.receive()
+            assert client.socket.close_code == 1000
+            assert "0.5 seconds" in (client.socket.close_reason or "")
+    assert " ".join(client.words) == SPOKEN
+
+
+def test_an_idle_client_whose_end_does_not_come_is_hung_up_on(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(talks, "_TELL_S", 0.2)
+    monkeypatch.setattr(OwnProtocol, "idle", lambda self, reason: [])
+    client = OwnClient("endless", samples_of(DIGITS))
+    with running(demo, idle_s=0.3) as service, client.at(service.ws):
+        with pytest.raises(ConnectionClosed):
+            client.receive()
+        assert client.socket.close_code == 1000
+        assert "0.3 seconds" in (client.socket.close_reason or "")
 
 
 def test_requests_without_an_end_are_cut_off(demo: kiku.Recognizer):

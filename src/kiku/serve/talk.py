@@ -67,6 +67,9 @@ _PATIENT_S = 10.0
 _LEAVE_S = 5.0
 """Within which a client answers that its connection is closed."""
 
+_TELL_S = 5.0
+"""Within which a client that has been silent for too long is told its last words."""
+
 _FREEZE_S = 5.0
 """Within which what was asked of a stream must be done, so that it can be saved."""
 
@@ -103,6 +106,7 @@ class Talk:
         # that was done last, and how much sound the stream had taken.
         self._ended: Hangup | None = None
         self._told_on: Wire | None = None
+        self._why = ""  # it ends, where its client is silent
         self._taken_s = 0.0
         self._moved: Moved | None = None  # it was begun by another process
         self._overlap: Overlap | None = None
@@ -431,7 +435,7 @@ class Talk:
                         self._spawn(partial(self._learn, wire, item.code))
                     else:
                         self.has_hung_up, self.code = True, item.code
-                    await wire.close(item.code, item.reason)
+                    await wire.close(item.code, item.reason or self._why)
                     return
                 figures.num_sent += len(item.data)
                 try:
@@ -595,6 +599,8 @@ class Talk:
                 actions += protocol.heard(heard_s, waiting_s)
             if ended or (not events and is_done):
                 ended = True
+                if self._why and not any(isinstance(one, Hangup) for one in actions):
+                    actions.append(Hangup(1000))
                 self._end_stream(stream, actions)
             await self.do(actions)
 
@@ -659,8 +665,18 @@ class Talk:
             self._spawn(partial(self.do, protocol.quiet(after_s)))
         if silent_s > settings.idle_s:
             self._reads_since = 0.0
-            end = Hangup(1000, f"nothing came for {settings.idle_s:g} seconds")
-            self._spawn(partial(self.do, [end]))
+            self._why = f"nothing came for {settings.idle_s:g} seconds"
+            self._spawn(self._end_idle)
+
+    async def _end_idle(self) -> None:
+        """Tell a client that has been silent for too long what was heard, and hang up."""
+        if self._stream is not None:
+            await self.do(self._protocol.idle(self._why))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_S):
+                    await self._left.wait()
+                    return
+        await self.do([Hangup(1000, self._why)])
 
     def abort(self) -> None:
         """Drop the connection without a word."""

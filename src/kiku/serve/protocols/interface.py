@@ -250,6 +250,11 @@ class LiveProtocol(Protocol):
         came before still waits to be heard."""
         ...
 
+    def idle(self, reason: str) -> Actions:
+        """Nothing came from the client for so long that its connection ends: finish what was heard.
+        It is hung up on, with this reason, at the stream's `End` or a few seconds later."""
+        ...
+
     def resumed(self, taken_s: float) -> Actions:
         """The client of a `session` is back. So many seconds of its sound were taken: it sends what
         follows. After these messages those are sent again that it has not had."""
@@ -308,6 +313,10 @@ class Base:
     def quiet(self, seconds: float) -> Actions:
         """See `LiveProtocol`."""
         return ()
+
+    def idle(self, reason: str) -> Actions:
+        """See `LiveProtocol`."""
+        return [Close()]
 
     def resumed(self, taken_s: float) -> Actions:
         """See `LiveProtocol`."""
