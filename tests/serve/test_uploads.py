@@ -2,6 +2,11 @@
 
 import asyncio
 import contextlib
+import json
+import logging
+import socket
+import threading
+import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +27,7 @@ from kiku.serve.uploads import beside
 from kiku.transcription import by_time
 from tests.audio.sounds import voice
 from tests.serve.conftest import EXAMPLES
-from tests.serve.running import Running
+from tests.serve.running import Running, running
 
 PATIENCE_S = 60.0
 MEMORY = 2**30
@@ -299,6 +304,67 @@ class TestDecoders:
         monkeypatch.setenv("KIKU_API_KEY", "secret")
         assert "secret" not in _environment().values()
         assert "PATH" in _environment()
+
+
+DOORS = ["/v1/audio/transcriptions", "/v1/listen", "/api/asr-streaming"]
+
+
+def posted(service: Running, door: str, data: bytes, **form: str) -> httpx.Response:
+    """The answer to a recording that is sent."""
+    body: dict[str, Any] = {"content": data}
+    if door == DOORS[0]:
+        body = {"files": {"file": ("x.wav", data)}, "data": {"model": "demo", **form}}
+    return httpx.post(service.http + door, timeout=PATIENCE_S, **body)
+
+
+def test_recordings_that_outlast_the_end_are_told(
+    demo: kiku.Recognizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    data = wav(tmp_path / "long.wav", np.zeros((40 * 60 * 8_000, 1), np.int16), 8_000).read_bytes()
+    answers: dict[str, httpx.Response] = {}
+
+    def send(name: str, door: str, **form: str) -> None:
+        answers[name] = posted(service, door, data, **form)
+
+    threads = [threading.Thread(target=send, args=(door, door)) for door in DOORS]
+    threads.append(
+        threading.Thread(target=send, args=("events", DOORS[0]), kwargs={"stream": "true"})
+    )
+    with running(demo, drain_s=0.1) as service:
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + PATIENCE_S
+        while service.service.admission.num_taken < 4:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    for door in DOORS:
+        assert answers[door].status_code == 503, door
+        assert int(answers[door].headers["retry-after"]) > 0
+    assert "error" in answers[DOORS[0]].json()
+    assert answers["events"].status_code == 200
+    assert json.loads(answers["events"].text.removeprefix("data: "))["error"]
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_recording_that_is_still_being_sent_at_the_end_is_told(
+    demo: kiku.Recognizer, door: str, caplog: pytest.LogCaptureFixture
+):
+    with running(demo, drain_s=0.0) as service:
+        raw = socket.create_connection(("127.0.0.1", service.port))
+        kind = "multipart/form-data; boundary=x" if door == DOORS[0] else "audio/wav"
+        head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+        raw.sendall(f"{head}Content-Length: 1000\r\n\r\n--x\r\n".encode())
+        raw.settimeout(PATIENCE_S)
+        time.sleep(0.3)  # it has begun to read
+        service.call(lambda: service.app.drain(0))
+        answer = raw.recv(4_096).lower()
+        raw.close()
+    assert answer.startswith(b"http/1.1 503")
+    assert b"retry-after: 5" in answer
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
 def test_languages_are_read_from_the_models_name():

@@ -87,7 +87,7 @@ class _Unread(JSONResponse):
         with suppress(OSError):  # the client has left
             await send(head)
             await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, Busy):
                 async with asyncio.timeout(_LINGER_S):
                     while (await receive()).get("more_body", False):
                         pass
