@@ -117,6 +117,7 @@ class Talk:
         self._reader: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self.has_hung_up = False
+        self._is_quit = asyncio.Event()  # nothing can be sent any more
         self.began_at = 0.0
         self.code = 1006
         """With which the connection ended."""
@@ -298,6 +299,8 @@ class Talk:
                 while self._service.is_short and self.waiting_s > _PATIENT_S:
                     await asyncio.sleep(0.1)
         except Gone as gone:
+            if gone.may_listen:
+                await self._tell_rest()
             if not self.has_hung_up and self._told_on is not wire:
                 self.code = gone.code
         except Exception as error:
@@ -308,6 +311,20 @@ class Talk:
                 self._left.set()
             if self._wire is wire:
                 self._wire = None
+
+    async def _tell_rest(self) -> None:
+        """Tell a client that sends no more what it has asked for, as long as that goes on."""
+        with suppress(Gone):
+            actions = self._protocol.said_all()
+            if actions is None:
+                return
+            await self.do(actions)
+            heard_s = -1.0
+            while not self._is_quit.is_set() and self.heard_s != heard_s:
+                heard_s = self.heard_s
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._service.settings.write_s):
+                        await self._is_quit.wait()
 
     async def end(self) -> None:
         """Give everything back, and hang up on who is still there."""
@@ -430,6 +447,7 @@ class Talk:
                 self._sends_since = time.monotonic()
                 if isinstance(item, Hangup):
                     out.clear()
+                    self._is_quit.set()
                     if item is self._ended:  # written into a dead connection it is not told yet
                         self._told_on = wire
                         self._spawn(partial(self._learn, wire, item.code))
@@ -442,6 +460,7 @@ class Talk:
                     await wire.send(item.data)
                 except Gone:  # who reads learns it, too
                     self._wire = None if self._wire is wire else self._wire
+                    self._is_quit.set()
             if self._wire is None:
                 out.clear()  # the history of a session has them
         finally:

@@ -26,9 +26,11 @@ _MOST_FIELDS = 1_000
 class Gone(Exception):
     """The client is not there any more."""
 
-    def __init__(self, code: int = 1006) -> None:
+    def __init__(self, code: int = 1006, *, may_listen: bool = False) -> None:
         super().__init__(f"the connection ended with {code}")
         self.code = code
+        self.may_listen = may_listen
+        """Whether it has only said that it sends no more."""
 
 
 class Wire(Protocol):

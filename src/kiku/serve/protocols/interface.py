@@ -228,6 +228,11 @@ class LiveProtocol(Protocol):
         """A message of the client: text is `str`, binary is `bytes`."""
         ...
 
+    def said_all(self) -> Actions | None:
+        """The client has ended its side of the connection, and may still listen: finish what it
+        asked for, and hang up behind that. None takes it for gone."""
+        ...
+
     def opened(self) -> Actions:
         """The stream that a later `Open` asked for is there."""
         ...
@@ -297,6 +302,10 @@ class Base:
     def begin(self) -> Actions:
         """See `LiveProtocol`."""
         return ()
+
+    def said_all(self) -> Actions | None:
+        """See `LiveProtocol`."""
+        return None
 
     def opened(self) -> Actions:
         """See `LiveProtocol`."""
