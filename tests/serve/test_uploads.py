@@ -367,6 +367,27 @@ def test_a_recording_that_is_still_being_sent_at_the_end_is_told(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_a_body_that_does_not_come_on_is_answered(demo: kiku.Recognizer, door: str):
+    kind = "multipart/form-data; boundary=x" if door == DOORS[0] else "audio/wav"
+    with running(demo, body_s=0.3) as service:
+        raw = socket.create_connection(("127.0.0.1", service.port))
+        head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+        raw.sendall(f"{head}Content-Length: 1000\r\n\r\n--x\r\n".encode())
+        raw.settimeout(PATIENCE_S)
+        answer = b""
+        while part := raw.recv(4_096):
+            answer += part
+        raw.close()
+    begin, _, body = answer.partition(b"\r\n\r\n")
+    assert begin.startswith(b"HTTP/1.1 408")
+    told = json.loads(body)
+    if door == "/v1/listen":
+        assert "does not come on" in told["err_msg"]
+    else:
+        assert "does not come on" in str(told["error"])
+
+
 def test_languages_are_read_from_the_models_name():
     assert languages_of("kyutai/stt-1b-en_fr") == ("en", "fr")
     assert languages_of("kyutai/stt-2.6b-en") == ("en",)

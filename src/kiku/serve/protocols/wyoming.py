@@ -155,7 +155,7 @@ class WyomingProtocol(Base):
         return None if self._state is _State.IDLE else self._ended()
 
     def _ended(self) -> Actions:
-        """What follows from that nothing more comes, where it does not."""
+        """What is to be done where nothing more comes."""
         if not self._is_over:
             return ()
         if self._state is _State.HEARING:
