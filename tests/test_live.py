@@ -276,6 +276,21 @@ def test_stopping_wakes_a_push_that_waits() -> None:
     assert isinstance(failed[0], StreamClosed)
 
 
+def test_what_the_engine_is_still_busy_with_was_not_heard() -> None:
+    engine = Gated()
+    with recognizer(engine).stream() as stream:
+        stream.push(sentence(ONE))
+        assert engine.entered.wait(LONG_S)
+        until(lambda: stream.waiting_s == 0)
+        assert stream.heard_s == 0  # frames were taken, and no word of them has come
+        engine.gate.set()
+        until(lambda: stream.heard_s > 0.3)
+        assert texts(stream.poll()) == ["one"]
+        stream.close()
+        list(stream.events())
+        assert stream.heard_s == pytest.approx(stream.duration)
+
+
 def test_events_that_nobody_fetches_hold_the_stream_back() -> None:
     with recognizer().stream(StreamOptions(max_queue_s=4.0, max_events=20)) as stream:
 

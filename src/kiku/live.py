@@ -434,8 +434,11 @@ class LiveStream:
 
     @property
     def heard_s(self) -> float:
-        """Seconds of the sound that have been heard."""
-        return max(0.0, self.duration - self.waiting_s)
+        """Seconds of the sound that have been heard, on all channels: the events up to there have
+        come. What does not fill a frame yet has not been heard."""
+        if self._only is not None:
+            return self._only.heard_s
+        return min(session.heard_s for session in self._sessions)
 
     @property
     def done(self) -> bool:

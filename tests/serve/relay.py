@@ -11,6 +11,7 @@ class Relay:
 
     def __init__(self, port: int) -> None:
         self.target = port
+        self.swallows = False  # whether nothing is handed on, as by a network that is down
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._open: list[socket.socket] = []
@@ -26,7 +27,7 @@ class Relay:
                     continue
                 self._open += [here, there]
                 for one, other in ((here, there), (there, here)):
-                    threading.Thread(target=_pass, args=(one, other), daemon=True).start()
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
 
     def cut(self) -> None:
         """End all connections without a word."""
@@ -42,12 +43,12 @@ class Relay:
         self._listening.close()
         self.cut()
 
-
-def _pass(here: socket.socket, there: socket.socket) -> None:
-    with suppress(OSError):
-        while data := here.recv(65_536):
-            there.sendall(data)
-        there.shutdown(socket.SHUT_WR)
+    def _pass(self, here: socket.socket, there: socket.socket) -> None:
+        with suppress(OSError):
+            while data := here.recv(65_536):
+                if not self.swallows:
+                    there.sendall(data)
+            there.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

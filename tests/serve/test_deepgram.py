@@ -25,7 +25,16 @@ from tests.serve.deepgram_sdk import (
     DeepgramClient,
     DeepgramClientEnvironment,
 )
-from tests.serve.deepgram_talk import heard, pcm, text_of, words_of
+from tests.serve.deepgram_talk import (
+    CLOSE,
+    LiveConversation,
+    flux,
+    heard,
+    listen,
+    pcm,
+    text_of,
+    words_of,
+)
 from tests.serve.deepgram_types import V1, V2, checked, checked_answer
 from tests.serve.running import Running, running
 
@@ -148,6 +157,69 @@ def test_words_live(service: Running, demo: kiku.Recognizer, recording: str) -> 
     assert {"Results", "SpeechStarted", "Metadata"} <= kinds
     assert any(not one["is_final"] for one in messages if one["type"] == "Results")
     assert messages[-1]["duration"] == pytest.approx(len(sound) / 2 / rate, abs=2e-3)
+
+
+def with_gaps(sound: bytes, rate: int) -> bytes:
+    """The digits with a long pause behind the third, and behind the last."""
+    middle = int(2.8 * rate) * 2
+    return sound[:middle] + bytes(5 * rate) + sound[middle:] + bytes(5 * rate)
+
+
+def utterance_ends(messages: list[dict[str, Any]]) -> list[float]:
+    return [one["last_word_end"] for one in messages if one["type"] == "UtteranceEnd"]
+
+
+def test_utterances_of_sound_sent_at_once_end_as_if_it_was_spoken(
+    service: Running, demo: kiku.Recognizer
+) -> None:
+    sound, rate = pcm(EXAMPLES / "digits.wav")
+    query = {"sample_rate": str(rate), "utterance_end_ms": "1000", "endpointing": "false"}
+    sound = with_gaps(sound, rate)
+    spoken = LiveConversation(demo, listen(**query))
+    spoken.hear(sound, rate // 25)
+    spoken.end(CLOSE)
+    wanted = utterance_ends(spoken.messages)
+    assert len(wanted) == 2
+    for step in (STEP, len(sound)):
+        messages = talk(service, parts(sound, step), encoding="linear16", **query)
+        assert utterance_ends(messages) == wanted
+        for one in [*finals(messages), *spoken.finals()]:
+            end = one["start"] + one["duration"]
+            for _, begins, ends in words_of([one]):
+                assert one["start"] - 2e-3 <= begins <= ends <= end + 2e-3
+
+
+def test_turns_of_sound_sent_at_once_time_out_as_if_it_was_spoken(
+    service: Running, demo: kiku.Recognizer
+) -> None:
+    sound, rate = pcm(EXAMPLES / "digits.wav")
+    query = {"sample_rate": str(rate), "eot_threshold": "1.0", "eot_timeout_ms": "1000"}
+    sound = with_gaps(sound, rate)
+
+    def turns(messages: list[dict[str, Any]]) -> list[tuple[str, str]]:
+        return [
+            (one["transcript"], one["trigger"])
+            for one in messages
+            if one["type"] == "TurnInfo" and one["event"] == "EndOfTurn"
+        ]
+
+    spoken = LiveConversation(demo, flux(**query))
+    spoken.hear(sound, rate // 25)
+    spoken.end(CLOSE)
+    wanted = turns(spoken.messages)
+    assert wanted == [("seven three zero", "timeout"), ("one nine four", "timeout")]
+    for step in (STEP, len(sound)):
+        with (
+            client(service) as one,
+            one.listen.v2.connect(model="flux-general-en", encoding="linear16", **query) as door,
+        ):
+            tap = Tap(door)
+            for part in parts(sound, step):
+                tap.send(part)
+            door.send_close_stream()
+            for _ in door:
+                pass
+        assert turns(tap.checked(V2)) == wanted
 
 
 def test_words_live_async(service: Running, demo: kiku.Recognizer) -> None:

@@ -1,6 +1,8 @@
 """A session goes on in another process: no word is lost, none is doubled."""
 
+import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +15,10 @@ from websockets.sync.client import ClientConnection
 
 import kiku
 from kiku.serve import keeper as keeping_room
-from kiku.serve import keeping
+from kiku.serve import keeping, sockets
+from kiku.serve.protocols.interface import Close
 from kiku.serve.session_store import StoreDown
+from kiku.serve.talk import Talk
 from tests.serve.clients import FRAME, PATIENCE_S, RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.own_client import OwnClient
@@ -219,6 +223,55 @@ def test_a_process_that_ends_in_order_hands_its_streams_over_exactly(
     assert client.messages == whole
 
 
+@pytest.mark.parametrize("drain_s", [30.0, 0.5])
+def test_a_client_that_is_cut_while_its_process_ends_loses_nothing(
+    demo: kiku.Recognizer, store: str, sound: np.ndarray, said: str, drain_s: float
+):
+    client = OwnClient("hasty", sound)
+    given = {"session_store": store, "session_key": "secret"}
+    with running(demo, **given) as b, running(demo, **given) as a:
+        with client.at(a.ws):
+            client.speak(0, 4.4)
+            client.words_until(2)
+            wait_for(lambda: kept(a, client.count))
+            (talk,) = a.app.sockets.talks
+            draining = asyncio.run_coroutine_threadsafe(a.app.drain(drain_s), a.loop)
+            wait_for(lambda: a.service.is_draining)
+            client.cut()
+        wait_for(lambda: talk._wire is None)
+        if drain_s < 1:  # nobody has come back until then
+            draining.result(PATIENCE_S)
+        else:
+            time.sleep(0.3)
+        with client.at(b.ws) as ready:
+            assert ready["taken_s"] == pytest.approx(4.4)
+            assert client.finish(4.4) == said
+        draining.result(PATIENCE_S)  # which waits for nobody who has gone elsewhere
+        assert moves(b, "exactly") == (drain_s < 1)
+
+
+def test_what_cannot_be_handed_over_in_time_stays_as_it_was_written(
+    demo: kiku.Recognizer, store: str, sound: np.ndarray, said: str,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    async def freeze(self: Talk) -> None:
+        await asyncio.sleep(PATIENCE_S)
+
+    monkeypatch.setattr(sockets, "_HAND_OVER_S", 0.1)
+    client = OwnClient("stuck", sound)
+    given = {"session_store": store, "session_key": "secret"}
+    with running(demo, **given) as b, running(demo, **given) as a:
+        with client.at(a.ws):
+            client.speak(0, 4.4)
+            client.words_until(2)
+            wait_for(lambda: kept(a, client.count))
+            monkeypatch.setattr(Talk, "freeze", freeze)
+            a.call(lambda: a.app.drain(0))
+        with client.at(b.ws) as ready:
+            assert ready["taken_s"] == pytest.approx(4.4)
+            assert client.finish(4.4) == said
+
+
 def test_a_stream_that_was_saved_with_another_key_leaves_its_sound(
     demo: kiku.Recognizer, store: str, sound: np.ndarray, said: str
 ):
@@ -340,6 +393,29 @@ def test_a_session_that_has_ended_is_not_kept(pair: Pair, sound: np.ndarray):
     wait_for(lambda: not a.service._loose)
     with client.at(b.ws) as ready:
         assert ready["taken_s"] == 0
+
+
+def test_the_end_that_came_while_its_client_was_away_is_told_by_another_process(
+    pair: Pair, sound: np.ndarray, said: str
+):
+    client = OwnClient("away", sound)
+    a, b = pair
+    with client.at(a.ws):
+        client.speak(0, client.seconds)
+        client.words_until(2)
+        (talk,) = a.app.sockets.talks
+        client.cut()
+    wait_for(lambda: talk._wire is None)
+    a.call(lambda: talk.do([Close()]))
+    wait_for(lambda: talk._stream is None and kept(a, talk.history.count))
+    with client.at(b.ws):
+        while client.receive(5.0)["type"] != "end":
+            pass
+        with pytest.raises(ConnectionClosed):
+            client.receive()
+        assert client.socket.close_code == 1000
+    assert " ".join(client.words) == said
+    assert b.service.admission.num_taken == 0
 
 
 def test_files_are_their_owners_alone(demo: kiku.Recognizer, store: str, sound: np.ndarray):

@@ -224,6 +224,24 @@ def test_a_full_service_says_when_to_come_again() -> None:
     assert b"server_busy" in response.body
 
 
+def test_an_idle_connection_completes_the_item_that_is_open(demo: kiku.Recognizer) -> None:
+    told, sound = Told(), pcm_of(EXAMPLES / "digits.wav")[: int(5.3 * 48_000)]
+    with (
+        running(demo, idle_s=0.5) as service,
+        connect(f"{service.ws}/v1/realtime?intent=transcription", compression=None) as socket,
+    ):
+        told.take(str(socket.recv(PATIENCE_S)))
+        audio = base64.b64encode(sound).decode()
+        socket.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+        with suppress(ConnectionClosed):
+            while True:
+                told.take(str(socket.recv(PATIENCE_S)))
+        assert socket.close_code == 1000
+        assert socket.close_reason == "nothing came for 0.5 seconds"
+    assert " ".join(told.transcripts.values()) == "seven three zero one nine four"
+    told.assert_all_answered()
+
+
 def test_a_service_that_ends_answers_every_commit_and_says_goodbye() -> None:
     told = Told()
     with running(kiku.load("demo", slots=1), drain_s=0.0) as service:

@@ -896,6 +896,37 @@ def test_an_idle_connection_is_closed_after_a_quarter_of_an_hour() -> None:
     assert client.code == 1000
 
 
+@pytest.mark.parametrize("turns", [True, False])
+def test_who_is_silent_is_told_what_was_heard_before_the_goodbye(turns: bool) -> None:
+    client = Client()
+    if not turns:
+        client.update(turn_detection=None)
+        client.settle()
+    client.append(spelled(3) + spelled(5))
+    client.settle()
+    client._do(client.protocol.idle("it is over"))
+    assert client.code is None
+    client._do(client.protocol.quiet(IDLE_S))  # both at once
+    client.settle()
+    assert client.code == 1000
+    # What is committed by hand stays open, but its words are told.
+    assert client.transcripts == (["3 5"] if turns else [])
+    deltas = [one["delta"] for one in client.told.messages if one["type"].endswith(".delta")]
+    assert "".join(deltas).split() == ["3", "5"]
+    client.told.assert_all_answered()
+
+
+def test_a_stream_that_fails_at_the_end_makes_no_item_of_nothing() -> None:
+    client = Client()
+    client.append(spelled(3) + spelled(999))
+    client.settle()
+    client._do(client.protocol.idle("it is over"))
+    num_items = len(client.told.committed)
+    client._do(client.protocol.failed(ServerEnds("it ends")))
+    assert client.code == 1012
+    assert len(client.told.committed) == num_items
+
+
 # Clients of frameworks.
 
 

@@ -1,12 +1,16 @@
 """What holds for every socket, tried with Kyutai's protocol: words, slots, failures, limits."""
 
+import json
 import socket as system
 import threading
 import time
+import wave
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import av
 import httpx
 import numpy as np
 import pytest
@@ -14,14 +18,20 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import kiku
-from kiku.serve.protocols.interface import Actions, Send
+from kiku.serve import talk as talks
+from kiku.serve.protocols.interface import Actions, Close, Push, Send
 from kiku.serve.protocols.kyutai import KyutaiProtocol
+from kiku.serve.protocols.own import OwnProtocol
 from kiku.stream import Event, WordSession
-from tests.serve.clients import FRAME, PATIENCE_S, KyutaiClient, kyutai, samples_of
+from tests.serve.clients import FRAME, PATIENCE_S, RATE, KyutaiClient, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
+from tests.serve.own_client import OwnClient
+from tests.serve.relay import relay
 from tests.serve.running import Running, running
 
-ANSWERS = EXAMPLES / "answers.mp3"
+ANSWERS, DIGITS = EXAMPLES / "answers.mp3", EXAMPLES / "digits.wav"
+SPOKEN = "seven three zero one nine four"
+"""The digits."""
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +255,44 @@ def test_an_idle_connection_is_closed_with_a_reason(demo: kiku.Recognizer):
         assert "0.3 seconds" in closed.value.rcvd.reason
 
 
+@pytest.mark.parametrize("container", [False, True])
+def test_an_idle_client_is_told_what_was_heard(
+    demo: kiku.Recognizer, container: bool, tmp_path: Path
+):
+    client = OwnClient("idle", samples_of(DIGITS)[: int(5.3 * RATE)])  # up to the last word
+    with running(demo, idle_s=0.5) as service:
+        query = {"container": "true"} if container else {}
+        with client.at(service.ws, **query):
+            if container:
+                path = tmp_path / "digits.wav"
+                with wave.open(str(path), "wb") as file:
+                    file.setparams((1, 2, RATE, 0, "NONE", ""))
+                    file.writeframes(client.sound)
+                client.socket.send(path.read_bytes())
+            else:
+                client.speak(0, 5.3)
+            while client.receive()["type"] != "end":
+                pass
+            with pytest.raises(ConnectionClosed):
+                client.receive()
+            assert client.socket.close_code == 1000
+            assert "0.5 seconds" in (client.socket.close_reason or "")
+    assert " ".join(client.words) == SPOKEN
+
+
+def test_an_idle_client_whose_end_does_not_come_is_hung_up_on(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(talks, "_TELL_S", 0.2)
+    monkeypatch.setattr(OwnProtocol, "idle", lambda self, reason: [])
+    client = OwnClient("endless", samples_of(DIGITS))
+    with running(demo, idle_s=0.3) as service, client.at(service.ws):
+        with pytest.raises(ConnectionClosed):
+            client.receive()
+        assert client.socket.close_code == 1000
+        assert "0.3 seconds" in (client.socket.close_reason or "")
+
+
 def test_requests_without_an_end_are_cut_off(demo: kiku.Recognizer):
     with running(demo, header_s=0.3) as service:
         with system.create_connection(("127.0.0.1", service.port)) as slow:
@@ -277,6 +325,64 @@ def test_silence_of_a_client_brings_the_open_word(service: Running, demo: kiku.R
         words = len(demo.transcribe(ANSWERS))
         while len(client.text.split()) < words:
             client.receive()
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The digits in Ogg Opus."""
+    path = tmp_path_factory.mktemp("ogg") / "digits.ogg"
+    with av.open(str(path), "w") as out, av.open(str(DIGITS)) as source:
+        stream = out.add_stream("libopus", rate=48_000, layout="mono")
+        for frame in source.decode(audio=0):
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+class TestContainers:
+    """What is asked behind the bytes of a recording comes behind its sound."""
+
+    @staticmethod
+    def parts(recording: bytes) -> list[bytes]:
+        return [recording[at : at + 4_000] for at in range(0, len(recording), 4_000)]
+
+    def test_a_marker_comes_behind_all_words(self, service: Running, recording: bytes):
+        with kyutai(service.ws) as client:
+            for part in self.parts(recording):
+                client.send(type="OggOpus", data=part)
+            assert client.finish() == SPOKEN
+
+    def test_a_finalize_of_deepgrams_tells_all_words(self, service: Running, recording: bytes):
+        heard: list[str] = []
+        with connect(f"{service.ws}/v1/listen?model=nova-3") as socket:
+            for part in self.parts(recording):
+                socket.send(part)
+            socket.send(json.dumps({"type": "Finalize"}))
+            is_answered = False
+            while not is_answered:
+                message = json.loads(socket.recv(PATIENCE_S))
+                is_answered = bool(message.get("from_finalize"))
+                if message["type"] == "Results" and message["is_final"]:
+                    heard.append(message["channel"]["alternatives"][0]["transcript"])
+        assert " ".join(filter(None, heard)) == SPOKEN
+
+    def test_finalizes_gaps_and_words_to_expect_keep_their_place(
+        self, service: Running, demo: kiku.Recognizer, recording: bytes
+    ):
+        client = OwnClient("recorded", np.zeros(0, np.float32))
+        with client.at(service.ws, container="true"):
+            for part in self.parts(recording):
+                client.socket.send(part)
+            client.tell(type="gap", seconds=3.0)
+            client.tell(type="configure", hotwords=["seven"])
+            client.tell(type="finalize", tag="mine")
+            while client.receive()["type"] != "finalized":
+                pass
+        assert " ".join(client.words) == SPOKEN
+        wanted = demo.transcribe(DIGITS)
+        starts = [one["start"] for one in client.messages if one["type"] == "word"]
+        assert starts == pytest.approx([one.start for one in wanted.words], abs=0.2)
+        assert client.messages[-1]["time"] == pytest.approx(wanted.duration + 3.0, abs=0.1)
 
 
 class TestSessions:
@@ -324,6 +430,54 @@ class TestSessions:
         words = [one["text"] for one in second.messages if one["type"] == "Word"]
         assert said.endswith(" ".join(words))
 
+    def test_of_two_who_come_back_at_once_the_last_goes_on(self, demo: kiku.Recognizer, said: str):
+        """The connection before them is still busy when they come."""
+        client, other = (OwnClient("rush", samples_of(ANSWERS)) for _ in range(2))
+        with running(demo, resume_s=0.5) as service:
+            with client.at(service.ws):
+                client.speak(0, 2.0)
+                client.words_until(1)
+                (talk,) = service.app.sockets.talks
+                service.call(talk._asking.acquire)
+                client.speak(2.0, 3.0)
+                wait_for(lambda: bool(talk._asks))
+                client.cut()
+            query = f"{service.ws}/api/stream?session=rush&after={client.count}"
+            with connect(query) as second:
+                wait_for(lambda: talk._newcomer is not None)
+                waiting = talk._newcomer
+                with connect(query) as client.socket:
+                    wait_for(lambda: talk._newcomer is not waiting)
+                    service.loop.call_soon_threadsafe(talk._asking.release)
+                    with pytest.raises(ConnectionClosed):
+                        second.recv(PATIENCE_S)
+                    assert second.close_code == 1012
+                    ready = json.loads(client.socket.recv(PATIENCE_S))
+                    time.sleep(1.0)  # longer than who is away may be
+                    assert client.finish(ready["taken_s"]) == said
+            wait_for(lambda: not service.app.sockets.talks)
+            with other.at(service.ws):
+                assert other.finish(0) == said
+
+    def test_who_waits_to_go_on_with_a_talk_that_ends_is_hung_up_on(self, demo: kiku.Recognizer):
+        client = OwnClient("late", samples_of(ANSWERS))
+        with running(demo) as service:
+            with client.at(service.ws):
+                client.speak(0, 2.0)
+                client.words_until(1)
+                (talk,) = service.app.sockets.talks
+                service.call(talk._asking.acquire)
+                client.speak(2.0, 3.0)
+                wait_for(lambda: bool(talk._asks))
+                client.cut()
+            with connect(f"{service.ws}/api/stream?session=late&after=1") as second:
+                wait_for(lambda: talk._newcomer is not None)
+                service.call(talk.end_service)
+                service.loop.call_soon_threadsafe(talk._asking.release)
+                with pytest.raises(ConnectionClosed):
+                    second.recv(PATIENCE_S)
+                assert second.close_code == 1012
+
     def test_it_begins_anew_where_too_much_was_missed_or_the_time_is_over(
         self, demo: kiku.Recognizer
     ):
@@ -352,6 +506,71 @@ class TestSessions:
             first.until("Step")
         wait_for(lambda: not service.app.sockets.talks)
         assert service.service.admission.num_taken == 0
+
+    @pytest.mark.parametrize("how", ["cut", "dead"])
+    def test_the_end_is_told_to_who_was_away_when_it_came(
+        self, demo: kiku.Recognizer, said: str, how: str
+    ):
+        client = OwnClient("end", samples_of(ANSWERS))
+        with running(demo) as service, relay(service.port) as between:
+            admission = service.service.admission
+            address = f"ws://127.0.0.1:{between.port}"
+            with client.at(address):
+                client.speak(0, client.seconds)
+                client.words_until(2)
+                (talk,) = service.app.sockets.talks
+                between.swallows = how == "dead"  # the end is written, and arrives nowhere
+                if how == "cut":
+                    between.cut()
+                    wait_for(lambda: talk._wire is None)
+                service.call(lambda: talk.do([Close()]))
+                wait_for(lambda: talk._ended is not None)
+                between.cut()
+            wait_for(lambda: admission.num_taken == 0)
+            assert service.app.sockets.talks  # the words are kept, and the slot is not
+            between.swallows = False
+            with client.at(address) as ready:
+                assert ready["taken_s"] == pytest.approx(client.seconds, abs=0.01)
+                while client.receive(5.0)["type"] != "end":
+                    pass
+                with pytest.raises(ConnectionClosed):
+                    client.receive()
+                assert client.socket.close_code == 1000
+            wait_for(lambda: not service.app.sockets.talks, 5.0)
+        assert " ".join(client.words) == said
+
+    def test_who_was_told_the_end_is_forgotten(self, service: Running):
+        client = OwnClient("over", samples_of(ANSWERS))
+        with client.at(service.ws):
+            client.finish(0)
+        wait_for(lambda: not service.app.sockets.talks, 5.0)
+        with client.at(service.ws) as ready:
+            assert ready["taken_s"] == 0
+
+    def test_a_failure_is_told_to_who_was_away(
+        self, service: Running, monkeypatch: pytest.MonkeyPatch
+    ):
+        def accept(self: WordSession, *given: Any) -> None:
+            raise RuntimeError("it is broken")
+
+        client = OwnClient("broken", samples_of(ANSWERS))
+        with client.at(service.ws):
+            client.speak(0, 2.0)
+            client.words_until(1)
+            (talk,) = service.app.sockets.talks
+            client.cut()
+        wait_for(lambda: talk._wire is None)
+        with monkeypatch.context() as patch:
+            patch.setattr(WordSession, "accept", accept)
+            service.call(lambda: talk.do([Push(bytes(4 * FRAME))]))
+            wait_for(lambda: talk._stream is None)
+        with client.at(service.ws):
+            while client.receive(5.0)["type"] != "error":
+                pass
+            with pytest.raises(ConnectionClosed):
+                client.receive()
+            assert client.socket.close_code == 1011
+        assert client.messages[-1]["message"] == "it is broken"
 
     def test_a_session_belongs_to_a_key(self, demo: kiku.Recognizer):
         with running(demo, api_key=("one", "two")) as service:

@@ -3,6 +3,11 @@
 import asyncio
 import contextlib
 import io
+import json
+import logging
+import socket
+import threading
+import time
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +29,7 @@ from kiku.serve.uploads import beside
 from kiku.transcription import by_time
 from tests.audio.sounds import voice
 from tests.serve.conftest import EXAMPLES
-from tests.serve.running import Running
+from tests.serve.running import Running, running
 
 PATIENCE_S = 60.0
 MEMORY = 2**30
@@ -261,6 +266,40 @@ class TestDecoders:
         assert len(found) == len(read) if step > 30 else 0 < len(found) < len(read)
         np.testing.assert_array_equal(found, read[: len(found)])
 
+    @pytest.mark.parametrize("ends", ["hungry", "ends", "dies"])
+    def test_what_was_fed_is_settled_when_its_sound_has_come(self, ends: str):
+        data = (EXAMPLES / "digits.wav").read_bytes()
+        num_bytes = 0
+
+        async def work() -> None:
+            decoders = Decoders(MEMORY)
+            decoder = await decoders.decode()
+
+            async def take() -> None:
+                nonlocal num_bytes
+                async for chunk in decoder.chunks():
+                    await asyncio.sleep(0)
+                    num_bytes += np.asarray(chunk.data).nbytes
+
+            taking = asyncio.create_task(take())
+            await decoder.feed(data)
+            if ends == "ends":
+                decoder.end()
+            elif ends == "dies":
+                decoder._process.kill()
+            async with asyncio.timeout(PATIENCE_S):
+                await decoder.settled()
+            taken = num_bytes
+            await decoder.close()
+            with contextlib.suppress(AudioError):
+                await taking
+            await decoders.close()
+            assert num_bytes == taken
+
+        play(work)
+        sound = len(data) - data.index(b"data") - 8
+        assert ends == "dies" or num_bytes == sound
+
     def test_a_decoder_that_dies_is_told(self):
         async def work() -> None:
             decoders = Decoders(MEMORY)
@@ -295,6 +334,88 @@ class TestDecoders:
         monkeypatch.setenv("KIKU_API_KEY", "secret")
         assert "secret" not in _environment().values()
         assert "PATH" in _environment()
+
+
+DOORS = ["/v1/audio/transcriptions", "/v1/listen", "/api/asr-streaming"]
+
+
+def posted(service: Running, door: str, data: bytes, **form: str) -> httpx.Response:
+    """The answer to a recording that is sent."""
+    body: dict[str, Any] = {"content": data}
+    if door == DOORS[0]:
+        body = {"files": {"file": ("x.wav", data)}, "data": {"model": "demo", **form}}
+    return httpx.post(service.http + door, timeout=PATIENCE_S, **body)
+
+
+def test_recordings_that_outlast_the_end_are_told(
+    demo: kiku.Recognizer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    data = wav(tmp_path / "long.wav", np.zeros((40 * 60 * 8_000, 1), np.int16), 8_000).read_bytes()
+    answers: dict[str, httpx.Response] = {}
+
+    def send(name: str, door: str, **form: str) -> None:
+        answers[name] = posted(service, door, data, **form)
+
+    threads = [threading.Thread(target=send, args=(door, door)) for door in DOORS]
+    threads.append(
+        threading.Thread(target=send, args=("events", DOORS[0]), kwargs={"stream": "true"})
+    )
+    with running(demo, drain_s=0.1) as service:
+        for thread in threads:
+            thread.start()
+        until = time.monotonic() + PATIENCE_S
+        while service.service.admission.num_taken < 4:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    for door in DOORS:
+        assert answers[door].status_code == 503, door
+        assert int(answers[door].headers["retry-after"]) > 0
+    assert "error" in answers[DOORS[0]].json()
+    assert answers["events"].status_code == 200
+    assert json.loads(answers["events"].text.removeprefix("data: "))["error"]
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_recording_that_is_still_being_sent_at_the_end_is_told(
+    demo: kiku.Recognizer, door: str, caplog: pytest.LogCaptureFixture
+):
+    with running(demo, drain_s=0.0) as service:
+        raw = socket.create_connection(("127.0.0.1", service.port))
+        kind = "multipart/form-data; boundary=x" if door == DOORS[0] else "audio/wav"
+        head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+        raw.sendall(f"{head}Content-Length: 1000\r\n\r\n--x\r\n".encode())
+        raw.settimeout(PATIENCE_S)
+        time.sleep(0.3)  # it has begun to read
+        service.call(lambda: service.app.drain(0))
+        answer = raw.recv(4_096).lower()
+        raw.close()
+    assert answer.startswith(b"http/1.1 503")
+    assert b"retry-after: 5" in answer
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_body_that_does_not_come_on_is_answered(demo: kiku.Recognizer, door: str):
+    kind = "multipart/form-data; boundary=x" if door == DOORS[0] else "audio/wav"
+    with running(demo, body_s=0.3) as service:
+        raw = socket.create_connection(("127.0.0.1", service.port))
+        head = f"POST {door} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+        raw.sendall(f"{head}Content-Length: 1000\r\n\r\n--x\r\n".encode())
+        raw.settimeout(PATIENCE_S)
+        answer = b""
+        while part := raw.recv(4_096):
+            answer += part
+        raw.close()
+    begin, _, body = answer.partition(b"\r\n\r\n")
+    assert begin.startswith(b"HTTP/1.1 408")
+    told = json.loads(body)
+    if door == "/v1/listen":
+        assert "does not come on" in told["err_msg"]
+    else:
+        assert "does not come on" in str(told["error"])
 
 
 def test_languages_are_read_from_the_models_name():

@@ -19,6 +19,7 @@ from kiku.serve.server import listening_socket
 from kiku.serve.settings import Settings
 from kiku.serve.wyoming_server import WyomingServer, check_open_to_all
 from tests.serve.running import Running, running
+from tests.serve.test_sockets import wait_for
 from tests.serve.wyoming_sdk import (
     AsyncTcpClient,
     AudioStart,
@@ -288,6 +289,30 @@ def test_a_client_that_leaves_gives_its_slot_back(service: Running, port: int) -
 
     run(work)
     until_free(service)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_client_that_ends_its_side_has_its_transcripts(
+    service: Running, port: int, digits: str, count: int, ends: bool
+) -> None:
+    """As `nc -N` does, also without a last audio-stop."""
+
+    async def work() -> list[str]:
+        texts: list[str] = []
+        async with AsyncTcpClient("127.0.0.1", port) as client:
+            pcm = written(sound("digits.wav", 16_000))
+            for i in range(count):
+                await say(client, pcm, 16_000, ends=ends or i + 1 < count)
+            assert client._writer is not None
+            client._writer.write_eof()
+            for _ in range(count):
+                texts.append(text_of(await told(client)))
+            assert await client.read_event() is None
+        return texts
+
+    assert run(work) == [digits] * count
+    wait_for(lambda: service.service.admission.num_taken == 0)
 
 
 def test_between_utterances_no_slot_is_held(service: Running, port: int) -> None:

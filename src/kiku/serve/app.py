@@ -90,16 +90,24 @@ class App:
         await self._http(scope, receive, send)
 
     def _patient(self, receive: Receive) -> Receive:
-        """A body whose pieces must come in time; who is too slow has left."""
-        has_all = False
+        """A body whose pieces must come in time; who is too slow has left. Raises Busy where the
+        service ends first."""
+        has_all = is_told = False
 
         async def take() -> Message:
-            nonlocal has_all
+            nonlocal has_all, is_told
             if has_all:  # whoever asks waits for the client to leave
                 return await receive()
             try:
                 async with asyncio.timeout(self.service.settings.body_s):
-                    message = await receive()
+                    if is_told:  # and what still comes is read, so that the client sees the answer
+                        message = await receive()
+                    else:
+                        async with self.service.until_end():
+                            message = await receive()
+            except Busy:
+                is_told = True
+                raise
             except TimeoutError:
                 return {"type": "http.disconnect"}
             has_all = not message.get("more_body", False)
@@ -139,6 +147,7 @@ class App:
         while service.num_open and left_s > 0:
             await asyncio.sleep(0.1)
             left_s -= 0.1
+        service.break_off()
         await self.sockets.end_all()
         await service.decoders.close()
 

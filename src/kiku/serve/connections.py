@@ -15,6 +15,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.frames import Frame
 from websockets.protocol import State
 
+from kiku.serve.wire import ANSWERED
+
 try:
     from websockets.speedups import apply_mask
 except ImportError:
@@ -186,6 +188,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
     _pong = b""  # that waits to be written
     _needed = 0  # bytes of the frame that has begun to come
     _passing = 0  # bytes of a long frame that are still to come
+    _answered: asyncio.Future[bool] | None = None  # see `ANSWERED`
     _is_parted = False  # whether a message has begun whose last frame is still to come
 
     def __init__(self, *given: Any, **options: Any) -> None:
@@ -196,6 +199,28 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         self._whole_bytes = min(_WHOLE_BYTES, self.config.ws_max_size)
 
     # What comes.
+
+    def handle_connect(self, event: Any) -> None:
+        """See uvicorn."""
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self._answered = self.loop.create_future()
+            scope: Any = self.scope
+            scope[ANSWERED] = self._answered
+
+    def handle_close(self, event: Frame) -> None:
+        """See uvicorn."""
+        self._settle(True)
+        super().handle_close(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See uvicorn."""
+        self._settle(False)
+        super().connection_lost(exc)
+
+    def _settle(self, is_answered: bool) -> None:
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(is_answered)
 
     def _take(self, data: bytes) -> bytes:
         if not self.handshake_complete:

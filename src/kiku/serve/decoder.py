@@ -23,6 +23,7 @@ from kiku.serve.decoder_process import (
     END,
     GAP,
     HEAD,
+    HUNGRY,
     READY,
     REFUSED,
     SOUND,
@@ -97,16 +98,35 @@ class Decoder:
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout
         self._is_fed = job["path"] is None
-        with suppress(*_ENDED):
-            self._in.write(json.dumps(job).encode() + b"\n")
+        self._num_fed = self._num_read = 0
+        self._has_ended = False
+        self._news = asyncio.Event()
+        """The process has said something."""
+        self._write(json.dumps(job).encode() + b"\n")
         self.warnings: list[StreamWarning] = []
         """What is not as it should be with the recording."""
 
     async def feed(self, data: bytes) -> None:
         """The next bytes of the recording; waits until they are wanted."""
+        self._write(data)
+        with suppress(*_ENDED):
+            await self._in.drain()
+
+    def _write(self, data: bytes) -> None:
+        self._num_fed += len(data)
         with suppress(*_ENDED):  # `chunks` says why
             self._in.write(data)
-            await self._in.drain()
+
+    async def settled(self) -> None:
+        """Wait until the sound of all that was fed has been taken from `chunks`, or no more of it
+        comes. Somebody must iterate over them meanwhile."""
+        while self._num_read < self._num_fed and not self._has_ended:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._news.wait()
+            except TimeoutError:  # a damaged recording keeps it busy
+                return
 
     def end(self) -> None:
         """No more bytes come."""
@@ -121,8 +141,20 @@ class Decoder:
         """
         if not self._is_fed:
             self.end()
+        try:
+            async for chunk in self._messages():
+                yield chunk
+        finally:
+            self._has_ended = True
+            self._news.set()
+
+    async def _messages(self) -> AsyncIterator[Chunk]:
         while True:
             kind, dtype, channels, rate, size = await self._head()
+            self._news.set()
+            if kind == HUNGRY:
+                self._num_read = size
+                continue
             if kind == GAP:
                 yield Chunk(None, rate, size, 0)
                 continue
@@ -165,6 +197,8 @@ class Decoder:
 
     async def close(self) -> None:
         """Stop it, wherever it is."""
+        self._has_ended = True
+        self._news.set()
         await _end(self._process)
 
 

@@ -21,13 +21,33 @@ from kiku.errors import AudioError, TruncatedAudio
 HEAD = struct.Struct("<BBHIQ")
 """Kind of message, kind of samples, channels, rate, and bytes (of a gap: its ticks) that follow."""
 
-READY, SOUND, GAP, WARNING, END, CUT, REFUSED = range(7)
-"""Kinds of messages. CUT is a recording that ends too early, REFUSED one that cannot be read."""
+READY, SOUND, GAP, WARNING, END, CUT, REFUSED, HUNGRY = range(8)
+"""Kinds of messages. CUT is a recording that ends too early, REFUSED one that cannot be read.
+
+HUNGRY has in the place of its bytes how many were read of what is fed: the sound in them was sent
+before, but for what the format itself keeps back.
+"""
 
 DTYPES = ("<f4", "<i2", "<i4", "|u1")
 
 _JOIN_S = 0.5
 """Chunks of a file are sent when they are so long together."""
+
+
+class _Fed(io.FileIO):
+    """What is fed; says so before it reads on."""
+
+    out: BinaryIO | None = None
+    _num_read = 0
+
+    def readinto(self, buffer: Any, /) -> int:
+        """See `io.RawIOBase`."""
+        if self.out is not None:
+            self.out.write(HEAD.pack(HUNGRY, 0, 0, 0, self._num_read))
+            self.out.flush()
+        count = super().readinto(buffer) or 0
+        self._num_read += count
+        return count
 
 
 class _Recording(io.BufferedReader):
@@ -38,7 +58,8 @@ class _Recording(io.BufferedReader):
 
 def main() -> None:
     """Decode one recording."""
-    given, out = _Recording(io.FileIO(0)), os.fdopen(os.dup(1), "wb")
+    fed, out = _Fed(0), os.fdopen(os.dup(1), "wb")
+    given = _Recording(fed)
     os.dup2(2, 1)  # what a library prints is no message
     out.write(HEAD.pack(READY, 0, 0, 0, 0))
     out.flush()
@@ -47,6 +68,7 @@ def main() -> None:
         return
     job = json.loads(line)
     _limit(int(job["bytes"]))
+    fed.out = None if job["path"] else out
     try:
         _decode(job, given, out)
     except BrokenPipeError:  # nobody wants it any more

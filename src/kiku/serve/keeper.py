@@ -110,6 +110,10 @@ class Keeper:
                 remove = partial(self._store.remove, keeping.name, keeping.generation, self._ttl_s)
                 await self._writer.call(remove, _WRITE_S)
 
+    def leave(self, talk: "Talk") -> None:
+        """Write no more of the talk, and remove nothing: another process may go on with it."""
+        self._watched.pop(talk, None)
+
     # Writing.
 
     async def _tick(self) -> None:
@@ -204,7 +208,7 @@ class Keeper:
             return
         if watched.writing is not None:
             await watched.writing
-        self._watched.pop(talk, None)  # from here on nothing is written or removed
+        self.leave(talk)
         watched.keeping.touch()
         snapshot = watched.keeping.snapshot(
             talk.protocol, time.monotonic(), talk.heard_s, self._service.settings.resume_s, state

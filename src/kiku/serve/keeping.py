@@ -222,6 +222,10 @@ class Keeping:
         self.told.add(event)
         self._is_changed = True
 
+    def ended(self) -> None:
+        """Its last message is there: who goes on with it has nothing to hear."""
+        self.told.has_ended = self._is_changed = True
+
     def touch(self) -> None:
         """Have it written once more, whatever has changed."""
         self._is_changed = True

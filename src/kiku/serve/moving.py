@@ -72,6 +72,16 @@ class Moved:
         return [] if self.state is not None else self.told.finalizes
 
     @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to hear: its client is told what it has missed."""
+        return self.told.has_ended
+
+    @property
+    def end_s(self) -> float:
+        """How far the stored sound goes, or is not needed any more."""
+        return max(self.stored.end_s, self.stored.head.from_s)
+
+    @property
     def is_closed(self) -> bool:
         """Whether the client has said that no more sound comes, and all of it is here."""
         is_whole = bool(self.parts) or self.start_s >= self.stored.end_s
@@ -129,7 +139,7 @@ def moved(
         num_before = head.num_bytes if first is None else first.num_before
     else:
         start_s, num_before, parts = _behind(stored, sound, head.from_s, frame_size / model_rate)
-        if not parts and start_s <= 0:
+        if not parts and start_s <= 0 and not told.has_ended:
             return None  # there is nothing to go on with
         options = replace(options, start_s=start_s)
     return Moved(

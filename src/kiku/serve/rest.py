@@ -126,7 +126,7 @@ class _Exchange:
         headers = {"content-length": str(len(data)), "connection": "close", **refusal.headers}
         await self.start(refusal.status, kind, headers)
         await self.tell({"type": "http.response.body", "body": data, "more_body": True})
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, Busy):
             async with asyncio.timeout(_LINGER_S):
                 while (message := await self.receive())["type"] == "http.request":
                     if not message.get("more_body", False):

@@ -23,7 +23,7 @@ from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.interface import Refusal, Request, in_a_header
 from kiku.serve.service import Service
-from kiku.serve.uploads import TooLarge, beside, body, while_there
+from kiku.serve.uploads import STALLED, TooLarge, beside, body, while_there
 from kiku.serve.wire import Gone, request_of
 from kiku.transcription import Transcript
 
@@ -69,7 +69,7 @@ async def _listen(service: Service, http: HttpRequest, request: Request) -> _Ans
             raise refusal(request, "this service fetches no recordings from elsewhere: send the "
                           "recording itself as the body")  # fmt: skip
         most = service.settings.max_upload_bytes
-        async with _saved(http, most, query.raw) as upload:
+        async with _saved(http, most, query.raw, request) as upload:
             return await while_there(http.receive, _heard(service, upload, query, request))
     except TooLarge as error:
         why = f"{error}: send the recording in parts"
@@ -97,13 +97,15 @@ async def _heard(service: Service, upload: _Upload, query: FileQuery, request: R
 
 
 @asynccontextmanager
-async def _saved(http: HttpRequest, most: int, raw: AudioFormat | None) -> AsyncGenerator[_Upload]:
+async def _saved(
+    http: HttpRequest, most: int, raw: AudioFormat | None, request: Request
+) -> AsyncGenerator[_Upload]:
     """The body of a request in a file, for as long as it is wanted.
 
     Raises:
         TooLarge: it is longer than `most` bytes.
         AudioError: there is none.
-        Gone: the client left before its end.
+        Refusal: it does not come on, or the client has left before its end.
     """
     folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="kiku-upload-")
     try:
@@ -112,6 +114,10 @@ async def _saved(http: HttpRequest, most: int, raw: AudioFormat | None) -> Async
         try:
             async for piece in body(http.headers, http.receive, most):
                 await asyncio.to_thread(file.write, piece)
+        except Gone:
+            stalled = refusal(request, STALLED, 408, "Request Timeout")
+            stalled.headers["connection"] = "close"  # the rest of the body may still come
+            raise stalled from None
         finally:
             await asyncio.to_thread(file.close)
         if not file.num_bytes:

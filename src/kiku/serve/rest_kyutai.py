@@ -24,7 +24,7 @@ from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
 from kiku.serve.service import Service
-from kiku.serve.uploads import TooLarge, Upload, beside, body, while_there
+from kiku.serve.uploads import STALLED, TooLarge, Upload, beside, body, while_there
 from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
 
 _LOG = logging.getLogger("kiku.serve")
@@ -52,7 +52,7 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
             words, headers = await _transcribe(service, http)
             return JSONResponse(words, headers=headers)
         except Gone:
-            return Response(status_code=408)
+            return Response(status_code=499)  # which nobody reads
         except Refusal as refusal:
             return _Unread(refusal)
 
@@ -87,7 +87,7 @@ class _Unread(JSONResponse):
         with suppress(OSError):  # the client has left
             await send(head)
             await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, Busy):
                 async with asyncio.timeout(_LINGER_S):
                     while (await receive()).get("more_body", False):
                         pass
@@ -107,9 +107,13 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
         async with Upload() as upload:
             most = service.settings.max_upload_bytes
             received = service.metrics.received.labels(_PROTOCOL)
-            async for piece in body(request.headers, http.receive, most):
-                received.inc(len(piece))
-                await upload.write(piece)
+            try:
+                async for piece in body(request.headers, http.receive, most):
+                    received.inc(len(piece))
+                    await upload.write(piece)
+            except Gone:
+                status = 408
+                raise Refusal(status, {"error": STALLED}) from None
             if not upload.num_bytes:
                 raise AudioError("the body is empty: send the recording in it")
             await upload.flush()

@@ -24,6 +24,10 @@ _RECEIVE_BYTES = 2**18
 _GONE_MS = 60_000
 """A client whose system does not answer for so long is gone."""
 
+_ANSWER_S = 8
+"""Within which requests must be answered that the end has broken off: longer than a client that is
+refused may go on sending."""
+
 _PING_S = 10.0
 _HEADER_BYTES = 2**15
 
@@ -79,7 +83,7 @@ def make_server(app: App) -> Server:
         ws_ping_timeout=None,
         h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=_ANSWER_S,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -53,6 +53,8 @@ class Service:
         self._admission: Admission | None = None
         self._card: ModelCard | None = None
         self._num_open = 0
+        self._limits: set[asyncio.Timeout] = set()  # of what the end breaks off
+        self._is_over = False
         self._loose: set[asyncio.Task[None]] = set()
         if recognizer is not None:
             self._use(recognizer)
@@ -160,6 +162,34 @@ class Service:
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
 
+    @asynccontextmanager
+    async def until_end(self) -> AsyncGenerator[None]:
+        """For work on a request, which the end of the service breaks off.
+
+        Raises:
+            Busy: it has come.
+        """
+        if self._is_over:
+            raise _ending()
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._limits.add(limit)
+                yield
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise _ending() from None
+        finally:
+            self._limits.discard(limit)
+
+    def break_off(self) -> None:
+        """The service ends now: whoever waits for a recording is told so."""
+        self._is_over = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._limits:
+            limit.reschedule(now)
+
     # Streams.
 
     def permit(self, count: int = 1) -> Permit:
@@ -173,7 +203,7 @@ class Service:
 
     def _check_open(self) -> None:
         if self.is_draining:
-            raise Busy("the service is ending", 5)
+            raise _ending()
 
     async def open(
         self, options: StreamOptions, *, recorded: bool = False, state: bytes | None = None
@@ -200,18 +230,20 @@ class Service:
             protocol: which client wants it, for the figures.
 
         Raises:
-            Busy: no slot came free in time.
+            Busy: no slot came free in time, or the service ends before all is heard.
             AudioError: the recording cannot be read.
         """
         self._check_open()
-        decoder = await self.decoders.decode(source, track=options.track)
+        async with self.until_end():
+            decoder = await self.decoders.decode(source, track=options.track)
         self.begin()
         self.metrics.connections.labels(protocol).inc()
         self.metrics.opened.labels(protocol).inc()
         heard = Heard(self, decoder, options)
         try:
-            await heard.start()
-            yield heard
+            async with self.until_end():
+                await heard.start()
+                yield heard
         except KikuError as error:
             self.metrics.errors.labels(protocol, type(error).__name__).inc()
             raise
@@ -337,6 +369,10 @@ class Heard:
         if self._permit is not None:
             self._permit.release()
         await self._decoder.close()
+
+
+def _ending() -> Busy:
+    return Busy("the service is ending", 5)
 
 
 def languages_of(name: str) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from kiku.serve.service import Service
 from kiku.serve.session_store import open_store
 from kiku.serve.talk import Talk, num_slots
 from kiku.serve.wire import (
+    ANSWERED,
     Gone,
     Receive,
     Scope,
@@ -68,7 +69,7 @@ class Sockets:
 
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """One WebSocket, to its end."""
-        socket = WebSocket(receive, send)
+        socket = WebSocket(receive, send, scope.get(ANSWERED))
         await receive()  # "websocket.connect"
         try:
             request = request_of(scope, str(uuid.uuid4()))
@@ -177,7 +178,7 @@ class Sockets:
         """The connection has ended: end the talk, unless its client may come back."""
         if talk not in self.talks:
             return await talk.end()
-        if talk.session is not None and talk.is_alive and not self._service.is_draining:
+        if talk.session is not None and talk.is_alive:
             self._service.keep(self._await(talk))
         else:
             await self._forget(talk)
@@ -259,6 +260,8 @@ class Sockets:
 
         kept = [talk for talk in self.talks if talk.keeping is not None and talk.is_alive]
         await _within(_HAND_OVER_S, {talk: one(talk) for talk in kept})
+        for talk in kept:  # what came too late stays as it was written last
+            keeper.leave(talk)
 
 
 async def _within(seconds: float, calls: Mapping[Talk, Coroutine[Any, Any, None]]) -> None:

@@ -67,6 +67,9 @@ _PATIENT_S = 10.0
 _LEAVE_S = 5.0
 """Within which a client answers that its connection is closed."""
 
+_TELL_S = 5.0
+"""Within which a client that has been silent for too long is told its last words."""
+
 _FREEZE_S = 5.0
 """Within which what was asked of a stream must be done, so that it can be saved."""
 
@@ -96,8 +99,15 @@ class Talk:
         self._drained.set()  # nothing is being sent
         # Of a session: whether its client has left, is awaited, and has come back.
         self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
+        self._newcomer: Wire | None = None  # who has come back last, and waits to go on
         self.history = History()
         """Its counted messages."""
+        # Of a session whose stream has come to its end: how its client is hung up on, on which wire
+        # that was done last, and how much sound the stream had taken.
+        self._ended: Hangup | None = None
+        self._told_on: Wire | None = None
+        self._why = ""  # it ends, where its client is silent
+        self._taken_s = 0.0
         self._moved: Moved | None = None  # it was begun by another process
         self._overlap: Overlap | None = None
         self.keeping: Keeping | None = None
@@ -107,6 +117,7 @@ class Talk:
         self._reader: asyncio.Task[None] | None = None
         self._listener: asyncio.Task[None] | None = None
         self.has_hung_up = False
+        self._is_quit = asyncio.Event()  # nothing can be sent any more
         self.began_at = 0.0
         self.code = 1006
         """With which the connection ended."""
@@ -142,9 +153,10 @@ class Talk:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its stream could go on."""
+        """Whether its client may come back: its stream could go on, or has ended and the client has
+        perhaps not had the last messages."""
         left = self.has_hung_up or self.code in _GOODBYES
-        return not (left or self._stream is None or self._stream.done)
+        return not left and (self._stream is not None or self._ended is not None)
 
     # From its beginning to its end.
 
@@ -176,6 +188,10 @@ class Talk:
         self._protocol.restore(head.counts, moved.options, moved.num_bytes)
         self.history, self.keeping, self._overlap = moved.history, keeping, moved.overlap
         self._moved = moved
+        if moved.has_ended:
+            self._ended, self._taken_s = Hangup(1000), moved.end_s
+            self._give_back()
+            return
         await self._open_stream(Open(moved.options), state)
         stream = self._stream
         assert stream is not None
@@ -214,11 +230,15 @@ class Talk:
 
     async def resume(self, wire: Wire, num_received: int) -> None:
         """Go on with a client who comes back and has had so many messages."""
-        before, self._wire = self._wire, None
-        if before is not None:  # that nobody knew to be dead
-            with suppress(Gone, OSError, RuntimeError):
-                await before.close(1012, "the session goes on elsewhere")
+        before, self._wire = self._wire, None  # that nobody knew to be dead
+        other, self._newcomer = self._newcomer, wire
+        for one in (before, other):
+            await _give_way(one)
         await self._let_go.wait()
+        if self._newcomer is not wire:  # another one has come since, or the talk has ended
+            return await _give_way(wire)
+        self._newcomer = None
+        self._let_go.clear()  # whoever comes now waits until this one has left
         self._returned.set()
         await self._go_on(wire, num_received)
 
@@ -227,14 +247,14 @@ class Talk:
         done then."""
         again = self.history.behind(num_received)
         # A request under way when the connection was cut is finished, or will be before others.
-        taken_s = 0.0 if self._stream is None else self._stream.duration
+        taken_s = self._taken_s if self._stream is None else self._stream.duration
         self._wire = wire
         self._out.clear()
         for one in [*self._protocol.resumed(taken_s), *again]:
             if isinstance(one, Send):
                 self._out.append(one)
         if self._stream is None:  # it has come to its end meanwhile
-            self._out.append(Hangup(1000))
+            self._out.append(self._ended or Hangup(1000))
         await self._read(wire, then)
 
     async def comes_back(self, seconds: float) -> bool:
@@ -245,7 +265,8 @@ class Talk:
             async with asyncio.timeout(seconds):
                 await self._returned.wait()
         except TimeoutError:
-            return False
+            if not self._returned.is_set():
+                return False
         self._let_go.clear()
         if self.has_hung_up:
             return False
@@ -255,7 +276,7 @@ class Talk:
     async def _read(self, wire: Wire, actions: Actions) -> None:
         """Take what the client sends until it leaves. A mistake in the protocol ends the
         connection."""
-        self._reader = asyncio.current_task()
+        self._reader = me = asyncio.current_task()
         self._left.clear()
         clock, received, figures = time.monotonic, self._protocol.received, self.figures
         try:
@@ -278,25 +299,44 @@ class Talk:
                 while self._service.is_short and self.waiting_s > _PATIENT_S:
                     await asyncio.sleep(0.1)
         except Gone as gone:
-            if not self.has_hung_up:
+            if gone.may_listen:
+                await self._tell_rest()
+            if not self.has_hung_up and self._told_on is not wire:
                 self.code = gone.code
         except Exception as error:
             await self._broken(error)
         finally:
-            self._reads_since = 0.0
-            self._left.set()
+            if self._reader is me:
+                self._reads_since = 0.0
+                self._left.set()
             if self._wire is wire:
                 self._wire = None
 
+    async def _tell_rest(self) -> None:
+        """Tell a client that sends no more what it has asked for, as long as that goes on."""
+        with suppress(Gone):
+            actions = self._protocol.said_all()
+            if actions is None:
+                return
+            await self.do(actions)
+            heard_s = -1.0
+            while not self._is_quit.is_set() and self.heard_s != heard_s:
+                heard_s = self.heard_s
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._service.settings.write_s):
+                        await self._is_quit.wait()
+
     async def end(self) -> None:
-        """Give everything back."""
+        """Give everything back, and hang up on who is still there."""
+        wire, self._wire = self._wire, None
+        self._ended = self._newcomer = None
+        self._let_go.set()
         for task in list(self._tasks):
             task.cancel()
         self._drop_stream()
-        if self._permit is not None:
-            self._permit.release()
-            self._permit = None
+        self._give_back()
         self.figures.flush()
+        await _give_way(wire)
 
     async def end_service(self) -> None:
         """The service goes down: tell the client, and hang up."""
@@ -341,8 +381,7 @@ class Talk:
             return
         try:
             async with asyncio.timeout(_LEAVE_S):
-                with suppress(Gone, OSError, RuntimeError):
-                    await wire.close(1012, "the session goes on elsewhere")
+                await _give_way(wire)
                 await self._left.wait()
         except TimeoutError:  # a connection that only seems to be alive
             self.abort()
@@ -408,19 +447,31 @@ class Talk:
                 self._sends_since = time.monotonic()
                 if isinstance(item, Hangup):
                     out.clear()
-                    self.has_hung_up, self.code = True, item.code
-                    await wire.close(item.code, item.reason)
+                    self._is_quit.set()
+                    if item is self._ended:  # written into a dead connection it is not told yet
+                        self._told_on = wire
+                        self._spawn(partial(self._learn, wire, item.code))
+                    else:
+                        self.has_hung_up, self.code = True, item.code
+                    await wire.close(item.code, item.reason or self._why)
                     return
                 figures.num_sent += len(item.data)
                 try:
                     await wire.send(item.data)
                 except Gone:  # who reads learns it, too
                     self._wire = None if self._wire is wire else self._wire
+                    self._is_quit.set()
             if self._wire is None:
                 out.clear()  # the history of a session has them
         finally:
             self._is_flushing, self._sends_since = False, 0.0
             self._drained.set()
+
+    async def _learn(self, wire: Wire, code: int) -> None:
+        """Forget a session that has ended once its client has had all of it."""
+        if await wire.is_answered() and self._told_on is wire:
+            self.has_hung_up, self.code = True, code
+            self._returned.set()
 
     async def _ask_all(self, asks: Iterable[Action]) -> None:
         waiting = deque(asks)
@@ -450,6 +501,10 @@ class Talk:
             return await self._reopen(action)
         if stream is None:
             return ()
+        if self._decoder is not None and isinstance(action, Finalize | Gap | Decode):
+            await self._decoder.settled()  # they come behind the sound before them
+            if self._stream is not stream:
+                return ()
         match action:
             case Push(samples, rate):
                 self.figures.pushed()
@@ -507,6 +562,7 @@ class Talk:
             wanted.options, max_queue_s=self._service.settings.read_ahead_s, when_full="block"
         )
         stream = self._stream = await self._service.open(options, state=state)
+        self._ended = None
         self._listener = self._spawn(partial(self._listen, stream))
         if wanted.container:
             decoder = self._decoder = await self._service.decoders.decode()
@@ -534,17 +590,24 @@ class Talk:
                     events = await stream.batch()
             except Exception as error:
                 if self._stream is stream:
-                    self._drop_stream()
-                    self._give_back()
                     self.figures.failed(error)
-                    await self.do(protocol.failed(error))
+                    actions = protocol.failed(error)
+                    self._end_stream(stream, actions)
+                    await self.do(actions)
                 return
             if self._stream is not stream:
                 return
-            actions: list[Action] = []
+            # Before the events are fetched: they are then all that belong to so much sound, and
+            # one that is done has no more.
+            is_done, heard_s = stream.done, stream.heard_s
+            try:
+                events += stream.poll()
+            except Exception:  # it is raised again when these have been told
+                is_done = False
+            actions = list[Action]()
             waiting_s = stream.waiting_s
             if self._overlap is not None:
-                events = self._overlap.of(events, stream.heard_s)
+                events = self._overlap.of(events, heard_s)
             for event in events:
                 actions += protocol.event(event, waiting_s)
                 self.figures.told(event, waiting_s)
@@ -552,17 +615,30 @@ class Talk:
                     self.keeping.say(event)
                 ended = ended or isinstance(event, End)
             if protocol.wants_progress and not ended:
-                heard_s = stream.heard_s
                 actions += protocol.heard(heard_s, waiting_s)
-            if ended or (not events and stream.done):
+            if ended or (not events and is_done):
                 ended = True
-                self._drop_stream()
-                self._give_back()
+                if self._why and not any(isinstance(one, Hangup) for one in actions):
+                    actions.append(Hangup(1000))
+                self._end_stream(stream, actions)
             await self.do(actions)
 
+    def _end_stream(self, stream: AsyncStream, actions: Actions) -> None:
+        """The stream has come to its end; this is told of it. Its slot is free, and a session waits
+        for its client until that has had the last messages."""
+        self._taken_s = stream.duration
+        self._drop_stream()
+        self._give_back()
+        if self._protocol.session is None:
+            return
+        hangups = [one for one in actions if isinstance(one, Hangup)]
+        self._ended = hangups[0] if hangups else None
+        if self.keeping is not None:
+            self.keeping.ended()
+
     def _give_back(self) -> None:
-        """The slot of a stream that has ended, where it was only for that."""
-        if self._protocol.first is None and self._permit is not None:
+        """The slot of a stream that has ended."""
+        if self._permit is not None:
             self._permit.release()
             self._permit = None
 
@@ -576,6 +652,10 @@ class Talk:
                 return
             self.figures.failed(error)
             await self.do(self._protocol.rejected(error))
+        except Exception as error:
+            if error is not stream.failure and not isinstance(error, StreamError):
+                raise
+            return  # the stream's events say how
         with suppress(StreamError):
             await stream.close()
 
@@ -604,8 +684,18 @@ class Talk:
             self._spawn(partial(self.do, protocol.quiet(after_s)))
         if silent_s > settings.idle_s:
             self._reads_since = 0.0
-            end = Hangup(1000, f"nothing came for {settings.idle_s:g} seconds")
-            self._spawn(partial(self.do, [end]))
+            self._why = f"nothing came for {settings.idle_s:g} seconds"
+            self._spawn(self._end_idle)
+
+    async def _end_idle(self) -> None:
+        """Tell a client that has been silent for too long what was heard, and hang up."""
+        if self._stream is not None:
+            await self.do(self._protocol.idle(self._why))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TELL_S):
+                    await self._left.wait()
+                    return
+        await self.do([Hangup(1000, self._why)])
 
     def abort(self) -> None:
         """Drop the connection without a word."""
@@ -633,6 +723,13 @@ class Talk:
         self.figures.failed(error)
         with suppress(Gone):
             await self.do([Hangup(1011, "an error of the server's own")])
+
+
+async def _give_way(wire: Wire | None) -> None:
+    """Hang up on a client whose session another connection goes on with."""
+    if wire is not None:
+        with suppress(Gone, OSError, RuntimeError):
+            await wire.close(1012, "the session goes on elsewhere")
 
 
 def num_slots(options: StreamOptions) -> int:

@@ -34,6 +34,8 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
     """Of each channel whose turn is open: "open", or "eager" where it was said to end."""
     finalizes: list[tuple[str | None, bool]] = []
     """That were asked for and not answered: tag and `cut`."""
+    has_ended: bool = False
+    """Whether its last message is there."""
 
     def add(self, event: Event) -> None:
         """The client is told this now."""
@@ -64,8 +66,9 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
     def copy(self) -> "Told":
         """As it is now."""
         return Told(
-            dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes)
-        )
+            dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes),
+            self.has_ended,
+        )  # fmt: skip
 
 
 class Overlap:

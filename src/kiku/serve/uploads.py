@@ -57,6 +57,10 @@ async def body(
             yield piece
 
 
+STALLED = "the body does not come on: send all of it, without long pauses"
+"""What a client is told whose body has not come in time, if it is still there."""
+
+
 def beside(transcript: Transcript) -> dict[str, str]:
     """Headers of an answer: what was found wrong with the sound, and why the recording breaks
     off."""

@@ -1,5 +1,6 @@
 """One WebSocket, as an ASGI server gives it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -14,6 +15,10 @@ Receive = Callable[[], Awaitable[Message]]
 SendMessage = Callable[[Message], Awaitable[None]]
 
 
+ANSWERED = "kiku.answered"
+"""Where a server's scope has a future of whether the client has closed, too, before the connection
+was lost. ASGI says nothing of that, and other servers than this one leave it out."""
+
 _MOST_FIELDS = 1_000
 """Of a query."""
 
@@ -21,9 +26,11 @@ _MOST_FIELDS = 1_000
 class Gone(Exception):
     """The client is not there any more."""
 
-    def __init__(self, code: int = 1006) -> None:
+    def __init__(self, code: int = 1006, *, may_listen: bool = False) -> None:
         super().__init__(f"the connection ended with {code}")
         self.code = code
+        self.may_listen = may_listen
+        """Whether it has only said that it sends no more."""
 
 
 class Wire(Protocol):
@@ -45,13 +52,20 @@ class Wire(Protocol):
         """End the connection; twice does no harm."""
         ...
 
+    async def is_answered(self) -> bool:
+        """Whether the client has answered `close`, so that it has had all that was sent before.
+        Waits until that is known; True where nobody can know."""
+        ...
+
 
 class WebSocket:
     """A `Wire` over ASGI's messages."""
 
-    def __init__(self, receive: Receive, send: SendMessage) -> None:
-        """Of a connection that was not accepted yet."""
-        self._receive, self._send = receive, send
+    def __init__(
+        self, receive: Receive, send: SendMessage, answered: asyncio.Future[bool] | None = None
+    ) -> None:
+        """Of a connection that was not accepted yet; `answered` is what `ANSWERED` says."""
+        self._receive, self._send, self._answered = receive, send, answered
         self._is_closed = False
 
     async def accept(self, subprotocol: str | None, headers: dict[str, str]) -> None:
@@ -103,6 +117,10 @@ class WebSocket:
             short = reason.encode()[:120].decode("utf-8", "ignore")
             with suppress(OSError):  # the client has left
                 await self._send({"type": "websocket.close", "code": code, "reason": short})
+
+    async def is_answered(self) -> bool:
+        """See `Wire`."""
+        return self._answered is None or await asyncio.shield(self._answered)
 
 
 def request_of(scope: Scope, id: str) -> Request:

@@ -53,7 +53,7 @@ class TcpWire:
         async with self._reading:
             data = await self._read()
         if not data or self._is_closed:
-            raise Gone(1000)
+            raise Gone(1000, may_listen=not self._is_closed)
         num_lines = data.count(b"\n")
         if num_lines > _MANY_LINES:
             await asyncio.sleep(_LINE_S * num_lines)
@@ -89,6 +89,13 @@ class TcpWire:
                     while await self._read():
                         pass
         self._writer.close()
+        with suppress(OSError, TimeoutError):  # what is still to be written would be dropped
+            async with asyncio.timeout(_LINGER_S):
+                await self._writer.wait_closed()
+
+    async def is_answered(self) -> bool:
+        """See `Wire`; TCP tells nothing of it."""
+        return True
 
     def abort(self) -> None:
         """End the connection at once."""

@@ -140,6 +140,7 @@ class WordSession:
         self._work: Work | None = None
         self._num_frames = 0  # taken; all but those of the step under way were heard
         self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames heard
+        self._heard_s = 0.0
         self._num_loud = 0  # frames heard that were loud enough for words
         self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
         self._turn_time = self._warned_at = 0.0
@@ -274,6 +275,12 @@ class WordSession:
         return ready_s + given_s if given_s > 0 else ready_s
 
     @property
+    def heard_s(self) -> float:
+        """Seconds of sound that were heard in whole frames: what there is to tell of them stands in
+        `events`."""
+        return self._heard_s
+
+    @property
     def done(self) -> bool:
         """Whether nothing more will come and its slot is free."""
         return self._released
@@ -400,8 +407,16 @@ class WordSession:
                 self._hear(token, logprobs[i], level, heads, pause)
         if tracker.due_in <= 0:
             self._decide()
+        self._note_heard()
         if self.on_change is not None:
             self.on_change()
+
+    def _note_heard(self) -> None:
+        # Not before the events are there: who knows how much was heard, and fetches the events
+        # then, has all that belong to it.
+        now = self._now
+        if now > self._heard_s:
+            self._heard_s = now
 
     @property
     def may_go_on(self) -> bool:
@@ -643,6 +658,7 @@ class WordSession:
         state = from_plain(_State, saved, what="the saved stream", error=StreamError)
         try:
             self._restore(state)
+            self._note_heard()
         except (ValueError, TypeError, ArithmeticError, KikuError) as error:
             if isinstance(error, StreamError):
                 raise

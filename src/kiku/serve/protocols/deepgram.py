@@ -216,11 +216,14 @@ class DeepgramProtocol(Base):
     def _event(self, event: Event) -> Actions:
         match event:
             case Word():
-                return self._word(self._channel(event.channel), event)
+                channel = self._channel(event.channel)
+                return [*self._silence(channel, event.start - _SLACK_S),
+                        *self._word(channel, event)]  # fmt: skip
             case Partial():
                 channel = self._channel(event.channel)
+                told = self._silence(channel, event.start - _SLACK_S)
                 channel.partial = event
-                return self._interim(channel)
+                return [*told, *self._interim(channel)]
             case TurnStart(time) if self._query.starts:
                 channel = self._channel(event.channel)
                 return [send({"type": "SpeechStarted", "channel": self._index(channel),
@@ -271,24 +274,32 @@ class DeepgramProtocol(Base):
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Words that nothing has made final, and gaps between words."""
-        known, gap_s = self._known(seconds - _SLACK_S), self._query.utterance_end_s
+        known = self._known(seconds - _SLACK_S)
         actions: list[Action] = []
         for channel in self._channels:
-            if channel.partial is not None:
-                continue
-            is_gap = (
-                gap_s is not None
-                and channel.word_end is not None
-                and known - channel.word_end >= gap_s
-            )
-            words = channel.words
-            if words and (is_gap or known - words[0].start >= FINAL_AFTER_S):
-                actions.append(self._final(channel, known))
-            if is_gap:
-                last = round_s(channel.word_end or 0.0)
-                actions.append(send({"type": "UtteranceEnd", "channel": self._index(channel),
-                                     "last_word_end": last}))  # fmt: skip
-                channel.word_end = None
+            actions += self._silence(channel, known)
+        return actions
+
+    def _silence(self, channel: _Channel, known: float) -> list[Action]:
+        """What follows from that no other word than those until now begins before `known`.
+
+        Asked also where the next one begins: of sound that comes at once, seconds are heard between
+        two calls of `heard`.
+        """
+        if channel.partial is not None or not self.wants_progress:
+            return []
+        actions: list[Action] = []
+        gap_s, words = self._query.utterance_end_s, channel.words
+        is_gap = (
+            gap_s is not None and channel.word_end is not None and known - channel.word_end >= gap_s
+        )
+        if words and (is_gap or known - words[0].start >= FINAL_AFTER_S):
+            actions.append(self._final(channel, known))
+        if is_gap:
+            last = round_s(channel.word_end or 0.0)
+            actions.append(send({"type": "UtteranceEnd", "channel": self._index(channel),
+                                 "last_word_end": last}))  # fmt: skip
+            channel.word_end = None
         return actions
 
     def _end(self, duration: float) -> Actions:

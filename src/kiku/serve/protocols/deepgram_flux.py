@@ -251,7 +251,8 @@ class FluxProtocol(Base):
     def _text(self, word: Word | None, partial: Partial | None) -> Actions:
         """A word, or pieces of one."""
         until = word.end if word is not None else partial.start if partial is not None else 0.0
-        actions = list(self._resume(until))
+        start = until if word is None else word.start
+        actions = [*self._silence(start - _SLACK_S), *self._resume(until)]
         self._partial = partial
         if word is not None:
             self._words.append(word)
@@ -287,9 +288,14 @@ class FluxProtocol(Base):
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Whether nothing was said for too long."""
+        return self._silence(self._known(seconds - _SLACK_S))
+
+    def _silence(self, known: float) -> Actions:
+        """As `heard`, where no other word than those until now begins before `known`. Asked also
+        where the next one begins: of sound that comes at once, seconds are heard between two calls
+        of `heard`."""
         if not self._in_turn or self._partial is not None or not self._words:
             return ()
-        known = self._known(seconds - _SLACK_S)
         if known - self._words[-1].end < self._timeout_ms / 1000:
             return ()
         return self._end_turn(known, "timeout")

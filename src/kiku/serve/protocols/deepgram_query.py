@@ -134,7 +134,7 @@ def listen_query(request: Request, model: ModelCard) -> ListenQuery:
             channel="each" if each else "mix",
             decoding=DecodingOptions(hotwords=(*keywords, *hotwords(request.all("keyterm")))),
             turns=ends or (TurnPolicy() if starts else None),
-            partials=interim or end_ms is not None,
+            partials=interim or end_ms is not None or ends is None,  # a word that is open is known
         )
     except ConfigError as error:
         raise refusal(request, str(error)) from error

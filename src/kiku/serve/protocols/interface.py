@@ -228,6 +228,11 @@ class LiveProtocol(Protocol):
         """A message of the client: text is `str`, binary is `bytes`."""
         ...
 
+    def said_all(self) -> Actions | None:
+        """The client has ended its side of the connection, and may still listen: finish what it
+        asked for, and hang up behind that. None takes it for gone."""
+        ...
+
     def opened(self) -> Actions:
         """The stream that a later `Open` asked for is there."""
         ...
@@ -248,6 +253,11 @@ class LiveProtocol(Protocol):
     def quiet(self, seconds: float) -> Actions:
         """Nothing came from the client for so long: one of `quiet_after_s`. Not while sound that
         came before still waits to be heard."""
+        ...
+
+    def idle(self, reason: str) -> Actions:
+        """Nothing came from the client for so long that its connection ends: finish what was heard.
+        It is hung up on, with this reason, at the stream's `End` or a few seconds later."""
         ...
 
     def resumed(self, taken_s: float) -> Actions:
@@ -293,6 +303,10 @@ class Base:
         """See `LiveProtocol`."""
         return ()
 
+    def said_all(self) -> Actions | None:
+        """See `LiveProtocol`."""
+        return None
+
     def opened(self) -> Actions:
         """See `LiveProtocol`."""
         return ()
@@ -308,6 +322,10 @@ class Base:
     def quiet(self, seconds: float) -> Actions:
         """See `LiveProtocol`."""
         return ()
+
+    def idle(self, reason: str) -> Actions:
+        """See `LiveProtocol`."""
+        return [Close()]
 
     def resumed(self, taken_s: float) -> Actions:
         """See `LiveProtocol`."""

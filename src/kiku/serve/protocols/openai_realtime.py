@@ -64,8 +64,11 @@ _TELEPHONE_UNITS = UNITS_PER_S // 8_000
 """Of one byte of telephone sound."""
 
 
-_REST = "rest"
-"""Tag of the finalize before a stream is replaced."""
+_REST, _LAST = "rest", "last"
+"""Tags of the finalizes before a stream is replaced, and before a silent client is hung up on."""
+
+_OWN = (_REST, _LAST)
+"""Those that the client has not asked for."""
 
 
 class RealtimeProtocol(Base):
@@ -102,6 +105,7 @@ class RealtimeProtocol(Base):
         self._offset = 0  # of the stream's first sample
         self._is_opening = self._is_deaf = False
         self._item: Item | None = None
+        self._goodbye: Hangup | None = None  # behind the last finalize
         self._lost: Exception | None = None  # why the next item is not whole
 
     def busy(self, retry_after_s: int) -> Refusal | None:
@@ -200,7 +204,7 @@ class RealtimeProtocol(Base):
         if self._appended == self._committed:
             return [told]
         self._committed = self._appended
-        if not self._waiting.commits and all(one.tag == _REST for one in self._asked):
+        if not self._waiting.commits and all(one.tag in _OWN for one in self._asked):
             # Words that come from now on were forgotten.
             self._is_deaf, self._item, self._lost = True, None, None
         self._waiting.forget(self._wanted)
@@ -329,11 +333,19 @@ class RealtimeProtocol(Base):
             one = self._asked.popleft()
             self._settled = one.at
             if one.tag == tag:
-                if tag != _REST:
+                if tag == _LAST:
+                    actions += self._last_item(one.at)
+                elif tag != _REST:
                     actions += self._end_item(one.at)
                 break
             actions += self._end_item(one.at, StreamError("its end was not answered"))
         return [*actions, *self._go_on()]
+
+    def _last_item(self, at: int) -> list[Action]:
+        """The end of a connection whose client is silent; what it commits itself stays its own."""
+        is_open = self._item is not None and self._session.turn_detection is not None
+        actions = self._end_item(at) if is_open else []
+        return actions if self._goodbye is None else [*actions, self._goodbye]
 
     def _end_item(self, at: int, error: Exception | None = None) -> list[Action]:
         """Commit the item that is open, or one without words."""
@@ -346,7 +358,17 @@ class RealtimeProtocol(Base):
 
     def quiet(self, seconds: float) -> Actions:
         """Nobody is there any more."""
-        return [Hangup(1000, f"nothing came for {seconds:g} seconds")]
+        return self.idle(f"nothing came for {seconds:g} seconds")
+
+    def idle(self, reason: str) -> Actions:
+        """End the item that is open behind the last words, and hang up."""
+        if self._goodbye is not None:
+            return ()
+        self._goodbye = Hangup(1000, reason)
+        if self._position <= self._settled and self._item is None and self._waiting.first is None:
+            return [self._goodbye]
+        self._waiting.add(Commit(_LAST, self._appended))
+        return self._go_on()
 
     def rejected(self, error: Exception) -> Actions:
         """Keywords that the model cannot expect are the client's mistake; sound that was not taken
@@ -370,7 +392,7 @@ class RealtimeProtocol(Base):
     def _finalized_without(self, error: Exception) -> Actions:
         one = self._asked.pop()
         self._settled = one.at
-        actions = [] if one.tag == _REST else self._end_item(one.at, error)
+        actions = [] if one.tag in _OWN else self._end_item(one.at, error)
         return [*actions, *self._go_on()]
 
     def failed(self, error: Exception) -> Actions:
@@ -378,7 +400,7 @@ class RealtimeProtocol(Base):
         actions: list[Action] = []
         while self._asked:
             one = self._asked.popleft()
-            if one.tag != _REST:
+            if one.tag not in _OWN:
                 actions += self._end_item(one.at, error)
         ends = isinstance(error, ServerEnds)
         if self._position > self._teller.committed:  # some of its sound is in no item
@@ -398,7 +420,8 @@ class RealtimeProtocol(Base):
         """There is no stream any more: tell of the commits that wait, and hang up."""
         actions: list[Action] = []
         for one in self._waiting.commits:
-            actions += self._end_item(one.at, error)
+            if one.tag not in _OWN:
+                actions += self._end_item(one.at, error)
         self._waiting.clear()
         code = 1011
         if isinstance(error, ServerEnds | NoFreeSlot):

@@ -110,6 +110,7 @@ class WyomingProtocol(Base):
         """Any request will do: there is none on the wire."""
         self._model = model
         self._reader = MessageReader()
+        self._is_over = False  # nothing more comes
         self._is_broken = False  # nothing that comes can be understood
         self._program = PROGRAM
         self._wishes: Wishes | None = Wishes()  # None where they cannot be
@@ -147,6 +148,19 @@ class WyomingProtocol(Base):
             self._is_broken = True
             return [*actions, _error("malformed", str(error)), Hangup(1002, "malformed")]
         return actions
+
+    def said_all(self) -> Actions | None:
+        """Finish the utterances that have come, and hang up behind the last transcript."""
+        self._is_over = True
+        return None if self._state is _State.IDLE else self._ended()
+
+    def _ended(self) -> Actions:
+        """What is to be done where nothing more comes."""
+        if not self._is_over:
+            return ()
+        if self._state is _State.HEARING:
+            return self._finish()
+        return [Hangup(1000, "all was told")] if self._state is _State.IDLE else ()
 
     def _take(self, message: Message) -> Actions:
         if message.type in _SOUND:
@@ -323,7 +337,7 @@ class WyomingProtocol(Base):
             case End():
                 self._state = _State.IDLE
                 told = () if self._was_refused else self._transcript()
-                return [*told, *self._release()]
+                return [*told, *self._release(), *self._ended()]
             case _:
                 pass
         return ()
@@ -363,7 +377,7 @@ class WyomingProtocol(Base):
         code = "failed"
         if isinstance(error, NoFreeSlot | ConfigError):
             code = "busy" if isinstance(error, NoFreeSlot) else "invalid"
-        return [_error(code, str(error)), *self._release()]
+        return [_error(code, str(error)), *self._release(), *self._ended()]
 
     def _transcript(self) -> Actions:
         told: dict[str, Any] = {"text": " ".join(self._words)}
