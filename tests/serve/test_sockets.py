@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import kiku
+from kiku.engine import SlotEngine
 from kiku.serve import talk as talks
 from kiku.serve.protocols.interface import Actions, Close, Push, Send
 from kiku.serve.protocols.kyutai import KyutaiProtocol
@@ -244,6 +245,55 @@ def test_a_reader_that_reads_nothing_is_dropped_and_holds_nobody_up(
             wait_for(lambda: service.service.admission.num_taken == 0)
         text = service.service.metrics.text().decode()
         assert 'kind="SlowReader"' in text
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_waits_is_bounded_in_bytes_too(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch, several: bool
+):
+    """Eight channels of 48 kHz in floats are 1.5 MB a second, which wait as they came."""
+    goes_on, most, seconds = threading.Event(), 8 * 2**20, 30
+    decode = SlotEngine.decode
+
+    def waits(self: SlotEngine, *given: Any) -> Any:
+        goes_on.wait(PATIENCE_S)
+        return decode(self, *given)
+
+    monkeypatch.setattr(SlotEngine, "decode", waits)
+    query = "encoding=f32le&rate=48000&channels=8"
+    ended: list[float] = []
+
+    def client(service: Running) -> None:
+        with connect(f"{service.ws}/api/stream?{query}", compression=None) as socket:
+            for _ in range(10 * seconds):
+                socket.send(bytes(4_800 * 8 * 4))
+            socket.send('{"type": "close"}')
+            for message in socket:
+                if json.loads(message)["type"] == "end":
+                    ended.append(json.loads(message)["duration"])
+
+    count = 3 if several else 1
+    with running(demo, read_ahead_bytes=most) as service:
+        clients = [threading.Thread(target=client, args=(service,)) for _ in range(count)]
+        try:
+            for one in clients:
+                one.start()
+            talks = service.app.sockets.talks
+            wait_for(lambda: len(talks) == count)
+            received = -1
+            while received != (received := sum(one.figures.num_received for one in talks)):
+                time.sleep(1.0)
+            held = [one.waiting_bytes for one in talks]
+            assert max(held) < most / 2 + 2**20
+            assert most / 4 < sum(held) < 1.7 * most
+            assert received < 1.7 * most + count * 2**20
+            if several:
+                assert service.service.room_bytes == pytest.approx(most / count)
+        finally:
+            goes_on.set()
+        for one in clients:
+            one.join()
+    assert ended == [pytest.approx(seconds)] * count
 
 
 def test_an_idle_connection_is_closed_with_a_reason(demo: kiku.Recognizer):

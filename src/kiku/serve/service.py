@@ -47,8 +47,9 @@ class Service:
         self.metrics = Metrics()
         self.decoders = Decoders(settings.decoder_bytes)
         self.is_draining = False
-        self.is_short = False
-        """Whether too much sound of all streams together waits to be heard."""
+        self.room_bytes = 0.0
+        """Of sound that waits to be heard, one stream may keep so many."""
+        self.share_out(0.0, 1)
         self._recognizer: Recognizer | None = None
         self._admission: Admission | None = None
         self._card: ModelCard | None = None
@@ -161,6 +162,12 @@ class Service:
         task = asyncio.create_task(work)
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
+
+    def share_out(self, waiting_bytes: float, num_streams: int) -> None:
+        """Of the bytes that all streams may keep one keeps a half at most; where all together have
+        more, an even part."""
+        most = self.settings.read_ahead_bytes
+        self.room_bytes = most / num_streams if waiting_bytes > most else most / 2
 
     @asynccontextmanager
     async def until_end(self) -> AsyncGenerator[None]:

@@ -82,7 +82,7 @@ class Settings:
     read_ahead_s: float = 3600.0
     """Seconds of sound of one stream that are kept when they come faster than they are heard."""
     read_ahead_bytes: int = 2**30
-    """Of all streams together."""
+    """Of all streams together, and half of it of one: as it came, in its client's format."""
     idle_s: float = 900.0
     """A connection on which nothing comes for so long is closed."""
     header_s: float = 10.0

@@ -51,9 +51,6 @@ _HAND_OVER_S = 20.0
 _SAVES = 4
 """At the same time: a saved stream of a large model has 200 MB."""
 
-_BYTES_PER_S = 4 * 24_000
-"""Of sound that waits."""
-
 
 class Sockets:
     """The live connections of a service."""
@@ -233,13 +230,12 @@ class Sockets:
 
     def look(self, now: float) -> None:
         """See who is silent, who takes nothing, and how much sound waits."""
-        waiting_s = 0.0
+        waiting = 0.0
         for talk in list(self.talks):
             talk.look(now)
             talk.figures.flush()
-            waiting_s += talk.waiting_s
-        most = self._service.settings.read_ahead_bytes
-        self._service.is_short = waiting_s * _BYTES_PER_S > most
+            waiting += talk.waiting_bytes
+        self._service.share_out(waiting, max(1, len(self.talks)))
 
     async def end_all(self) -> None:
         """Tell everybody that the service ends, and hang up; whoever does not listen is dropped."""

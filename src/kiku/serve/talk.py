@@ -19,6 +19,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
 from kiku.live_async import AsyncStream
 from kiku.options import StreamOptions
@@ -60,9 +63,6 @@ _BEHIND_S = 0.5
 
 _GOODBYES = (1000, 1001)
 """A client that closes with these does not come back."""
-
-_PATIENT_S = 10.0
-"""Seconds of sound that may wait where the service is short of memory."""
 
 _LEAVE_S = 5.0
 """Within which a client answers that its connection is closed."""
@@ -108,6 +108,7 @@ class Talk:
         self._told_on: Wire | None = None
         self._why = ""  # it ends, where its client is silent
         self._taken_s = 0.0
+        self._num_pushed, self._pushed_from_s = 0, 0.0  # bytes of sound, and from where on
         self._moved: Moved | None = None  # it was begun by another process
         self._overlap: Overlap | None = None
         self.keeping: Keeping | None = None
@@ -150,6 +151,15 @@ class Talk:
     def waiting_s(self) -> float:
         """Seconds of its sound that wait to be heard."""
         return 0.0 if self._stream is None else self._stream.waiting_s
+
+    @property
+    def waiting_bytes(self) -> float:
+        """What the sound that waits takes of memory: it waits in the client's own format."""
+        stream = self._stream
+        if stream is None or not self._num_pushed:
+            return 0.0
+        pushed_s = max(stream.duration - self._pushed_from_s, stream.waiting_s, 1e-3)
+        return stream.waiting_s / pushed_s * self._num_pushed
 
     @property
     def is_alive(self) -> bool:
@@ -296,7 +306,7 @@ class Talk:
                     await self.do(actions)
                 if len(self._out) > _MOST_ANSWERS:
                     await self._drained.wait()
-                while self._service.is_short and self.waiting_s > _PATIENT_S:
+                while self._keeps_too_much:
                     await asyncio.sleep(0.1)
         except Gone as gone:
             if gone.may_listen:
@@ -311,6 +321,11 @@ class Talk:
                 self._left.set()
             if self._wire is wire:
                 self._wire = None
+
+    @property
+    def _keeps_too_much(self) -> bool:
+        """Whether no more is read until some of what waits has been heard."""
+        return self.waiting_bytes > self._service.room_bytes
 
     async def _tell_rest(self) -> None:
         """Tell a client that sends no more what it has asked for, as long as that goes on."""
@@ -394,8 +409,9 @@ class Talk:
         self.figures.pushed()
         try:
             if not stream.push_now(sound.samples, sound.rate):
-                await self.do([sound])
-            elif self.keeping is not None:
+                return await self.do([sound])
+            self._num_pushed += _size_of(sound.samples)
+            if self.keeping is not None:
                 self.keeping.pushed(sound.samples)
         except _REJECTIONS as error:
             self.figures.failed(error)
@@ -512,6 +528,7 @@ class Talk:
                     await self._decoder.feed(bytes(samples))
                 else:
                     await stream.push(samples, rate=rate)
+                    self._num_pushed += _size_of(samples)
                     if keeping is not None:
                         keeping.pushed(samples)
             case Gap(seconds):
@@ -563,6 +580,7 @@ class Talk:
         )
         stream = self._stream = await self._service.open(options, state=state)
         self._ended = None
+        self._num_pushed, self._pushed_from_s = 0, stream.duration
         self._listener = self._spawn(partial(self._listen, stream))
         if wanted.container:
             decoder = self._decoder = await self._service.decoders.decode()
@@ -646,7 +664,11 @@ class Talk:
         """Push what a decoder makes of the client's bytes."""
         try:
             async for chunk in decoder.chunks():
+                while self._keeps_too_much:
+                    await asyncio.sleep(0.1)
                 await stream.push_chunk(chunk)
+                if chunk.data is not None:
+                    self._num_pushed += _size_of(chunk.data)
         except AudioError as error:
             if self._decoder is not decoder:  # it was stopped, and that is what it says
                 return
@@ -723,6 +745,10 @@ class Talk:
         self.figures.failed(error)
         with suppress(Gone):
             await self.do([Hangup(1011, "an error of the server's own")])
+
+
+def _size_of(samples: NDArray[np.generic] | bytes) -> int:
+    return len(samples) if isinstance(samples, bytes) else samples.nbytes
 
 
 async def _give_way(wire: Wire | None) -> None:
