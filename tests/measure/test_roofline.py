@@ -23,10 +23,9 @@ def test_weights_take_the_memory_that_their_files_take() -> None:
     lines = (ROOT / "benchmarks/results/precision.jsonl").read_text().splitlines()
     sizes = [row["sizes"] for row in map(json.loads, lines) if row["what"] == "sizes"][-1]
     for shape, config in SHAPES.items():
-        assert codec(config.codec).kept_bytes / 1e6 == pytest.approx(
-            sizes[shape]["float32"]["codec_mb"], rel=0.01
-        )
         for dtype in ("float32", "int8", "int4"):
+            of_codec = codec(config.codec, dtype).kept_bytes
+            assert of_codec / 1e6 == pytest.approx(sizes[shape][dtype]["codec_mb"], rel=0.01)
             part = decoder(config.lm, dtype, "float32")
             found = sizes[shape][dtype]
             assert part.kept_bytes / 1e6 == pytest.approx(found["decoder_mb"], rel=0.001)
@@ -38,6 +37,14 @@ def test_the_codec_computes_what_was_counted_by_hand() -> None:
     ((dtype, operations),) = codec(ONE.codec).ops
     assert dtype == "float32"
     assert operations / 2 == pytest.approx(0.234e9, rel=0.01)
+
+
+def test_a_codec_in_8_bits_computes_as_much_and_keeps_half_of_its_keys() -> None:
+    whole, small = codec(ONE.codec), codec(ONE.codec, "int8")
+    assert [dtype for dtype, _ in small.ops] == ["float32", "int8"]
+    assert sum(count for _, count in small.ops) == whole.ops[0][1]
+    assert small.stream_bytes == whole.stream_bytes / 2
+    assert codec(ONE.codec, "bfloat16") == whole
 
 
 def test_every_weight_of_a_small_codec_is_used_as_often_as_its_place_says() -> None:

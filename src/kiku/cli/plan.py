@@ -164,10 +164,12 @@ def _as_typed(message: str) -> str:
 
 
 def _text(found: "Plan") -> str:
+    from kiku.measure.roofline import codec_dtype
+
     options = found.options
     head = (
         f"{found.model}: weights {options.dtype}, keys and values {options.kv_dtype}, codec "
-        f"float32\non {found.hardware.name}{_size(found.hardware)}\n\n"
+        f"{codec_dtype(str(options.dtype))}\non {found.hardware.name}{_size(found.hardware)}\n\n"
     )
     text = head + columns(_figures(found))
     if found.problem is not None:

@@ -33,7 +33,7 @@ in small blocks, where the decoder has 4."""
 _MOST_TAPS = 32
 """Of one convolution: what the operator of `kiku-kernels` takes."""
 
-_LARGE = 500_000
+LARGE = 500_000
 """Numbers from which a convolution's matrix is large: reading it costs more than using it."""
 
 
@@ -290,7 +290,7 @@ class _Codec:
 
     def _product(self, x: str, name: str, matrix: NDArray[np.float32]) -> str:
         """[N, L, C] times a matrix [C, C']: [N, L, C']"""
-        if self.scheme.bits == 32 or matrix.size < _LARGE:
+        if self.scheme.bits == 32 or matrix.size < LARGE:
             return self.writer.node("MatMul", [x, self.writer.tensor(name, matrix)])
         return linear(self.writer, x, name, np.ascontiguousarray(matrix.T), self.scheme)
 

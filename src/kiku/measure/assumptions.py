@@ -6,7 +6,7 @@ from kiku.config import ModelConfig
 from kiku.measure import known
 from kiku.measure.fits import ENOUGH, Options
 from kiku.measure.hardware import Hardware
-from kiku.measure.roofline import Part
+from kiku.measure.roofline import Part, codec_dtype
 
 _SEEN = {
     "gpu": "no GPU was measured; what others published comes to 0.2 to 0.4, or more",
@@ -66,22 +66,25 @@ def _of_reading(config: ModelConfig, options: Options, parts: Sequence[Part]) ->
     window_s = config.lm.transformer.window / config.frame_rate
     return (
         f"a step reads all weights once: the decoder's {decoder.weight_bytes / _GIGA:.3g} GB "
-        f"({options.dtype}) and the codec's {codec.weight_bytes / _GIGA:.3g} GB (float32)",
+        f"({options.dtype}) and the codec's {codec.weight_bytes / _GIGA:.3g} GB "
+        f"({codec_dtype(str(options.dtype))})",
         f"and the keys and values of every stream, windows full ({window_s:g} s): "
         f"{decoder.stream_bytes / _MEGA:.4g} MB ({options.kv_dtype}), the codec's "
-        f"{codec.stream_bytes / _MEGA:.4g} MB (float32)",
+        f"{codec.stream_bytes / _MEGA:.4g} MB",
     )
 
 
 def _of_computing(hardware: Hardware, options: Options, parts: Sequence[Part]) -> tuple[str, ...]:
     codec, decoder = parts
     (dtype, products), (kv, attention) = decoder.ops
-    ((_, of_codec),) = codec.ops
     lines = (
         f"it computes for every stream {products / _GIGA:.3g} G operations at "
         f"{hardware.rate(dtype) / _TERA:,.4g} T a second ({options.dtype}), attention's "
         f"{attention / _GIGA:.3g} G at {hardware.rate(kv) / _TERA:,.4g} T, the codec's "
-        f"{of_codec / _GIGA:.3g} G at {hardware.rate('float32') / _TERA:,.4g} T (float32)",
+        + " and ".join(
+            f"{count / _GIGA:.3g} G at {hardware.rate(own) / _TERA:,.4g} T ({own})"
+            for own, count in codec.ops
+        ),
         "decoder and codec each take the longer of reading and computing, one after the other; "
         "what passes between layers stays in caches",
     )

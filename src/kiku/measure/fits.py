@@ -88,7 +88,8 @@ class Fits:
         own: known.Measured | None = None,
     ) -> None:
         """`options` with all types chosen; `own` was measured on this very machine."""
-        parts = codec(config.codec), decoder(config.lm, str(options.dtype), str(options.kv_dtype))
+        dtype = str(options.dtype)
+        parts = codec(config.codec, dtype), decoder(config.lm, dtype, str(options.kv_dtype))
         self.parts = parts
         self.fixed = Figure(sum(part.kept_bytes for part in parts), "roofline")
         """Memory whatever the streams."""

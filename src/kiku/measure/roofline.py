@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kiku.checkpoint.tensor_shapes import Shape, codec_shapes, lm_shapes
 from kiku.config import CodecConfig, LMConfig, TransformerConfig
+from kiku.graph.codec import LARGE
 from kiku.measure.hardware import Hardware
 from kiku.measure.limit import weight_bytes
 
@@ -19,6 +20,7 @@ KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8}
 """Bits of a number in keys and values."""
 
 _FLOAT32 = 4  # bytes
+_CODEC_8_BITS = 1 + 4 / 32  # bytes: a scale for each block of 32
 _ALIVE = 3  # results of layers that a step holds at once
 _MOST = 1 << 50
 
@@ -82,30 +84,47 @@ def decoder(config: LMConfig, dtype: str, kv_dtype: str) -> Part:
     )
 
 
-def codec(config: CodecConfig) -> Part:
-    """The codec in float32, whose codes the decoder was trained on."""
+def codec_dtype(dtype: str) -> str:
+    """Of the codec's large matrices beside a decoder of `dtype`: 8 bits on processors where that
+    has no more, else float32, in which the decoder was trained on its codes."""
+    return "int8" if dtype in ("int8", "int4") else "float32"
+
+
+def codec(config: CodecConfig, dtype: str = "float32") -> Part:
+    """The codec beside a decoder of `dtype`; see `codec_dtype`."""
     t = config.transformer
-    weights = _FLOAT32 * sum(math.prod(shape) for shape in codec_shapes(config).values())
-    products = 0.0
-    past = largest = 0.0
+    eight_bits = codec_dtype(dtype) == "int8"
+    products: dict[str, float] = {}
+    weights = past = largest = 0.0
     for name, shape in codec_shapes(config).items():
-        if name.endswith("codebooks"):
-            products += math.prod(shape)
-        elif len(shape) > 1:
-            products += math.prod(shape) * _uses(config, name)
+        small = eight_bits and _is_in_8_bits(name, shape)
+        weights += math.prod(shape) * (_CODEC_8_BITS if small else _FLOAT32)
+        if len(shape) > 1:
+            own, uses = "int8" if small else "float32", _uses(config, name)
+            products[own] = products.get(own, 0.0) + 2.0 * math.prod(shape) * uses
         if len(shape) == 3:  # a convolution remembers what its kernel reaches back to
             past += shape[1] * (shape[2] - 1) * _FLOAT32
             largest = max(largest, shape[0] * _uses(config, name) * _FLOAT32)
     positions = t.positions_per_frame
-    products += 2.0 * t.num_layers * t.num_heads * t.head_dim * t.window * positions
+    attention = 4.0 * t.num_layers * t.num_heads * t.head_dim * t.window * positions
+    products["float32"] = products.get("float32", 0.0) + attention
+    keys = "float16" if eight_bits else "float32"  # as kiku-kernels keep them
     return Part(
         "codec",
         weight_bytes=weights,
-        stream_bytes=keys_bytes(t, t.window, "float32"),
-        ops=(("float32", 2.0 * products),),
+        stream_bytes=keys_bytes(t, t.window, keys),
+        ops=tuple(sorted(products.items())),
         kept_bytes=weights,
-        kept_stream_bytes=keys_bytes(t, t.capacity, "float32") + past + _ALIVE * largest,
+        kept_stream_bytes=keys_bytes(t, t.capacity, keys) + past + _ALIVE * largest,
     )
+
+
+def _is_in_8_bits(name: str, shape: Shape) -> bool:
+    """Whether a matrix of the codec has no more where the decoder's have none: those of the
+    transformer, and of large convolutions; not those by which codes are found."""
+    if name.startswith("transformer"):
+        return len(shape) == 2
+    return not name.startswith("quantizer") and len(shape) == 3 and math.prod(shape) >= LARGE
 
 
 def keys_bytes(t: TransformerConfig, positions: int, dtype: str) -> float:
