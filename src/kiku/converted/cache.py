@@ -139,15 +139,21 @@ def put_away(folder: Path) -> None:
 
 
 def lock_of(folder: Path) -> Path:
-    """The file that is locked by whoever writes `folder`. It is another one for each folder, lies
-    beside the cache and stays there: whoever waits for a file must not see it replaced.
+    """The file that is locked by whoever writes `folder`; it is another one for each folder. It
+    stays where it is: whoever waits for a file must not see it replaced.
+
+    It lies in `locks` beside the cache, or, of a folder elsewhere, hidden beside that folder. So it
+    is found from the folder alone: who shares a volume may have caches apart, and the volume under
+    other paths.
     """
-    path = folder.resolve()
-    name = f"{readable(path.name)}-{digest_of(str(path))[:12]}.lock"
+    place = folder.parent.resolve()
     try:
-        return cache_folder().with_name("locks") / name
+        cache = cache_folder()
+        if place == cache.resolve():
+            return cache.with_name("locks") / f"{folder.name}.lock"
     except NoCache:
-        return temporary_folder() / "locks" / name
+        pass
+    return place / f".{folder.name}.kiku.lock"
 
 
 def name_of(source: str | Path) -> str:
