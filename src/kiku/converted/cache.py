@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 
 from kiku.checkpoint.hub import DEMO
-from kiku.checkpoint.identity import digest_of
+from kiku.checkpoint.identity import digest_of, identity_of
+from kiku.checkpoint.layout import find
+from kiku.checkpoint.reading import read_config
 from kiku.converted.lock import locked
-from kiku.converted.manifest import MANIFEST, name_in
-from kiku.errors import CheckpointError
+from kiku.converted.manifest import MANIFEST, name_in, stated_in
+from kiku.errors import CheckpointError, KikuError
 
 PART = ".part"
 """What a folder's name ends with while it is in the making."""
@@ -103,13 +105,38 @@ def entries() -> list[Entry]:
 
 
 def entries_of(name: str, precision: str | None = None) -> list[Entry]:
-    """Those of one checkpoint, named as for `convert`, or one by the name of its folder."""
-    wanted = readable(name_of(name))
+    """Those of one checkpoint, named as for `convert`, or one by the name of its folder.
+
+    Of a checkpoint in a folder those that were made of its files: others may be called alike.
+    """
+    title, identity = name_of(name), _identity_of(name)
     return [
         entry
         for entry in entries()
-        if wanted in (entry.name, entry.folder.name) and precision in (None, entry.precision)
+        if precision in (None, entry.precision)
+        and (entry.folder.name == title or _is_of(entry, title, identity))
     ]
+
+
+def _is_of(entry: Entry, title: str, identity: str | None) -> bool:
+    stated = stated_in(entry.folder / MANIFEST)
+    if stated is None:  # stopped early, or damaged: its folder's name is all that is known of it
+        return entry.name == readable(title)
+    if identity is None:
+        return entry.title == title
+    # The same files by a name that looks alike have one conversion, with the first one's title.
+    return entry.name == readable(title) and identity == stated[1]
+
+
+def _identity_of(name: str) -> str | None:
+    """Of a checkpoint in a folder, as it is now; None for others."""
+    try:
+        if name == DEMO or not Path(name).expanduser().is_dir():
+            return None
+        files = find(name)
+        return identity_of(files, read_config(files))
+    except (KikuError, OSError, RuntimeError):  # no checkpoint, or nobody is at home there
+        return None
 
 
 def remove(entry: Entry) -> None:
