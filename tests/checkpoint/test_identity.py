@@ -80,6 +80,28 @@ def test_many_places_in_between(checkpoint: tuple[Files, ModelConfig]) -> None:
     assert identity_of(files, config) != before
 
 
+def test_each_tensor_of_a_big_file(checkpoint: tuple[Files, ModelConfig]) -> None:
+    """Where all files have one time, as in Nix's store: one tensor was trained, the rest not."""
+    files, config = checkpoint
+    path, size = files.lm[0], 400 * 1024
+    header = {
+        f"{i}": {"dtype": "F32", "shape": [size // 4], "data_offsets": [i * size, (i + 1) * size]}
+        for i in range(200)
+    }
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + 200 * size)
+    os.utime(path, ns=(0, 0))
+    found = [identity_of(files, config)]
+    for tensor in range(0, 200, 13):  # of most of them none of the 64 pieces holds anything
+        start = 8 + len(text) + tensor * size
+        for part in (0, size // 2 - 1000, size - 1):
+            _write(path, start + part)
+            found.append(identity_of(files, config))
+    assert len(set(found)) == len(found)
+
+
 @pytest.mark.parametrize("at", [40 * MIB + 123_456, 79 * MIB + 1])
 def test_any_byte_of_a_big_file_that_was_written_at_another_time(
     at: int, checkpoint: tuple[Files, ModelConfig]

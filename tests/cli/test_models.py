@@ -1,5 +1,6 @@
 """`kiku models`: what it says about models, whole ones and damaged ones."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from kiku.checkpoint import KNOWN_REPOS
 from kiku.converted.cache import lock_of
 from kiku.converted.lock import locked
+from kiku.converted.manifest import MANIFEST
 from tests.checkpoint.models import write_native_folder
 from tests.cli.conftest import Ran
 from tests.tiny import model_config
@@ -81,6 +83,46 @@ def test_two_of_one_name_are_told_apart_by_their_folders(
     listed = run("models", "list").out
     assert f"  {made.name}\n" in listed
     assert f"  {other.name}\n" in listed
+
+
+def test_names_that_look_alike_in_the_cache_are_two(
+    run: Run, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a b", "a-b"):
+        write_native_folder(tmp_path / name)
+        assert run("models", "convert", tmp_path / name).code == 0
+    monkeypatch.chdir(own_cache)  # where the name is no folder's
+    (one,) = own_cache.iterdir()  # of the same files: one conversion, called as the first
+    other = own_cache / "a-b-int8-0123456789ab"
+    shutil.copytree(one, other)
+    manifest = json.loads((other / MANIFEST).read_text())
+    manifest["source"]["name"], manifest["precision"] = "a-b", "int8"
+    (other / MANIFEST).write_text(json.dumps(manifest))
+    assert run("models", "rm", "a/b").code == 1
+    assert run("models", "rm", "a-b").code == 0
+    assert list(own_cache.iterdir()) == [one]
+    assert run("models", "rm", "a b").code == 0
+    assert list(own_cache.iterdir()) == []
+
+
+def test_folders_of_one_name_are_two(run: Run, tmp_path: Path, own_cache: Path) -> None:
+    here, there = (write_native_folder(tmp_path / at / "tiny") for at in ("here", "there"))
+    words = there / "tokenizer.json"
+    words.write_text(words.read_text().replace("three", "drei"))
+    run("models", "convert", here)
+    (first,) = own_cache.iterdir()
+    ran = run("models", "rm", there)
+    assert ran.code == 1
+    assert ran.err.endswith(f"tells what is; made of other files of that name: {first.name}\n")
+    run("models", "convert", there)
+    assert len(list(own_cache.iterdir())) == 2
+    assert run("models", "rm", there).code == 0
+    assert list(own_cache.iterdir()) == [first]
+    run("models", "convert", there)
+    assert run("models", "rm", first.name).code == 0, "by the name of its folder"
+    assert len(list(own_cache.iterdir())) == 1
+    assert run("models", "rm", "tiny").code == 0, "all that are called so"
+    assert list(own_cache.iterdir()) == []
 
 
 def test_what_is_in_the_making_is_not_removed(run: Run, folder: Path, own_cache: Path) -> None:

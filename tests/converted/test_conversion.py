@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 import kiku.graph
 from kiku.checkpoint import find, identity
-from kiku.converted import convert, default_precision, open_converted
+from kiku.converted import convert, default_precision, open_converted, verify_converted
 from kiku.converted.cache import lock_of
 from kiku.converted.manifest import GRAPH_FILES, MANIFEST
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
@@ -113,8 +113,8 @@ def test_big_files_are_told_apart_too(native_folder: Path, monkeypatch: pytest.M
 def test_into_a_folder(native_folder: Path, tmp_path: Path, own_cache: Path) -> None:
     model = convert(native_folder, precision="int8", folder=tmp_path / "new" / "here")
     assert set(contents(tmp_path / "new" / "here")) == FILES
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["here"]
-    assert not own_cache.exists()
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"here", ".here.kiku.lock"}
+    assert not own_cache.parent.exists(), "neither a model nor a lock"
     assert convert(native_folder, precision="int8", folder=model.folder) == model
     with pytest.raises(CheckpointError, match=r"holds native in int8, .*native in int4"):
         convert(native_folder, precision="int4", folder=model.folder)
@@ -495,7 +495,8 @@ def slow(*rest):
     real(*rest)
 kiku.graph.write_codec = slow
 from kiku.converted import convert
-print(convert(sys.argv[1]).folder)
+folder = pathlib.Path(sys.argv[3]) if sys.argv[3:] else None
+print(convert(sys.argv[1], folder=folder).folder)
 """
 
 
@@ -526,6 +527,30 @@ def test_two_at_once(native_folder: Path, tmp_path: Path, own_cache: Path) -> No
     assert len(list(own_cache.iterdir())) == 1
 
 
+def test_two_at_once_whose_caches_differ(native_folder: Path, tmp_path: Path) -> None:
+    """Two containers that share a volume, each under a path of its own."""
+    (tmp_path / "shared").mkdir()
+    go = tmp_path / "go"
+    told = [tmp_path / f"told {i}" for i in range(2)]
+    both: list[subprocess.Popen[bytes]] = []
+    for i, path in enumerate(told):
+        (mounted := tmp_path / f"mounted {i}").symlink_to(tmp_path / "shared")
+        command = [sys.executable, "-c", _AT_ONCE, str(native_folder), str(go), str(mounted / "m")]
+        own = os.environ | {"KIKU_CACHE": str(tmp_path / f"cache {i}")}
+        with path.open("wb") as file:
+            both.append(subprocess.Popen(command, stdout=file, env=own))
+    give_up = time.monotonic() + 100
+    while not all("convert" in path.read_text() for path in told):
+        if time.monotonic() > give_up or any(process.poll() is not None for process in both):
+            break
+        time.sleep(0.01)
+    go.touch()
+    assert [process.wait() for process in both] == [0, 0]
+    assert sum("another process has converted" in path.read_text() for path in told) == 1
+    findings = verify_converted(tmp_path / "shared" / "m")
+    assert all(finding.ok for finding in findings), findings
+
+
 def test_converting_needs_no_torch(native_folder: Path) -> None:
     from tests.conftest import without_torch
 
@@ -542,10 +567,12 @@ def test_the_precision_of_big_decoders() -> None:
 
 @pytest.mark.parametrize("ending", [".part", ".lock"])
 @pytest.mark.parametrize("leads_somewhere", [True, False])
+@pytest.mark.parametrize("in_cache", [True, False])
 def test_links_in_the_way_are_refused_and_not_followed(
-    native_folder: Path, own_cache: Path, tmp_path: Path, ending: str, leads_somewhere: bool
+    native_folder: Path, tmp_path: Path, ending: str, leads_somewhere: bool, in_cache: bool
 ) -> None:
-    made = convert(native_folder).folder
+    wanted = None if in_cache else tmp_path / "here"
+    made = convert(native_folder, folder=wanted).folder
     link = lock_of(made) if ending == ".lock" else made.with_name(made.name + ending)
     shutil.rmtree(made)
     link.unlink(missing_ok=True)
@@ -556,8 +583,8 @@ def test_links_in_the_way_are_refused_and_not_followed(
         target.mkdir()
         (target / "precious").touch()
     link.symlink_to(target)
-    with pytest.raises(CheckpointError, match="is a link"):
-        convert(native_folder)
+    with pytest.raises(CheckpointError, match=r"is a link|holds what is no converted model"):
+        convert(native_folder, folder=wanted)
     if not leads_somewhere:
         assert not target.exists()
     elif ending == ".lock":
@@ -565,7 +592,7 @@ def test_links_in_the_way_are_refused_and_not_followed(
     else:
         assert [path.name for path in target.iterdir()] == ["precious"]
     link.unlink()
-    assert convert(native_folder).folder == made
+    assert convert(native_folder, folder=wanted).folder == made
 
 
 def _no_home(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:

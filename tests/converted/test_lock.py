@@ -103,6 +103,18 @@ def test_each_folder_has_its_own_whatever_it_is_called(
         assert not is_held(here.with_name("model.part"))
 
 
+def test_a_lock_is_found_from_the_folder_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One volume may be mounted at several paths, and whoever shares it may have another cache."""
+    found: list[tuple[Path, Path]] = []
+    for mounted in (tmp_path / "here", tmp_path / "there"):
+        monkeypatch.setenv("KIKU_CACHE", str(mounted / "cache"))
+        locks = lock_of(mounted / "cache" / "onnx" / "model"), lock_of(mounted / "model")
+        found.append((locks[0].relative_to(mounted), locks[1].relative_to(mounted)))
+    assert found[0] == found[1]
+
+
 def _in_a_thread(*calls: Iterable[object]) -> None:
     """Convert what each call names; fail if it waits for a lock."""
     done = threading.Event()

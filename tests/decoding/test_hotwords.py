@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+import unicodedata
 from copy import deepcopy
 from typing import Any
 
@@ -124,6 +125,20 @@ def test_letters_may_be_small_or_large() -> None:
     assert set(gains(one)) == {"▁new", "▁New"}
     write(one, "▁New")
     assert {"▁York", "▁york"} <= set(gains(one))
+
+
+@pytest.mark.parametrize("word", ["crème brûlée", "Élodie", "한국어", "Ångström", "Đặng"])
+def test_letters_may_be_composed_or_not(word: str) -> None:
+    """As a keyboard or a file system wrote it: pieces are composed."""
+    letters = dict.fromkeys(f"{word}{word.lower()}{word.upper()}".replace(" ", ""))
+    vocabulary = Vocabulary.from_pieces([*PIECES[:4], "▁", *letters])
+    composed, apart = (unicodedata.normalize(form, word) for form in ("NFC", "NFD"))
+    assert composed != apart
+    for any_case in (True, False):
+        ways = written_ways(Hotword(apart, any_case=any_case))
+        assert ways == written_ways(Hotword(composed, any_case=any_case))
+        trie = PhraseTrie([Hotword(apart, any_case=any_case)], vocabulary, len(vocabulary))
+        assert trie.find(vocabulary.encode(composed)) != 0
 
 
 def test_what_was_written_is_expected_again_bit_by_bit() -> None:

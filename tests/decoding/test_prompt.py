@@ -1,10 +1,13 @@
 """A text that the model is made to write: only that, each piece when the model wants one."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
 from kiku.decoding.prompt import PromptPicker
 from kiku.errors import ConfigError
+from kiku.text import Vocabulary
 from tests import tiny
 
 CONFIG = tiny.model_config()
@@ -32,6 +35,15 @@ def test_nothing_but_the_text_is_written_when_the_model_wants_it() -> None:
     assert list(picker.left) == []
     assert pick(picker, ONE, TWO, PAD) == PAD, "all is written"
     assert pick(picker, ONE, WORD_START, PAD) == WORD_START
+
+
+def test_accents_may_stand_apart_from_their_letters() -> None:
+    vocabulary = Vocabulary.from_pieces([*tiny.PIECES[:4], "▁", "n", "o", "ë", "l"])
+    composed, apart = (
+        PromptPicker(unicodedata.normalize(form, "noël"), vocabulary, CONFIG).left
+        for form in ("NFC", "NFD")
+    )
+    assert list(apart) == list(composed) == [4, 5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("text", ["", "  "])

@@ -34,17 +34,17 @@ _codec, _lm = cache(tiny.codec), cache(tiny.lm)
 """Engines only read their weights."""
 
 
-def graphs(precision: str = "float32", seed: int = 0) -> Path:
+def graphs(precision: str = "float32", seed: int = 0, codec_seed: int | None = None) -> Path:
     """A folder with the tiny model's graphs, which lasts as long as the tests."""
-    return _graphs(precision, seed)
+    return _graphs(precision, seed, seed if codec_seed is None else codec_seed)
 
 
 @cache
-def _graphs(precision: str, seed: int) -> Path:
-    folder = Path(_folders().name) / f"{precision}-{seed}"
+def _graphs(precision: str, seed: int, codec_seed: int) -> Path:
+    folder = Path(_folders().name) / f"{precision}-{seed}-{codec_seed}"
     folder.mkdir()
     config = tiny.model_config()
-    write_codec(folder, config.codec, weights_of(_codec(seed)), precision)
+    write_codec(folder, config.codec, weights_of(_codec(codec_seed)), precision)
     write_decoder(folder, config.lm, weights_of(_lm(seed)), precision)
     return folder
 
@@ -55,18 +55,22 @@ def _folders() -> tempfile.TemporaryDirectory[str]:
 
 
 def make_engine(
-    kind: str, *, slots: int = 1, keep_logits: bool = False, seed: int = 0
+    kind: str,
+    *,
+    slots: int = 1,
+    keep_logits: bool = False,
+    seed: int = 0,
+    codec_seed: int | None = None,
 ) -> SlotEngine:
-    """An engine over the tiny model with the weights of `seed`; "cuda" on the processor, with
-    graphs off."""
+    """An engine over the tiny model with the weights of `seed`, those of the codec of another one
+    where that is given; "cuda" on the processor, with graphs off."""
+    codec, lm = _codec(seed if codec_seed is None else codec_seed), _lm(seed)
     if kind == "cuda":
-        codec, lm = _codec(seed), _lm(seed)
         return cuda_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     if kind == "torch":
-        codec, lm = _codec(seed), _lm(seed)
         return torch_engine(codec, lm, slots=slots, device="cpu", keep_logits=keep_logits)
     return onnx_engine(
-        graphs(seed=seed),
+        graphs(seed=seed, codec_seed=codec_seed),
         tiny.model_config(),
         slots=slots,
         threads=1,

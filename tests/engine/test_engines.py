@@ -1,7 +1,9 @@
 """Every engine: slots apart from one another, blocks equal to single frames, save and restore."""
 
+import shutil
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiku.engine import SlotEngine
+from kiku.engine.onnx import _fingerprint  # pyright: ignore[reportPrivateUsage]
+from kiku.engine.torch import digest_of_model
 from kiku.errors import FrameError, NoFreeSlot, StreamError
-from tests.engine.engines import KINDS, SIZE, advance, make_engine, sound, step
+from kiku.graph import stored_places
+from tests import tiny
+from tests.engine.engines import KINDS, SIZE, advance, graphs, make_engine, sound, step
 
 
 class Make:
@@ -154,11 +160,42 @@ def test_a_foreign_or_damaged_state_is_refused(make: Make) -> None:
     saved = one.save(slot)
     with pytest.raises(StreamError, match="damaged"):
         one.restore(slot, saved[:100])
-    other = make(seed=1)
-    slot, _ = other.open()
-    if one.description.startswith("onnx"):  # torch knows the shape of its model, not its weights
-        with pytest.raises(StreamError, match="another model or engine"):
-            other.restore(slot, saved)
+
+
+@pytest.mark.parametrize("seeds", [(1, 1), (1, 0), (0, 1)], ids=["both", "decoder", "codec"])
+def test_a_state_of_other_weights_is_refused(make: Make, seeds: tuple[int, int]) -> None:
+    """Another checkpoint of the same shape: what it says after such a state is nonsense."""
+    one, same = make(), make_engine(make.kind)
+    other = make_engine(make.kind, seed=seeds[0], codec_seed=seeds[1])
+    for engine in (one, same, other):
+        engine.open()
+    step(one, [0], sound(9)[None])
+    with pytest.raises(StreamError, match="another model or engine"):
+        other.restore(0, one.save(0))
+    same.restore(0, one.save(0))
+
+
+def test_every_weight_tells_models_apart() -> None:
+    codec, lm = tiny.codec(), tiny.lm()
+    found = {digest_of_model(codec, lm)}
+    weights = [*codec.parameters(), *lm.parameters()]
+    for weight in weights:
+        weight.data += 1
+        found.add(digest_of_model(codec, lm))
+    assert len(found) == 1 + len(weights)
+    assert digest_of_model(tiny.codec(), tiny.lm()) in found
+
+
+def test_every_weight_in_a_file_tells_models_apart(tmp_path: Path) -> None:
+    folder = shutil.copytree(graphs(), tmp_path / "graphs")
+    found = [_fingerprint(folder)]
+    for name in ("codec", "decoder"):
+        data = bytearray((folder / f"{name}.data").read_bytes())
+        for offset, length in stored_places((folder / f"{name}.onnx").read_bytes()):
+            data[offset : offset + length] = b"x" * length
+            (folder / f"{name}.data").write_bytes(data)
+            found.append(_fingerprint(folder))
+    assert len(set(found)) == len(found) > 10
 
 
 @settings(max_examples=30, deadline=None)

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 
+from kiku.codec import MimiEncoder
+from kiku.engine.kernels import ONNX_RUNTIME, Kernels
 from kiku.engine.onnx import onnx_engine
 from kiku.errors import CheckpointError, UnsupportedConfig
 from kiku.graph import (
@@ -20,8 +23,9 @@ from kiku.graph import (
     write_decoder,
 )
 from kiku.graph.writer import GraphWriter
+from kiku.lm import LM
 from tests import tiny
-from tests.engine.engines import graphs, weights_of
+from tests.engine.engines import graphs, own_kernels, weights_of
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "int4"])
@@ -114,12 +118,73 @@ def test_the_pasts_are_those_of_the_convolutions() -> None:
 
 
 def test_more_taps_than_the_operator_takes_are_refused(tmp_path: Path) -> None:
-    from kiku.codec import MimiEncoder
-
     config = replace(tiny.codec_config(), residual_kernel_size=33)
     tensors = MimiEncoder(config).state_dict()
     with pytest.raises(UnsupportedConfig, match="33 taps"):
         write_codec(tmp_path, config, lambda name: tensors[name].numpy(), "float32")
+
+
+@pytest.mark.parametrize("used", [ONNX_RUNTIME, None], ids=["plain", "kernels"])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": 1, "last_kernel_size": 1, "residual_kernel_size": 1},
+        {"num_residual_layers": 0},
+        {"codebook_dim": 2064},
+        {"codebook_dim": 2048},
+    ],
+    ids=str,
+)
+def test_shapes_at_the_edge_are_converted_and_run(
+    changes: dict[str, Any], precision: str, used: Kernels | None, tmp_path: Path
+) -> None:
+    codec = replace(tiny.codec_config(), **changes)
+    config = replace(tiny.model_config(), codec=codec)
+    networks = [from_random(kind, part) for kind, part in ((MimiEncoder, codec), (LM, config.lm))]
+    write_codec(tmp_path, codec, weights_of(networks[0]), precision)
+    write_decoder(tmp_path, config.lm, weights_of(networks[1]), precision)
+    engine = onnx_engine(tmp_path, config, threads=1, used=used or own_kernels())
+    engine.open()
+    sound = np.random.default_rng(0).standard_normal((20, codec.frame_size)).astype(np.float32)
+    codes = engine.encode([0], sound[:1], [1]).tolist()
+    codes += engine.encode([0], sound[1:], [19]).tolist()
+    if precision == "float32":
+        state = networks[0].init_state(1, "cpu", torch.float32)
+        pcm = torch.from_numpy(sound.reshape(1, 1, -1))
+        assert codes == networks[0](pcm, state, torch.ones(1, dtype=torch.bool))[0].T.tolist()
+    engine.close(0)
+    engine.open()
+    assert len(engine.step([0], sound, [20]).tokens) == 20
+
+
+def from_random(kind: type[Any], config: Any) -> Any:
+    """A network with the weights that PyTorch gives it."""
+    torch.manual_seed(2)
+    return kind(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("head_dim", [256, 272])
+def test_wide_heads_run_or_are_refused(head_dim: int, tmp_path: Path) -> None:
+    lm = replace(tiny.lm_config(), transformer=tiny.transformer(head_dim=head_dim))
+    inner = replace(tiny.codec_config().transformer, head_dim=head_dim)
+    codec = replace(tiny.codec_config(), transformer=inner)
+    networks = [from_random(kind, part) for kind, part in ((MimiEncoder, codec), (LM, lm))]
+    if head_dim > 256:
+        with pytest.raises(UnsupportedConfig, match=r"heads of 272 .*engine='torch'"):
+            write_codec(tmp_path, codec, weights_of(networks[0]), "float32")
+        with pytest.raises(UnsupportedConfig, match=r"heads of 272 .*engine='torch'"):
+            write_decoder(tmp_path, lm, weights_of(networks[1]), "float32")
+        return
+    write_codec(tmp_path, codec, weights_of(networks[0]), "float32")
+    write_decoder(tmp_path, lm, weights_of(networks[1]), "float32")
+    for used in (ONNX_RUNTIME, own_kernels()):
+        engine = onnx_engine(
+            tmp_path, replace(tiny.model_config(), codec=codec, lm=lm), threads=1, used=used
+        )
+        engine.open()
+        engine.step([0], np.zeros((2, codec.frame_size), np.float32), [2])
 
 
 def test_other_shapes_of_the_codec_give_the_codes_of_torch(tmp_path: Path) -> None:
@@ -132,8 +197,6 @@ def test_other_shapes_of_the_codec_give_the_codes_of_torch(tmp_path: Path) -> No
         tiny.codec_config(), transformer=inner, num_residual_layers=2, residual_kernel_size=4,
         dilation_growth=3, strides=(2, 5), project_latents=False, codebook_dim=32, num_semantic=2,
     )  # fmt: skip
-    from kiku.codec import MimiEncoder
-
     torch.manual_seed(3)
     codec = MimiEncoder(config).eval().requires_grad_(False)
     for name, weight in codec.named_parameters():

@@ -54,6 +54,12 @@ def test_what_the_stream_has_passed_is_forgotten() -> None:
     assert [known.text for known in ahead.words] == ["three"]
 
 
+@pytest.mark.parametrize(("text", "shown"), [("tw\ufffd\ufffd", "tw"), ("\ufffd", None)])
+def test_the_open_word_of_a_finalize_ends_with_a_whole_letter(text: str, shown: str | None) -> None:
+    _, open_word = emitter().finalized([], Partial(text, 0.8), latest=1.0)
+    assert open_word == (None if shown is None else Partial(shown, 0.8))
+
+
 def test_a_copy_is_another_one() -> None:
     ahead = EmittedWords([word("one", 1.0)])
     copy = ahead.copy()

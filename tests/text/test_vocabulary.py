@@ -1,6 +1,7 @@
 """One decoding rule for both files; damage is one clear error."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,16 @@ def test_from_pieces_prefers_long_pieces_and_refuses_the_rest() -> None:
     again = Vocabulary.from_bytes(vocabulary.to_tokenizer_json().encode())
     assert again.encode("one on") == [8, 9]
     assert "10 pieces" in repr(again)
+
+
+@pytest.mark.parametrize("word", ["déjà", "한글", "naïve"])
+def test_text_may_be_composed_or_not(word: str, model_bytes: bytes) -> None:
+    pieces = ["<unk>", "<s>", "</s>", "<pad>", "▁", *dict.fromkeys(word)]
+    for vocabulary in (Vocabulary.from_pieces(pieces), *both(model_bytes)):
+        composed, apart = (unicodedata.normalize(form, word) for form in ("NFC", "NFD"))
+        assert vocabulary.encode(apart) == vocabulary.encode(composed)
+        assert vocabulary.decode(vocabulary.encode(apart)) == composed
+        assert vocabulary.lacking(apart) == vocabulary.lacking(composed)
 
 
 def test_from_pieces_with_all_bytes_spells_anything() -> None:

@@ -223,6 +223,20 @@ def test_timing_refuses(numbers: tuple[float, float, float]) -> None:
         Timing(*numbers)
 
 
+def test_a_partial_ends_with_a_whole_letter() -> None:
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary = Vocabulary.from_pieces([*PIECES[:4], "▁", "▁cl", *bytes_])
+    for word in ("clé", "한국", "𝄞x"):
+        builder, seen = WordBuilder(vocabulary, FRAMES), list[str]()
+        for token in vocabulary.encode(word):
+            builder.push(token, 0.0)
+            partial = builder.partial
+            seen.append("" if partial is None else partial.text)
+        assert len(seen) >= 3, "letters are spelled in bytes"
+        assert all(word.startswith(text) for text in seen), seen
+        assert [one.text for one in builder.finish()] == [word]
+
+
 def test_words_name_the_channel() -> None:
     builder = WordBuilder(VOCABULARY, FRAMES, channel=1)
     builder.push(ID["▁roast"], 0.0)

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kiku.checkpoint.supported import Supported, check_supported
+from kiku.checkpoint.supported import Supported, check_said, check_supported
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig, exact_div
 from kiku.errors import ConfigError, UnsupportedConfig
+
+_LAYOUT = "Kyutai's layout"
 
 # What moshi takes where config.json is silent (the sampling and training keys aside).
 _DEFAULTS: dict[str, Any] = {
@@ -181,13 +183,12 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
 def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) -> dict[str, Any]:
     """config.json in Kyutai's layout; `mimi_config_name` is added where the codec is not the
     published one.
+
+    Raises:
+        UnsupportedConfig: a model that the layout cannot describe.
     """
     lm = config.lm
     t = lm.transformer
-    if t.norm_eps != 1e-8 or t.norm != "rms" or not t.gated or t.head_dim * t.num_heads != t.dim:
-        raise UnsupportedConfig(
-            "Kyutai's layout cannot say: another norm, feed-forward or head width than theirs"
-        )
     values: dict[str, Any] = {
         "model_type": "stt",
         "mimi_name": mimi_name,
@@ -226,6 +227,16 @@ def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) ->
         values["extra_heads_dim"] = lm.pause_classes
     if config.codec != CodecConfig():
         values["mimi_config_name"] = "mimi_config.json"
+    # The start id is said by the tensors: its row is the last one of the table there.
+    left_out = ["lm.initial_text_id"]
+    if not lm.num_pause_heads:
+        left_out.append("lm.pause_classes")
+    check_said(
+        _LAYOUT,
+        config,
+        lambda: read_native(values, config.codec, num_pause_heads=lm.num_pause_heads),
+        left_out=left_out,
+    )
     return values
 
 
@@ -233,14 +244,11 @@ def write_native_codec(codec: CodecConfig) -> dict[str, Any]:
     """What moshi's `get_mimi` takes as `mimi_config`, JSON-ready.
 
     Raises:
-        UnsupportedConfig: a quantiser without projections, which moshi always has.
+        UnsupportedConfig: a codec that it cannot describe, such as a quantiser without
+            projections, which moshi always has.
     """
-    if not codec.project_latents:
-        raise UnsupportedConfig(
-            "Kyutai's layout cannot say: a quantiser without a projection of the latents"
-        )
     t, width = codec.transformer, codec.latent_dim
-    return {
+    values: dict[str, Any] = {
         "sample_rate": codec.sample_rate,
         "frame_rate": codec.frame_rate,
         "channels": 1,
@@ -287,6 +295,8 @@ def write_native_codec(codec: CodecConfig) -> dict[str, Any]:
             "output_dimensions": [width],
         },
     }
+    check_said(_LAYOUT, codec, lambda: read_native_codec(values))
+    return values
 
 
 def _check_decoder(config: Mapping[str, Any]) -> None:

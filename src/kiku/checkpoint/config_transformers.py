@@ -5,7 +5,7 @@ configs.
 from collections.abc import Mapping
 from typing import Any
 
-from kiku.checkpoint.supported import Supported, check_supported
+from kiku.checkpoint.supported import Supported, check_said, check_supported
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 from kiku.errors import ConfigError, UnsupportedConfig
 
@@ -69,6 +69,8 @@ transformers 4 took it too; transformers 5 takes 10,000."""
 
 CODEC_THETA = CodecConfig().transformer.rope_theta
 """The codec's, which both take where a file is silent."""
+
+_LAYOUT = "transformers' layout"
 
 _LATENTS_PER_FRAME = 2  # MimiConfig has no key for it
 
@@ -224,10 +226,14 @@ def read_transformers_codec(config: Mapping[str, Any]) -> CodecConfig:
 
 
 def write_transformers(config: ModelConfig) -> dict[str, Any]:
-    """config.json in transformers' layout. Pause heads have no place there."""
+    """config.json in transformers' layout. Pause heads have no place there.
+
+    Raises:
+        UnsupportedConfig: a model that the layout cannot describe.
+    """
     lm, t = config.lm, config.lm.transformer
     code_rows = lm.codebook_size + 1
-    return {
+    values: dict[str, Any] = {
         "architectures": ["KyutaiSpeechToTextForConditionalGeneration"],
         "model_type": "kyutai_speech_to_text",
         "vocab_size": lm.text_rows,
@@ -252,6 +258,17 @@ def write_transformers(config: ModelConfig) -> dict[str, Any]:
         **_write_theta(t.rope_theta),
         "codec_config": write_transformers_codec(config.codec),
     }
+    check_said(
+        _LAYOUT,
+        config,
+        lambda: read_transformers(
+            values,
+            write_preprocessor(config),
+            last_head_row_is_zero=lm.text_rows > lm.text_vocab_size,
+        ),
+        left_out=("lm.num_pause_heads", "lm.pause_classes"),
+    )
+    return values
 
 
 def write_transformers_codec(codec: CodecConfig) -> dict[str, Any]:
@@ -261,15 +278,11 @@ def write_transformers_codec(codec: CodecConfig) -> dict[str, Any]:
         UnsupportedConfig: a codec that `MimiConfig` cannot describe.
     """
     t = codec.transformer
-    if codec.downsample != _LATENTS_PER_FRAME or not t.layer_scale:
-        raise UnsupportedConfig(
-            "transformers' layout cannot say: a codec without layer scale, or not 2 latents a frame"
-        )
     if codec.project_latents and codec.codebook_dim == codec.latent_dim:
         raise UnsupportedConfig(
-            "transformers' layout cannot say: a projection of the latents to their own width"
+            f"{_LAYOUT} cannot say: a projection of the latents to their own width"
         )
-    return {
+    values: dict[str, Any] = {
         "model_type": "mimi",
         "sampling_rate": codec.sample_rate,
         "audio_channels": 1,
@@ -302,6 +315,8 @@ def write_transformers_codec(codec: CodecConfig) -> dict[str, Any]:
         "attention_bias": False,
         **_write_theta(t.rope_theta),
     }
+    check_said(_LAYOUT, codec, lambda: read_transformers_codec(values))
+    return values
 
 
 def write_preprocessor(config: ModelConfig) -> dict[str, Any]:

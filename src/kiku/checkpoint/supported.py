@@ -1,9 +1,12 @@
-"""Supported values: what a config must have, because another value would be another network."""
+"""Supported values: what a config must have, because another value would be another network; and
+what a layout can say, because a number that it cannot would be lost.
+"""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, cast
 
-from kiku.errors import UnsupportedConfig
+from kiku.config import CodecConfig, ModelConfig
+from kiku.errors import ConfigError, UnsupportedConfig
 
 Supported = Mapping[str, tuple[Any, ...]]
 """Key -> the values that kiku builds, the usual one first."""
@@ -23,3 +26,44 @@ def check_supported(values: Mapping[str, Any], supported: Supported, section: st
                 f"{section and section + ': '}{key} = {values[key]!r} is not built; kiku builds "
                 f"{key} = {allowed[0]!r}"
             )
+
+
+def check_said(
+    layout: str,
+    config: ModelConfig | CodecConfig,
+    read: Callable[[], ModelConfig | CodecConfig],
+    *,
+    left_out: Collection[str] = (),
+) -> None:
+    """Compare `config` with what its own reader makes of what was written.
+
+    Args:
+        layout: what it was written in, for the message.
+        config: that was written.
+        read: reads what was written.
+        left_out: numbers that are known to be lost, as "lm.num_pause_heads".
+
+    Raises:
+        UnsupportedConfig: a number is lost, or another one is read.
+    """
+    try:
+        found = read().to_dict()
+    except ConfigError as e:
+        raise UnsupportedConfig(f"{layout} cannot say this model: read back, {e}") from e
+    for name, wanted, other in _differences(config.to_dict(), found):
+        if name not in left_out:
+            raise UnsupportedConfig(
+                f"{layout} cannot say: {name} = {wanted!r}, which would be read back as {other!r}"
+            )
+
+
+def _differences(
+    wanted: Mapping[str, Any], found: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Name, wanted and found value, where they differ."""
+    for name, value in wanted.items():
+        if isinstance(value, Mapping):
+            part = cast(Mapping[str, Any], value)
+            yield from _differences(part, found[name], f"{prefix}{name}.")
+        elif value != found[name]:
+            yield prefix + name, value, found[name]

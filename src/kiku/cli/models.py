@@ -14,7 +14,7 @@ from kiku.cli.columns import columns
 from kiku.cli.options import Revision
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED
-from kiku.converted import Entry, cache_folder, entries, entries_of, remove
+from kiku.converted import Entry, cache_folder, entries, entries_of, name_of, remove
 
 if TYPE_CHECKING:
     from kiku.config import ModelConfig
@@ -142,7 +142,9 @@ def remove_model(model: _Model, precision: _Precision = None) -> int:
     found = entries_of(model, precision)
     if not found:
         what = f"{model} in {precision}" if precision else model
-        terminal.error(f"{what} is not converted; kiku models list tells what is")
+        alike = [entry.folder.name for entry in entries() if entry.title == name_of(model)]
+        others = f"; made of other files of that name: {', '.join(alike)}" if alike else ""
+        terminal.error(f"{what} is not converted; kiku models list tells what is{others}")
         return FAILED
     for entry in found:
         remove(entry)

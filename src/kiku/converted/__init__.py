@@ -13,7 +13,7 @@ neither the checkpoint nor PyTorch. Reads checkpoints through `kiku.checkpoint`,
 through `kiku.graph`; nothing here imports torch.
 """
 
-from kiku.converted.cache import Entry, cache_folder, entries, entries_of, remove
+from kiku.converted.cache import Entry, cache_folder, entries, entries_of, name_of, remove
 from kiku.converted.conversion import convert, default_precision
 from kiku.converted.integrity import verify_converted
 from kiku.converted.model import ConvertedModel, is_converted, open_converted
@@ -27,6 +27,7 @@ __all__ = [
     "entries",
     "entries_of",
     "is_converted",
+    "name_of",
     "open_converted",
     "remove",
     "verify_converted",

@@ -12,10 +12,12 @@ from functools import cache
 from pathlib import Path
 
 from kiku.checkpoint.hub import DEMO
-from kiku.checkpoint.identity import digest_of
+from kiku.checkpoint.identity import digest_of, identity_of
+from kiku.checkpoint.layout import find
+from kiku.checkpoint.reading import read_config
 from kiku.converted.lock import locked
-from kiku.converted.manifest import MANIFEST, name_in
-from kiku.errors import CheckpointError
+from kiku.converted.manifest import MANIFEST, name_in, stated_in
+from kiku.errors import CheckpointError, KikuError
 
 PART = ".part"
 """What a folder's name ends with while it is in the making."""
@@ -103,13 +105,38 @@ def entries() -> list[Entry]:
 
 
 def entries_of(name: str, precision: str | None = None) -> list[Entry]:
-    """Those of one checkpoint, named as for `convert`, or one by the name of its folder."""
-    wanted = readable(name_of(name))
+    """Those of one checkpoint, named as for `convert`, or one by the name of its folder.
+
+    Of a checkpoint in a folder those that were made of its files: others may be called alike.
+    """
+    title, identity = name_of(name), _identity_of(name)
     return [
         entry
         for entry in entries()
-        if wanted in (entry.name, entry.folder.name) and precision in (None, entry.precision)
+        if precision in (None, entry.precision)
+        and (entry.folder.name == title or _is_of(entry, title, identity))
     ]
+
+
+def _is_of(entry: Entry, title: str, identity: str | None) -> bool:
+    stated = stated_in(entry.folder / MANIFEST)
+    if stated is None:  # stopped early, or damaged: its folder's name is all that is known of it
+        return entry.name == readable(title)
+    if identity is None:
+        return entry.title == title
+    # The same files by a name that looks alike have one conversion, with the first one's title.
+    return entry.name == readable(title) and identity == stated[1]
+
+
+def _identity_of(name: str) -> str | None:
+    """Of a checkpoint in a folder, as it is now; None for others."""
+    try:
+        if name == DEMO or not Path(name).expanduser().is_dir():
+            return None
+        files = find(name)
+        return identity_of(files, read_config(files))
+    except (KikuError, OSError, RuntimeError):  # no checkpoint, or nobody is at home there
+        return None
 
 
 def remove(entry: Entry) -> None:
@@ -139,15 +166,21 @@ def put_away(folder: Path) -> None:
 
 
 def lock_of(folder: Path) -> Path:
-    """The file that is locked by whoever writes `folder`. It is another one for each folder, lies
-    beside the cache and stays there: whoever waits for a file must not see it replaced.
+    """The file that is locked by whoever writes `folder`; it is another one for each folder. It
+    stays where it is: whoever waits for a file must not see it replaced.
+
+    It lies in `locks` beside the cache, or, of a folder elsewhere, hidden beside that folder. So it
+    is found from the folder alone: who shares a volume may have caches apart, and the volume under
+    other paths.
     """
-    path = folder.resolve()
-    name = f"{readable(path.name)}-{digest_of(str(path))[:12]}.lock"
+    place = folder.parent.resolve()
     try:
-        return cache_folder().with_name("locks") / name
+        cache = cache_folder()
+        if place == cache.resolve():
+            return cache.with_name("locks") / f"{folder.name}.lock"
     except NoCache:
-        return temporary_folder() / "locks" / name
+        pass
+    return place / f".{folder.name}.kiku.lock"
 
 
 def name_of(source: str | Path) -> str:

@@ -15,7 +15,7 @@ from kiku.config import LMConfig
 from kiku.converted.build import Build, Order
 from kiku.converted.cache import (
     NoCache,
-    entries_of,
+    entries,
     is_in_cache,
     lock_of,
     name_of,
@@ -160,9 +160,9 @@ def _forget_older(order: Order, folder: Path) -> None:
     """Take away what an older version of kiku made of the same checkpoint in the cache."""
     if not is_in_cache(folder):
         return
-    for entry in entries_of(order.name, order.precision):
+    for entry in entries():
         stated = stated_in(entry.folder / MANIFEST)
-        if stated is None or entry.folder == folder:
+        if stated is None or entry.folder == folder or entry.precision != order.precision:
             continue
         if stated[0] < order.format and stated[1] == order.identity:
             remove(entry)

@@ -5,6 +5,7 @@ written. What a token costs does not grow with the square of anything: the stren
 are one array, and the strongest below each piece is one pass over it.
 """
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -35,7 +36,7 @@ _ROOT = 0
 
 def written_ways(hotword: Hotword) -> list[str]:
     """The ways in which it may stand in a text; its own comes first."""
-    text = " ".join(hotword.text.split())
+    text = unicodedata.normalize("NFC", " ".join(hotword.text.split()))
     if not hotword.any_case:
         return [text]
     small = text.lower()

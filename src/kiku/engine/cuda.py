@@ -5,7 +5,6 @@ computes is in `kiku.engine.gpu`; here is what the host knows: how far every slo
 was read ahead of it.
 """
 
-import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from kiku.engine.gpu.network import Network, Remembered, one_table
 from kiku.engine.gpu.options import GpuOptions
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
-from kiku.engine.torch import pick_device
+from kiku.engine.torch import digest_of_model, pick_device
 from kiku.errors import ConfigError
 from kiku.lm import LM
 
@@ -95,7 +94,7 @@ class CudaBackend:
         lm = lm.to(self.device).eval().requires_grad_(False)
         dtype = lm.out_norm.weight.dtype
         kv = dtype if options.kv == "auto" else RING_DTYPES[options.kv]
-        self.description, self.signature = self._names(dtype, kv)
+        self.description, self.signature = self._names(dtype, kv, digest_of_model(codec, lm))
         self._heard = np.zeros(slots + 1, np.int64)  # latents of the codec
         self._read = np.zeros(slots + 1, np.int64)  # columns of the decoder
         K, pauses = lm.config.num_codebooks, lm.config.num_pause_heads
@@ -117,15 +116,13 @@ class CudaBackend:
             self.launches = Launches(network, slots, self.device, which)
         self.first, self._primed = self._prime()
 
-    def _names(self, dtype: torch.dtype, kv: torch.dtype) -> tuple[str, str]:
+    def _names(self, dtype: torch.dtype, kv: torch.dtype, digest: str) -> tuple[str, str]:
         weights, kept = (str(one).removeprefix("torch.") for one in (dtype, kv))
         sizes = self.lm_config.transformer
-        all_numbers = repr((self.codec_config, self.lm_config)).encode()
-        digest = hashlib.sha256(all_numbers).hexdigest()[:8]
         return (
             f"cuda {weights}, keys in {kept}, on {self.device.type}",
             f"cuda {weights} kv {kept} {sizes.num_layers}x{sizes.dim} window {sizes.window} "
-            f"K {self.lm_config.num_codebooks} config {digest}",
+            f"K {self.lm_config.num_codebooks} model {digest}",
         )
 
     def _memories(self, codec: MimiEncoder, lm: LM, kv: torch.dtype) -> tuple[Pasts, Rings, Rings]:

@@ -20,7 +20,7 @@ from kiku.engine.choice import usable_threads
 from kiku.engine.core import SlotEngine
 from kiku.engine.kernels import Kernels, kernels
 from kiku.engine.networks import WIDTH, Codec, CodecMark, Decoder
-from kiku.graph import DECODER_GRAPH, Variant
+from kiku.graph import CODEC_GRAPH, DECODER_GRAPH, Variant, graph_file, stored_places
 
 
 def onnx_engine(
@@ -58,16 +58,24 @@ def onnx_engine(
     )
 
 
+_PIECES = 32
+_PIECE_BYTES = 64
+
+
 def _fingerprint(folder: Path) -> str:
-    """Of the decoder: its graph, and a thousandth of its weights, for all of them would take
-    seconds."""
-    digest = hashlib.sha256((folder / f"{DECODER_GRAPH}.onnx").read_bytes())
-    data = folder / f"{DECODER_GRAPH}.data"
-    size = data.stat().st_size
-    with data.open("rb") as file:
-        for part in range(1024):
-            file.seek(part * size // 1024)
-            digest.update(file.read(max(64, size // 1_000_000)))
+    """Of codec and decoder: the graphs, in which small weights stand, and pieces of every large
+    weight, for all of them would take seconds."""
+    digest = hashlib.sha256()
+    for name in (CODEC_GRAPH, DECODER_GRAPH):
+        # The same for both variants: a slot goes from one to the other.
+        graph = (folder / graph_file(name, Variant.PLAIN)).read_bytes()
+        digest.update(graph)
+        with (folder / f"{name}.data").open("rb") as file:
+            for offset, length in stored_places(graph):
+                last = max(0, length - _PIECE_BYTES)
+                for i in range(_PIECES):
+                    file.seek(offset + i * last // (_PIECES - 1))
+                    digest.update(file.read(min(length, _PIECE_BYTES)))
     return digest.hexdigest()[:16]
 
 

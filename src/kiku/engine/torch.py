@@ -34,6 +34,9 @@ _MPS_MAX_SAMPLES = 65_536
 _WIDTH = 16
 """Columns that the decoder reads in one pass of a block."""
 
+_SAMPLES = 256
+"""Numbers of a weight by which it is known again; all of them would take seconds."""
+
 
 def pick_device(name: str | None) -> torch.device:
     """The device called `name`; without one CUDA, then MPS, then the CPU, whichever is there first.
@@ -68,6 +71,17 @@ def use_at_most(number: int) -> None:
     threads beyond it wait for one another."""
     if torch.get_num_threads() > number:
         use_threads(number)
+
+
+@torch.inference_mode()
+def digest_of_model(codec: MimiEncoder, lm: LM) -> str:
+    """Of the configs and of some numbers of every weight: by it a saved slot knows its model."""
+    digest = hashlib.sha256(repr((codec.config, lm.config)).encode())
+    weights = [*codec.state_dict().values(), *lm.state_dict().values()]
+    flat = (weight.reshape(-1) for weight in weights)
+    samples = [one[:: max(1, len(one) // _SAMPLES)].float() for one in flat]
+    digest.update(torch.cat(samples).cpu().numpy().tobytes())  # one wait for the device
+    return digest.hexdigest()[:16]
 
 
 if hasattr(os, "register_at_fork"):
@@ -149,9 +163,8 @@ class TorchBackend:
     def _signature(self, dtype: str) -> str:
         sizes = self.lm_config.transformer
         shape = f"{sizes.num_layers}x{sizes.dim} window {sizes.window}"
-        all_numbers = repr((self.codec_config, self.lm_config)).encode()
-        digest = hashlib.sha256(all_numbers).hexdigest()[:8]
-        return f"torch {dtype} {shape} K {self.lm_config.num_codebooks} config {digest}"
+        digest = digest_of_model(self.codec, self.lm)
+        return f"torch {dtype} {shape} K {self.lm_config.num_codebooks} model {digest}"
 
     @torch.inference_mode()
     def forget(self, slot: int) -> None:

@@ -19,6 +19,7 @@ small arrays. Nothing here knows ONNX Runtime's sessions; that is `engine.onnx`.
 from kiku.graph.codec import CODEC_GRAPH, codec_pasts, write_codec
 from kiku.graph.decoder import DECODER_GRAPH, code_offsets, empty_row, write_decoder
 from kiku.graph.layers import product_model
+from kiku.graph.messages import stored_places
 from kiku.graph.quantise import PRECISIONS, check_precision
 from kiku.graph.writer import Variant, Weights, graph_file
 
@@ -38,6 +39,7 @@ __all__ = [
     "empty_row",
     "graph_file",
     "product_model",
+    "stored_places",
     "write_codec",
     "write_decoder",
 ]

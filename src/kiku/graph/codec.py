@@ -33,6 +33,9 @@ in small blocks, where the decoder has 4."""
 _MOST_TAPS = 32
 """Of one convolution: what the operator of `kiku-kernels` takes."""
 
+_WIDEST_CODE = 2048
+"""Numbers of a code: what the operator `Search` of `kiku-kernels` takes."""
+
 LARGE = 500_000
 """Numbers from which a convolution's matrix is large: reading it costs more than using it."""
 
@@ -48,7 +51,8 @@ class Past:
 
 def codec_pasts(config: CodecConfig) -> list[Past]:
     """All of them; the graph takes each as an input of its name and gives `new_{name}` out."""
-    pasts = [Past("past_first", config.kernel_size - 1, 1)]
+    # The samples themselves; none where it hears one at a time.
+    pasts = [Past("past_first", config.kernel_size - 1, 1)] if config.kernel_size > 1 else []
     channels = config.num_filters
     for stage in range(len(config.strides)):
         for block in range(config.num_residual_layers):
@@ -307,6 +311,9 @@ class _Codec:
             x = writer.node("Gemm", [x, writer.tensor(f"{prefix}proj", matrix)], transB=1)
         books = self.weights(f"{prefix}codebooks")  # [n, codes, D']
         codes = f"{prefix}codes"
+        if books.shape[2] > _WIDEST_CODE:
+            writer.nodes("Concat", self._searched(x, books, prefix), [codes], axis=1)
+            return codes
         with writer.only(Variant.OWN):
             stored = writer.tensor(f"{prefix}books", books)
             coarse = coarse_books(books)

@@ -21,6 +21,7 @@ from kiku.graph.writer import (
 )
 
 _HEAD_MULTIPLE = 16  # GroupQueryAttention rotates heads of a multiple of this width only
+_WIDEST_HEAD = 256  # that the operators of `kiku-kernels` take
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,18 @@ class Attention:
             half: kiku's own operator keeps keys and values in 16 bits.
 
         Raises:
-            UnsupportedConfig: heads that ONNX Runtime's operator does not rotate.
+            UnsupportedConfig: heads that ONNX Runtime's operator does not rotate, or too wide for
+                kiku's.
         """
         if config.head_dim % _HEAD_MULTIPLE:
             raise UnsupportedConfig(
                 f"heads of {config.head_dim} cannot be converted: ONNX Runtime rotates heads of a "
                 f"multiple of {_HEAD_MULTIPLE}; run this model with engine='torch'"
+            )
+        if config.head_dim > _WIDEST_HEAD:
+            raise UnsupportedConfig(
+                f"heads of {config.head_dim} cannot be converted: {_WIDEST_HEAD} is the most that "
+                "kiku-kernels take; run this model with engine='torch'"
             )
         self.writer, self.config, self.half = writer, config, half
         with writer.only(Variant.OWN):

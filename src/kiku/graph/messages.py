@@ -115,6 +115,16 @@ def stored_tensor(name: str, array: NDArray[Any], file: str, offset: int) -> Mes
     return made
 
 
+def stored_places(model: bytes) -> list[tuple[int, int]]:
+    """Offset and length of every weight of a file whose bytes lie in another one."""
+    places = [
+        {entry.key: int(entry.value) for entry in tensor.external_data if entry.key != "location"}
+        for tensor in _CLASSES["Model"].FromString(model).graph.initializer
+        if tensor.data_location == _EXTERNAL
+    ]
+    return [(place["offset"], place["length"]) for place in places]
+
+
 def node(
     operator: str,
     inputs: Sequence[str],

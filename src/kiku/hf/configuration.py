@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -19,7 +20,7 @@ from kiku.checkpoint.config_transformers import (
     write_transformers,
 )
 from kiku.checkpoint.loading import as_dtype
-from kiku.config import CodecConfig, ModelConfig
+from kiku.config import WORD_START_ID, CodecConfig, ModelConfig
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 from kiku.hf.source import known_arguments, small_files
 from kiku.hf.values import Values
@@ -249,7 +250,8 @@ class KyutaiSpeechToTextConfig(Values):
             keep: values that win over both.
         """
         stored, keep = dict(stored or {}), dict(keep or {})
-        values = write_transformers(config)
+        # The tokenizer has this id; this config has no place for it.
+        values = write_transformers(replace(config, word_start_id=WORD_START_ID))
         codec = {**(stored.pop("codec_config", None) or {}), **values.pop("codec_config")}
         for key in ("rope_theta", "rope_scaling"):
             for place in (codec, values, stored):

@@ -10,6 +10,7 @@ from typing import Any
 from kiku.errors import StreamError
 from kiku.serial import from_plain, to_plain
 from kiku.text import Partial, Word, WordBuilder
+from kiku.text.words import without_unfinished
 
 _SAME_S = 0.4
 """The same text so near in time is the same word."""
@@ -152,6 +153,9 @@ class WordEmitter:
         known = self._ahead.copy()  # by an earlier finalize
         fresh = [word for word in words if not known.take(word)]
         emitted = [self._emit(word, latest) for word in fresh]
+        if open_word is not None:
+            text = without_unfinished(open_word.text)
+            open_word = replace(open_word, text=text) if text else None
         if open_word is not None and known.covers(open_word):
             open_word = None
         self._ahead.add(fresh)

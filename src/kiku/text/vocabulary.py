@@ -239,21 +239,23 @@ class Vocabulary:
         """The letters of `text` that have no piece of their own, each once; bytes are none."""
         if self._spells(text):
             return ()
-        letters = dict.fromkeys(unicodedata.normalize("NFC", "".join(text.split())))
+        letters = dict.fromkeys(_composed("".join(text.split())))
         return tuple(letter for letter in letters if not self._spells(letter))
 
     def _spells(self, text: str) -> bool:
         """Whether pieces of text are enough for `text`."""
-        tokens = self._encoder(" ".join(text.split()))
+        tokens = self._encoder(_composed(text))
         return all(self.is_text(token) and self._texts[token] is not None for token in tokens)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`; all of them stand for text. White space of any kind is one space.
+        """The tokens of `text`; all of them stand for text. White space of any kind is one space,
+        and an accent or a jamo is one letter with what it belongs to, as pieces have them (NFC):
+        some systems and keyboards write them apart.
 
         Raises:
             VocabularyError: the vocabulary has no pieces for a part of `text`.
         """
-        tokens = self._encoder(" ".join(text.split()))
+        tokens = self._encoder(_composed(text))
         if not all(map(self.is_text, tokens)):
             known, letters = self.decode(tokens), ", ".join(map(repr, self.lacking(text)))
             raise VocabularyError(
@@ -261,6 +263,11 @@ class Vocabulary:
                 + (f", {letters} has none" if letters else "")
             )
         return tokens
+
+
+def _composed(text: str) -> str:
+    """`text` in NFC, with single spaces between words."""
+    return unicodedata.normalize("NFC", " ".join(text.split()))
 
 
 def _utf8(data: bytes) -> str:

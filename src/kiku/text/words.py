@@ -53,6 +53,12 @@ class Partial:
     """As in `Word`."""
 
 
+def without_unfinished(text: str) -> str:
+    """The text of an open word without a letter at its end of which only some bytes have come:
+    these decode to U+FFFD, and the next piece makes another letter of them."""
+    return text.rstrip("\ufffd")
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """From the index of a text token to the place in the sound that it speaks of."""
@@ -211,7 +217,7 @@ class WordBuilder:
         """The word that is open, if there is one whose pieces say anything yet."""
         if not self._pieces:
             return None
-        text = self._vocabulary.decode(self._pieces).strip()
+        text = without_unfinished(self._vocabulary.decode(self._pieces).strip())
         return Partial(text, self._timing.seconds(self._first), self._channel) if text else None
 
     @property
