@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiku.audio import Resampler, as_mono, read_chunks
+from kiku.audio import Resampler, as_mono, is_decoder, read_chunks, source_of
 from kiku.config import CodecConfig
 from kiku.errors import AudioError, InputError
 from kiku.hf.batch import BatchFeature
@@ -256,14 +256,15 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
         AudioError: a file cannot be read, or samples of a row that cannot be.
         InputError: integers, or something else.
     """
-    if isinstance(audio, str | os.PathLike):
-        return [_file(audio, rate)]
-    if isinstance(audio, Mapping):
-        return [_row_of_dataset(audio, rate)]
-    if hasattr(audio, "get_all_samples"):
-        decoded = audio.get_all_samples()
-        mono = as_mono(decoded.data, channels_axis=0 if np.ndim(decoded.data) == 2 else None)
-        return [_at_rate(mono, int(decoded.sample_rate), rate)]
+    if is_decoder(audio):
+        found = audio.get_all_samples()
+        mono = as_mono(found.data, channels_axis=0 if np.ndim(found.data) == 2 else None)
+        return [_at_rate(mono, int(found.sample_rate), rate)]
+    source = source_of(audio)
+    if isinstance(source, str | os.PathLike | BytesIO):
+        return [_file(source, rate)]
+    if isinstance(source, Mapping):
+        return [_row_of_dataset(source, rate)]
     if isinstance(audio, Tensor):
         audio = audio.numpy(force=True)
     if isinstance(audio, np.ndarray):
@@ -283,23 +284,11 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
 
 
 def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
-    """[S] what the `Audio` column of a dataset holds for one recording, or a pipeline is given."""
-    samples = row.get("array") if row.get("raw") is None else row["raw"]
-    if samples is not None:
-        if "sampling_rate" not in row:
-            raise InputError(
-                'a recording {"array": ...} has to say its rate as well: "sampling_rate"'
-            )
-        (found,) = recordings(np.asarray(samples), rate)
-        return _at_rate(as_mono(found), int(row["sampling_rate"]), rate)
-    if row.get("bytes") is not None:
-        return _decoded(BytesIO(row["bytes"]), rate)
-    if row.get("path") is not None:
-        return _file(row["path"], rate)
-    raise InputError(
-        'a recording that is a dict has "array" and "sampling_rate", or "path", or "bytes"; '
-        f"this one has {', '.join(map(repr, row)) or 'nothing'}"
-    )
+    """[S] of samples that say their rate."""
+    if row["sampling_rate"] is None:
+        raise InputError('a recording {"array": ...} has to say its rate as well: "sampling_rate"')
+    (found,) = recordings(np.asarray(row["array"]), rate)
+    return _at_rate(as_mono(found), int(row["sampling_rate"]), rate)
 
 
 def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.float32]:
@@ -310,23 +299,19 @@ def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.flo
     return np.concatenate([resampler.push(mono), resampler.end()])
 
 
-def _file(path: str | os.PathLike[str], rate: int) -> NDArray[np.float32]:
-    name = os.fspath(path)
-    if name.startswith(("http://", "https://")):
-        raise InputError(f"{name}: addresses are not fetched; download the file and give its path")
-    return _decoded(name, rate)
-
-
-def _decoded(file: str | BytesIO, rate: int) -> NDArray[np.float32]:
+def _file(source: str | os.PathLike[str] | BytesIO, rate: int) -> NDArray[np.float32]:
     """[S] of a file that is named or open: what is there of it, with a warning, if it breaks
     off."""
+    file = source if isinstance(source, BytesIO) else os.fspath(source)
+    if isinstance(file, str) and file.startswith(("http://", "https://")):
+        raise InputError(f"{file}: addresses are not fetched; download the file and give its path")
     chunks: list[NDArray[np.float32]] = []
     try:
         chunks.extend(read_chunks(file, rate))
     except AudioError as error:
         if not chunks:
             raise
-        warnings.warn(f"{error}; everything before was taken", stacklevel=5)
+        warnings.warn(f"{error}; everything before was taken", stacklevel=4)
     return np.concatenate(chunks)
 
 
