@@ -426,7 +426,7 @@ def test_rows_of_a_dataset_say_their_rate(processor: KyutaiSpeechToTextProcessor
     assert with_rate["input_values"].shape == plain.shape
     with pytest.raises(ValueError, match="sampling_rate"):
         processor({"array": samples})
-    with pytest.raises(ValueError, match='"array"'):
+    with pytest.raises(ValueError, match="'array'"):
         processor({"text": "hello"})
 
 
