@@ -110,13 +110,18 @@ def test_paths_are_decoded_and_resampled(processor: Ours, tmp_path: Path) -> Non
     assert processor([path, A]).input_values.shape[0] == 2
 
 
-def test_a_file_that_is_cut_short_gives_what_is_there(processor: Ours, tmp_path: Path) -> None:
-    path = tmp_path / "cut.wav"
+def four_seconds(path: Path) -> Path:
+    """A recording of noise, which is 8 * RATE bytes behind its head."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(RATE)
         file.writeframes((noise(4 * RATE) * 20_000).astype("<i2").tobytes())
+    return path
+
+
+def test_a_file_that_is_cut_short_gives_what_is_there(processor: Ours, tmp_path: Path) -> None:
+    path = four_seconds(tmp_path / "cut.wav")
     whole = processor(path)
     path.write_bytes(path.read_bytes()[: 44 + 6 * RATE])
     with pytest.warns(UserWarning, match=r"cut\.wav.*everything before was taken") as warned:
@@ -132,12 +137,7 @@ def test_a_file_that_is_cut_short_gives_what_is_there(processor: Ours, tmp_path:
 
 
 def test_the_bytes_of_a_row_are_read_as_its_path_is(processor: Ours, tmp_path: Path) -> None:
-    path = tmp_path / "cut.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(RATE)
-        file.writeframes((noise(4 * RATE) * 20_000).astype("<i2").tobytes())
+    path = four_seconds(tmp_path / "cut.wav")
     for size, is_cut in ((44 + 8 * RATE, False), (44 + 6 * RATE, True)):
         path.write_bytes(path.read_bytes()[:size])
         found: list[torch.Tensor] = []
