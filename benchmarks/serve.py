@@ -3,6 +3,7 @@
     python benchmarks/serve.py sockets      # 500 paced sockets, an engine that costs nothing
     python benchmarks/serve.py stack        # the same clients, and an application that only answers
     python benchmarks/serve.py demo         # the most streams of the demo model in real time
+    python benchmarks/serve.py crowd --streams 128     # full, full beside uploads, twice as many
     python benchmarks/serve.py uploads      # a file of 3 s beside one of 10 minutes
 
 The service runs in a process of its own, clients in this one. Processor time of the service is read
@@ -29,10 +30,13 @@ import machine
 import numpy as np
 
 from kiku.audio import read_chunks
-from kiku.serve.loadtest import DIALECTS, FRAME, FRAME_S, RATE, Load
+from kiku.serve.loadtest import DIALECTS, FRAME, FRAME_S, RATE, Load, Report, arrival_s
 
 EXAMPLES = machine.ROOT / "examples"
 SOUNDS = ("answers.mp3", "digits.wav", "directions.flac")
+
+_UPLOADS = 4
+"""At once, beside a full service."""
 
 
 def answer_only() -> None:
@@ -226,37 +230,88 @@ def demo(protocol: str, most: int, seconds: float) -> dict[str, Any]:
     return {"protocol": protocol, "in_real_time": found, "runs": runs}
 
 
+def crowd(protocol: str, streams: int, seconds: float) -> dict[str, Any]:
+    """A service that is full: so many streams of the demo model, then the same beside four uploads,
+    then twice as many clients as there are slots. Times are those of the clients that are heard."""
+    load_s = arrival_s(2 * streams) + seconds
+    runs: dict[str, dict[str, Any]] = {}
+
+    def note(name: str, report: Report, alone: dict[int, str]) -> None:
+        unlike = sum(alone.get(which) != text for which, text in report.texts)
+        runs[name] = {**report.to_dict(), "texts": len(report.texts), "unlike_alone": unlike}
+        print(name, json.dumps(runs[name]), flush=True)
+
+    with tempfile.TemporaryDirectory() as folder, service(streams + _UPLOADS) as (port, _):
+        url, path = f"http://127.0.0.1:{port}", Path(folder) / "long.wav"
+        write_wav(path, 60.0)
+        load = Load(url, protocol, sounds())
+
+        async def beside() -> tuple[Report, list[float]]:
+            speaking = asyncio.create_task(load.run(streams, load_s))
+            each = await asyncio.gather(
+                *(_send_until(speaking, url, path) for _ in range(_UPLOADS))
+            )
+            return await speaking, [one for times in each for one in times]
+
+        first = asyncio.run(load.run(1, load_s))
+        alone = dict(first.texts)
+        note("one", first, alone)
+        note("full", asyncio.run(load.run(streams, load_s)), alone)
+        report, times = asyncio.run(beside())
+        note("beside uploads", report, alone)
+        runs["beside uploads"]["uploads_s"] = [round(one, 1) for one in times]
+    with service(streams) as (port, _):
+        load = Load(f"ws://127.0.0.1:{port}", protocol, sounds())
+        note("twice as many", asyncio.run(load.run(2 * streams, load_s)), alone)
+    return {"protocol": protocol, "slots": streams, "runs": runs}
+
+
+async def _send_until(ended: "asyncio.Task[Any]", url: str, path: Path) -> list[float]:
+    """Send a recording again and again; the seconds that each took."""
+    times: list[float] = []
+    async with httpx.AsyncClient(timeout=600) as client:
+        while not ended.done():
+            times.append(await _send(client, url, path))
+    return times
+
+
 def uploads() -> dict[str, Any]:
     """Seconds that a file of 3 s takes alone, and beside one of ten minutes."""
     with tempfile.TemporaryDirectory() as folder, service(4) as (port, _):
         long, short = Path(folder) / "long.wav", Path(folder) / "short.wav"
-        for path, seconds in ((long, 600), (short, 3)):
-            with wave.open(str(path), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(RATE)
-                file.writeframes((sounds(seconds)[0] * 32_767).astype("<i2").tobytes())
+        write_wav(long, 600.0)
+        write_wav(short, 3.0)
         return asyncio.run(_uploads(f"http://127.0.0.1:{port}", long, short))
 
 
-async def _uploads(url: str, long: Path, short: Path) -> dict[str, Any]:
-    async def send(client: httpx.AsyncClient, path: Path) -> float:
-        began = time.monotonic()
-        answer = await client.post(
-            f"{url}/v1/audio/transcriptions", files={"file": path.read_bytes()},
-            data={"model": "whisper-1"},
-        )  # fmt: skip
-        answer.raise_for_status()
-        return time.monotonic() - began
+def write_wav(path: Path, seconds: float) -> None:
+    """An example, over and over for so long."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE)
+        file.writeframes((sounds(seconds)[0] * 32_767).astype("<i2").tobytes())
 
+
+async def _send(client: httpx.AsyncClient, url: str, path: Path) -> float:
+    began = time.monotonic()
+    answer = await client.post(
+        f"{url}/v1/audio/transcriptions", files={"file": path.read_bytes()},
+        data={"model": "whisper-1"},
+    )  # fmt: skip
+    answer.raise_for_status()
+    return time.monotonic() - began
+
+
+async def _uploads(url: str, long: Path, short: Path) -> dict[str, Any]:
     async with httpx.AsyncClient(timeout=600) as client:
-        await send(client, short)
-        alone = sorted([await send(client, short) for _ in range(5)])
-        slow = asyncio.create_task(send(client, long))
+        await _send(client, url, short)
+        alone = sorted([await _send(client, url, short) for _ in range(5)])
+        slow = asyncio.create_task(_send(client, url, long))
         await asyncio.sleep(2.0)
         beside = []
         while not slow.done() and len(beside) < 8:
-            beside.append(await send(client, short))
+            beside.append(await _send(client, url, short))
         whole = await slow
     return {
         "short_alone_s": round(alone[2], 3), "short_beside_s": [round(one, 3) for one in beside],
@@ -288,6 +343,8 @@ def main() -> None:
             figures.setdefault(part, []).append(found)
     if "demo" in given.parts:
         figures["demo"] = demo(given.protocol, given.streams, given.seconds)
+    if "crowd" in given.parts:
+        figures["crowd"] = crowd(given.protocol, given.streams, given.seconds)
     if "uploads" in given.parts:
         figures["uploads"] = uploads()
     print(json.dumps(figures, indent=2))

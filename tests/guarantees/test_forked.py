@@ -1,5 +1,6 @@
 """In a process that was forked from one that has a model: one clear error, never a hang."""
 
+import ast
 import json
 import os
 import subprocess
@@ -104,3 +105,56 @@ def test_onnx_runtime_reports_to_nobody(tmp_path: object) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "KIKU_CACHE": f"{tmp_path}/cache"}
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, check=True)
     assert os.listdir(str(tmp_path)) == ["cache"]
+
+
+_FORKS_BESIDE = """
+import os, threading
+import numpy as np
+from kiku.audio import AudioInput
+ended = threading.Event()
+def fork():
+    while not ended.is_set():
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+threading.Thread(target=fork, daemon=True).start()
+sound = np.random.default_rng(0).normal(0, 0.1, (48_000, 2)).astype(np.float32)
+for samples in sound[:, 0], sound:
+    audio = AudioInput(24_000)
+    for _ in range(300):
+        audio.feed(audio.check(samples))
+    audio.end()
+ended.set()
+print("heard")
+"""
+
+
+def test_a_process_that_forks_all_the_time_goes_on_hearing() -> None:
+    """OpenBLAS ends its threads before a fork; a sum that they were helping with never ends."""
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORKS_BESIDE],
+        cwd=ROOT, capture_output=True, text=True, timeout=LONG_S, check=False,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "4"},
+    )  # fmt: skip
+    assert ended.stdout == "heard\n", ended.stderr
+
+
+_ROOMS = ("audio", "decoding", "scheduler", "serve", "stream", "text")
+_PRODUCTS = frozenset(
+    {"dot", "matmul", "inner", "vdot", "vecdot", "tensordot", "outer", "linalg", "cov", "corrcoef"}
+)
+_BOUNDED = {"audio/power.py", "audio/checks.py"}
+"""Where products are only made of few values, which takes no other thread."""
+
+
+def test_no_room_of_the_driver_has_numpy_multiply_at_length() -> None:
+    source = ROOT / "src" / "kiku"
+    hall = [path for room in _ROOMS for path in (source / room).rglob("*.py")]
+    found: set[str] = set()
+    for path in [*hall, *source.glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            is_named = isinstance(node, ast.Attribute) and node.attr in _PRODUCTS
+            if is_named or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.MatMult)):
+                found.add(path.relative_to(source).as_posix())
+    assert found == _BOUNDED

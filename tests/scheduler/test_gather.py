@@ -50,7 +50,7 @@ def test_what_is_gathered_goes_in_one_step(monkeypatch: pytest.MonkeyPatch) -> N
         gathers.set()
         assert all_is_given.wait(60)
 
-    clock = SimpleNamespace(monotonic=time.monotonic, sleep=gather)
+    clock = SimpleNamespace(monotonic=time.monotonic, perf_counter=time.perf_counter, sleep=gather)
     monkeypatch.setattr("kiku.scheduler.driver.time", clock)
     streams[0].push(np.zeros(CONFIG.frame_size, np.float32))
     assert gathers.wait(60)
@@ -73,7 +73,7 @@ def test_steps_are_told() -> None:
     scheduler.on_step = lambda frames, seconds: told.append((frames, seconds))
     encode = recognizer.scheduler.engine.backend.encode
     scheduler.engine.backend.encode = lambda *how: (
-        began.append(scheduler.step_began) or encode(*how)
+        began.append(scheduler.round_began) or encode(*how)
     )
     start = time.perf_counter()
     transcript = recognizer.transcribe(np.zeros(60 * CONFIG.frame_size, np.float32), rate=1_000)
@@ -83,7 +83,22 @@ def test_steps_are_told() -> None:
     assert sum(seconds for _, seconds in told) <= took
     assert len(began) == len(told)
     assert all(at is not None and start < at < start + took for at in began)
-    assert scheduler.step_began is None
+    assert scheduler.round_began is None
+
+
+def test_what_hangs_beside_a_step_is_seen_too() -> None:
+    recognizer = Recognizer(EchoEngine(), CONFIG, tiny.vocabulary(), name="echo")
+    scheduler = recognizer.scheduler
+    began: list[float | None] = []
+    with recognizer.stream() as stream:
+        session = stream._first  # pyright: ignore[reportPrivateUsage]
+        pending = session.pending
+        session.pending = lambda: began.append(scheduler.round_began) or pending()
+        stream.push(np.zeros(4 * CONFIG.frame_size, np.float32))
+        stream.close()
+        list(stream.events())
+    assert began
+    assert None not in began
 
 
 def test_a_look_ahead_is_a_step_too() -> None:
@@ -92,7 +107,7 @@ def test_a_look_ahead_is_a_step_too() -> None:
     scheduler, backend = recognizer.scheduler, recognizer.scheduler.engine.backend
     began: list[float | None] = []
     encode = backend.encode
-    backend.encode = lambda *how: began.append(scheduler.step_began) or encode(*how)
+    backend.encode = lambda *how: began.append(scheduler.round_began) or encode(*how)
     with recognizer.stream() as stream:
         stream.push(np.zeros(4 * CONFIG.frame_size, np.float32))
         stream.finalize("now")
@@ -101,4 +116,4 @@ def test_a_look_ahead_is_a_step_too() -> None:
     assert [one.tag for one in events if isinstance(one, Finalized)] == ["now"]
     assert len(began) > 1
     assert None not in began
-    assert scheduler.step_began is None
+    assert scheduler.round_began is None

@@ -67,6 +67,7 @@ def test_beside_live_frames_recordings_move_by_little_and_in_turn() -> None:
     assert chosen(pacing, [*recordings, *live]) == {**of_live, 16: 1, 18: 1}
     assert chosen(pacing, [*recordings, *live]) == {**of_live, 17: 1, 18: 1}
     assert chosen(pacing, [*recordings, *live[:3]]) == {**dict.fromkeys(range(3), 2), 16: 1}
+    assert chosen(pacing, [recordings[0], *live]) == {**of_live, 16: 2}
 
 
 def test_who_has_fallen_behind_catches_up_by_a_few_frames() -> None:

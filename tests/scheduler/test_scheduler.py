@@ -325,6 +325,17 @@ def test_what_a_policy_decides_is_done_in_pieces_beside_others(action: Truncate 
         assert warnings == ["loop"]
 
 
+def test_recordings_go_on_in_a_service_where_some_stream_always_has_work() -> None:
+    scheduler = Scheduler(EchoEngine(3))
+    ends, talk, recording = Frames(work=10**9), Frames(), Frames(1_000)
+    opened(scheduler, ends, talk, live=True)
+    opened(scheduler, recording)
+    for _ in range(20):
+        talk.frames += 1
+        scheduler.round()
+    assert len(recording.heard) == 20, "a frame in each step of live frames"
+
+
 def test_slots_are_given_in_the_order_of_asking() -> None:
     scheduler = Scheduler(EchoEngine(3))
     (first,) = opened(scheduler, Frames())

@@ -9,6 +9,7 @@ import pytest
 
 import kiku
 from kiku.errors import CheckpointError
+from kiku.scheduler import Scheduler
 from kiku.serve.app import App
 from kiku.serve.app import app as from_environment
 from kiku.serve.service import Service
@@ -109,18 +110,20 @@ def test_a_model_that_cannot_be_loaded_is_told():
     asyncio.run(play())
 
 
-def test_a_model_that_does_not_come_forward_is_not_ready(demo: kiku.Recognizer):
+def test_a_model_that_does_not_come_forward_is_not_ready(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
     async def play() -> None:
-        service = Service(Settings(), demo)
-        app = App(service)
-        scheduler = service.recognizer.scheduler
-        scheduler.step_began = time.perf_counter() - 5
+        app = App(Service(Settings(), demo))
+
+        def since(seconds: float) -> None:
+            began = time.perf_counter() - seconds
+            monkeypatch.setattr(Scheduler, "round_began", began)
+
+        since(5)
         assert (await get(app, "/ready"))[0] == 200
-        scheduler.step_began = time.perf_counter() - 11
-        try:
-            status, _, body = await get(app, "/ready")
-        finally:
-            scheduler.step_began = None
+        since(11)
+        status, _, body = await get(app, "/ready")
         assert status == 503
         assert "no step" in body["reason"]
 

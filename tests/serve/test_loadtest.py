@@ -45,6 +45,17 @@ def test_the_surplus_is_counted_as_busy(demo: kiku.Recognizer):
     assert len(report.texts) == 1
 
 
+def test_who_is_refused_comes_again_a_second_later(demo: kiku.Recognizer):
+    with running(demo) as service:
+        held = [service.service.permit() for _ in range(4)]
+        load = Load(service.ws, "kyutai", [samples_of(DIGITS)[:24_000]])
+        report = asyncio.run(load.run(1, 1.5))
+        for one in held:
+            service.loop.call_soon_threadsafe(one.release)
+    assert 1 <= report.busy <= 4  # at once, it would be hundreds
+    assert report.errors == []
+
+
 def test_a_service_that_is_not_there_is_an_error():
     load = Load("ws://127.0.0.1:9", "kyutai", [np.zeros(1_920, np.float32)])
     assert asyncio.run(load.run(1, 0.1)).errors

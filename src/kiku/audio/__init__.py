@@ -7,6 +7,7 @@ from kiku.audio.endings import ENDINGS
 from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
+from kiku.audio.power import energy
 from kiku.audio.resample import Resampler
 from kiku.audio.samples import (
     array_chunks,
@@ -34,6 +35,7 @@ __all__ = [
     "chunks_of",
     "decoded",
     "duration_s",
+    "energy",
     "is_decoder",
     "is_rated",
     "num_channels",

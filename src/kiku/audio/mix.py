@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kiku.audio.formats import Mono, mono_of, scaled
+from kiku.audio.power import energy
 
 # Pieces a second.
 _PIECES_S = 20
@@ -103,9 +104,9 @@ class Mix:
         values = channels.astype(np.float64)
         total = values.sum(axis=0)
         self.num_samples += total.size
-        self.power += float(total.dot(total))
+        self.power += energy(total)
         self.powers = [
-            before + float(one.dot(one)) for before, one in zip(self.powers, values, strict=True)
+            before + energy(one) for before, one in zip(self.powers, values, strict=True)
         ]
 
     def _end_piece(self) -> bool:
@@ -132,9 +133,9 @@ def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     channel = None
     if planes.ndim == 2 and planes.shape[1] > 1:
         values = scaled(planes).astype(np.float64)
-        powers = [float(one.dot(one)) for one in values]
+        powers = [energy(one) for one in values]
         total = values.sum(axis=0)
-        if float(total.dot(total)) < _CANCEL * sum(powers):
+        if energy(total) < _CANCEL * sum(powers):
             channel = _loudest(powers)
     return mono_of(planes, channel, full_scale=None).sound
 

@@ -71,6 +71,8 @@ class Driver:
         """Told after every round, and whenever something may have changed."""
         self.again_at = math.inf
         """When to look again though nothing has changed; a round sets it."""
+        self.round_began: float | None = None
+        """When the round that is under way began (`time.perf_counter`); None in between."""
         self._driven = driven
         self._news = False  # since the last round began
         self._rests = False  # whether somebody waits whom nobody has woken
@@ -182,12 +184,13 @@ class Driver:
     def _lead(self) -> int:
         """A round, and then it is another's turn."""
         self._news = self._called = False
+        self.round_began = time.perf_counter()
         moved = 1
         try:
             moved = self._driven.round()
             return moved
         finally:
-            self._leader = None
+            self._leader = self.round_began = None
             with self.changed:
                 if moved:
                     self._news = True

@@ -130,11 +130,11 @@ class Pacing:
         if not recordings:
             return chosen
         if chosen:
-            each, room = 1, max(1, len(chosen) // LIVE_PER_SHARED)
+            room = max(1, len(chosen) // LIVE_PER_SHARED)
         else:
             room = self._room(bindings, now, most * len(recordings))
-            each = max(1, min(most, room // len(recordings)))
             self._started = now if room else None
+        each = max(1, min(most, room // len(recordings)))
         recordings.sort(key=lambda one: one[0].moved_at)
         for binding, ready in recordings[: room // each]:
             self._num_moved += 1

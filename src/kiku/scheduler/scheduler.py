@@ -71,9 +71,6 @@ class Scheduler:
         self._leaving: deque[tuple[Binding, bool]] = deque()
         self.on_step: OnStep | None = None
         """Is told, by whoever drives, the frames of each step and the seconds that it took."""
-        self.step_began: float | None = None
-        """When the step or the piece of work that is under way began (`time.perf_counter`); None
-        in between."""
         self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
         self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
@@ -85,6 +82,11 @@ class Scheduler:
     def max_block(self) -> int:
         """Frames of one session that a step takes at most."""
         return self.pacing.max_block
+
+    @property
+    def round_began(self) -> float | None:
+        """When the round that is under way began (`time.perf_counter`); None in between."""
+        return self._driver.round_began
 
     @property
     def free_slots(self) -> int:
@@ -279,16 +281,19 @@ class Scheduler:
             else:
                 works.append((binding, pending))  # pyright: ignore[reportArgumentType]
         moved += self._work_for_some(works) if works else 0
-        if works and any(binding.live for binding, _ in works):
-            waiting = self._live_only(waiting)
+        if any(binding.live for binding, _ in works):
+            waiting = self._after_work(waiting)
         return moved + (self._step(waiting) if waiting else 0)
 
-    def _live_only(self, waiting: Waiting) -> list[tuple[Binding, int]]:
-        """Without recordings, which hold up no live session that has work left."""
+    def _after_work(self, waiting: list[tuple[Binding, int]]) -> list[tuple[Binding, int]]:
+        """What a step may take while live sessions have work left: nothing where only recordings
+        wait, which would hold them up. Beside live frames recordings take little, and in a large
+        service some stream always has work."""
+        if any(binding.live for binding, _ in waiting):
+            return waiting
         for binding, _ in waiting:
-            if not binding.live:
-                self._rouse(binding)
-        return [one for one in waiting if one[0].live]
+            self._rouse(binding)
+        return []
 
     def _work_for_some(self, works: Sequence[tuple[Binding, Work]]) -> int:
         """A piece of work for few sessions at a time, in turn and live ones first: others must not
@@ -410,13 +415,10 @@ class Scheduler:
         return binding
 
     def _run_work(self, binding: Binding, work: Work, most: int | None) -> None:
-        self.step_began = time.perf_counter()  # a look ahead steps the model, too
         try:
             work.run(binding, binding.session, most)  # pyright: ignore[reportArgumentType]
         except BaseException as error:
             self._contain(binding, error)
-        finally:
-            self.step_began = None
 
     def _step(self, waiting: Waiting) -> int:
         """Frames of all sessions that have some go through the engine, and what it says goes
@@ -438,7 +440,7 @@ class Scheduler:
         if not moving:
             return 1
         frames = np.concatenate(pieces).reshape(-1, self.engine.frame_size)
-        started = self.step_began = time.perf_counter()
+        started = time.perf_counter()
         try:
             out = self.engine.step(
                 [binding.slot for binding, _ in moving], frames, [count for _, count in moving]
@@ -449,8 +451,6 @@ class Scheduler:
             if isinstance(error, KeyboardInterrupt):  # the frames that were under way are gone
                 raise
             return 1
-        finally:
-            self.step_began = None
         self._step_s = time.perf_counter() - started
         if self.on_step is not None:
             self.on_step(len(frames), self._step_s)

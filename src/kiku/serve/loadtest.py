@@ -13,7 +13,7 @@ import msgpack  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from numpy.typing import NDArray
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from kiku.errors import ConfigError
 
@@ -24,6 +24,9 @@ _MSGPACK: Any = msgpack  # which has no types
 
 _END_S = 20.0
 """After its last sound a client waits so long for the rest of its words."""
+
+_BUSY_WAIT_S = 1.0
+"""Who was told that there is no slot comes again so much later."""
 
 _FALLS_BEHIND_S = 0.3
 """Who is so much later than one stream alone is not in real time."""
@@ -78,6 +81,10 @@ class Heard:
     """So many frames more were heard."""
     is_last: bool = False
     error: str | None = None
+
+
+class _Busy(Exception):
+    """The service said that it has no slot, on a socket that it had accepted."""
 
 
 class Dialect(Protocol):
@@ -280,12 +287,17 @@ class Load:
                 await self._speak(report, which, socket)
         except InvalidStatus as error:
             if error.response.status_code == 503:
-                report.busy += 1
-                await asyncio.sleep(1.0)
+                await self._come_again(report)
             else:
                 report.errors.append(str(error))
+        except _Busy:
+            await self._come_again(report)
         except (OSError, WebSocketException, TimeoutError) as error:
             report.errors.append(f"{type(error).__name__}: {error}")
+
+    async def _come_again(self, report: Report) -> None:
+        report.busy += 1
+        await asyncio.sleep(_BUSY_WAIT_S)
 
     async def _speak(self, report: Report, which: int, socket: ClientConnection) -> None:
         messages, loop = self._messages[which], asyncio.get_running_loop()
@@ -293,15 +305,16 @@ class Load:
         words: list[str] = []
         listening = asyncio.create_task(self._listen(report, socket, began, words))
         try:
-            for i, message in enumerate(messages):
-                # A frame is there when its last sample has been spoken.
-                await asyncio.sleep(began + (i + 1) * FRAME_S - loop.time())
-                if listening.done():
-                    break
-                await socket.send(message)
-            for message in self._dialect.ending():
-                if not listening.done():
+            with suppress(ConnectionClosed):  # who listens learns why
+                for i, message in enumerate(messages):
+                    # A frame is there when its last sample has been spoken.
+                    await asyncio.sleep(began + (i + 1) * FRAME_S - loop.time())
+                    if listening.done():
+                        break
                     await socket.send(message)
+                for message in self._dialect.ending():
+                    if not listening.done():
+                        await socket.send(message)
             async with asyncio.timeout(_END_S):
                 is_whole = await listening
         finally:
@@ -314,16 +327,19 @@ class Load:
     async def _listen(
         self, report: Report, socket: ClientConnection, began: float, words: list[str]
     ) -> bool:
-        """Note what comes; whether all has come."""
+        """Note what comes; whether all has come.
+
+        Raises:
+            _Busy: the service has no slot.
+        """
         loop, num_frames = asyncio.get_running_loop(), 0
         async for message in socket:
             now = loop.time()
             for heard in self._dialect.heard(message):
                 if heard.error is not None:
                     if "free" in heard.error or "busy" in heard.error:
-                        report.busy += 1
-                    else:
-                        report.errors.append(heard.error)
+                        raise _Busy
+                    report.errors.append(heard.error)
                     return False
                 if heard.frames:
                     num_frames += heard.frames

@@ -140,8 +140,8 @@ class Service:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a step of the model does not end."""
-        began = None if self._recognizer is None else self._recognizer.scheduler.step_began
+        """Whether a round of the driver does not end: a step, or anything beside it."""
+        began = None if self._recognizer is None else self._recognizer.scheduler.round_began
         return began is not None and time.perf_counter() - began > _STUCK_S
 
     @property

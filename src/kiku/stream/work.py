@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from kiku.audio import energy
 from kiku.config import REWIND_FRAMES, ModelConfig
 from kiku.stream.recovery import Redecode, Truncate
 from kiku.text import Partial, Word, WordBuilder
@@ -222,7 +223,7 @@ class Finalize:
     def _is_being_spoken(self, word: Word, levels: Sequence[float]) -> bool:
         heard, rest = list(levels), self.state.rest
         if rest.size >= self._size // 4:
-            power = float(np.dot(rest, rest)) / rest.size
+            power = energy(rest) / rest.size
             heard.append(10 * math.log10(max(power, 1e-10)))
         since = self.state.time - word.start
         if not heard or since > _FRESH_S:
