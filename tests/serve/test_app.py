@@ -125,6 +125,9 @@ def test_a_model_that_does_not_come_forward_is_not_ready(
         since(11)
         status, _, body = await get(app, "/ready")
         assert status == 503
+        assert (await get(app, "/health"))[0] == 200
+        since(61)
+        assert (await get(app, "/health"))[0] == 503
         assert "no step" in body["reason"]
 
     asyncio.run(play())

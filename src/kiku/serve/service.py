@@ -30,6 +30,9 @@ _LOG = logging.getLogger(__name__)
 _STUCK_S = 10.0
 """A model that has work and ends no step for so long is not ready."""
 
+_DEAD_S = 60.0
+"""And after so long it will not come forward any more: who watches the process may end it."""
+
 _OPEN_S = 30.0
 """Whoever has a permit gets his slot within so long: the one before may be about to leave."""
 
@@ -141,8 +144,18 @@ class Service:
     @property
     def is_stuck(self) -> bool:
         """Whether a round of the driver does not end: a step, or anything beside it."""
+        return self._round_s > _STUCK_S
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it has been stuck for so long that only another process helps."""
+        return self._round_s > _DEAD_S
+
+    @property
+    def _round_s(self) -> float:
+        """Seconds since the round that is under way began."""
         began = None if self._recognizer is None else self._recognizer.scheduler.round_began
-        return began is not None and time.perf_counter() - began > _STUCK_S
+        return 0.0 if began is None else time.perf_counter() - began
 
     @property
     def num_open(self) -> int:
