@@ -5,6 +5,7 @@ sentence does, after five seconds of speech, at `Finalize` and at the end. Words
 result each and are never changed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -230,8 +231,9 @@ class DeepgramProtocol(Base):
                               "timestamp": round_s(time)})]  # fmt: skip
             case TurnEnd(time) if self._query.ends:
                 channel = self._channel(event.channel)
+                told = self._silence(channel, self._known(time - _SLACK_S))
                 channel.turn_end = time
-                return () if channel.num_asked else self._held(channel)
+                return told if channel.num_asked else [*told, *self._held(channel)]
             case Finalized(time, open_word, tag) if tag == _FINALIZE:
                 channel = self._channel(event.channel)
                 end, ends_turn = time if open_word is None else open_word.start, channel.turn_end
@@ -289,21 +291,19 @@ class DeepgramProtocol(Base):
         if channel.partial is not None or not self.wants_progress:
             return []
         actions: list[Action] = []
-        gap_s, words = self._query.utterance_end_s, channel.words
-        is_gap = (
-            gap_s is not None and channel.word_end is not None and known - channel.word_end >= gap_s
-        )
-        if words and (is_gap or known - words[0].start >= FINAL_AFTER_S):
-            actions.append(self._final(channel, known))
-        if is_gap:
-            last = round_s(channel.word_end or 0.0)
+        gap_s, words, word_end = self._query.utterance_end_s, channel.words, channel.word_end
+        gap_at = math.inf if gap_s is None or word_end is None else word_end + gap_s
+        final_at = min(gap_at, words[0].start + FINAL_AFTER_S) if words else math.inf
+        if known >= final_at:
+            actions.append(self._final(channel, final_at))
+        if known >= gap_at:
             actions.append(send({"type": "UtteranceEnd", "channel": self._index(channel),
-                                 "last_word_end": last}))  # fmt: skip
+                                 "last_word_end": round_s(word_end or 0.0)}))  # fmt: skip
             channel.word_end = None
         return actions
 
     def _end(self, duration: float) -> Actions:
-        actions = self._rest(duration)
+        actions = [*self.heard(duration), *self._rest(duration)]
         if self._why is not None:
             return [*actions, hangup(*self._why)]
         metadata = {

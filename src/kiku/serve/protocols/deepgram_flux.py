@@ -228,11 +228,11 @@ class FluxProtocol(Base):
             case Word():
                 return self._text(event, None)
             case TurnEndEager(time, probability):
-                return self._eager_end(time, probability)
+                return [*self.heard(time), *self._eager_end(time, probability)]
             case TurnResumed(time):
                 return self._resume(self._known(time))
             case TurnEnd(time, probability):
-                return self._turn_end(time, probability)
+                return [*self.heard(time), *self._turn_end(time, probability)]
             case Finalized(time, _, tag) if tag == _FORCE:
                 self._num_forced -= 1
                 # Without a word that is certain there is no turn yet.
@@ -296,9 +296,8 @@ class FluxProtocol(Base):
         of `heard`."""
         if not self._in_turn or self._partial is not None or not self._words:
             return ()
-        if known - self._words[-1].end < self._timeout_ms / 1000:
-            return ()
-        return self._end_turn(known, "timeout")
+        ends_at = self._words[-1].end + self._timeout_ms / 1000
+        return self._end_turn(ends_at, "timeout") if known >= ends_at else ()
 
     def _end_turn(self, until: float, trigger: str) -> Actions:
         """The turn is over; the next text begins another. What is still being written goes there,
@@ -312,7 +311,7 @@ class FluxProtocol(Base):
         return actions
 
     def _end(self, duration: float) -> Actions:
-        actions: list[Action] = []
+        actions = [*self.heard(duration)]
         if self._in_turn:
             actions += self._end_turn(duration, "model")
         if self._idle:
