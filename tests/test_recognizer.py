@@ -429,6 +429,24 @@ def test_an_interrupted_transcription_says_that_it_is_not_whole() -> None:
     assert [w.text for w in result.so_far] == ["one", "two"]
 
 
+def test_an_interruption_while_one_of_several_gets_its_slot_holds_no_slot() -> None:
+    rec, engine = echo()
+    begin, begun = engine.backend.begin, list[int]()
+
+    def interrupted(slot: int) -> Any:
+        begun.append(slot)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return begin(slot)
+
+    engine.backend.begin = interrupted
+    several = rec.transcriptions([sentence(ONE), sentence(TWO)], rate=CONFIG.sample_rate)
+    with pytest.raises(KeyboardInterrupt):
+        [one.result() for one in several]
+    assert rec.free_slots == engine.num_slots
+    assert not engine.held
+
+
 class _Interrupted:
     """A pipe in which a read is interrupted, once so many bytes have come."""
 

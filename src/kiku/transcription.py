@@ -451,6 +451,13 @@ class Batch:
             for recording in list(self._running):
                 self._feed(recording)
             self._wait()
+            self._take_slots()
+            for recording in list(self._running):
+                recording.collect()
+                if recording.failure is not None:
+                    self.abandon(recording)
+                elif recording.done:
+                    self._running.remove(recording)
         except NoFreeSlot:
             raise
         except BaseException as error:
@@ -458,13 +465,6 @@ class Batch:
             for recording in [*self._running, *([self._opening] if self._opening else [])]:
                 self._fail(recording, error)
             raise
-        self._take_slots()
-        for recording in list(self._running):
-            recording.collect()
-            if recording.failure is not None:
-                self.abandon(recording)
-            elif recording.done:
-                self._running.remove(recording)
 
     def _open_next(self) -> None:
         while self._opening is None and self._waiting:

@@ -328,7 +328,8 @@ def test_what_a_policy_decides_is_done_in_pieces_beside_others(action: Truncate 
 def test_recordings_go_on_in_a_service_where_some_stream_always_has_work() -> None:
     scheduler = Scheduler(EchoEngine(3))
     ends, talk, recording = Frames(work=10**9), Frames(), Frames(1_000)
-    opened(scheduler, ends, talk, live=True)
+    members = [Member(ends), Member(talk)]  # pyright: ignore
+    scheduler.open(Opening(members, live=True, driven=False))
     opened(scheduler, recording)
     for _ in range(20):
         talk.frames += 1
@@ -517,6 +518,84 @@ def test_what_others_heard_is_not_lost_to_ctrl_c() -> None:
         scheduler.drive(lambda: second.done)
     assert second.heard == [ONE, ONE]
     assert not second.done
+
+
+@pytest.mark.parametrize("what", ["pending", "take 2", "accept"])
+def test_ctrl_c_forgets_nobody_whose_turn_it_was(what: str) -> None:
+    scheduler = Scheduler(EchoEngine(3))
+    before, hit, after = Frames(2), Frames(2), Frames(2)
+    opened(scheduler, before, hit, after)
+    hit.wrong[what] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.drive(lambda: False, LONG_S)
+    assert isinstance(hit.failure, StreamError)
+    others = before, after
+    assert scheduler.drive(lambda: all(one.failure or not one.frames for one in others), LONG_S)
+    for one in others:
+        assert one.failure is None or "interrupted" in str(one.failure)
+        assert one.failure is not None or one.heard == [ONE, ONE], "lost frames are told"
+
+
+def test_ctrl_c_between_sessions_forgets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes between any two lines of the round."""
+    scheduler = Scheduler(EchoEngine(2))
+    first, second = Frames(2), Frames(2)
+    opened(scheduler, first, second)
+
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scheduler, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.drive(lambda: False, LONG_S)
+    assert scheduler.drive(lambda: not first.frames and not second.frames, LONG_S)
+    assert first.heard == second.heard == [ONE, ONE]
+
+
+def test_ctrl_c_while_others_are_given_slots_is_raised_and_they_are_told() -> None:
+    engine = EchoEngine(2)
+    scheduler = Scheduler(engine)
+    session = Frames()
+    session.wrong["begin"] = KeyboardInterrupt()
+    opening = Opening([Member(Frames()), Member(session)])  # pyright: ignore
+    scheduler.request(opening)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.drive(lambda: False, LONG_S)
+    with pytest.raises(StreamError, match="interrupted"):
+        opening.result()
+    assert scheduler.drive(lambda: not scheduler._openings, LONG_S)
+    assert not engine.held
+
+
+def test_ctrl_c_in_what_another_asked_for_is_raised_and_he_is_told() -> None:
+    def hit() -> None:
+        raise KeyboardInterrupt
+
+    scheduler = Scheduler(EchoEngine(1))
+    job, next_job = scheduler.submit(hit), scheduler.submit(lambda: 7)
+    with pytest.raises(KeyboardInterrupt):
+        scheduler.drive(lambda: False, LONG_S)
+    with pytest.raises(StreamError, match="interrupted"):
+        job.result()
+    assert scheduler.drive(lambda: next_job.done, LONG_S)
+    assert next_job.result() == 7
+
+
+def test_a_listener_to_steps_that_fails_costs_nobody_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scheduler = Scheduler(EchoEngine(1))
+
+    def listener(frames: int, seconds: float) -> None:
+        raise ValueError("mine")
+
+    scheduler.on_step = listener
+    session = Frames(2)
+    opened(scheduler, session)
+    assert scheduler.drive(idle(session), LONG_S)
+    assert session.heard == [ONE, ONE]
+    assert "mine" in caplog.text
 
 
 def test_a_callback_cannot_wait_for_the_driver_that_calls_it() -> None:

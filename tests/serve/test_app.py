@@ -5,13 +5,16 @@ import json
 import time
 from typing import Any
 
+import numpy as np
 import pytest
 
 import kiku
-from kiku.errors import CheckpointError
+from kiku.errors import CheckpointError, StreamError
 from kiku.scheduler import Scheduler
+from kiku.serve import server as server_module
 from kiku.serve.app import App
 from kiku.serve.app import app as from_environment
+from kiku.serve.server import listening_socket, make_server
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
 
@@ -131,6 +134,64 @@ def test_a_model_that_does_not_come_forward_is_not_ready(
         assert "no step" in body["reason"]
 
     asyncio.run(play())
+
+
+def test_a_model_of_which_every_step_fails_is_not_ready(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    """As of a GPU after an error of its own."""
+    engine = demo.scheduler.engine
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    def fail() -> None:
+        with pytest.raises(RuntimeError, match="illegal"):
+            demo.transcribe(np.zeros(24_000, np.float32), rate=24_000)
+
+    async def status(app: App, path: str) -> int:
+        return (await get(app, path))[0]
+
+    async def play() -> None:
+        app = App(Service(Settings(), demo))
+        monkeypatch.setattr(engine, "step", broken)
+        for _ in range(2):
+            fail()
+            assert await status(app, "/ready") == 200, "it may have been the stream's own fault"
+        fail()
+        assert [await status(app, path) for path in ("/ready", "/health")] == [503, 503]
+        monkeypatch.undo()
+        demo.transcribe(np.zeros(24_000, np.float32), rate=24_000)
+        assert [await status(app, path) for path in ("/ready", "/health")] == [200, 200]
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("is_dead", [True, False])
+def test_a_process_whose_model_is_dead_ends(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch, is_dead: bool
+):
+    monkeypatch.setattr(server_module, "_LOOK_S", 0.01)
+    app = App(Service(Settings(port=0), demo))
+    server = make_server(app)
+    sock = listening_socket("127.0.0.1", 0)
+
+    async def play() -> None:
+        serving = asyncio.create_task(server_module._serve(app, server, sock, None, None))
+        while not server.started:
+            await asyncio.sleep(0.01)
+        if is_dead:
+            monkeypatch.setattr(demo.scheduler, "num_failed", 3)
+        else:
+            server.begin_end()
+        await serving
+
+    with sock:
+        if not is_dead:
+            asyncio.run(play())
+            return
+        with pytest.raises(StreamError, match="the last 3 steps of the model failed"):
+            asyncio.run(play())
 
 
 def test_metrics_count_steps_and_slots(demo: kiku.Recognizer):

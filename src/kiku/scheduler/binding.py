@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.engine import Picker, SamplingParams, SlotEngine, StepOutput
+from kiku.errors import StreamError
 from kiku.stream import Work
 
 T = TypeVar("T")
@@ -157,6 +158,17 @@ class Binding:
         return (out.tokens.tolist(), out.logprobs.tolist()), left
 
 
+def interrupted() -> StreamError:
+    """What those are told for whom something was under way when Ctrl-C came."""
+    return StreamError("the stream was interrupted in the middle of a step")
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether it is the main thread's own Ctrl-C, which nobody else may be told of in its place."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return isinstance(error, KeyboardInterrupt) and in_main_thread
+
+
 class Job(Generic[T]):
     """A call that whoever drives makes between two steps."""
 
@@ -168,10 +180,14 @@ class Job(Generic[T]):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Make the call."""
+        """Make the call. Only Ctrl-C is raised: whoever asked for the call is told something else,
+        as he may be in another thread."""
         try:
             self._value = self._call()
         except BaseException as error:
+            if is_ctrl_c(error):
+                self.settle(interrupted())
+                raise
             self._error = error
         self.settle()
 

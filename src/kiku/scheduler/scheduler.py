@@ -17,7 +17,6 @@ never held while this one is asked for.
 import copy
 import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 
 from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import NoFreeSlot, StreamError
-from kiku.scheduler.binding import Binding, Job, Member, Opening
+from kiku.scheduler.binding import Binding, Job, Member, Opening, interrupted, is_ctrl_c
 from kiku.scheduler.driver import Driver
 from kiku.scheduler.pacing import Pacing, Waiting
 from kiku.stream import Work
@@ -71,6 +70,8 @@ class Scheduler:
         self._leaving: deque[tuple[Binding, bool]] = deque()
         self.on_step: OnStep | None = None
         """Is told, by whoever drives, the frames of each step and the seconds that it took."""
+        self.num_failed = 0
+        """Steps that failed in a row: by a session's fault it is one, by the engine's no end."""
         self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
         self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
@@ -264,6 +265,17 @@ class Scheduler:
     def round(self) -> int:
         """Do what there is to do, once; how much it was (0: all wait)."""
         self._driver.again_at = math.inf
+        try:
+            return self._round()
+        except BaseException:
+            # It may have come anywhere. Those whose turn had not come yet would sleep for ever.
+            self._held.clear()
+            for binding in list(self._bindings.values()):
+                binding.is_awake = True
+                self._awake.append(binding)
+            raise
+
+    def _round(self) -> int:
         moved = self.sweep() + self._run_jobs() + self._admit()
         waiting: list[tuple[Binding, int]] = []
         works: list[tuple[Binding, Work]] = []
@@ -357,7 +369,7 @@ class Scheduler:
         """Give slots to those that wait for them, in the order in which they came."""
         admitted, full = 0, False
         for opening in list(self._openings):
-            if opening.cancelled:
+            if opening.cancelled or opening.done:
                 pass
             elif not full and len(opening.members) <= self.engine.free_slots:
                 self._give_slots(opening)
@@ -379,7 +391,9 @@ class Scheduler:
         except BaseException as error:  # an opener's own mistake is his alone
             for binding in bindings:
                 self._free(binding)
-            opening.settle(error)
+            opening.settle(interrupted() if is_ctrl_c(error) else error)
+            if is_ctrl_c(error):
+                raise
             return
         with self._driver.changed:
             if not opening.cancelled:
@@ -428,35 +442,54 @@ class Scheduler:
             self._hold_back(waiting, chosen)
             if not chosen:
                 return 0
-        pieces: list[NDArray[np.float32]] = []
         moving: list[tuple[Binding, int]] = []
-        for binding, count in chosen:
-            try:
-                pieces += self._taken(binding, count)
-            except BaseException as error:
-                self._contain(binding, error)
-            else:
-                moving.append((binding, count))
-        if not moving:
-            return 1
-        frames = np.concatenate(pieces).reshape(-1, self.engine.frame_size)
-        started = time.perf_counter()
+        ctrl_c: BaseException | None = None
         try:
+            frames = self._frames_of(chosen, moving)
+            if not moving:
+                return 1
+            started = time.perf_counter()
             out = self.engine.step(
                 [binding.slot for binding, _ in moving], frames, [count for _, count in moving]
             )
-        except BaseException as error:
+            self.num_failed, self._step_s = 0, time.perf_counter() - started
+            self._tell_step(len(frames))
+            ctrl_c = self._deliver(moving, out, levels_of(frames))
+        except BaseException as error:  # the frames that were under way are gone
             for binding, _ in moving:
                 self._contain(binding, error, reraise=False)
-            if isinstance(error, KeyboardInterrupt):  # the frames that were under way are gone
+            if isinstance(error, KeyboardInterrupt):
                 raise
+            self.num_failed += 1
             return 1
-        self._step_s = time.perf_counter() - started
-        if self.on_step is not None:
-            self.on_step(len(frames), self._step_s)
-        self._deliver(moving, out, levels_of(frames))
+        if ctrl_c is not None:  # what the engine said was not lost
+            raise ctrl_c
         self.pacing.stepped(len(frames))
         return len(frames)
+
+    def _tell_step(self, num_frames: int) -> None:
+        try:
+            if self.on_step is not None:
+                self.on_step(num_frames, self._step_s)
+        except Exception:  # a listener's mistake is his own
+            _LOG.exception("a callback after a step failed")
+
+    def _frames_of(self, chosen: Waiting, moving: list[tuple[Binding, int]]) -> NDArray[np.float32]:
+        """The next frames [n, frame_size] of some sessions, which are `moving` from then on, before
+        anything of them is taken."""
+        pieces: list[NDArray[np.float32]] = []
+        for binding, count in chosen:
+            moving.append((binding, count))
+            try:
+                pieces += self._taken(binding, count)
+            except BaseException as error:  # a session's own mistake is its alone
+                if is_ctrl_c(error):
+                    raise
+                moving.pop()
+                self._contain(binding, error)
+        if not pieces:
+            return np.zeros((0, self.engine.frame_size), np.float32)
+        return np.concatenate(pieces).reshape(-1, self.engine.frame_size)
 
     def _hold_back(self, waiting: Waiting, chosen: Waiting) -> None:
         """Have those that were not chosen looked at again, when there is room for them."""
@@ -476,10 +509,13 @@ class Scheduler:
             raise StreamError(f"a session gave other than {count} frames: it is of another model")
         return pieces
 
-    def _deliver(self, moving: Waiting, out: StepOutput, levels: list[float]) -> None:
+    def _deliver(
+        self, moving: Waiting, out: StepOutput, levels: list[float]
+    ) -> BaseException | None:
+        """Give each session what the engine said to it; gives a Ctrl-C that came meanwhile."""
         tokens, logprobs = out.tokens.tolist(), out.logprobs.tolist()
         pauses = None if out.pauses is None else out.pauses.tolist()
-        interrupt: BaseException | None = None
+        ctrl_c: BaseException | None = None
         at = 0
         for i, (binding, count) in enumerate(moving):
             part = slice(at, at + count)
@@ -497,10 +533,9 @@ class Scheduler:
                 if session.may_go_on:
                     self._rouse(binding)
             except BaseException as error:
-                interrupt = error if isinstance(error, KeyboardInterrupt) else interrupt
+                ctrl_c = error if is_ctrl_c(error) else ctrl_c
                 self._contain(binding, error, reraise=False)
-        if interrupt is not None and _in_main_thread():  # what the engine said was not lost
-            raise interrupt
+        return ctrl_c
 
     def _finish(self, binding: Binding) -> int:
         try:
@@ -512,16 +547,13 @@ class Scheduler:
 
     def _contain(self, binding: Binding, error: BaseException, *, reraise: bool = True) -> int:
         """A failure ends its own session, which is told, and no other."""
-        if isinstance(error, KeyboardInterrupt):
-            told: BaseException = StreamError("the stream was interrupted in the middle of a step")
-        else:
-            told = error
+        told = interrupted() if isinstance(error, KeyboardInterrupt) else error
         try:
             binding.session.fail(told)
         except BaseException:
             _LOG.exception("a session could not be told of its failure")
         self._free(binding)
-        if reraise and isinstance(error, KeyboardInterrupt) and _in_main_thread():
+        if reraise and is_ctrl_c(error):
             raise error
         return 1
 
@@ -548,7 +580,3 @@ def levels_of(frames: NDArray[np.float32]) -> list[float]:
     """[T, frame_size] -> loudness of each frame, dBFS; silence is -100."""
     power = np.einsum("ts,ts->t", frames, frames) / frames.shape[1]
     return (10 * np.log10(np.maximum(power, 1e-10))).tolist()
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

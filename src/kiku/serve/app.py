@@ -161,7 +161,7 @@ def app() -> App:
 def _routes(service: Service) -> list[BaseRoute]:
     async def health(request: HttpRequest) -> Response:
         if service.is_dead:
-            return JSONResponse({"status": "stuck"}, 503)
+            return JSONResponse({"status": service.why_not_ready}, 503)
         return JSONResponse({"status": "ok"})
 
     async def ready(request: HttpRequest) -> Response:

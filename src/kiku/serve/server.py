@@ -9,7 +9,7 @@ from types import FrameType
 
 import uvicorn
 
-from kiku.errors import ConfigError, KikuError
+from kiku.errors import ConfigError, KikuError, StreamError
 from kiku.serve.app import App
 from kiku.serve.connections import SocketProtocol, http_protocol
 from kiku.serve.service import Service
@@ -27,6 +27,9 @@ _GONE_MS = 60_000
 _ANSWER_S = 8
 """Within which requests must be answered that the end has broken off: longer than a client that is
 refused may go on sending."""
+
+_LOOK_S = 5.0
+"""So often somebody looks whether the model still comes forward."""
 
 _PING_S = 10.0
 _HEADER_BYTES = 2**15
@@ -130,7 +133,7 @@ def run(settings: Settings, announce: Callable[[str], None] | None = None) -> No
         announce: is told the address, once clients are answered.
 
     Raises:
-        KikuError: the settings, the address or the model cannot be.
+        KikuError: the settings, the address or the model cannot be, or the model broke.
     """
     app = App(Service(settings))
     sock = listening_socket(settings.host, settings.port)
@@ -165,9 +168,23 @@ async def _serve(
         await wyoming.start()
         _LOG.info("Wyoming at port %d", wyoming.port)
     _LOG.info("ready: %s", app.service.recognizer)
+    watching = asyncio.create_task(_watch(app.service, server))
     await serving
+    watching.cancel()
     if wyoming is not None:
         await wyoming.close()
+    if watching.done() and not watching.cancelled():
+        raise StreamError(watching.result())
+
+
+async def _watch(service: Service, server: Server) -> str:
+    """End the process when its model is dead, so that whoever started it starts another; why."""
+    while not service.is_dead:
+        await asyncio.sleep(_LOOK_S)
+    why = f"the process ends, as its model is dead: {service.why_not_ready}"
+    _LOG.critical("%s", why)
+    server.begin_end()
+    return why
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -31,7 +31,10 @@ _STUCK_S = 10.0
 """A model that has work and ends no step for so long is not ready."""
 
 _DEAD_S = 60.0
-"""And after so long it will not come forward any more: who watches the process may end it."""
+"""And after so long it will not come forward any more: only another process helps."""
+
+_BROKEN_STEPS = 3
+"""A model of which so many steps failed in a row is broken, as a GPU is after its own errors."""
 
 _OPEN_S = 30.0
 """Whoever has a permit gets his slot within so long: the one before may be about to leave."""
@@ -139,6 +142,8 @@ class Service:
             return "draining"
         if self.is_stuck:
             return f"no step of the model has ended for {_STUCK_S:g} seconds"
+        if self.is_broken:
+            return f"the last {_BROKEN_STEPS} steps of the model failed"
         return None
 
     @property
@@ -148,8 +153,14 @@ class Service:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it has been stuck for so long that only another process helps."""
-        return self._round_s > _DEAD_S
+        """Whether only another process helps: it is broken, or has been stuck for so long."""
+        return self.is_broken or self._round_s > _DEAD_S
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether one step of the model after the other fails."""
+        failed = 0 if self._recognizer is None else self._recognizer.scheduler.num_failed
+        return failed >= _BROKEN_STEPS
 
     @property
     def _round_s(self) -> float:
