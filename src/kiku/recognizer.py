@@ -159,7 +159,7 @@ class Recognizer:
                 await waiters.until(lambda: opening.done)
         except TimeoutError:
             if not self.scheduler.cancel(opening):
-                raise self.scheduler.no_free_slot() from None
+                raise self.scheduler.no_free_slot(opening) from None
         except BaseException:
             self.scheduler.give_up(opening)
             raise

@@ -497,7 +497,7 @@ class Batch:
         if not found or scheduler.is_stuck(wanted):
             recording, self._opening = self._opening, None
             if recording is not None and not scheduler.cancel(wanted):
-                self._fail(recording, error := scheduler.no_free_slot())
+                self._fail(recording, error := scheduler.no_free_slot(wanted))
                 raise error
 
     def _take_slots(self) -> None:

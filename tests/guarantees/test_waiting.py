@@ -96,3 +96,16 @@ def test_tasks_wait_in_order_and_may_give_up(load: Load) -> None:
         fresh.stop()
 
     asyncio.run(main())
+
+
+def test_channels_are_not_waited_for_that_only_this_thread_could_free(load: Load) -> None:
+    """Each takes a slot, and one of the two there are is held here."""
+    rec = load(2)
+    stereo, each = np.zeros((24_000, 2), np.float32), kiku.StreamOptions(channel="each")
+    live = kiku.StreamOptions(channel="each", format=kiku.AudioFormat(channels=2))
+    calls = [lambda: rec.transcribe(stereo, each, rate=24_000), lambda: rec.stream(live)]
+    with rec.stream():
+        for call in calls:
+            with pytest.raises(NoFreeSlot, match="2 slots are wanted at once, and 1 of 2 are free"):
+                call()
+    assert rec.transcribe(stereo, each, rate=24_000).text == ""

@@ -118,7 +118,7 @@ class Scheduler:
             self.give_up(opening)
             raise
         if not self.cancel(opening):
-            raise self.no_free_slot()
+            raise self.no_free_slot(opening)
         return opening.result()
 
     def request(self, opening: Opening) -> None:
@@ -144,17 +144,22 @@ class Scheduler:
                 self.release(binding)
 
     def is_stuck(self, opening: Opening) -> bool:
-        """Whether all slots are held by sessions that only the thread which asks could end."""
-        holders = list(self._bindings.values())
-        return len(holders) == self.engine.num_slots and all(
-            one.thread == opening.thread and not one.session.is_closing for one in holders
+        """Whether too many slots are held by sessions that only the thread which asks could end."""
+        held_here = sum(
+            one.thread == opening.thread and not one.session.is_closing
+            for one in list(self._bindings.values())
         )
+        return self.engine.num_slots - held_here < len(opening.members)
 
-    def no_free_slot(self) -> NoFreeSlot:
-        """The error of who finds no slot."""
+    def no_free_slot(self, opening: Opening) -> NoFreeSlot:
+        """The error of who finds no slot, or too few."""
+        wanted, num_slots = len(opening.members), self.engine.num_slots
+        seen = f"all {num_slots} slots are held"
+        if wanted > 1:
+            free = self.engine.free_slots
+            seen = f"{wanted} slots are wanted at once, and {free} of {num_slots} are free"
         return NoFreeSlot(
-            f"all {self.engine.num_slots} slots are held; close a stream, wait with `timeout`, or "
-            "load the model with more slots"
+            f"{seen}; close a stream, wait with `timeout`, or load the model with more slots"
         )
 
     def run(self, members: Sequence[Member]) -> None:
@@ -178,7 +183,7 @@ class Scheduler:
                     running += opening.result()
                     opening = None
                 elif opening is not None and self.is_stuck(opening):
-                    raise self.no_free_slot()
+                    raise self.no_free_slot(opening)
                 running = [one for one in running if not self._has_ended(one)]
         finally:
             if opening is not None:
@@ -374,7 +379,7 @@ class Scheduler:
             elif not full and len(opening.members) <= self.engine.free_slots:
                 self._give_slots(opening)
             elif opening.at_once or len(opening.members) > self.engine.num_slots:
-                opening.settle(self.no_free_slot())
+                opening.settle(self.no_free_slot(opening))
             else:
                 full = True
                 continue
