@@ -41,6 +41,18 @@ def test_patterns(speech: MakeSpeech, tmp_path: Path) -> None:
     assert [one.name for one in found] == ["x/a.wav", "y/b.wav"]
 
 
+def test_names_that_look_like_patterns(speech: MakeSpeech, tmp_path: Path) -> None:
+    inside = speech(tmp_path / "calls [2026]" / "Talk [x].wav")
+    speech(tmp_path / "calls [2026]" / "a?" / "b*.wav")
+    speech(tmp_path / "calls 2" / "c.wav")
+    found = find_items(tmp_path / "calls [2026]")
+    assert [one.name for one in found] == ["Talk [x].wav", "a?/b*.wav"]
+    assert find_items(inside) == found[:1]
+    assert find_items(f"{tmp_path}/calls [2026]/*.wav") == found[:1]
+    assert [one.name for one in find_items(f"{tmp_path}/calls [2026]/a?/*.wav")] == ["b*.wav"]
+    assert [one.name for one in find_items(f"{tmp_path}/calls [12]/*.wav")] == ["calls 2/c.wav"]
+
+
 def test_a_store() -> None:
     files = fsspec.filesystem("memory")
     files.pipe_file("/bucket/2026/a.wav", b"12345")

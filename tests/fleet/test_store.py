@@ -107,6 +107,20 @@ def test_captions_stand_beside_before_the_rows_do(
     assert "hello" in files.cat_file(f"{path}/captions/in/a.wav.srt").decode()
 
 
+@pytest.mark.parametrize("name", ["Talk [dQw4w9WgXcQ].mp3", "a*b.mp3", "what?.mp3", "[a-z].mp3"])
+def test_a_name_is_no_pattern(name: str, output: str) -> None:
+    folder = f"{output} [2026]"
+    for number in range(2):  # the second time the captions are there
+        with Store(folder, ["jsonl", "srt"]) as store:
+            store.finished(REQUEST)
+            store.add(name, _rows("a"))  # the old part has no other rows, and goes
+    captions, part = _names(folder)
+    assert captions == f"captions/{name}.srt"
+    assert part.startswith(f"part-0000{number}-")
+    with Store(folder) as store:
+        assert store.finished(REQUEST) == {_key("a"): True}
+
+
 @pytest.fixture
 def with_failed(output: str) -> str:
     """Three parts: a, and b that is broken; d, which is broken; b that is broken for another."""

@@ -41,6 +41,30 @@ def join(folder: str, *names: str) -> str:
     return "/".join([folder.rstrip("/"), *names])
 
 
+MARKS = "*?["
+"""Of patterns. They may stand in names, too: `rename` and `remove` take each as a name."""
+
+
+def rename(files: Any, old: str, new: str) -> None:
+    """Let a file have another name, in the place of what had it: at once where the place can."""
+    spec, asyn = (importlib.import_module(f"fsspec.{name}") for name in ("spec", "asyn"))
+    by_copy = type(files).mv is spec.AbstractFileSystem.mv
+    if not by_copy and not isinstance(files, asyn.AsyncFileSystem):
+        files.mv(old, new)
+        return
+    # What stores have of `mv` looks for files that a name fits as a pattern; lists are no patterns.
+    files.copy([old], [new])
+    remove(files, old)
+
+
+def remove(files: Any, path: str) -> None:
+    """Remove one file."""
+    try:
+        files.rm_file(path)
+    except NotImplementedError:  # some places have only this, which takes no patterns there
+        files.rm(path)
+
+
 def _fsspec() -> Any:
     try:
         return importlib.import_module("fsspec")

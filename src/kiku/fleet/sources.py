@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 from kiku.audio import ENDINGS
 from kiku.errors import InputError, KikuError
-from kiku.fleet.places import is_local, name_in, place_of
+from kiku.fleet.places import MARKS, is_local, name_in, place_of
 from kiku.manifest_rows import SECONDS, BadRow, path_in, row_of, seconds_in, shown
 
 _MANIFESTS = (".jsonl", ".ndjson")
@@ -84,8 +84,9 @@ def _lead_to(source: str) -> Iterable[Item]:
     """The recordings that one source leads to."""
     files, path = place_of(source)
     try:
-        if any(mark in path for mark in "*?[") and not files.exists(path):
-            return _listed(files, files.glob(path, detail=True), _head_of(path), source)
+        if _has_marks(path) and not files.exists(path):
+            folder, pattern = _parted(files, path)
+            return _listed(files, files.glob(pattern, detail=True), folder, source)
         if files.isdir(path):
             return _listed(files, files.find(path, detail=True), path, source)
         if not files.exists(path):
@@ -100,11 +101,20 @@ def _lead_to(source: str) -> Iterable[Item]:
         raise InputError(f"{source}: cannot be looked at ({error})") from error
 
 
-def _head_of(pattern: str) -> str:
-    """The folder of a pattern that has no marks in it."""
-    parts = pattern.split("/")
-    plain = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
-    return "/".join(parts[:plain])
+def _has_marks(text: str) -> bool:
+    return any(mark in text for mark in MARKS)
+
+
+def _parted(files: Any, path: str) -> tuple[str, str]:
+    """The folder of a pattern that is no pattern itself, and the pattern: a folder that is there
+    is meant by its name, as in "calls [2026]/*.wav"."""
+    parts = path.split("/")
+    for count, part in enumerate(parts):
+        if _has_marks(part) and not files.exists("/".join(parts[: count + 1])):
+            folder, rest = "/".join(parts[:count]), "/".join(parts[count:])
+            named = "".join(f"[{one}]" if one in MARKS else one for one in folder)
+            return folder, f"{named}/{rest}" if count else rest
+    return path, path  # it came to be there just now
 
 
 def _listed(

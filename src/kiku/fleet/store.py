@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from kiku.errors import KikuError, OutputError
 from kiku.fleet import parquet
-from kiku.fleet.places import is_local, join, place_of
+from kiku.fleet.places import is_local, join, place_of, remove, rename
 from kiku.fleet.rows import Key, Row, captions_of, key_in
 from kiku.fleet.settings import Request
 
@@ -213,7 +213,7 @@ class Store:
     def _write_part(self, path: str, rows: Sequence[Row]) -> None:
         if not rows:
             with self._told("removed", path):
-                self._files.rm(path)
+                remove(self._files, path)
             return
         if path.endswith(".parquet"):
             buffer = io.BytesIO()
@@ -231,10 +231,10 @@ class Store:
             self._files.makedirs(folder, exist_ok=True)
             try:
                 self._files.pipe_file(beside, data)
-                self._files.mv(beside, path)
+                rename(self._files, beside, path)
             except BaseException:
                 with contextlib.suppress(Exception):
-                    self._files.rm(beside)
+                    remove(self._files, beside)
                 raise
 
     def _told(self, what: str, path: str | None = None) -> "_Told":
