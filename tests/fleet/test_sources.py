@@ -124,6 +124,28 @@ def test_what_leads_to_no_recording(name: str, tmp_path: Path) -> None:
         find_items(str(tmp_path / name))
 
 
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("foo://calls/a.wav", r"foo://calls/a.wav leads to no place \(Protocol not known: foo\)"),
+        ("zip://a.wav::{}/gone.zip", r"gone.zip: cannot be looked at \(.*No such file"),
+        ("near://calls", r"near://calls needs a package .* run  pip install kiku_nearfs$"),
+    ],
+)
+def test_places_that_cannot_be_reached(address: str, says: str, tmp_path: Path) -> None:
+    fsspec.register_implementation("near", "kiku_nearfs.Near", clobber=True, errtxt="Get nearfs")
+    with pytest.raises(InputError, match=says):
+        find_items(address.format(tmp_path))
+
+
+def test_a_row_in_a_place_that_is_not_there_is_heard_of_later(tmp_path: Path) -> None:
+    address = f"zip://a.wav::{tmp_path}/gone.zip"
+    (found,) = find_items([{"path": address}])
+    assert (found.path, found.size) == (address, None)
+    with pytest.raises(InputError, match="leads to no place"):
+        find_items([{"path": "foo://a.wav"}])  # as would be all others
+
+
 def test_nothing_named() -> None:
     with pytest.raises(InputError, match="no recordings"):
         find_items([])

@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from kiku.errors import OutputError
+from kiku.errors import InputError, OutputError
 from kiku.fleet import store as room
 from kiku.fleet.rows import Key, Row, key_in, row_of_problem, rows_of
 from kiku.fleet.settings import ModelSettings, Request
@@ -224,6 +224,13 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
     with Store(str(tmp_path / "out"), writing=False) as store:
         assert store.finished(REQUEST) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_be_reached_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leads to no place"):
+        Store("foo://texts")
+    with pytest.raises(OutputError, match=r"zip://.* cannot be reached \(.*No such file"):
+        Store(f"zip://out::{tmp_path}/gone.zip")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

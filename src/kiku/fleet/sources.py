@@ -52,8 +52,9 @@ def find_items(sources: Sources) -> list[Item]:
     """The recordings, each once, in the order in which they were named; those of a folder by name.
 
     Raises:
-        InputError: a source leads to no recording, or a manifest cannot be read.
-        MissingExtra: fsspec is not installed, or what it needs for a kind of place.
+        InputError: a source leads to no recording, a manifest cannot be read, or what fsspec needs
+            for a kind of place is not installed.
+        MissingExtra: fsspec is not installed.
     """
     if isinstance(sources, str | os.PathLike):
         given = [sources]
@@ -82,8 +83,8 @@ def find_items(sources: Sources) -> list[Item]:
 
 def _lead_to(source: str) -> Iterable[Item]:
     """The recordings that one source leads to."""
-    files, path = place_of(source)
     try:
+        files, path = place_of(source)
         if _has_marks(path) and not files.exists(path):
             folder, pattern = _parted(files, path)
             return _listed(files, files.glob(pattern, detail=True), folder, source)

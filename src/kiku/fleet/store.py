@@ -54,15 +54,18 @@ class Store:
             writing: False only looks: nothing is made or held.
 
         Raises:
+            InputError: there is no such kind of place, or a package for it is not installed.
             OutputError: it cannot be made, or another run writes into it.
-            MissingExtra: a package for this place or format is not installed.
+            MissingExtra: a package for this format is not installed.
         """
         kinds = [name for name in formats if name in ROW_FORMATS]
         self._kind = kinds[0] if kinds else "jsonl"
         self._captions = [name for name in formats if name in CAPTIONS]
         if self._kind == "parquet":
             parquet.need()
-        self._files, self._folder = place_of(folder)
+        self._folder = folder
+        with self._told("reached"):
+            self._files, self._folder = place_of(folder)
         self._lock: FileLock | None = None
         self._writing = writing
         if writing:
