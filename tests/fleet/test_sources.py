@@ -108,6 +108,8 @@ def test_a_dataset_of_rows(speech: MakeSpeech, tmp_path: Path) -> None:
         ('{"path": ""}', "line 2: has no path"),
         ('{"path": "a.wav", "duration": "long"}', 'line 2: "duration" must be seconds'),
         ('{"path": "a.wav", "size": true}', 'line 2: "size" must be a number'),
+        ('{"path": "a.wav", "size": -1}', 'line 2: "size" must be a number'),
+        ('{"path": "a.wav", "size": 1000000000000000000000}', 'line 2: "size" must be a number'),
         ('{"path": "a.wav", "end": "late"}', 'line 2: "end" must be seconds'),
     ],
 )

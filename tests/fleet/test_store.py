@@ -1,6 +1,7 @@
 """Parts that are whole or not there, and what is finished by them."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,37 @@ def test_rows_come_back_and_are_finished(kind: str, output: str) -> None:
     assert first.startswith("part-00000-")
     assert second.startswith("part-00001-")
     assert second.endswith(kind)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_names_that_are_not_utf8_lose_no_rows(kind: str, output: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
+    name = os.fsdecode(b"caf\xe9.wav")
+    request = Request(ModelSettings(f"models/{name}"))
+    for number in range(2):
+        with Store(output, [kind, "srt", "vtt"]) as store:
+            assert len(store.finished(request)) == 2 * number
+            store.begin(request)
+            store.add("a.wav", _rows("a.wav", request))
+            store.add(name, _rows(name, request))
+    with Store(output) as store:
+        found = {_key("a.wav", request).written: True, _key(name, request).written: True}
+        assert store.finished(request) == found
+        assert len(list(store.rows())) == 2
+        if kind == "jsonl":
+            assert list(store.rows())[1]["path"] == f"/calls/{name}"
+    there = name if "://" not in output else "caf\\udce9.wav"
+    assert f"captions/{there}.srt" in _names(output)
+
+
+def test_rows_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
+    store = Store(str(tmp_path), ["parquet"])
+    store.add("a", [{**_rows("a.wav")[0], "size": 1 << 80}])
+    with pytest.raises(OutputError, match=r"part-00000.*parquet cannot be written"):
+        store.flush()
+    store.close()
 
 
 def test_rows_are_parts_when_there_are_many_or_time_has_passed(

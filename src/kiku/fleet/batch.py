@@ -175,7 +175,7 @@ def survey(
 def _survey(
     items: Sequence[Item], finished: Mapping[Key, bool], request: Request, run: Run
 ) -> Survey:
-    there = [finished.get(key_of(item, request)) for item in items]
+    there = [finished.get(key_of(item, request).written) for item in items]
     done = [whole is True or (whole is False and not run.retry_failed) for whole in there]
     failed = sum(is_done and whole is False for whole, is_done in zip(there, done, strict=True))
     missing = [item for item, is_done in zip(items, done, strict=True) if not is_done]

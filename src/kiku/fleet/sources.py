@@ -19,6 +19,8 @@ from kiku.manifest_rows import SECONDS, BadRow, path_in, row_of, seconds_in, sho
 _MANIFESTS = (".jsonl", ".ndjson")
 _ASKED_AT_ONCE = 32
 """Sizes: a store answers in some ten milliseconds, and there may be 100,000 of them."""
+_MOST = 1 << 63
+"""Bytes: what rows in Parquet have room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +167,8 @@ def _of_row(row: Mapping[str, Any], folder: str) -> Item:
     if name.startswith(".."):
         name = PurePosixPath(name).name
     size = row.get("size")
-    if not isinstance(size, int | None) or isinstance(size, bool):
-        raise BadRow(f'"size" must be a number of bytes, not {shown(size)}')
+    if not isinstance(size, int | None) or isinstance(size, bool) or not 0 <= (size or 0) < _MOST:
+        raise BadRow(f'"size" must be a number of bytes, at least 0, not {shown(size)}')
     return Item(path.removeprefix("file://"), size, seconds_in(row, *SECONDS), name)
 
 

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from kiku.errors import KikuError, OutputError
 from kiku.fleet import parquet
 from kiku.fleet.places import is_local, join, place_of, remove, rename
-from kiku.fleet.rows import Key, Row, captions_of, key_in
+from kiku.fleet.rows import Key, Row, captions_of, key_in, plain
 from kiku.fleet.settings import Request
 
 ROW_FORMATS = ("jsonl", "parquet")
@@ -63,7 +63,7 @@ class Store:
         self._captions = [name for name in formats if name in CAPTIONS]
         if self._kind == "parquet":
             parquet.need()
-        self._folder = folder
+        self._folder, self._is_local = folder, is_local(folder)
         with self._told("reached"):
             self._files, self._folder = place_of(folder)
         self._lock: FileLock | None = None
@@ -71,7 +71,7 @@ class Store:
         if writing:
             with self._told("made"):
                 self._files.makedirs(self._folder, exist_ok=True)
-            if is_local(folder):
+            if self._is_local:
                 self._hold(folder)
         try:
             self._number = 1 + max((_number_of(one) for one in self._parts()), default=-1)
@@ -107,7 +107,7 @@ class Store:
     def finished(self, request: Request) -> dict[Key, bool]:
         """The recordings that were heard so, and of each whether it was heard whole: the last time,
         where a run that heard it again was killed before it could take out the rows from before."""
-        model, digest = request.settings.model, request.digest
+        model, digest = plain(request.settings.model), request.digest
         found: dict[Key, bool] = {}
         self._part_of.clear()
         self._old.clear()
@@ -169,7 +169,7 @@ class Store:
             OutputError: it cannot be written.
         """
         text = json.dumps(request.says, indent=2, ensure_ascii=False) + "\n"
-        self._write(join(self._folder, "options", f"{request.digest}.json"), text.encode())
+        self._write(join(self._folder, "options", f"{request.digest}.json"), _bytes_of(text))
 
     def add(self, name: str, rows: Sequence[Row], *, each: bool = False) -> None:
         """Keep the rows of one recording; its captions are there before they are.
@@ -183,9 +183,10 @@ class Store:
             OutputError: something cannot be written; what was written before is still there.
         """
         partial = "" if rows[0]["problem"] is None else ".partial"
+        name = name if self._is_local else plain(name)  # stores have names of UTF-8
         for ending in self._captions if any(row["words"] for row in rows) or not partial else ():
             path = join(self._folder, "captions", f"{name}{partial}.{ending}")
-            self._write(path, captions_of(rows, ending, each=each).encode())
+            self._write(path, _bytes_of(captions_of(rows, ending, each=each)))
         self._rows += rows
         late = time.monotonic() - self._since >= EVERY_S
         if late or len(self._rows) >= MOST_ROWS:
@@ -220,11 +221,12 @@ class Store:
             return
         if path.endswith(".parquet"):
             buffer = io.BytesIO()
-            parquet.write(buffer, rows)
+            with self._told("written", path):
+                parquet.write(buffer, rows)
             self._write(path, buffer.getvalue())
         else:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            self._write(path, "".join(lines).encode("utf-8", "backslashreplace"))
+            self._write(path, _bytes_of("".join(lines)))
 
     def _write(self, path: str, data: bytes) -> None:
         """Whole or not at all: whoever looks sees the old file or the new one."""
@@ -289,6 +291,11 @@ class _Told:
 def _number_of(part: str) -> int:
     found = _PART.search(part)
     return int(found[1]) if found else 0
+
+
+def _bytes_of(text: str) -> bytes:
+    # Of a name that is not UTF-8 JSON gives back what was there.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _row_in(line: bytes, where: str) -> Row:
