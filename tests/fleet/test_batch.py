@@ -283,6 +283,12 @@ def test_captions_do_not_replace_one_another(
     both = [speech(tmp_path / name / "a.wav") for name in ("x", "y")]
     with pytest.raises(InputError, match=r"would both be called a\.wav"):
         heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"])
+    first = Run(limit_hours=1e-6)
+    with pytest.raises(InputError, match=r"would both be called a\.wav"):
+        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"], first)
+    heard_by(processes.make, both[:1], output, REQUEST, ["jsonl", "srt"])
+    with pytest.raises(InputError, match=r"would both be called a\.wav"):
+        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"])  # the other is missing
     heard_by(processes.make, both, output, REQUEST)  # rows have paths
 
 

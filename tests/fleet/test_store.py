@@ -139,6 +139,22 @@ def test_captions_stand_beside_before_the_rows_do(
     assert "hello" in files.cat_file(f"{path}/captions/in/a.wav.srt").decode()
 
 
+def test_captions_of_a_part_go_when_the_recording_is_heard_again(output: str) -> None:
+    cut = [{**row, "problem": "it breaks off"} for row in _rows("a.wav")]
+    longer = [{**row, "size": 20} for row in _rows("a.wav")]  # what was cut has come
+    for rows, names in (
+        (cut, ["captions/a.wav.partial.srt"]),
+        (cut, ["captions/a.wav.partial.srt"]),
+        (_failed("a.wav"), []),
+        (cut, ["captions/a.wav.partial.srt"]),
+        (longer, ["captions/a.wav.srt"]),
+    ):
+        with Store(output, ["jsonl", "srt"]) as store:
+            store.finished(REQUEST)
+            store.add("a.wav", rows)
+        assert [name for name in _names(output) if "part-" not in name] == names
+
+
 @pytest.mark.parametrize("name", ["Talk [dQw4w9WgXcQ].mp3", "a*b.mp3", "what?.mp3", "[a-z].mp3"])
 def test_a_name_is_no_pattern(name: str, output: str) -> None:
     folder = f"{output} [2026]"

@@ -204,7 +204,7 @@ def heard_by(
         counter = Counter(len(todo.items), todo.lengths.total_s)
         if not todo.items:
             return Report(todo, counter.now(), output)
-        _check_names(todo.items, store)
+        _check_names(items, store)  # all: those of another run lie there, too
         store.begin(request)
         work = _Work(todo, request, store, counter, on_progress)
         with make(request, run) as hearing:

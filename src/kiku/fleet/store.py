@@ -83,6 +83,8 @@ class Store:
         """The last part that has rows of a recording."""
         self._old = defaultdict[str, set[Key]](set)
         """By part: recordings that have rows in a later one."""
+        self._broken: set[str] = set()
+        """Recordings that were not heard whole at some time: there may be captions of a part."""
         self._since = time.monotonic()
 
     def _hold(self, folder: str) -> None:
@@ -116,6 +118,8 @@ class Store:
             for row in self._heads(part):
                 key = key_in(row)
                 here[key] = here.get(key, True) and row["problem"] is None
+                if row["problem"] is not None:
+                    self._broken.add(key.path)
             self._count(part, here)
             for key, whole in here.items():
                 if (key.model, key.options) == (model, digest):
@@ -182,15 +186,26 @@ class Store:
         Raises:
             OutputError: something cannot be written; what was written before is still there.
         """
-        partial = "" if rows[0]["problem"] is None else ".partial"
-        name = name if self._is_local else plain(name)  # stores have names of UTF-8
-        for ending in self._captions if any(row["words"] for row in rows) or not partial else ():
-            path = join(self._folder, "captions", f"{name}{partial}.{ending}")
-            self._write(path, _bytes_of(captions_of(rows, ending, each=each)))
+        for ending in self._captions:
+            self._add_captions(name, rows, ending, each=each)
         self._rows += rows
         late = time.monotonic() - self._since >= EVERY_S
         if late or len(self._rows) >= MOST_ROWS:
             self.flush()
+
+    def _add_captions(self, name: str, rows: Sequence[Row], ending: str, *, each: bool) -> None:
+        name = name if self._is_local else plain(name)  # stores have names of UTF-8
+        path = join(self._folder, "captions", name)
+        is_whole, has_words = rows[0]["problem"] is None, any(row["words"] for row in rows)
+        text = captions_of(rows, ending, each=each)
+        if is_whole:
+            self._write(f"{path}.{ending}", _bytes_of(text))
+        elif has_words:
+            self._write(f"{path}.partial.{ending}", _bytes_of(text))
+        if plain(rows[0]["path"]) in self._broken and (is_whole or not has_words):
+            # Those of the time before are of no row any more.
+            with self._told("removed", path), contextlib.suppress(FileNotFoundError):
+                remove(self._files, f"{path}.partial.{ending}")
 
     def flush(self) -> None:
         """Write what waits.
