@@ -41,6 +41,22 @@ def test_patterns(speech: MakeSpeech, tmp_path: Path) -> None:
     assert [one.name for one in found] == ["x/a.wav", "y/b.wav"]
 
 
+def test_links_to_recordings_are_followed_those_to_folders_are_not(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    real = speech(tmp_path / "real" / "a.wav")
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    (calls / "a.wav").symlink_to(real)
+    (calls / "gone.wav").symlink_to(tmp_path / "gone.wav")
+    (calls / "inside").symlink_to(tmp_path / "real")
+    (calls / "circle.wav").symlink_to(calls)
+    wanted = [Item(str(calls / "a.wav"), real.stat().st_size, None, "a.wav")]
+    assert find_items(calls) == find_items(f"{calls}/*.wav") == wanted
+    assert find_items(calls / "a.wav") == wanted
+    assert [one.name for one in find_items(calls / "inside")] == ["a.wav"]
+
+
 def test_names_that_look_like_patterns(speech: MakeSpeech, tmp_path: Path) -> None:
     inside = speech(tmp_path / "calls [2026]" / "Talk [x].wav")
     speech(tmp_path / "calls [2026]" / "a?" / "b*.wav")

@@ -126,7 +126,7 @@ def _listed(
     items = [
         Item(name_in(files, path), int(info["size"]), name=_below(path, folder))
         for path, info in sorted(listing.items())
-        if info.get("type") == "file" and _is_recording(path)
+        if _is_recording(path) and _is_file(files, path, info)
     ]
     if not items:
         raise InputError(f"{source}: no audio or video files are there")
@@ -137,6 +137,13 @@ def _is_recording(path: str) -> bool:
     name = PurePosixPath(path)
     # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
     return name.suffix.lower() in ENDINGS and not name.name.startswith(".")
+
+
+def _is_file(files: Any, path: str, info: Mapping[str, Any]) -> bool:
+    """Whether it is a file, or a link to one; links to folders are not entered: they may lead in a
+    circle."""
+    kind = info.get("type")
+    return kind == "file" or (kind != "directory" and bool(files.isfile(path)))
 
 
 def _below(path: str, folder: str) -> str:
