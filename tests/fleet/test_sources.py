@@ -2,9 +2,12 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 
 from kiku.errors import InputError
@@ -113,6 +116,68 @@ def test_a_dataset_of_rows(speech: MakeSpeech, tmp_path: Path) -> None:
             return [{"path": path, "text": "no matter", "seconds": 1.0}]
 
     assert find_items(Dataset()) == [Item(path, os.path.getsize(path), 1.0, "a.wav")]
+
+
+def test_whatever_gives_sources_one_after_the_other(speech: MakeSpeech, tmp_path: Path) -> None:
+    path = speech(tmp_path / "a.wav")
+    found = find_items(path)
+    row = {"path": str(path)}
+    for sources in (
+        (one for one in [path]),
+        {path},
+        (path,),
+        row,
+        iter([row]),
+        {"a": row}.values(),
+    ):
+        assert find_items(sources) == found
+
+
+def test_rows_of_tables_may_have_gaps_and_numbers_of_numpy(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    path = speech(tmp_path / "a.wav")
+    size, nothing = os.path.getsize(path), float("nan")
+    rows = [
+        {"path": path, "size": float(size), "duration": nothing, "start": np.float64(nothing)},
+        {"path": np.str_("s3://b.wav"), "size": np.int64(5), "duration": np.float32(2.5)},
+        {"path": f"{path}.gone", "size": nothing, "text": nothing},
+    ]
+    assert find_items(rows) == [
+        Item(str(path), size, None, "a.wav"),
+        Item("s3://b.wav", 5, 2.5, "b.wav"),
+        Item(f"{path}.gone", None, None, "a.wav.gone"),
+    ]
+
+
+class Frame:
+    """As pandas': it goes over the names of its columns."""
+
+    columns = ("path", "size")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        (b"a.wav", r"not bytes \(b'a.wav'\)"),
+        (bytearray(b"a"), "not bytearray"),
+        (None, "not NoneType"),
+        (3, r"not int \(3\)"),
+        (Frame(), r'not Frame .*frame.to_dict\("records"\)'),
+        ([b"a.wav"], r"a source is a path or a row with a path, not bytes"),
+        ([3], r"a source is a path or a row with a path, not int \(3\)"),
+        ([["a.wav"]], r"a source is .* not list \(\['a.wav'\]\)"),
+        ([{"path": "a.wav", "size": 0.5}], 'row 1: "size" must be a number of bytes'),
+        ([{"path": "a.wav", "size": float("inf")}], 'row 1: "size" must be a number of bytes'),
+        ([{"path": float("nan")}], "row 1: has no path"),
+    ],
+)
+def test_what_is_no_source_is_told(sources: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        find_items(sources)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ fsspec is an extra, imported when it is wanted.
 
 import importlib
 import os
-from typing import Any
+from typing import Any, cast
 
 from kiku.errors import InputError, MissingExtra
 
@@ -60,7 +60,7 @@ MARKS = "*?["
 def rename(files: Any, old: str, new: str) -> None:
     """Let a file have another name, in the place of what had it: at once where the place can."""
     spec, asyn = (importlib.import_module(f"fsspec.{name}") for name in ("spec", "asyn"))
-    by_copy = type(files).mv is spec.AbstractFileSystem.mv
+    by_copy = cast("Any", type(files)).mv is spec.AbstractFileSystem.mv
     if not by_copy and not isinstance(files, asyn.AsyncFileSystem):
         files.mv(old, new)
         return

@@ -4,6 +4,7 @@ Sources are files, folders (and all folders inside them), patterns, and manifest
 lines with the path of a recording in each.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,9 +46,10 @@ class Rows(Protocol):
         ...
 
 
-Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Mapping[str, Any]] | Rows
-"""A file, folder, pattern or manifest; or several, among which may be rows of a manifest; or a Ray
-Dataset of such rows."""
+Source = str | os.PathLike[str] | Mapping[str, Any]
+Sources = Source | Iterable[Source] | Rows
+"""A file, folder, pattern or manifest, or a row of a manifest; several of these; or a Ray Dataset
+of such rows."""
 
 
 def find_items(sources: Sources) -> list[Item]:
@@ -58,29 +60,70 @@ def find_items(sources: Sources) -> list[Item]:
             for a kind of place is not installed.
         MissingExtra: fsspec is not installed.
     """
-    if isinstance(sources, str | os.PathLike):
-        given = [sources]
-    else:
-        given = sources if isinstance(sources, Sequence) else sources.iter_rows()
     found: dict[str, Item] = {}
     rows: list[Item] = []
-    for number, source in enumerate(given, 1):
+    for number, source in enumerate(_given(sources), 1):
         if isinstance(source, Mapping):
             try:
-                rows.append(_of_row(source, ""))
+                rows.append(_of_row(_plain(cast("Mapping[str, Any]", source)), ""))
             except BadRow as error:
                 raise InputError(f"row {number}: {error}") from error
             continue
         for item in _sized(rows):
             found.setdefault(item.path, item)
         rows = []
-        for item in _lead_to(os.fspath(source)):
+        for item in _lead_to(_path_of(source)):
             found.setdefault(item.path, item)
     for item in _sized(rows):
         found.setdefault(item.path, item)
     if not found:
         raise InputError("no recordings were named")
     return list(found.values())
+
+
+def _given(sources: Sources) -> Iterable[Any]:
+    """One after the other."""
+    given: Any = sources
+    if isinstance(given, str | os.PathLike | Mapping):
+        return [given]
+    if callable(rows := getattr(given, "iter_rows", None)):
+        return cast("Iterable[Any]", rows())
+    # What has columns is a table, which goes over their names; bytes go over numbers.
+    is_table = hasattr(given, "columns") or isinstance(given, bytes | bytearray)
+    if is_table or not isinstance(given, Iterable):
+        raise InputError(
+            f"sources are paths, rows with a path, or several of these, not {_kind(given)}; of a "
+            'pandas frame give frame.to_dict("records")'
+        )
+    return cast("Iterable[Any]", given)
+
+
+def _path_of(source: Any) -> str:
+    path = _text_of(source)
+    if not isinstance(path, str):
+        raise InputError(f"a source is a path or a row with a path, not {_kind(source)}")
+    return path
+
+
+def _text_of(value: Any) -> Any:
+    return cast("Any", os.fspath(value)) if hasattr(value, "__fspath__") else value
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} ({' '.join(shown(value).split())})"
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a program as a manifest would have it: without gaps, which tables fill with NaN, and
+    numbers and paths of other libraries as plain ones."""
+    plain: dict[str, Any] = {}
+    for name, value in row.items():
+        value = _text_of(value)
+        if getattr(value, "shape", None) == ():  # one of numpy's
+            value = value.item()
+        if not (isinstance(value, float) and math.isnan(value)):
+            plain[name] = value
+    return plain
 
 
 def _lead_to(source: str) -> Iterable[Item]:
@@ -173,10 +216,20 @@ def _of_row(row: Mapping[str, Any], folder: str) -> Item:
         path = f"{folder.rstrip('/')}/{name}" if folder else os.path.abspath(path)
     if name.startswith(".."):
         name = PurePosixPath(name).name
-    size = row.get("size")
-    if not isinstance(size, int | None) or isinstance(size, bool) or not 0 <= (size or 0) < _MOST:
-        raise BadRow(f'"size" must be a number of bytes, at least 0, not {shown(size)}')
+    size = _size_in(row)
     return Item(path.removeprefix("file://"), size, seconds_in(row, *SECONDS), name)
+
+
+def _size_in(row: Mapping[str, Any]) -> int | None:
+    """Raises BadRow."""
+    size = row.get("size")
+    if size is None:
+        return None
+    # Where a table has gaps, its whole numbers are floats.
+    is_whole = isinstance(size, int) or (isinstance(size, float) and size.is_integer())
+    if not is_whole or isinstance(size, bool) or not 0 <= size < _MOST:
+        raise BadRow(f'"size" must be a number of bytes, at least 0, not {shown(size)}')
+    return int(size)
 
 
 def _refuse_part(row: Mapping[str, Any], path: str) -> None:
