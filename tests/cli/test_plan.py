@@ -77,7 +77,7 @@ def test_another_processor(run: Run) -> None:
 def test_json_has_all_of_it(run: Run) -> None:
     ran = run("plan", "--gpu", "l40s", "--streams", 1000, "--hours-per-day", 9, "--json")
     found = json.loads(ran.out)
-    assert found["streams"] == {"value": found["by_memory"]["value"], "basis": "roofline"}
+    assert found["streams"] == {"value": found["by_time"]["value"], "basis": "roofline"}
     assert found["live_need"]["machines"] == -(-1000 // found["streams"]["value"])
     assert found["recordings_need"]["machines"] == 1
     assert found["published"][0]["published"]["streams"] == 64
@@ -86,7 +86,7 @@ def test_json_has_all_of_it(run: Run) -> None:
 
 def test_choices_reach_the_plan(run: Run) -> None:
     options = {
-        "--dtype": "fp8", "--kv-dtype": "fp8", "--p99-ms": 40.0, "--efficiency": 0.25,
+        "--dtype": "float32", "--kv-dtype": "fp8", "--p99-ms": 40.0, "--efficiency": 0.25,
         "--memory-share": 0.5,
     }  # fmt: skip
     words = [word for pair in options.items() for word in pair]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import kiku
+from kiku.converted.manifest import MANIFEST
 from kiku.errors import CheckpointError, InputError
 from kiku.fleet import on_ray
 from kiku.fleet.on_ray import _Actor, _room  # pyright: ignore[reportPrivateUsage]
@@ -29,13 +30,23 @@ GPUS = {"CPU": 32.0, "GPU": 4.0}
         ({}, [GPUS, BIG], {"num_gpus": 1, "num_cpus": 1}, 4),
         ({"device": "cuda"}, [GPUS], {"num_gpus": 1, "num_cpus": 1}, 4),
         ({"device": "cpu"}, [GPUS], {"num_cpus": 4}, 8),
+        ({"device": "auto"}, [GPUS], {"num_gpus": 1, "num_cpus": 1}, 4),
         ({"engine": "onnx"}, [GPUS], {"num_cpus": 4}, 8),
+        ({"dtype": "int8"}, [GPUS], {"num_cpus": 4}, 8),
+        ({"dtype": "int4"}, [GPUS], {"num_cpus": 4}, 8),
+        ({"dtype": "float32"}, [GPUS], {"num_gpus": 1, "num_cpus": 1}, 4),
     ],
 )
 def test_an_actor_has_a_gpu_or_some_processors(
     settings: dict[str, Any], nodes: list[dict[str, float]], each: dict[str, float], count: int
 ) -> None:
     assert _room(nodes, Request(ModelSettings(**settings))) == (each, count)
+
+
+def test_a_converted_model_has_processors(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).touch()
+    settings = ModelSettings(str(tmp_path))
+    assert _room([GPUS], Request(settings)) == ({"num_cpus": 4}, 8)
 
 
 def test_no_machine_has_so_many_processors() -> None:

@@ -1,6 +1,7 @@
 """What is missing is heard, whatever dies on the way: nothing twice, nothing lost."""
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter as Count
@@ -262,12 +263,32 @@ def test_channels_one_by_one(
     assert heard_by(processes.make, tmp_path / "two.wav", output, request).progress.of == 0
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_name_that_is_not_utf8_is_heard_once(
+    kind: str, speech: MakeSpeech, tmp_path: Path, output: str, processes: Processes
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
+    speech(tmp_path / "calls" / "a.wav")
+    speech(tmp_path / "calls" / os.fsdecode(b"caf\xe9.wav"))
+    for files in (2, 0):
+        report = heard_by(processes.make, tmp_path / "calls", output, REQUEST, [kind, "srt"])
+        assert report.progress.of == files
+    assert len(rows_in(output)) == 2
+
+
 def test_captions_do_not_replace_one_another(
     speech: MakeSpeech, tmp_path: Path, output: str, processes: Processes
 ) -> None:
     both = [speech(tmp_path / name / "a.wav") for name in ("x", "y")]
     with pytest.raises(InputError, match=r"would both be called a\.wav"):
         heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"])
+    first = Run(limit_hours=1e-6)
+    with pytest.raises(InputError, match=r"would both be called a\.wav"):
+        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"], first)
+    heard_by(processes.make, both[:1], output, REQUEST, ["jsonl", "srt"])
+    with pytest.raises(InputError, match=r"would both be called a\.wav"):
+        heard_by(processes.make, both, output, REQUEST, ["jsonl", "srt"])  # the other is missing
     heard_by(processes.make, both, output, REQUEST)  # rows have paths
 
 

@@ -141,12 +141,14 @@ def test_what_a_store_does_not_give_is_told() -> None:
     files.pipe_file("/bucket/a.wav", b"no sound at all")
     ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     try:
-        items = [Item("memory:///bucket/gone.wav", 5), *find_items("memory://bucket")]
+        lost = [Item("memory:///bucket/gone.wav", 5), Item("foo://a.wav", 5)]
+        items = [*lost, *find_items("memory://bucket")]
         found = {one.path: one.rows[0] for one in ear.hear(items)}
     finally:
         files.rm("/bucket", recursive=True)
     gone = "memory:///bucket/gone.wav"
     assert found[gone]["problem"] == f"{gone}: cannot be opened (no such file)"
+    assert found["foo://a.wav"]["problem"].startswith("foo://a.wav leads to no place")
     assert "memory:///bucket/a.wav" in found["memory:///bucket/a.wav"]["problem"]
 
 

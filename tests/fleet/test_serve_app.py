@@ -1,13 +1,17 @@
 """The Ray Serve adapter: what becomes of arguments, and how it refuses. Without Ray."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kiku.converted.manifest import MANIFEST
+from kiku.engine import choice
 from kiku.errors import ConfigError, MissingExtra
 from kiku.fleet.serve_app import Scale, app, application, build_app, check_ingress, options, read
 from kiku.serve.app import App
+from kiku.serve.service import _default_slots  # pyright: ignore[reportPrivateUsage]
 from kiku.serve.settings import Settings
 
 MODE = {"RAY_SERVE_ENABLE_HA_PROXY": "1"}
@@ -44,6 +48,16 @@ def test_arguments_are_settings_and_the_scale():
 def test_arguments_that_cannot_be_are_told(args: dict[str, Any], said: str):
     with pytest.raises(ConfigError, match=said):
         read(args, {})
+
+
+def test_a_replica_has_many_slots_where_its_model_runs_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(choice, "_has_torch_device", lambda: True)
+    (tmp_path / MANIFEST).touch()
+    assert _default_slots(Settings(model="demo")) == 64
+    assert _default_slots(Settings(model=str(tmp_path))) == 8  # converted, for ONNX Runtime
+    assert _default_slots(Settings(model="demo", dtype="int8")) == 8
 
 
 def test_other_modes_of_ray_are_refused(monkeypatch: pytest.MonkeyPatch):

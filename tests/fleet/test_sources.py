@@ -2,9 +2,12 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 
 from kiku.errors import InputError
@@ -39,6 +42,34 @@ def test_patterns(speech: MakeSpeech, tmp_path: Path) -> None:
         speech(tmp_path / name)
     found = find_items(str(tmp_path / "*" / "*.wav"))
     assert [one.name for one in found] == ["x/a.wav", "y/b.wav"]
+
+
+def test_links_to_recordings_are_followed_those_to_folders_are_not(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    real = speech(tmp_path / "real" / "a.wav")
+    calls = tmp_path / "calls"
+    calls.mkdir()
+    (calls / "a.wav").symlink_to(real)
+    (calls / "gone.wav").symlink_to(tmp_path / "gone.wav")
+    (calls / "inside").symlink_to(tmp_path / "real")
+    (calls / "circle.wav").symlink_to(calls)
+    wanted = [Item(str(calls / "a.wav"), real.stat().st_size, None, "a.wav")]
+    assert find_items(calls) == find_items(f"{calls}/*.wav") == wanted
+    assert find_items(calls / "a.wav") == wanted
+    assert [one.name for one in find_items(calls / "inside")] == ["a.wav"]
+
+
+def test_names_that_look_like_patterns(speech: MakeSpeech, tmp_path: Path) -> None:
+    inside = speech(tmp_path / "calls [2026]" / "Talk [x].wav")
+    speech(tmp_path / "calls [2026]" / "a?" / "b*.wav")
+    speech(tmp_path / "calls 2" / "c.wav")
+    found = find_items(tmp_path / "calls [2026]")
+    assert [one.name for one in found] == ["Talk [x].wav", "a?/b*.wav"]
+    assert find_items(inside) == found[:1]
+    assert find_items(f"{tmp_path}/calls [2026]/*.wav") == found[:1]
+    assert [one.name for one in find_items(f"{tmp_path}/calls [2026]/a?/*.wav")] == ["b*.wav"]
+    assert [one.name for one in find_items(f"{tmp_path}/calls [12]/*.wav")] == ["calls 2/c.wav"]
 
 
 def test_a_store() -> None:
@@ -87,6 +118,68 @@ def test_a_dataset_of_rows(speech: MakeSpeech, tmp_path: Path) -> None:
     assert find_items(Dataset()) == [Item(path, os.path.getsize(path), 1.0, "a.wav")]
 
 
+def test_whatever_gives_sources_one_after_the_other(speech: MakeSpeech, tmp_path: Path) -> None:
+    path = speech(tmp_path / "a.wav")
+    found = find_items(path)
+    row = {"path": str(path)}
+    for sources in (
+        (one for one in [path]),
+        {path},
+        (path,),
+        row,
+        iter([row]),
+        {"a": row}.values(),
+    ):
+        assert find_items(sources) == found
+
+
+def test_rows_of_tables_may_have_gaps_and_numbers_of_numpy(
+    speech: MakeSpeech, tmp_path: Path
+) -> None:
+    path = speech(tmp_path / "a.wav")
+    size, nothing = os.path.getsize(path), float("nan")
+    rows = [
+        {"path": path, "size": float(size), "duration": nothing, "start": np.float64(nothing)},
+        {"path": np.str_("s3://b.wav"), "size": np.int64(5), "duration": np.float32(2.5)},
+        {"path": f"{path}.gone", "size": nothing, "text": nothing},
+    ]
+    assert find_items(rows) == [
+        Item(str(path), size, None, "a.wav"),
+        Item("s3://b.wav", 5, 2.5, "b.wav"),
+        Item(f"{path}.gone", None, None, "a.wav.gone"),
+    ]
+
+
+class Frame:
+    """As pandas': it goes over the names of its columns."""
+
+    columns = ("path", "size")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize(
+    ("sources", "says"),
+    [
+        (b"a.wav", r"not bytes \(b'a.wav'\)"),
+        (bytearray(b"a"), "not bytearray"),
+        (None, "not NoneType"),
+        (3, r"not int \(3\)"),
+        (Frame(), r'not Frame .*frame.to_dict\("records"\)'),
+        ([b"a.wav"], r"a source is a path or a row with a path, not bytes"),
+        ([3], r"a source is a path or a row with a path, not int \(3\)"),
+        ([["a.wav"]], r"a source is .* not list \(\['a.wav'\]\)"),
+        ([{"path": "a.wav", "size": 0.5}], 'row 1: "size" must be a number of bytes'),
+        ([{"path": "a.wav", "size": float("inf")}], 'row 1: "size" must be a number of bytes'),
+        ([{"path": float("nan")}], "row 1: has no path"),
+    ],
+)
+def test_what_is_no_source_is_told(sources: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        find_items(sources)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -96,6 +189,8 @@ def test_a_dataset_of_rows(speech: MakeSpeech, tmp_path: Path) -> None:
         ('{"path": ""}', "line 2: has no path"),
         ('{"path": "a.wav", "duration": "long"}', 'line 2: "duration" must be seconds'),
         ('{"path": "a.wav", "size": true}', 'line 2: "size" must be a number'),
+        ('{"path": "a.wav", "size": -1}', 'line 2: "size" must be a number'),
+        ('{"path": "a.wav", "size": 1000000000000000000000}', 'line 2: "size" must be a number'),
         ('{"path": "a.wav", "end": "late"}', 'line 2: "end" must be seconds'),
     ],
 )
@@ -110,6 +205,28 @@ def test_bad_lines_are_told_with_their_number(line: str, said: str, tmp_path: Pa
 def test_what_leads_to_no_recording(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file|no audio or video"):
         find_items(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("foo://calls/a.wav", r"foo://calls/a.wav leads to no place \(Protocol not known: foo\)"),
+        ("zip://a.wav::{}/gone.zip", r"gone.zip: cannot be looked at \(.*No such file"),
+        ("near://calls", r"near://calls needs a package .* run  pip install kiku_nearfs$"),
+    ],
+)
+def test_places_that_cannot_be_reached(address: str, says: str, tmp_path: Path) -> None:
+    fsspec.register_implementation("near", "kiku_nearfs.Near", clobber=True, errtxt="Get nearfs")
+    with pytest.raises(InputError, match=says):
+        find_items(address.format(tmp_path))
+
+
+def test_a_row_in_a_place_that_is_not_there_is_heard_of_later(tmp_path: Path) -> None:
+    address = f"zip://a.wav::{tmp_path}/gone.zip"
+    (found,) = find_items([{"path": address}])
+    assert (found.path, found.size) == (address, None)
+    with pytest.raises(InputError, match="leads to no place"):
+        find_items([{"path": "foo://a.wav"}])  # as would be all others
 
 
 def test_nothing_named() -> None:

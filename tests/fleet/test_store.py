@@ -1,6 +1,7 @@
 """Parts that are whole or not there, and what is finished by them."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from kiku.errors import OutputError
+from kiku.errors import InputError, OutputError
 from kiku.fleet import store as room
 from kiku.fleet.rows import Key, Row, key_in, row_of_problem, rows_of
 from kiku.fleet.settings import ModelSettings, Request
@@ -74,6 +75,37 @@ def test_rows_come_back_and_are_finished(kind: str, output: str) -> None:
     assert second.endswith(kind)
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_names_that_are_not_utf8_lose_no_rows(kind: str, output: str) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
+    name = os.fsdecode(b"caf\xe9.wav")
+    request = Request(ModelSettings(f"models/{name}"))
+    for number in range(2):
+        with Store(output, [kind, "srt", "vtt"]) as store:
+            assert len(store.finished(request)) == 2 * number
+            store.begin(request)
+            store.add("a.wav", _rows("a.wav", request))
+            store.add(name, _rows(name, request))
+    with Store(output) as store:
+        found = {_key("a.wav", request).written: True, _key(name, request).written: True}
+        assert store.finished(request) == found
+        assert len(list(store.rows())) == 2
+        if kind == "jsonl":
+            assert list(store.rows())[1]["path"] == f"/calls/{name}"
+    there = name if "://" not in output else "caf\\udce9.wav"
+    assert f"captions/{there}.srt" in _names(output)
+
+
+def test_rows_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
+    store = Store(str(tmp_path), ["parquet"])
+    store.add("a", [{**_rows("a.wav")[0], "size": 1 << 80}])
+    with pytest.raises(OutputError, match=r"part-00000.*parquet cannot be written"):
+        store.flush()
+    store.close()
+
+
 def test_rows_are_parts_when_there_are_many_or_time_has_passed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +137,36 @@ def test_captions_stand_beside_before_the_rows_do(
     ]  # fmt: skip
     files, path = fsspec.core.url_to_fs(output)
     assert "hello" in files.cat_file(f"{path}/captions/in/a.wav.srt").decode()
+
+
+def test_captions_of_a_part_go_when_the_recording_is_heard_again(output: str) -> None:
+    cut = [{**row, "problem": "it breaks off"} for row in _rows("a.wav")]
+    longer = [{**row, "size": 20} for row in _rows("a.wav")]  # what was cut has come
+    for rows, names in (
+        (cut, ["captions/a.wav.partial.srt"]),
+        (cut, ["captions/a.wav.partial.srt"]),
+        (_failed("a.wav"), []),
+        (cut, ["captions/a.wav.partial.srt"]),
+        (longer, ["captions/a.wav.srt"]),
+    ):
+        with Store(output, ["jsonl", "srt"]) as store:
+            store.finished(REQUEST)
+            store.add("a.wav", rows)
+        assert [name for name in _names(output) if "part-" not in name] == names
+
+
+@pytest.mark.parametrize("name", ["Talk [dQw4w9WgXcQ].mp3", "a*b.mp3", "what?.mp3", "[a-z].mp3"])
+def test_a_name_is_no_pattern(name: str, output: str) -> None:
+    folder = f"{output} [2026]"
+    for _ in range(2):  # the second time the captions are there
+        with Store(folder, ["jsonl", "srt"]) as store:
+            store.finished(REQUEST)
+            store.add(name, _rows("a"))  # the old part has no other rows, and goes
+    captions, part = _names(folder)
+    assert captions == f"captions/{name}.srt"
+    assert part.startswith("part-00001-")
+    with Store(folder) as store:
+        assert store.finished(REQUEST) == {_key("a"): True}
 
 
 @pytest.fixture
@@ -210,6 +272,13 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
     with Store(str(tmp_path / "out"), writing=False) as store:
         assert store.finished(REQUEST) == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_be_reached_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="leads to no place"):
+        Store("foo://texts")
+    with pytest.raises(OutputError, match=r"zip://.* cannot be reached \(.*No such file"):
+        Store(f"zip://out::{tmp_path}/gone.zip")
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -13,9 +13,16 @@ import pytest
 from kiku.checkpoint import KNOWN_REPOS, find
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.converted import convert
+from kiku.engine.gpu.rings import RING_DTYPES
 from kiku.errors import CheckpointError, InputError
 from kiku.measure import known
-from kiku.measure.fits import DTYPES, ENOUGH, Fits, Options
+from kiku.measure.fits import (
+    _KV_ON_GPU,  # pyright: ignore[reportPrivateUsage]
+    DTYPES,
+    ENOUGH,
+    Fits,
+    Options,
+)
 from kiku.measure.hardware import GPUS, Hardware, cpu, gpu
 from kiku.measure.plan import Plan, Wanted, model_of, plan
 from kiku.measure.roofline import KV_BITS, step_ms
@@ -91,10 +98,13 @@ def test_fewer_bits_and_more_memory_never_hold_fewer_streams() -> None:
     def kv(*names: str) -> list[float]:
         return counts([plan("2.6b", H100, Options(kv_dtype=name)) for name in names])
 
-    assert kv("float32", "bfloat16", "float16", "int8", "fp8") == sorted(kv(*KV_BITS))
-    weights = counts([plan("2.6b", H100, Options(dtype=name)) for name in DTYPES[:4]])
+    has = [name for name in KV_BITS if name != "int8"]
+    assert kv("float32", "bfloat16", "float16", "fp8") == sorted(kv(*has))
+    few, more = counts([plan("2.6b", H100, Options(dtype=name)) for name in DTYPES[:2]])
+    assert few < more
+    big = cpu(96, 500, memory_gb=128)
+    weights = counts([plan("2.6b", big, Options(dtype=name)) for name in DTYPES[2:4]])
     assert weights == sorted(weights)
-    assert weights[0] < weights[3]
     sizes = counts([plan("1b", gpu("l4", memory_gb=size)) for size in (1, 8, 16, 24, 48, 96)])
     assert sizes == sorted(sizes)
     shares = counts([plan("1b", H100, Options(memory_share=share)) for share in (0.1, 0.5, 1)])
@@ -105,7 +115,7 @@ def test_fewer_bits_and_more_memory_never_hold_fewer_streams() -> None:
     ("hardware", "options", "says"),
     [
         (gpu("l4", memory_gb=4), Options(), "the weights take 5.46 GB, and 0.9 of the memory is 3"),
-        (gpu("l4", memory_gb=6.2), Options(), "and a stream 219.7 MB, and 0.9 of the memory is 5"),
+        (gpu("l4", memory_gb=6.2), Options(), "and a stream 192.0 MB, and 0.9 of the memory is 5"),
         (gpu("l4", bandwidth_gb_s=20), Options(), r"a step of one stream takes 5\d\d.* weights"),
         (HERE, Options(p99_ms=1), "may take 1; reading the weights alone takes"),
     ],
@@ -220,10 +230,15 @@ def test_types_are_those_of_the_hardware_unless_chosen() -> None:
 
 
 def test_assumptions_have_their_numbers() -> None:
-    text = "\n".join(plan("1b", gpu("a100"), Options("fp8", "fp8", efficiency=0.25)).assumptions)
-    for part in ("2,039 GB/s", "0.865 GB (fp8)", "49.15 MB (fp8)", "divided by 0.25", "60 s"):
+    text = "\n".join(plan("1b", gpu("a100"), Options(None, "fp8", efficiency=0.25)).assumptions)
+    for part in (
+        "2,039 GB/s", "1.68 GB (bfloat16)", "50.69 MB (fp8)", "divided by 0.25", "60 s",
+        "829 positions",
+    ):  # fmt: skip
         assert part in text, part
-    assert "fp8 is turned into bfloat16" in text
+    assert "877 positions" in "\n".join(plan("1b", HERE).assumptions)
+    turned = "\n".join(plan("1b", HERE, Options("bfloat16")).assumptions)
+    assert "bfloat16 is turned into float32" in turned
     assert "turned into" not in "\n".join(plan("1b", H100).assumptions)
     assert "2 cores" in "\n".join(plan("1b", HERE).assumptions)
 
@@ -255,6 +270,27 @@ def test_more_that_makes_no_sense() -> None:
         Wanted(price=3)
     with pytest.raises(CheckpointError, match="neither an existing folder nor a repository"):
         plan("no such model", H100)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (Options("int8"), "^dtype on a GPU must be one of float32, bfloat16: .* has int8 there"),
+        (Options("int4"), "has int4 there"),
+        (Options("fp8"), "has fp8 there"),
+        (Options(kv_dtype="int8"), "^kv_dtype on a GPU must be one of .*, fp8: .* has int8 there"),
+    ],
+)
+def test_types_that_no_engine_has_on_a_gpu_are_refused(options: Options, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        plan("1b", H100, options)
+    assert plan("1b", HERE, options).streams.value >= 0  # elsewhere they can be asked for
+
+
+def test_keys_are_called_as_the_engine_and_as_data_sheets_call_them() -> None:
+    assert Options(kv_dtype="float8") == Options(kv_dtype="fp8")
+    known = {Options(kv_dtype=name).kv_dtype for name in RING_DTYPES}
+    assert known == set(_KV_ON_GPU)
 
 
 def test_models_are_known_by_name_repository_and_folder(

@@ -4,13 +4,28 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 
 from kiku.checkpoint.model_shapes import SHAPES
+from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
-from kiku.measure.fits import DTYPES
+from kiku.engine.gpu.launches import SIZES
+from kiku.engine.gpu.memory import slot_bytes
+from kiku.engine.gpu.pasts import Pasts
+from kiku.engine.gpu.rings import RING_DTYPES, ring_capacity
+from kiku.measure.fits import DTYPES, Fits, Options
 from kiku.measure.hardware import GPUS, Hardware, cpu
 from kiku.measure.limit import weight_bytes, window_bytes
-from kiku.measure.roofline import KV_BITS, codec, decoder, keys_bytes, most_streams, step_ms
+from kiku.measure.roofline import (
+    CALL_FRAMES,
+    KV_BITS,
+    codec,
+    decoder,
+    keys_bytes,
+    most_streams,
+    places,
+    step_ms,
+)
 from tests import tiny
 from tests.conftest import ROOT
 
@@ -63,9 +78,9 @@ def test_keys_and_values_in_fewer_bits_are_smaller() -> None:
     whole = keys_bytes(t, t.window, "float32")
     assert whole == window_bytes(ONE.lm)
     assert keys_bytes(t, t.window, "bfloat16") == whole / 2
-    assert keys_bytes(t, t.window, "fp8") == whole / 4
     scales = 2 * 4 * t.num_layers * t.num_heads * t.window
     assert keys_bytes(t, t.window, "int8") == whole / 4 + scales
+    assert keys_bytes(t, t.window, "fp8") == whole / 4 + scales
 
 
 def test_a_step_reads_weights_once_and_every_streams_keys() -> None:
@@ -103,6 +118,27 @@ def test_a_stream_keeps_more_than_its_window() -> None:
     part = decoder(ONE.lm, "int8", "fp8")
     assert part.kept_stream_bytes == keys_bytes(t, t.capacity, "fp8") > part.stream_bytes
     assert part.kept_bytes > part.weight_bytes
+
+
+@pytest.mark.parametrize("shape", ["1b", "2.6b"])
+@pytest.mark.parametrize("kv", ["float32", "bfloat16", "float16", "float8"])
+def test_on_a_gpu_a_stream_keeps_what_a_slot_of_the_engine_does(shape: str, kv: str) -> None:
+    config = SHAPES[shape]
+    with torch.device("meta"):
+        pasts = Pasts(MimiEncoder(config.codec), 0, torch.device("meta")).width
+    assert max(SIZES) == CALL_FRAMES
+    for t in (config.lm.transformer, config.codec.transformer):
+        assert places(t, on_gpu=True) == ring_capacity(t, CALL_FRAMES * t.positions_per_frame)
+        assert places(t, on_gpu=False) == t.capacity
+    slot = slot_bytes(config.codec, config.lm, RING_DTYPES[kv], pasts, max(SIZES))
+    kv = Options(kv_dtype=kv).kv_dtype or ""
+    parts = (
+        codec(config.codec, "bfloat16", on_gpu=True),
+        decoder(config.lm, "bfloat16", kv, on_gpu=True),
+    )
+    kept = sum(part.kept_stream_bytes for part in parts)
+    assert kept == pytest.approx(slot, rel=0.001)
+    assert Fits(config, GPUS["h100"], Options("bfloat16", kv)).stream.value == kept
 
 
 def test_all_types_can_be_computed_everywhere() -> None:

@@ -175,7 +175,7 @@ def survey(
 def _survey(
     items: Sequence[Item], finished: Mapping[Key, bool], request: Request, run: Run
 ) -> Survey:
-    there = [finished.get(key_of(item, request)) for item in items]
+    there = [finished.get(key_of(item, request).written) for item in items]
     done = [whole is True or (whole is False and not run.retry_failed) for whole in there]
     failed = sum(is_done and whole is False for whole, is_done in zip(there, done, strict=True))
     missing = [item for item, is_done in zip(items, done, strict=True) if not is_done]
@@ -204,7 +204,7 @@ def heard_by(
         counter = Counter(len(todo.items), todo.lengths.total_s)
         if not todo.items:
             return Report(todo, counter.now(), output)
-        _check_names(todo.items, store)
+        _check_names(items, store)  # all: those of another run lie there, too
         store.begin(request)
         work = _Work(todo, request, store, counter, on_progress)
         with make(request, run) as hearing:

@@ -15,13 +15,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from kiku.engine.choice import usable_threads
+from kiku.converted import is_converted
+from kiku.engine.choice import DTYPES, usable_threads
 from kiku.errors import InputError, KikuError
 from kiku.fleet.batch import Broken, Hearing, Run, Stage
 from kiku.fleet.ear import Ear, Heard
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
-from kiku.fleet.settings import Request
+from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.sources import Item
 
 _LANES = 3
@@ -155,8 +156,7 @@ def _room(nodes: Sequence[Mapping[str, float]], request: Request) -> tuple[dict[
     """What Ray is asked for each actor, and how many there is room for."""
     settings = request.settings
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-    may_use_gpu = settings.engine in _GPU_ENGINES and (settings.device or "cuda").startswith("cuda")
-    if gpus and may_use_gpu:
+    if gpus and _may_use_gpu(settings):
         return {"num_gpus": 1, "num_cpus": 1}, gpus
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     threads = settings.threads or max(1, min([_CPUS, *(n for n in cpus if n)]))
@@ -167,6 +167,14 @@ def _room(nodes: Sequence[Mapping[str, float]], request: Request) -> tuple[dict[
             f"{max(cpus, default=0)}: give fewer threads"
         )
     return {"num_cpus": threads}, room
+
+
+def _may_use_gpu(settings: ModelSettings) -> bool:
+    """Whether `kiku.load` would take a GPU for it, where there is one."""
+    if settings.dtype in set(DTYPES["onnx"]) - set(DTYPES["torch"]) or is_converted(settings.model):
+        return False  # ONNX Runtime's, which kiku runs on processors
+    device = settings.device or "auto"
+    return settings.engine in _GPU_ENGINES and (device == "auto" or device.startswith("cuda"))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from kiku.errors import AudioError
+from kiku.errors import AudioError, InputError
 from kiku.fleet.places import is_local, place_of
 from kiku.fleet.sources import Item
 
@@ -123,6 +123,8 @@ def _open(path: str) -> Any:
         file.read(1)
         file.seek(0)
         return file
+    except InputError as error:  # which names the path
+        raise AudioError(str(error)) from error
     except Exception as error:
         raise AudioError(f"{path}: cannot be opened ({_reason(error)})") from error
 

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any, BinaryIO
 
 from kiku.errors import MissingExtra
+from kiku.fleet.rows import plain
 
 _BATCH = 256
 """Rows in memory at once: an hour's have some megabytes."""
@@ -25,7 +26,12 @@ def need() -> None:
 def write(file: BinaryIO, rows: Sequence[dict[str, Any]]) -> None:
     """All rows, with the types that they have in each part, whatever is missing in one."""
     arrow, parquet = importlib.import_module("pyarrow"), _parquet()
-    parquet.write_table(arrow.Table.from_pylist(rows, _schema()), file, compression="zstd")
+    # Parquet has UTF-8 alone; what was heard is that, names and what is said of them need not be.
+    table = [
+        {name: plain(one) if isinstance(one, str) else one for name, one in row.items()}
+        for row in rows
+    ]
+    parquet.write_table(arrow.Table.from_pylist(table, _schema()), file, compression="zstd")
 
 
 def read(file: BinaryIO, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:

@@ -5,24 +5,36 @@ fsspec is an extra, imported when it is wanted.
 
 import importlib
 import os
-from typing import Any
+from typing import Any, cast
 
-from kiku.errors import MissingExtra
+from kiku.errors import InputError, MissingExtra
 
 
 def place_of(path: str) -> tuple[Any, str]:
     """The file system of a path, and what the path is called there; local ones are absolute.
 
     Raises:
-        MissingExtra: fsspec is not installed, or what it needs for this kind of place.
+        InputError: there is no such kind of place, or what fsspec needs for it is not installed.
+        MissingExtra: fsspec is not installed.
+        Exception: what holds the place is not there, such as the archive of "zip://".
     """
     fsspec = _fsspec()
     try:
         if is_local(path):
             return fsspec.filesystem("file"), os.path.abspath(path.removeprefix("file://"))
         return fsspec.core.url_to_fs(path)
-    except ImportError as error:  # s3fs, gcsfs: whose name stands in what fsspec says
-        raise MissingExtra(f"{path} ({error})", "fleet") from error
+    except ImportError as error:  # s3fs, gcsfs, adlfs: no extra of kiku's brings them
+        cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        package = (cause.name or "").partition(".")[0]
+        how = f"run  pip install {package}" if package else "install it"
+        raise InputError(
+            f"{path} needs a package that is not installed ({error}): {how}"
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} leads to no place ({error}): check how it begins; places are s3://, gs://, "
+            "abfs:// and whatever else fsspec knows"
+        ) from error
 
 
 def is_local(path: str) -> bool:
@@ -39,6 +51,30 @@ def name_in(files: Any, path: str) -> str:
 def join(folder: str, *names: str) -> str:
     """A path below a folder."""
     return "/".join([folder.rstrip("/"), *names])
+
+
+MARKS = "*?["
+"""Of patterns. They may stand in names, too: `rename` and `remove` take each as a name."""
+
+
+def rename(files: Any, old: str, new: str) -> None:
+    """Let a file have another name, in the place of what had it: at once where the place can."""
+    spec, asyn = (importlib.import_module(f"fsspec.{name}") for name in ("spec", "asyn"))
+    by_copy = cast("Any", type(files)).mv is spec.AbstractFileSystem.mv
+    if not by_copy and not isinstance(files, asyn.AsyncFileSystem):
+        files.mv(old, new)
+        return
+    # What stores have of `mv` looks for files that a name fits as a pattern; lists are no patterns.
+    files.copy([old], [new])
+    remove(files, old)
+
+
+def remove(files: Any, path: str) -> None:
+    """Remove one file."""
+    try:
+        files.rm_file(path)
+    except NotImplementedError:  # some places have only this, which takes no patterns there
+        files.rm(path)
 
 
 def _fsspec() -> Any:

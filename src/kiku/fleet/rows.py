@@ -28,6 +28,17 @@ class Key(NamedTuple):
     options: str
     """The digest of all else that its words depend on."""
 
+    @property
+    def written(self) -> "Key":
+        """As any kind of rows gives it back; keys are compared so."""
+        return self._replace(path=plain(self.path), model=plain(self.model))
+
+
+def plain(text: str) -> str:
+    """What can be written anywhere: of a file's name that is not UTF-8 the bytes are spelled out,
+    as in "caf\\udce9.wav"."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
 
 def key_of(item: Item, request: Request) -> Key:
     """Of a recording that is to be heard so."""
@@ -35,8 +46,8 @@ def key_of(item: Item, request: Request) -> Key:
 
 
 def key_in(row: Mapping[str, Any]) -> Key:
-    """Of a row."""
-    return Key(row["path"], row["size"], row["model"], row["options"])
+    """Of a row, to be compared with what is `written`."""
+    return Key(row["path"], row["size"], row["model"], row["options"]).written
 
 
 def rows_of(key: Key, transcript: Transcript, channel: Channel, num_channels: int = 0) -> list[Row]:

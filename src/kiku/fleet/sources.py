@@ -4,6 +4,7 @@ Sources are files, folders (and all folders inside them), patterns, and manifest
 lines with the path of a recording in each.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,14 @@ from typing import Any, Protocol, cast
 
 from kiku.audio import ENDINGS
 from kiku.errors import InputError, KikuError
-from kiku.fleet.places import is_local, name_in, place_of
+from kiku.fleet.places import MARKS, is_local, name_in, place_of
 from kiku.manifest_rows import SECONDS, BadRow, path_in, row_of, seconds_in, shown
 
 _MANIFESTS = (".jsonl", ".ndjson")
 _ASKED_AT_ONCE = 32
 """Sizes: a store answers in some ten milliseconds, and there may be 100,000 of them."""
+_MOST = 1 << 63
+"""Bytes: what rows in Parquet have room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +46,33 @@ class Rows(Protocol):
         ...
 
 
-Sources = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Mapping[str, Any]] | Rows
-"""A file, folder, pattern or manifest; or several, among which may be rows of a manifest; or a Ray
-Dataset of such rows."""
+Source = str | os.PathLike[str] | Mapping[str, Any]
+Sources = Source | Iterable[Source] | Rows
+"""A file, folder, pattern or manifest, or a row of a manifest; several of these; or a Ray Dataset
+of such rows."""
 
 
 def find_items(sources: Sources) -> list[Item]:
     """The recordings, each once, in the order in which they were named; those of a folder by name.
 
     Raises:
-        InputError: a source leads to no recording, or a manifest cannot be read.
-        MissingExtra: fsspec is not installed, or what it needs for a kind of place.
+        InputError: a source leads to no recording, a manifest cannot be read, or what fsspec needs
+            for a kind of place is not installed.
+        MissingExtra: fsspec is not installed.
     """
-    if isinstance(sources, str | os.PathLike):
-        given = [sources]
-    else:
-        given = sources if isinstance(sources, Sequence) else sources.iter_rows()
     found: dict[str, Item] = {}
     rows: list[Item] = []
-    for number, source in enumerate(given, 1):
+    for number, source in enumerate(_given(sources), 1):
         if isinstance(source, Mapping):
             try:
-                rows.append(_of_row(source, ""))
+                rows.append(_of_row(_plain(cast("Mapping[str, Any]", source)), ""))
             except BadRow as error:
                 raise InputError(f"row {number}: {error}") from error
             continue
         for item in _sized(rows):
             found.setdefault(item.path, item)
         rows = []
-        for item in _lead_to(os.fspath(source)):
+        for item in _lead_to(_path_of(source)):
             found.setdefault(item.path, item)
     for item in _sized(rows):
         found.setdefault(item.path, item)
@@ -80,12 +81,58 @@ def find_items(sources: Sources) -> list[Item]:
     return list(found.values())
 
 
+def _given(sources: Sources) -> Iterable[Any]:
+    """One after the other."""
+    given: Any = sources
+    if isinstance(given, str | os.PathLike | Mapping):
+        return [given]
+    if callable(rows := getattr(given, "iter_rows", None)):
+        return cast("Iterable[Any]", rows())
+    # What has columns is a table, which goes over their names; bytes go over numbers.
+    is_table = hasattr(given, "columns") or isinstance(given, bytes | bytearray)
+    if is_table or not isinstance(given, Iterable):
+        raise InputError(
+            f"sources are paths, rows with a path, or several of these, not {_kind(given)}; of a "
+            'pandas frame give frame.to_dict("records")'
+        )
+    return cast("Iterable[Any]", given)
+
+
+def _path_of(source: Any) -> str:
+    path = _text_of(source)
+    if not isinstance(path, str):
+        raise InputError(f"a source is a path or a row with a path, not {_kind(source)}")
+    return path
+
+
+def _text_of(value: Any) -> Any:
+    return cast("Any", os.fspath(value)) if hasattr(value, "__fspath__") else value
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} ({' '.join(shown(value).split())})"
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a program as a manifest would have it: without gaps, which tables fill with NaN, and
+    numbers and paths of other libraries as plain ones."""
+    plain: dict[str, Any] = {}
+    for name, value in row.items():
+        value = _text_of(value)
+        if getattr(value, "shape", None) == ():  # one of numpy's
+            value = value.item()
+        if not (isinstance(value, float) and math.isnan(value)):
+            plain[name] = value
+    return plain
+
+
 def _lead_to(source: str) -> Iterable[Item]:
     """The recordings that one source leads to."""
-    files, path = place_of(source)
     try:
-        if any(mark in path for mark in "*?[") and not files.exists(path):
-            return _listed(files, files.glob(path, detail=True), _head_of(path), source)
+        files, path = place_of(source)
+        if _has_marks(path) and not files.exists(path):
+            folder, pattern = _parted(files, path)
+            return _listed(files, files.glob(pattern, detail=True), folder, source)
         if files.isdir(path):
             return _listed(files, files.find(path, detail=True), path, source)
         if not files.exists(path):
@@ -100,11 +147,20 @@ def _lead_to(source: str) -> Iterable[Item]:
         raise InputError(f"{source}: cannot be looked at ({error})") from error
 
 
-def _head_of(pattern: str) -> str:
-    """The folder of a pattern that has no marks in it."""
-    parts = pattern.split("/")
-    plain = next(i for i, part in enumerate(parts) if any(mark in part for mark in "*?["))
-    return "/".join(parts[:plain])
+def _has_marks(text: str) -> bool:
+    return any(mark in text for mark in MARKS)
+
+
+def _parted(files: Any, path: str) -> tuple[str, str]:
+    """The folder of a pattern that is no pattern itself, and the pattern: a folder that is there
+    is meant by its name, as in "calls [2026]/*.wav"."""
+    parts = path.split("/")
+    for count, part in enumerate(parts):
+        if _has_marks(part) and not files.exists("/".join(parts[: count + 1])):
+            folder, rest = "/".join(parts[:count]), "/".join(parts[count:])
+            named = "".join(f"[{one}]" if one in MARKS else one for one in folder)
+            return folder, f"{named}/{rest}" if count else rest
+    return path, path  # it came to be there just now
 
 
 def _listed(
@@ -113,7 +169,7 @@ def _listed(
     items = [
         Item(name_in(files, path), int(info["size"]), name=_below(path, folder))
         for path, info in sorted(listing.items())
-        if info.get("type") == "file" and _is_recording(path)
+        if _is_recording(path) and _is_file(files, path, info)
     ]
     if not items:
         raise InputError(f"{source}: no audio or video files are there")
@@ -124,6 +180,13 @@ def _is_recording(path: str) -> bool:
     name = PurePosixPath(path)
     # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
     return name.suffix.lower() in ENDINGS and not name.name.startswith(".")
+
+
+def _is_file(files: Any, path: str, info: Mapping[str, Any]) -> bool:
+    """Whether it is a file, or a link to one; links to folders are not entered: they may lead in a
+    circle."""
+    kind = info.get("type")
+    return kind == "file" or (kind != "directory" and bool(files.isfile(path)))
 
 
 def _below(path: str, folder: str) -> str:
@@ -153,10 +216,20 @@ def _of_row(row: Mapping[str, Any], folder: str) -> Item:
         path = f"{folder.rstrip('/')}/{name}" if folder else os.path.abspath(path)
     if name.startswith(".."):
         name = PurePosixPath(name).name
-    size = row.get("size")
-    if not isinstance(size, int | None) or isinstance(size, bool):
-        raise BadRow(f'"size" must be a number of bytes, not {shown(size)}')
+    size = _size_in(row)
     return Item(path.removeprefix("file://"), size, seconds_in(row, *SECONDS), name)
+
+
+def _size_in(row: Mapping[str, Any]) -> int | None:
+    """Raises BadRow."""
+    size = row.get("size")
+    if size is None:
+        return None
+    # Where a table has gaps, its whole numbers are floats.
+    is_whole = isinstance(size, int) or (isinstance(size, float) and size.is_integer())
+    if not is_whole or isinstance(size, bool) or not 0 <= size < _MOST:
+        raise BadRow(f'"size" must be a number of bytes, at least 0, not {shown(size)}')
+    return int(size)
 
 
 def _refuse_part(row: Mapping[str, Any], path: str) -> None:

@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 
 from kiku.errors import KikuError, OutputError
 from kiku.fleet import parquet
-from kiku.fleet.places import is_local, join, place_of
-from kiku.fleet.rows import Key, Row, captions_of, key_in
+from kiku.fleet.places import is_local, join, place_of, remove, rename
+from kiku.fleet.rows import Key, Row, captions_of, key_in, plain
 from kiku.fleet.settings import Request
 
 ROW_FORMATS = ("jsonl", "parquet")
@@ -54,21 +54,24 @@ class Store:
             writing: False only looks: nothing is made or held.
 
         Raises:
+            InputError: there is no such kind of place, or a package for it is not installed.
             OutputError: it cannot be made, or another run writes into it.
-            MissingExtra: a package for this place or format is not installed.
+            MissingExtra: a package for this format is not installed.
         """
         kinds = [name for name in formats if name in ROW_FORMATS]
         self._kind = kinds[0] if kinds else "jsonl"
         self._captions = [name for name in formats if name in CAPTIONS]
         if self._kind == "parquet":
             parquet.need()
-        self._files, self._folder = place_of(folder)
+        self._folder, self._is_local = folder, is_local(folder)
+        with self._told("reached"):
+            self._files, self._folder = place_of(folder)
         self._lock: FileLock | None = None
         self._writing = writing
         if writing:
             with self._told("made"):
                 self._files.makedirs(self._folder, exist_ok=True)
-            if is_local(folder):
+            if self._is_local:
                 self._hold(folder)
         try:
             self._number = 1 + max((_number_of(one) for one in self._parts()), default=-1)
@@ -80,6 +83,8 @@ class Store:
         """The last part that has rows of a recording."""
         self._old = defaultdict[str, set[Key]](set)
         """By part: recordings that have rows in a later one."""
+        self._broken: set[str] = set()
+        """Recordings that were not heard whole at some time: there may be captions of a part."""
         self._since = time.monotonic()
 
     def _hold(self, folder: str) -> None:
@@ -104,7 +109,7 @@ class Store:
     def finished(self, request: Request) -> dict[Key, bool]:
         """The recordings that were heard so, and of each whether it was heard whole: the last time,
         where a run that heard it again was killed before it could take out the rows from before."""
-        model, digest = request.settings.model, request.digest
+        model, digest = plain(request.settings.model), request.digest
         found: dict[Key, bool] = {}
         self._part_of.clear()
         self._old.clear()
@@ -113,6 +118,8 @@ class Store:
             for row in self._heads(part):
                 key = key_in(row)
                 here[key] = here.get(key, True) and row["problem"] is None
+                if row["problem"] is not None:
+                    self._broken.add(key.path)
             self._count(part, here)
             for key, whole in here.items():
                 if (key.model, key.options) == (model, digest):
@@ -166,7 +173,7 @@ class Store:
             OutputError: it cannot be written.
         """
         text = json.dumps(request.says, indent=2, ensure_ascii=False) + "\n"
-        self._write(join(self._folder, "options", f"{request.digest}.json"), text.encode())
+        self._write(join(self._folder, "options", f"{request.digest}.json"), _bytes_of(text))
 
     def add(self, name: str, rows: Sequence[Row], *, each: bool = False) -> None:
         """Keep the rows of one recording; its captions are there before they are.
@@ -179,14 +186,26 @@ class Store:
         Raises:
             OutputError: something cannot be written; what was written before is still there.
         """
-        partial = "" if rows[0]["problem"] is None else ".partial"
-        for ending in self._captions if any(row["words"] for row in rows) or not partial else ():
-            path = join(self._folder, "captions", f"{name}{partial}.{ending}")
-            self._write(path, captions_of(rows, ending, each=each).encode())
+        for ending in self._captions:
+            self._add_captions(name, rows, ending, each=each)
         self._rows += rows
         late = time.monotonic() - self._since >= EVERY_S
         if late or len(self._rows) >= MOST_ROWS:
             self.flush()
+
+    def _add_captions(self, name: str, rows: Sequence[Row], ending: str, *, each: bool) -> None:
+        name = name if self._is_local else plain(name)  # stores have names of UTF-8
+        path = join(self._folder, "captions", name)
+        is_whole, has_words = rows[0]["problem"] is None, any(row["words"] for row in rows)
+        text = captions_of(rows, ending, each=each)
+        if is_whole:
+            self._write(f"{path}.{ending}", _bytes_of(text))
+        elif has_words:
+            self._write(f"{path}.partial.{ending}", _bytes_of(text))
+        if plain(rows[0]["path"]) in self._broken and (is_whole or not has_words):
+            # Those of the time before are of no row any more.
+            with self._told("removed", path), contextlib.suppress(FileNotFoundError):
+                remove(self._files, f"{path}.partial.{ending}")
 
     def flush(self) -> None:
         """Write what waits.
@@ -213,15 +232,16 @@ class Store:
     def _write_part(self, path: str, rows: Sequence[Row]) -> None:
         if not rows:
             with self._told("removed", path):
-                self._files.rm(path)
+                remove(self._files, path)
             return
         if path.endswith(".parquet"):
             buffer = io.BytesIO()
-            parquet.write(buffer, rows)
+            with self._told("written", path):
+                parquet.write(buffer, rows)
             self._write(path, buffer.getvalue())
         else:
             lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-            self._write(path, "".join(lines).encode("utf-8", "backslashreplace"))
+            self._write(path, _bytes_of("".join(lines)))
 
     def _write(self, path: str, data: bytes) -> None:
         """Whole or not at all: whoever looks sees the old file or the new one."""
@@ -231,10 +251,10 @@ class Store:
             self._files.makedirs(folder, exist_ok=True)
             try:
                 self._files.pipe_file(beside, data)
-                self._files.mv(beside, path)
+                rename(self._files, beside, path)
             except BaseException:
                 with contextlib.suppress(Exception):
-                    self._files.rm(beside)
+                    remove(self._files, beside)
                 raise
 
     def _told(self, what: str, path: str | None = None) -> "_Told":
@@ -286,6 +306,11 @@ class _Told:
 def _number_of(part: str) -> int:
     found = _PART.search(part)
     return int(found[1]) if found else 0
+
+
+def _bytes_of(text: str) -> bytes:
+    # Of a name that is not UTF-8 JSON gives back what was there.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _row_in(line: bytes, where: str) -> Row:

@@ -6,7 +6,7 @@ from kiku.config import ModelConfig
 from kiku.measure import known
 from kiku.measure.fits import ENOUGH, Options
 from kiku.measure.hardware import Hardware
-from kiku.measure.roofline import Part, codec_dtype
+from kiku.measure.roofline import Part, codec_dtype, places
 
 _SEEN = {
     "gpu": "no GPU was measured; what others published comes to 0.2 to 0.4, or more",
@@ -26,7 +26,7 @@ def assumptions(
         *_of_computing(hardware, options, parts),
         f"p99 of a step: the roofline's time divided by {options.efficiency:g} (--efficiency), an "
         f"assumption: {_SEEN[hardware.kind]}",
-        *_of_memory(config, options, parts),
+        *_of_memory(config, hardware, options, parts),
         f"recordings: as many at once as bring {ENOUGH:g} of what a full memory would, one frame "
         "of each a step, machines busy day and night; blocks of frames, in which kiku reads "
         "recordings faster, are not counted",
@@ -93,12 +93,15 @@ def _of_computing(hardware: Hardware, options: Options, parts: Sequence[Part]) -
     return lines
 
 
-def _of_memory(config: ModelConfig, options: Options, parts: Sequence[Part]) -> tuple[str, ...]:
+def _of_memory(
+    config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[Part]
+) -> tuple[str, ...]:
     kept = sum(part.kept_bytes for part in parts)
     each = sum(part.kept_stream_bytes for part in parts)
+    count = places(config.lm.transformer, on_gpu=hardware.kind == "gpu")
     return (
         f"memory: {options.memory_share:g} of it (--memory-share) for weights "
         f"({kept / _GIGA:.3g} GB with embeddings) and streams ({each / _MEGA:.4g} MB: keys and "
-        f"values of {config.lm.transformer.capacity} positions, which are the window and room to "
+        f"values of {count} positions, which are the window and room to "
         "go back, and the codec's state)",
     )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from kiku.checkpoint.tensor_shapes import is_small
 from kiku.config import ModelConfig
+from kiku.engine.choice import DTYPES as ENGINE_DTYPES
 from kiku.errors import InputError
 from kiku.measure import known
 from kiku.measure.hardware import Hardware, within
@@ -17,7 +18,12 @@ DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
 ENOUGH = 0.9
 """Recordings are taken together until they go so fast, of what a full memory would bring."""
 
-_SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8"}
+_ON_GPU = tuple(
+    name for name in DTYPES if name in {*ENGINE_DTYPES["torch"], *ENGINE_DTYPES["cuda"]}
+)
+_KV_ON_GPU = tuple(name for name in KV_BITS if name != "int8")
+"""What kiku's engines for GPUs keep weights, and keys and values, in."""
 
 Basis = Literal["measured", "roofline"]
 
@@ -63,8 +69,19 @@ class Options:
         within("memory_share", self.memory_share, 1)
 
     def chosen(self, hardware: Hardware, config: ModelConfig) -> "Options":
-        """With types in the place of None."""
+        """With types in the place of None.
+
+        Raises:
+            InputError: no engine of kiku has these types on a GPU.
+        """
         on_gpu = hardware.kind == "gpu"
+        for name, has in (("dtype", _ON_GPU), ("kv_dtype", _KV_ON_GPU)):
+            value = getattr(self, name)
+            if on_gpu and value not in (None, *has):
+                raise InputError(
+                    f"{name} on a GPU must be one of {', '.join(has)}: no engine of kiku has "
+                    f"{value} there"
+                )
         usual = "bfloat16" if on_gpu else "float32" if is_small(config.lm) else "int8"
         dtype = self.dtype or usual
         usual_kv = "float16" if dtype in ("int8", "int4") else "float32"
@@ -88,8 +105,12 @@ class Fits:
         own: known.Measured | None = None,
     ) -> None:
         """`options` with all types chosen; `own` was measured on this very machine."""
-        dtype = str(options.dtype)
-        parts = codec(config.codec, dtype), decoder(config.lm, dtype, str(options.kv_dtype))
+        dtype, kv_dtype = str(options.dtype), str(options.kv_dtype)
+        on_gpu = hardware.kind == "gpu"
+        parts = (
+            codec(config.codec, dtype, on_gpu=on_gpu),
+            decoder(config.lm, dtype, kv_dtype, on_gpu=on_gpu),
+        )
         self.parts = parts
         self.fixed = Figure(sum(part.kept_bytes for part in parts), "roofline")
         """Memory whatever the streams."""

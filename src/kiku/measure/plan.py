@@ -146,7 +146,7 @@ def plan(
 
     Raises:
         CheckpointError: there is no such model.
-        InputError: a step may take longer than a frame is.
+        InputError: a step may take longer than a frame is, or no engine has these types there.
     """
     name, config = model_of(model) if isinstance(model, str) else ("a model", model)
     _check_in_time(options, config)

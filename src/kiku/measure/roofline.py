@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kiku.checkpoint.tensor_shapes import Shape, codec_shapes, lm_shapes
-from kiku.config import CodecConfig, LMConfig, TransformerConfig
+from kiku.config import REWIND_FRAMES, CodecConfig, LMConfig, TransformerConfig
 from kiku.graph.codec import LARGE
 from kiku.measure.hardware import Hardware
 from kiku.measure.limit import weight_bytes
@@ -22,6 +22,9 @@ KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8}
 _FLOAT32 = 4  # bytes
 _CODEC_8_BITS = 1 + 4 / 32  # bytes: a scale for each block of 32
 _ALIVE = 3  # results of layers that a step holds at once
+CALL_FRAMES = 16
+"""Frames that one call of the engine for GPUs appends at most. Its own numbers want PyTorch: tests
+compare them."""
 _MOST = 1 << 50
 
 
@@ -67,7 +70,7 @@ def most_streams(parts: Sequence[Part], hardware: Hardware, ms: float) -> int:
     return low
 
 
-def decoder(config: LMConfig, dtype: str, kv_dtype: str) -> Part:
+def decoder(config: LMConfig, dtype: str, kv_dtype: str, *, on_gpu: bool = False) -> Part:
     """The decoder with weights of one type, and keys and values of another."""
     t = config.transformer
     read = weight_bytes(config, dtype)
@@ -80,7 +83,7 @@ def decoder(config: LMConfig, dtype: str, kv_dtype: str) -> Part:
         stream_bytes=keys_bytes(t, t.window, kv_dtype),
         ops=((dtype, 2.0 * matrices), (in_16_bits, attention)),
         kept_bytes=read + _looked_up_bytes(config, dtype),
-        kept_stream_bytes=keys_bytes(t, t.capacity, kv_dtype),
+        kept_stream_bytes=keys_bytes(t, places(t, on_gpu=on_gpu), kv_dtype),
     )
 
 
@@ -90,7 +93,7 @@ def codec_dtype(dtype: str) -> str:
     return "int8" if dtype in ("int8", "int4") else "float32"
 
 
-def codec(config: CodecConfig, dtype: str = "float32") -> Part:
+def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) -> Part:
     """The codec beside a decoder of `dtype`; see `codec_dtype`."""
     t = config.transformer
     eight_bits = codec_dtype(dtype) == "int8"
@@ -102,20 +105,23 @@ def codec(config: CodecConfig, dtype: str = "float32") -> Part:
         if len(shape) > 1:
             own, uses = "int8" if small else "float32", _uses(config, name)
             products[own] = products.get(own, 0.0) + 2.0 * math.prod(shape) * uses
-        if len(shape) == 3:  # a convolution remembers what its kernel reaches back to
+        # A convolution remembers what its kernel reaches back to; codebooks are none.
+        if len(shape) == 3 and not name.startswith("quantizer"):
             past += shape[1] * (shape[2] - 1) * _FLOAT32
             largest = max(largest, shape[0] * _uses(config, name) * _FLOAT32)
     positions = t.positions_per_frame
     attention = 4.0 * t.num_layers * t.num_heads * t.head_dim * t.window * positions
     products["float32"] = products.get("float32", 0.0) + attention
     keys = "float16" if eight_bits else "float32"  # as kiku-kernels keep them
+    # On a GPU calls are cut, so that what is between layers does not grow with the streams.
+    alive = 0.0 if on_gpu else _ALIVE * largest
     return Part(
         "codec",
         weight_bytes=weights,
         stream_bytes=keys_bytes(t, t.window, keys),
         ops=tuple(sorted(products.items())),
         kept_bytes=weights,
-        kept_stream_bytes=keys_bytes(t, t.capacity, keys) + past + _ALIVE * largest,
+        kept_stream_bytes=keys_bytes(t, places(t, on_gpu=on_gpu), keys) + past + alive,
     )
 
 
@@ -127,10 +133,17 @@ def _is_in_8_bits(name: str, shape: Shape) -> bool:
     return not name.startswith("quantizer") and len(shape) == 3 and math.prod(shape) >= LARGE
 
 
+def places(t: TransformerConfig, *, on_gpu: bool) -> int:
+    """Places for keys of a stream: the window, what a call appends, and room to go back."""
+    if not on_gpu:
+        return t.capacity
+    return t.window - 1 + (CALL_FRAMES + REWIND_FRAMES) * t.positions_per_frame
+
+
 def keys_bytes(t: TransformerConfig, positions: int, dtype: str) -> float:
-    """Keys and values of one stream's `positions`; in int8 each has a float32 scale for each
+    """Keys and values of one stream's `positions`; in 8 bits each has a float32 scale for each
     head."""
-    bits = KV_BITS[dtype] + (32 / t.head_dim if dtype == "int8" else 0)
+    bits = KV_BITS[dtype] + (32 / t.head_dim if KV_BITS[dtype] == 8 else 0)
     return 2 * t.num_layers * t.num_heads * t.head_dim * positions * bits / 8
 
 

@@ -417,9 +417,11 @@ def languages_of(name: str) -> tuple[str, ...]:
 
 
 def _default_slots(settings: Settings) -> int:
+    from kiku.converted import is_converted
     from kiku.engine.choice import choose_engine
 
     chosen = choose_engine(
-        settings.engine, device=settings.device, dtype=settings.dtype, converted=False
-    )
+        settings.engine, device=settings.device, dtype=settings.dtype,
+        converted=is_converted(settings.model),
+    )  # fmt: skip
     return 8 if chosen == "onnx" else 64
