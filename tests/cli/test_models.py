@@ -73,6 +73,24 @@ def test_what_was_not_finished_is_listed_and_removed(
     assert list(own_cache.iterdir()) == []
 
 
+def test_of_a_link_the_link_is_removed(
+    run: Run, folder: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    """As of who moved a model to another disk."""
+    run("models", "convert", folder)
+    (made,) = own_cache.iterdir()
+    elsewhere = Path(shutil.move(made, tmp_path / "elsewhere"))
+    before = sorted(elsewhere.iterdir())
+    made.symlink_to(elsewhere)
+    ran = run("models", "rm", folder)
+    assert (ran.code, ran.out) == (
+        0,
+        f"removed {made}, a link; the files stay in {elsewhere.resolve()}\n",
+    )
+    assert list(own_cache.iterdir()) == []
+    assert sorted(elsewhere.iterdir()) == before
+
+
 def test_two_of_one_name_are_told_apart_by_their_folders(
     run: Run, folder: Path, own_cache: Path
 ) -> None:

@@ -21,7 +21,14 @@ from safetensors.numpy import load_file, save_file
 
 import kiku.graph
 from kiku.checkpoint import find, identity
-from kiku.converted import convert, default_precision, open_converted, verify_converted
+from kiku.converted import (
+    convert,
+    default_precision,
+    entries,
+    open_converted,
+    remove,
+    verify_converted,
+)
 from kiku.converted.cache import lock_of
 from kiku.converted.manifest import GRAPH_FILES, MANIFEST
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
@@ -480,6 +487,40 @@ def test_what_a_killed_one_left_is_not_trusted(native_folder: Path, own_cache: P
     _flip(part / "codec.data")
     (part / "junk").write_text("junk")
     assert contents(convert(native_folder).folder) == before
+
+
+def test_what_a_removal_left_that_was_killed_is_in_nobodys_way(
+    native_folder: Path, own_cache: Path
+) -> None:
+    """Processes of one number come again: in a container it is always 1."""
+    model = convert(native_folder)
+    before = contents(model.folder)
+    left = model.folder.with_name(f"{model.folder.name}.gone-{os.getpid()}")
+    for _ in range(2):
+        left.mkdir()
+        (left / "codec.data").write_text("half")
+        (model.folder / MANIFEST).write_text("damaged")
+        assert contents(convert(native_folder).folder) == before
+        assert list(own_cache.iterdir()) == [model.folder]
+    left.mkdir()
+    (left / "codec.data").write_text("half")
+    remove(entries()[0])
+    assert list(own_cache.iterdir()) == []
+
+
+def test_what_is_made_anew_takes_the_place_of_a_link(native_folder: Path, own_cache: Path) -> None:
+    model = convert(native_folder)
+    before = contents(model.folder)
+    elsewhere = Path(shutil.move(model.folder, own_cache.with_name("elsewhere")))
+    model.folder.symlink_to(elsewhere)
+    assert convert(native_folder) == model, "it may lie on another disk"
+    (elsewhere / MANIFEST).write_text("damaged")
+    leftover = model.folder.with_name(f"{model.folder.name}.gone-1")
+    leftover.symlink_to(elsewhere)
+    assert contents(convert(native_folder).folder) == before
+    assert list(own_cache.iterdir()) == [model.folder]
+    assert not model.folder.is_symlink()
+    assert (elsewhere / MANIFEST).read_text() == "damaged"
 
 
 # Who converts waits until it is told that the others wait for it.

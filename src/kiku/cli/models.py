@@ -147,8 +147,10 @@ def remove_model(model: _Model, precision: _Precision = None) -> int:
         terminal.error(f"{what} is not converted; kiku models list tells what is{others}")
         return FAILED
     for entry in found:
+        link = entry.folder.resolve() if entry.folder.is_symlink() else None
         remove(entry)
-        terminal.echo(f"removed {entry.folder}, {_megabytes(entry)}\n")
+        what = _megabytes(entry) if link is None else f"a link; the files stay in {link}"
+        terminal.echo(f"removed {entry.folder}, {what}\n")
     return 0
 
 

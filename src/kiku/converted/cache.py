@@ -4,6 +4,7 @@ import atexit
 import glob
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -157,12 +158,20 @@ def remove(entry: Entry) -> None:
 
 
 def put_away(folder: Path) -> None:
-    """Remove a folder, if it is there: nobody ever sees half of it under its name."""
-    gone = folder.with_name(f"{folder.name}{_GONE}-{os.getpid()}")
-    if folder.exists():
-        folder.replace(gone)
-    for left in (gone, *folder.parent.glob(f"{glob.escape(folder.name)}{_GONE}-*")):
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove a folder, if it is there: nobody ever sees half of it under its name. Of a link to a
+    folder the link alone is removed.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        # Not the number of the process, which may come again (in a container it is always 1): what
+        # one left that was killed would be in the way.
+        folder.replace(folder.with_name(f"{folder.name}{_GONE}-{secrets.token_hex(4)}"))
+    for left in folder.parent.glob(f"{glob.escape(folder.name)}{_GONE}-*"):
+        if left.is_symlink():
+            left.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def lock_of(folder: Path) -> Path:
