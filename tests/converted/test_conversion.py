@@ -29,7 +29,7 @@ from kiku.converted import (
     remove,
     verify_converted,
 )
-from kiku.converted.cache import lock_of
+from kiku.converted.cache import cache_folder, is_in_cache, lock_of
 from kiku.converted.manifest import GRAPH_FILES, MANIFEST
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 from tests import tiny
@@ -646,6 +646,10 @@ def _no_home(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     patch.setattr(Path, "home", home)
 
 
+def _home_of_nobody(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    patch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
+
+
 def _of_somebody_else(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache that may not even be looked into; root may, so it is said instead of done."""
     patch.setenv("KIKU_CACHE", str(tmp_path / "theirs"))
@@ -679,7 +683,7 @@ def _read_only(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     patch.setattr(Path, "mkdir", refuse)
 
 
-@pytest.mark.parametrize("trouble", [_no_home, _of_somebody_else, _read_only])
+@pytest.mark.parametrize("trouble", [_no_home, _home_of_nobody, _of_somebody_else, _read_only])
 def test_without_a_cache_there_is_a_sentence_and_the_demo(
     trouble: Any, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -693,3 +697,32 @@ def test_without_a_cache_there_is_a_sentence_and_the_demo(
     assert folder.is_relative_to(tempfile.gettempdir())
     assert "the demo is kept in a temporary folder until the program ends" in caplog.text
     assert convert("demo").folder == folder
+
+
+def test_homes_of_nobody_are_one_sentence_each(native_folder: Path) -> None:
+    nowhere = Path("~no-such-user-here/model")
+    with pytest.raises(CheckpointError, match=r"model leads nowhere: .*name the folder without ~"):
+        convert(native_folder, folder=nowhere)
+    with pytest.raises(CheckpointError, match="leads nowhere"):
+        open_converted(nowhere)
+    (finding,) = verify_converted(nowhere)
+    assert not finding.ok
+    assert "leads nowhere" in finding.detail
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="XDG_CACHE_HOME is not read here")
+@pytest.mark.parametrize("is_home_relative", [False, True])
+def test_the_cache_is_found_from_anywhere(
+    is_home_relative: bool, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XDG_CACHE_HOME must be absolute, or it does not count; of HOME nobody says so."""
+    monkeypatch.delenv("KIKU_CACHE")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "home" if is_home_relative else str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == tmp_path / "home" / ".cache" / "kiku" / "onnx"
+    old = convert(native_folder)
+    assert is_in_cache(old.folder)
+    monkeypatch.setattr(kiku.graph, "FORMAT", kiku.graph.FORMAT + 1)
+    assert convert(native_folder).folder != old.folder
+    assert not old.folder.exists(), "an older version made it"

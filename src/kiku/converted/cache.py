@@ -50,22 +50,34 @@ def cache_folder() -> Path:
     """Where converted models are kept; it need not exist. `KIKU_CACHE` moves it.
 
     Raises:
-        NoCache: there is no home to keep it in.
+        NoCache: there is no home to keep it in, or `KIKU_CACHE` leads nowhere.
     """
-    if chosen := os.environ.get("KIKU_CACHE"):
-        return Path(chosen).expanduser().absolute() / "onnx"
+    chosen = os.environ.get("KIKU_CACHE")
     try:
-        if sys.platform == "win32":
-            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library" / "Caches"
-        else:
-            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as e:
+        if chosen:
+            return Path(chosen).expanduser().absolute() / "onnx"
+        return _caches().absolute() / "kiku" / "onnx"
+    except (RuntimeError, OSError) as e:  # of ~; of a folder that was removed under a process
+        if chosen:
+            reason = str(e).rstrip(".")
+            raise NoCache(
+                f"KIKU_CACHE is {chosen}, which leads nowhere ({reason}); set KIKU_CACHE to a "
+                "folder that can be found"
+            ) from e
         raise NoCache(
             "there is no home folder to keep converted models in; set KIKU_CACHE to a folder"
         ) from e
-    return base / "kiku" / "onnx"
+
+
+def _caches() -> Path:
+    """Where this system's programs keep what can be made again."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # Whoever specified it asks for one that is no absolute path to be ignored.
+    return chosen if chosen.is_absolute() else Path.home() / ".cache"
 
 
 def is_in_cache(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from kiku.converted.cache import (
 )
 from kiku.converted.lock import locked
 from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, VOCABULARIES, stated_in
-from kiku.converted.model import ConvertedModel, is_converted, open_converted
+from kiku.converted.model import ConvertedModel, expanded, is_converted, open_converted
 from kiku.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,8 @@ def convert(
 
     if precision is not None:
         check_precision(precision)  # before gigabytes are fetched
+    if folder is not None:
+        folder = expanded(folder).absolute()
     if not isinstance(source, Files) and is_converted(source):
         raise CheckpointError(f"{source} is converted already; give the checkpoint itself")
     files = source if isinstance(source, Files) else find(source, revision=revision)
@@ -80,7 +82,7 @@ def convert(
         files, config, name, precision, identity, FORMAT, revision=commit_of(files.weights[0])
     )
     if folder is not None:
-        return _convert(order, folder.expanduser().absolute(), checksums=checksums)
+        return _convert(order, folder, checksums=checksums)
     try:
         return _convert(
             order, place_of(name, precision, identity, FORMAT).absolute(), checksums=checksums

@@ -44,6 +44,21 @@ class ConvertedModel:
         return Vocabulary.load(self.folder / self.manifest.vocabulary)
 
 
+def expanded(folder: str | Path) -> Path:
+    """A folder as it was named, with the home that its `~` stands for.
+
+    Raises:
+        CheckpointError: there is no such home.
+    """
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as e:
+        raise CheckpointError(
+            f"{folder} leads nowhere: there is no home folder of that name; name the folder "
+            "without ~"
+        ) from e
+
+
 def is_converted(folder: str | Path) -> bool:
     """Whether this is a folder with a converted model, be it whole or not."""
     try:
@@ -64,7 +79,7 @@ def open_converted(folder: str | Path, *, checksums: bool = False) -> ConvertedM
     """
     from kiku.graph import FORMAT
 
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     if not is_converted(folder):
         raise CheckpointError(f"{folder} is not a converted model: {MANIFEST} is missing")
     manifest = read_manifest(folder / MANIFEST, format=FORMAT)
