@@ -62,6 +62,15 @@ def test_a_model_is_converted_listed_and_removed(run: Run, folder: Path, own_cac
     )
 
 
+def test_the_demo_is_not_converted_to_what_is_gone_at_the_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
+    ran = run("models", "convert", "demo")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith("; set KIKU_CACHE to a folder that can be found\n")
+
+
 def test_what_was_not_finished_is_listed_and_removed(
     run: Run, folder: Path, own_cache: Path
 ) -> None:

@@ -25,6 +25,8 @@ from kiku.converted import (
     convert,
     default_precision,
     entries,
+    entries_of,
+    is_converted,
     open_converted,
     remove,
     verify_converted,
@@ -726,3 +728,41 @@ def test_the_cache_is_found_from_anywhere(
     monkeypatch.setattr(kiku.graph, "FORMAT", kiku.graph.FORMAT + 1)
     assert convert(native_folder).folder != old.folder
     assert not old.folder.exists(), "an older version made it"
+
+
+@pytest.fixture
+def own_demo(native_folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint of one's own in a folder that is called as the model inside the package."""
+    return Path(shutil.copytree(native_folder, tmp_path / "mine" / "demo"))
+
+
+def test_a_folder_called_demo_is_not_the_demo(own_demo: Path, tmp_path: Path) -> None:
+    own, demo = convert(own_demo), convert("demo")
+    assert own.name == demo.name == "demo"
+    assert [entry.folder for entry in entries_of("demo")] == [demo.folder]
+    assert [entry.folder for entry in entries_of(str(own_demo))] == [own.folder]
+    assert [entry.folder for entry in entries_of(own.folder.name)] == [own.folder]
+
+
+def test_a_folder_called_demo_needs_a_cache(
+    own_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here")
+    with pytest.raises(CheckpointError, match="set KIKU_CACHE to a"):
+        convert(own_demo)
+    with pytest.raises(CheckpointError, match="set KIKU_CACHE to a"):
+        convert(find(own_demo))
+    assert convert(find("demo")).folder.is_relative_to(tempfile.gettempdir())
+    with pytest.raises(CheckpointError, match="set KIKU_CACHE to a"):
+        convert("demo", lasting=True)
+
+
+def test_a_converted_model_called_demo_is_not_the_demo(
+    native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = convert(native_folder, folder=Path("demo"))
+    assert not is_converted("demo")
+    assert is_converted("./demo")
+    assert open_converted("demo").manifest == own.manifest, "a folder, whatever its name"
+    assert convert("demo").manifest.identity != own.manifest.identity

@@ -323,8 +323,13 @@ def commit_of(path: Path) -> str | None:
     return None
 
 
+def demo_folder() -> Path:
+    """Where the model inside the package lies. A folder of one's own may be called "demo", too."""
+    return Path(__file__).resolve().parent.parent / DEMO
+
+
 def _demo() -> Folder:
-    path = Path(__file__).resolve().parent.parent / DEMO
+    path = demo_folder()
     if not (path / "config.json").is_file():
         raise CheckpointError(
             f"the demo model is not in this installation (looked in {path}); reinstall kiku"

@@ -131,7 +131,10 @@ def convert_model(
     from kiku.converted import convert
 
     with Meter(quiet=False).noting():
-        made = convert(model, precision=precision, revision=revision, folder=target, checksums=True)
+        made = convert(
+            model, precision=precision, revision=revision, folder=target,
+            checksums=True, lasting=True,
+        )  # fmt: skip
     terminal.echo(f"{made.folder}\n")
     return 0
 

@@ -120,7 +120,8 @@ def entries() -> list[Entry]:
 def entries_of(name: str, precision: str | None = None) -> list[Entry]:
     """Those of one checkpoint, named as for `convert`, or one by the name of its folder.
 
-    Of a checkpoint in a folder those that were made of its files: others may be called alike.
+    Of the demo, and of a checkpoint in a folder, those that were made of its files: others may be
+    called alike.
     """
     title, identity = name_of(name), _identity_of(name)
     return [
@@ -142,9 +143,9 @@ def _is_of(entry: Entry, title: str, identity: str | None) -> bool:
 
 
 def _identity_of(name: str) -> str | None:
-    """Of a checkpoint in a folder, as it is now; None for others."""
+    """Of the demo, or of a checkpoint in a folder, as it is now; None for others."""
     try:
-        if name == DEMO or not Path(name).expanduser().is_dir():
+        if name != DEMO and not Path(name).expanduser().is_dir():
             return None
         files = find(name)
         return identity_of(files, read_config(files))

@@ -6,7 +6,7 @@ A folder appears under its name when it is whole, whatever ends the making of it
 import logging
 from pathlib import Path
 
-from kiku.checkpoint.hub import DEMO, commit_of
+from kiku.checkpoint.hub import commit_of, demo_folder
 from kiku.checkpoint.identity import identity_of
 from kiku.checkpoint.layout import Files, find
 from kiku.checkpoint.reading import read_config
@@ -45,6 +45,7 @@ def convert(
     revision: str | None = None,
     folder: Path | None = None,
     checksums: bool = False,
+    lasting: bool = False,
 ) -> ConvertedModel:
     """Make the graphs of a checkpoint, unless they are there already.
 
@@ -58,6 +59,8 @@ def convert(
         revision: of a repository: branch, tag or commit.
         folder: where to put it; None is the cache (see `cache.cache_folder`).
         checksums: if it is there already, read all of it to see whether it is undamaged.
+        lasting: where there is no cache, the demo too is an error. Else it goes to a temporary
+            folder, which goes with this process.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, its tensors are not those
@@ -88,7 +91,7 @@ def convert(
             order, place_of(name, precision, identity, FORMAT).absolute(), checksums=checksums
         )
     except NoCache as e:
-        if name != DEMO:
+        if lasting or files.config.parent.resolve() != demo_folder():
             raise
         # It takes a second: whoever tries it should not need a home first.
         _log.warning("%s; the demo is kept in a temporary folder until the program ends", e)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiku.checkpoint.hub import DEMO
 from kiku.config import ModelConfig
 from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, Manifest, read_manifest
 from kiku.errors import CheckpointError
@@ -60,9 +61,15 @@ def expanded(folder: str | Path) -> Path:
 
 
 def is_converted(folder: str | Path) -> bool:
-    """Whether this is a folder with a converted model, be it whole or not."""
+    """Whether this names a folder with a converted model, be it whole or not. "demo" names none: it
+    is the model inside the package; for a folder called so say "./demo".
+    """
+    return str(folder) != DEMO and _has_manifest(Path(folder))
+
+
+def _has_manifest(folder: Path) -> bool:
     try:
-        return (Path(folder).expanduser() / MANIFEST).is_file()
+        return (folder.expanduser() / MANIFEST).is_file()
     except (OSError, RuntimeError):  # nobody is at home there, or it may not be looked into
         return False
 
@@ -80,7 +87,7 @@ def open_converted(folder: str | Path, *, checksums: bool = False) -> ConvertedM
     from kiku.graph import FORMAT
 
     folder = expanded(folder)
-    if not is_converted(folder):
+    if not _has_manifest(folder):
         raise CheckpointError(f"{folder} is not a converted model: {MANIFEST} is missing")
     manifest = read_manifest(folder / MANIFEST, format=FORMAT)
     missing = [name for name in GRAPH_FILES if name not in manifest.files]

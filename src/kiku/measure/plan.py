@@ -151,7 +151,7 @@ def plan(
     name, config = model_of(model) if isinstance(model, str) else ("a model", model)
     _check_in_time(options, config)
     options = options.chosen(hardware, config)
-    shape = known.shape_of(name, config)
+    shape = known.shape_of(config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
     here = (machine, options.kv_dtype)
     same = (one for one in measured if (one.machine, one.kv_dtype) == here)
