@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -699,6 +700,19 @@ def test_without_a_cache_there_is_a_sentence_and_the_demo(
     assert folder.is_relative_to(tempfile.gettempdir())
     assert "the demo is kept in a temporary folder until the program ends" in caplog.text
     assert convert("demo").folder == folder
+
+
+@pytest.mark.parametrize("place", ["/", "..", "new/.."])
+def test_what_nothing_can_take_the_place_of(
+    place: str, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = (
+        f"cannot take the place of {place}; name a new folder, such as {Path(place, 'converted')}"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        convert(native_folder, folder=Path(place))
+    assert not (tmp_path / "new").exists()
 
 
 def test_homes_of_nobody_are_one_sentence_each(native_folder: Path) -> None:

@@ -72,8 +72,7 @@ def convert(
 
     if precision is not None:
         check_precision(precision)  # before gigabytes are fetched
-    if folder is not None:
-        folder = expanded(folder).absolute()
+    target = None if folder is None else _target(folder)
     if not isinstance(source, Files) and is_converted(source):
         raise CheckpointError(f"{source} is converted already; give the checkpoint itself")
     files = source if isinstance(source, Files) else find(source, revision=revision)
@@ -84,8 +83,8 @@ def convert(
     order = Order(
         files, config, name, precision, identity, FORMAT, revision=commit_of(files.weights[0])
     )
-    if folder is not None:
-        return _convert(order, folder, checksums=checksums)
+    if target is not None:
+        return _convert(order, target, checksums=checksums)
     try:
         return _convert(
             order, place_of(name, precision, identity, FORMAT).absolute(), checksums=checksums
@@ -97,6 +96,21 @@ def convert(
         _log.warning("%s; the demo is kept in a temporary folder until the program ends", e)
         place = temporary_folder() / precision
         return _convert(order, place, lock=place.with_name("lock"), checksums=checksums)
+
+
+def _target(folder: Path) -> Path:
+    """Where it is to be put, as it was asked for.
+
+    Raises:
+        CheckpointError: nothing can be put there.
+    """
+    place = expanded(folder).absolute()
+    if place.name in ("", ".."):
+        raise CheckpointError(
+            f"a converted model cannot take the place of {folder}; name a new folder, such as "
+            f"{folder / 'converted'}"
+        )
+    return place
 
 
 def _convert(
