@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from safetensors.numpy import load_file, save_file
 import kiku.graph
 from kiku.checkpoint import find, identity
 from kiku.converted import (
+    conversion,
     convert,
     default_precision,
     entries,
@@ -32,7 +34,7 @@ from kiku.converted import (
     remove,
     verify_converted,
 )
-from kiku.converted.cache import cache_folder, is_in_cache, lock_of
+from kiku.converted.cache import cache_folder, is_in_cache, lock_of, temporary_folder
 from kiku.converted.manifest import GRAPH_FILES, MANIFEST
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 from tests import tiny
@@ -686,7 +688,20 @@ def _read_only(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     patch.setattr(Path, "mkdir", refuse)
 
 
-@pytest.mark.parametrize("trouble", [_no_home, _home_of_nobody, _of_somebody_else, _read_only])
+def _no_locks(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on some network file systems."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    patch.setattr(fcntl, "flock", refuse)
+    temporary_folder.cache_clear()  # what another test made there would be opened without a lock
+
+
+@pytest.mark.parametrize(
+    "trouble", [_no_home, _home_of_nobody, _of_somebody_else, _read_only, _no_locks]
+)
 def test_without_a_cache_there_is_a_sentence_and_the_demo(
     trouble: Any, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -700,6 +715,28 @@ def test_without_a_cache_there_is_a_sentence_and_the_demo(
     assert folder.is_relative_to(tempfile.gettempdir())
     assert "the demo is kept in a temporary folder until the program ends" in caplog.text
     assert convert("demo").folder == folder
+
+
+def test_without_a_cache_threads_wait_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here")
+    monkeypatch.setattr(conversion, "temporary_folder", lambda: tmp_path / "temporary")
+    caplog.set_level(logging.INFO, "kiku")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(convert, ["demo"] * 4))
+    assert made == [made[0]] * 4
+    assert caplog.text.count("converting demo to") == 1
+
+
+def test_without_any_folder_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here")
+    monkeypatch.setattr(conversion, "temporary_folder", refuse)
+    with pytest.raises(CheckpointError, match=r"set KIKU_CACHE to .*nor is there a temporary fold"):
+        convert("demo")
 
 
 @pytest.mark.parametrize("place", ["/", "..", "new/.."])

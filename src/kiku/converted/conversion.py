@@ -4,7 +4,10 @@ A folder appears under its name when it is whole, whatever ends the making of it
 """
 
 import logging
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Lock
 
 from kiku.checkpoint.hub import commit_of, demo_folder
 from kiku.checkpoint.identity import identity_of
@@ -29,6 +32,9 @@ from kiku.converted.model import ConvertedModel, expanded, is_converted, open_co
 from kiku.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
+
+_IN_THIS_PROCESS = Lock()
+"""Held by the thread that converts to this process's temporary folder."""
 
 
 def default_precision(config: LMConfig) -> str:
@@ -94,8 +100,8 @@ def convert(
             raise
         # It takes a second: whoever tries it should not need a home first.
         _log.warning("%s; the demo is kept in a temporary folder until the program ends", e)
-        place = temporary_folder() / precision
-        return _convert(order, place, lock=place.with_name("lock"), checksums=checksums)
+        place = _temporary(e) / precision
+        return _convert(order, place, lock=_IN_THIS_PROCESS, checksums=checksums)
 
 
 def _target(folder: Path) -> Path:
@@ -113,8 +119,27 @@ def _target(folder: Path) -> Path:
     return place
 
 
+def _temporary(why: NoCache) -> Path:
+    """A folder for this process alone, which needs no lock that others see: where there is no
+    cache, there may be no such locks either.
+
+    Raises:
+        CheckpointError: there is none, as in a container that cannot be written at all.
+    """
+    try:
+        # A fork has the folder of its parent.
+        return temporary_folder() / str(os.getpid())
+    except OSError as e:
+        reason = e.strerror or str(e)
+        raise CheckpointError(f"{why}; nor is there a temporary folder ({reason})") from e
+
+
 def _convert(
-    order: Order, folder: Path, *, checksums: bool, lock: Path | None = None
+    order: Order,
+    folder: Path,
+    *,
+    checksums: bool,
+    lock: AbstractContextManager[object] | None = None,
 ) -> ConvertedModel:
     build = Build(order, folder)
     with build.explained():
@@ -130,7 +155,7 @@ def _convert(
 
     with build.explained():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(lock or lock_of(folder), waiting), build.tidied():
+        with lock or locked(lock_of(folder), waiting), build.tidied():
             model = _existing(order, folder, checksums=checksums, tell=True)
             if model is not None:
                 if waited:
