@@ -198,7 +198,7 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
 
 def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
     """The microphone of this number or name; AudioError where there is none."""
-    wanted = int(mic) if mic is not None and mic.isdecimal() else mic
+    wanted = int(mic) if mic is not None and mic.isdecimal() and len(mic) < 10 else mic
     microphone = Microphone(wanted, tell=notices.append)
     # What a microphone records is called by the time: there is no better name for it.
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")

@@ -291,9 +291,9 @@ def _hotword(text: str) -> Hotword:
 def _channel(name: str) -> Channel:
     if name == "mix" or name == "each":
         return name
-    if not (name.isascii() and name.isdecimal()):
+    if not (name.isascii() and name.isdecimal() and len(name) < 10):
         raise typer.BadParameter(
-            f"{name!r} is neither mix nor each nor a number", param_hint="--channel"
+            f"{name!r} is neither mix nor each nor the number of a channel", param_hint="--channel"
         )
     return int(name)
 
