@@ -323,6 +323,15 @@ def commit_of(path: Path) -> str | None:
     return None
 
 
+def is_local(source: str | Path) -> bool:
+    """Whether `open_place` finds it on this machine: the demo, or a folder.
+
+    Raises:
+        CheckpointError: it may not be looked at.
+    """
+    return str(source) == DEMO or _kind_of(source)[1] == "folder"
+
+
 def demo_folder() -> Path:
     """Where the model inside the package lies. A folder of one's own may be called "demo", too."""
     return Path(__file__).resolve().parent.parent / DEMO

@@ -1,5 +1,6 @@
 """`kiku listen`: what it is told."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -282,7 +283,7 @@ def _check(source: str | None, mic: str | None, options: StreamOptions, raw: str
                 raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)
     if source is not None and mic is not None:
         raise typer.BadParameter("--from is none; leave one of the two out", param_hint="--mic")
-    if source is not None and Path(source).is_dir():
+    if source is not None and os.path.isdir(source):
         raise typer.BadParameter("it is a folder; name one recording", param_hint="--from")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find
+from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find, is_local
 from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.options import Revision
@@ -65,8 +65,7 @@ def info(model: _Model = DEMO, revision: Revision = None) -> int:
         ]
         terminal.echo(columns(rows))
         return 0
-    local = model == DEMO or Path(model).is_dir()
-    files = find(model, revision=revision, weights=local)
+    files = find(model, revision=revision, weights=is_local(model))
     rows = [
         ("name", model),
         ("layout", files.layout),

@@ -1,5 +1,6 @@
 """Options that several commands take: which model, on what it runs, and what it transcribes how."""
 
+import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -175,7 +176,7 @@ class TextOptions:
             missing = "--prompt-audio FILE" if sound is None else "--prompt TEXT"
             given = "--prompt" if sound is None else "--prompt-audio"
             raise typer.BadParameter(f"add {missing}, which it belongs to", param_hint=given)
-        if sound is not None and not sound.is_file():
+        if sound is not None and not os.path.isfile(sound):
             raise typer.BadParameter(f"{sound}: no such file", param_hint="--prompt-audio")
 
     def prompted(self, options: StreamOptions, recognizer: Recognizer) -> StreamOptions:
