@@ -191,6 +191,10 @@ def test_a_named_pipe_is_not_opened_for_its_duration(tmp_path: Path) -> None:
     assert duration_s(path) is None  # opening it would wait for a writer
 
 
+def test_a_name_that_is_too_long_has_no_duration() -> None:
+    assert duration_s("a" * 5000) is None
+
+
 @pytest.mark.parametrize("container", ["wav", "flac", "mp3", "ogg", "webm", "mp4"])
 def test_a_pipe_gives_the_same_as_a_file(container: str, record, tone, pipe, monkeypatch) -> None:
     codecs = {"wav": "pcm_s16le", "mp3": "libmp3lame", "mp4": "aac", "flac": "flac"}

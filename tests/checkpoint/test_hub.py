@@ -15,7 +15,7 @@ import pytest
 from huggingface_hub import errors
 
 import kiku
-from kiku.checkpoint import DEMO, KNOWN_REPOS, find, hub
+from kiku.checkpoint import DEMO, KNOWN_REPOS, find, hub, is_local
 from kiku.checkpoint.corrections import PUBLISHED
 from kiku.config import CodecConfig
 from kiku.errors import CheckpointError
@@ -232,6 +232,14 @@ def test_a_source_that_is_nothing(source: str) -> None:
     with pytest.raises(CheckpointError, match="neither an existing folder nor a repository") as e:
         find(source)
     assert REPO in str(e.value)
+
+
+def test_what_lies_on_this_machine(native_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(native_folder.parent))
+    for source in (DEMO, native_folder, str(native_folder), f"~/{native_folder.name}"):
+        assert is_local(source)
+    for source in (REPO, "~no-such-user/x", "a" * 5000, native_folder / "config.json"):
+        assert not is_local(source)
 
 
 def test_a_home_of_nobody_is_no_folder() -> None:

@@ -23,6 +23,9 @@ Run = Callable[..., Ran]
 Speech = Callable[..., Path]
 
 
+_LONG = "a" * 5000
+
+
 def one_sentence(ran: Ran, *words: str) -> None:
     """Exactly one line on standard error, with these words in it."""
     assert ran.err.startswith("kiku: ")
@@ -107,6 +110,31 @@ class TestInputs:
         ran = run("transcribe", cut)
         assert (ran.code, ran.out) == (1, "zero one two\n")
         one_sentence(ran, "cut.wav")
+
+    @pytest.mark.parametrize(
+        ("command", "said"),
+        [
+            (("transcribe", _LONG), "cannot be opened (file name too long)"),
+            (("transcribe", "TALK", "--prompt", "x", "--prompt-audio", _LONG), "no such file"),
+            (("transcribe", "TALK", "-o", _LONG), "cannot be made (file name too long)"),
+            (
+                ("transcribe", "TALK", "-o", f"{_LONG}.txt"),
+                "cannot be written (file name too long)",
+            ),
+            (("listen", "--from", _LONG), "cannot be opened (file name too long)"),
+            (("models", "info", _LONG), "neither an existing folder nor a repository"),
+            (("plan", "--model", _LONG), "neither an existing folder nor a repository"),
+            ((_LONG,), "is no command"),
+        ],
+        ids=lambda value: value[0][:10] if isinstance(value, tuple) else "",
+    )
+    def test_names_that_are_too_long(
+        self, run: Run, speech: Speech, tmp_path: Path, command: tuple[str, ...], said: str
+    ) -> None:
+        talk = str(speech(tmp_path / "talk.wav"))
+        ran = run(*(talk if one == "TALK" else one for one in command))
+        assert ran.code in (1, 2)
+        one_sentence(ran, said)
 
     def test_one_bad_file_does_not_stop_the_rest(
         self, run: Run, speech: Speech, tmp_path: Path

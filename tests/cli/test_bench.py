@@ -124,6 +124,19 @@ def test_the_doctor_tells_what_is_here(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
+def test_the_doctor_tells_the_rest_where_nobody_is_at_home(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
+    ran = run("doctor")
+    assert (ran.code, ran.err) == (0, "")
+    told = {line[:19].strip(): line[19:].strip() for line in ran.out.splitlines()}
+    assert told["converted models"] == "none: set KIKU_CACHE to a folder for them"
+    assert told["memory is read at"] == "40 GB/s"
+    assert json.loads(run("doctor", "--json").out)["cache"] is None
+
+
+@pytest.mark.usefixtures("quiet")
 def test_the_doctor_minds_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "NEEDED", ("numpy", "no-such-package-here"))
     ran = run("doctor")

@@ -299,6 +299,14 @@ def mics(monkeypatch: pytest.MonkeyPatch) -> list[FakeMicrophone]:
 
 
 @pytest.mark.usefixtures("backend")
+def test_a_number_that_is_too_long_is_a_microphones_name(
+    run: Run, tmp_path: Path, mics: list[FakeMicrophone]
+) -> None:
+    assert run("listen", "--mic", "1" * 5000, "-o", tmp_path).code == 0
+    assert mics[0].device == "1" * 5000
+
+
+@pytest.mark.usefixtures("backend")
 def test_a_microphone_that_goes_and_comes_keeps_the_time(
     run: Run, tmp_path: Path, mics: list[FakeMicrophone]
 ) -> None:

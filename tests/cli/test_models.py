@@ -62,6 +62,15 @@ def test_a_model_is_converted_listed_and_removed(run: Run, folder: Path, own_cac
     )
 
 
+def test_the_demo_is_not_converted_to_what_is_gone_at_the_end(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
+    ran = run("models", "convert", "demo")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.endswith("; set KIKU_CACHE to a folder that can be found\n")
+
+
 def test_what_was_not_finished_is_listed_and_removed(
     run: Run, folder: Path, own_cache: Path
 ) -> None:
@@ -71,6 +80,24 @@ def test_what_was_not_finished_is_listed_and_removed(
     assert "MB  not finished\n" in run("models", "list").out
     assert run("models", "rm", "tiny").code == 0
     assert list(own_cache.iterdir()) == []
+
+
+def test_of_a_link_the_link_is_removed(
+    run: Run, folder: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    """As of who moved a model to another disk."""
+    run("models", "convert", folder)
+    (made,) = own_cache.iterdir()
+    elsewhere = Path(shutil.move(made, tmp_path / "elsewhere"))
+    before = sorted(elsewhere.iterdir())
+    made.symlink_to(elsewhere)
+    ran = run("models", "rm", folder)
+    assert (ran.code, ran.out) == (
+        0,
+        f"removed {made}, a link; the files stay in {elsewhere.resolve()}\n",
+    )
+    assert list(own_cache.iterdir()) == []
+    assert sorted(elsewhere.iterdir()) == before
 
 
 def test_two_of_one_name_are_told_apart_by_their_folders(

@@ -4,12 +4,14 @@ import errno
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,18 @@ from safetensors.numpy import load_file, save_file
 
 import kiku.graph
 from kiku.checkpoint import find, identity
-from kiku.converted import convert, default_precision, open_converted, verify_converted
-from kiku.converted.cache import lock_of
+from kiku.converted import (
+    conversion,
+    convert,
+    default_precision,
+    entries,
+    entries_of,
+    is_converted,
+    open_converted,
+    remove,
+    verify_converted,
+)
+from kiku.converted.cache import cache_folder, is_in_cache, lock_of, temporary_folder
 from kiku.converted.manifest import GRAPH_FILES, MANIFEST
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
 from tests import tiny
@@ -482,6 +494,40 @@ def test_what_a_killed_one_left_is_not_trusted(native_folder: Path, own_cache: P
     assert contents(convert(native_folder).folder) == before
 
 
+def test_what_a_removal_left_that_was_killed_is_in_nobodys_way(
+    native_folder: Path, own_cache: Path
+) -> None:
+    """Processes of one number come again: in a container it is always 1."""
+    model = convert(native_folder)
+    before = contents(model.folder)
+    left = model.folder.with_name(f"{model.folder.name}.gone-{os.getpid()}")
+    for _ in range(2):
+        left.mkdir()
+        (left / "codec.data").write_text("half")
+        (model.folder / MANIFEST).write_text("damaged")
+        assert contents(convert(native_folder).folder) == before
+        assert list(own_cache.iterdir()) == [model.folder]
+    left.mkdir()
+    (left / "codec.data").write_text("half")
+    remove(entries()[0])
+    assert list(own_cache.iterdir()) == []
+
+
+def test_what_is_made_anew_takes_the_place_of_a_link(native_folder: Path, own_cache: Path) -> None:
+    model = convert(native_folder)
+    before = contents(model.folder)
+    elsewhere = Path(shutil.move(model.folder, own_cache.with_name("elsewhere")))
+    model.folder.symlink_to(elsewhere)
+    assert convert(native_folder) == model, "it may lie on another disk"
+    (elsewhere / MANIFEST).write_text("damaged")
+    leftover = model.folder.with_name(f"{model.folder.name}.gone-1")
+    leftover.symlink_to(elsewhere)
+    assert contents(convert(native_folder).folder) == before
+    assert list(own_cache.iterdir()) == [model.folder]
+    assert not model.folder.is_symlink()
+    assert (elsewhere / MANIFEST).read_text() == "damaged"
+
+
 # Who converts waits until it is told that the others wait for it.
 _AT_ONCE = """
 import logging, pathlib, sys, time
@@ -605,6 +651,10 @@ def _no_home(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     patch.setattr(Path, "home", home)
 
 
+def _home_of_nobody(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    patch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
+
+
 def _of_somebody_else(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A cache that may not even be looked into; root may, so it is said instead of done."""
     patch.setenv("KIKU_CACHE", str(tmp_path / "theirs"))
@@ -638,7 +688,20 @@ def _read_only(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     patch.setattr(Path, "mkdir", refuse)
 
 
-@pytest.mark.parametrize("trouble", [_no_home, _of_somebody_else, _read_only])
+def _no_locks(patch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As on some network file systems."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    patch.setattr(fcntl, "flock", refuse)
+    temporary_folder.cache_clear()  # what another test made there would be opened without a lock
+
+
+@pytest.mark.parametrize(
+    "trouble", [_no_home, _home_of_nobody, _of_somebody_else, _read_only, _no_locks]
+)
 def test_without_a_cache_there_is_a_sentence_and_the_demo(
     trouble: Any, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -652,3 +715,105 @@ def test_without_a_cache_there_is_a_sentence_and_the_demo(
     assert folder.is_relative_to(tempfile.gettempdir())
     assert "the demo is kept in a temporary folder until the program ends" in caplog.text
     assert convert("demo").folder == folder
+
+
+def test_without_a_cache_threads_wait_for_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here")
+    monkeypatch.setattr(conversion, "temporary_folder", lambda: tmp_path / "temporary")
+    caplog.set_level(logging.INFO, "kiku")
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(convert, ["demo"] * 4))
+    assert made == [made[0]] * 4
+    assert caplog.text.count("converting demo to") == 1
+
+
+def test_without_any_folder_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> Path:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here")
+    monkeypatch.setattr(conversion, "temporary_folder", refuse)
+    with pytest.raises(CheckpointError, match=r"set KIKU_CACHE to .*nor is there a temporary fold"):
+        convert("demo")
+
+
+@pytest.mark.parametrize("place", ["/", "..", "new/.."])
+def test_what_nothing_can_take_the_place_of(
+    place: str, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = (
+        f"cannot take the place of {place}; name a new folder, such as {Path(place, 'converted')}"
+    )
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        convert(native_folder, folder=Path(place))
+    assert not (tmp_path / "new").exists()
+
+
+def test_homes_of_nobody_are_one_sentence_each(native_folder: Path) -> None:
+    nowhere = Path("~no-such-user-here/model")
+    with pytest.raises(CheckpointError, match=r"model leads nowhere: .*name the folder without ~"):
+        convert(native_folder, folder=nowhere)
+    with pytest.raises(CheckpointError, match="leads nowhere"):
+        open_converted(nowhere)
+    (finding,) = verify_converted(nowhere)
+    assert not finding.ok
+    assert "leads nowhere" in finding.detail
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="XDG_CACHE_HOME is not read here")
+@pytest.mark.parametrize("is_home_relative", [False, True])
+def test_the_cache_is_found_from_anywhere(
+    is_home_relative: bool, native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XDG_CACHE_HOME must be absolute, or it does not count; of HOME nobody says so."""
+    monkeypatch.delenv("KIKU_CACHE")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "home" if is_home_relative else str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_folder() == tmp_path / "home" / ".cache" / "kiku" / "onnx"
+    old = convert(native_folder)
+    assert is_in_cache(old.folder)
+    monkeypatch.setattr(kiku.graph, "FORMAT", kiku.graph.FORMAT + 1)
+    assert convert(native_folder).folder != old.folder
+    assert not old.folder.exists(), "an older version made it"
+
+
+@pytest.fixture
+def own_demo(native_folder: Path, tmp_path: Path) -> Path:
+    """A checkpoint of one's own in a folder that is called as the model inside the package."""
+    return Path(shutil.copytree(native_folder, tmp_path / "mine" / "demo"))
+
+
+def test_a_folder_called_demo_is_not_the_demo(own_demo: Path, tmp_path: Path) -> None:
+    own, demo = convert(own_demo), convert("demo")
+    assert own.name == demo.name == "demo"
+    assert [entry.folder for entry in entries_of("demo")] == [demo.folder]
+    assert [entry.folder for entry in entries_of(str(own_demo))] == [own.folder]
+    assert [entry.folder for entry in entries_of(own.folder.name)] == [own.folder]
+
+
+def test_a_folder_called_demo_needs_a_cache(
+    own_demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here")
+    with pytest.raises(CheckpointError, match="set KIKU_CACHE to a"):
+        convert(own_demo)
+    with pytest.raises(CheckpointError, match="set KIKU_CACHE to a"):
+        convert(find(own_demo))
+    assert convert(find("demo")).folder.is_relative_to(tempfile.gettempdir())
+    with pytest.raises(CheckpointError, match="set KIKU_CACHE to a"):
+        convert("demo", lasting=True)
+
+
+def test_a_converted_model_called_demo_is_not_the_demo(
+    native_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = convert(native_folder, folder=Path("demo"))
+    assert not is_converted("demo")
+    assert is_converted("./demo")
+    assert open_converted("demo").manifest == own.manifest, "a folder, whatever its name"
+    assert convert("demo").manifest.identity != own.manifest.identity

@@ -73,8 +73,11 @@ def processors(monkeypatch: pytest.MonkeyPatch) -> int:
 
 @pytest.mark.parametrize(
     ("openmp", "wanted"),
-    [("3", 3), (" 2 ", 2), ("4,2", 4), ("64", 8), ("0", 8), ("-1", 8), ("all", 8), ("", 8)],
-)
+    [
+        ("3", 3), (" 2 ", 2), ("4,2", 4), ("64", 8), ("0", 8), ("-1", 8), ("all", 8), ("", 8),
+        pytest.param("1" * 5000, 8, id="long"),
+    ],
+)  # fmt: skip
 def test_openmp(
     openmp: str, wanted: int, processors: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

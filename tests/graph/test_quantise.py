@@ -85,6 +85,45 @@ def test_rows_of_a_table_have_a_scale_each() -> None:
     assert np.all(np.abs(restored - table) <= 0.51 * np.abs(table).max(1, keepdims=True) / 127)
 
 
+def _after_junk(original: np.ndarray, bits: int, size: int) -> np.ndarray:
+    """What blocks stand for that were made in memory which held other numbers before."""
+    shapes = (original.size, original.size // 2, original.size // size)
+    junk = [np.full(shape, 12345.678, np.float32) for shape in shapes]
+    del junk
+    return quantise(original, bits, size).restored(original.shape[1])
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", [32, 128])
+@pytest.mark.parametrize("value", [1e-45, 1e-40, 2e-38, -2e-38, 1e-37])
+def test_blocks_of_tiny_numbers_are_zeros(value: float, bits: int, size: int) -> None:
+    original = matrix(64, 256)
+    blocks = original.reshape(64, -1, size)
+    blocks[::2] = value
+    blocks[::2, :, 0] = 0
+    restored = _after_junk(original, bits, size)
+    assert not restored[::2].any()
+    assert np.array_equal(restored[1::2], quantise(original[1::2], bits, size).restored(256))
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_blocks_of_enormous_numbers_are_within_a_step(bits: int) -> None:
+    original = matrix(64, 256) * np.float32(1e30)  # their squares are infinite
+    restored = _after_junk(original, bits, 32)
+    steps = np.repeat(np.abs(quantise(original, bits, 32).scales), 32, axis=1)
+    assert np.all(np.abs(restored - original) <= 1.001 * steps)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("bits", [8, 4])
+def test_what_is_not_a_number_stays_so(bits: int) -> None:
+    original = matrix(64, 256)
+    original[::2, ::32] = np.nan
+    restored = _after_junk(original, bits, 32)
+    assert np.isnan(restored[::2]).all()
+    assert np.isfinite(restored[1::2]).all()
+
+
 def test_a_precision_that_there_is_not_is_told() -> None:
     with pytest.raises(ConfigError, match="float32, int8, int4, not 'int3'"):
         check_precision("int3")

@@ -149,7 +149,9 @@ def test_the_hub_is_asked_as_the_arguments_say(
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"token": 5}, {"cache_dir": 5}, {"local_files_only": "yes"}], ids=str
+    "wrong",
+    [{"token": 5}, {"cache_dir": 5}, {"cache_dir": "~nobody-here/c"}, {"local_files_only": "yes"}],
+    ids=str,
 )
 def test_what_the_hub_cannot_be_asked_with(saved: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):

@@ -40,6 +40,12 @@ def test_a_report_of_this_machine(cache: Path) -> None:
     assert report.to_dict()["machine"]["threads"] == report.machine.threads
 
 
+def test_where_nobody_is_at_home_there_is_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIKU_CACHE", "~no-such-user-here/cache")
+    report = doctor.examine(bandwidth=lambda: 40e9)
+    assert (report.cache, report.cache_bytes) == (None, 0)
+
+
 def test_without_memory_to_spare_nothing_is_measured() -> None:
     def fail() -> float:
         raise MemoryError

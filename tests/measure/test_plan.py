@@ -26,6 +26,7 @@ from kiku.measure.fits import (
 from kiku.measure.hardware import GPUS, Hardware, cpu, gpu
 from kiku.measure.plan import Plan, Wanted, model_of, plan
 from kiku.measure.roofline import KV_BITS, step_ms
+from tests.checkpoint.models import write_native_folder
 
 H100 = GPUS["h100"]
 EPYC = "AMD EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16), 2 cores, 25 GB"
@@ -316,6 +317,16 @@ def test_converted_models_are_read_without_their_checkpoint(
     demo = model_of("demo")[1]
     monkeypatch.setattr("kiku.measure.plan.find", None)
     assert model_of(str(folder)) == ("demo", demo)
+
+
+def test_figures_stand_under_numbers_and_not_under_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KIKU_CACHE", str(tmp_path))
+    own = convert(write_native_folder(tmp_path / "demo"), folder=tmp_path / "here").folder
+    assert model_of(str(own))[0] == "demo"
+    assert plan(str(own), HERE, machine=EPYC).measured == ()
+    assert plan("demo", HERE).measured != ()
 
 
 def test_what_costs_nothing_can_be() -> None:

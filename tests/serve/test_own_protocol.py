@@ -81,6 +81,7 @@ def test_the_query_says_how_the_sound_is_and_what_is_told():
         ({"temperature": "-1"}, "temperature"),
         ({"hotwords": " "}, "hotword"),
         ({"channel": "left"}, "channel"),
+        pytest.param({"channel": "1" * 5000}, "channel", id="long"),
         ({"colour": "red"}, "colour is no parameter"),
     ],
 )

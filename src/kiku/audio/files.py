@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -130,7 +129,7 @@ def _peeked(
     if (
         isinstance(source, str | os.PathLike)
         and os.fspath(source) != "-"
-        and not Path(source).is_file()
+        and not os.path.isfile(source)
     ):
         return None  # a named pipe can be opened once: whoever writes into it would be cut off
     try:

@@ -30,7 +30,7 @@ Only this room downloads and uploads, and only it knows what others call things.
 
 from typing import TYPE_CHECKING, Any
 
-from kiku.checkpoint.hub import DEMO, KNOWN_REPOS, KnownRepo
+from kiku.checkpoint.hub import DEMO, KNOWN_REPOS, KnownRepo, is_local
 from kiku.checkpoint.layout import Files, find
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ _LATER = {
 
 __all__ = [
     "DEMO", "KNOWN_REPOS", "CorrectedValue", "Files", "Finding", "KnownRepo", "Loaded", "find",
-    "load", "read_config", "read_mimi_decoder", "save_native", "save_transformers", "to_native",
-    "to_transformers", "verify", "weights_of",
+    "is_local", "load", "read_config", "read_mimi_decoder", "save_native", "save_transformers",
+    "to_native", "to_transformers", "verify", "weights_of",
 ]  # fmt: skip
 
 

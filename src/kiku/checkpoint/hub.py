@@ -323,8 +323,22 @@ def commit_of(path: Path) -> str | None:
     return None
 
 
+def is_local(source: str | Path) -> bool:
+    """Whether `open_place` finds it on this machine: the demo, or a folder.
+
+    Raises:
+        CheckpointError: it may not be looked at.
+    """
+    return str(source) == DEMO or _kind_of(source)[1] == "folder"
+
+
+def demo_folder() -> Path:
+    """Where the model inside the package lies. A folder of one's own may be called "demo", too."""
+    return Path(__file__).resolve().parent.parent / DEMO
+
+
 def _demo() -> Folder:
-    path = Path(__file__).resolve().parent.parent / DEMO
+    path = demo_folder()
     if not (path / "config.json").is_file():
         raise CheckpointError(
             f"the demo model is not in this installation (looked in {path}); reinstall kiku"

@@ -3,6 +3,7 @@
 Knows how typer words its errors; does not know what the commands do.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -114,5 +115,4 @@ def _renamed(argument: str, typed: str, right: str) -> str:
 
 def _is_recording(typed: str) -> bool:
     """Whether somebody who typed this meant a recording, or a folder of such."""
-    path = Path(typed)
-    return path.suffix.lower() in ENDINGS or "/" in typed or path.exists()
+    return Path(typed).suffix.lower() in ENDINGS or "/" in typed or os.path.exists(typed)

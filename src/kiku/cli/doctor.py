@@ -62,7 +62,8 @@ def _installed(report: "Report") -> Iterable[tuple[str, str]]:
     yield "memory", "unknown" if memory is None else f"{memory / 1e9:.1f} GB"
     read = report.bandwidth_gb_s
     yield "memory is read at", "not measured" if read is None else f"{read:g} GB/s"
-    yield "converted models", f"{report.cache} ({report.cache_bytes / 1e6:,.1f} MB)"
+    kept = f"{report.cache} ({report.cache_bytes / 1e6:,.1f} MB)"
+    yield "converted models", kept if report.cache else "none: set KIKU_CACHE to a folder for them"
     count = report.microphones
     yield "microphones", "sounddevice is not installed" if count is None else str(count)
 

@@ -1,5 +1,6 @@
 """`kiku listen`: what it is told."""
 
+import os
 import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -198,7 +199,7 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
 
 def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
     """The microphone of this number or name; AudioError where there is none."""
-    wanted = int(mic) if mic is not None and mic.isdecimal() else mic
+    wanted = int(mic) if mic is not None and mic.isdecimal() and len(mic) < 10 else mic
     microphone = Microphone(wanted, tell=notices.append)
     # What a microphone records is called by the time: there is no better name for it.
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
@@ -282,7 +283,7 @@ def _check(source: str | None, mic: str | None, options: StreamOptions, raw: str
                 raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)
     if source is not None and mic is not None:
         raise typer.BadParameter("--from is none; leave one of the two out", param_hint="--mic")
-    if source is not None and Path(source).is_dir():
+    if source is not None and os.path.isdir(source):
         raise typer.BadParameter("it is a folder; name one recording", param_hint="--from")
 
 

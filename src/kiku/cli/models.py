@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find
+from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find, is_local
 from kiku.cli import terminal
 from kiku.cli.columns import columns
 from kiku.cli.options import Revision
@@ -65,8 +65,7 @@ def info(model: _Model = DEMO, revision: Revision = None) -> int:
         ]
         terminal.echo(columns(rows))
         return 0
-    local = model == DEMO or Path(model).is_dir()
-    files = find(model, revision=revision, weights=local)
+    files = find(model, revision=revision, weights=is_local(model))
     rows = [
         ("name", model),
         ("layout", files.layout),
@@ -131,7 +130,10 @@ def convert_model(
     from kiku.converted import convert
 
     with Meter(quiet=False).noting():
-        made = convert(model, precision=precision, revision=revision, folder=target, checksums=True)
+        made = convert(
+            model, precision=precision, revision=revision, folder=target,
+            checksums=True, lasting=True,
+        )  # fmt: skip
     terminal.echo(f"{made.folder}\n")
     return 0
 
@@ -147,8 +149,10 @@ def remove_model(model: _Model, precision: _Precision = None) -> int:
         terminal.error(f"{what} is not converted; kiku models list tells what is{others}")
         return FAILED
     for entry in found:
+        link = entry.folder.resolve() if entry.folder.is_symlink() else None
         remove(entry)
-        terminal.echo(f"removed {entry.folder}, {_megabytes(entry)}\n")
+        what = _megabytes(entry) if link is None else f"a link; the files stay in {link}"
+        terminal.echo(f"removed {entry.folder}, {what}\n")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Options that several commands take: which model, on what it runs, and what it transcribes how."""
 
+import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -175,7 +176,7 @@ class TextOptions:
             missing = "--prompt-audio FILE" if sound is None else "--prompt TEXT"
             given = "--prompt" if sound is None else "--prompt-audio"
             raise typer.BadParameter(f"add {missing}, which it belongs to", param_hint=given)
-        if sound is not None and not sound.is_file():
+        if sound is not None and not os.path.isfile(sound):
             raise typer.BadParameter(f"{sound}: no such file", param_hint="--prompt-audio")
 
     def prompted(self, options: StreamOptions, recognizer: Recognizer) -> StreamOptions:
@@ -291,9 +292,9 @@ def _hotword(text: str) -> Hotword:
 def _channel(name: str) -> Channel:
     if name == "mix" or name == "each":
         return name
-    if not (name.isascii() and name.isdecimal()):
+    if not (name.isascii() and name.isdecimal() and len(name) < 10):
         raise typer.BadParameter(
-            f"{name!r} is neither mix nor each nor a number", param_hint="--channel"
+            f"{name!r} is neither mix nor each nor the number of a channel", param_hint="--channel"
         )
     return int(name)
 

@@ -37,7 +37,7 @@ def format_of(path: Path, known: Collection[str]) -> str | None:
     """The format that a path names by its ending, if it is a file's: talk.srt. None for what is a
     folder, or will be one."""
     ending = path.suffix.removeprefix(".").lower()
-    return ending if ending in known and not path.is_dir() else None
+    return ending if ending in known and not os.path.isdir(path) else None
 
 
 def partial_of(path: Path) -> Path:

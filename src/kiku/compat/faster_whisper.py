@@ -15,7 +15,7 @@ import os
 import warnings
 import zlib
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.audio import duration_s, read_file
-from kiku.checkpoint import DEMO, KNOWN_REPOS
+from kiku.checkpoint import DEMO, KNOWN_REPOS, is_local
 from kiku.compat.whisper_arguments import (
     TEMPERATURES,
     check,
@@ -157,7 +157,7 @@ class WhisperModel:
             ConfigError: see `kiku.load`.
         """
         refuse_whispers(model_size_or_path)
-        local = model_size_or_path == DEMO or Path(model_size_or_path).is_dir()
+        local = is_local(model_size_or_path)
         for name, is_asked, instead in (
             ("download_root", download_root is not None, "set HF_HOME"),
             ("local_files_only", local_files_only and not local, "set HF_HUB_OFFLINE=1"),
@@ -326,7 +326,9 @@ def _length_s(audio: Audio) -> float:
 
 def _comes_once(path: str | os.PathLike[str]) -> bool:
     """Whether what is read of it is gone."""
-    return os.fspath(path) == "-" or Path(path).is_fifo()
+    with suppress(OSError):  # of a name that is too long: reading it tells so
+        return os.fspath(path) == "-" or Path(path).is_fifo()
+    return False
 
 
 def _warn(message: str) -> None:

@@ -4,6 +4,7 @@ import atexit
 import glob
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -49,22 +50,34 @@ def cache_folder() -> Path:
     """Where converted models are kept; it need not exist. `KIKU_CACHE` moves it.
 
     Raises:
-        NoCache: there is no home to keep it in.
+        NoCache: there is no home to keep it in, or `KIKU_CACHE` leads nowhere.
     """
-    if chosen := os.environ.get("KIKU_CACHE"):
-        return Path(chosen).expanduser().absolute() / "onnx"
+    chosen = os.environ.get("KIKU_CACHE")
     try:
-        if sys.platform == "win32":
-            base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-        elif sys.platform == "darwin":
-            base = Path.home() / "Library" / "Caches"
-        else:
-            base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError as e:
+        if chosen:
+            return Path(chosen).expanduser().absolute() / "onnx"
+        return _caches().absolute() / "kiku" / "onnx"
+    except (RuntimeError, OSError) as e:  # of ~; of a folder that was removed under a process
+        if chosen:
+            reason = str(e).rstrip(".")
+            raise NoCache(
+                f"KIKU_CACHE is {chosen}, which leads nowhere ({reason}); set KIKU_CACHE to a "
+                "folder that can be found"
+            ) from e
         raise NoCache(
             "there is no home folder to keep converted models in; set KIKU_CACHE to a folder"
         ) from e
-    return base / "kiku" / "onnx"
+
+
+def _caches() -> Path:
+    """Where this system's programs keep what can be made again."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # Whoever specified it asks for one that is no absolute path to be ignored.
+    return chosen if chosen.is_absolute() else Path.home() / ".cache"
 
 
 def is_in_cache(folder: Path) -> bool:
@@ -107,7 +120,8 @@ def entries() -> list[Entry]:
 def entries_of(name: str, precision: str | None = None) -> list[Entry]:
     """Those of one checkpoint, named as for `convert`, or one by the name of its folder.
 
-    Of a checkpoint in a folder those that were made of its files: others may be called alike.
+    Of the demo, and of a checkpoint in a folder, those that were made of its files: others may be
+    called alike.
     """
     title, identity = name_of(name), _identity_of(name)
     return [
@@ -129,9 +143,9 @@ def _is_of(entry: Entry, title: str, identity: str | None) -> bool:
 
 
 def _identity_of(name: str) -> str | None:
-    """Of a checkpoint in a folder, as it is now; None for others."""
+    """Of the demo, or of a checkpoint in a folder, as it is now; None for others."""
     try:
-        if name == DEMO or not Path(name).expanduser().is_dir():
+        if name != DEMO and not Path(name).expanduser().is_dir():
             return None
         files = find(name)
         return identity_of(files, read_config(files))
@@ -157,12 +171,20 @@ def remove(entry: Entry) -> None:
 
 
 def put_away(folder: Path) -> None:
-    """Remove a folder, if it is there: nobody ever sees half of it under its name."""
-    gone = folder.with_name(f"{folder.name}{_GONE}-{os.getpid()}")
-    if folder.exists():
-        folder.replace(gone)
-    for left in (gone, *folder.parent.glob(f"{glob.escape(folder.name)}{_GONE}-*")):
-        shutil.rmtree(left, ignore_errors=True)
+    """Remove a folder, if it is there: nobody ever sees half of it under its name. Of a link to a
+    folder the link alone is removed.
+    """
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        # Not the number of the process, which may come again (in a container it is always 1): what
+        # one left that was killed would be in the way.
+        folder.replace(folder.with_name(f"{folder.name}{_GONE}-{secrets.token_hex(4)}"))
+    for left in folder.parent.glob(f"{glob.escape(folder.name)}{_GONE}-*"):
+        if left.is_symlink():
+            left.unlink(missing_ok=True)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def lock_of(folder: Path) -> Path:

@@ -4,9 +4,12 @@ A folder appears under its name when it is whole, whatever ends the making of it
 """
 
 import logging
+import os
+from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Lock
 
-from kiku.checkpoint.hub import DEMO, commit_of
+from kiku.checkpoint.hub import commit_of, demo_folder
 from kiku.checkpoint.identity import identity_of
 from kiku.checkpoint.layout import Files, find
 from kiku.checkpoint.reading import read_config
@@ -25,10 +28,13 @@ from kiku.converted.cache import (
 )
 from kiku.converted.lock import locked
 from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, VOCABULARIES, stated_in
-from kiku.converted.model import ConvertedModel, is_converted, open_converted
+from kiku.converted.model import ConvertedModel, expanded, is_converted, open_converted
 from kiku.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
+
+_IN_THIS_PROCESS = Lock()
+"""Held by the thread that converts to this process's temporary folder."""
 
 
 def default_precision(config: LMConfig) -> str:
@@ -45,6 +51,7 @@ def convert(
     revision: str | None = None,
     folder: Path | None = None,
     checksums: bool = False,
+    lasting: bool = False,
 ) -> ConvertedModel:
     """Make the graphs of a checkpoint, unless they are there already.
 
@@ -58,6 +65,8 @@ def convert(
         revision: of a repository: branch, tag or commit.
         folder: where to put it; None is the cache (see `cache.cache_folder`).
         checksums: if it is there already, read all of it to see whether it is undamaged.
+        lasting: where there is no cache, the demo too is an error. Else it goes to a temporary
+            folder, which goes with this process.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, its tensors are not those
@@ -69,6 +78,7 @@ def convert(
 
     if precision is not None:
         check_precision(precision)  # before gigabytes are fetched
+    target = None if folder is None else _target(folder)
     if not isinstance(source, Files) and is_converted(source):
         raise CheckpointError(f"{source} is converted already; give the checkpoint itself")
     files = source if isinstance(source, Files) else find(source, revision=revision)
@@ -79,23 +89,57 @@ def convert(
     order = Order(
         files, config, name, precision, identity, FORMAT, revision=commit_of(files.weights[0])
     )
-    if folder is not None:
-        return _convert(order, folder.expanduser().absolute(), checksums=checksums)
+    if target is not None:
+        return _convert(order, target, checksums=checksums)
     try:
         return _convert(
             order, place_of(name, precision, identity, FORMAT).absolute(), checksums=checksums
         )
     except NoCache as e:
-        if name != DEMO:
+        if lasting or files.config.parent.resolve() != demo_folder():
             raise
         # It takes a second: whoever tries it should not need a home first.
         _log.warning("%s; the demo is kept in a temporary folder until the program ends", e)
-        place = temporary_folder() / precision
-        return _convert(order, place, lock=place.with_name("lock"), checksums=checksums)
+        place = _temporary(e) / precision
+        return _convert(order, place, lock=_IN_THIS_PROCESS, checksums=checksums)
+
+
+def _target(folder: Path) -> Path:
+    """Where it is to be put, as it was asked for.
+
+    Raises:
+        CheckpointError: nothing can be put there.
+    """
+    place = expanded(folder).absolute()
+    if place.name in ("", ".."):
+        raise CheckpointError(
+            f"a converted model cannot take the place of {folder}; name a new folder, such as "
+            f"{folder / 'converted'}"
+        )
+    return place
+
+
+def _temporary(why: NoCache) -> Path:
+    """A folder for this process alone, which needs no lock that others see: where there is no
+    cache, there may be no such locks either.
+
+    Raises:
+        CheckpointError: there is none, as in a container that cannot be written at all.
+    """
+    try:
+        # A fork has the folder of its parent.
+        return temporary_folder() / str(os.getpid())
+    except OSError as e:
+        reason = e.strerror or str(e)
+        raise CheckpointError(f"{why}; nor is there a temporary folder ({reason})") from e
 
 
 def _convert(
-    order: Order, folder: Path, *, checksums: bool, lock: Path | None = None
+    order: Order,
+    folder: Path,
+    *,
+    checksums: bool,
+    lock: AbstractContextManager[object] | None = None,
 ) -> ConvertedModel:
     build = Build(order, folder)
     with build.explained():
@@ -111,7 +155,7 @@ def _convert(
 
     with build.explained():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(lock or lock_of(folder), waiting), build.tidied():
+        with lock or locked(lock_of(folder), waiting), build.tidied():
             model = _existing(order, folder, checksums=checksums, tell=True)
             if model is not None:
                 if waited:

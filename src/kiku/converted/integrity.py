@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kiku.checkpoint.integrity import Finding, vocabulary_finding
 from kiku.converted.manifest import MANIFEST, read_manifest
+from kiku.converted.model import expanded
 from kiku.errors import KikuError
 
 
@@ -20,8 +21,8 @@ def verify_converted(folder: str | Path, *, checksums: bool = True) -> list[Find
     """
     from kiku.graph import FORMAT
 
-    folder = Path(folder).expanduser()
     try:
+        folder = expanded(folder)
         manifest = read_manifest(folder / MANIFEST, format=FORMAT)
     except KikuError as e:
         return [Finding(MANIFEST, False, str(e))]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from kiku.checkpoint.hub import DEMO
 from kiku.config import ModelConfig
 from kiku.converted.manifest import ADVICE, GRAPH_FILES, MANIFEST, Manifest, read_manifest
 from kiku.errors import CheckpointError
@@ -44,10 +45,31 @@ class ConvertedModel:
         return Vocabulary.load(self.folder / self.manifest.vocabulary)
 
 
-def is_converted(folder: str | Path) -> bool:
-    """Whether this is a folder with a converted model, be it whole or not."""
+def expanded(folder: str | Path) -> Path:
+    """A folder as it was named, with the home that its `~` stands for.
+
+    Raises:
+        CheckpointError: there is no such home.
+    """
     try:
-        return (Path(folder).expanduser() / MANIFEST).is_file()
+        return Path(folder).expanduser()
+    except RuntimeError as e:
+        raise CheckpointError(
+            f"{folder} leads nowhere: there is no home folder of that name; name the folder "
+            "without ~"
+        ) from e
+
+
+def is_converted(folder: str | Path) -> bool:
+    """Whether this names a folder with a converted model, be it whole or not. "demo" names none: it
+    is the model inside the package; for a folder called so say "./demo".
+    """
+    return str(folder) != DEMO and _has_manifest(Path(folder))
+
+
+def _has_manifest(folder: Path) -> bool:
+    try:
+        return (folder.expanduser() / MANIFEST).is_file()
     except (OSError, RuntimeError):  # nobody is at home there, or it may not be looked into
         return False
 
@@ -64,8 +86,8 @@ def open_converted(folder: str | Path, *, checksums: bool = False) -> ConvertedM
     """
     from kiku.graph import FORMAT
 
-    folder = Path(folder).expanduser()
-    if not is_converted(folder):
+    folder = expanded(folder)
+    if not _has_manifest(folder):
         raise CheckpointError(f"{folder} is not a converted model: {MANIFEST} is missing")
     manifest = read_manifest(folder / MANIFEST, format=FORMAT)
     missing = [name for name in GRAPH_FILES if name not in manifest.files]

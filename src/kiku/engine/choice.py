@@ -137,4 +137,6 @@ def usable_threads(root: Path = Path("/")) -> int:
 def _asked_of_openmp() -> int | None:
     """`OMP_NUM_THREADS`, or its first number where it lists one for each level."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    return int(first) if first.isdecimal() and int(first) > 0 else None
+    # Nine digits are more than any machine has; of thousands Python refuses to make a number.
+    number = int(first[:9]) if first.isdecimal() else 0
+    return number if number > 0 else None

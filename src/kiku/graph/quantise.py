@@ -19,6 +19,10 @@ _CHUNK_NUMBERS = 1 << 22  # numbers that are worked on at once: some tens of meg
 # least squared error wins. Clipping the largest a little leaves finer steps for all the others.
 _TRIED_4_BIT = (1.0, 0.92, 0.85)
 
+# A block whose scale is smaller counts as one of zeros, as in the kernels: 1 / scale would become
+# infinite in float32, and so small a number changes no product.
+_LEAST_SCALE = np.float32(2.0**-120)
+
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
@@ -83,7 +87,7 @@ def quantise(matrix: NDArray[np.float32], bits: int, block_size: int) -> Blocks:
 def _in_8_bits(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """[N, blocks, size] -> the same in uint8 with 128 for zero, and scales [N, blocks]."""
     scales = np.maximum(blocks.max(-1), -blocks.min(-1)) / np.float32(127)
-    scales[scales == 0] = 1
+    scales[scales < _LEAST_SCALE] = 1
     steps = blocks * (np.float32(1) / scales)[..., None]
     np.rint(steps, out=steps)
     steps += 128
@@ -98,8 +102,8 @@ def _in_4_bits(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[
     """
     most, least = blocks.max(-1), blocks.min(-1)
     reach = np.where(most > -least, most, least) / np.float32(-8)
-    reach[reach == 0] = 1
-    best = np.full(reach.shape, np.inf, np.float32)
+    reach[np.abs(reach) < _LEAST_SCALE] = 1
+    best = np.full(reach.shape, np.nan, np.float32)
     scales = np.empty_like(reach)
     steps = np.empty(blocks.shape, np.uint8)
     for part in _TRIED_4_BIT:
@@ -107,8 +111,11 @@ def _in_4_bits(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[
         tried = blocks * (np.float32(1) / scale)[..., None]
         np.rint(tried, out=tried)
         np.clip(tried, -8, 7, out=tried)
-        error = np.square(tried * scale[..., None] - blocks).sum(-1)
-        better = error < best
+        with np.errstate(over="ignore"):
+            error = np.square(tried * scale[..., None] - blocks).sum(-1)
+        # Not `error < best`: the first scale is taken even where the error is infinite (of enormous
+        # numbers) or not a number, so that every block is written.
+        better = ~(error >= best)
         best[better], scales[better] = error[better], scale[better]
         steps[better] = (tried[better] + 8).astype(np.uint8)
     low, high = steps[..., 0::2], steps[..., 1::2] * np.uint8(16)

@@ -102,7 +102,13 @@ def _access_of(arguments: Mapping[str, Any]) -> Access:
         )
     if not isinstance(local, bool | None):
         raise InputError(f"local_files_only must be True or False, not {local!r}")
-    cache = None if cache_dir is None else Path(cast(Source, cache_dir)).expanduser()
+    try:
+        cache = None if cache_dir is None else Path(cast(Source, cache_dir)).expanduser()
+    except RuntimeError as e:
+        raise InputError(
+            f"cache_dir must be a folder: there is no home folder that {cache_dir!r} could be in; "
+            "name it without ~"
+        ) from e
     return Access(cache, None if token == "" else token, bool(local))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import kiku
 from kiku.checkpoint.model_shapes import SHAPES
+from kiku.errors import CheckpointError
 from kiku.measure.limit import limit
 from kiku.measure.machine import Machine, read_bandwidth, this_machine
 
@@ -91,7 +92,8 @@ class Report:
     kernels: tuple[Kernel, ...]
     bandwidth_gb_s: float | None
     expected: tuple[Expected, ...]
-    cache: str
+    cache: str | None
+    """None where there is no folder for converted models."""
     cache_bytes: int
     microphones: int | None
     """None where the package for them is not installed."""
@@ -128,8 +130,8 @@ def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
         kernels=kernels(machine, _own_kernels()),
         bandwidth_gb_s=None if measured is None else round(measured / 1e9, 1),
         expected=() if measured is None else expected(measured),
-        cache=str(folder),
-        cache_bytes=_folder_bytes(folder),
+        cache=None if folder is None else str(folder),
+        cache_bytes=0 if folder is None else _folder_bytes(folder),
         microphones=_microphones(),
     )
 
@@ -176,11 +178,14 @@ def expected(bandwidth: float) -> tuple[Expected, ...]:
     return tuple(found)
 
 
-def cache_folder() -> Path:
-    """Where converted models are kept."""
+def cache_folder() -> Path | None:
+    """Where converted models are kept; None where there is no such folder."""
     from kiku import converted
 
-    return converted.cache_folder()
+    try:
+        return converted.cache_folder()
+    except CheckpointError:
+        return None
 
 
 def _own_kernels() -> "Kernels":

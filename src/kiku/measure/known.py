@@ -12,7 +12,7 @@ from importlib.resources import files
 from itertools import combinations, takewhile
 from typing import Any, cast
 
-from kiku.checkpoint import DEMO
+from kiku.checkpoint import DEMO, find, read_config
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.config import ModelConfig
 from kiku.measure.hardware import GPUS, Hardware
@@ -90,14 +90,17 @@ class Measured:
         return next(((few, more) for (few, a), (more, b) in pairs if a > 1.1 * b), None)
 
 
-def shape_of(model: str, config: ModelConfig) -> str | None:
-    """The name under which figures of a model of these numbers stand."""
-    if model == DEMO:
-        return DEMO
-    for name, published in SHAPES.items():
-        if config.lm.transformer == published.lm.transformer:
+def shape_of(config: ModelConfig) -> str | None:
+    """The name under which figures of a model of these numbers stand, whatever it is called."""
+    for name, known in {**SHAPES, DEMO: _demo()}.items():
+        if config.lm.transformer == known.lm.transformer:
             return name
     return None
+
+
+@cache
+def _demo() -> ModelConfig:
+    return read_config(find(DEMO, weights=False))
 
 
 def published(shape: str | None, hardware: Hardware, parts: Sequence[Part]) -> tuple[Beside, ...]:

@@ -7,10 +7,9 @@ figure stands in its place, and every figure says which it is.
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from kiku.checkpoint import DEMO, KNOWN_REPOS, find, read_config
+from kiku.checkpoint import KNOWN_REPOS, find, is_local, read_config
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.config import ModelConfig
 from kiku.converted import is_converted, open_converted
@@ -120,10 +119,10 @@ def model_of(name: str) -> tuple[str, ModelConfig]:
     if is_converted(name):
         opened = open_converted(name)
         return opened.name, opened.config
-    is_folder = Path(name).is_dir()
-    if not is_folder and name in {repo.repo_id for repo in KNOWN_REPOS}:
+    local = is_local(name)
+    if not local and name in {repo.repo_id for repo in KNOWN_REPOS}:
         return name, next(config for shape, config in SHAPES.items() if f"stt-{shape}-" in name)
-    return name, read_config(find(name, weights=is_folder or name == DEMO))
+    return name, read_config(find(name, weights=local))
 
 
 def plan(
@@ -151,7 +150,7 @@ def plan(
     name, config = model_of(model) if isinstance(model, str) else ("a model", model)
     _check_in_time(options, config)
     options = options.chosen(hardware, config)
-    shape = known.shape_of(name, config)
+    shape = known.shape_of(config)
     measured = () if hardware.kind == "gpu" else known.measured(shape, str(options.dtype))
     here = (machine, options.kv_dtype)
     same = (one for one in measured if (one.machine, one.kv_dtype) == here)

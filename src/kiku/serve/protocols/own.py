@@ -248,7 +248,7 @@ def _format_of(request: Request) -> AudioFormat:
 
 
 def _channel_of(text: str) -> Any:
-    return int(text) if text.isascii() and text.isdigit() else text
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
 
 
 def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
