@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kiku.measure import machine
+from kiku.measure import known, machine
 from kiku.measure.machine import Machine
 from tests.cli.conftest import Ran
 
@@ -64,7 +64,21 @@ def test_this_machine_may_be_unknown_to_the_benchmarks(
     assert "tell --memory-gb" in ran.out
     assert "no live stream fits: a step of one stream takes" in ran.out
     assert "measured: 1, 2, 4, 6, 8, 10 live: p99 of a step 52.1, 65.6" in ran.out
-    assert "92.7, 71.5 ms (noisy: 1 took longer than 2), keys and values in float16" in ran.out
+    assert " ms, keys and values in float16" in ran.out
+
+
+def test_a_row_that_was_noisy_is_told_so(
+    run: Run, here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {1: 79.0, 2: 36.7, 8: 92.7, 10: 71.5}
+    given = {"what": "live", "model": "1b", "dtype": "int8", "kv": "float16", "machine": "noisy",
+             "threads": 2, "date": "2026-11-29", "commit": "0"}  # fmt: skip
+    rows = [{**given, "streams": n, "p99_ms": ms} for n, ms in times.items()]
+    others = [row for row in known._rows() if row["what"] != "live"]
+    monkeypatch.setattr(known, "_rows", lambda: [*others, *rows])
+    ran = run("plan", "--cpu", "--model", "1b")
+    assert "measured: 1, 2, 8, 10 live: p99 of a step 79.0, 36.7, 92.7, 71.5 ms" in ran.out
+    assert "71.5 ms (noisy: 1 took longer than 2), keys and values in float16" in ran.out
 
 
 def test_another_processor(run: Run) -> None:

@@ -198,12 +198,20 @@ def test_what_was_measured_and_did_not_fit_does_not_fit() -> None:
     assert found.problem.startswith("a step of one stream takes 94.4 ms and may take 80")
 
 
-def test_of_a_noisy_row_the_first_that_took_too_long_counts() -> None:
-    noisy = EPYC.replace("AVX-512 VNNI", "AVX-VNNI, AVX-512 VNNI")
-    found = plan("1b", HERE, machine=noisy)  # 8 took 92.7 ms, 10 took 71.5
+def test_of_a_noisy_row_the_first_that_took_too_long_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = {1: 30.0, 2: 36.7, 4: 43.0, 6: 58.1, 8: 92.7, 10: 71.5}
+    given = {"what": "live", "model": "1b", "dtype": "int8", "kv": "float16", "machine": "noisy"}
+    stamp = {"threads": 2, "date": "2026-11-29", "commit": "0"}
+    rows = [{**given, **stamp, "streams": n, "p99_ms": ms} for n, ms in times.items()]
+    others = [row for row in known._rows() if row["what"] != "live"]
+    monkeypatch.setattr(known, "_rows", lambda: [*others, *rows])
+    found = plan("1b", HERE, machine="noisy")
     assert (found.by_time.value, found.by_time.basis) == (6, "measured")
     assert found.step_ms is not None
     assert found.step_ms.value == pytest.approx(58.1, abs=0.1)
+    assert [row.noise for row in found.measured if row.machine == "noisy"] == [(8, 10)]
 
 
 def test_elsewhere_and_otherwise_it_stands_beside() -> None:
