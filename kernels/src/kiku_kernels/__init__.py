@@ -17,6 +17,9 @@ OPERATORS = 2
 
 _SUFFIXES = (".so", ".dylib", ".dll")
 
+_REASON = "without_library.txt"
+"""Written when the package is installed without a library: why it could not be built."""
+
 
 class NoKernels(RuntimeError):
     """There are no kernels for this machine; the message says why."""
@@ -33,7 +36,11 @@ def library() -> Path:
         path = folder / f"kernels{suffix}"
         if path.exists():
             return path
-    raise NoKernels("kiku-kernels was installed without its library: it could not be built here")
+    try:
+        why = (folder / _REASON).read_text(encoding="utf-8").partition("\n")[0]
+    except OSError:
+        why = f"there is none in {folder}; `pip install ./kernels` builds it"
+    raise NoKernels(f"kiku-kernels was installed without its library: {why}")
 
 
 def processor() -> str:
