@@ -5,17 +5,26 @@ import sys
 from pathlib import Path
 
 from hatchling.build import *  # noqa: F403 - what pip calls
-from hatchling.build import get_requires_for_build_wheel as _hatchling_requires
+from hatchling.build import get_requires_for_build_editable as _for_editable
+from hatchling.build import get_requires_for_build_wheel as _for_wheel
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build_library import TARGETS, built, this_target
+from build_library import TARGETS, built, own_compiler, this_target
 
 
 def get_requires_for_build_wheel(config_settings: dict[str, object] | None = None) -> list[str]:
-    """What pip installs first: zig, which is a compiler in a package, unless `CXX` names another,
-    the library is built already, or this is a system that there are no kernels for."""
-    needed = list(_hatchling_requires(config_settings))
+    """What pip installs first."""
+    return [*_for_wheel(config_settings), *_compiler()]
+
+
+def get_requires_for_build_editable(config_settings: dict[str, object] | None = None) -> list[str]:
+    """The same for `pip install -e`."""
+    return [*_for_editable(config_settings), *_compiler()]
+
+
+def _compiler() -> list[str]:
+    """zig, which is a compiler in a package, unless `CXX` names another, the library is built
+    already, or this is a system that there are no kernels for."""
     target = os.environ.get("KIKU_KERNELS_TARGET") or this_target()
-    own = os.environ.get("CXX") and target == this_target()
-    has_no_use = own or target not in TARGETS or built(target).exists()
-    return needed if has_no_use else [*needed, "ziglang>=0.13,<1"]
+    has_no_use = own_compiler(target) or target not in TARGETS or built(target).exists()
+    return [] if has_no_use else ["ziglang>=0.13,<1"]

@@ -68,6 +68,11 @@ def this_target() -> str:
     return f"{system}-{machine}"
 
 
+def own_compiler(name: str) -> str:
+    """The command in `CXX` where a target is this system; "" where zig is to build it."""
+    return os.environ.get("CXX", "").strip() if name == this_target() else ""
+
+
 def built(name: str) -> Path:
     """Where the library for a target is kept, once it is built: the name changes with the sources,
     the flags and the compiler."""
@@ -94,15 +99,26 @@ def build(out: Path, name: str | None = None, extra: tuple[str, ...] = ()) -> Ta
         raise CannotBuild(
             f"no kernels are made for {name}; there are some for {', '.join(TARGETS)}"
         )
-    own = os.environ.get("CXX") if name == this_target() else None
-    compiler = (
-        shlex.split(own) if own else [sys.executable, "-m", "ziglang", "c++", "-target", target.zig]
-    )
+    own = own_compiler(name)
+    zig = [sys.executable, "-m", "ziglang", "c++", "-target", target.zig]
+    try:
+        _link(shlex.split(own) if own else zig, target, out, extra, is_zig=not own)
+    except (CannotBuild, ValueError) as error:  # shlex's, for what is no command
+        if own:
+            raise CannotBuild(f"CXX is {own!r} (without it zig is taken): {error}") from error
+        raise
+    return target
+
+
+def _link(
+    compiler: list[str], target: Target, out: Path, extra: tuple[str, ...], *, is_zig: bool
+) -> None:
+    """Compile the files side by side, and make the library of them."""
 
     def compiled(source: str, folder: str) -> str:
         features = target.files[source]
         path = os.path.join(folder, Path(source).stem + ".o")
-        chosen = _for_zig(features) if not own else _for_others(features, target)
+        chosen = _for_zig(features) if is_zig else _for_others(features, target)
         _run([*compiler, *FLAGS, *extra, *chosen, "-c", str(SOURCES / source), "-o", path])
         return path
 
@@ -110,9 +126,8 @@ def build(out: Path, name: str | None = None, extra: tuple[str, ...] = ()) -> Ta
         with ThreadPoolExecutor() as pool:
             objects = list(pool.map(lambda source: compiled(source, folder), target.files))
         strip = [] if extra or target.suffix == ".dylib" else ["-s"]
-        without = ["-nostdlib++"] if not own else []
+        without = ["-nostdlib++"] if is_zig else []
         _run([*compiler, "-shared", *strip, *without, *extra, *objects, "-o", str(out)])
-    return target
 
 
 def _for_zig(features: tuple[str, ...]) -> list[str]:
@@ -131,12 +146,18 @@ def _for_others(features: tuple[str, ...], target: Target) -> list[str]:
 
 
 def _run(command: list[str]) -> None:
+    """Run a compiler, whose last argument is the file that it makes."""
+    shown = shlex.join(command[:4])
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=900
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotBuild(f"{command[0]} could not be run: {error}") from error
     if done.returncode != 0:
-        raise CannotBuild(f"{shlex.join(command[:4])} ... failed:\n{done.stderr.strip()[-2000:]}")
+        raise CannotBuild(f"{shown} ... failed: {done.stderr.strip()[-2000:]}")
+    if not Path(command[-1]).exists():
+        raise CannotBuild(f"{shown} ... made no file, so it is no compiler")
 
 
 if __name__ == "__main__":

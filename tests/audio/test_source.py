@@ -1,11 +1,17 @@
 import errno
 import io
+import signal
 import sys
+from _thread import interrupt_main
+from functools import partial
+from operator import call
 from pathlib import Path
 
+import av
 import pytest
 
 from kiku.audio import read_chunks
+from kiku.audio.container import _DemuxerFile
 from kiku.audio.source import HEAD_SIZE, Reader, open_source
 from kiku.errors import AudioError, TruncatedAudio
 
@@ -152,6 +158,74 @@ def test_ctrl_c_while_the_demuxer_moves_is_no_end(record, tone, tmp_path, at) ->
     data = record("mp4", "aac", tone(24_000, 2.0), 24_000, folder=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         list(read_chunks(Interrupted(data), 24_000))
+
+
+def called(*functions) -> list:
+    """What functions give, called from C one after the other: what comes in one of them is told to
+    Python where a function in Python begins or goes on, and nowhere else."""
+    return list(map(call, functions))
+
+
+def test_ctrl_c_where_a_call_of_the_demuxer_begins_is_kept() -> None:
+    """Before the first line of what it calls, where no `try` in it helps."""
+    for asked, answer in (("read", b""), ("tell", 0)):
+        reader = Reader(io.BytesIO(bytes(1_000)), "x")
+        file = _DemuxerFile(reader, None)
+        asks = partial(file.read, 100) if asked == "read" else file.tell
+        assert called(file.tell, interrupt_main, partial(file.seek, 7, 0), asks) == [
+            0, None, None, answer,
+        ]  # fmt: skip
+        with pytest.raises(KeyboardInterrupt):
+            reader.raise_interruption()
+        assert file.read(100) == b""  # so that the demuxer comes to an end soon
+
+
+def test_ctrl_c_where_pyav_reads_on_is_kept(record, tone, capfd) -> None:
+    """PyAV would print it, and go on or take it for the end."""
+    reader = Reader(io.BytesIO(record("wav", "pcm_s16le", tone(24_000, 4.0), 24_000)), "x")
+    with av.open(_DemuxerFile(reader, None)) as container:
+        called(interrupt_main, partial(list, container.demux()))
+    assert isinstance(reader.interruption, KeyboardInterrupt)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_of_two_signals_at_once_one_is_kept_and_the_demuxer_comes_to_an_end() -> None:
+    reader = Reader(io.BytesIO(bytes(1_000)), "x")
+    file = _DemuxerFile(reader, None)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+    try:
+        both = partial(interrupt_main, signal.SIGTERM), partial(interrupt_main, signal.SIGINT)
+        assert called(*both, partial(file.read, 100), partial(file.read, 100))[2:] == [b"", b""]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert isinstance(reader.interruption, KeyboardInterrupt | SystemExit)
+
+
+def test_a_demuxer_moves_where_it_says() -> None:
+    data = bytes(range(200))
+    file = _DemuxerFile(Reader(io.BytesIO(data), "x"), None)
+    assert file.read(3) == data[:3]
+    file.seek(50, 0)
+    assert file.read(3) == data[50:53]
+    file.seek(-1, 2)
+    assert file.tell() == 199
+    file.seek(-1, 2)
+    file.seek(7, 0)
+    assert (file.tell(), file.read(3), file.tell()) == (7, data[7:10], 10)
+
+
+def test_a_read_that_fails_in_the_middle_is_told_whatever_it_raises(record, tone, pipe) -> None:
+    """A file may be one of another package, whose errors are not a disk's."""
+    data = record("wav", "pcm_s16le", tone(24_000, 4.0), 24_000)
+
+    class Failing(pipe):
+        def readinto(self, buffer: memoryview) -> int:
+            if self.num_given > 120_000:
+                raise RuntimeError("the bucket is gone")
+            return super().readinto(buffer)
+
+    with pytest.raises(TruncatedAudio, match=r"beyond 2.52 s \(the bucket is gone\)"):
+        list(read_chunks(io.BufferedReader(Failing(data)), 24_000))
 
 
 def test_a_disk_that_fails_at_once(pipe) -> None:

@@ -1,5 +1,7 @@
 """kiku's own operators beside ONNX Runtime's: the same words, and what happens without them."""
 
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +162,81 @@ def test_a_package_with_other_operators_is_not_used(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(kiku_kernels, "OPERATORS", kiku_kernels.OPERATORS + 1)
     assert kernels().library is None
     assert "has other operators" in kernels().reason
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_a_folder_of_that_name_is_no_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as one that is left over: Python imports it as a package with nothing in it."""
+    (tmp_path / "kiku_kernels").mkdir()
+    import kiku_kernels
+
+    monkeypatch.delitem(sys.modules, kiku_kernels.__name__)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert kernels().library is None
+    assert kernels().reason.startswith("kiku-kernels is not installed: ")
+    assert str(tmp_path / "kiku_kernels") in kernels().reason
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import kiku_kernels.part", "ModuleNotFoundError: No module named 'kiku_kernels.part'"),
+        ("def", "SyntaxError"),
+        (f"OPERATORS = {room._OPERATORS}", "AttributeError: .* no attribute"),
+        ("library = None", "has other operators"),
+    ],
+)
+@pytest.mark.usefixtures("asked_anew")
+def test_a_damaged_package_is_not_used(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kiku_kernels").mkdir()
+    (tmp_path / "kiku_kernels/__init__.py").write_text(text)
+    import kiku_kernels
+
+    monkeypatch.delitem(sys.modules, kiku_kernels.__name__)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert kernels().library is None
+    assert re.search(told, kernels().reason)
+
+
+@pytest.mark.parametrize("kept", [100, 0.1, 0.5, 0.9, -1])
+@pytest.mark.usefixtures("asked_anew")
+def test_a_library_that_is_cut_off_is_not_loaded(
+    kept: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a full disk or a copy that was stopped: who reads where nothing is left is killed."""
+    import kiku_kernels
+
+    whole = own_kernels().library
+    if whole is None or not whole.endswith(".so"):
+        pytest.skip("only Linux loads half a library")
+    kernels.cache_clear()
+    data = Path(whole).read_bytes()
+    size = int(kept * len(data)) if isinstance(kept, float) else kept
+    (tmp_path / "kernels.so").write_bytes(data[:size])
+    monkeypatch.setattr(kiku_kernels, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(kiku_kernels.BrokenLibrary, match=r"kernels\.so is cut off .* again$"):
+        kiku_kernels.library()
+    assert kernels().library is None
+    assert f" of {len(data):,} bytes" in kernels().reason
+    assert caplog.text.count("kiku-kernels is not used: ") == 1
+
+
+@pytest.mark.usefixtures("asked_anew")
+def test_another_library_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import kiku_kernels
+    from numpy._core import _multiarray_umath as another
+
+    monkeypatch.setattr(kiku_kernels, "library", lambda: Path(another.__file__))
+    assert kernels().library is None
+    assert "is another library, without kiku_processor" in kernels().reason
+    assert "kiku-kernels is not used" in caplog.text
 
 
 @pytest.mark.usefixtures("asked_anew")

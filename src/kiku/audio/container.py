@@ -5,11 +5,12 @@ when one should be heard (`player`).
 """
 
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NoReturn, Protocol, cast
+from functools import partial
+from struct import Struct
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 
 import av
 from av.audio.frame import AudioFrame
@@ -31,6 +32,11 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.stream import Stream
 
+_Asked = TypeVar("_Asked")
+_Answer = TypeVar("_Answer")
+
+# Whether a demuxer goes to another place, its offset, and from where that counts.
+_MOVE = Struct("<?qi")
 # PyAV's own errors, and what its Python layer raises besides.
 _AV_ERRORS = (FFmpegError, ValueError, ArithmeticError, RuntimeError)
 # A demuxer that fails so often in a row will not recover.
@@ -96,38 +102,75 @@ class Course:
 class _DemuxerFile:
     """The bytes of a recording, or of one link of it, as PyAV pulls them.
 
-    PyAV's C code swallows what is raised in a read and is no `Exception`: Ctrl-C would be lost, and
-    the recording would seem to end there. So it is kept for `Reader.raise_interruption`, and the
-    demuxer is told that the bytes end.
+    Of what is raised in its calls PyAV's C code passes on an `Exception` alone. Ctrl-C is printed
+    and forgotten, and the recording goes on or seems to end there; `SystemExit` ends the process
+    there and then. A `try` within a function does not help: a signal's handler may run where the
+    function begins, before its first line. So nothing that PyAV calls here begins in Python: `read`
+    and `tell` go on with generators, in the midst of a `try`; `seek` is a function in C, which
+    notes where to go before the next of them.
     """
 
     def __init__(self, reader: Reader, link: OggLink | None) -> None:
-        self.name = reader.name if link is None else link.name
-        self._reader, self._file = reader, reader if link is None else link
+        """What is raised in a call is kept in `reader`: see `_answers`."""
+        file = reader if link is None else link
+        self.name, self.seekable = file.name, file.seekable
+        place = _Place(reader, file)
+        reads, tells = _answers(reader, place.read, b""), _answers(reader, place.tell, 0)
+        next(reads)
+        next(tells)
+        self.read, self.tell = reads.send, tells.__next__
+        # It gives None, and PyAV asks `tell` where it does not know the new place itself.
+        self.seek = partial(_MOVE.pack_into, place.move, 0, True)
 
-    def seekable(self) -> bool:
-        return self._file.seekable()
+
+class _Place:
+    """Where a demuxer is in a recording, and where it has said that it goes to."""
+
+    def __init__(self, reader: Reader, file: Reader | OggLink) -> None:
+        """`file` is all of `reader`, or a link of it."""
+        self.move = bytearray(_MOVE.size)
+        self._reader, self._file = reader, file
 
     def read(self, num_bytes: int) -> bytes:
-        try:
-            return b"" if self._reader.interruption is not None else self._file.read(num_bytes)
-        except Exception:
-            raise
-        except BaseException as error:
-            self._reader.interruption = error
-            return b""
+        """The next bytes."""
+        self._go()
+        return self._file.read(num_bytes)
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        try:
-            return self._reader.seek(offset, whence)
-        except Exception:
-            raise
-        except BaseException as error:
-            self._reader.interruption = error
-            return self._reader.tell()
-
-    def tell(self) -> int:
+    def tell(self, _: None) -> int:
+        """The offset of the next byte."""
+        self._go()
         return self._reader.tell()
+
+    def _go(self) -> None:
+        moves, offset, whence = _MOVE.unpack(self.move)
+        if moves:
+            self.move[0] = False
+            self._reader.seek(offset, whence)
+
+
+def _answers(
+    reader: Reader, ask: Callable[[_Asked], _Answer], nothing: _Answer
+) -> Generator[_Answer, _Asked, None]:
+    """What `ask` gives for each value that is sent, after a first `nothing`. It raises nothing:
+    errors become the reader's `failure`, and what interrupts it, as Ctrl-C does, becomes its
+    `interruption`, after which all answers are `nothing`."""
+    answer = nothing
+    while True:
+        try:
+            while True:  # within the `try`: a second signal may come where it goes round
+                try:
+                    asked = yield answer
+                    answer = nothing
+                    if reader.interruption is None:
+                        answer = ask(asked)
+                except GeneratorExit:
+                    return
+                except _AV_ERRORS as error:
+                    answer, reader.failure = nothing, error
+                except BaseException as error:
+                    answer, reader.interruption = nothing, reader.interruption or error
+        except BaseException as error:
+            answer, reader.interruption = nothing, reader.interruption or error
 
 
 class _Decoder(Protocol):

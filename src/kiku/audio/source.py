@@ -39,9 +39,10 @@ class Reader:
         self.head = b""
         self.untagged = b""  # the head without the tag before it, which may hold a large picture
         self.tail = b""
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
+        """Why the last bytes that were asked for could not be had, such as a disk's error."""
         self.interruption: BaseException | None = None
-        """What ended a read that the demuxer asked for, such as Ctrl-C."""
+        """What ended a read that the demuxer asked for, such as Ctrl-C. It stays."""
         self._file = file
         self._peeked = b""
         self._furthest = 0

@@ -55,21 +55,40 @@ def kernels() -> Kernels:
     if os.environ.get("KIKU_KERNELS", "").lower() in _OFF:
         return _none("KIKU_KERNELS is off")
     try:
-        import kiku_kernels
-    except ImportError:
-        return _none("kiku-kernels is not installed")
-    if getattr(kiku_kernels, "OPERATORS", 0) != _OPERATORS:
-        return _none(
-            f"kiku-kernels {kiku_kernels.__version__} has other operators: install kiku anew"
-        )
+        found = _installed()
+    except Exception as error:  # of a package that is damaged anything may come
+        return _refused(f"it is damaged ({type(error).__name__}: {error}): install it again")
+    if found.library is not None and (problem := _problem(found)):
+        return _refused(problem)
+    return found
+
+
+def _refused(problem: str) -> Kernels:
+    """None, although they are there: without this line one would wonder why all is slower."""
+    _log.warning("kiku-kernels is not used: %s", problem)
+    return _none(problem)
+
+
+def _installed() -> Kernels:
+    """What the package says that it has, or why there are none."""
     try:
-        found = Kernels(str(kiku_kernels.library()), kiku_kernels.processor(), "")
+        import kiku_kernels
+    except ModuleNotFoundError as error:
+        if error.name != "kiku_kernels":
+            raise
+        return _none("kiku-kernels is not installed")
+    if getattr(kiku_kernels, "__file__", None) is None:  # Python takes any folder for a package
+        folders = ", ".join(kiku_kernels.__path__)
+        return _none(f"kiku-kernels is not installed: {folders} has the name, but no package in it")
+    if getattr(kiku_kernels, "OPERATORS", 0) != _OPERATORS:
+        version = getattr(kiku_kernels, "__version__", "of an unknown version")
+        return _none(f"kiku-kernels {version} has other operators: install kiku anew")
+    try:
+        return Kernels(str(kiku_kernels.library()), kiku_kernels.processor(), "")
+    except kiku_kernels.BrokenLibrary as error:
+        return _refused(str(error))
     except kiku_kernels.NoKernels as error:
         return _none(str(error))
-    if problem := _problem(found):
-        _log.warning("kiku-kernels is not used: %s", problem)
-        return _none(problem)
-    return found
 
 
 def _problem(found: Kernels) -> str:
