@@ -40,13 +40,14 @@ _SAMPLES = 256
 
 def pick_device(name: str | None) -> torch.device:
     """The device called `name`; without one CUDA, then MPS, then the CPU, whichever is there first.
+    Of several GPUs "cuda" is the one that the calling thread is on, said by its number.
 
     Raises:
         ConfigError: PyTorch knows no such device, or not on this machine.
     """
     if name is None or name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _numbered(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -57,6 +58,13 @@ def pick_device(name: str | None) -> torch.device:
         raise ConfigError(
             f"there is no device {name!r} here ({reason}); use 'cpu', or leave it out"
         ) from error
+    return _numbered(device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """Without a number "cuda" would be another GPU in a thread that is on another one."""
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
