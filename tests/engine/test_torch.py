@@ -1,6 +1,7 @@
 """What is the torch engine's own: devices, and states of another dtype."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,15 @@ def test_bfloat16_blocks_are_decoded_too() -> None:
 def test_a_device_that_is_not_there_is_told(name: str) -> None:
     with pytest.raises(ConfigError, match="there is no device"):
         pick_device(name)
+
+
+def test_why_there_is_no_device_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Could not run 'aten::empty' on 'MPS'. This could be\nbecause of all this")
+
+    monkeypatch.setattr(torch, "empty", fails)
+    with pytest.raises(ConfigError, match=r"here \(Could not run 'aten::empty' on 'MPS'\); use"):
+        pick_device("mps")
 
 
 def test_without_a_name_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:

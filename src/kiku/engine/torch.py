@@ -53,8 +53,9 @@ def pick_device(name: str | None) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        # What PyTorch raises depends on the device and on how it was built; the first line says it.
-        reason = str(error).splitlines()[0]
+        # What PyTorch raises depends on the device and on how it was built; the first sentence says
+        # it. Behind that may come all that it knows beside.
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(
             f"there is no device {name!r} here ({reason}); use 'cpu', or leave it out"
         ) from error
