@@ -130,28 +130,6 @@ def test_fewer_sizes_of_calls_say_the_same(sizes: tuple[int, ...]) -> None:
     assert told[0] == told[1]
 
 
-def test_products_are_exact_whatever_the_program_has_chosen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[tuple[str, bool]] = []
-    engine, backend = make()
-    slot, _ = engine.open()
-    run = backend.launches.run
-
-    def noted(launch: Any) -> None:
-        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
-        run(launch)
-
-    monkeypatch.setattr(backend.launches, "run", noted)
-    torch.set_float32_matmul_precision("high")
-    try:
-        engine.step([slot], sound(1))
-        assert seen == [("highest", False)]
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
 def test_attention_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.stack([sound(30, seed) for seed in range(5)])
     got = []

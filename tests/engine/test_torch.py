@@ -38,7 +38,9 @@ def test_a_device_that_is_not_there_is_told(name: str) -> None:
 
 def test_why_there_is_no_device_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any, **__: Any) -> None:
-        raise RuntimeError("Could not run 'aten::empty' on 'MPS'. This could be\nbecause of all this")
+        raise RuntimeError(
+            "Could not run 'aten::empty' on 'MPS'. This could be\nbecause of all this"
+        )
 
     monkeypatch.setattr(torch, "empty", fails)
     with pytest.raises(ConfigError, match=r"here \(Could not run 'aten::empty' on 'MPS'\); use"):

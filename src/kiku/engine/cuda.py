@@ -26,6 +26,7 @@ from kiku.engine.gpu.memory import check_room, no_room, slot_bytes, workspace_by
 from kiku.engine.gpu.network import Network, Remembered, one_table
 from kiku.engine.gpu.options import GpuOptions
 from kiku.engine.gpu.pasts import Pasts
+from kiku.engine.gpu.precision import products
 from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
 from kiku.engine.torch import digest_of_model, pick_device
 from kiku.errors import ConfigError
@@ -167,17 +168,12 @@ class CudaBackend:
     @contextmanager
     def _on_device(self) -> Generator[None]:
         """Every thread has a device of its own that it is on."""
-        tf32, before = self.options.tf32, torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        try:
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
-                if self.device.type == "cuda":
-                    with torch.cuda.device(self.device):
-                        yield
-                else:
+        with torch.inference_mode(), products(tf32=self.options.tf32):
+            if self.device.type == "cuda":
+                with torch.cuda.device(self.device):
                     yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+            else:
+                yield
 
     # Slots.
 

@@ -16,6 +16,7 @@ from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
 from kiku.engine.backend import Said
 from kiku.engine.core import MAX_POSITION, SlotEngine
 from kiku.engine.forked import is_forked
+from kiku.engine.gpu.precision import products
 from kiku.errors import ConfigError
 from kiku.lm import LM, LMState
 from kiku.nn.state import (
@@ -64,7 +65,7 @@ def pick_device(name: str | None) -> torch.device:
 
 def _numbered(device: torch.device) -> torch.device:
     """Without a number "cuda" would be another GPU in a thread that is on another one."""
-    if device.type == "cuda" and device.index is None:
+    if str(device) == "cuda":
         return torch.device("cuda", torch.cuda.current_device())
     return device
 
@@ -193,8 +194,7 @@ class TorchBackend:
         pcm = torch.zeros(self.num_slots, 1, T * size)
         samples = _tensor(np.ascontiguousarray(frames, dtype=np.float32))
         pcm[slots, 0] = samples.view(n, T * size)
-        # cuDNN would round to TF32, whose codes differ from those of every other device.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with products():
             codes = self.codec(pcm.to(self.device), self._state.codec, self._active(slots))
         return codes.transpose(1, 2)[slots].cpu().numpy()
 
