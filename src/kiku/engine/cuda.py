@@ -89,7 +89,7 @@ class CudaBackend:
         self.device = pick_gpu(device)
         self.codec_config, self.lm_config = codec.config, lm.config
         self.num_slots = slots
-        options.check()
+        options.check(self.device)
         self.width = max(options.sizes)
         codec = codec.to(self.device).eval().requires_grad_(False)
         lm = lm.to(self.device).eval().requires_grad_(False)
