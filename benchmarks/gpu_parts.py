@@ -89,7 +89,9 @@ def random_model(
 def fill_windows(engine: SlotEngine) -> None:
     """As if every slot had heard more than its windows hold."""
     backend = engine.backend
-    with torch.inference_mode():
+    # The GPU engine has a stream of its own, and would not wait for what another one is given.
+    inside = backend._on_device if isinstance(backend, CudaBackend) else torch.inference_mode
+    with inside():
         if isinstance(backend, CudaBackend):
             for rings in (backend._rings, backend._codec_rings):
                 for name, kept in rings.tensors.items():

@@ -250,7 +250,11 @@ def test_memory_that_runs_out_unforeseen_is_told_too(monkeypatch: pytest.MonkeyP
         ({"sizes": (4, 16)}, "cpu", "ascend from 1"),
         ({"sizes": (1, 16, 4)}, "cpu", "ascend from 1"),
         ({"rows": (0, 3)}, "cpu", "one row or more, not 0"),
-        ({"graphs": True}, "cpu", "graphs=True records CUDA graphs, and the device is 'cpu'; leave"),
+        (
+            {"graphs": True},
+            "cpu",
+            "graphs=True records CUDA graphs, and the device is 'cpu'; leave",
+        ),
         ({}, "meta", "runs on devices called 'cuda', not on 'meta'"),
         ({}, "cuda:99", "there is no device 'cuda:99'"),
     ],

@@ -26,6 +26,7 @@ from kiku.engine.gpu.memory import check_room, no_room, slot_bytes, workspace_by
 from kiku.engine.gpu.network import Network, Remembered, one_table
 from kiku.engine.gpu.options import GpuOptions
 from kiku.engine.gpu.pasts import Pasts
+from kiku.engine.gpu.place import Place
 from kiku.engine.gpu.precision import products
 from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
 from kiku.engine.torch import digest_of_model, pick_device
@@ -102,6 +103,10 @@ class CudaBackend:
         self._ahead = Ahead(slots, self.width, K, pauses)
         self.num_launches = 0
         """How often the device was given something to compute."""
+        with torch.inference_mode():  # where the weights are: those that it replaces go back there
+            table = one_table(lm)
+        self._place = Place(self.device)
+        self._place.follow()
         with self._on_device():
             self._pasts, self._codec_rings, self._rings = self._memories(codec, lm, kv)
             keys, codec_keys = (
@@ -109,9 +114,8 @@ class CudaBackend:
                 for rings in (self._rings, self._codec_rings)
             )
             network = Network(
-                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys,
-                table=one_table(lm),
-            )  # fmt: skip
+                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys, table=table
+            )
             graphs = self.device.type == "cuda" if options.graphs is None else options.graphs
             which = LaunchOptions(graphs, options.guess, options.sizes, options.rows)
             self.launches = Launches(network, slots, self.device, which)
@@ -167,13 +171,10 @@ class CudaBackend:
 
     @contextmanager
     def _on_device(self) -> Generator[None]:
-        """Every thread has a device of its own that it is on."""
-        with torch.inference_mode(), products(tf32=self.options.tf32):
-            if self.device.type == "cuda":
-                with torch.cuda.device(self.device):
-                    yield
-            else:
-                yield
+        """See `Place`."""
+        tf32 = self.options.tf32
+        with torch.inference_mode(), products(tf32=tf32), self._place.entered():
+            yield
 
     # Slots.
 
