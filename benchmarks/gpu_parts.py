@@ -170,7 +170,7 @@ def live(part: Part) -> None:
     dtype = torch.float32 if not part.on_gpu else torch.bfloat16
     codec, lm = random_model(part.config, dtype, part.device)
     options: dict[str, Any] = {"kv": part.job["kv"], "sizes": (1,), "rows": tuple(sizes)}
-    most = max(sizes)
+    most, asked = max(sizes), 0
     while True:
         try:
             engine = cuda_engine(
@@ -179,11 +179,12 @@ def live(part: Part) -> None:
             break
         except ConfigError as error:
             found = re.search(r": (\d+) do;", str(error))
-            if found is None or int(found[1]) < 1:
+            # Where as many as were said to fit do not either, one fewer would not help.
+            fit = min(int(found[1]), most * 9 // 10 if asked else most - 1) if found else 0
+            if fit < 1:
                 raise
-            fit = int(found[1])
             part.tell("fits", streams=fit, wanted=most)
-            most = fit
+            most, asked = fit, asked + 1
             options["rows"] = tuple(n for n in sizes if n <= most)
     slots = listeners(engine)
     counts = sorted({*(n for n in sizes if n <= most), most})

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kiku.errors import ConfigError
 from tests.conftest import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -40,6 +41,25 @@ def test_parts_go_through_on_the_processor(
             job = {"device": "cpu", "steps": 5, "budget_s": 200.0, **part.job}
             parts.main([json.dumps(job)])
     check([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+
+
+def test_streams_that_do_not_fit_are_tried_until_none_are_left(
+    gpu: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, tried = importlib.import_module("gpu_parts"), list[int]()
+
+    def fails(*_: Any, slots: int, **__: Any) -> None:
+        tried.append(slots)
+        raise ConfigError(f"{slots} slots do not fit: {slots if len(tried) < 9 else 0} do; no")
+
+    monkeypatch.setattr(parts, "cuda_engine", fails)
+    job = {"device": "cpu", "steps": 5, "budget_s": 200.0, "part": "live", "shape": "tiny",
+           "kv": "float8", "sizes": [1, 100]}  # fmt: skip
+    with pytest.raises(ConfigError):
+        parts.main([json.dumps(job)])
+    assert tried == [100, 99, 89, 80, 72, 64, 57, 51, 45]
+    told = [json.loads(line)["streams"] for line in capsys.readouterr().out.splitlines()]
+    assert told == tried[1:]
 
 
 def without_moshi(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from kiku.codec import MimiEncoder
 from kiku.decoding import Picker
 from kiku.engine import SlotEngine, cuda
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu import attention, launches
 from kiku.engine.gpu.capture import Graphs
+from kiku.engine.gpu.memory import Room
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
@@ -234,13 +236,66 @@ def test_memory_that_does_not_suffice_is_told_in_one_sentence() -> None:
     assert engine.free_slots == fit
 
 
-def test_memory_that_runs_out_unforeseen_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def out_of_memory(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def out_of_workspace(*_: Any, **__: Any) -> None:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@pytest.mark.parametrize("fails", [out_of_memory, out_of_workspace])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(cuda, "Rings"), (launches.Launches, "compute"), (Graphs, "run"), (cuda, "pick_attend")],
+)
+def test_memory_that_runs_out_unforeseen_is_told_too(
+    owner: Any, name: str, fails: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In slots, while calls are tried, and at the first call."""
+    monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(ConfigError, match=r"2 slots of 0 MB do not fit into the 5\.0 GB .*: 1 do;"):
+        make(slots=2, memory_bytes=5_000_000_000)
+
+
+def test_so_is_memory_that_does_not_hold_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MimiEncoder, "to", out_of_memory)
+    with pytest.raises(ConfigError, match=r"^weights of 0\.0 GB do not fit into .* free on 'cpu'"):
+        make()
+
+
+def test_another_fault_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(cuda, "Rings", fails)
-    with pytest.raises(ConfigError, match=r"2 slots of 0 MB do not fit into the 5\.0 GB"):
-        make(slots=2, memory_bytes=5_000_000_000)
+    with pytest.raises(RuntimeError, match="illegal"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("slots", "free", "kv", "fit", "advice"),
+    [
+        (9, 1_000, torch.bfloat16, 3, "ask for no more (slots=3, --slots 3), or keep keys and "
+         "values in float8"),
+        (9, 1_000, FLOAT8, 3, "ask for no more (slots=3, --slots 3)"),
+        (9, 600, torch.float32, 0, "keep keys and values in float8"),
+        (9, 600, FLOAT8, 0, "end what else is on the device"),
+    ],
+)  # fmt: skip
+def test_only_what_would_help_is_advised(
+    slots: int, free: int, kv: torch.dtype, fit: int, advice: str
+) -> None:
+    room = Room(slots, 100, 600, free, kv)
+    with pytest.raises(ConfigError) as e:
+        room.check()
+    assert str(e.value).endswith(f": {fit} do; {advice}")
+
+
+def test_never_as_many_as_did_not_fit_are_said_to() -> None:
+    for slots in (1, 3, 9):
+        said = str(Room(slots, 100, 600, 1_000, FLOAT8).ran_out())
+        assert f": {min(slots - 1, 2)} do;" in said
 
 
 @pytest.mark.parametrize(
