@@ -12,8 +12,8 @@ from kiku.codec import MimiEncoder
 from kiku.decoding import Picker
 from kiku.engine import SlotEngine, cuda
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, launches
-from kiku.engine.gpu.capture import Graphs
+from kiku.engine.gpu import attention, launches, memory
+from kiku.engine.gpu.capture import RECORDING, Graphs
 from kiku.engine.gpu.memory import Room
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
 from kiku.errors import ConfigError, StreamError
@@ -296,6 +296,16 @@ def test_never_as_many_as_did_not_fit_are_said_to() -> None:
     for slots in (1, 3, 9):
         said = str(Room(slots, 100, 600, 1_000, FLOAT8).ran_out())
         assert f": {min(slots - 1, 2)} do;" in said
+
+
+def test_memory_that_an_engine_has_left_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch keeps it, and CUDA counts it as taken, until it is given back."""
+    told: list[Any] = []
+    monkeypatch.setattr(memory.gc, "collect", lambda: told.append("collected"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append(RECORDING.locked()))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (told.append("asked"), (7, 9))[1])
+    assert memory.free_bytes(torch.device("cuda", 0)) == 7
+    assert told == ["collected", True, "asked"]
 
 
 @pytest.mark.parametrize(

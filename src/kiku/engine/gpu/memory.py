@@ -1,5 +1,6 @@
 """How much of a device's memory a slot takes, and how many fit."""
 
+import gc
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from torch import nn
 
 from kiku.config import CodecConfig, LMConfig
 from kiku.engine.gpu.attention import ROWS_AT_ONCE
+from kiku.engine.gpu.capture import RECORDING
 from kiku.engine.gpu.launches import MAX_FRAMES
 from kiku.engine.gpu.rings import FLOAT8, ring_bytes
 from kiku.errors import ConfigError
@@ -90,6 +92,11 @@ class Room:
 
 def free_bytes(device: torch.device) -> int:
     """What is free of a GPU's memory."""
+    # PyTorch keeps what freed tensors took, and CUDA counts it as taken: that of an engine that is
+    # gone, say, whose parts know one another and so wait to be collected.
+    gc.collect()
+    with RECORDING:
+        torch.cuda.empty_cache()
     return int(torch.cuda.mem_get_info(device)[0])
 
 
