@@ -122,6 +122,9 @@ class Part:
         self.ends = time.monotonic() + job["budget_s"]
         self.steps: int = job["steps"]
         self.on_gpu = self.device.startswith("cuda")
+        if self.on_gpu and torch.device(self.device).index is not None:
+            # What is computed, waited for and counted without a word of where is so there.
+            torch.cuda.set_device(self.device)
 
     def tell(self, what: str, **values: Any) -> None:
         """One row."""

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 
 from kiku.errors import ConfigError
 from tests.conftest import ROOT
@@ -41,6 +42,16 @@ def test_parts_go_through_on_the_processor(
             job = {"device": "cpu", "steps": 5, "budget_s": 200.0, **part.job}
             parts.main([json.dumps(job)])
     check([json.loads(line) for line in capsys.readouterr().out.splitlines()])
+
+
+def test_a_part_is_on_the_device_that_it_measures(
+    gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, chosen = importlib.import_module("gpu_parts"), list[str]()
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for device in ("cpu", "cuda", "cuda:1"):
+        parts.Part({"device": device, "budget_s": 1.0, "steps": 1})
+    assert chosen == ["cuda:1"]
 
 
 def test_streams_that_do_not_fit_are_tried_until_none_are_left(
