@@ -199,6 +199,8 @@ def live(part: Part) -> None:
         name = "cuda" if part.on_gpu else "cuda, graphs off"
         part.tell("live", streams=n, engine=name, memory_gb=round(memory, 1), **times)
         if times["p99_ms"] > TOO_SLOW_MS:
+            slow = f"the 99th percentile with {n} streams was beyond {TOO_SLOW_MS:.0f} ms"
+            part.tell("stopped", streams=n, why=slow)
             break
 
 
