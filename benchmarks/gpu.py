@@ -143,7 +143,7 @@ def _why(part: Wanted, rows: Sequence[dict[str, Any]]) -> str:
 def _line(row: dict[str, Any], remark: str) -> str:
     if row["what"] == "correct":
         name = f"same tokens as on the processor: {row['model']}, {row['precision']}"
-        remark = remark or f"{row['same']:.2%} of {row['frames']}"
+        remark = remark or f"{row['same']:.2%} of {row['frames']}; attention: {row['attention']}"
         return f"| {name} | | | | | {remark} |"
     if row["what"] == "attention":
         name = f"attention of a layer, {row['queries']} a row, keys in {row['keys']}"
@@ -158,13 +158,15 @@ def _line(row: dict[str, Any], remark: str) -> str:
             remark = (
                 f"{row['sound_s_per_s']} s of sound a second, reckoned from {row['step_ms']} ms "
                 f"for {row['block']} frames, {row['pass_ms']} ms a further pass and "
-                f"{row['accepted']} frames a pass (the demo model's)"
+                f"{row['accepted']} frames a pass (the demo model's; its attention: "
+                f"{row['accepted_by']}); attention: {row['attention']}"
             )
         return f"| {name} | {row['files']} | | | | {remark} |"
     keys = f", keys in {row['kv']}" if "kv" in row else ""
     name = f"{row['shape']}, {row['engine']}{keys}"
-    if memory := row.get("memory_gb"):
-        remark = f"{memory} GB"
+    told = [f"{row['memory_gb']} GB"] if row.get("memory_gb") else []
+    told += [f"attention: {row['attention']}"] if "attention" in row else []
+    remark = "; ".join(told) or remark
     times = [row.get(key, "") for key in ("p50_ms", "p99_ms", "steps")]
     return f"| {name} | {row['streams']} | {times[0]} | {times[1]} | {times[2]} | {remark} |"
 

@@ -24,6 +24,7 @@ from kiku.codec.rvq import RVQ
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 from kiku.engine.core import SlotEngine
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
+from kiku.engine.gpu.attention import attend_plainly
 from kiku.engine.torch import TorchBackend, torch_engine
 from kiku.errors import ConfigError
 from kiku.lm import LM
@@ -167,6 +168,18 @@ def listeners(engine: SlotEngine) -> list[int]:
     return slots
 
 
+def attention_of(engine: SlotEngine) -> str:
+    """By what a GPU engine attends: not all heads have kernels, and these may not work here."""
+    backend = engine.backend
+    assert isinstance(backend, CudaBackend)
+    network = backend.launches._network
+    decoder, codec = (
+        "plain" if keys.attend is attend_plainly else "kernels"
+        for keys in (network.keys, network.codec_keys)
+    )
+    return decoder if decoder == codec else f"{decoder}, the codec's {codec}"
+
+
 def live(part: Part) -> None:
     """One frame of n streams, whole step with all of the host's part, for each n."""
     sizes: Sequence[int] = part.job["sizes"]
@@ -197,7 +210,8 @@ def live(part: Part) -> None:
                            1.6 / (len(counts) - place + 0.6))  # fmt: skip
         memory = torch.cuda.max_memory_reserved() / 1e9 if part.on_gpu else 0.0
         name = "cuda" if part.on_gpu else "cuda, graphs off"
-        part.tell("live", streams=n, engine=name, memory_gb=round(memory, 1), **times)
+        part.tell("live", streams=n, engine=name, attention=attention_of(engine),
+                  memory_gb=round(memory, 1), **times)  # fmt: skip
         if times["p99_ms"] > TOO_SLOW_MS:
             slow = f"the 99th percentile with {n} streams was beyond {TOO_SLOW_MS:.0f} ms"
             part.tell("stopped", streams=n, why=slow)
@@ -222,7 +236,8 @@ def eager(part: Part) -> None:
             engine = cuda_engine(codec, lm, slots=n, device=part.device, options=options)
         slots = listeners(engine)
         times = part.times(lambda engine=engine, slots=slots: engine.step(slots, frames), 0.35)
-        part.tell("live", streams=n, engine=name, **times)
+        form = {} if name == "torch" else {"attention": attention_of(engine)}
+        part.tell("live", streams=n, engine=name, **form, **times)
         del engine
 
 
@@ -236,7 +251,7 @@ def bulk(part: Part) -> None:
     slots = np.array(listeners(engine))
     backend = engine.backend
     frames = frames_of(part.config, n * block).reshape(n, block, -1)
-    accepted = acceptance(part.device)
+    accepted, accepted_by = acceptance(part.device)
     # A step of 16 frames reads them in its first pass; the rest are passes of the decoder alone.
     first = part.times(lambda: backend.encode(slots, frames), 0.3, warm=3)
     columns = np.zeros((n, block, 1 + part.config.lm.num_codebooks), np.int64)
@@ -250,8 +265,8 @@ def bulk(part: Part) -> None:
     more = max(0.0, block / accepted - 1)
     seconds = (first["p50_ms"] + more * passed["p50_ms"]) / 1e3
     part.tell(
-        "bulk", files=n, block=block, accepted=accepted, step_ms=first["p50_ms"],
-        pass_ms=passed["p50_ms"],
+        "bulk", files=n, block=block, attention=attention_of(engine), accepted=accepted,
+        accepted_by=accepted_by, step_ms=first["p50_ms"], pass_ms=passed["p50_ms"],
         sound_s_per_s=round(n * block / part.config.frame_rate / seconds, 1),
     )  # fmt: skip
 
@@ -268,8 +283,8 @@ def demo_sound(frame_size: int) -> np.ndarray:
     return pcm[: len(pcm) // frame_size * frame_size].reshape(-1, frame_size)
 
 
-def acceptance(device: str) -> float:
-    """Frames that a pass brings in blocks of 16, on real speech."""
+def acceptance(device: str) -> tuple[float, str]:
+    """Frames that a pass brings in blocks of 16, on real speech, and by which attention."""
     from kiku.checkpoint import load
 
     loaded = load("demo", dtype="float32")
@@ -281,7 +296,7 @@ def acceptance(device: str) -> float:
     for at in range(0, len(sound), 16):
         part = sound[at : at + 16]
         engine.step([slot], part, [len(part)])
-    return round(len(sound) / (engine.num_passes - before), 2)
+    return round(len(sound) / (engine.num_passes - before), 2), attention_of(engine)
 
 
 def correct(part: Part) -> None:
@@ -303,7 +318,8 @@ def correct(part: Part) -> None:
             _, codec, lm = made[1]
             got = cuda_engine(codec, lm.to(dtype), slots=3, device=part.device, options=options)
             ours, theirs = tokens_of(got, sound), tokens_of(wanted, sound)
-            part.tell("correct", model=model, precision=kind, frames=int(ours.size),
+            part.tell("correct", model=model, precision=kind, attention=attention_of(got),
+                      frames=int(ours.size),
                       same=round(float((ours == theirs).mean()), 5))  # fmt: skip
 
 

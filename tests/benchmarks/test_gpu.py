@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from kiku.engine import cuda
+from kiku.engine.gpu.attention import attend_plainly
 from kiku.errors import ConfigError
+from tests import tiny
 from tests.conftest import ROOT
 
 BENCHMARKS = ROOT / "benchmarks"
@@ -30,6 +33,7 @@ def check(rows: list[dict[str, Any]]) -> None:
     correct = {row["precision"]: row["same"] for row in rows if row["what"] == "correct"}
     assert correct["float32"] == 1.0
     assert correct.keys() == {"float32", "bfloat16", "keys in float8"}
+    assert all(row["attention"] == "plain" for row in rows if row["what"] in ("correct", "live"))
     live = [row for row in rows if row["what"] == "live"]
     assert [(row["streams"], row["steps"], row["kv"]) for row in live] == LIVE
 
@@ -72,6 +76,32 @@ def test_streams_that_do_not_fit_are_tried_until_none_are_left(
     assert tried == [100, 99, 89, 80, 72, 64, 57, 51, 45]
     told = [json.loads(line)["streams"] for line in capsys.readouterr().out.splitlines()]
     assert told == tried[1:]
+
+
+@pytest.mark.parametrize(
+    ("decoder", "codec", "told"),
+    [("plain", "plain", "plain"), ("kernel", "kernel", "kernels"),
+     ("plain", "kernel", "plain, the codec's kernels")],
+)  # fmt: skip
+def test_by_which_attention_it_was_is_told(
+    decoder: str, codec: str, told: str, gpu: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU heads that have no kernel are computed in the plain form."""
+    forms = {"plain": attend_plainly, "kernel": lambda *given: attend_plainly(*given)}
+    picked = iter((forms[decoder], forms[codec]))
+    monkeypatch.setattr(cuda, "pick_attend", lambda *_: next(picked))
+    engine = cuda.cuda_engine(tiny.codec(), tiny.lm(), device="cpu")
+    assert importlib.import_module("gpu_parts").attention_of(engine) == told
+    rows: list[dict[str, Any]] = [
+        {"what": "correct", "model": "m", "precision": "p", "frames": 9, "same": 1.0},
+        {"what": "live", "shape": "tiny", "engine": "cuda", "streams": 1, "memory_gb": 1.5},
+        {"what": "bulk", "shape": "tiny", "kv": "float8", "files": 2, "sound_s_per_s": 2,
+         "step_ms": 1, "block": 16, "pass_ms": 1, "accepted": 5, "accepted_by": "plain"},
+    ]  # fmt: skip
+    table = gpu.table([], [{**row, "attention": told} for row in rows])
+    assert [line.endswith(f"; attention: {told} |") for line in table.splitlines()[2:]] == [
+        True
+    ] * 3
 
 
 def without_moshi(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
