@@ -7,24 +7,27 @@ Correctness comes first, of the attention kernels beside plain PyTorch and of to
 processor's; then kiku at many sizes, then moshi and transformers where they are installed. Every
 part is a process with a time of its own, and its rows are written to FOLDER/gpu.jsonl as they come:
 whatever fails or takes too long loses nothing that was measured.
-At the end one table is printed and written to FOLDER/gpu.md; what is missing in it says why.
+After each part the table is written to FOLDER/gpu.md, and at the end printed; what is missing in it
+says why.
 """
 
 import argparse
 import json
-import selectors
-import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import machine
+from gpu_processes import Watched
 
 HERE = Path(__file__).parent
 TOTAL_S = 530.0
+NAME_S = 60.0  # to import PyTorch for the first time, and wake a device
+LEAST_S = 1.0
 LIVE = (1, 16, 64, 256, 512, 1000)
 BIG_LIVE = (1, 16, 64)
 
@@ -81,63 +84,66 @@ def wanted(shape: str, big: str, device: str, tiny: bool) -> list[Wanted]:
 
 def measured(part: Wanted, common: dict[str, Any], budget_s: float) -> Iterator[dict[str, Any]]:
     """The rows of a part as they come; at last, where it failed, one that says why."""
+    failed = {"what": "failed", "part": part.name}
+    if budget_s < LEAST_S:
+        yield {**failed, "why": "no time was left"}
+        return
     job = {**common, **part.job, "budget_s": round(budget_s * 0.85, 1)}
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "gpu_parts.py"), json.dumps(job)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    ends, errors, late = time.monotonic() + budget_s, list[str](), False
-    assert process.stdout
-    assert process.stderr
-    with selectors.DefaultSelector() as selector, process:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        selector.register(process.stderr, selectors.EVENT_READ)
-        while selector.get_map():
-            ready = selector.select(max(0.0, ends - time.monotonic()))
-            if not ready and (late := True):
-                process.kill()
-                break
-            for key, _ in ready:
-                line: str = key.fileobj.readline()  # pyright: ignore
-                if not line:
-                    selector.unregister(key.fileobj)
-                elif key.fileobj is process.stderr:
-                    errors.append(line.strip())
-                elif line.startswith("{"):
-                    yield json.loads(line)
-    if late:
-        yield {"what": "failed", "part": part.name, "why": f"took longer than {budget_s:.0f} s"}
-    elif process.returncode:
-        why = next((line for line in reversed(errors) if line), f"ended with {process.returncode}")
-        yield {"what": "failed", "part": part.name, "why": why[:300]}
+    command = [sys.executable, str(HERE / "gpu_parts.py"), json.dumps(job)]
+    watched = Watched(command, time.monotonic() + budget_s)
+    errors = deque[str](maxlen=100)
+    for is_error, line in watched.lines():
+        if is_error:
+            errors.append(line)
+        elif row := _row(line):
+            yield {**row, "part": part.name}
+    if watched.late:
+        yield {**failed, "why": f"took longer than {budget_s:.0f} s"}
+    elif code := watched.process.returncode:
+        why = next((line for line in reversed(errors) if line), f"ended with {code}")
+        yield {**failed, "why": why[:300]}
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A row as a part tells it; libraries print to the same place."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and "what" in row else None
 
 
 def table(parts: Sequence[Wanted], rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: every row that was hoped for, and what else was measured."""
     lines = ["| what | streams | p50 ms | p99 ms | steps | |", "|---|---|---|---|---|---|"]
-    left = [row for row in rows if row["what"] not in ("machine", "failed", "fits")]
+    left = [row for row in rows if row["what"] not in ("machine", "failed", "fits", "stopped")]
     for part in parts:
-        why = next((row["why"] for row in rows if row.get("part") == part.name), "")
-        fits = next((row for row in rows if row["what"] == "fits" and _is_of(row, part)), None)
+        why = _why(part, rows)
+        own = [row for row in left if row.get("part", part.name) == part.name]
         for hoped in part.rows:
-            found = next((row for row in left if hoped.items() <= row.items()), None)
+            found = next((row for row in own if hoped.items() <= row.items()), None)
             if found is None:
-                reason = why or (f"{fits['streams']} fit" if fits else "")
-                lines.append(_line(hoped, f"not measured{': ' if reason else ''}{reason}"))
+                lines.append(_line(hoped, f"not measured: {why}"))
             else:
                 left.remove(found)
+                own.remove(found)
                 lines.append(_line(found, ""))
     return "\n".join([*lines, *(_line(row, "") for row in left)])
 
 
-def _is_of(row: dict[str, Any], part: Wanted) -> bool:
-    return all(row.get(key) == part.job.get(key) for key in ("shape", "kv"))
+def _why(part: Wanted, rows: Sequence[dict[str, Any]]) -> str:
+    """Why rows of a part are missing."""
+    told = [row for row in rows if row.get("part") == part.name]
+    fits = [f"{row['streams']} fit" for row in told if row["what"] == "fits"][-1:]
+    reasons = [row["why"] for row in told if row["what"] in ("failed", "stopped")]
+    missing = "the part ended without it" if told else "its turn did not come"
+    return "; ".join(fits + reasons) or missing
 
 
 def _line(row: dict[str, Any], remark: str) -> str:
     if row["what"] == "correct":
         name = f"same tokens as on the processor: {row['model']}, {row['precision']}"
-        remark = remark or f"{row['same']:.2%} of {row['frames']}"
+        remark = remark or f"{row['same']:.2%} of {row['frames']}; attention: {row['attention']}"
         return f"| {name} | | | | | {remark} |"
     if row["what"] == "attention":
         name = f"attention of a layer, {row['queries']} a row, keys in {row['keys']}"
@@ -152,13 +158,15 @@ def _line(row: dict[str, Any], remark: str) -> str:
             remark = (
                 f"{row['sound_s_per_s']} s of sound a second, reckoned from {row['step_ms']} ms "
                 f"for {row['block']} frames, {row['pass_ms']} ms a further pass and "
-                f"{row['accepted']} frames a pass (the demo model's)"
+                f"{row['accepted']} frames a pass (the demo model's; its attention: "
+                f"{row['accepted_by']}); attention: {row['attention']}"
             )
         return f"| {name} | {row['files']} | | | | {remark} |"
     keys = f", keys in {row['kv']}" if "kv" in row else ""
     name = f"{row['shape']}, {row['engine']}{keys}"
-    if memory := row.get("memory_gb"):
-        remark = f"{memory} GB"
+    told = [f"{row['memory_gb']} GB"] if row.get("memory_gb") else []
+    told += [f"attention: {row['attention']}"] if "attention" in row else []
+    remark = "; ".join(told) or remark
     times = [row.get(key, "") for key in ("p50_ms", "p99_ms", "steps")]
     return f"| {name} | {row['streams']} | {times[0]} | {times[1]} | {times[2]} | {remark} |"
 
@@ -168,12 +176,25 @@ def device_name(device: str) -> str:
     if device == "cpu":
         return "the processor"
     asked = f"import torch; print(torch.cuda.get_device_name({device!r}), torch.version.cuda)"
-    found = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True)
-    return found.stdout.strip() or "no CUDA device"
+    watched = Watched([sys.executable, "-c", asked], time.monotonic() + NAME_S)
+    told = [line for is_error, line in watched.lines() if line and not is_error]
+    if watched.late:
+        return f"a device that did not tell its name in {NAME_S:.0f} s"
+    return told[-1] if told else "no CUDA device"
+
+
+def write(folder: Path, parts: Sequence[Wanted], rows: Sequence[dict[str, Any]]) -> str:
+    """The table, and where it is from, into gpu.md."""
+    about = rows[0]
+    commit = about["commit"] or "unknown"
+    text = f"{about['device']}, commit {commit}, {about['date']}.\n\n{table(parts, rows)}\n"
+    (folder / "gpu.md").write_text(text, encoding="utf-8")
+    return text
 
 
 def main() -> None:
     """See above."""
+    started = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu.jsonl and gpu.md")
     parser.add_argument("--device", default="cuda")
@@ -194,7 +215,7 @@ def main() -> None:
         {"what": "machine", "device": device_name(given.device), **machine.stamp()}
     ]
     machine.append(path, rows[0])
-    ends = time.monotonic() + given.seconds
+    text, ends = write(given.out, parts, rows), started + given.seconds
     shares = sum(part.share for part in parts)
     for part in parts:
         budget_s = (ends - time.monotonic()) * part.share / shares
@@ -203,11 +224,7 @@ def main() -> None:
             rows.append(row)
             machine.append(path, row)
             print(json.dumps(row), file=sys.stderr, flush=True)
-    about = rows[0]
-    text = (
-        f"{about['device']}, commit {about['commit']}, {about['date']}.\n\n{table(parts, rows)}\n"
-    )
-    (given.out / "gpu.md").write_text(text)
+        text = write(given.out, parts, rows)
     print(text)
 
 

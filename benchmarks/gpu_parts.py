@@ -24,6 +24,7 @@ from kiku.codec.rvq import RVQ
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 from kiku.engine.core import SlotEngine
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
+from kiku.engine.gpu.attention import attend_plainly
 from kiku.engine.torch import TorchBackend, torch_engine
 from kiku.errors import ConfigError
 from kiku.lm import LM
@@ -89,7 +90,9 @@ def random_model(
 def fill_windows(engine: SlotEngine) -> None:
     """As if every slot had heard more than its windows hold."""
     backend = engine.backend
-    with torch.inference_mode():
+    # The GPU engine has a stream of its own, and would not wait for what another one is given.
+    inside = backend._on_device if isinstance(backend, CudaBackend) else torch.inference_mode
+    with inside():
         if isinstance(backend, CudaBackend):
             for rings in (backend._rings, backend._codec_rings):
                 for name, kept in rings.tensors.items():
@@ -120,6 +123,9 @@ class Part:
         self.ends = time.monotonic() + job["budget_s"]
         self.steps: int = job["steps"]
         self.on_gpu = self.device.startswith("cuda")
+        if self.on_gpu and torch.device(self.device).index is not None:
+            # What is computed, waited for and counted without a word of where is so there.
+            torch.cuda.set_device(self.device)
 
     def tell(self, what: str, **values: Any) -> None:
         """One row."""
@@ -162,13 +168,25 @@ def listeners(engine: SlotEngine) -> list[int]:
     return slots
 
 
+def attention_of(engine: SlotEngine) -> str:
+    """By what a GPU engine attends: not all heads have kernels, and these may not work here."""
+    backend = engine.backend
+    assert isinstance(backend, CudaBackend)
+    network = backend.launches._network
+    decoder, codec = (
+        "plain" if keys.attend is attend_plainly else "kernels"
+        for keys in (network.keys, network.codec_keys)
+    )
+    return decoder if decoder == codec else f"{decoder}, the codec's {codec}"
+
+
 def live(part: Part) -> None:
     """One frame of n streams, whole step with all of the host's part, for each n."""
     sizes: Sequence[int] = part.job["sizes"]
     dtype = torch.float32 if not part.on_gpu else torch.bfloat16
     codec, lm = random_model(part.config, dtype, part.device)
     options: dict[str, Any] = {"kv": part.job["kv"], "sizes": (1,), "rows": tuple(sizes)}
-    most = max(sizes)
+    most, asked = max(sizes), 0
     while True:
         try:
             engine = cuda_engine(
@@ -177,11 +195,12 @@ def live(part: Part) -> None:
             break
         except ConfigError as error:
             found = re.search(r": (\d+) do;", str(error))
-            if found is None or int(found[1]) < 1:
+            # Where as many as were said to fit do not either, one fewer would not help.
+            fit = min(int(found[1]), most * 9 // 10 if asked else most - 1) if found else 0
+            if fit < 1:
                 raise
-            fit = int(found[1])
             part.tell("fits", streams=fit, wanted=most)
-            most = fit
+            most, asked = fit, asked + 1
             options["rows"] = tuple(n for n in sizes if n <= most)
     slots = listeners(engine)
     counts = sorted({*(n for n in sizes if n <= most), most})
@@ -191,8 +210,11 @@ def live(part: Part) -> None:
                            1.6 / (len(counts) - place + 0.6))  # fmt: skip
         memory = torch.cuda.max_memory_reserved() / 1e9 if part.on_gpu else 0.0
         name = "cuda" if part.on_gpu else "cuda, graphs off"
-        part.tell("live", streams=n, engine=name, memory_gb=round(memory, 1), **times)
+        part.tell("live", streams=n, engine=name, attention=attention_of(engine),
+                  memory_gb=round(memory, 1), **times)  # fmt: skip
         if times["p99_ms"] > TOO_SLOW_MS:
+            slow = f"the 99th percentile with {n} streams was beyond {TOO_SLOW_MS:.0f} ms"
+            part.tell("stopped", streams=n, why=slow)
             break
 
 
@@ -214,7 +236,8 @@ def eager(part: Part) -> None:
             engine = cuda_engine(codec, lm, slots=n, device=part.device, options=options)
         slots = listeners(engine)
         times = part.times(lambda engine=engine, slots=slots: engine.step(slots, frames), 0.35)
-        part.tell("live", streams=n, engine=name, **times)
+        form = {} if name == "torch" else {"attention": attention_of(engine)}
+        part.tell("live", streams=n, engine=name, **form, **times)
         del engine
 
 
@@ -228,7 +251,7 @@ def bulk(part: Part) -> None:
     slots = np.array(listeners(engine))
     backend = engine.backend
     frames = frames_of(part.config, n * block).reshape(n, block, -1)
-    accepted = acceptance(part.device)
+    accepted, accepted_by = acceptance(part.device)
     # A step of 16 frames reads them in its first pass; the rest are passes of the decoder alone.
     first = part.times(lambda: backend.encode(slots, frames), 0.3, warm=3)
     columns = np.zeros((n, block, 1 + part.config.lm.num_codebooks), np.int64)
@@ -242,8 +265,8 @@ def bulk(part: Part) -> None:
     more = max(0.0, block / accepted - 1)
     seconds = (first["p50_ms"] + more * passed["p50_ms"]) / 1e3
     part.tell(
-        "bulk", files=n, block=block, accepted=accepted, step_ms=first["p50_ms"],
-        pass_ms=passed["p50_ms"],
+        "bulk", files=n, block=block, attention=attention_of(engine), accepted=accepted,
+        accepted_by=accepted_by, step_ms=first["p50_ms"], pass_ms=passed["p50_ms"],
         sound_s_per_s=round(n * block / part.config.frame_rate / seconds, 1),
     )  # fmt: skip
 
@@ -260,8 +283,8 @@ def demo_sound(frame_size: int) -> np.ndarray:
     return pcm[: len(pcm) // frame_size * frame_size].reshape(-1, frame_size)
 
 
-def acceptance(device: str) -> float:
-    """Frames that a pass brings in blocks of 16, on real speech."""
+def acceptance(device: str) -> tuple[float, str]:
+    """Frames that a pass brings in blocks of 16, on real speech, and by which attention."""
     from kiku.checkpoint import load
 
     loaded = load("demo", dtype="float32")
@@ -273,7 +296,7 @@ def acceptance(device: str) -> float:
     for at in range(0, len(sound), 16):
         part = sound[at : at + 16]
         engine.step([slot], part, [len(part)])
-    return round(len(sound) / (engine.num_passes - before), 2)
+    return round(len(sound) / (engine.num_passes - before), 2), attention_of(engine)
 
 
 def correct(part: Part) -> None:
@@ -295,7 +318,8 @@ def correct(part: Part) -> None:
             _, codec, lm = made[1]
             got = cuda_engine(codec, lm.to(dtype), slots=3, device=part.device, options=options)
             ours, theirs = tokens_of(got, sound), tokens_of(wanted, sound)
-            part.tell("correct", model=model, precision=kind, frames=int(ours.size),
+            part.tell("correct", model=model, precision=kind, attention=attention_of(got),
+                      frames=int(ours.size),
                       same=round(float((ours == theirs).mean()), 5))  # fmt: skip
 
 

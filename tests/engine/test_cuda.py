@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from kiku.codec import MimiEncoder
 from kiku.decoding import Picker
 from kiku.engine import SlotEngine, cuda
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, launches
-from kiku.engine.gpu.capture import Graphs
+from kiku.engine.gpu import attention, launches, memory
+from kiku.engine.gpu.capture import RECORDING, Graphs
+from kiku.engine.gpu.memory import Room
 from kiku.engine.gpu.rings import FLOAT8, Rings, ring_bytes, to_float8
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
@@ -130,28 +132,6 @@ def test_fewer_sizes_of_calls_say_the_same(sizes: tuple[int, ...]) -> None:
     assert told[0] == told[1]
 
 
-def test_products_are_exact_whatever_the_program_has_chosen(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    seen: list[tuple[str, bool]] = []
-    engine, backend = make()
-    slot, _ = engine.open()
-    run = backend.launches.run
-
-    def noted(launch: Any) -> None:
-        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
-        run(launch)
-
-    monkeypatch.setattr(backend.launches, "run", noted)
-    torch.set_float32_matmul_precision("high")
-    try:
-        engine.step([slot], sound(1))
-        assert seen == [("highest", False)]
-        assert torch.get_float32_matmul_precision() == "high"
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
 def test_attention_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     frames = np.stack([sound(30, seed) for seed in range(5)])
     got = []
@@ -256,13 +236,76 @@ def test_memory_that_does_not_suffice_is_told_in_one_sentence() -> None:
     assert engine.free_slots == fit
 
 
-def test_memory_that_runs_out_unforeseen_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def out_of_memory(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def out_of_workspace(*_: Any, **__: Any) -> None:
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+@pytest.mark.parametrize("fails", [out_of_memory, out_of_workspace])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(cuda, "Rings"), (launches.Launches, "compute"), (Graphs, "run"), (cuda, "pick_attend")],
+)
+def test_memory_that_runs_out_unforeseen_is_told_too(
+    owner: Any, name: str, fails: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In slots, while calls are tried, and at the first call."""
+    monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(ConfigError, match=r"2 slots of 0 MB do not fit into the 5\.0 GB .*: 1 do;"):
+        make(slots=2, memory_bytes=5_000_000_000)
+
+
+def test_so_is_memory_that_does_not_hold_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MimiEncoder, "to", out_of_memory)
+    with pytest.raises(ConfigError, match=r"^weights of 0\.0 GB do not fit into .* free on 'cpu'"):
+        make()
+
+
+def test_another_fault_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     monkeypatch.setattr(cuda, "Rings", fails)
-    with pytest.raises(ConfigError, match=r"2 slots of 0 MB do not fit into the 5\.0 GB"):
-        make(slots=2, memory_bytes=5_000_000_000)
+    with pytest.raises(RuntimeError, match="illegal"):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("slots", "free", "kv", "fit", "advice"),
+    [
+        (9, 1_000, torch.bfloat16, 3, "ask for no more (slots=3, --slots 3), or keep keys and "
+         "values in float8"),
+        (9, 1_000, FLOAT8, 3, "ask for no more (slots=3, --slots 3)"),
+        (9, 600, torch.float32, 0, "keep keys and values in float8"),
+        (9, 600, FLOAT8, 0, "end what else is on the device"),
+    ],
+)  # fmt: skip
+def test_only_what_would_help_is_advised(
+    slots: int, free: int, kv: torch.dtype, fit: int, advice: str
+) -> None:
+    room = Room(slots, 100, 600, free, kv)
+    with pytest.raises(ConfigError) as e:
+        room.check()
+    assert str(e.value).endswith(f": {fit} do; {advice}")
+
+
+def test_never_as_many_as_did_not_fit_are_said_to() -> None:
+    for slots in (1, 3, 9):
+        said = str(Room(slots, 100, 600, 1_000, FLOAT8).ran_out())
+        assert f": {min(slots - 1, 2)} do;" in said
+
+
+def test_memory_that_an_engine_has_left_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch keeps it, and CUDA counts it as taken, until it is given back."""
+    told: list[Any] = []
+    monkeypatch.setattr(memory.gc, "collect", lambda: told.append("collected"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: told.append(RECORDING.locked()))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (told.append("asked"), (7, 9))[1])
+    assert memory.free_bytes(torch.device("cuda", 0)) == 7
+    assert told == ["collected", True, "asked"]
 
 
 @pytest.mark.parametrize(
@@ -272,6 +315,11 @@ def test_memory_that_runs_out_unforeseen_is_told_too(monkeypatch: pytest.MonkeyP
         ({"sizes": (4, 16)}, "cpu", "ascend from 1"),
         ({"sizes": (1, 16, 4)}, "cpu", "ascend from 1"),
         ({"rows": (0, 3)}, "cpu", "one row or more, not 0"),
+        (
+            {"graphs": True},
+            "cpu",
+            "graphs=True records CUDA graphs, and the device is 'cpu'; leave",
+        ),
         ({}, "meta", "runs on devices called 'cuda', not on 'meta'"),
         ({}, "cuda:99", "there is no device 'cuda:99'"),
     ],

@@ -1,9 +1,13 @@
 """What is the torch engine's own: devices, and states of another dtype."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from kiku.engine.cuda import pick_gpu
 from kiku.engine.torch import pick_device, torch_engine
 from kiku.errors import ConfigError, StreamError
 from tests import tiny
@@ -32,6 +36,17 @@ def test_a_device_that_is_not_there_is_told(name: str) -> None:
         pick_device(name)
 
 
+def test_why_there_is_no_device_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError(
+            "Could not run 'aten::empty' on 'MPS'. This could be\nbecause of all this"
+        )
+
+    monkeypatch.setattr(torch, "empty", fails)
+    with pytest.raises(ConfigError, match=r"here \(Could not run 'aten::empty' on 'MPS'\); use"):
+        pick_device("mps")
+
+
 def test_without_a_name_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pick_device("cpu") == torch.device("cpu")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -40,4 +55,18 @@ def test_without_a_name_the_best_device_is_taken(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert pick_device("auto") == torch.device("mps")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert pick_device(None) == torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert pick_device(None) == torch.device("cuda:0")
+
+
+@pytest.mark.parametrize("pick", [pick_device, pick_gpu])
+def test_the_gpu_is_the_one_that_the_calling_thread_is_on(
+    pick: Callable[[str | None], torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that step the engine later may be on another one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    for name in (None, "auto", "cuda"):
+        assert pick(name) == torch.device("cuda", 1)
+    assert pick("cuda:2") == torch.device("cuda", 2)

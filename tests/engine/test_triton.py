@@ -93,7 +93,7 @@ def test_the_processor_takes_the_plain_form() -> None:
     with pytest.raises(ConfigError, match=r"'triton' does not work here: .* CUDA devices; 'plain'"):
         cuda_engine(tiny.codec(), tiny.lm(), device="cpu", options=GpuOptions(attention="triton"))
     with pytest.raises(ConfigError, match="attention is one of auto, triton, plain, not 'flash'"):
-        GpuOptions(attention="flash").check()
+        GpuOptions(attention="flash").check(CPU)
 
 
 def test_kernels_that_agree_are_taken(there: Any) -> None:

@@ -22,10 +22,19 @@ from kiku.engine.core import SlotEngine
 from kiku.engine.gpu.ahead import Ahead
 from kiku.engine.gpu.attention import pick_attend
 from kiku.engine.gpu.launches import Launches, LaunchOptions
-from kiku.engine.gpu.memory import check_room, no_room, slot_bytes, workspace_bytes
+from kiku.engine.gpu.memory import (
+    Room,
+    free_bytes,
+    no_weights,
+    slot_bytes,
+    told_as,
+    workspace_bytes,
+)
 from kiku.engine.gpu.network import Network, Remembered, one_table
 from kiku.engine.gpu.options import GpuOptions
 from kiku.engine.gpu.pasts import Pasts
+from kiku.engine.gpu.place import Place
+from kiku.engine.gpu.precision import products
 from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
 from kiku.engine.torch import digest_of_model, pick_device
 from kiku.errors import ConfigError
@@ -88,33 +97,48 @@ class CudaBackend:
         self.device = pick_gpu(device)
         self.codec_config, self.lm_config = codec.config, lm.config
         self.num_slots = slots
-        options.check()
+        options.check(self.device)
         self.width = max(options.sizes)
-        codec = codec.to(self.device).eval().requires_grad_(False)
-        lm = lm.to(self.device).eval().requires_grad_(False)
-        dtype = lm.out_norm.weight.dtype
-        kv = dtype if options.kv == "auto" else RING_DTYPES[options.kv]
-        self.description, self.signature = self._names(dtype, kv, digest_of_model(codec, lm))
+        K, pauses = lm.config.num_codebooks, lm.config.num_pause_heads
         self._heard = np.zeros(slots + 1, np.int64)  # latents of the codec
         self._read = np.zeros(slots + 1, np.int64)  # columns of the decoder
-        K, pauses = lm.config.num_codebooks, lm.config.num_pause_heads
         self._ahead = Ahead(slots, self.width, K, pauses)
         self.num_launches = 0
         """How often the device was given something to compute."""
+        with told_as(lambda: no_weights(codec, lm, self.device)):
+            codec = codec.to(self.device).eval().requires_grad_(False)
+            lm = lm.to(self.device).eval().requires_grad_(False)
+            digest = digest_of_model(codec, lm)
+            with torch.inference_mode():
+                table = one_table(lm)  # on their stream: to it goes back what it replaces
+        dtype = lm.out_norm.weight.dtype
+        kv = dtype if options.kv == "auto" else RING_DTYPES[options.kv]
+        self.description, self.signature = self._names(dtype, kv, digest)
+        self._place = Place(self.device)
+        self._place.follow()
+        room = self._room(codec, kv)
+        room.check()
+        with told_as(room.ran_out):
+            self.launches = self._made(codec, lm, kv, table)
+            self.first, self._primed = self._prime()
+
+    def _made(
+        self, codec: MimiEncoder, lm: LM, kv: torch.dtype, table: tuple[Tensor, Tensor]
+    ) -> Launches:
+        """Memory of all slots, and every call over it."""
+        options, device = self.options, self.device
         with self._on_device():
             self._pasts, self._codec_rings, self._rings = self._memories(codec, lm, kv)
             keys, codec_keys = (
-                Remembered(rings, pick_attend(options.attention, rings, self.device))
+                Remembered(rings, pick_attend(options.attention, rings, device))
                 for rings in (self._rings, self._codec_rings)
             )
             network = Network(
-                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys,
-                table=one_table(lm),
-            )  # fmt: skip
-            graphs = self.device.type == "cuda" if options.graphs is None else options.graphs
+                codec, lm, pasts=self._pasts, codec_keys=codec_keys, keys=keys, table=table
+            )
+            graphs = device.type == "cuda" if options.graphs is None else options.graphs
             which = LaunchOptions(graphs, options.guess, options.sizes, options.rows)
-            self.launches = Launches(network, slots, self.device, which)
-        self.first, self._primed = self._prime()
+            return Launches(network, self.num_slots, device, which)
 
     def _names(self, dtype: torch.dtype, kv: torch.dtype, digest: str) -> tuple[str, str]:
         weights, kept = (str(one).removeprefix("torch.") for one in (dtype, kv))
@@ -125,28 +149,26 @@ class CudaBackend:
             f"K {self.lm_config.num_codebooks} model {digest}",
         )
 
-    def _memories(self, codec: MimiEncoder, lm: LM, kv: torch.dtype) -> tuple[Pasts, Rings, Rings]:
-        """Memory of all slots; ConfigError where there is too little."""
-        slots, device = self.num_slots, self.device
+    def _room(self, codec: MimiEncoder, kv: torch.dtype) -> Room:
+        """What the slots take, and what is free for them."""
+        lm, slots = self.lm_config, self.num_slots
         pasts = Pasts(codec, 0, torch.device("meta")).width
-        each = slot_bytes(codec.config, lm.config, kv, pasts, self.width)
-        workspace = workspace_bytes(codec.config, lm.config, slots, self.width)
+        each = slot_bytes(codec.config, lm, kv, pasts, self.width)
+        workspace = workspace_bytes(codec.config, lm, slots, self.width)
         free = self.options.memory_bytes
-        if free is None and device.type == "cuda":
-            free = int(torch.cuda.mem_get_info(device)[0])
-        if free is not None:
-            check_room(slots, each, workspace, free)
-        inner = codec.config.transformer
+        if free is None and self.device.type == "cuda":
+            free = free_bytes(self.device)
+        return Room(slots, each, workspace, free, kv)
+
+    def _memories(self, codec: MimiEncoder, lm: LM, kv: torch.dtype) -> tuple[Pasts, Rings, Rings]:
+        """Memory of all slots."""
+        slots, device, inner = self.num_slots, self.device, codec.config.transformer
         latents = self.width * inner.positions_per_frame
-        try:
-            return (
-                Pasts(codec, slots, device),
-                Rings(inner, slots, latents, torch.float32, device),
-                Rings(lm.config.transformer, slots, self.width, kv, device),
-            )
-        except torch.OutOfMemoryError as error:
-            free = free or 0
-            raise no_room(slots, each, max(0, (free - workspace) // each - 2), free) from error
+        return (
+            Pasts(codec, slots, device),
+            Rings(inner, slots, latents, torch.float32, device),
+            Rings(lm.config.transformer, slots, self.width, kv, device),
+        )
 
     def _prime(self) -> tuple[Said, dict[str, Tensor]]:
         """What the decoder says to the initial column, and what its rings then hold."""
@@ -166,18 +188,10 @@ class CudaBackend:
 
     @contextmanager
     def _on_device(self) -> Generator[None]:
-        """Every thread has a device of its own that it is on."""
-        tf32, before = self.options.tf32, torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if tf32 else "highest")
-        try:
-            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
-                if self.device.type == "cuda":
-                    with torch.cuda.device(self.device):
-                        yield
-                else:
-                    yield
-        finally:
-            torch.set_float32_matmul_precision(before)
+        """See `Place`."""
+        tf32 = self.options.tf32
+        with torch.inference_mode(), products(tf32=tf32), self._place.entered():
+            yield
 
     # Slots.
 

@@ -16,6 +16,7 @@ from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
 from kiku.engine.backend import Said
 from kiku.engine.core import MAX_POSITION, SlotEngine
 from kiku.engine.forked import is_forked
+from kiku.engine.gpu.precision import products
 from kiku.errors import ConfigError
 from kiku.lm import LM, LMState
 from kiku.nn.state import (
@@ -40,23 +41,32 @@ _SAMPLES = 256
 
 def pick_device(name: str | None) -> torch.device:
     """The device called `name`; without one CUDA, then MPS, then the CPU, whichever is there first.
+    Of several GPUs "cuda" is the one that the calling thread is on, said by its number.
 
     Raises:
         ConfigError: PyTorch knows no such device, or not on this machine.
     """
     if name is None or name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _numbered(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        # What PyTorch raises depends on the device and on how it was built; the first line says it.
-        reason = str(error).splitlines()[0]
+        # What PyTorch raises depends on the device and on how it was built; the first sentence says
+        # it. Behind that may come all that it knows beside.
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise ConfigError(
             f"there is no device {name!r} here ({reason}); use 'cpu', or leave it out"
         ) from error
+    return _numbered(device)
+
+
+def _numbered(device: torch.device) -> torch.device:
+    """Without a number "cuda" would be another GPU in a thread that is on another one."""
+    if str(device) == "cuda":
+        return torch.device("cuda", torch.cuda.current_device())
     return device
 
 
@@ -184,8 +194,7 @@ class TorchBackend:
         pcm = torch.zeros(self.num_slots, 1, T * size)
         samples = _tensor(np.ascontiguousarray(frames, dtype=np.float32))
         pcm[slots, 0] = samples.view(n, T * size)
-        # cuDNN would round to TF32, whose codes differ from those of every other device.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with products():
             codes = self.codec(pcm.to(self.device), self._state.codec, self._active(slots))
         return codes.transpose(1, 2)[slots].cpu().numpy()
 

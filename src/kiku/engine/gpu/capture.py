@@ -1,5 +1,6 @@
 """CUDA graphs: work over fixed addresses, recorded once and replayed with one launch."""
 
+import threading
 from collections.abc import Callable, Hashable
 
 import torch
@@ -8,6 +9,10 @@ Work = Callable[[], None]
 
 _WARM_UPS = 2
 """Runs before a capture: kernels are compiled, and libraries make what they keep."""
+
+RECORDING = threading.Lock()
+"""Held while anything is recorded: PyTorch records one graph of a process at a time, and gives no
+memory back to a device meanwhile."""
 
 
 class Graphs:
@@ -23,9 +28,7 @@ class Graphs:
         # What one graph computes on the way is of no use to another, and they never run at once:
         # so all share their memory.
         self._pool = torch.cuda.graph_pool_handle() if enabled else None
-        # One stream for all: each further one would keep memory of its own, and a workspace of
-        # cuBLAS. It is also the one that is recorded on, so nothing is made while recording.
-        self._side = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._side = _recordable(device) if device.type == "cuda" else None
 
     def add(self, key: Hashable, work: Work) -> None:
         """Record `work`, which reads and writes fixed addresses, and never asks the host.
@@ -42,8 +45,11 @@ class Graphs:
         if self.enabled:
             graph = torch.cuda.CUDAGraph()
             # Other threads may call CUDA meanwhile: a stream of sound is read on to a device, say.
-            with torch.cuda.graph(
-                graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
+            with (
+                RECORDING,
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=side, capture_error_mode="thread_local"
+                ),
             ):
                 work()
             self._graphs[key] = graph
@@ -55,3 +61,13 @@ class Graphs:
             self._graphs[key].replay()
         else:
             self._works[key]()
+
+
+def _recordable(device: torch.device) -> torch.cuda.Stream:
+    """The stream that the caller is on. The default one cannot be recorded: in its place another.
+
+    One for all, and for what runs beside the graphs: each further one would keep memory of its own,
+    and a workspace of cuBLAS. It is run on before it is recorded, so nothing is made meanwhile."""
+    current = torch.cuda.current_stream(device)
+    is_default = current == torch.cuda.default_stream(device)
+    return torch.cuda.Stream(device) if is_default else current

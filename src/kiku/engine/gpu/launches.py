@@ -152,10 +152,12 @@ class Launches:
     def run(self, launch: Launch) -> None:
         """Send what was put into `given`, compute, and wait until all is in `told`."""
         self.last = launch
-        launch.given.send()
-        self.graphs.run(launch.key)
-        launch.told.fetch()
-        self.wait()
+        try:
+            launch.given.send()
+            self.graphs.run(launch.key)
+            launch.told.fetch()
+        finally:  # whoever interrupts it may fill `given` anew, which is still being read
+            self.wait()
 
     def wait(self) -> None:
         """Until the device has done all that it was asked for."""

@@ -1,11 +1,18 @@
 """How much of a device's memory a slot takes, and how many fit."""
 
+import gc
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
 import torch
+from torch import nn
 
 from kiku.config import CodecConfig, LMConfig
 from kiku.engine.gpu.attention import ROWS_AT_ONCE
+from kiku.engine.gpu.capture import RECORDING
 from kiku.engine.gpu.launches import MAX_FRAMES
-from kiku.engine.gpu.rings import ring_bytes
+from kiku.engine.gpu.rings import FLOAT8, ring_bytes
 from kiku.errors import ConfigError
 
 _GRAPHS = 1_000_000_000
@@ -41,21 +48,76 @@ def workspace_bytes(codec: CodecConfig, lm: LMConfig, num_slots: int, width: int
     return 4 * numbers + 3 * min(num_slots, ROWS_AT_ONCE) * rings + _GRAPHS
 
 
-def check_room(slots: int, each: int, workspace: int, free: int) -> None:
-    """Raise unless so many slots of `each` bytes fit into `free` ones beside the workspace.
+@dataclass(frozen=True)
+class Room:
+    """What an engine's slots take, and what there is for them."""
 
-    Raises:
-        ConfigError: they do not; it says how many would.
-    """
-    fit = max(0, (free - workspace) // each - 1)  # one is the spare slot's
-    if slots > fit:
-        raise no_room(slots, each, fit, free)
+    slots: int
+    each: int
+    """Bytes of a slot."""
+    workspace: int
+    """Bytes that computing takes beside them."""
+    free: int | None
+    """Bytes that are free beside the weights; None where nobody knows."""
+    kv: torch.dtype
+    """What the decoder's keys and values are kept in."""
+
+    @property
+    def fit(self) -> int:
+        """How many slots do; one more is the spare slot."""
+        return max(0, ((self.free or 0) - self.workspace) // self.each - 1)
+
+    def check(self) -> None:
+        """Raise unless they fit.
+
+        Raises:
+            ConfigError: they do not; it says how many would.
+        """
+        if self.free is not None and self.slots > self.fit:
+            raise self._refused(self.fit)
+
+    def ran_out(self) -> ConfigError:
+        """What is said where they were to fit and did not: fewer than were asked for may."""
+        return self._refused(max(0, min(self.fit, self.slots) - 1))
+
+    def _refused(self, fit: int) -> ConfigError:
+        advice = [f"ask for no more (slots={fit}, --slots {fit})"] if fit else []
+        advice += ["keep keys and values in float8"] if self.kv != FLOAT8 else []
+        return ConfigError(
+            f"{self.slots} slots of {self.each / 1e6:.0f} MB do not fit into the "
+            f"{(self.free or 0) / 1e9:.1f} GB that are free on the device beside the weights: "
+            f"{fit} do; {', or '.join(advice or ['end what else is on the device'])}"
+        )
 
 
-def no_room(slots: int, each: int, fit: int, free: int) -> ConfigError:
-    """What is said where slots do not fit."""
+def free_bytes(device: torch.device) -> int:
+    """What is free of a GPU's memory."""
+    # PyTorch keeps what freed tensors took, and CUDA counts it as taken: that of an engine that is
+    # gone, say, whose parts know one another and so wait to be collected.
+    gc.collect()
+    with RECORDING:
+        torch.cuda.empty_cache()
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+@contextmanager
+def told_as(refusal: Callable[[], ConfigError]) -> Generator[None]:
+    """Whatever runs out of a device's memory meanwhile is told as that."""
+    try:
+        yield
+    except RuntimeError as error:
+        # The libraries and graphs have no error of their own for it.
+        signs = ("out of memory", "ALLOC_FAILED")
+        if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs):
+            raise refusal() from error
+        raise
+
+
+def no_weights(codec: nn.Module, lm: nn.Module, device: torch.device) -> ConfigError:
+    """What is said where not even the weights fit."""
+    weights = [*codec.state_dict().values(), *lm.state_dict().values()]
+    size = sum(weight.nbytes for weight in weights) / 1e9
     return ConfigError(
-        f"{slots} slots of {each / 1e6:.0f} MB do not fit into the {free / 1e9:.1f} GB that are "
-        f"free on the device beside the weights: {fit} do; ask for no more, or keep keys and "
-        "values in float8"
+        f"weights of {size:.1f} GB do not fit into what is free on {str(device)!r}; end what else "
+        "is there, or take another device"
     )

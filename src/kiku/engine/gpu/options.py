@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from kiku.config import PAD_ID
 from kiku.engine.gpu.attention import ATTENTIONS
 from kiku.engine.gpu.launches import ROWS, SIZES
@@ -34,12 +36,17 @@ class GpuOptions:
     memory_bytes: int | None = None
     """Of the device, that slots may take beside the weights; None is all that is free."""
 
-    def check(self) -> None:
-        """Raise where they cannot be.
+    def check(self, device: torch.device) -> None:
+        """Raise where they cannot be on that device.
 
         Raises:
-            ConfigError: there is no such dtype, or calls of such sizes cannot be.
+            ConfigError: there is no such dtype, or calls of such sizes cannot be, or no graphs.
         """
+        if self.graphs and device.type != "cuda":
+            raise ConfigError(
+                f"graphs=True records CUDA graphs, and the device is {str(device)!r}; leave graphs "
+                "out, or take device='cuda'"
+            )
         if self.kv not in ("auto", *RING_DTYPES):
             known = ", ".join(RING_DTYPES)
             raise ConfigError(f"keys and values are kept in {known}, not in {self.kv!r}")
