@@ -84,8 +84,6 @@ def test_more_streams_that_were_within_do_not_make_up_for_fewer_that_were_not() 
     assert (one.streams_within(100), one.exceeded(100)) == (10, False)
     assert one.noise == (1, 2)
     assert Measured("m", live=((1, 10.0), (2, 20.0), (4, 19.0))).noise is None
-    noisy = [row for row in measured("1b", "int8") if row.noise is not None]
-    assert [(row.streams_within(80), row.live[-1][0]) for row in noisy] == [(6, 10)]
 
 
 def test_the_share_of_the_roofline_that_is_told_is_the_one_that_was_reached() -> None:
