@@ -91,6 +91,8 @@ from tests import tiny
 from tests.engine.engines import sound
 from kiku.engine.cuda import cuda_engine
 from kiku.engine.torch import torch_engine
+from kiku.hf.auto.networks import codes_of
+from kiku.hf.codec import MimiModel
 for way in sys.argv[1:]:
     exec(way)
     before = b.cuda.matmul.fp32_precision, b.cudnn.conv.fp32_precision
@@ -101,6 +103,10 @@ for way in sys.argv[1:]:
         engine = make(codec, tiny.lm(), device="cpu")
         slot, _ = engine.open()
         engine.step([slot], sound(1))
+        codes_of(codec, torch.zeros(1, 1, codec.config.frame_size))
+        hf = MimiModel(codec.config)
+        hf.seanet.register_forward_pre_hook(note)
+        hf.encode(torch.zeros(1, 1, codec.config.frame_size))
         assert set(seen) == {("ieee", "ieee")}, (way, seen)
         assert before == (b.cuda.matmul.fp32_precision, b.cudnn.conv.fp32_precision), way
     for one in (b, b.cudnn, b.cudnn.conv, b.cuda.matmul, b.mkldnn.matmul):

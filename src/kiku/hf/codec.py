@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kiku.codec import MimiEncoder
+from kiku.engine.gpu.precision import products
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.outputs import ModelOutput
 from kiku.hf.source import refuse_unknown
@@ -89,8 +90,7 @@ class MimiModel(MimiEncoder):
         self._check(input_values, num_quantizers)
         pcm = input_values.to(device=device, dtype=self.dtype)
         state = self.init_state(len(pcm), device, self.dtype)
-        # cuDNN would round to TF32, whose codes differ from those of every other device.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with products():
             codes = self(pcm, state, all_active(len(pcm), device))
         out = MimiEncoderOutput(codes[:, : num_quantizers or config.num_codebooks])
         return out.to_tuple() if return_dict is False else out

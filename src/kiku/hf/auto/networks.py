@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from kiku.checkpoint.names import Table, transformers_codec, transformers_lm
 from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
+from kiku.engine.gpu.precision import products
 from kiku.errors import KikuError
 from kiku.hf.configuration import KyutaiSpeechToTextConfig as PlainConfig
 from kiku.lm import LM
@@ -92,7 +93,6 @@ def codes_of(codec: MimiEncoder, samples: Tensor) -> Tensor:
     state = codec.init_state(B, device, torch.float32)
     active = all_active(B, device)
     blocks = samples.to(device, torch.float32).split(_BLOCK * codec.config.frame_size, dim=-1)
-    # cuDNN would round to TF32, whose codes differ from those of every other device.
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with products():
         codes = [codec(block, state, active) for block in blocks]
     return torch.cat(codes, dim=-1).transpose(1, 2)
