@@ -139,7 +139,7 @@ class Calibration:
         """
         name = os.fspath(path)
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         except OSError as error:
             raise ConfigError(
                 f"the calibration {name} cannot be read ({reason_of(error)}): name the file that "

@@ -11,7 +11,7 @@
     │   └── FrameError              not a whole number of frames
     ├── VocabularyError             tokens or text that a vocabulary cannot hold
     ├── StreamError
-    │   ├── StreamClosed            pushed after close
+    │   ├── StreamClosed            asked for after close
     │   ├── QueueFull               sound came faster than it is heard
     │   └── NoFreeSlot              all slots are held
     ├── OutputError                 a result cannot be written where it should go
@@ -46,7 +46,8 @@ class MissingExtra(KikuError, ImportError):
         """`what` needs the packages of `extra`, e.g. `MissingExtra("the torch engine",
         "torch")`."""
         super().__init__(
-            f"{what} needs an extra that is not installed: run  pip install 'kiku[{extra}]'"
+            f"{what} needs an extra that is not installed: run  pip install '.[{extra}]'  where "
+            "kiku's repository was cloned"
         )
         self.what, self.extra = what, extra
 

@@ -1,7 +1,9 @@
 """From the name of a model to a recognizer that is ready to listen."""
 
+import os
 from pathlib import Path
 
+from kiku.audio.formats import whole
 from kiku.checkpoint import DEMO
 from kiku.engine.choice import choose_engine, usable_threads
 from kiku.errors import ConfigError
@@ -52,13 +54,18 @@ def load(
         MissingExtra: the engine is not installed.
     """
     for what, number in (("slots", slots), ("threads", threads)):
-        if number is not None and number < 1:
-            raise ConfigError(f"{what} must be at least 1, not {number}")
+        if number is not None and whole(number) < 1:
+            raise ConfigError(f"{what} must be a whole number, at least 1, not {number!r}")
+    if not isinstance(model, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(
+            f"a model is a name, such as 'demo', or a folder; not {type(model).__name__}"
+        )
     from kiku.converted import is_converted
 
     converted = is_converted(model)
-    if converted and revision is not None:
-        raise ConfigError(f"{model} is a converted model: leave revision {revision!r} out")
+    if revision is not None and (converted or str(model) == DEMO):
+        what = "a converted model" if converted else "the model that comes with kiku"
+        raise ConfigError(f"{model} is {what}: leave revision {revision!r} out")
     chosen = choose_engine(engine, device=device, dtype=dtype, converted=converted)
     if chosen == "onnx":
         return _load_with_onnx(model, dtype, slots, threads, revision)

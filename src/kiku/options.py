@@ -65,6 +65,14 @@ class _Options:
         return from_plain(cls, values, what=cls.WHAT, defaults=True)
 
 
+    def _take_numpy(self) -> None:
+        """Numbers of numpy become Python's: whoever computes them hardly knows that they are."""
+        for one in fields(cast(Any, self)):
+            value = getattr(self, one.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, one.name, value.item())
+
+
 def _check(name: str, value: Any, wanted: str, least: float, most: float) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and least <= value <= most):
@@ -114,6 +122,10 @@ class AudioFormat(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
+        self._take_numpy()
+        rate: Any = self.sample_rate
+        if isinstance(rate, float) and rate.is_integer():  # as PyAudio gives it
+            object.__setattr__(self, "sample_rate", int(rate))
         _check_one_of("encoding", self.encoding, [None, *get_args(Encoding)])
         _check_whole("channels", self.channels, 1)
         _check("channels", self.channels, "at most 64", 1, 64)
@@ -141,6 +153,7 @@ class Hotword:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
+        self._take_numpy()
         if not isinstance(self.text, str) or not self.text.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"a hotword must be text with letters in it, not {self.text!r}")
         if len(self.text) > MAX_HOTWORD_CHARACTERS:
@@ -198,6 +211,7 @@ class DecodingOptions(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
+        self._take_numpy()
         _check("temperature", self.temperature, "a number from 0 to 10", 0.0, 10.0)
         _check("top_p", self.top_p, "a number above 0, at most 1", math.ulp(0.0), 1.0)
         _check("cooldown_s", self.cooldown_s, "a number of seconds, at least 0", 0.0, 1e9)
@@ -331,6 +345,7 @@ class TurnPolicy(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
+        self._take_numpy()
         for one in fields(self):
             value = getattr(self, one.name)
             if one.type is int:
@@ -492,6 +507,7 @@ class StreamOptions(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
+        self._take_numpy()
         object.__setattr__(self, "turns", _turns(self.turns))
         object.__setattr__(self, "recovery", _recovery(self.recovery))
         _check_kind("format", self.format, AudioFormat, "an AudioFormat")
@@ -578,6 +594,7 @@ def _turns(turns: Any) -> TurnPolicy | None:
     if isinstance(turns, TurnPolicy):
         return turns
     if isinstance(turns, str):
+        _check_one_of("turns", turns, list(_POLICIES))
         return TurnPolicy.of(cast("Eagerness", turns))
     raise ConfigError(f"turns must be true or false, an eagerness or a TurnPolicy, not {turns!r}")
 

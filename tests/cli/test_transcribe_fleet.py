@@ -156,7 +156,7 @@ def test_without_ray_it_is_told_politely(
     monkeypatch.setitem(sys.modules, "ray", None)
     ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out")
     assert ran.code == 1
-    assert ran.err.endswith("run  pip install 'kiku[fleet]'\n")
+    assert ran.err.endswith("run  pip install '.[fleet]'  where kiku's repository was cloned\n")
 
 
 def test_how_far_it_is() -> None:
@@ -185,4 +185,4 @@ def test_without_ray_installed_it_is_the_option_that_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     ran = run("transcribe", "--ray", calls, "-o", tmp_path / "out")
     assert ran.code == 1
-    assert "--ray needs an extra that is not installed: run  pip install 'kiku[fleet]'" in ran.err
+    assert "--ray needs an extra that is not installed: run  pip install '.[fleet]'" in ran.err

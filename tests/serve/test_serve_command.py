@@ -293,4 +293,4 @@ def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert result.returncode == 1
-    assert "pip install 'kiku[serve]'" in result.stderr
+    assert "pip install '.[serve]'" in result.stderr

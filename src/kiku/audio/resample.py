@@ -4,13 +4,13 @@ Knows soxr and its limits. Does not know files, channels or frames.
 """
 
 import math
-import operator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import soxr  # pyright: ignore[reportMissingTypeStubs]
 
+from kiku.audio.formats import whole_rate
 from kiku.errors import AudioError
 
 MIN_RATE = 1_000
@@ -171,20 +171,19 @@ class Resampler:
         return rest
 
 
-def checked_rate(rate: int) -> int:
-    """`rate` itself; AudioError when it is not whole or outside 1,000 to 768,000 Hz."""
-    try:
-        whole_rate = operator.index(rate)
-    except TypeError:
+def checked_rate(rate: float) -> int:
+    """`rate` as a whole number; AudioError when it is not whole or outside 1,000 to 768,000 Hz."""
+    number = whole_rate(rate)
+    if number is None:
         raise AudioError(
             f"a sample rate of {rate!r} is not whole: give samples a second, such as 16000"
-        ) from None
-    if not MIN_RATE <= whole_rate <= MAX_RATE:
+        )
+    if not MIN_RATE <= number <= MAX_RATE:
         raise AudioError(
             f"a sample rate of {rate} Hz is outside {MIN_RATE} to {MAX_RATE} Hz: "
             "give the rate in samples a second, such as 16000"
         )
-    return whole_rate
+    return number
 
 
 def checked_mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

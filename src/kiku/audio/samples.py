@@ -20,7 +20,7 @@ from kiku.audio.formats import (
     checked_peak,
     simple,
     time_first,
-    whole,
+    whole_rate,
 )
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
@@ -204,7 +204,7 @@ def is_rated(source: Any) -> bool:
     pair = cast("tuple[Any, ...]", source)
     return (
         len(pair) == 2
-        and whole(pair[0]) > 0
+        and (whole_rate(pair[0]) or 0) > 0
         and hasattr(pair[1], "__array__")
         and not np.ndim(pair[0])
     )

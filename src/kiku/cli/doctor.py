@@ -52,7 +52,7 @@ def _installed(report: "Report") -> Iterable[tuple[str, str]]:
     for extra, there in report.extras.items():
         yield (
             f"extra {extra}",
-            "installed" if there else f"not installed: pip install 'kiku[{extra}]'",
+            "installed" if there else f"not installed: pip install '.[{extra}]' in the clone",
         )
     yield "processor", machine.processor
     known = machine.instructions

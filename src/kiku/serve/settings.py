@@ -140,12 +140,12 @@ class Settings:
         keys = {key for key in self.api_key if key}
         if self.api_keys_file is not None:
             try:
-                lines = self.api_keys_file.read_text("utf-8").splitlines()
+                lines = self.api_keys_file.read_text("utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(
                     f"the keys in {self.api_keys_file} cannot be read: {error}"
                 ) from None
-            found = {line.strip() for line in lines} - {""}
+            found = {line.strip() for line in lines if not line.startswith("#")} - {""}
             if not found:
                 raise ConfigError(f"{self.api_keys_file} holds no key: write one a line")
             keys |= found
@@ -190,7 +190,7 @@ class Settings:
 
 def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
+        table = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"the settings in {path} cannot be read: {error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

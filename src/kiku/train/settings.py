@@ -148,7 +148,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         TrainingError: it cannot be read.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise TrainingError(f"{path} cannot be read ({reason_of(error)})") from error
     except ValueError as error:
