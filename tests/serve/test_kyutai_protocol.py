@@ -22,6 +22,7 @@ from kiku.serve.protocols.interface import (
     ModelCard,
     Open,
     Push,
+    Refusal,
     Request,
     Send,
     ServerEnds,
@@ -205,6 +206,11 @@ class TestMistakes:
     )
     def test_the_error_says_what_is_wrong(self, message: Any, said: str):
         assert said in told_to_leave(protocol().received(pack(message)))
+
+    def test_what_a_client_writes_is_not_told_again_at_length(self):
+        assert len(told_to_leave(protocol().received(packed(type="x" * 10**6)))) < 1_000
+        with pytest.raises(Refusal, match="256 characters, not 257"):
+            KyutaiProtocol(Request("/api/asr-streaming", (("session", "x" * 257),)), CARD)
 
     def test_two_kinds_of_sound_do_not_mix_before_init(self):
         one = protocol()

@@ -133,6 +133,25 @@ def test_a_command_that_cannot_be_is_told_and_the_talk_goes_on(text: str):
     assert one.received('{"type":"close"}') == [Close()]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [{"type": "finalize", "tag": "x" * 257}, {"type": "x" * 10**6},
+     {"type": "close", "x" * 10**6: 1}, {"type": "configure", "hotwords": [" " * 10**6]}],
+)  # fmt: skip
+def test_nothing_long_that_a_client_writes_is_kept_or_told_again(command: dict[str, Any]):
+    one = protocol()
+    (error,) = told(one.received(json.dumps(command)))
+    assert error["type"] == "error"
+    assert len(error["message"]) < 1_000
+    assert one.received(json.dumps({"type": "finalize", "tag": "x" * 256})) == [Finalize("x" * 256)]
+
+
+def test_the_name_of_a_session_has_an_end():
+    assert protocol(session="x" * 256).session == "x" * 256
+    with pytest.raises(Refusal, match="256 characters, not 257"):
+        protocol(session="x" * 257)
+
+
 EVENTS = [
     Word("one", 0.1234567, 0.5, 0.9),
     WordEnd(0.5),

@@ -27,7 +27,9 @@ from kiku.serve.protocols.interface import (
     Request,
     Send,
     ServerEnds,
+    brief,
     round_s,
+    session_of,
 )
 from kiku.stream import End, Event, Finalized, Pause, WordEnd
 from kiku.text import Word
@@ -122,9 +124,10 @@ class KyutaiProtocol(Base):
     quiet_after_s = (TELL_AFTER_S, IDLE_S)
 
     def __init__(self, request: Request, model: ModelCard) -> None:
-        """Any request will do: the key is looked at before."""
+        """Any request will do, the key is looked at before; raises `Refusal` for a session whose
+        name is too long."""
         self._options = StreamOptions(pauses=model.num_pause_heads > 0)
-        self.session = request.first("session")
+        self.session = session_of(request)
         self.first = Open(self._options)
         self._container: bool | None = None  # not known before the first sound
         self._num_steps = self._num_markers = 0
@@ -263,4 +266,4 @@ def _send(message: dict[str, Any]) -> Send:
 
 
 def _error(message: str, code: int = _ERROR_CODE) -> Actions:
-    return [_send({"type": "Error", "message": message}), Hangup(code, message[:100])]
+    return [_send({"type": "Error", "message": brief(message)}), Hangup(code, message[:100])]
