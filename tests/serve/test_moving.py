@@ -17,7 +17,8 @@ import kiku
 from kiku.serve import keeper as keeping_room
 from kiku.serve import keeping, sockets
 from kiku.serve.protocols.interface import Close
-from kiku.serve.session_store import StoreDown
+from kiku.serve.session_store import StoreDown, Write
+from kiku.serve.session_stores.folder import FolderStore
 from kiku.serve.talk import Talk
 from tests.serve.clients import FRAME, PATIENCE_S, RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
@@ -430,6 +431,21 @@ def test_files_are_their_owners_alone(demo: kiku.Recognizer, store: str, sound: 
         assert all("private" not in str(one) for one in found)
 
 
+def test_what_a_killed_process_left_is_forgotten_where_nobody_has_a_session(
+    demo: kiku.Recognizer, store: str, monkeypatch: pytest.MonkeyPatch
+):
+    left = FolderStore(Path(store))
+    for name, ttl_s in (("a" * 40, 0.01), ("b" * 40, 600.0), ("c" * 40, 1.0)):
+        generation = left.begin(name, ttl_s)
+        left.write([Write(name, generation, {"x": b"speech"}, [], ttl_s)])
+    monkeypatch.setattr(keeping_room, "_SWEEP_S", 0.05)
+    with running(demo, session_store=store) as a:
+        wait_for(lambda: not (Path(store) / ("a" * 40)).exists())
+        wait_for(lambda: not (Path(store) / ("c" * 40)).exists())  # whose time ends here
+        assert (Path(store) / ("b" * 40)).exists()
+        assert a.service.metrics.store_failures._value.get() == 0
+
+
 # What is wrong with a store, and with what is in it.
 
 
@@ -513,7 +529,7 @@ class Down:
             self.ends.wait(PATIENCE_S)
         raise StoreDown("it is not there")
 
-    begin = claim = write = remove = fail
+    begin = claim = write = remove = sweep = fail
 
     def close(self) -> None:
         pass

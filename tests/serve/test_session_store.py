@@ -1,5 +1,6 @@
 """What every store of sessions promises, tried on a folder and on Redis."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,7 +131,7 @@ def test_sessions_are_forgotten_in_time(make: Callable[[], SessionStore]):
     store.write([Write(NAME, generation, {"v": b"x"}, (), 0.05)])
     time.sleep(0.1)
     if isinstance(store, FolderStore):
-        store.sweep()
+        store.sweep(TTL_S)
         assert not list(store._folder.glob("[0-9a-f]*"))
     assert store.claim(NAME, TTL_S) is None
     # And it is not taken for the same when it comes again.
@@ -212,6 +213,30 @@ def test_an_index_that_cannot_be_read_is_no_session(tmp_path: Path, index: bytes
     assert store.claim(NAME, TTL_S) is None
     assert write(store, generation, v=b"") is Outcome.UNKNOWN
     assert write(store, store.begin(NAME, TTL_S), v=b"1") is Outcome.KEPT
+
+
+@pytest.mark.parametrize("index", [b"", b"{", None, "link", "huge"])
+def test_what_cannot_be_read_is_swept_when_it_is_old(tmp_path: Path, index: bytes | str | None):
+    store = FolderStore(tmp_path / "store")
+    write(store, store.begin(NAME, 0.01), v=b"speech")
+    folder = tmp_path / "store" / NAME
+    path = folder / "index"
+    path.unlink()
+    if index == "link":
+        path.symlink_to(tmp_path)
+    elif index == "huge":
+        with path.open("wb") as file:
+            file.truncate(2**28 + 1)
+    elif isinstance(index, bytes):
+        path.write_bytes(index)
+    store.sweep(TTL_S)
+    assert folder.exists()  # perhaps it is being written at this moment
+    old = time.time() - TTL_S - 1
+    os.utime(folder, (old, old))
+    store.sweep(2 * TTL_S)
+    assert folder.exists()
+    store.sweep(TTL_S)
+    assert not folder.exists()
 
 
 def test_links_are_not_followed(tmp_path: Path):

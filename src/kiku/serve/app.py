@@ -130,6 +130,7 @@ class App:
     def start(self) -> None:
         """Begin to load the model, if it is not there; clients are told so meanwhile."""
         self.service.decoders.prepare()
+        self.sockets.start()
         if not self.service.is_loaded and self._loading is None:
             self._loading = asyncio.create_task(asyncio.to_thread(self.service.load))
 

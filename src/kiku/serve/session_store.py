@@ -80,6 +80,11 @@ class SessionStore(Protocol):
         was there is known for some time: an owner before this one learns that it is not his."""
         ...
 
+    def sweep(self, ttl_s: float) -> None:
+        """Forget the sessions whose time is over, also those of processes that were killed; called
+        every few seconds. What cannot be read goes when it was not written to for `ttl_s`."""
+        ...
+
     def close(self) -> None:
         """Give back what the store holds open."""
         ...

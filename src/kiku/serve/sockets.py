@@ -64,6 +64,11 @@ class Sockets:
         store = service.settings.session_store
         self._keeper = None if store is None else Keeper(service, open_store(store))
 
+    def start(self) -> None:
+        """The application starts."""
+        if self._keeper is not None:
+            self._keeper.start()
+
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """One WebSocket, to its end."""
         socket = WebSocket(receive, send, scope.get(ANSWERED))

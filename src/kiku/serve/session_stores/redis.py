@@ -133,6 +133,9 @@ class RedisStore:
             given = [next_generation(generation), _ms(ttl_s), generation]
             self._remove([_KEY + name], given)
 
+    def sweep(self, ttl_s: float) -> None:
+        """See `SessionStore`; Redis does it by itself."""
+
     def close(self) -> None:
         """See `SessionStore`."""
         with suppress(self._problem, OSError):
