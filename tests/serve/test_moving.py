@@ -253,7 +253,7 @@ def test_a_client_that_is_cut_while_its_process_ends_loses_nothing(
 
 def test_what_cannot_be_handed_over_in_time_stays_as_it_was_written(
     demo: kiku.Recognizer, store: str, sound: np.ndarray, said: str,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ):  # fmt: skip
     async def freeze(self: Talk) -> None:
         await asyncio.sleep(PATIENCE_S)
@@ -268,9 +268,11 @@ def test_what_cannot_be_handed_over_in_time_stays_as_it_was_written(
             wait_for(lambda: kept(a, client.count))
             monkeypatch.setattr(Talk, "freeze", freeze)
             a.call(lambda: a.app.drain(0))
+            assert code_of(client.socket) == 1012
         with client.at(b.ws) as ready:
             assert ready["taken_s"] == pytest.approx(4.4)
             assert client.finish(4.4) == said
+    assert "Exception" not in caplog.text
 
 
 def test_a_stream_that_was_saved_with_another_key_leaves_its_sound(
@@ -523,13 +525,18 @@ class Down:
     def __init__(self) -> None:
         self.ends = threading.Event()
         self.hangs = False
+        self.num_begun = 0
+
+    def begin(self, *given: Any) -> Any:
+        self.num_begun += 1
+        self.fail()
 
     def fail(self, *given: Any) -> Any:
         if self.hangs:
             self.ends.wait(PATIENCE_S)
         raise StoreDown("it is not there")
 
-    begin = claim = write = remove = sweep = fail
+    claim = write = remove = sweep = fail
 
     def close(self) -> None:
         pass
@@ -561,6 +568,24 @@ def test_a_store_that_is_down_or_hangs_holds_up_nobody(
         finally:
             down.ends.set()
     assert caplog.text.count("cannot be kept") == 1
+
+
+def test_the_end_does_not_wait_for_a_store_that_is_down(
+    demo: kiku.Recognizer, store: str, sound: np.ndarray
+):
+    client, down = OwnClient("down", sound), Down()
+    with running(demo, session_store=store) as a, client.at(a.ws):
+        a.app.sockets._keeper._store = down
+        client.speak(0, 3.0)
+        client.words_until(1)
+        (watched,) = a.app.sockets._keeper._watched.values()
+        wait_for(lambda: a.app.sockets._keeper._is_down)
+        watched.due = float("inf")
+        wait_for(lambda: watched.writing is None)
+        num_begun = down.num_begun
+        a.call(lambda: a.app.drain(0))
+        assert code_of(client.socket) == 1012
+        assert down.num_begun == num_begun
 
 
 @needs_redis

@@ -225,13 +225,16 @@ class Keeper:
         return not watched.is_lost
 
     async def hand_over(self, talk: "Talk", state: bytes | None) -> None:
-        """Keep a talk for good, with its stream where that could be saved."""
+        """Keep a talk for good, with its stream where that could be saved. A store that is down is
+        not waited for: what was written before is what another process finds."""
         watched = self._watched.get(talk)
         if watched is None or watched.is_lost:
             return
         if watched.writing is not None:
             await watched.writing
         self.leave(talk)
+        if self._is_down:
+            return
         watched.keeping.touch()
         snapshot = watched.keeping.snapshot(
             talk.protocol, time.monotonic(), talk.heard_s, self._service.settings.resume_s, state
