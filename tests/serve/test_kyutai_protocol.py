@@ -28,6 +28,7 @@ from kiku.serve.protocols.interface import (
     ServerEnds,
 )
 from kiku.serve.protocols.kyutai import KyutaiProtocol, floats_of, samples_of
+from kiku.stream import Finalized
 from tests.serve.clients import samples_of as sound_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.kyutai_types import checked
@@ -305,6 +306,23 @@ def test_what_a_real_stream_says_is_in_the_clients_own_types(demo: kiku.Recogniz
             talk.say(type="Init")
     finally:
         talk.stream.stop()
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "x", "1", "1 x", "1 " + "9" * 5_000, "1 18446744073709551616", "quiet", " 1"]
+)
+def test_a_tag_of_a_stored_session_that_is_no_markers_is_passed_over(tag: str):
+    assert protocol().event(Finalized(1.0, None, tag), 0.0) == ()
+
+
+@pytest.mark.parametrize("id", [0, -1, -(2**63), 2**64 - 1])
+def test_a_marker_comes_back(id: int):
+    one = protocol()
+    (asked,) = one.received(packed(type="Marker", id=id))
+    assert isinstance(asked, Finalize)
+    (told,) = one.event(Finalized(1.0, None, asked.tag), 0.0)
+    assert isinstance(told, Send)
+    assert msgpack.unpackb(told.data) == {"type": "Marker", "id": id}
 
 
 def test_a_session_is_told_where_it_stands():

@@ -81,6 +81,11 @@ def test_the_query_says_how_the_sound_is_and_what_is_told():
         ({"temperature": "-1"}, "temperature"),
         ({"hotwords": " "}, "hotword"),
         ({"channel": "left"}, "channel"),
+        ({"channel": "1" * 5_000}, "channel"),
+        ({"channel": "1" * 5_000, "channels": "2"}, "channel"),
+        ({"rate": "9" * 5_000}, "rate"),
+        ({"channels": "9" * 5_000}, "channels"),
+        ({"temperature": "9" * 5_000}, "temperature"),
         ({"colour": "red"}, "colour is no parameter"),
     ],
 )
@@ -88,6 +93,7 @@ def test_a_query_that_cannot_be_is_refused_by_name(query: dict[str, str], said: 
     with pytest.raises(Refusal) as refused:
         protocol(**query)
     assert refused.value.status == 400
+    assert len(str(refused.value)) < 1_000
     assert said in json.dumps(refused.value.body)
 
 

@@ -5,6 +5,7 @@ each frame of a model with pause heads, `Word`, `EndWord`, `Marker` and `Error`.
 other message, so there is none.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -44,6 +45,9 @@ IDLE_S = 120.0
 """A connection without sound for so long is closed, as moshi-server does."""
 
 _QUIET = "quiet"
+_MARKER = re.compile(r"[0-9]+ (-?[0-9]{1,20})")
+"""The tag of a finalize: which marker it is, and its id."""
+
 _ERROR_CODE = 1003
 _FULL = "no free channels"
 """The message that Kyutai's clients know."""
@@ -219,8 +223,8 @@ class KyutaiProtocol(Base):
                 return [_send(_word(event))]
             case WordEnd():
                 return [_send(_end_word(event.end))]
-            case Finalized(tag=str(tag)) if tag != _QUIET:
-                return [_send({"type": "Marker", "id": int(tag.split()[1])})]
+            case Finalized(tag=str(tag)) if (id := _marker_of(tag)) is not None:
+                return [_send({"type": "Marker", "id": id})]
             case End():
                 return [Hangup(1000)]
             case _:
@@ -251,6 +255,14 @@ class KyutaiProtocol(Base):
 def word_messages(word: Word) -> list[dict[str, Any]]:
     """A word of a recording, and its end."""
     return [_word(word), _end_word(word.end)]
+
+
+def _marker_of(tag: str) -> int | None:
+    """The id of a marker whose finalize had this tag; None of another, as a stored session may have
+    any."""
+    found = _MARKER.fullmatch(tag)
+    id = None if found is None else int(found[1])
+    return id if id is not None and -(2**63) <= id < 2**64 else None
 
 
 def _word(word: Word) -> dict[str, Any]:

@@ -254,7 +254,9 @@ def _format_of(request: Request) -> AudioFormat:
 
 
 def _channel_of(text: str) -> Any:
-    return int(text) if text.isascii() and text.isdigit() else text
+    # A longer one is no channel, and perhaps too long for a number.
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    return int(text) if is_number else text[:100]
 
 
 def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
@@ -262,7 +264,7 @@ def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
     try:
         return None if text is None else kind(text)
     except ValueError:
-        raise ConfigError(f"{name} must be a number, not {text!r}") from None
+        raise ConfigError(f"{name} must be a number, not {brief(repr(text))}") from None
 
 
 def _flag(request: Request, name: str) -> bool:
