@@ -170,6 +170,32 @@ def test_addresses_that_cannot_be_are_told(address: str, monkeypatch: pytest.Mon
         open_store(address)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["redis://:my/secret@host:6379/0", "redis://:my?secret@host:6379/0", "redis://:12#secret@host",
+     "redis://user:12/secret@host:6379", "redis://user:12?secret@host/0", "redis://:my@host:secret/0",
+     "redis+tls://:secret@host/0", "REDIS+TLS://secret", "redis://:secret@[host/0",
+     "redis://:secret@host/0?socket_timeout=secret"],
+)  # fmt: skip
+def test_no_password_is_told(address: str):
+    with pytest.raises((ConfigError, MissingExtra)) as told:
+        open_store(address)
+    for part in ("secret", "my", "12"):
+        assert part not in str(told.value)
+    if not isinstance(told.value, MissingExtra):
+        assert "redis://HOST:PORT" in str(told.value)
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    "address",
+    ["redis://:se%2Fcret@host:6379/0", "redis://user:a%40b@host", "rediss://host/1?ssl_cert_reqs=none",
+     "unix://user:secret@/run/redis.sock?db=1", "unix:///a@b/redis.sock"],
+)  # fmt: skip
+def test_addresses_of_redis_are_taken(address: str):
+    open_store(address).close()
+
+
 def test_without_the_client_of_redis_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
     with pytest.raises(MissingExtra, match=r"session store in Redis.*kiku\[fleet\]"):

@@ -115,8 +115,10 @@ def open_store(address: str) -> SessionStore:
 
         return RedisStore(address)
     if scheme or not address:
+        seen = "an address of another kind" if scheme else "empty"  # a password may be in it
         raise ConfigError(
-            f"--session-store must be redis://HOST:PORT or the path of a folder, not {address!r}"
+            "--session-store must be redis://HOST:PORT (rediss:// with TLS, unix://PATH) or the "
+            f"path of a folder, and is {seen}"
         )
     from kiku.serve.session_stores.folder import FolderStore
 
