@@ -103,7 +103,7 @@ def test_the_lifespan_loads_the_model_and_ends_what_is_open(monkeypatch: pytest.
     asyncio.run(play())
 
 
-def test_a_model_that_cannot_be_loaded_is_told():
+def test_a_model_that_cannot_be_loaded_is_told(caplog: pytest.LogCaptureFixture):
     async def play() -> None:
         app = App(Service(Settings(model="/no/such/model")))
         with pytest.raises(CheckpointError):
@@ -111,6 +111,35 @@ def test_a_model_that_cannot_be_loaded_is_told():
         await app.service.decoders.close()
 
     asyncio.run(play())
+    assert not caplog.text  # who waits says it
+
+
+def test_a_runner_of_the_application_is_told_that_there_is_no_model(
+    caplog: pytest.LogCaptureFixture,
+):
+    async def play() -> None:
+        app = App(Service(Settings(model="/no/such/model")))
+        messages: asyncio.Queue[Any] = asyncio.Queue()
+        told: asyncio.Queue[Any] = asyncio.Queue()
+        living = asyncio.create_task(app({"type": "lifespan"}, messages.get, told.put))
+        await messages.put({"type": "lifespan.startup"})
+        await told.get()
+        assert app._loading is not None
+        await asyncio.wait([app._loading])
+        status, _, body = await get(app, "/ready")
+        assert (status, body["reason"][:26]) == (503, "the model cannot be loaded")
+        assert (await get(app, "/health"))[0] == 503
+        refused, answer = await knock(app, "/api/asr-streaming")
+        assert refused["status"] == 503
+        assert b"cannot be loaded" in answer["body"]
+        await messages.put({"type": "lifespan.shutdown"})
+        await living
+
+    asyncio.run(play())
+    (line,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert line.getMessage().startswith("the model cannot be loaded: ")
+    assert "/no/such/model" in line.getMessage()
+    assert line.exc_info is None
 
 
 def test_a_model_that_does_not_come_forward_is_not_ready(

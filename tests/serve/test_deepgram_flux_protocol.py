@@ -249,6 +249,15 @@ def test_settings_are_changed() -> None:
     assert order(talk.messages) == "SETST"
 
 
+def test_what_a_client_writes_is_not_told_again_at_length() -> None:
+    talk = Conversation(flux())
+    talk.receive(json.dumps({"type": "Configure", "keyterms": [" " * 10**6, "Kyutai ", "\t"]}))
+    [done] = talk.do(talk.protocol.decoded())
+    assert done["keyterms"] == ["Kyutai"]
+    [error] = talk.receive(json.dumps({"type": "x" * 10**6}))
+    assert len(json.dumps(error)) < 2_500
+
+
 def test_key_terms_that_the_model_cannot_expect_are_taken_back() -> None:
     talk = Conversation(flux(keyterm="old"))
     talk.receive('{"type":"Configure","keyterms":"new"}')

@@ -287,6 +287,15 @@ def test_key_terms_are_changed() -> None:
     assert done["type"] == "ConfigureSuccess"
 
 
+def test_what_a_client_writes_is_not_told_again_at_length() -> None:
+    talk = Conversation(listen())
+    talk.receive(json.dumps({"type": "Configure", "keyterms": [" " * 10**6, "Kyutai " * 2, "\t"]}))
+    [done] = talk.do(talk.protocol.decoded())
+    assert done["keyterms"] == ["Kyutai Kyutai"]
+    [error] = talk.receive(json.dumps({"type": "x" * 10**6}))
+    assert len(json.dumps(error)) < 2_500
+
+
 @pytest.mark.parametrize(
     ("wanted", "code"),
     [

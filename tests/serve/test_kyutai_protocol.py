@@ -22,11 +22,13 @@ from kiku.serve.protocols.interface import (
     ModelCard,
     Open,
     Push,
+    Refusal,
     Request,
     Send,
     ServerEnds,
 )
 from kiku.serve.protocols.kyutai import KyutaiProtocol, floats_of, samples_of
+from kiku.stream import Finalized
 from tests.serve.clients import samples_of as sound_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.kyutai_types import checked
@@ -206,6 +208,11 @@ class TestMistakes:
     def test_the_error_says_what_is_wrong(self, message: Any, said: str):
         assert said in told_to_leave(protocol().received(pack(message)))
 
+    def test_what_a_client_writes_is_not_told_again_at_length(self):
+        assert len(told_to_leave(protocol().received(packed(type="x" * 10**6)))) < 1_000
+        with pytest.raises(Refusal, match="256 characters, not 257"):
+            KyutaiProtocol(Request("/api/asr-streaming", (("session", "x" * 257),)), CARD)
+
     def test_two_kinds_of_sound_do_not_mix_before_init(self):
         one = protocol()
         one.received(packed(type="Audio", pcm=[0.0]))
@@ -299,6 +306,23 @@ def test_what_a_real_stream_says_is_in_the_clients_own_types(demo: kiku.Recogniz
             talk.say(type="Init")
     finally:
         talk.stream.stop()
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "x", "1", "1 x", "1 " + "9" * 5_000, "1 18446744073709551616", "quiet", " 1"]
+)
+def test_a_tag_of_a_stored_session_that_is_no_markers_is_passed_over(tag: str):
+    assert protocol().event(Finalized(1.0, None, tag), 0.0) == ()
+
+
+@pytest.mark.parametrize("id", [0, -1, -(2**63), 2**64 - 1])
+def test_a_marker_comes_back(id: int):
+    one = protocol()
+    (asked,) = one.received(packed(type="Marker", id=id))
+    assert isinstance(asked, Finalize)
+    (told,) = one.event(Finalized(1.0, None, asked.tag), 0.0)
+    assert isinstance(told, Send)
+    assert msgpack.unpackb(told.data) == {"type": "Marker", "id": id}
 
 
 def test_a_session_is_told_where_it_stands():

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ import pytest
 import kiku
 from kiku.cli import main
 from kiku.errors import ConfigError
-from kiku.serve.loadtest import DIALECTS, Load
+from kiku.serve import loadtest
+from kiku.serve.loadtest import DIALECTS, Load, Report
 from tests.serve.clients import samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.running import Running, running
@@ -61,6 +64,101 @@ def test_a_service_that_is_not_there_is_an_error():
     assert asyncio.run(load.run(1, 0.1)).errors
 
 
+class Enough(Exception):
+    """Raised by the third wait."""
+
+
+def count_waits(monkeypatch: pytest.MonkeyPatch, where: Any) -> list[float]:
+    """The waits before somebody comes again; the third ends the test."""
+    again_s, sleep, waits = 0.0321, asyncio.sleep, list[float]()
+
+    async def slept(seconds: float) -> None:
+        if seconds == again_s:
+            waits.append(seconds)
+            if len(waits) == 3:
+                raise Enough
+        await sleep(seconds)
+
+    assert where.AGAIN_S == 1.0
+    monkeypatch.setattr(where, "AGAIN_S", again_s)
+    monkeypatch.setattr(asyncio, "sleep", slept)
+    return waits
+
+
+def test_who_is_not_heard_comes_again_a_second_later(monkeypatch: pytest.MonkeyPatch):
+    num_visits, waits = 0, count_waits(monkeypatch, loadtest)
+    visit = Load._visit
+
+    async def visited(self: Load, *given: Any) -> bool:
+        nonlocal num_visits
+        num_visits += 1
+        assert num_visits == len(waits) + 1
+        return await visit(self, *given)
+
+    monkeypatch.setattr(Load, "_visit", visited)
+    with pytest.raises(Enough):
+        asyncio.run(Load("ws://127.0.0.1:9", "kyutai", [np.zeros(1_920, np.float32)]).run(1, 600))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [("127.0.0.1:9", "ws://HOST:PORT"), ("ftp://x", "ws://HOST:PORT"), ("ws://", "ws://HOST:PORT"),
+     ("ws://x:port", "ws://HOST:PORT"), ("", "ws://HOST:PORT")],
+)  # fmt: skip
+def test_an_address_that_cannot_be_is_told_at_once(url: str, said: str):
+    with pytest.raises(ConfigError, match=said):
+        Load(url, "kyutai", [SHORT])
+
+
+def test_a_key_in_an_address_is_not_told_again():
+    with pytest.raises(ConfigError, match="ws://x'") as told:
+        Load("ws://x?auth_id=sesame", "kyutai", [SHORT])
+    assert "sesame" not in str(told.value)
+
+
+def test_what_will_not_change_is_told_at_once(
+    demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    with running(demo, api_key=("sesame",)) as service:
+        with pytest.raises(ConfigError, match="answered 401: the key"):
+            asyncio.run(Load(service.ws, "kyutai", [SHORT], "wrong").run(2, 600))
+        with pytest.raises(ConfigError, match="answered 404"):
+            asyncio.run(Load(f"{service.ws}/nowhere", "kyutai", [SHORT], "sesame").run(1, 600))
+
+    def connect(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(loadtest, "connect", connect)
+    with pytest.raises(ConfigError, match="nobody knows"):
+        asyncio.run(Load("ws://x", "kyutai", [SHORT]).run(1, 600))
+
+
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [(Report(1, errors=["ConnectionRefusedError"]), "ConnectionRefusedError"),
+     (Report(1, words=3, busy=1), "slot"), (Report(1), "no word")],
+)  # fmt: skip
+def test_nothing_is_found_where_nobody_is_heard(
+    monkeypatch: pytest.MonkeyPatch, seen: Report, said: str
+):
+    async def run(self: Load, streams: int, seconds: float) -> Report:
+        return seen
+
+    monkeypatch.setattr(Load, "run", run)
+    with pytest.raises(ConfigError, match=f"alone: .*{said}"):
+        asyncio.run(Load("ws://x", "kyutai", [SHORT]).find(1.0, 4))
+
+
+def test_the_most_in_real_time_are_found(monkeypatch: pytest.MonkeyPatch):
+    async def run(self: Load, streams: int, seconds: float) -> Report:
+        return Report(streams, words=1, latency=[0.5 if streams <= 5 else 2.0])
+
+    monkeypatch.setattr(Load, "run", run)
+    good, reports = asyncio.run(Load("ws://x", "kyutai", [SHORT]).find(1.0, 32))
+    assert good == 5
+    assert reports[0].streams == 1
+
+
 def test_what_cannot_be_is_told():
     with pytest.raises(ConfigError, match="kiku, kyutai, deepgram"):
         Load("ws://x", "smtp", [np.zeros(1, np.float32)])
@@ -80,3 +178,34 @@ def test_the_command_prints_json(service: Running, capsys: pytest.CaptureFixture
     assert told["words"] > 0
     assert main(["loadtest", "--url", service.ws]) == 1
     assert "--audio" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "seconds"),
+    [("--most-s", "0"), ("--most-s", "-5"), ("--most-s", "nan"), ("--most-s", "inf"),
+     ("--seconds", "inf")],
+)  # fmt: skip
+def test_a_time_that_cannot_be_is_told(
+    capsys: pytest.CaptureFixture[str], option: str, seconds: str
+):
+    assert main(["loadtest", "--audio", str(DIGITS), "--url", "ws://127.0.0.1:9", option, seconds])
+    told = capsys.readouterr().err
+    assert f"{option} must be a number of seconds above 0, not {seconds}" in told
+
+
+@pytest.mark.parametrize(
+    ("environment", "given", "wanted"),
+    [("one,two", [], "one"), (" ,two", [], "two"), (",", [], None),
+     ("one,two", ["--key", "a,b"], "a,b")],
+)  # fmt: skip
+def test_of_the_services_keys_the_first_is_taken(
+    monkeypatch: pytest.MonkeyPatch, environment: str, given: list[str], wanted: str | None
+):
+    async def run(self: Load, streams: int, seconds: float) -> Report:
+        header = self._headers.get("Authorization")
+        assert header == (None if wanted is None else f"Bearer {wanted}")
+        return Report(1, words=1)
+
+    monkeypatch.setattr(Load, "run", run)
+    monkeypatch.setenv("KIKU_API_KEY", environment)
+    assert main(["loadtest", "--audio", str(DIGITS), *given]) == 0

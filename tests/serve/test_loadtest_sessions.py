@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from websockets.asyncio.server import serve
 
 import kiku
 from kiku.cli import main
 from kiku.errors import ConfigError
+from kiku.serve import loadtest_sessions
 from kiku.serve.loadtest_sessions import SessionLoad, SessionReport
 from tests.serve.clients import samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.running import Running, running
+from tests.serve.test_loadtest import Enough, count_waits
 
 DIGITS = EXAMPLES / "digits.wav"
 SHORT = samples_of(DIGITS)[: 24_000 * 2]
@@ -135,9 +138,47 @@ def test_who_is_told_not_to_come_back_is_lost(demo: kiku.Recognizer):
     assert report.to_dict()["first_errors"] == ["the service answered 401"]
 
 
+def test_a_service_that_takes_connections_and_says_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(loadtest_sessions, "_GREET_S", 0.05)
+    monkeypatch.setattr(loadtest_sessions, "_PATIENCE_S", 0.2)
+
+    async def play() -> None:
+        ends = asyncio.Event()
+
+        async def silent(_: Any) -> None:
+            await ends.wait()
+
+        async with serve(silent, "127.0.0.1", 0) as server, asyncio.timeout(60):
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(ConfigError, match="no way back"):
+                await SessionLoad(f"ws://127.0.0.1:{port}", [SHORT]).run(1, 0.1)
+            ends.set()
+
+    asyncio.run(play())
+
+
+def test_who_is_lost_begins_again_a_second_later(monkeypatch: pytest.MonkeyPatch):
+    num_lost, waits = 0, count_waits(monkeypatch, loadtest_sessions)
+
+    async def lost(self: loadtest_sessions._Client) -> None:
+        nonlocal num_lost
+        num_lost += 1
+        assert num_lost == len(waits) + 1
+
+    monkeypatch.setattr(loadtest_sessions._Client, "speak", lost)
+    load = SessionLoad("ws://127.0.0.1:9", [SHORT])
+    load.texts = {0: ""}
+    with pytest.raises(Enough):
+        asyncio.run(load.run(1, 600))
+
+
 def test_what_cannot_be_is_told():
     with pytest.raises(ConfigError, match="no sound"):
         SessionLoad("ws://x", [])
+    with pytest.raises(ConfigError, match="ws://HOST:PORT"):
+        SessionLoad("127.0.0.1:9", [SHORT])
     assert SessionReport(1).to_dict()["latency"] is None
 
 

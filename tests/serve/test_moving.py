@@ -17,7 +17,8 @@ import kiku
 from kiku.serve import keeper as keeping_room
 from kiku.serve import keeping, sockets
 from kiku.serve.protocols.interface import Close
-from kiku.serve.session_store import StoreDown
+from kiku.serve.session_store import StoreDown, Write
+from kiku.serve.session_stores.folder import FolderStore
 from kiku.serve.talk import Talk
 from tests.serve.clients import FRAME, PATIENCE_S, RATE, kyutai, samples_of
 from tests.serve.conftest import EXAMPLES
@@ -252,7 +253,7 @@ def test_a_client_that_is_cut_while_its_process_ends_loses_nothing(
 
 def test_what_cannot_be_handed_over_in_time_stays_as_it_was_written(
     demo: kiku.Recognizer, store: str, sound: np.ndarray, said: str,
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ):  # fmt: skip
     async def freeze(self: Talk) -> None:
         await asyncio.sleep(PATIENCE_S)
@@ -267,9 +268,11 @@ def test_what_cannot_be_handed_over_in_time_stays_as_it_was_written(
             wait_for(lambda: kept(a, client.count))
             monkeypatch.setattr(Talk, "freeze", freeze)
             a.call(lambda: a.app.drain(0))
+            assert code_of(client.socket) == 1012
         with client.at(b.ws) as ready:
             assert ready["taken_s"] == pytest.approx(4.4)
             assert client.finish(4.4) == said
+    assert "Exception" not in caplog.text
 
 
 def test_a_stream_that_was_saved_with_another_key_leaves_its_sound(
@@ -430,6 +433,21 @@ def test_files_are_their_owners_alone(demo: kiku.Recognizer, store: str, sound: 
         assert all("private" not in str(one) for one in found)
 
 
+def test_what_a_killed_process_left_is_forgotten_where_nobody_has_a_session(
+    demo: kiku.Recognizer, store: str, monkeypatch: pytest.MonkeyPatch
+):
+    left = FolderStore(Path(store))
+    for name, ttl_s in (("a" * 40, 0.01), ("b" * 40, 600.0), ("c" * 40, 1.0)):
+        generation = left.begin(name, ttl_s)
+        left.write([Write(name, generation, {"x": b"speech"}, [], ttl_s)])
+    monkeypatch.setattr(keeping_room, "_SWEEP_S", 0.05)
+    with running(demo, session_store=store) as a:
+        wait_for(lambda: not (Path(store) / ("a" * 40)).exists())
+        wait_for(lambda: not (Path(store) / ("c" * 40)).exists())  # whose time ends here
+        assert (Path(store) / ("b" * 40)).exists()
+        assert a.service.metrics.store_failures._value.get() == 0
+
+
 # What is wrong with a store, and with what is in it.
 
 
@@ -507,13 +525,18 @@ class Down:
     def __init__(self) -> None:
         self.ends = threading.Event()
         self.hangs = False
+        self.num_begun = 0
+
+    def begin(self, *given: Any) -> Any:
+        self.num_begun += 1
+        self.fail()
 
     def fail(self, *given: Any) -> Any:
         if self.hangs:
             self.ends.wait(PATIENCE_S)
         raise StoreDown("it is not there")
 
-    begin = claim = write = remove = fail
+    claim = write = remove = sweep = fail
 
     def close(self) -> None:
         pass
@@ -545,6 +568,24 @@ def test_a_store_that_is_down_or_hangs_holds_up_nobody(
         finally:
             down.ends.set()
     assert caplog.text.count("cannot be kept") == 1
+
+
+def test_the_end_does_not_wait_for_a_store_that_is_down(
+    demo: kiku.Recognizer, store: str, sound: np.ndarray
+):
+    client, down = OwnClient("down", sound), Down()
+    with running(demo, session_store=store) as a, client.at(a.ws):
+        a.app.sockets._keeper._store = down
+        client.speak(0, 3.0)
+        client.words_until(1)
+        (watched,) = a.app.sockets._keeper._watched.values()
+        wait_for(lambda: a.app.sockets._keeper._is_down)
+        watched.due = float("inf")
+        wait_for(lambda: watched.writing is None)
+        num_begun = down.num_begun
+        a.call(lambda: a.app.drain(0))
+        assert code_of(client.socket) == 1012
+        assert down.num_begun == num_begun
 
 
 @needs_redis

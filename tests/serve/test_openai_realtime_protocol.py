@@ -363,6 +363,23 @@ def test_a_mistake_is_named_and_changes_nothing(input: dict[str, Any], param: st
     assert client.transcripts == ["1 2"]
 
 
+def test_what_a_session_keeps_and_tells_again_has_an_end() -> None:
+    client = Client()
+    before = client.session
+    for id, told, code in (("x" * 513, None, "string_above_max_length"),
+                           ("x" * 512, "x" * 512, "invalid_value")):  # fmt: skip
+        client.raw(json.dumps({"type": "nothing", "event_id": id}))
+        error = client.told.messages[-1]["error"]
+        assert (error["event_id"], error["code"]) == (told, code)
+    for kept in ({"prompt": "x" * 2**17}, {"language": "en-" + "x" * 257},
+                 {"languages": ["en"] * 101}, {"model": "whisper-" + "x" * 257}):  # fmt: skip
+        client.update(transcription=kept)
+        assert len(client.told.messages[-1]["error"]["message"]) < 1_000
+    client.update(transcription={"prompt": "x" * 2**16})
+    assert client.session["audio"]["input"]["transcription"]["prompt"] == "x" * 2**16
+    assert client.session["audio"]["input"]["format"] == before["audio"]["input"]["format"]
+
+
 def test_a_language_is_one_of_several() -> None:
     client = Client()
     client.update(transcription={"languages": ["fr", "en"]})

@@ -81,7 +81,11 @@ def test_the_query_says_how_the_sound_is_and_what_is_told():
         ({"temperature": "-1"}, "temperature"),
         ({"hotwords": " "}, "hotword"),
         ({"channel": "left"}, "channel"),
-        pytest.param({"channel": "1" * 5000}, "channel", id="long"),
+        ({"channel": "1" * 5_000}, "channel"),
+        ({"channel": "1" * 5_000, "channels": "2"}, "channel"),
+        ({"rate": "9" * 5_000}, "rate"),
+        ({"channels": "9" * 5_000}, "channels"),
+        ({"temperature": "9" * 5_000}, "temperature"),
         ({"colour": "red"}, "colour is no parameter"),
     ],
 )
@@ -89,6 +93,7 @@ def test_a_query_that_cannot_be_is_refused_by_name(query: dict[str, str], said: 
     with pytest.raises(Refusal) as refused:
         protocol(**query)
     assert refused.value.status == 400
+    assert len(str(refused.value)) < 1_000
     assert said in json.dumps(refused.value.body)
 
 
@@ -132,6 +137,25 @@ def test_a_command_that_cannot_be_is_told_and_the_talk_goes_on(text: str):
     assert error["type"] == "error"
     assert error["message"]
     assert one.received('{"type":"close"}') == [Close()]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [{"type": "finalize", "tag": "x" * 257}, {"type": "x" * 10**6},
+     {"type": "close", "x" * 10**6: 1}, {"type": "configure", "hotwords": [" " * 10**6]}],
+)  # fmt: skip
+def test_nothing_long_that_a_client_writes_is_kept_or_told_again(command: dict[str, Any]):
+    one = protocol()
+    (error,) = told(one.received(json.dumps(command)))
+    assert error["type"] == "error"
+    assert len(error["message"]) < 1_000
+    assert one.received(json.dumps({"type": "finalize", "tag": "x" * 256})) == [Finalize("x" * 256)]
+
+
+def test_the_name_of_a_session_has_an_end():
+    assert protocol(session="x" * 256).session == "x" * 256
+    with pytest.raises(Refusal, match="256 characters, not 257"):
+        protocol(session="x" * 257)
 
 
 EVENTS = [

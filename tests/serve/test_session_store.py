@@ -1,5 +1,6 @@
 """What every store of sessions promises, tried on a folder and on Redis."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -130,7 +131,7 @@ def test_sessions_are_forgotten_in_time(make: Callable[[], SessionStore]):
     store.write([Write(NAME, generation, {"v": b"x"}, (), 0.05)])
     time.sleep(0.1)
     if isinstance(store, FolderStore):
-        store.sweep()
+        store.sweep(TTL_S)
         assert not list(store._folder.glob("[0-9a-f]*"))
     assert store.claim(NAME, TTL_S) is None
     # And it is not taken for the same when it comes again.
@@ -167,6 +168,32 @@ def test_names_tell_nothing_and_do_not_collide():
 def test_addresses_that_cannot_be_are_told(address: str, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises((ConfigError, MissingExtra)):
         open_store(address)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["redis://:my/secret@host:6379/0", "redis://:my?secret@host:6379/0", "redis://:12#secret@host",
+     "redis://user:12/secret@host:6379", "redis://user:12?secret@host/0", "redis://:my@host:secret/0",
+     "redis+tls://:secret@host/0", "REDIS+TLS://secret", "redis://:secret@[host/0",
+     "redis://:secret@host/0?socket_timeout=secret"],
+)  # fmt: skip
+def test_no_password_is_told(address: str):
+    with pytest.raises((ConfigError, MissingExtra)) as told:
+        open_store(address)
+    for part in ("secret", "my", "12"):
+        assert part not in str(told.value)
+    if not isinstance(told.value, MissingExtra):
+        assert "redis://HOST:PORT" in str(told.value)
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    "address",
+    ["redis://:se%2Fcret@host:6379/0", "redis://user:a%40b@host", "rediss://host/1?ssl_cert_reqs=none",
+     "unix://user:secret@/run/redis.sock?db=1", "unix:///a@b/redis.sock"],
+)  # fmt: skip
+def test_addresses_of_redis_are_taken(address: str):
+    open_store(address).close()
 
 
 def test_without_the_client_of_redis_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch):
@@ -212,6 +239,30 @@ def test_an_index_that_cannot_be_read_is_no_session(tmp_path: Path, index: bytes
     assert store.claim(NAME, TTL_S) is None
     assert write(store, generation, v=b"") is Outcome.UNKNOWN
     assert write(store, store.begin(NAME, TTL_S), v=b"1") is Outcome.KEPT
+
+
+@pytest.mark.parametrize("index", [b"", b"{", None, "link", "huge"])
+def test_what_cannot_be_read_is_swept_when_it_is_old(tmp_path: Path, index: bytes | str | None):
+    store = FolderStore(tmp_path / "store")
+    write(store, store.begin(NAME, 0.01), v=b"speech")
+    folder = tmp_path / "store" / NAME
+    path = folder / "index"
+    path.unlink()
+    if index == "link":
+        path.symlink_to(tmp_path)
+    elif index == "huge":
+        with path.open("wb") as file:
+            file.truncate(2**28 + 1)
+    elif isinstance(index, bytes):
+        path.write_bytes(index)
+    store.sweep(TTL_S)
+    assert folder.exists()  # perhaps it is being written at this moment
+    old = time.time() - TTL_S - 1
+    os.utime(folder, (old, old))
+    store.sweep(2 * TTL_S)
+    assert folder.exists()
+    store.sweep(TTL_S)
+    assert not folder.exists()
 
 
 def test_links_are_not_followed(tmp_path: Path):

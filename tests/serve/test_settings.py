@@ -57,6 +57,15 @@ def test_a_file_that_cannot_be_followed_is_told_by_name(tmp_path: Path, text: st
         Settings.gathered({}, {}, file)
 
 
+@pytest.mark.parametrize("name", ["api-key", "session-key", "session_store"])
+def test_secrets_are_in_no_error(tmp_path: Path, name: str):
+    file = tmp_path / "kiku.toml"
+    file.write_text(f"{name} = {{ value = 'sesame' }}")
+    with pytest.raises(ConfigError, match=f"{name} in .* must be") as told:
+        Settings.gathered({}, {}, file)
+    assert "sesame" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("KIKU_PORT", "http"), ("KIKU_INSECURE", "perhaps"), ("KIKU_IDLE_S", "")]
 )

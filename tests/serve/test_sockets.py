@@ -228,8 +228,9 @@ def test_a_mistake_in_a_protocol_ends_its_own_connection(
 
 
 def test_a_reader_that_reads_nothing_is_dropped_and_holds_nobody_up(
-    demo: kiku.Recognizer, said: str, monkeypatch: pytest.MonkeyPatch
-):
+    demo: kiku.Recognizer, said: str, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
     begun = KyutaiProtocol.event
 
     def event(self: KyutaiProtocol, event: Event, waiting_s: float) -> Actions:
@@ -245,6 +246,8 @@ def test_a_reader_that_reads_nothing_is_dropped_and_holds_nobody_up(
             wait_for(lambda: service.service.admission.num_taken == 0)
         text = service.service.metrics.text().decode()
         assert 'kind="SlowReader"' in text
+    assert "takes no messages" in caplog.text
+    assert "Exception" not in caplog.text
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -460,3 +460,34 @@ def test_a_recording_that_lies_about_its_rate_is_warned_of(demo: kiku.Recognizer
     assert "wrong_rate" in [one.kind for one in heard.warnings]
     heard = play(lambda: heard_by(service_of(demo), path, signal_checks=False))
     assert "wrong_rate" not in [one.kind for one in heard.warnings]
+
+
+def test_a_decoder_that_is_stopped_is_waited_for_by_one_alone(monkeypatch: pytest.MonkeyPatch):
+    """Who asks the system after the kill whether it has ended takes the answer from who waits."""
+
+    async def play() -> None:
+        decoders = Decoders(MEMORY)
+        decoder = await decoders.decode()
+        process = decoder._process
+        inner: Any = process._transport._proc
+        killed, asked = False, list[bool]()
+        kill, poll = process.kill, inner.poll
+
+        def killing() -> None:
+            nonlocal killed
+            kill()
+            killed = True
+
+        def polled() -> Any:
+            asked.append(killed)
+            return poll()
+
+        monkeypatch.setattr(process, "kill", killing)
+        monkeypatch.setattr(inner, "poll", polled)
+        await decoder.close()
+        await decoders.close()
+        assert process.returncode == -9
+        assert True not in asked
+        assert process._transport._closed
+
+    asyncio.run(play())

@@ -602,3 +602,11 @@ def test_messages_are_json_that_others_read() -> None:
     line, data = told.data.split(b"\n", 1)
     assert msgspec.json.decode(line) == {"type": "pong", "data_length": len(data)}
     assert json.loads(data) == {"text": "ü"}
+
+
+def test_an_error_does_not_quote_at_length() -> None:
+    wish = json.dumps({"type": "transcribe", "data": {"vad_sensitivity": "x" * 50_000}}) + "\n"
+    (error,) = new().received(wish.encode())
+    assert isinstance(error, Send)
+    assert b"transcribe cannot be done" in error.data
+    assert len(error.data) < 1_000

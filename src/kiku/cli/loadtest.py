@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +74,11 @@ def loadtest(
         raise ConfigError("there is nothing to say: name recordings, or a folder, with --audio")
     if come_back and (find or protocol != "kiku"):
         raise ConfigError("--come-back is for clients of --protocol kiku, and without --find")
+    for name, value in (("--most-s", most_s), ("--seconds", seconds)):
+        if not (math.isfinite(value) and value * RATE >= 1):
+            raise ConfigError(f"{name} must be a number of seconds above 0, not {value:g}")
+    if key is not None and key == os.environ.get("KIKU_API_KEY"):  # where the service has a list
+        key = next((one.strip() for one in key.split(",") if one.strip()), None)
     sounds: list[NDArray[np.float32]] = []
     for one in find_recordings(paths, recursive=True):
         if not isinstance(one, Recording):

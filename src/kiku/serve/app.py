@@ -18,6 +18,7 @@ from kiku.errors import KikuError
 from kiku.serve import rest
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
+from kiku.serve.logs import hide_keys
 from kiku.serve.metrics import CONTENT_TYPE
 from kiku.serve.page import FOLDER, Page, page_routes
 from kiku.serve.protocols import openai_rest
@@ -61,6 +62,8 @@ class App:
         self._page = Page()
         self._http = Starlette(routes=[*page_routes(self._page), *_routes(service)])
         self._loading: asyncio.Task[None] | None = None
+        self._is_awaited = False  # somebody is told what becomes of that
+        hide_keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """See ASGI."""
@@ -130,11 +133,21 @@ class App:
     def start(self) -> None:
         """Begin to load the model, if it is not there; clients are told so meanwhile."""
         self.service.decoders.prepare()
+        self.sockets.start()
         if not self.service.is_loaded and self._loading is None:
             self._loading = asyncio.create_task(asyncio.to_thread(self.service.load))
+            self._loading.add_done_callback(self._has_loaded)
+
+    def _has_loaded(self, loading: asyncio.Task[None]) -> None:
+        """Say why there is no model, where nobody else does."""
+        error = None if loading.cancelled() else loading.exception()
+        if error is not None and not self._is_awaited:
+            unexpected = None if isinstance(error, KikuError) else error
+            _LOG.error("the model cannot be loaded: %s", error, exc_info=unexpected)
 
     async def loaded(self) -> None:
         """Wait for the model. Raises what keeps it from being loaded."""
+        self._is_awaited = True
         self.start()
         if self._loading is not None:
             await self._loading
@@ -162,6 +175,8 @@ def _routes(service: Service) -> list[BaseRoute]:
     async def health(request: HttpRequest) -> Response:
         if service.is_dead:
             return JSONResponse({"status": service.why_not_ready}, 503)
+        if service.has_failed:  # a new process may have more luck
+            return JSONResponse({"status": "no model"}, 503)
         return JSONResponse({"status": "ok"})
 
     async def ready(request: HttpRequest) -> Response:

@@ -232,8 +232,11 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         process.kill()
     # What nobody has read keeps the pipes open, and `wait` waits for them, too. There is no public
-    # way to close them.
+    # way to close them. The transport's own `close` asks the system whether the process has ended,
+    # and takes the answer from who waits for it: "Unknown child process pid", says asyncio then.
     transport: asyncio.SubprocessTransport | None = getattr(process, "_transport", None)
-    if transport is not None:
-        transport.close()
+    for number in (0, 1):
+        pipe = None if transport is None else transport.get_pipe_transport(number)
+        if pipe is not None:
+            pipe.close()
     await process.wait()

@@ -34,6 +34,9 @@ KEEP_S = 1.0
 """So often a talk is written."""
 
 _TICK_S = 0.1
+_SWEEP_S = 10.0
+"""So often the store is swept."""
+
 _LOG_S = 60.0
 
 _WRITE_S = 10.0
@@ -61,6 +64,7 @@ class Keeper:
         self._writer, self._claimer = StoreThread("sessions"), StoreThread("claims")
         self._watched: dict[Talk, _Watched] = {}
         self._ticking: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._logged_at = -_LOG_S
         self._is_down = False
 
@@ -91,8 +95,23 @@ class Keeper:
     def _identity(self, protocol: LiveProtocol, owner: str) -> Identity:
         return Identity(self._model, protocol.name, owner, protocol.session or "")
 
+    def start(self) -> None:
+        """Sweep the store from now on: what a process that was killed left there is forgotten, too,
+        whether anybody has a session here or not."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        while True:
+            try:
+                await self._writer.call(partial(self._store.sweep, self._ttl_s), _WRITE_S)
+            except Exception as error:
+                self._complain(error)
+            await asyncio.sleep(_SWEEP_S)
+
     def watch(self, talk: "Talk", keeping: Keeping) -> None:
         """Write this talk from now on."""
+        self.start()  # where nobody has told that the application starts
         self._watched[talk] = _Watched(talk, keeping, time.monotonic() + _TICK_S)
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._tick())
@@ -171,8 +190,12 @@ class Keeper:
             self._service.keep(watched.talk.let_go())
 
     def _down(self, error: Exception) -> None:
-        """The store cannot be used: say so, now and then."""
+        """The store cannot be used."""
         self._is_down = True
+        self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        """Something cannot be done with the store: say so, now and then."""
         self._service.metrics.store_failures.inc()
         now = time.monotonic()
         if now - self._logged_at >= _LOG_S:
@@ -202,13 +225,16 @@ class Keeper:
         return not watched.is_lost
 
     async def hand_over(self, talk: "Talk", state: bytes | None) -> None:
-        """Keep a talk for good, with its stream where that could be saved."""
+        """Keep a talk for good, with its stream where that could be saved. A store that is down is
+        not waited for: what was written before is what another process finds."""
         watched = self._watched.get(talk)
         if watched is None or watched.is_lost:
             return
         if watched.writing is not None:
             await watched.writing
         self.leave(talk)
+        if self._is_down:
+            return
         watched.keeping.touch()
         snapshot = watched.keeping.snapshot(
             talk.protocol, time.monotonic(), talk.heard_s, self._service.settings.resume_s, state
@@ -256,8 +282,9 @@ class Keeper:
 
     def close(self) -> None:
         """Give back the store."""
-        if self._ticking is not None:
-            self._ticking.cancel()
+        for task in (self._ticking, self._sweeping):
+            if task is not None:
+                task.cancel()
         self._claimer.close()
         self._writer.close(self._store.close)
 

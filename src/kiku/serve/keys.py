@@ -8,6 +8,9 @@ from kiku.serve.protocols.interface import Request
 
 _OPENAI_KEY = "openai-insecure-api-key."
 
+KEY_PARAMETER = "auth_id"
+"""In the query."""
+
 
 class Keys:
     """Knows the keys as hashes, and compares them in constant time."""
@@ -52,7 +55,7 @@ def key_of(request: Request) -> str | None:
             return name.removeprefix(_OPENAI_KEY)
         if name in ("token", "bearer") and i + 1 < len(offered):
             return offered[i + 1]
-    return request.first("auth_id")
+    return request.first(KEY_PARAMETER)
 
 
 def subprotocol_of(request: Request) -> str | None:

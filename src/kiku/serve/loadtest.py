@@ -3,11 +3,12 @@
 import asyncio
 import json
 import random
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
@@ -25,8 +26,15 @@ _MSGPACK: Any = msgpack  # which has no types
 _END_S = 20.0
 """After its last sound a client waits so long for the rest of its words."""
 
-_BUSY_WAIT_S = 1.0
-"""Who was told that there is no slot comes again so much later."""
+AGAIN_S = 1.0
+"""Who was told that there is no slot, or was not heard to the end, comes again so much later."""
+
+_FOR_GOOD = {
+    401: "the key is missing or not known there: give --key",
+    403: "it lets no such client in",
+    404: "there is no socket of this protocol: see --url and --protocol",
+}
+"""Answers that will be the same for whoever comes again."""
 
 _FALLS_BEHIND_S = 0.3
 """Who is so much later than one stream alone is not in real time."""
@@ -210,9 +218,20 @@ def int16(samples: NDArray[np.float32]) -> bytes:
 
 
 def websocket_url(url: str) -> str:
-    """An address of http as one of sockets; one of sockets as it is."""
+    """An address of http as one of sockets; one of sockets as it is. Raises ConfigError for what is
+    no address."""
     url = url.rstrip("/")
-    return url.replace("http", "ws", 1) if url.startswith("http") else url
+    url = url.replace("http", "ws", 1) if url.startswith("http") else url
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+        is_one = is_one and not parts.query and not parts.fragment
+    except ValueError:  # of a port that is none
+        is_one = False
+    if not is_one:
+        seen = url.partition("?")[0]  # there may be a key behind it
+        raise ConfigError(f"--url must be ws://HOST:PORT or http://HOST:PORT, not {seen!r}")
+    return url
 
 
 def arrival_s(streams: int) -> float:
@@ -239,7 +258,7 @@ class Load:
             key: for the service.
 
         Raises:
-            ConfigError: a protocol that is not known, or no sound.
+            ConfigError: a protocol that is not known, no sound, or no address.
         """
         if protocol not in DIALECTS:
             raise ConfigError(
@@ -258,7 +277,11 @@ class Load:
 
     async def run(self, streams: int, seconds: float) -> Report:
         """Have so many clients speak for at least so long: each from the beginning of a recording,
-        one after the other, and to its end."""
+        one after the other, and to its end.
+
+        Raises:
+            ConfigError: nobody can be heard, whenever he comes.
+        """
         report = Report(streams)
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
@@ -269,37 +292,43 @@ class Load:
             await asyncio.sleep(dice.random() * arrival_s(streams))
             turn = number
             while True:
-                await self._visit(report, turn % len(self._messages))
+                was_heard = await self._visit(report, turn % len(self._messages))
                 turn += 1
                 if loop.time() > ends:
                     return
+                if not was_heard:
+                    await asyncio.sleep(AGAIN_S)
 
         await asyncio.gather(*(stay(i) for i in range(streams)))
         return report
 
-    async def _visit(self, report: Report, which: int) -> None:
-        """One recording, from the first frame to the last word."""
+    async def _visit(self, report: Report, which: int) -> bool:
+        """One recording, from the first frame to the last word; whether all of it was heard."""
         try:
             async with connect(
                 self._dialect.address(self._url), additional_headers=self._headers,
                 compression=None, max_size=None, open_timeout=30, ping_interval=None,
-            ) as socket:  # fmt: skip
-                await self._speak(report, which, socket)
+            ) as connection:  # fmt: skip
+                return await self._speak(report, which, connection)
         except InvalidStatus as error:
-            if error.response.status_code == 503:
-                await self._come_again(report)
+            status = error.response.status_code
+            if status in _FOR_GOOD:
+                raise ConfigError(f"{self._url} answered {status}: {_FOR_GOOD[status]}") from None
+            if status == 503:
+                report.busy += 1
             else:
                 report.errors.append(str(error))
         except _Busy:
-            await self._come_again(report)
+            report.busy += 1
         except (OSError, WebSocketException, TimeoutError) as error:
+            if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+                raise ConfigError(
+                    f"{self._url} is at a host that nobody knows: see --url"
+                ) from None
             report.errors.append(f"{type(error).__name__}: {error}")
+        return False
 
-    async def _come_again(self, report: Report) -> None:
-        report.busy += 1
-        await asyncio.sleep(_BUSY_WAIT_S)
-
-    async def _speak(self, report: Report, which: int, socket: ClientConnection) -> None:
+    async def _speak(self, report: Report, which: int, socket: ClientConnection) -> bool:
         messages, loop = self._messages[which], asyncio.get_running_loop()
         began = loop.time()
         words: list[str] = []
@@ -323,6 +352,7 @@ class Load:
                 await listening
         if is_whole:
             report.texts.append((which, " ".join(words)))
+        return is_whole
 
     async def _listen(
         self, report: Report, socket: ClientConnection, began: float, words: list[str]
@@ -356,9 +386,17 @@ class Load:
 
     async def find(self, seconds: float, most: int) -> tuple[int, list[Report]]:
         """The most streams that are in real time, and the reports on the way: none is refused,
-        none fails, and the slowest words come at most 0.3 s later than those of one stream."""
-        reports = [await self.run(1, seconds)]
-        alone = _slow(reports[0])
+        none fails, and the slowest words come at most 0.3 s later than those of one stream.
+
+        Raises:
+            ConfigError: not even one is heard, so that there is nothing to compare with.
+        """
+        first = await self.run(1, seconds)
+        if first.errors or first.busy or not first.words:
+            why = "it was refused for want of a slot" if first.busy else "no word came"
+            why = first.errors[0] if first.errors else why
+            raise ConfigError(f"{self._url} did not hear a client alone: {why}")
+        reports, alone = [first], _slow(first)
         good, bad, streams = 1, most + 1, 2
         while bad - good > max(1, good // 10):
             report = await self.run(min(streams, bad - 1), seconds)

@@ -22,7 +22,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from kiku.errors import ConfigError
-from kiku.serve.loadtest import FRAME_S, RATE, arrival_s, int16, percentiles, websocket_url
+from kiku.serve.loadtest import (
+    AGAIN_S,
+    FRAME_S,
+    RATE,
+    arrival_s,
+    int16,
+    percentiles,
+    websocket_url,
+)
 
 _AGAIN = frozenset({1001, 1005, 1006, 1012, 1013})
 """Closes after which a client comes back."""
@@ -34,6 +42,9 @@ _UNCOUNTED = frozenset({"ready", "lag"})
 """Messages that are not told again after a cut."""
 
 _WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+_GREET_S = 10.0
+"""Who is not greeted within so long connects again."""
+
 _PATIENCE_S = 60.0
 """A client that cannot come back for so long is lost, and so is one that waits so long for its
 last words."""
@@ -104,7 +115,7 @@ class SessionLoad:
             key: for the service.
 
         Raises:
-            ConfigError: there is no sound.
+            ConfigError: there is no sound, or no address.
         """
         if not sounds:
             raise ConfigError("there is no sound to send: name recordings, or a folder of them")
@@ -149,6 +160,8 @@ class SessionLoad:
                 turn += 1
                 if loop.time() > ends:
                     return
+                if words is None:
+                    await asyncio.sleep(AGAIN_S)
 
         await asyncio.gather(*(stay(i) for i in range(streams)))
         return report
@@ -197,7 +210,8 @@ class _Client:
                 self._address(), additional_headers=self._load.headers, compression=None,
                 max_size=None, open_timeout=10, ping_interval=None,
             ) as socket:  # fmt: skip
-                ready = json.loads(await socket.recv())
+                async with asyncio.timeout(_GREET_S):
+                    ready = json.loads(await socket.recv())
                 self._greeted(ready)
                 await self._talk(socket, ready["taken_bytes"])
         except InvalidStatus as error:

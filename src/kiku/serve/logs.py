@@ -2,10 +2,14 @@
 
 import json
 import logging
+import re
 import sys
 import time
-from typing import Any
+from collections.abc import MutableMapping
+from typing import Any, cast
+from urllib.parse import unquote_plus
 
+from kiku.serve.keys import KEY_PARAMETER
 from kiku.serve.settings import Settings
 from kiku.serve.talk import Talk
 
@@ -64,3 +68,50 @@ def set_up(settings: Settings) -> None:
     # What uvicorn says of connections holds their addresses with keys in them.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
+
+
+_SERVERS = (
+    "uvicorn.access", "uvicorn.error", "granian.access", "_granian", "hypercorn.access",
+    "hypercorn.error",
+)  # fmt: skip
+"""Loggers of those that may run the application; their lines have whole addresses in them."""
+
+_IN_QUERY = re.compile(r"(?<=[?&])([^=&\s]+)=([^&\s\"']*)")
+_HIDDEN = "..."
+
+
+def without_keys(text: str) -> str:
+    """A text in which addresses have no key."""
+
+    def hidden(found: re.Match[str]) -> str:
+        is_key = unquote_plus(found[1]) == KEY_PARAMETER  # however it is written
+        return f"{found[1]}={_HIDDEN}" if is_key else found[0]
+
+    return _IN_QUERY.sub(hidden, text)
+
+
+def _hide(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return without_keys(value.decode("latin-1")).encode("latin-1")
+    return without_keys(value) if isinstance(value, str) else value
+
+
+def _hide_all(record: logging.LogRecord) -> bool:
+    """A filter that takes keys out of a line's parts, and lets it pass."""
+    record.msg = _hide(record.msg)
+    given = record.args
+    if isinstance(given, tuple):
+        record.args = tuple(map(_hide, given))
+    elif isinstance(given, MutableMapping):  # in its place: it may be more than a dict
+        parts = cast("MutableMapping[str, Any]", given)
+        for name, value in list(parts.items()):
+            if _hide(value) != value:
+                parts[name] = _hide(value)
+    return True
+
+
+def hide_keys() -> None:
+    """Have whatever server runs the application write addresses without the keys of clients that
+    give them in the query."""
+    for name in _SERVERS:
+        logging.getLogger(name).addFilter(_hide_all)

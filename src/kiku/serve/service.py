@@ -36,6 +36,8 @@ _DEAD_S = 60.0
 _BROKEN_STEPS = 3
 """A model of which so many steps failed in a row is broken, as a GPU is after its own errors."""
 
+_NO_MODEL = "the model cannot be loaded: the log says why"
+
 _OPEN_S = 30.0
 """Whoever has a permit gets his slot within so long: the one before may be about to leave."""
 
@@ -57,6 +59,7 @@ class Service:
         """Of sound that waits to be heard, one stream may keep so many."""
         self.share_out(0.0, 1)
         self._recognizer: Recognizer | None = None
+        self._has_failed = False  # the model cannot be loaded
         self._admission: Admission | None = None
         self._card: ModelCard | None = None
         self._num_open = 0
@@ -73,12 +76,17 @@ class Service:
             KikuError: it cannot be loaded.
         """
         settings = self.settings
-        slots = settings.slots or _default_slots(settings)
-        recognizer = kiku.load(
-            settings.model, engine=settings.engine, device=settings.device, dtype=settings.dtype,
-            slots=slots, threads=settings.threads, revision=settings.revision,
-        )  # fmt: skip
-        self._use(recognizer)
+        try:
+            slots = settings.slots or _default_slots(settings)
+            recognizer = kiku.load(
+                settings.model, engine=settings.engine, device=settings.device,
+                dtype=settings.dtype, slots=slots, threads=settings.threads,
+                revision=settings.revision,
+            )  # fmt: skip
+            self._use(recognizer)
+        except BaseException:
+            self._has_failed = True
+            raise
 
     def _use(self, recognizer: Recognizer) -> None:
         engine, frame_s = recognizer.scheduler.engine, recognizer.scheduler.engine.frame_s
@@ -113,31 +121,34 @@ class Service:
         """The model.
 
         Raises:
-            Busy: it is being loaded.
+            Busy: it is being loaded, or cannot be.
         """
         if self._recognizer is None:
-            raise Busy("the model is being loaded", 5)
+            raise self._no_model()
         return self._recognizer
 
     @property
     def admission(self) -> Admission:
         """Who holds slots. Raises as `recognizer`."""
         if self._admission is None:
-            raise Busy("the model is being loaded", 5)
+            raise self._no_model()
         return self._admission
 
     @property
     def card(self) -> ModelCard:
         """What the model is called. Raises as `recognizer`."""
         if self._card is None:
-            raise Busy("the model is being loaded", 5)
+            raise self._no_model()
         return self._card
+
+    def _no_model(self) -> Busy:
+        return Busy(_NO_MODEL if self._has_failed else "the model is being loaded", 5)
 
     @property
     def why_not_ready(self) -> str | None:
         """What keeps it from taking another stream; None if nothing does."""
         if not self.is_loaded:
-            return "loading"
+            return _NO_MODEL if self._has_failed else "loading"
         if self.is_draining:
             return "draining"
         if self.is_stuck:
@@ -145,6 +156,11 @@ class Service:
         if self.is_broken:
             return f"the last {_BROKEN_STEPS} steps of the model failed"
         return None
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the model cannot be loaded."""
+        return self._has_failed
 
     @property
     def is_stuck(self) -> bool:

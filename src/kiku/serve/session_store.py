@@ -80,6 +80,11 @@ class SessionStore(Protocol):
         was there is known for some time: an owner before this one learns that it is not his."""
         ...
 
+    def sweep(self, ttl_s: float) -> None:
+        """Forget the sessions whose time is over, also those of processes that were killed; called
+        every few seconds. What cannot be read goes when it was not written to for `ttl_s`."""
+        ...
+
     def close(self) -> None:
         """Give back what the store holds open."""
         ...
@@ -110,8 +115,10 @@ def open_store(address: str) -> SessionStore:
 
         return RedisStore(address)
     if scheme or not address:
+        seen = "an address of another kind" if scheme else "empty"  # a password may be in it
         raise ConfigError(
-            f"--session-store must be redis://HOST:PORT or the path of a folder, not {address!r}"
+            "--session-store must be redis://HOST:PORT (rediss:// with TLS, unix://PATH) or the "
+            f"path of a folder, and is {seen}"
         )
     from kiku.serve.session_stores.folder import FolderStore
 

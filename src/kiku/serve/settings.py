@@ -21,6 +21,9 @@ DEFAULT_ALIASES = (
 )
 """Names under which vendors' clients ask for a model by default."""
 
+SECRET = frozenset({"api_key", "session_key", "session_store"})
+"""Whose values are in no error: passwords may be in them."""
+
 PREFIX = "KIKU_"
 
 
@@ -202,12 +205,13 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(
                 f"{path} sets {key}, which is not known: {', '.join(sorted(kinds))} are"
             )
-        values[name] = _checked(value, kinds[name], f"{key} in {path}")
+        shown = "" if name in SECRET else f", not {value!r}"
+        values[name] = _checked(value, kinds[name], f"{key} in {path}", shown)
     return values
 
 
-def _checked(value: Any, kind: Any, what: str) -> Any:
-    """A value of TOML as one of the kind."""
+def _checked(value: Any, kind: Any, what: str, shown: str) -> Any:
+    """A value of TOML as one of the kind; `what` it is and how it is `shown` stand in the error."""
     wanted = _plain(kind)
     if get_origin(wanted) is tuple:
         items = cast("list[Any]", value if isinstance(value, list) else [value])
@@ -219,7 +223,7 @@ def _checked(value: Any, kind: Any, what: str) -> Any:
         return float(value)
     elif type(value) is wanted:
         return value
-    raise ConfigError(f"{what} must be {_named(wanted)}, not {value!r}")
+    raise ConfigError(f"{what} must be {_named(wanted)}{shown}")
 
 
 def _parsed(text: str, kind: Any, what: str) -> Any:

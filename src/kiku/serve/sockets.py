@@ -64,6 +64,11 @@ class Sockets:
         store = service.settings.session_store
         self._keeper = None if store is None else Keeper(service, open_store(store))
 
+    def start(self) -> None:
+        """The application starts."""
+        if self._keeper is not None:
+            self._keeper.start()
+
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
         """One WebSocket, to its end."""
         socket = WebSocket(receive, send, scope.get(ANSWERED))
@@ -241,7 +246,8 @@ class Sockets:
         """Tell everybody that the service ends, and hang up; whoever does not listen is dropped."""
         if self._keeper is not None:
             await self._hand_over(self._keeper)
-        await _within(_TELL_S, {talk: talk.end_service() for talk in self.talks})
+        for talk in await _within(_TELL_S, {talk: talk.end_service() for talk in self.talks}):
+            talk.abort()
         if self._keeper is not None:
             self._keeper.close()
 
@@ -255,21 +261,23 @@ class Sockets:
             await talk.hand_over()
 
         kept = [talk for talk in self.talks if talk.keeping is not None and talk.is_alive]
-        await _within(_HAND_OVER_S, {talk: one(talk) for talk in kept})
+        late = await _within(_HAND_OVER_S, {talk: one(talk) for talk in kept})
         for talk in kept:  # what came too late stays as it was written last
             keeper.leave(talk)
+        for talk in await _within(_TELL_S, {talk: talk.hand_over() for talk in late}):
+            talk.abort()
 
 
-async def _within(seconds: float, calls: Mapping[Talk, Coroutine[Any, Any, None]]) -> None:
-    """Have all of this done, and drop the talks with which it takes longer."""
+async def _within(seconds: float, calls: Mapping[Talk, Coroutine[Any, Any, None]]) -> list[Talk]:
+    """Have all of this done; the talks with which it takes longer, and for which it is given up."""
     tasks = {asyncio.create_task(call): talk for talk, call in calls.items()}
     if not tasks:
-        return
+        return []
     done, late = await asyncio.wait(tasks, timeout=seconds)
     for task in late:
         task.cancel()
-        tasks[task].abort()
     await asyncio.gather(*done)
+    return [tasks[task] for task in late]
 
 
 def _subprotocol(protocol: LiveProtocol, request: Request) -> str | None:

@@ -116,6 +116,7 @@ class Talk:
         self._is_frozen = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reader: asyncio.Task[None] | None = None
+        self._is_aborted = False  # the reader is cancelled by the talk itself
         self._listener: asyncio.Task[None] | None = None
         self.has_hung_up = False
         self._is_quit = asyncio.Event()  # nothing can be sent any more
@@ -288,6 +289,7 @@ class Talk:
         connection."""
         self._reader = me = asyncio.current_task()
         self._left.clear()
+        self._is_aborted = False
         clock, received, figures = time.monotonic, self._protocol.received, self.figures
         try:
             await self.do(actions)
@@ -313,6 +315,9 @@ class Talk:
                 await self._tell_rest()
             if not self.has_hung_up and self._told_on is not wire:
                 self.code = gone.code
+        except asyncio.CancelledError:
+            if not self._is_aborted or me is None or me.uncancel():
+                raise  # somebody else ends the connection
         except Exception as error:
             await self._broken(error)
         finally:
@@ -721,7 +726,8 @@ class Talk:
 
     def abort(self) -> None:
         """Drop the connection without a word."""
-        if self._reader is not None:
+        if self._reader is not None and not (self._left.is_set() or self._is_aborted):
+            self._is_aborted = True
             self._reader.cancel()
 
     def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:

@@ -45,6 +45,7 @@ from kiku.serve.protocols.interface import (
     Refusal,
     Request,
     ServerEnds,
+    brief,
     round_s,
 )
 from kiku.stream import End, Event, Finalized
@@ -136,7 +137,7 @@ class DeepgramProtocol(Base):
         try:
             given = DECODER.decode(message)
         except (ValueError, RecursionError) as error:  # what is no JSON, or no message
-            return [self._error("SchemaError", f"the message cannot be understood: {error}",
+            return [self._error("SchemaError", brief(f"the message cannot be understood: {error}"),
                                 message[:MAX_ECHO])]  # fmt: skip
         match given:
             case KeepAlive():
@@ -177,11 +178,11 @@ class DeepgramProtocol(Base):
         if wanted.keyterms is None:
             return [send(done)]
         try:
-            words = (*self._query.keywords, *hotwords(wanted.keyterms))
-            decoding = DecodingOptions(hotwords=words)
+            terms = hotwords(wanted.keyterms)
+            decoding = DecodingOptions(hotwords=(*self._query.keywords, *terms))
         except ConfigError as error:
             return [self._not_configured("CONFIGURE_KEYTERM_LIMIT_EXCEEDED", str(error))]
-        self._configuring = {**done, "keyterms": wanted.keyterms}
+        self._configuring = {**done, "keyterms": [one.text for one in terms]}
         return [Decode(decoding)]
 
     def decoded(self) -> Actions:

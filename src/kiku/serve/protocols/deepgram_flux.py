@@ -30,6 +30,7 @@ from kiku.serve.protocols.interface import (
     Refusal,
     Request,
     ServerEnds,
+    brief,
     round_s,
 )
 from kiku.stream import End, Event, Finalized
@@ -134,7 +135,7 @@ class FluxProtocol(Base):
         try:
             given = _DECODER.decode(message)
         except (ValueError, RecursionError) as error:
-            why = f"the message cannot be understood ({error}): {message[:MAX_ECHO]}"
+            why = f"{brief(f'the message cannot be understood ({error})')}: {message[:MAX_ECHO]}"
             return [self._send("Warning", code="UNPARSABLE_CLIENT_MESSAGE", description=why)]
         match given:
             case Configure():
@@ -161,13 +162,14 @@ class FluxProtocol(Base):
             if wanted.numerals:
                 raise _Unavailable("numerals is not available here: the words are given as they "
                                    "are heard")  # fmt: skip
-            decoding = None if terms is None else DecodingOptions(hotwords=hotwords(terms))
+            words = hotwords(terms or ())
+            decoding = None if terms is None else DecodingOptions(hotwords=words)
         except (_Unavailable, ConfigError) as error:
             return [self._not_configured(str(error))]
         self._eager_threshold, self._threshold, self._timeout_ms = eager, threshold, timeout_ms
         if decoding is None:
             return [self._configured()]
-        self._configuring = terms
+        self._configuring = [one.text for one in words]
         return [Decode(decoding)]
 
     def decoded(self) -> Actions:

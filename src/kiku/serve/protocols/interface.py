@@ -84,6 +84,35 @@ class Refusal(Exception):
         self.status, self.body, self.headers = status, body, dict(headers or {})
 
 
+MAX_NAME = 256
+"""Characters of a name of a session or a finalize that a client gives: it is kept, and told
+again."""
+
+_BEGINNING, _END = 400, 200
+"""Characters of a long message that are told."""
+
+
+def brief(message: str) -> str:
+    """A message to a client, without the middle of a long one: what it quotes may be of any
+    length, and what to do stands at its end."""
+    if len(message) <= _BEGINNING + _END:
+        return message
+    return f"{message[:_BEGINNING]} ... {message[-_END:]}"
+
+
+def session_of(request: Request) -> str | None:
+    """The name under which a client may come back; None where it gives none.
+
+    Raises:
+        Refusal: it is too long.
+    """
+    name = request.first("session")
+    if name is not None and len(name) > MAX_NAME:
+        error = f"the name of a session may have {MAX_NAME} characters, not {len(name)}: shorten it"
+        raise Refusal(400, {"error": error})
+    return name
+
+
 def in_a_header(message: str) -> str:
     """A message as one line of ASCII."""
     plain = message.encode("ascii", "replace").decode()

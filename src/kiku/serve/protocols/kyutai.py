@@ -5,6 +5,7 @@ each frame of a model with pause heads, `Word`, `EndWord`, `Marker` and `Error`.
 other message, so there is none.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -27,7 +28,9 @@ from kiku.serve.protocols.interface import (
     Request,
     Send,
     ServerEnds,
+    brief,
     round_s,
+    session_of,
 )
 from kiku.stream import End, Event, Finalized, Pause, WordEnd
 from kiku.text import Word
@@ -42,6 +45,9 @@ IDLE_S = 120.0
 """A connection without sound for so long is closed, as moshi-server does."""
 
 _QUIET = "quiet"
+_MARKER = re.compile(r"[0-9]+ (-?[0-9]{1,20})")
+"""The tag of a finalize: which marker it is, and its id."""
+
 _ERROR_CODE = 1003
 _FULL = "no free channels"
 """The message that Kyutai's clients know."""
@@ -122,9 +128,10 @@ class KyutaiProtocol(Base):
     quiet_after_s = (TELL_AFTER_S, IDLE_S)
 
     def __init__(self, request: Request, model: ModelCard) -> None:
-        """Any request will do: the key is looked at before."""
+        """Any request will do, the key is looked at before; raises `Refusal` for a session whose
+        name is too long."""
         self._options = StreamOptions(pauses=model.num_pause_heads > 0)
-        self.session = request.first("session")
+        self.session = session_of(request)
         self.first = Open(self._options)
         self._container: bool | None = None  # not known before the first sound
         self._num_steps = self._num_markers = 0
@@ -216,8 +223,8 @@ class KyutaiProtocol(Base):
                 return [_send(_word(event))]
             case WordEnd():
                 return [_send(_end_word(event.end))]
-            case Finalized(tag=str(tag)) if tag != _QUIET:
-                return [_send({"type": "Marker", "id": int(tag.split()[1])})]
+            case Finalized(tag=str(tag)) if (id := _marker_of(tag)) is not None:
+                return [_send({"type": "Marker", "id": id})]
             case End():
                 return [Hangup(1000)]
             case _:
@@ -250,6 +257,14 @@ def word_messages(word: Word) -> list[dict[str, Any]]:
     return [_word(word), _end_word(word.end)]
 
 
+def _marker_of(tag: str) -> int | None:
+    """The id of a marker whose finalize had this tag; None of another, as a stored session may have
+    any."""
+    found = _MARKER.fullmatch(tag)
+    id = None if found is None else int(found[1])
+    return id if id is not None and -(2**63) <= id < 2**64 else None
+
+
 def _word(word: Word) -> dict[str, Any]:
     return {"type": "Word", "text": word.text, "start_time": round_s(word.start)}
 
@@ -263,4 +278,4 @@ def _send(message: dict[str, Any]) -> Send:
 
 
 def _error(message: str, code: int = _ERROR_CODE) -> Actions:
-    return [_send({"type": "Error", "message": message}), Hangup(code, message[:100])]
+    return [_send({"type": "Error", "message": brief(message)}), Hangup(code, message[:100])]

@@ -35,6 +35,7 @@ from kiku.serve.protocols.interface import (
 )
 from kiku.serve.protocols.openai_realtime_items import UNITS_PER_S, Item, Teller
 from kiku.serve.protocols.openai_realtime_messages import (
+    MAX_EVENT_ID,
     MESSAGES,
     Message,
     Mistake,
@@ -135,6 +136,12 @@ class RealtimeProtocol(Base):
             )  # fmt: skip
             return [self._teller.error(why, None)]
         event_id = given.event_id if isinstance(given.event_id, str) else None
+        if event_id is not None and len(event_id) > MAX_EVENT_ID:
+            why = Mistake(
+                f"event_id may have {MAX_EVENT_ID} characters, not {len(event_id)}: shorten it",
+                "event_id", "string_above_max_length",
+            )  # fmt: skip
+            return [self._teller.error(why, None)]
         try:
             return self._obey(given, event_id)
         except Mistake as mistake:

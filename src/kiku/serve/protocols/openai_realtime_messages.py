@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kiku.serve.protocols.interface import ModelCard, Refusal, Request
+from kiku.serve.protocols.interface import MAX_NAME, ModelCard, Refusal, Request
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 
@@ -58,6 +58,10 @@ class Mistake(Exception):
         self.message, self.param, self.code = message, param, code
 
 
+MAX_EVENT_ID = 512
+"""Characters of the id of a client's message, as OpenAI has it."""
+
+
 class Message(msgspec.Struct):
     """A message of the client's; what is wrong with it is told with its id."""
 
@@ -74,7 +78,15 @@ MESSAGES = msgspec.json.Decoder(Message)
 
 _Ms = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Include = list[Literal["item.input_audio_transcription.logprobs"]]
+
+# All that is kept is told again with each change, and so has an end.
+_Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
+_Names = Annotated[list[_Name], msgspec.Meta(max_length=100)]
+_Prompt = Annotated[str, msgspec.Meta(max_length=2**16)]
+_Include = Annotated[
+    list[Literal["item.input_audio_transcription.logprobs"]], msgspec.Meta(max_length=10)
+]
+_Modalities = Annotated[list[Literal["text", "audio"]], msgspec.Meta(max_length=10)]
 
 
 class Format(msgspec.Struct, forbid_unknown_fields=True):
@@ -94,10 +106,10 @@ class NoiseReduction(msgspec.Struct, forbid_unknown_fields=True):
 class Transcription(msgspec.Struct, forbid_unknown_fields=True):
     """Which model listens, and for what."""
 
-    model: str | UnsetType | None = UNSET
-    language: str | UnsetType | None = UNSET
-    languages: list[str] | UnsetType | None = UNSET
-    prompt: str | UnsetType | None = UNSET
+    model: _Name | UnsetType | None = UNSET
+    language: _Name | UnsetType | None = UNSET
+    languages: _Names | UnsetType | None = UNSET
+    prompt: _Prompt | UnsetType | None = UNSET
     keywords: list[str] | UnsetType | None = UNSET
     delay: Literal["minimal", "low", "medium", "high", "xhigh"] | UnsetType | None = UNSET
 
@@ -149,7 +161,7 @@ class BetaUpdate(msgspec.Struct, forbid_unknown_fields=True):
     input_audio_transcription: Transcription | UnsetType | None = UNSET
     turn_detection: TurnDetection | UnsetType | None = UNSET
     include: _Include | UnsetType | None = UNSET
-    modalities: list[Literal["text", "audio"]] | UnsetType | None = UNSET
+    modalities: _Modalities | UnsetType | None = UNSET
     client_secret: Any = UNSET
     id: Any = UNSET
     object: Any = UNSET

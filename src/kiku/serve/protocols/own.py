@@ -14,6 +14,7 @@ import msgspec
 from kiku.errors import ConfigError, NoFreeSlot
 from kiku.options import AudioFormat, DecodingOptions, Eagerness, Encoding, StreamOptions
 from kiku.serve.protocols.interface import (
+    MAX_NAME,
     Actions,
     Base,
     Close,
@@ -28,7 +29,9 @@ from kiku.serve.protocols.interface import (
     Request,
     Send,
     ServerEnds,
+    brief,
     round_s,
+    session_of,
 )
 from kiku.serve.protocols.parameters import Parameter
 from kiku.stream import End, Event, event_to_dict
@@ -99,7 +102,7 @@ class OwnProtocol(Base):
     def __init__(self, request: Request, model: ModelCard) -> None:
         """Raise Refusal for a query that cannot be followed."""
         self._model = model
-        self.session = request.first("session")
+        self.session = session_of(request)
         try:
             self._options = options = _options_of(request)
             is_container = _flag(request, "container")
@@ -149,6 +152,9 @@ class OwnProtocol(Base):
                           "finalize, close, gap or configure")  # fmt: skip
         match command:
             case FinalizeCommand(tag, cut):
+                if tag is not None and len(tag) > MAX_NAME:
+                    return _error(f"a tag may have {MAX_NAME} characters, not {len(tag)}: shorten "
+                                  "it")  # fmt: skip
                 return [Finalize(tag, cut)]
             case CloseCommand():
                 return [Close()]
@@ -205,7 +211,7 @@ def _send(message: dict[str, Any], *, counted: bool = True) -> Send:
 
 
 def _error(message: str) -> Actions:
-    return [_send({"type": "error", "message": message})]
+    return [_send({"type": "error", "message": brief(message)})]
 
 
 def _options_of(request: Request) -> StreamOptions:
@@ -248,7 +254,9 @@ def _format_of(request: Request) -> AudioFormat:
 
 
 def _channel_of(text: str) -> Any:
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
+    # A longer one is no channel, and perhaps too long for a number.
+    is_number = text.isascii() and text.isdigit() and len(text) < 10
+    return int(text) if is_number else text[:100]
 
 
 def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
@@ -256,7 +264,7 @@ def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
     try:
         return None if text is None else kind(text)
     except ValueError:
-        raise ConfigError(f"{name} must be a number, not {text!r}") from None
+        raise ConfigError(f"{name} must be a number, not {brief(repr(text))}") from None
 
 
 def _flag(request: Request, name: str) -> bool:

@@ -39,6 +39,7 @@ from kiku.serve.protocols.interface import (
     Request,
     Send,
     ServerEnds,
+    brief,
 )
 from kiku.serve.protocols.parameters import Parameter
 from kiku.serve.protocols.wyoming_info import PATIENT_PROGRAM, PROGRAM, info
@@ -388,7 +389,7 @@ class WyomingProtocol(Base):
 
 def error_bytes(code: str, text: str) -> bytes:
     """An error, as it goes over the wire."""
-    return message_bytes("error", {"text": text, "code": code})
+    return message_bytes("error", {"text": brief(text), "code": code})
 
 
 def _error(code: str, text: str) -> Send:

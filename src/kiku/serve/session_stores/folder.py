@@ -35,9 +35,6 @@ _INDEX = "index"
 _LOCK_S = 2.0
 """Others hold a lock for milliseconds."""
 
-_SWEEP_S = 10.0
-"""So often it is looked which sessions have expired."""
-
 _NAME = re.compile(r"[0-9a-f]{40}")
 _FILE = re.compile(r"[0-9a-f]{1,32}-[0-9]{1,9}")
 
@@ -61,7 +58,6 @@ class FolderStore:
     def __init__(self, folder: Path) -> None:
         """A folder that is there, or can be made. Raises ConfigError if it cannot be."""
         self._folder, self._locks = folder, folder / ".locks"
-        self._swept_at = time.monotonic()
         try:
             folder.mkdir(0o700, parents=True, exist_ok=True)
             self._locks.mkdir(0o700, exist_ok=True)
@@ -96,11 +92,7 @@ class FolderStore:
 
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
         """See `SessionStore`."""
-        outcomes = [self._write(one) for one in writes]
-        if time.monotonic() - self._swept_at > _SWEEP_S:
-            self._swept_at = time.monotonic()
-            self.sweep()
-        return outcomes
+        return [self._write(one) for one in writes]
 
     def _write(self, write: Write) -> Outcome:
         with self._locked(write.name):
@@ -135,15 +127,24 @@ class FolderStore:
                 for file in index.files.values():
                     (self._folder / name / file).unlink(missing_ok=True)
 
-    def sweep(self) -> None:
-        """Remove the sessions that have expired."""
+    def sweep(self, ttl_s: float) -> None:
+        """See `SessionStore`."""
         with _told():
             names = [one.name for one in self._folder.iterdir() if _NAME.fullmatch(one.name)]
         for name in names:
             with suppress(StoreDown), self._locked(name):
-                index, now = self._read_index(name), time.time()
-                if index is not None and index.expires < now:
+                if self._is_over(name, ttl_s):
                     self._forget(name)
+
+    def _is_over(self, name: str, ttl_s: float) -> bool:
+        try:
+            index = self._read_index(name)
+        except OSError:
+            index = None
+        if index is not None:
+            return index.expires < time.time()
+        # Torn by a crash, or of another version: every write of a session changes its folder.
+        return (self._folder / name).lstat().st_mtime + ttl_s < time.time()
 
     def close(self) -> None:
         """See `SessionStore`."""

@@ -5,6 +5,7 @@ import importlib
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from kiku.errors import ConfigError, MissingExtra
 from kiku.serve.session_store import Claim, Outcome, StoreDown, Write, next_generation
@@ -76,14 +77,16 @@ class RedisStore:
             raise MissingExtra("a session store in Redis", "fleet") from error
         self._problem: Any = redis.RedisError
         try:
+            _check(address)
             self._redis: Any = redis.Redis.from_url(
                 address, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S,
                 retry=retry.Retry(backoff.NoBackoff(), 1), health_check_interval=30,
             )  # fmt: skip
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError):  # whose text may have a part of the password
             raise ConfigError(
-                f"--session-store has an address of Redis that cannot be ({error}): write "
-                "redis://HOST:PORT/0"
+                "--session-store has an address of Redis that cannot be: write redis://HOST:PORT/0 "
+                "or redis://:PASSWORD@HOST:PORT/0, in a password %2F for /, %3F for ?, %23 for # "
+                "and %40 for @"
             ) from None
         self._begin, self._claim, self._write, self._remove = map(
             self._redis.register_script, (_BEGIN, _CLAIM, _WRITE, _REMOVE)
@@ -133,10 +136,23 @@ class RedisStore:
             given = [next_generation(generation), _ms(ttl_s), generation]
             self._remove([_KEY + name], given)
 
+    def sweep(self, ttl_s: float) -> None:
+        """See `SessionStore`; Redis does it by itself."""
+
     def close(self) -> None:
         """See `SessionStore`."""
         with suppress(self._problem, OSError):
             self._redis.close()
+
+
+def _check(address: str) -> None:
+    """Raise ValueError for an address whose password has a sign that ends it too early: what comes
+    behind would be taken for a path, and what is before for a host, which errors name."""
+    parts = urlsplit(address)
+    is_path = parts.scheme == "unix"
+    rest = ("" if is_path else parts.path) + parts.query + parts.fragment
+    if "@" in rest or parts.fragment:
+        raise ValueError
 
 
 def _field(name: str) -> bytes:

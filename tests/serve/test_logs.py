@@ -1,0 +1,63 @@
+"""The logs of servers that run the application have no keys in them."""
+
+import logging
+from typing import Any
+
+import pytest
+
+import kiku
+from kiku.serve.app import App
+from kiku.serve.logs import without_keys
+from kiku.serve.service import Service
+from kiku.serve.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("/v1/models?auth_id=sesame", "/v1/models?auth_id=..."),
+     ("GET /x?a=1&auth_id=sesame&b=2 HTTP/1.1", "GET /x?a=1&auth_id=...&b=2 HTTP/1.1"),
+     ("/x?auth%5Fid=sesame&auth_id=sesame", "/x?auth%5Fid=...&auth_id=..."),
+     ("/x?auth_id=", "/x?auth_id=..."), ("/x?a=auth_id", "/x?a=auth_id"), ("", ""),
+     ("auth_id=1", "auth_id=1"), ("/x?a=1&b=%20?", "/x?a=1&b=%20?")],
+)  # fmt: skip
+def test_addresses_lose_their_key_and_nothing_else(text: str, wanted: str):
+    assert without_keys(text) == wanted
+
+
+class Atoms(dict[str, Any]):
+    """As hypercorn gives the parts of a line."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().get(name, "-")
+
+
+PATH = "/api/stream?auth_id=sesame&session=a"
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "given"),
+    [("uvicorn.access", '%s - "%s %s HTTP/%s" %d', ("1.2.3.4:5", "GET", PATH, "1.1", 200)),
+     ("uvicorn.error", '%s - "WebSocket %s" [accepted]', (("1.2.3.4", 5), PATH)),
+     ("granian.access", "%(addr)s %(query_string)s %(path)s",
+      ({"addr": "1.2.3.4", "query_string": b"?auth_id=sesame&session=a", "path": "/"},)),
+     ("hypercorn.access", "%(h)s %(r)s %(none)s", (Atoms(h="1.2.3.4", r=f"GET {PATH} 2"),)),
+     ("uvicorn.error", f"1.2.3.4 {PATH}", ())],
+)  # fmt: skip
+def test_servers_write_none(
+    demo: kiku.Recognizer, name: str, form: str, given: tuple[Any, ...],
+    caplog: pytest.LogCaptureFixture,
+):  # fmt: skip
+    App(Service(Settings(), demo))
+    logger = logging.getLogger(name)
+    with caplog.at_level(logging.INFO, name):
+        logger.addHandler(caplog.handler)
+        try:
+            logger.info(form, *given)
+        finally:
+            logger.removeHandler(caplog.handler)
+    line = caplog.records[0].getMessage()
+    assert "sesame" not in line
+    assert "session=a" in line
+    assert "1.2.3.4" in line
+    assert App(Service(Settings(), demo)) is not None
+    assert len({id(one) for one in logger.filters}) == len(logger.filters)  # once for all of them
