@@ -31,6 +31,6 @@ def _fails(_: int) -> None:
 def test_a_missing_extra_is_told_by_a_pool() -> None:
     """An error that cannot be read back ends the pool's thread, and `get` waits for ever."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        with pytest.raises(MissingExtra, match=r"kiku\[torch\]") as caught:
+        with pytest.raises(MissingExtra, match=r"'\.\[torch\]") as caught:
             pool.map_async(_fails, [0]).get(60)
         assert caught.value.extra == "torch"

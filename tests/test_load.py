@@ -1,8 +1,10 @@
 """`kiku.load`: the real engines on tiny checkpoints, and what it refuses."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,8 +93,8 @@ def test_a_converted_folder(native: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"slots": 0}, "slots must be at least 1, not 0"),
-        ({"threads": 0}, "threads must be at least 1, not 0"),
+        ({"slots": 0}, "slots must be a whole number, at least 1, not 0"),
+        ({"threads": 0}, "threads must be a whole number, at least 1, not 0"),
         ({"engine": "tpu"}, "no engine 'tpu'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"dtype": "int8", "engine": "torch"}, "needs ONNX Runtime"),
@@ -122,3 +124,17 @@ def test_the_demo_listens_without_torch(engine: str) -> None:
         check=True,
     )
     assert ran.stdout == "seven three zero one nine four\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"slots": "4"}, "slots must be a whole number, at least 1, not '4'"),
+        ({"threads": 1.5}, "threads must be a whole number"),
+        ({"model": None}, "a model is a name, such as 'demo', or a folder; not NoneType"),
+        ({"revision": "main"}, "demo is the model that comes with kiku: leave revision 'main' out"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_sentence(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        kiku.load(**given)

@@ -193,3 +193,26 @@ def test_options_are_compared_by_their_values() -> None:
     policy = StallPolicy()
     assert Recovery([policy]) == Recovery((policy,))
     assert hash(Recovery([policy])) == hash(Recovery((policy,)))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = AudioFormat(sample_rate=np.int64(44_100), channels=np.uint8(2))
+    options = StreamOptions(start_s=np.float32(1.5), format=given)
+    same = StreamOptions(start_s=1.5, format=AudioFormat(sample_rate=44_100, channels=2))
+    assert options == same
+    assert options.to_dict() == same.to_dict()
+    assert type(options.start_s) is float
+    assert type(options.format.sample_rate) is int
+
+
+def test_a_rate_may_be_a_whole_float_as_microphones_give_it() -> None:
+    rate: Any = 44_100.0
+    assert AudioFormat(sample_rate=rate) == AudioFormat(sample_rate=44_100)
+    for wrong in (44_100.5, True, np.nan):
+        with pytest.raises(ConfigError, match="sample_rate"):
+            AudioFormat(sample_rate=wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_an_eagerness_that_there_is_not_is_told_by_the_name_of_its_option() -> None:
+    with pytest.raises(ConfigError, match="turns must be one of low, medium, high"):
+        StreamOptions(turns="fast")  # pyright: ignore[reportArgumentType]

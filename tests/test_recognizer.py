@@ -1048,3 +1048,12 @@ def test_a_progress_callback_that_raises_stops_its_call_alone(error: BaseExcepti
         rec.transcribe(sounds, rate=CONFIG.sample_rate, progress=enough)
     assert len(engine.held) == 1
     assert other.result().text == "one two"
+
+
+def test_a_rate_may_be_a_whole_float_as_microphones_give_it() -> None:
+    rec, _ = echo()
+    sound, rate = sentence(ONE), float(CONFIG.sample_rate)
+    given: Any = (rate, sound)
+    assert rec.transcribe(given).text == rec.transcribe(sound, rate=rate).text == "one"  # pyright: ignore
+    with pytest.raises(AudioError, match="is not whole"):
+        rec.transcribe(sound, rate=1000.5)  # pyright: ignore[reportCallIssue, reportArgumentType]

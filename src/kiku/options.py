@@ -65,12 +65,12 @@ class _Options:
         return from_plain(cls, values, what=cls.WHAT, defaults=True)
 
 
-    def _take_numpy(self) -> None:
-        """Numbers of numpy become Python's: whoever computes them hardly knows that they are."""
-        for one in fields(cast(Any, self)):
-            value = getattr(self, one.name)
-            if isinstance(value, np.generic):
-                object.__setattr__(self, one.name, value.item())
+def _take_numpy(options: Any) -> None:
+    """Numbers of numpy become Python's: whoever computes them hardly knows that they are."""
+    for one in fields(options):
+        value = getattr(options, one.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(options, one.name, value.item())
 
 
 def _check(name: str, value: Any, wanted: str, least: float, most: float) -> None:
@@ -122,7 +122,7 @@ class AudioFormat(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        self._take_numpy()
+        _take_numpy(self)
         rate: Any = self.sample_rate
         if isinstance(rate, float) and rate.is_integer():  # as PyAudio gives it
             object.__setattr__(self, "sample_rate", int(rate))
@@ -153,7 +153,7 @@ class Hotword:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        self._take_numpy()
+        _take_numpy(self)
         if not isinstance(self.text, str) or not self.text.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"a hotword must be text with letters in it, not {self.text!r}")
         if len(self.text) > MAX_HOTWORD_CHARACTERS:
@@ -211,7 +211,7 @@ class DecodingOptions(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        self._take_numpy()
+        _take_numpy(self)
         _check("temperature", self.temperature, "a number from 0 to 10", 0.0, 10.0)
         _check("top_p", self.top_p, "a number above 0, at most 1", math.ulp(0.0), 1.0)
         _check("cooldown_s", self.cooldown_s, "a number of seconds, at least 0", 0.0, 1e9)
@@ -345,7 +345,7 @@ class TurnPolicy(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
-        self._take_numpy()
+        _take_numpy(self)
         for one in fields(self):
             value = getattr(self, one.name)
             if one.type is int:
@@ -507,7 +507,7 @@ class StreamOptions(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        self._take_numpy()
+        _take_numpy(self)
         object.__setattr__(self, "turns", _turns(self.turns))
         object.__setattr__(self, "recovery", _recovery(self.recovery))
         _check_kind("format", self.format, AudioFormat, "an AudioFormat")

@@ -86,7 +86,7 @@ def test_the_sound_system_does_not_answer(
 
 def test_the_extra_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sounddevice", None)
-    with pytest.raises(MissingExtra, match=r"kiku\[mic\]"):
+    with pytest.raises(MissingExtra, match=r"'\.\[mic\]"):
         Microphone()
 
 

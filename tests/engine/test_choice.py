@@ -88,7 +88,7 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("auto", device=None, dtype=None) == "onnx"
     for asked in ({"engine": "torch"}, {"engine": "cuda"}, {"device": "cuda"}, {"dtype": "auto"}):
         wanted = {"engine": "auto", "device": None, "dtype": None, **asked}
-        with pytest.raises(MissingExtra, match=r"pip install 'kiku\[torch\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install '\.\[torch\]'"):
             choose_engine(**wanted)  # pyright: ignore[reportArgumentType]
 
 

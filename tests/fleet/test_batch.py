@@ -324,7 +324,7 @@ def test_without_ray_it_is_told_politely(
     calls: Path, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'kiku\[fleet\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install '\.\[fleet\]'"):
         transcribe(calls, output, model="simple")
 
 

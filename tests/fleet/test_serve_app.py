@@ -83,7 +83,7 @@ def test_without_keys_or_slots_it_is_refused():
 def test_without_its_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
-    with pytest.raises(MissingExtra, match=r"kiku\[fleet\]"):
+    with pytest.raises(MissingExtra, match=r"'\.\[fleet\]"):
         app({"slots": 4, "insecure": "true"})
     import os
 

@@ -198,7 +198,7 @@ def test_addresses_of_redis_are_taken(address: str):
 
 def test_without_the_client_of_redis_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(__import__("sys").modules, "redis", None)
-    with pytest.raises(MissingExtra, match=r"session store in Redis.*kiku\[fleet\]"):
+    with pytest.raises(MissingExtra, match=r"session store in Redis.*'\.\[fleet\]"):
         open_store("redis://127.0.0.1:1/0")
 
 

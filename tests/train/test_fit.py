@@ -402,7 +402,7 @@ def test_without_pytorch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     import kiku.train.extra as extra
 
     monkeypatch.setattr(extra, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"kiku\[train\]"):
+    with pytest.raises(MissingExtra, match=r"'\.\[train\]"):
         extra.need_torch("kiku train fit")
     write_corpus(tmp_path, 1)
     arguments = ["train", "pack", str(tmp_path / "manifest.jsonl"), "-o", str(tmp_path / "p")]

@@ -2,6 +2,8 @@
 
 import ipaddress
 import math
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -25,6 +27,8 @@ SECRET = frozenset({"api_key", "session_key", "session_store"})
 """Whose values are in no error: passwords may be in them."""
 
 PREFIX = "KIKU_"
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +130,17 @@ class Settings:
         for name in ("slots", "threads"):
             if getattr(self, name) == 0:
                 raise ConfigError(f"{_flag(name)} must be at least 1, not 0")
+        for origin in self.allowed_origin:
+            if not _ORIGIN.fullmatch(origin):
+                raise ConfigError(
+                    "--allowed-origin is the origin of a page, as browsers write it: "
+                    f"https://example.org, not {origin!r}"
+                )
+        # A shell expands these, a file of settings and the environment do not.
+        if self.api_keys_file is not None:
+            object.__setattr__(self, "api_keys_file", Path(os.path.expanduser(self.api_keys_file)))
+        if self.session_store is not None:
+            object.__setattr__(self, "session_store", os.path.expanduser(self.session_store))
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigError(
                 f"--log-level must be debug, info, warning or error, not {self.log_level!r}"
@@ -207,6 +222,8 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
             )
         shown = "" if name in SECRET else f", not {value!r}"
         values[name] = _checked(value, kinds[name], f"{key} in {path}", shown)
+        if isinstance(values[name], Path) and not os.fspath(value).startswith("~"):
+            values[name] = path.parent / values[name]
     return values
 
 

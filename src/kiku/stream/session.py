@@ -239,7 +239,7 @@ class WordSession:
         if self.failure is not None:
             self.check_alive()
         if self._closing:
-            raise StreamClosed("the stream was closed and takes nothing more; open another one")
+            raise StreamClosed("the stream was closed and takes nothing more; open another stream")
 
     def check_alive(self) -> None:
         """Raise what the session failed with, if it did."""
