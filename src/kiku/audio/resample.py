@@ -12,6 +12,7 @@ import numpy.typing as npt
 import soxr  # pyright: ignore[reportMissingTypeStubs]
 
 from kiku.errors import AudioError
+from kiku.serial import whole_number
 
 MIN_RATE = 1_000
 MAX_RATE = 768_000
@@ -171,10 +172,11 @@ class Resampler:
         return rest
 
 
-def checked_rate(rate: int) -> int:
-    """`rate` itself; AudioError when it is not whole or outside 1,000 to 768,000 Hz."""
+def checked_rate(rate: float) -> int:
+    """`rate` as a plain number, 44100.0 too; AudioError when it is not whole or outside 1,000 to
+    768,000 Hz."""
     try:
-        whole_rate = operator.index(rate)
+        whole_rate = operator.index(whole_number(rate))
     except TypeError:
         raise AudioError(
             f"a sample rate of {rate!r} is not whole: give samples a second, such as 16000"

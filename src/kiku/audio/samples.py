@@ -27,6 +27,7 @@ from kiku.audio.input import AudioInput
 from kiku.audio.mix import mixed
 from kiku.audio.resample import checked_rate
 from kiku.errors import AudioError, InputError
+from kiku.serial import plain_number
 
 
 def as_mono(
@@ -202,12 +203,10 @@ def is_rated(source: Any) -> bool:
     if not isinstance(source, tuple):
         return False
     pair = cast("tuple[Any, ...]", source)
-    return (
-        len(pair) == 2
-        and whole(pair[0]) > 0
-        and hasattr(pair[1], "__array__")
-        and not np.ndim(pair[0])
-    )
+    if len(pair) != 2 or not hasattr(pair[1], "__array__") or np.ndim(pair[0]):
+        return False
+    rate = plain_number(pair[0])
+    return isinstance(rate, float) or whole(rate) > 0  # what is not whole is for `checked_rate`
 
 
 def chunk_size_of(sample_rate: int, chunk_s: float) -> int:
