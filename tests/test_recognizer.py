@@ -599,6 +599,25 @@ def test_samples_need_their_rate_and_may_say_it_themselves() -> None:
     assert not engine.held
 
 
+def test_a_rate_beside_files_alone_is_refused(tmp_path: Path) -> None:
+    """It is ignored in silence otherwise, and was meant for something."""
+    rec, engine = echo()
+    sound, rate = sentence(ONE), CONFIG.sample_rate
+    data = _wav(np.repeat(sound, 8), 8000)
+    path = tmp_path / "one.wav"
+    path.write_bytes(data)
+    row = {"bytes": data, "path": None}
+    for source in (path, str(path), io.BytesIO(data), row, [path, row]):
+        with pytest.raises(InputError, match="files know theirs: leave rate out"):
+            rec.transcribe(source, rate=8000)  # pyright: ignore
+    with pytest.raises(InputError, match="files know theirs"):
+        rec.prompt("one", path, rate=8000)
+    mixed: list[Any] = [path, sound, (rate, sound), {"array": sound, "sampling_rate": rate}]
+    assert [one.text for one in rec.transcribe(mixed, rate=rate)] == ["one"] * 4
+    assert rec.transcribe([], rate=rate) == []
+    assert not engine.held
+
+
 @pytest.mark.parametrize("numbers", [[0.1, -0.2], [1, 2, 3], [np.float64(0.5)], (0.1, 0.2)])
 def test_a_list_of_numbers_is_refused_at_once(numbers: list[float]) -> None:
     with pytest.raises(InputError, match="a list of numbers"):

@@ -179,7 +179,7 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
             "a list of numbers is not taken for sound: give np.array(samples, np.float32) with its "
             "rate=..., or a list of recordings"
         )
-    elif isinstance(source, str | os.PathLike) or callable(getattr(source, "read", None)):
+    elif is_file(source):
         return None
     elif hasattr(source, "__array__"):
         samples = source
@@ -196,6 +196,11 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
             "samples do not say how many of them make a second: give it, such as rate=16000"
         )
     return samples, known
+
+
+def is_file(source: Any) -> bool:
+    """Whether it is a path or an open file, of what `source_of` gives."""
+    return isinstance(source, str | os.PathLike) or callable(getattr(source, "read", None))
 
 
 def is_rated(source: Any) -> bool:
