@@ -114,6 +114,13 @@ def test_policies_of_ones_own_cannot_be_written_down() -> None:
         StreamOptions(recovery=Recovery(())).to_dict()
 
 
+def test_an_eagerness_that_there_is_not_is_told_by_the_name_of_its_option() -> None:
+    with pytest.raises(ConfigError, match=r"turns must be .*\(low, medium, high\).*'fast'"):
+        StreamOptions(turns="fast")  # pyright: ignore
+    with pytest.raises(ConfigError, match="eagerness must be one of low"):
+        TurnPolicy.of("fast")  # pyright: ignore
+
+
 NEEDED: dict[type, dict[str, object]] = {
     AudioFormat: {},
     Hotword: {"text": "Ada"},

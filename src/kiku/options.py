@@ -582,9 +582,12 @@ def _turns(turns: Any) -> TurnPolicy | None:
         return TurnPolicy()
     if isinstance(turns, TurnPolicy):
         return turns
-    if isinstance(turns, str):
-        return TurnPolicy.of(cast("Eagerness", turns))
-    raise ConfigError(f"turns must be true or false, an eagerness or a TurnPolicy, not {turns!r}")
+    if isinstance(turns, str) and turns in _POLICIES:
+        return TurnPolicy.of(turns)
+    raise ConfigError(
+        f"turns must be true or false, an eagerness ({', '.join(_POLICIES)}) or a TurnPolicy, not "
+        f"{turns!r}"
+    )
 
 
 def stream_options(given: Any) -> StreamOptions:
