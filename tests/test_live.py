@@ -355,6 +355,15 @@ def test_garbage_is_refused_and_the_stream_lives() -> None:
         assert texts(list(stream.events())) == ["one"]
 
 
+def test_what_comes_after_the_end_is_told_by_its_name() -> None:
+    with recognizer().stream() as stream:
+        stream.close()
+        with pytest.raises(StreamClosed, match="sound was pushed after close"):
+            stream.push(sentence(ONE))
+        with pytest.raises(StreamClosed, match=r"finalize\(\) was called after close"):
+            stream.finalize()
+
+
 def test_what_is_asked_for_is_said() -> None:
     options = StreamOptions(partials=True, pauses=True, turns="high", recovery=None)  # pyright: ignore
     with recognizer(make_engine("onnx")).stream(options) as stream:

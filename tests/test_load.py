@@ -93,8 +93,11 @@ def test_a_converted_folder(native: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"slots": 0}, "slots must be a whole number, at least 1, not 0"),
-        ({"threads": 0}, "threads must be a whole number, at least 1, not 0"),
+        ({"slots": 0}, "slots must be at least 1, not 0"),
+        ({"slots": "4"}, "slots must be a whole number, at least 1, not '4'"),
+        ({"slots": True}, "slots must be a whole number, at least 1, not True"),
+        ({"threads": 1.5}, "threads must be a whole number, at least 1, not 1.5"),
+        ({"threads": 0}, "threads must be at least 1, not 0"),
         ({"engine": "tpu"}, "no engine 'tpu'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"dtype": "int8", "engine": "torch"}, "needs ONNX Runtime"),
@@ -105,6 +108,23 @@ def test_what_cannot_be_is_told_before_anything_is_fetched(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         kiku.load("owner/never-fetched", **asked)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("wrong", [None, b"demo", 1, ["demo"]])
+def test_what_is_no_name_of_a_model_is_told_with_what_is_one(wrong: object) -> None:
+    with pytest.raises(ConfigError, match=r"must be a name or a folder, not .*'demo'"):
+        kiku.load(wrong)  # pyright: ignore[reportArgumentType]
+
+
+def test_numbers_of_numpy_load_a_model(native: Path) -> None:
+    recognizer = kiku.load(native, engine="onnx", slots=np.int64(2), threads=1.0)  # pyright: ignore
+    assert recognizer.free_slots == 2
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch", "cuda"])
+def test_the_demo_has_no_revisions(engine: str) -> None:
+    with pytest.raises(CheckpointError, match="it has no revision 'nosuch'; leave `revision` out"):
+        kiku.load("demo", engine=engine, device="cpu", revision="nosuch")
 
 
 _LISTEN = """

@@ -78,9 +78,47 @@ def test_what_cannot_be_is_named(values: object, told: str) -> None:
         StreamOptions.from_dict(values)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize("rate", [44_100.0, np.int64(44_100), np.float32(44_100)])
+def test_numbers_of_numpy_and_whole_floats_are_taken_as_they_are_meant(rate: Any) -> None:
+    """sounddevice and PyAudio give the rate of a device as a float."""
+    made = AudioFormat(sample_rate=rate, channels=np.uint8(2), channels_axis=np.int64(1))  # pyright: ignore
+    assert made == AudioFormat(sample_rate=44_100, channels=2, channels_axis=1)
+    assert AudioFormat.from_dict({"sample_rate": rate}).sample_rate == 44_100
+    read = StreamOptions.from_dict({"format": {"sample_rate": rate}, "start_s": np.float32(0.5)})
+    options = StreamOptions(
+        format=AudioFormat(sample_rate=rate), start_s=np.float32(0.5), end_s=np.int64(3),  # pyright: ignore
+        channel=np.int64(0), track=1.0, partials=np.True_, max_events=1e3,  # pyright: ignore
+        decoding=DecodingOptions(temperature=np.float16(0.5), top_k=np.int32(3)),  # pyright: ignore
+        turns=TurnPolicy(head=np.int64(1), on=np.float32(0.5)),  # pyright: ignore
+    )  # fmt: skip
+    plain = json.loads(json.dumps(options.to_dict()))  # which no number of numpy would be
+    assert plain["format"]["sample_rate"] == read.format.sample_rate == 44_100
+    assert (plain["start_s"], plain["end_s"], plain["track"]) == (0.5, 3, 1)
+    assert Hotword("Ada", np.float32(2.5)) == Hotword("Ada", 2.5)  # pyright: ignore
+    assert CaptionOptions(max_line_width=np.int64(30)).max_line_width == 30  # pyright: ignore
+    scale = Calibration(kind="temperature", temperature=np.float32(1.5))  # pyright: ignore
+    assert json.dumps(scale.to_dict())
+
+
+@pytest.mark.parametrize("wrong", [True, np.True_, 44_100.5, np.float64(0.5), float("nan"), "2"])
+def test_what_is_no_whole_number_is_refused_however_it_is_written(wrong: Any) -> None:
+    for name in ("sample_rate", "channels", "channels_axis"):
+        with pytest.raises(ConfigError, match=name):
+            AudioFormat(**{name: wrong})
+        with pytest.raises(ConfigError, match=name):
+            AudioFormat.from_dict({name: wrong})
+
+
 def test_policies_of_ones_own_cannot_be_written_down() -> None:
     with pytest.raises(ConfigError, match="recovery"):
         StreamOptions(recovery=Recovery(())).to_dict()
+
+
+def test_an_eagerness_that_there_is_not_is_told_by_the_name_of_its_option() -> None:
+    with pytest.raises(ConfigError, match=r"turns must be .*\(low, medium, high\).*'fast'"):
+        StreamOptions(turns="fast")  # pyright: ignore
+    with pytest.raises(ConfigError, match="eagerness must be one of low"):
+        TurnPolicy.of("fast")  # pyright: ignore
 
 
 NEEDED: dict[type, dict[str, object]] = {

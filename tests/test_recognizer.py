@@ -575,7 +575,15 @@ def test_anything_that_numpy_takes_is_sound() -> None:
 def test_samples_need_their_rate_and_may_say_it_themselves() -> None:
     rec, engine = echo()
     sound, rate = sentence(ONE), CONFIG.sample_rate
-    for source in ((rate, sound), (np.int64(rate), sound), {"array": sound, "sampling_rate": rate}):
+    for source in (
+        (rate, sound),
+        (np.int64(rate), sound),
+        (float(rate), sound),
+        (np.float32(rate), sound),
+        {"array": sound, "sampling_rate": rate},
+        {"array": sound, "sampling_rate": float(rate)},
+    ):
+        assert rec.transcribe(sound, rate=float(rate)).text == "one"  # pyright: ignore
         assert rec.transcribe(source).text == "one"  # pyright: ignore
         assert rec.transcribe(source, rate=rate).text == "one"  # pyright: ignore
         assert [one.text for one in rec.transcribe([source, source])] == ["one", "one"]  # pyright: ignore
@@ -583,9 +591,30 @@ def test_samples_need_their_rate_and_may_say_it_themselves() -> None:
             rec.transcribe(source, rate=2 * rate)  # pyright: ignore
     # Of another rate, not only another number.
     assert rec.transcribe((2 * rate, np.repeat(sound, 2))).duration == pytest.approx(5 * 0.08)
+    with pytest.raises(AudioError, match="not whole"):
+        rec.transcribe((rate + 0.5, sound))  # pyright: ignore
     for bare in (sound, [sound, sound]):
         with pytest.raises(InputError, match="give it, such as rate=16000"):
             rec.transcribe(bare)
+    assert not engine.held
+
+
+def test_a_rate_beside_files_alone_is_refused(tmp_path: Path) -> None:
+    """It is ignored in silence otherwise, and was meant for something."""
+    rec, engine = echo()
+    sound, rate = sentence(ONE), CONFIG.sample_rate
+    data = _wav(np.repeat(sound, 8), 8000)
+    path = tmp_path / "one.wav"
+    path.write_bytes(data)
+    row = {"bytes": data, "path": None}
+    for source in (path, str(path), io.BytesIO(data), row, [path, row]):
+        with pytest.raises(InputError, match="files know theirs: leave rate out"):
+            rec.transcribe(source, rate=8000)  # pyright: ignore
+    with pytest.raises(InputError, match="files know theirs"):
+        rec.prompt("one", path, rate=8000)
+    mixed: list[Any] = [path, sound, (rate, sound), {"array": sound, "sampling_rate": rate}]
+    assert [one.text for one in rec.transcribe(mixed, rate=rate)] == ["one"] * 4
+    assert rec.transcribe([], rate=rate) == []
     assert not engine.held
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from kiku.errors import ConfigError, OutputError
-from kiku.serial import from_plain, to_plain
+from kiku.serial import from_plain, plain_numbers, to_plain
 from kiku.writing import reason_of, write_whole
 
 Kind = Literal["isotonic", "temperature"]
@@ -70,6 +70,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is no rising curve."""
+        plain_numbers(self)
         if not (isinstance(self.kind, str) and self.kind in KINDS):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"a calibration is {' or '.join(KINDS)}, not {self.kind!r}")
         if not (_is_number(self.temperature) and 1e-3 <= self.temperature <= 1e3):

@@ -11,7 +11,7 @@
     │   └── FrameError              not a whole number of frames
     ├── VocabularyError             tokens or text that a vocabulary cannot hold
     ├── StreamError
-    │   ├── StreamClosed            asked for after close
+    │   ├── StreamClosed            pushed or finalized after close
     │   ├── QueueFull               sound came faster than it is heard
     │   └── NoFreeSlot              all slots are held
     ├── OutputError                 a result cannot be written where it should go
@@ -82,7 +82,7 @@ class StreamError(KikuError):
 
 
 class StreamClosed(StreamError):
-    """Sound was pushed after `close()`."""
+    """Sound was pushed, or a finalize asked for, after `close()`."""
 
 
 class QueueFull(StreamError):

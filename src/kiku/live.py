@@ -253,10 +253,11 @@ class LiveStream:
         """What the stream failed with; None while it goes on, or where it has ended well."""
         return next((s.failure for s in self._sessions if s.failure is not None), None)
 
-    def check_open(self) -> None:
-        """Raise StreamClosed if no more sound may be pushed, or what a session failed with."""
+    def check_open(self, what: str = "sound was pushed") -> None:
+        """Raise StreamClosed if nothing more may come, of which `what` is told, or what a session
+        failed with."""
         for session in self._sessions:
-            session.check_open()
+            session.check_open(what)
 
     # Requests.
 
@@ -277,7 +278,7 @@ class LiveStream:
             QueueFull: too many wait to be answered.
         """
         with self._lock:
-            self.check_open()
+            self.check_open("finalize() was called")
             for session in self._sessions:
                 session.finalize(FinalizeRequest(tag, cut))
         self._scheduler.wake()

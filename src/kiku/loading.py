@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from kiku.audio.formats import whole
 from kiku.checkpoint import DEMO
@@ -9,6 +10,7 @@ from kiku.engine.choice import choose_engine, usable_threads
 from kiku.errors import ConfigError
 from kiku.foreign import LOADING, explained
 from kiku.recognizer import Recognizer
+from kiku.serial import whole_number
 
 
 @explained(LOADING)
@@ -53,13 +55,9 @@ def load(
             together.
         MissingExtra: the engine is not installed.
     """
-    for what, number in (("slots", slots), ("threads", threads)):
-        if number is not None and whole(number) < 1:
-            raise ConfigError(f"{what} must be a whole number, at least 1, not {number!r}")
-    if not isinstance(model, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigError(
-            f"a model is a name, such as 'demo', or a folder; not {type(model).__name__}"
-        )
+    _check_model(model)
+    slots = _count("slots", slots)
+    threads = None if threads is None else _count("threads", threads)
     from kiku.converted import is_converted
 
     converted = is_converted(model)
@@ -72,6 +70,23 @@ def load(
     if chosen == "cuda":
         return _load_with_cuda(model, device, dtype, slots, revision)
     return _load_with_torch(model, device, dtype, slots, threads, revision)
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, str | os.PathLike):
+        raise ConfigError(
+            f"the model must be a name or a folder, not {model!r}: write 'demo', a repository such "
+            "as 'kyutai/stt-1b-en_fr', or the path of a folder"
+        )
+
+
+def _count(what: str, number: Any) -> int:
+    whole = whole_number(number)
+    if not isinstance(whole, int) or isinstance(whole, bool):
+        raise ConfigError(f"{what} must be a whole number, at least 1, not {number!r}")
+    if whole < 1:
+        raise ConfigError(f"{what} must be at least 1, not {whole}")
+    return whole
 
 
 def _load_with_onnx(

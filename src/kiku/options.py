@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kiku.calibration import Calibration
 from kiku.errors import ConfigError, InputError
-from kiku.serial import from_plain, to_plain
+from kiku.serial import from_plain, plain_numbers, to_plain
 
 Encoding = Literal["s16le", "s32le", "f32le", "mulaw", "alaw", "opus"]
 """How samples are written in bytes."""
@@ -122,10 +122,7 @@ class AudioFormat(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        _take_numpy(self)
-        rate: Any = self.sample_rate
-        if isinstance(rate, float) and rate.is_integer():  # as PyAudio gives it
-            object.__setattr__(self, "sample_rate", int(rate))
+        plain_numbers(self)
         _check_one_of("encoding", self.encoding, [None, *get_args(Encoding)])
         _check_whole("channels", self.channels, 1)
         _check("channels", self.channels, "at most 64", 1, 64)
@@ -153,7 +150,7 @@ class Hotword:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        _take_numpy(self)
+        plain_numbers(self)
         if not isinstance(self.text, str) or not self.text.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"a hotword must be text with letters in it, not {self.text!r}")
         if len(self.text) > MAX_HOTWORD_CHARACTERS:
@@ -211,7 +208,7 @@ class DecodingOptions(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        _take_numpy(self)
+        plain_numbers(self)
         _check("temperature", self.temperature, "a number from 0 to 10", 0.0, 10.0)
         _check("top_p", self.top_p, "a number above 0, at most 1", math.ulp(0.0), 1.0)
         _check("cooldown_s", self.cooldown_s, "a number of seconds, at least 0", 0.0, 1e9)
@@ -345,7 +342,7 @@ class TurnPolicy(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
-        _take_numpy(self)
+        plain_numbers(self)
         for one in fields(self):
             value = getattr(self, one.name)
             if one.type is int:
@@ -507,7 +504,7 @@ class StreamOptions(_Options):
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
-        _take_numpy(self)
+        plain_numbers(self)
         object.__setattr__(self, "turns", _turns(self.turns))
         object.__setattr__(self, "recovery", _recovery(self.recovery))
         _check_kind("format", self.format, AudioFormat, "an AudioFormat")
@@ -593,10 +590,12 @@ def _turns(turns: Any) -> TurnPolicy | None:
         return TurnPolicy()
     if isinstance(turns, TurnPolicy):
         return turns
-    if isinstance(turns, str):
-        _check_one_of("turns", turns, list(_POLICIES))
-        return TurnPolicy.of(cast("Eagerness", turns))
-    raise ConfigError(f"turns must be true or false, an eagerness or a TurnPolicy, not {turns!r}")
+    if isinstance(turns, str) and turns in _POLICIES:
+        return TurnPolicy.of(turns)
+    raise ConfigError(
+        f"turns must be true or false, an eagerness ({', '.join(_POLICIES)}) or a TurnPolicy, not "
+        f"{turns!r}"
+    )
 
 
 def stream_options(given: Any) -> StreamOptions:

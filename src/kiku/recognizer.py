@@ -19,6 +19,7 @@ from kiku.audio import (
     decoded,
     duration_s,
     is_decoder,
+    is_file,
     is_rated,
     read_file,
     samples_of,
@@ -330,6 +331,7 @@ class Recognizer:
         if wanted.rate_check is None:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
+        _refuse_rate_of_files(sources, rate)
         batch = Batch(self.scheduler, recordings, timeout, progress)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
@@ -363,6 +365,7 @@ class Recognizer:
             NoFreeSlot: all slots are held by streams of this thread.
         """
         chunks, _ = _read(source, rate)
+        _refuse_rate_of_files([source], rate)
         return read_prompt(self.scheduler, self.config, self.vocabulary, text, chunks)
 
     # Tokens.
@@ -452,6 +455,21 @@ def _read(
     if samples is not None:
         return _array_chunks(*samples), partial(_seconds_of, *samples)
     return read_file(known, on_warning=on_warning, track=track), partial(duration_s, known, track)
+
+
+def _refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
+    """A rate that nothing here takes was meant for something else, such as bytes without a header;
+    beside samples in a list, files are heard at their own."""
+    if rate is None or not sources or not all(map(_is_file, sources)):
+        return
+    raise InputError(
+        f"rate={rate} is of samples, and files know theirs: leave rate out; of bytes without a "
+        "header write np.frombuffer(data, np.int16) with their rate=..."
+    )
+
+
+def _is_file(source: Source) -> bool:
+    return not is_decoder(source) and is_file(source_of(source))
 
 
 def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:

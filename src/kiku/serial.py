@@ -1,8 +1,9 @@
 """Dataclasses as plain values and back, for options that arrive as JSON and for saved states.
 
-The types of the fields are the rule: what comes back is of exactly these types or it is refused,
-and nothing is built, counted or allocated by a number that stands in the values. One function
-writes all states of the package and one reads them, so each has one way to fail.
+The types of the fields are the rule: what comes back is of exactly these types or it is refused
+(numbers that people write are made so), and nothing is built, counted or allocated by a number that
+stands in the values. One function writes all states of the package and one reads them, so each has
+one way to fail.
 
 Understood are bool, int, float, str, bytes, numpy arrays (by their dtype), Literal, None, unions,
 `tuple[T, ...]`, `tuple[T, U]`, `list[T]`, `Sequence[T]`, `dict[str, T]`, dataclasses of these, and
@@ -35,6 +36,29 @@ Reader = Callable[[Any, str], Any]
 """Takes a value and the path to it; gives what it stands for, or raises ValueError."""
 
 
+def plain_number(value: Any) -> Any:
+    """A number of numpy as Python's own; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def whole_number(value: Any) -> Any:
+    """As `plain_number`, and a float without a fraction as a whole number: sound cards and JSON of
+    other languages say 44100.0."""
+    value = plain_number(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def plain_numbers(options: Any) -> None:
+    """In a dataclass that checks itself: numbers of numpy become Python's, and floats without a
+    fraction whole numbers where the field is one."""
+    for one in dataclasses.fields(options):
+        value = getattr(options, one.name)
+        kinds = get_args(one.type) or (one.type,)
+        if isinstance(value, float | np.generic):
+            plain = whole_number(value) if int in kinds else plain_number(value)
+            object.__setattr__(options, one.name, plain)
+
+
 def to_plain(value: Any) -> Any:
     """`value` in dicts, lists, numbers, strings, bytes and arrays; dataclasses become dicts by the
     names of their fields."""
@@ -64,7 +88,8 @@ def from_plain(
         values: a mapping, as JSON or a saved state has it.
         what: what the values are, for the message: "the saved stream".
         error: raised for whatever is wrong with them.
-        defaults: whether fields that have a default may be missing.
+        defaults: whether fields that have a default may be missing, as people write them: numbers
+            may then be numpy's, and whole ones floats.
 
     Raises:
         Exception: `error`, which names the field and what was found there.
@@ -138,7 +163,7 @@ def _reader(hint: Any, defaults: bool) -> Reader:
         kind = list if origin is list else tuple
         return lambda value, path: cast("Any", kind)(_items(value, item, path))
     if hint in _SIMPLE:
-        return _SIMPLE[hint]
+        return (_LENIENT if defaults else _SIMPLE)[hint]
     return lambda value, path: _refuse(hint, path)
 
 
@@ -217,6 +242,13 @@ _SIMPLE: Mapping[Any, Reader] = {
     str: _str,
     bytes: _bytes,
     type(None): _none,
+}
+
+# What people write, in place of what kiku wrote itself.
+_LENIENT: Mapping[Any, Reader] = {
+    **_SIMPLE,
+    int: lambda value, path: _int(whole_number(value), path),
+    float: lambda value, path: _float(plain_number(value), path),
 }
 
 

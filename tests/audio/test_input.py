@@ -122,6 +122,12 @@ def test_what_cannot_be_is_refused_and_changes_nothing(samples, how, match: str)
     assert audio.warnings() == []
 
 
+@pytest.mark.parametrize("rate", [44_100.0, np.int64(44_100), np.float32(44_100)])
+def test_a_push_may_say_its_rate_as_a_sound_card_does(rate) -> None:
+    chunk = AudioInput(24_000).check(np.zeros(441, np.float32), rate)
+    assert (chunk.rate, type(chunk.rate)) == (44_100, int)
+
+
 def test_floats_in_bytes_are_refused_when_they_are_fed_and_change_nothing() -> None:
     audio = AudioInput(24_000, AudioFormat(encoding="f32le"))
     data = noise(100).tobytes()

@@ -63,6 +63,12 @@ def test_rates_that_cannot_be_are_refused(rate) -> None:
             Resampler(*rates)
 
 
+@pytest.mark.parametrize("rate", [44_100.0, np.int64(44_100), np.float32(44_100)])
+def test_whole_rates_are_taken_however_they_are_written(rate) -> None:
+    resampler = Resampler(rate, rate)
+    assert (resampler.rate_in, type(resampler.rate_in)) == (44_100, int)
+
+
 @pytest.mark.parametrize("rate", [1_000, 768_000])
 def test_the_outermost_rates_work(rate: int) -> None:
     got = resample(Resampler(rate), [np.full(rate // 2, 0.5, np.float32)])

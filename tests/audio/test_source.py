@@ -26,7 +26,11 @@ def refusal(source) -> str:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert f"looked for in {tmp_path}" in refusal(tmp_path / "absent.wav")
     assert "no such file" in refusal(str(tmp_path / "no" / "folder.wav"))
-    assert "download it first" in refusal("https://example.org/talk.mp3")
+    for address in ("https://example.org/talk.mp3", "s3://bucket/talk.mp3"):
+        for given in (address, Path(address)):
+            told = refusal(given)
+            assert told.startswith(f"{address} is an address")
+            assert "download it first" in told
 
 
 def test_a_folder(tmp_path: Path) -> None:

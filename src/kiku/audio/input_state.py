@@ -64,8 +64,8 @@ class SavedInput:
 
 
 def checked_input_rate(rate: Any, own_rate: int) -> int:
-    """`rate` itself; AudioError when it is not whole, or outside 8,000 to 192,000 Hz and not
-    `own_rate`, the model's."""
+    """`rate` as a plain number; AudioError when it is not whole, or outside 8,000 to 192,000 Hz and
+    not `own_rate`, the model's."""
     if rate.__class__ is int and MIN_INPUT_RATE <= rate <= MAX_INPUT_RATE:
         return rate
     # What is no number at all, or not whole, is for `checked_rate` to tell.

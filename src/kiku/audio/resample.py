@@ -12,6 +12,7 @@ import soxr  # pyright: ignore[reportMissingTypeStubs]
 
 from kiku.audio.formats import whole_rate
 from kiku.errors import AudioError
+from kiku.serial import whole_number
 
 MIN_RATE = 1_000
 MAX_RATE = 768_000
@@ -172,9 +173,11 @@ class Resampler:
 
 
 def checked_rate(rate: float) -> int:
-    """`rate` as a whole number; AudioError when it is not whole or outside 1,000 to 768,000 Hz."""
-    number = whole_rate(rate)
-    if number is None:
+    """`rate` as a plain number, 44100.0 too; AudioError when it is not whole or outside 1,000 to
+    768,000 Hz."""
+    try:
+        whole_rate = operator.index(whole_number(rate))
+    except TypeError:
         raise AudioError(
             f"a sample rate of {rate!r} is not whole: give samples a second, such as 16000"
         )

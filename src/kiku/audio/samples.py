@@ -27,6 +27,7 @@ from kiku.audio.input import AudioInput
 from kiku.audio.mix import mixed
 from kiku.audio.resample import checked_rate
 from kiku.errors import AudioError, InputError
+from kiku.serial import plain_number
 
 
 def as_mono(
@@ -178,7 +179,7 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
             "a list of numbers is not taken for sound: give np.array(samples, np.float32) with its "
             "rate=..., or a list of recordings"
         )
-    elif isinstance(source, str | os.PathLike) or callable(getattr(source, "read", None)):
+    elif is_file(source):
         return None
     elif hasattr(source, "__array__"):
         samples = source
@@ -197,17 +198,20 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
     return samples, known
 
 
+def is_file(source: Any) -> bool:
+    """Whether it is a path or an open file, of what `source_of` gives."""
+    return isinstance(source, str | os.PathLike) or callable(getattr(source, "read", None))
+
+
 def is_rated(source: Any) -> bool:
     """Whether it is `(rate, array)`."""
     if not isinstance(source, tuple):
         return False
     pair = cast("tuple[Any, ...]", source)
-    return (
-        len(pair) == 2
-        and (whole_rate(pair[0]) or 0) > 0
-        and hasattr(pair[1], "__array__")
-        and not np.ndim(pair[0])
-    )
+    if len(pair) != 2 or not hasattr(pair[1], "__array__") or np.ndim(pair[0]):
+        return False
+    rate = plain_number(pair[0])
+    return isinstance(rate, float) or whole(rate) > 0  # what is not whole is for `checked_rate`
 
 
 def chunk_size_of(sample_rate: int, chunk_s: float) -> int:

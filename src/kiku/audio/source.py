@@ -5,6 +5,7 @@ mean.
 """
 
 import os
+import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ _PEEK_SIZE = 4_096
 
 # How much of its end, as far as it was read.
 _TAIL_SIZE = 256
+
+# Of at least two letters: one is a drive of Windows.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
 
 Source = str | os.PathLike[str] | BinaryIO
 
@@ -165,6 +169,7 @@ def open_source(source: Source) -> Generator[Reader, None, None]:
                 raise AudioError("standard input is closed: name a file instead of -")
             yield Reader(sys.stdin.buffer, "standard input")
         else:
+            _refuse_address(str(source))
             with _open_path(Path(source)) as file:
                 yield Reader(file, str(source), Path(source).suffix)
     elif callable(getattr(source, "read", None)):
@@ -176,19 +181,27 @@ def open_source(source: Source) -> Generator[Reader, None, None]:
         )
 
 
+def _refuse_address(name: str) -> None:
+    """Nothing is fetched; a file that is really called so may be read."""
+    found = _ADDRESS.match(name)
+    if found is not None and not os.path.lexists(name):
+        # A Path has folded the "//" into one "/".
+        address = f"{found[1]}://{name[found.end() :]}"
+        raise AudioError(
+            f"{address} is an address, and addresses are not fetched: download it first, and give "
+            "the path of the file"
+        )
+
+
 def _open_path(path: Path) -> BinaryIO:
     try:
         if path.is_dir():
             raise AudioError(f"{path} is a folder: name the recordings in it")
         return path.open("rb")
     except FileNotFoundError:
-        # A Path has folded the "//" of an address into one "/".
-        hint = (
-            "download it first, addresses are not read"
-            if str(path).startswith(("http:", "https:"))
-            else f"check the name; it was looked for in {path.absolute().parent}"
-        )
-        raise AudioError(f"{path}: no such file: {hint}") from None
+        raise AudioError(
+            f"{path}: no such file: check the name; it was looked for in {path.absolute().parent}"
+        ) from None
     except PermissionError:
         raise AudioError(f"{path} may not be read: check its permissions") from None
     except (OSError, ValueError) as error:

@@ -267,6 +267,10 @@ def open_place(
     if isinstance(source, Folder | Repo):
         return source
     if str(source) == DEMO:
+        if revision is not None:
+            raise CheckpointError(
+                f"the demo ships with kiku: it has no revision {revision!r}; leave `revision` out"
+            )
         return _demo()
     path, kind = _kind_of(source)
     if kind == "folder":

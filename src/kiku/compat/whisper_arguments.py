@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from kiku.errors import ConfigError, InputError, UnsupportedConfig
 from kiku.options import DecodingOptions, StreamOptions
+from kiku.serial import plain_number
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 """What faster-whisper tries one after the other; the first is what is taken here."""
@@ -87,6 +88,7 @@ def device_of(device: str, index: int | Sequence[int]) -> str | None:
     Raises:
         UnsupportedConfig: several devices.
     """
+    index = plain_number(index)
     indices: list[int] = [index] if isinstance(index, int) else list(index)
     if len(indices) != 1:
         raise UnsupportedConfig(
@@ -166,6 +168,7 @@ def options_of(
         ConfigError: numbers that cannot be.
         UnsupportedConfig: several clips.
     """
+    temperature = plain_number(temperature)
     first = temperature if isinstance(temperature, int | float) else [*temperature, 0.0][0]
     start_s, end_s = _clip(clip_timestamps)
     return StreamOptions(

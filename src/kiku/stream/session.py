@@ -234,12 +234,12 @@ class WordSession:
             self._closing = True
             self._give_in(_CLOSE)
 
-    def check_open(self) -> None:
-        """Raise StreamClosed if no more sound may come, or what the session failed with."""
+    def check_open(self, what: str = "sound was pushed") -> None:
+        """Raise StreamClosed if nothing more may come, or what the session failed with."""
         if self.failure is not None:
             self.check_alive()
         if self._closing:
-            raise StreamClosed("the stream was closed and takes nothing more; open another stream")
+            raise StreamClosed(f"{what} after close(); open another stream")
 
     def check_alive(self) -> None:
         """Raise what the session failed with, if it did."""

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from kiku.errors import ConfigError
+from kiku.serial import plain_numbers
 from kiku.text.segments import CLOSING, OPENING, Segment, ends_sentence
 from kiku.text.words import Word
 
@@ -46,6 +47,7 @@ class CaptionOptions:
     """json: the words are not all that were said; it then says `"partial": true`."""
 
     def __post_init__(self) -> None:
+        plain_numbers(self)
         for name in ("max_line_width", "max_line_count"):
             value = getattr(self, name)
             if value is not None and not (_is_number(value, int) and value >= 1):
