@@ -151,8 +151,6 @@ def test_the_demo_listens_without_torch(engine: str) -> None:
     [
         ({"slots": "4"}, "slots must be a whole number, at least 1, not '4'"),
         ({"threads": 1.5}, "threads must be a whole number"),
-        ({"model": None}, "a model is a name, such as 'demo', or a folder; not NoneType"),
-        ({"revision": "main"}, "demo is the model that comes with kiku: leave revision 'main' out"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(given: dict[str, Any], told: str) -> None:

@@ -249,8 +249,3 @@ def test_a_rate_may_be_a_whole_float_as_microphones_give_it() -> None:
     for wrong in (44_100.5, True, np.nan):
         with pytest.raises(ConfigError, match="sample_rate"):
             AudioFormat(sample_rate=wrong)  # pyright: ignore[reportArgumentType]
-
-
-def test_an_eagerness_that_there_is_not_is_told_by_the_name_of_its_option() -> None:
-    with pytest.raises(ConfigError, match="turns must be one of low, medium, high"):
-        StreamOptions(turns="fast")  # pyright: ignore[reportArgumentType]

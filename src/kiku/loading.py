@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kiku.audio.formats import whole
 from kiku.checkpoint import DEMO
 from kiku.engine.choice import choose_engine, usable_threads
 from kiku.errors import ConfigError
@@ -61,9 +60,8 @@ def load(
     from kiku.converted import is_converted
 
     converted = is_converted(model)
-    if revision is not None and (converted or str(model) == DEMO):
-        what = "a converted model" if converted else "the model that comes with kiku"
-        raise ConfigError(f"{model} is {what}: leave revision {revision!r} out")
+    if converted and revision is not None:
+        raise ConfigError(f"{model} is a converted model: leave revision {revision!r} out")
     chosen = choose_engine(engine, device=device, dtype=dtype, converted=converted)
     if chosen == "onnx":
         return _load_with_onnx(model, dtype, slots, threads, revision)

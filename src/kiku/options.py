@@ -65,14 +65,6 @@ class _Options:
         return from_plain(cls, values, what=cls.WHAT, defaults=True)
 
 
-def _take_numpy(options: Any) -> None:
-    """Numbers of numpy become Python's: whoever computes them hardly knows that they are."""
-    for one in fields(options):
-        value = getattr(options, one.name)
-        if isinstance(value, np.generic):
-            object.__setattr__(options, one.name, value.item())
-
-
 def _check(name: str, value: Any, wanted: str, least: float, most: float) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and least <= value <= most):

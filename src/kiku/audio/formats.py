@@ -264,16 +264,6 @@ def _channels_axis(shape: tuple[int, ...], channels_axis: int | None) -> int | N
     return axis
 
 
-def whole_rate(rate: Any) -> int | None:
-    """Samples a second; None for what is not whole. PyAudio and sounddevice give 44100.0."""
-    if isinstance(rate, float | np.floating):
-        return int(rate) if rate.is_integer() else None
-    try:
-        return operator.index(rate)
-    except TypeError:
-        return None
-
-
 def whole(number: Any) -> int:
     """A whole number; -1 for anything else."""
     try:

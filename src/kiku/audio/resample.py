@@ -4,13 +4,13 @@ Knows soxr and its limits. Does not know files, channels or frames.
 """
 
 import math
+import operator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import soxr  # pyright: ignore[reportMissingTypeStubs]
 
-from kiku.audio.formats import whole_rate
 from kiku.errors import AudioError
 from kiku.serial import whole_number
 
@@ -180,13 +180,13 @@ def checked_rate(rate: float) -> int:
     except TypeError:
         raise AudioError(
             f"a sample rate of {rate!r} is not whole: give samples a second, such as 16000"
-        )
-    if not MIN_RATE <= number <= MAX_RATE:
+        ) from None
+    if not MIN_RATE <= whole_rate <= MAX_RATE:
         raise AudioError(
             f"a sample rate of {rate} Hz is outside {MIN_RATE} to {MAX_RATE} Hz: "
             "give the rate in samples a second, such as 16000"
         )
-    return number
+    return whole_rate
 
 
 def checked_mono(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

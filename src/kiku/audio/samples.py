@@ -20,7 +20,7 @@ from kiku.audio.formats import (
     checked_peak,
     simple,
     time_first,
-    whole_rate,
+    whole,
 )
 from kiku.audio.frames import FrameQueue
 from kiku.audio.input import AudioInput
