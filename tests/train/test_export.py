@@ -207,6 +207,17 @@ def test_the_wrong_model_is_refused(run: Path, tiny_folder: Path, tmp_path: Path
     assert not (tmp_path / "m").exists()
 
 
+def test_a_model_that_is_there_stays(run: Path, base: Path) -> None:
+    """Also the one that the run began with."""
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    for layout in ("native", "transformers", "adapter"):
+        with pytest.raises(TrainingError, match="holds a model already, which is not replaced"):
+            export(run, base, layout=layout)
+    with pytest.raises(TrainingError, match=r"holds what is no model \(.*curve"):
+        export(run, run)
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
+
+
 def _other(folder: Path) -> Path:
     network = ref.random_network(config(), seed=4)
     vocabulary = folder / "v.json"

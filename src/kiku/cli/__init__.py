@@ -24,7 +24,7 @@
     plan.py         kiku plan
     evaluate.py     kiku evaluate
     doctor.py       kiku doctor
-    train.py        kiku train pack | fit | export | align
+    train.py        kiku train vocab | align | pack | fit | export
     interrupts.py   Ctrl-C, and what counts as Ctrl-C
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error

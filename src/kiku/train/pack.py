@@ -21,6 +21,7 @@ from kiku.train.durable import alone_in
 from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
+from kiku.train.places import refuse_no_pack
 from kiku.train.shards import (
     Example,
     Index,
@@ -119,8 +120,9 @@ def pack(
 
     Raises:
         TrainingError: rows have no times, speakers stand in two splits, the folder holds another
-            pack, or cannot be written.
+            pack or anything else, or cannot be written.
     """
+    refuse_no_pack(folder)
     refuse_untimed(rows)
     refuse_shared_speakers(rows)
     _refuse_untold(rows, loaded, options)
