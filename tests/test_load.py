@@ -122,3 +122,13 @@ def test_the_demo_listens_without_torch(engine: str) -> None:
         check=True,
     )
     assert ran.stdout == "seven three zero one nine four\n"
+
+
+def test_an_empty_name_is_not_the_current_folder(
+    native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(native, folder=tmp_path)
+    for folder in (native, tmp_path):
+        monkeypatch.chdir(folder)
+        with pytest.raises(CheckpointError, match="'' names no model"):
+            kiku.load("")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kiku.checkpoint import DEMO
 from kiku.engine.choice import choose_engine, usable_threads
-from kiku.errors import ConfigError
+from kiku.errors import CheckpointError, ConfigError
 from kiku.foreign import LOADING, explained
 from kiku.recognizer import Recognizer
 
@@ -54,6 +54,8 @@ def load(
     for what, number in (("slots", slots), ("threads", threads)):
         if number is not None and number < 1:
             raise ConfigError(f"{what} must be at least 1, not {number}")
+    if model == "":  # which would be the current folder
+        raise CheckpointError("'' names no model: say \"demo\", a folder, or a repository")
     from kiku.converted import is_converted
 
     converted = is_converted(model)
