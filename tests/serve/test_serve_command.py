@@ -294,3 +294,12 @@ def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
     )  # fmt: skip
     assert result.returncode == 1
     assert "pip install 'kiku[serve]'" in result.stderr
+
+
+def test_a_model_that_cannot_be_loaded_is_not_said_to_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serve", "--model", "nosuch", "--port", "0"]) == 1
+    said = capsys.readouterr()
+    assert re.fullmatch(r"loading nosuch, which then answers at http://\S+; .*\n", said.out)
+    assert "'nosuch' is neither an existing folder nor a repository" in said.err

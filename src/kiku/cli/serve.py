@@ -177,7 +177,10 @@ def serve(
     logs.set_up(settings)
 
     def announce(address: str) -> None:
-        terminal.echo(f"{settings.model} answers at {address}; Ctrl-C ends it\n")
+        # Clients may come already, and wait; whether it can be loaded is not known yet.
+        terminal.echo(
+            f"loading {settings.model}, which then answers at {address}; Ctrl-C ends it\n"
+        )
 
     server.run(settings, announce)
     return 0
