@@ -7,7 +7,7 @@ from a generator of its own, so a run that was killed goes on as if it had not b
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -206,9 +206,22 @@ def _refuse_other(begun: dict[str, Any], asked: dict[str, Any], folder: Path) ->
     for key, value in asked.items():
         if begun.get(key) != value:
             raise TrainingError(
-                f"{folder} was begun with another {key} ({_short(begun.get(key))}, now "
-                f"{_short(value)}): pack into another folder, or delete this one"
+                f"{folder} was begun with another {', '.join(_changes(key, begun.get(key), value))}"
+                ": pack into another folder, or delete this one"
             )
+
+
+def _changes(key: str, begun: Any, asked: Any) -> list[str]:
+    """What differs of a value, and what it was and is."""
+    if not (isinstance(begun, dict) and isinstance(asked, dict)):
+        return [f"{key} ({_short(begun)}, now {_short(asked)})"]
+    old, new = cast("dict[str, Any]", begun), cast("dict[str, Any]", asked)
+    return [
+        one
+        for name in {**new, **old}
+        if old.get(name) != new.get(name)
+        for one in _changes(f"{key}.{name}", old.get(name), new.get(name))
+    ]
 
 
 def _short(value: Any) -> str:
