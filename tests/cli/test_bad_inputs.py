@@ -359,6 +359,8 @@ class TestMisuse:
             (["--max-line-width", "-1"], "--max-line-width"),
             (["-f", "srt,docx"], "'docx' is no format; there are txt, json, srt,"),
             (["--speed", "9"], "--speed"),
+            (["--dtype", "fp16"], "there is no 'fp16'; there are float32, int8, int4, bfloat16,"),
+            (["--engine", "x"], "there is no 'x'; there are auto, onnx, torch, cuda"),
         ],
     )
     def test_options_that_make_no_sense(

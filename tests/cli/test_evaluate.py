@@ -131,6 +131,7 @@ def test_a_calibration_is_written_and_applied(run: Run, speech: Speech, tmp_path
         (["--calibrate", "isotonic"], "add -o DIR"),
         (["--calibrate", "linear", "-o", "x"], "none of isotonic, temperature"),
         (["--calibration", "none.json"], "cannot be read"),
+        (["--normalise", "dutch"], "'dutch' is none of"),
     ],
 )
 def test_what_makes_no_sense(run: Run, dev: Path, arguments: list[str], told: str) -> None:

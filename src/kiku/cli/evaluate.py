@@ -156,10 +156,15 @@ def evaluate(
     from kiku.evaluate import HearingOptions, forget, read_evaluation, read_manifests
     from kiku.evaluate.evaluation import check
     from kiku.evaluate.hearing import LIVE_CHUNK_S
+    from kiku.evaluate.normalising import CHOICES
 
     kind, output, by = _kind(report.calibrate, report.output), report.output, report.by or ()
     if output is not None:
         _check_output(output, manifests, report, words.calibration)
+    if report.normalise not in CHOICES:
+        raise typer.BadParameter(
+            f"{report.normalise!r} is none of {', '.join(CHOICES)}", param_hint="--normalise"
+        )
     stream = stream_options(
         hotwords=words.hotwords, temperature=words.temperature, channel="mix", start=0.0, end=None,
         calibration=words.calibration,

@@ -10,7 +10,7 @@ import typer
 
 from kiku.cli import terminal
 from kiku.cli.themes import themed
-from kiku.errors import MissingExtra
+from kiku.errors import ConfigError, MissingExtra
 
 
 def _option(name: str, metavar: str, help: str) -> typer.models.OptionInfo:
@@ -172,6 +172,10 @@ def serve(
             raise
         raise MissingExtra("kiku serve", "serve") from error
     given = dict(_given(address, model, access, bounds, kept))
+    try:
+        Settings.gathered(given, {})  # by themselves: what a file or the environment has is no slip
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
     settings = Settings.gathered(given, os.environ, config)
     settings.keys()  # before the model is loaded
     logs.set_up(settings)

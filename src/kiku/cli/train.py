@@ -278,8 +278,13 @@ def export(
     from kiku.train.extra import need_torch
 
     need_torch("kiku train export")
+    from kiku.checkpoint.loading import DTYPES
     from kiku.train.export import export as write
 
+    if dtype not in ("auto", *DTYPES):
+        raise typer.BadParameter(
+            f"there is no {dtype!r}; there are auto, {', '.join(DTYPES)}", param_hint="--dtype"
+        )
     which = "last" if last else "average"
     done = write(run, output, layout=layout.value, which=which, dtype=dtype, model=model)
     if done.left_out:
