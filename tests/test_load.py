@@ -156,3 +156,13 @@ def test_the_demo_listens_without_torch(engine: str) -> None:
 def test_what_cannot_be_is_told_in_a_sentence(given: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(told)):
         kiku.load(**given)
+
+
+def test_an_empty_name_is_not_the_current_folder(
+    native: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(native, folder=tmp_path)
+    for folder in (native, tmp_path):
+        monkeypatch.chdir(folder)
+        with pytest.raises(CheckpointError, match="'' names no model"):
+            kiku.load("")

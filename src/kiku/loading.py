@@ -6,7 +6,7 @@ from typing import Any
 
 from kiku.checkpoint import DEMO
 from kiku.engine.choice import choose_engine, usable_threads
-from kiku.errors import ConfigError
+from kiku.errors import CheckpointError, ConfigError
 from kiku.foreign import LOADING, explained
 from kiku.recognizer import Recognizer
 from kiku.serial import whole_number
@@ -57,6 +57,8 @@ def load(
     _check_model(model)
     slots = _count("slots", slots)
     threads = None if threads is None else _count("threads", threads)
+    if model == "":  # which would be the current folder
+        raise CheckpointError("'' names no model: say \"demo\", a folder, or a repository")
     from kiku.converted import is_converted
 
     converted = is_converted(model)

@@ -387,6 +387,8 @@ class TestMisuse:
             (["--max-line-width", "-1"], "--max-line-width"),
             (["-f", "srt,docx"], "'docx' is no format; there are txt, json, srt,"),
             (["--speed", "9"], "--speed"),
+            (["--dtype", "fp16"], "there is no 'fp16'; there are float32, int8, int4, bfloat16,"),
+            (["--engine", "x"], "there is no 'x'; there are auto, onnx, torch, cuda"),
         ],
     )
     def test_options_that_make_no_sense(
@@ -461,6 +463,30 @@ class TestMisuse:
         assert ran.code == 2
         assert "did you mean" not in ran.err
         one_sentence(ran, told)
+
+    @pytest.mark.parametrize(
+        ("arguments", "behind"),
+        [
+            (["transcribe", ""], "transcribe"),
+            (["transcribe", "a.wav", "-o", ""], "-o"),
+            (["transcribe", "a.wav", "--output="], "--output"),
+            (["listen", "--from", ""], "--from"),
+            (["evaluate", ""], "evaluate"),
+            (["train", "pack", "rows.jsonl", "", "-o", "pack"], "rows.jsonl"),
+            (["models", "info", ""], "info"),
+            ([""], "kiku"),
+        ],
+    )
+    def test_what_is_empty_is_not_the_current_folder(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        arguments: list[str], behind: str,
+    ) -> None:  # fmt: skip
+        monkeypatch.chdir(tmp_path)
+        speech(tmp_path / "a.wav")
+        ran = run(*arguments)
+        assert (ran.code, ran.out) == (2, "")
+        one_sentence(ran, f"what stands behind {behind} is empty")
+        assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
     def test_unknown_model(self, run: Run, speech: Speech, tmp_path: Path) -> None:
         ran = run("transcribe", speech(tmp_path / "a.wav"), "--model", "no such model")

@@ -71,7 +71,7 @@ def test_a_shape_is_written_first(run: Run, asked: dict[str, Any]) -> None:
     ("arguments", "said"),
     [
         (("--what", "live,smell"), "'smell' is none of live"),
-        (("--what", ""), "nothing to measure"),
+        (("--what", ","), "nothing to measure"),
         (("--streams", "1,two"), "'1,two' is no list of numbers"),
         (("--streams", "0"), "at least one stream"),
         (("--shape", "7b"), "7b"),

@@ -131,6 +131,7 @@ def test_a_calibration_is_written_and_applied(run: Run, speech: Speech, tmp_path
         (["--calibrate", "isotonic"], "add -o DIR"),
         (["--calibrate", "linear", "-o", "x"], "none of isotonic, temperature"),
         (["--calibration", "none.json"], "cannot be read"),
+        (["--normalise", "dutch"], "'dutch' is none of"),
     ],
 )
 def test_what_makes_no_sense(run: Run, dev: Path, arguments: list[str], told: str) -> None:
@@ -143,3 +144,33 @@ def test_there_is_no_manifest(run: Run, tmp_path: Path) -> None:
     ran = run("evaluate", tmp_path / "none.jsonl")
     assert ran.code == 1
     assert "no such manifest or folder" in ran.err
+
+
+def test_what_is_read_is_not_replaced(
+    run: Run, dev: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kiku.load", None)
+    results = dev.rename(tmp_path / "results.jsonl")
+    file = tmp_path / "calibration.json"
+    for options, said in (
+        ([results, "-o", tmp_path, "--fresh"], "results.jsonl is read here, and would be replaced"),
+        ([results, "-o", tmp_path / "x", "--against", tmp_path / "x"], "compared with itself"),
+    ):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        ran = run("evaluate", *options)
+        assert (ran.code, ran.out) == (2, "")
+        assert said in ran.err
+    results.rename(dev)
+    file.write_text("{}")
+    calibrated = ["--calibration", file, "--calibrate", "isotonic", "-o", tmp_path]
+    ran = run("evaluate", dev, *calibrated)
+    assert ran.code == 2
+    assert "calibration.json is read here" in ran.err
+    (tmp_path / "report.md").write_text("mine")
+    ran = run("evaluate", dev, "-o", tmp_path)
+    assert ran.code == 1
+    assert "report.md is of no evaluation (there is no results.jsonl beside it)" in ran.err
+    assert (tmp_path / "report.md").read_text() == "mine"
+    ran = run("evaluate", dev, "-o", dev)
+    assert ran.code == 1
+    assert ran.err == f"kiku: {dev} is a file; -o wants a folder\n"

@@ -200,7 +200,7 @@ def test_verify_looks_at_what_was_converted_and_convert_mends_it(
 
 def test_a_precision_that_there_is_not(run: Run, folder: Path) -> None:
     ran = run("models", "convert", folder, "--precision", "int7")
-    assert ran.code == 1
+    assert ran.code == 2
     assert ran.err == "kiku: precision must be one of float32, int8, int4, not 'int7'\n"
 
 

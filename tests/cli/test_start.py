@@ -15,6 +15,7 @@ import kiku
 from kiku.cli import main
 from kiku.cli.interrupts import all_like_ctrl_c
 from kiku.errors import MissingExtra, OutputError
+from tests.cli.simple import SimpleBackend
 
 _HEAVY = ("torch", "onnxruntime", "transformers", "huggingface_hub")
 
@@ -144,6 +145,40 @@ def test_a_closed_pipe_ends_quietly() -> None:
         check=True,
     )
     assert (ran.stdout, ran.stderr) == ("141\n", "")
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_a_closed_stream_is_no_reason_to_stop(
+    name: str, speech: Callable[..., Path], tmp_path: Path, backend: SimpleBackend,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    talk, out = speech(tmp_path / "a.wav"), tmp_path / "out"
+    for command in (
+        ["--version"], ["models", "list"], ["transcribe", str(talk)],
+        ["transcribe", str(talk), "-o", str(out)],
+        ["listen", "--from", str(talk), "--speed", "0", "-o", str(out / "live")],
+    ):  # fmt: skip
+        monkeypatch.setattr(sys, name, None)
+        assert main(command) == 0
+        getattr(sys, name).close()
+    assert (out / "a.txt").read_text() == "zero one two\n"
+    assert (out / "live" / "a.txt").read_text() == "zero one two\n"
+
+
+def test_closed_streams_keep_their_numbers(tmp_path: Path) -> None:
+    """No file that is written gets what is said on standard output."""
+    shell = f"exec {sys.executable} -c '{_NUMBERS}' $0 <&- >&- 2>&-"
+    subprocess.run(["sh", "-c", shell, tmp_path / "numbers"], check=True, timeout=60)
+    assert (tmp_path / "numbers").read_text() == "0 1 2"
+
+
+_NUMBERS = """
+import sys
+from kiku.cli import main
+main(["--version"])
+said = " ".join(str(one.fileno()) for one in (sys.stdin, sys.stdout, sys.stderr))
+open(sys.argv[1], "w").write(said)
+"""
 
 
 def test_letters_that_the_output_lacks_do_not_stop_it(tmp_path: Path) -> None:

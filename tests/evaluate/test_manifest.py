@@ -242,3 +242,13 @@ def test_whatever_stands_in_a_row_is_used_or_told_of(values: dict[str, object], 
 def test_words_as_kiku_train_writes_them(manifest: Make) -> None:
     (one,) = read_manifests([manifest({**GOOD, "words": [["one", 0.1, 0.5]]})]).utterances
     assert one.words == (SpokenWord("one", 0.1, 0.5),)
+
+
+def test_an_empty_name_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "good.txt").write_text("one")
+    monkeypatch.chdir(tmp_path)
+    assert read_manifests(["."]).utterances
+    with pytest.raises(InputError, match="'' names no manifest"):
+        read_manifests([""])

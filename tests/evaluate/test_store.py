@@ -58,6 +58,11 @@ def test_what_was_heard_otherwise_is_not_mixed_in(tmp_path: Path) -> None:
         keep(tmp_path, chunk_s=None, dtype="int8")
     forget(tmp_path)
     assert keep(tmp_path, chunk_s=None) == {}
+    forget(tmp_path)
+    keep(tmp_path, options={"start_s": 1, "decoding": {"temperature": 0.0, "hotwords": []}})
+    said = r"\(options\.decoding\.hotwords \[\], not \['a'\]\)"
+    with pytest.raises(ConfigError, match=said):
+        keep(tmp_path, options={"start_s": 1, "decoding": {"temperature": 0.0, "hotwords": ["a"]}})
     forget(tmp_path / "none")
 
 

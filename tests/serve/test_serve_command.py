@@ -259,11 +259,30 @@ def sentence(told: str) -> str:
         (["--host", "0.0.0.0"], "--insecure"),
         (["--host", "no.such.host.invalid", "--insecure"], "cannot be listened on"),
         (["--config", "/no/such/file"], "cannot be read"),
-        (["--log-level", "loud"], "--log-level"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(refused: Refused, options: list[str], said: str):
     assert said in refused(*options)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--log-level", "loud"], "--log-level must be debug"),
+        (["--slots", "0"], "--slots must be at least 1"),
+        (["--port", "99999"], "--port must be at most 65535"),
+    ],
+)
+def test_options_that_cannot_be_make_no_sense(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["serve", *options]) == 2
+    assert said in sentence(capsys.readouterr().err)
+
+
+def test_what_a_file_says_is_no_slip_of_the_command(refused: Refused, tmp_path: Path):
+    (tmp_path / "kiku.toml").write_text("slots = 0")
+    assert "--slots must be at least 1" in refused("--config", str(tmp_path / "kiku.toml"))
 
 
 @pytest.mark.parametrize("option", ["--port", "--wyoming-port"])
@@ -294,3 +313,12 @@ def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
     )  # fmt: skip
     assert result.returncode == 1
     assert "pip install '.[serve]'" in result.stderr
+
+
+def test_a_model_that_cannot_be_loaded_is_not_said_to_answer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["serve", "--model", "nosuch", "--port", "0"]) == 1
+    said = capsys.readouterr()
+    assert re.fullmatch(r"loading nosuch, which then answers at http://\S+; .*\n", said.out)
+    assert "'nosuch' is neither an existing folder nor a repository" in said.err

@@ -195,3 +195,40 @@ def test_the_command(tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "<svg" not in (tmp_path / "timed" / "aligned.report.html").read_text()
     assert len(report["left_out"]) == 1
     assert load(tiny_folder).config.sample_rate == 1000
+
+
+def test_nothing_that_is_there_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told before a model is loaded, and sounds are learned from."""
+    monkeypatch.setattr("kiku.checkpoint.load", None)
+    path, _ = corpus(tmp_path, 1)
+    before = path.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(path)
+    report = tmp_path / "a.report.html"
+    report.write_text("of before")
+    for output, code, said in (
+        (path, 2, "is the manifest that is read"),
+        (tmp_path / "link.jsonl", 2, "is the manifest that is read"),
+        (tmp_path / "a.jsonl", 1, f"{report} exists already; --force overwrites it"),
+        (tmp_path, 1, "is a folder; name a file in it"),
+        (Path("/dev/null"), 1, "is no file"),
+        (report / "b.jsonl", 1, f"{report} is a file; -o wants a file in a folder"),
+    ):
+        force = ["--force"] if code == 2 else []
+        assert main(["train", "align", str(path), "-o", str(output), *force]) == code
+        assert said in capsys.readouterr().err
+    assert (path.read_bytes(), report.read_text()) == (before, "of before")
+
+
+def test_force_replaces_what_is_there(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, _ = corpus(tmp_path, 3)
+    out = tmp_path / "aligned.jsonl"
+    for one in (out, out.with_suffix(".report.json")):
+        one.write_text("of before")
+    options = ["-o", str(out), "--model", str(tiny_folder), "--steps", "3"]
+    assert main(["train", "align", str(path), *options, "--force"]) == 0, capsys.readouterr().err
+    assert len(read_manifest(out)) == 3
+    assert json.loads(out.with_suffix(".report.json").read_text())["aligned"] == 3

@@ -199,12 +199,28 @@ def test_pause_heads_have_no_place_in_transformers(
         export(source, tmp_path / "a", layout="adapter")
 
 
+def test_a_dtype_that_there_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "export", str(tmp_path), "-o", "m", "--dtype", "fp16"]) == 2
+    assert "no 'fp16'; there are auto, float32, float16, bfloat16" in capsys.readouterr().err
+
+
 def test_the_wrong_model_is_refused(run: Path, tiny_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="did not begin with"):
         export(run, tmp_path / "m", model=str(_other(tmp_path)))
     with pytest.raises(TrainingError, match="is no run"):
         export(tmp_path, tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_a_model_that_is_there_stays(run: Path, base: Path) -> None:
+    """Also the one that the run began with."""
+    before = {path.name: path.read_bytes() for path in base.iterdir()}
+    for layout in ("native", "transformers", "adapter"):
+        with pytest.raises(TrainingError, match="holds a model already, which is not replaced"):
+            export(run, base, layout=layout)
+    with pytest.raises(TrainingError, match=r"holds what is no model \(.*curve"):
+        export(run, run)
+    assert {path.name: path.read_bytes() for path in base.iterdir()} == before
 
 
 def _other(folder: Path) -> Path:

@@ -364,6 +364,9 @@ def test_the_course_is_drawn(config, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ('pack = "p"\n[train]\nstep = 3', "did you mean 'steps'"),
         ('model = "demo"', "pack is missing"),
+        ('pack = ""', "pack is empty"),
+        ('pack = "p"\nrun = ""', "run is empty"),
+        ('pack = "p"\nmodel = ""', "model is empty"),
         ('pack = "p"\n[train]\nlr = -1', r"train\.lr must lie within"),
         ('pack = "p"\n[train]\nbetas = [-0.5, 0.9]', r"train\.betas\[0\] must lie within"),
         ('pack = "p"\n[train]\nprecision = "int8"', "one of float32, bfloat16"),

@@ -46,12 +46,24 @@ def test_words_as_kiku_evaluate_has_them(tmp_path: Path) -> None:
     assert row.words == (TimedWord("hello", 0.3, 0.7),)
 
 
+def test_what_is_for_others_is_left_as_it_is(tmp_path: Path) -> None:
+    others = {"group": "phone", "speaker_id": 3, "sentence_id": "x", "idx": 1, "Language": "en"}
+    line = json.dumps({"path": "a.wav", "text": "one", "language": "en", **others})
+    (row,) = read_manifest(manifest(tmp_path, line))
+    assert row == Row(tmp_path / "a.wav", "one", language="en")
+    write_manifest([row], tmp_path / "back.jsonl")
+    assert others.items() <= json.loads((tmp_path / "back.jsonl").read_text()).items()
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
         ("{", "line 1: is no JSON"),
         ("[1]", "not an object"),
-        ('{"pth": "a"}', "a key 'pth' that is not known"),
+        ('{"pth": "a"}', "a key 'pth' that is not known; did you mean 'path'"),
+        ('{"path": "a", "Text": "b"}', "a key 'Text' that is not known; did you mean 'text'"),
+        ('{"path": "a", "word": []}', "did you mean 'words'"),
+        ('{"path": "a", "text": "b", "speakers": "c"}', "did you mean 'speaker'"),
         ('{"text": "a"}', "has no path"),
         ('{"path": "a", "text": 3}', '"text" must be text, not 3'),
         ('{"path": "a", "words": [["a", 1]]}', "words must be"),

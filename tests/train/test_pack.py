@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,18 @@ def test_a_finished_pack_is_left_alone(loaded: Loaded, tmp_path: Path) -> None:
         pack(rows, loaded, tmp_path / "pack", PackOptions(delay_s=1.0))
     with pytest.raises(TrainingError, match="another manifest"):
         pack(rows[:1], loaded, tmp_path / "pack", PackOptions())
+    with pytest.raises(TrainingError, match=r"another augmentation \(None, now {"):
+        pack(rows, loaded, tmp_path / "pack", PackOptions(augmentation=Augmentation()))
+
+
+def test_what_of_the_changes_is_another_is_named(loaded: Loaded, tmp_path: Path) -> None:
+    rows = read_rows(write_corpus(tmp_path, 1, seconds=1.0))
+    once = Augmentation(copies=1, join=2)
+    pack(rows, loaded, tmp_path / "pack", PackOptions(augmentation=once))
+    said = r"another augmentation\.copies \(1, now 2\), augmentation\.join \(2, now 3\): pack into"
+    other = PackOptions(augmentation=replace(once, copies=2, join=3))
+    with pytest.raises(TrainingError, match=said):
+        pack(rows, loaded, tmp_path / "pack", other)
 
 
 def test_damage_is_found(loaded: Loaded, tmp_path: Path) -> None:

@@ -357,6 +357,8 @@ def _kind_of(source: str | Path) -> tuple[Path, Literal["folder", "file", "nothi
         CheckpointError: it may not be looked at.
     """
     path = Path(source)
+    if source == "":  # which would be the current folder
+        return path, "nothing"
     try:
         path = path.expanduser()
         if path.is_dir():

@@ -24,7 +24,7 @@
     plan.py         kiku plan
     evaluate.py     kiku evaluate
     doctor.py       kiku doctor
-    train.py        kiku train pack | fit | export | align
+    train.py        kiku train vocab | align | pack | fit | export
     interrupts.py   Ctrl-C, and what counts as Ctrl-C
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error
@@ -44,7 +44,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `kiku`.
+    """Run `kiku`. Standard streams that are closed (None) lead nowhere from then on.
 
     Args:
         arguments: what follows the program's name; None takes them from the command line.
@@ -52,9 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _open_closed()
     with _quiet_interrupts():
         from kiku.cli.app import main as run
     return run(arguments)
+
+
+def _open_closed() -> None:
+    """Give what is closed, as under some daemons, somewhere to go: results may be for files."""
+    # In the order of their numbers: each takes the lowest that is free, which is its own. Else the
+    # first file that is written would have it, and get what libraries say.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 @contextmanager

@@ -37,6 +37,21 @@ def advise(error: typer.TyperException, arguments: Sequence[str]) -> str:
     return f"{said}; {_command(error)} --help tells what there is"
 
 
+def empty_argument(arguments: Sequence[str]) -> str | None:
+    """What is wrong where an argument is empty, as "$TALK" is where TALK is not set: a path would
+    be the current folder.
+
+    Args:
+        arguments: what was typed behind `kiku`.
+    """
+    for before, typed in zip(["kiku", *arguments], arguments, strict=False):
+        name, equals, value = typed.partition("=") if typed.startswith("--") else ("", "", "")
+        empty = name if equals and not value else before if not typed else None
+        if empty is not None:
+            return f"what stands behind {empty} is empty; name it (is a variable not set?)"
+    return None
+
+
 _Meant = tuple[str, list[str]] | None
 """What is wrong, and the right arguments, or none where they cannot be told."""
 

@@ -9,7 +9,7 @@ import typer
 
 import kiku
 from kiku.cli import terminal
-from kiku.cli.advice import advise
+from kiku.cli.advice import advise, empty_argument
 from kiku.cli.bench import bench
 from kiku.cli.doctor import doctor
 from kiku.cli.evaluate import evaluate
@@ -88,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments = sys.argv[1:]
     shared = terminal.Context(debug=bool(os.environ.get("KIKU_DEBUG")))
     with plain_output(), all_like_ctrl_c() as ending:
+        if (wrong := empty_argument(arguments)) is not None:
+            terminal.error(wrong)
+            return MISUSED
         try:
             code = app(
                 args=arguments or ["--help"], prog_name="kiku", standalone_mode=False, obj=shared

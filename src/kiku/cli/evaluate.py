@@ -19,14 +19,17 @@ from kiku.cli.options import (
     TextOptions,
     stream_options,
 )
-from kiku.cli.outputs import make_folder
+from kiku.cli.outputs import exists, make_folder, refuse_no_file, same_file
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED, INTERRUPTED
 from kiku.cli.themes import themed
+from kiku.errors import OutputError
 
 if TYPE_CHECKING:
     from kiku.evaluate import Comparison, Evaluation, HearingOptions, Manifest
     from kiku.recognizer import Recognizer
+
+_CALIBRATION = "calibration.json"
 
 _SHOWN_PROBLEMS = 10
 """That are told one by one; the report has all."""
@@ -153,8 +156,15 @@ def evaluate(
     from kiku.evaluate import HearingOptions, forget, read_evaluation, read_manifests
     from kiku.evaluate.evaluation import check
     from kiku.evaluate.hearing import LIVE_CHUNK_S
+    from kiku.evaluate.normalising import CHOICES
 
     kind, output, by = _kind(report.calibrate, report.output), report.output, report.by or ()
+    if output is not None:
+        _check_output(output, manifests, report, words.calibration)
+    if report.normalise not in CHOICES:
+        raise typer.BadParameter(
+            f"{report.normalise!r} is none of {', '.join(CHOICES)}", param_hint="--normalise"
+        )
     stream = stream_options(
         hotwords=words.hotwords, temperature=words.temperature, channel="mix", start=0.0, end=None,
         calibration=words.calibration,
@@ -165,7 +175,7 @@ def evaluate(
     if report.against is not None:
         read_evaluation(manifest, report.against, normalise=report.normalise)
     if output is not None:
-        make_folder(output)
+        make_folder(output, wants="a folder")
     meter = Meter(quiet=quiet)
     recognizer = load_with(model, meter, slots=rows.slots)
     if recognizer is None:
@@ -189,6 +199,33 @@ def _kind(calibrate: str | None, output: Path | None) -> Kind | None:
     if output is None:
         raise typer.BadParameter("it writes a file: add -o DIR", param_hint="--calibrate")
     return kind
+
+
+def _check_output(
+    output: Path, manifests: Sequence[Path], report: ReportOptions, calibration: Path | None
+) -> None:
+    """Refuse a folder in which what is written would replace what is read, or what others wrote."""
+    from kiku.evaluate.report import FILES
+    from kiku.evaluate.store import NAME
+
+    if report.against is not None and same_file(report.against, output):
+        raise typer.BadParameter(
+            f"{output} is what -o names, and would be compared with itself", param_hint="--against"
+        )
+    written = [NAME, *FILES, *([_CALIBRATION] if report.calibrate is not None else [])]
+    for path in (output / name for name in written):
+        if any(same_file(path, one) for one in (*manifests, calibration) if one is not None):
+            raise typer.BadParameter(
+                f"{path} is read here, and would be replaced; name another folder", param_hint="-o"
+            )
+        # Whatever an evaluation writes stands beside its results.
+        if path.name != NAME and exists(path) and not exists(output / NAME):
+            raise OutputError(
+                f"{path} is of no evaluation (there is no {NAME} beside it); name another folder, "
+                "or remove it"
+            )
+        if exists(path):
+            refuse_no_file(path)
 
 
 def _values_of(only: Sequence[str] | None) -> dict[str, str]:
@@ -272,7 +309,7 @@ class _Job:
         )
         meter.note(f"{paths[-1]} lets you see and hear the errors")
         if self.calibrate is not None:
-            _write_calibration(evaluation, self.calibrate, self.output / "calibration.json")
+            _write_calibration(evaluation, self.calibrate, self.output / _CALIBRATION)
 
     def _tell_problems(self, evaluation: "Evaluation") -> int:
         problems = evaluation.problems

@@ -4,12 +4,27 @@ import os
 from dataclasses import dataclass
 from typing import ClassVar
 
+import typer
+
 import kiku
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
-from kiku.cli.options import Device, Dtype, Engine, Model, ModelDir, Offline, Revision, Threads
+from kiku.cli.options import (
+    Device,
+    Dtype,
+    Engine,
+    Model,
+    ModelDir,
+    Offline,
+    Revision,
+    Threads,
+)
 from kiku.cli.progress import Meter
+from kiku.engine.choice import DTYPES
 from kiku.recognizer import Recognizer
+
+_ENGINES = ("auto", *DTYPES)
+_DTYPES = tuple(dict.fromkeys(name for names in DTYPES.values() for name in names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +41,17 @@ class ModelSettings:
     threads: Threads = None
     offline: Offline = False
     model_dir: ModelDir = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that there are not; BadParameter says which there are."""
+        for option, name, known in (
+            ("--engine", self.engine, _ENGINES),
+            ("--dtype", self.dtype, _DTYPES),
+        ):
+            if name is not None and name not in known:
+                raise typer.BadParameter(
+                    f"there is no {name!r}; there are {', '.join(known)}", param_hint=option
+                )
 
     def apply(self) -> None:
         """Set what other packages and processes look for in the environment, before they do."""

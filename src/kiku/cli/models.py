@@ -11,7 +11,7 @@ import typer
 from kiku.checkpoint import DEMO, KNOWN_REPOS, KnownRepo, find, is_local
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.options import Revision
+from kiku.cli.options import Revision, mistake_in
 from kiku.cli.progress import Meter
 from kiku.cli.terminal import FAILED
 from kiku.converted import Entry, cache_folder, entries, entries_of, name_of, remove
@@ -128,7 +128,11 @@ def convert_model(
     model. One that is there already is read as a whole, and made anew if it is damaged.
     """
     from kiku.converted import convert
+    from kiku.graph import check_precision
 
+    if precision is not None:
+        with mistake_in("--precision"):
+            check_precision(precision)
     with Meter(quiet=False).noting():
         made = convert(
             model, precision=precision, revision=revision, folder=target,

@@ -183,7 +183,7 @@ class TextOptions:
         """The options with the prompt, which the model hears now; BadParameter if it cannot be."""
         if self.prompt is None or self.prompt_audio is None:
             return options
-        with _named("--prompt"):
+        with mistake_in("--prompt"):
             return replace(options, prompt=recognizer.prompt(self.prompt, self.prompt_audio))
 
 
@@ -216,7 +216,7 @@ def raw_format(text: str | None) -> RawFormat | None:
     """
     if text is None:
         return None
-    with _named("--raw"):
+    with mistake_in("--raw"):
         return RawFormat.parse(text)
 
 
@@ -259,29 +259,29 @@ def stream_options(
         typer.BadParameter: something of it cannot be.
     """
     phrases = [_hotword(text) for text in hotwords or ()]
-    with _named("--hotword"):
+    with mistake_in("--hotword"):
         decoding = DecodingOptions(hotwords=phrases)
-    with _named("--temperature"):
+    with mistake_in("--temperature"):
         decoding = replace(decoding, temperature=temperature)
-    with _named("--start"):
+    with mistake_in("--start"):
         options = StreamOptions(decoding=decoding, channel=_channel(channel), start_s=start)
     options = replace(options, track=track)
     if calibration is not None:
-        with _named("--calibration"):
+        with mistake_in("--calibration"):
             options = replace(options, calibration=Calibration.load(calibration))
-    with _named("--max-duration"):
+    with mistake_in("--max-duration"):
         most_s = options.max_duration_s if max_duration is None else max_duration
         options = replace(options, max_duration_s=most_s)
     if end is not None and not end > start:
         raise typer.BadParameter(f"{end:g} is not behind --start {start:g}", param_hint="--end")
-    with _named("--end"):
+    with mistake_in("--end"):
         return replace(options, end_s=end)
 
 
 def _hotword(text: str) -> Hotword:
     """As in "Kyutai" or "Kyutai:4"; "10:30" is written "10:30:2"."""
     word, _, boost = text.rpartition(":")
-    with _named("--hotword"):
+    with mistake_in("--hotword"):
         try:
             strength = float(boost) if word else None
         except ValueError:
@@ -300,7 +300,7 @@ def _channel(name: str) -> Channel:
 
 
 @contextmanager
-def _named(option: str) -> Generator[None, None, None]:
+def mistake_in(option: str) -> Generator[None, None, None]:
     """Within, what cannot be is a mistake in this option."""
     try:
         yield

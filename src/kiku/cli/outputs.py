@@ -11,8 +11,14 @@ from kiku.errors import ConfigError, OutputError
 from kiku.writing import is_device, reason_of
 
 
-def make_folder(path: Path) -> None:
+def make_folder(
+    path: Path, *, wants: str = "a folder, or a new file that ends in a format such as .txt"
+) -> None:
     """Create the folder for results, unless it is there.
+
+    Args:
+        path: of the folder.
+        wants: what -o is to name, for whoever named a file.
 
     Raises:
         OutputError: that is impossible, or nothing may be written in it.
@@ -20,9 +26,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise OutputError(
-            f"{path} is a file; -o wants a folder, or a new file that ends in a format such as .txt"
-        ) from None
+        raise OutputError(f"{path} is a file; -o wants {wants}") from None
     except OSError as error:
         raise OutputError(f"the folder {path} cannot be made ({reason_of(error)})") from error
     if not os.access(path, os.W_OK | os.X_OK):
@@ -90,6 +94,25 @@ def refuse_existing(paths: Mapping[str, Path]) -> None:
     for path in paths.values():
         if exists(path):
             raise OutputError(f"{path} exists already; --force overwrites it")
+
+
+def refuse_no_file(path: Path) -> None:
+    """Check that a file can stand there, and neither a folder nor a device does.
+
+    Raises:
+        OutputError: one does.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file in it")
+    if is_device(path):
+        raise OutputError(f"{path} is no file; name one")
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file that is there."""
+    with suppress(OSError):
+        return os.path.samefile(one, other)
+    return False
 
 
 def write_whole(path: Path, text: str) -> None:

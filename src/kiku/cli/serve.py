@@ -10,7 +10,7 @@ import typer
 
 from kiku.cli import terminal
 from kiku.cli.themes import themed
-from kiku.errors import MissingExtra
+from kiku.errors import ConfigError, MissingExtra
 
 
 def _option(name: str, metavar: str, help: str) -> typer.models.OptionInfo:
@@ -172,12 +172,19 @@ def serve(
             raise
         raise MissingExtra("kiku serve", "serve") from error
     given = dict(_given(address, model, access, bounds, kept))
+    try:
+        Settings.gathered(given, {})  # by themselves: what a file or the environment has is no slip
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from error
     settings = Settings.gathered(given, os.environ, config)
     settings.keys()  # before the model is loaded
     logs.set_up(settings)
 
     def announce(address: str) -> None:
-        terminal.echo(f"{settings.model} answers at {address}; Ctrl-C ends it\n")
+        # Clients may come already, and wait; whether it can be loaded is not known yet.
+        terminal.echo(
+            f"loading {settings.model}, which then answers at {address}; Ctrl-C ends it\n"
+        )
 
     server.run(settings, announce)
     return 0

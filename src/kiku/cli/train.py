@@ -1,6 +1,7 @@
 """`kiku train`: teach a model, from recordings to something that `kiku serve` takes."""
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ import typer
 
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
-from kiku.cli.outputs import make_folder, write_whole
+from kiku.cli.outputs import make_folder, refuse_existing, refuse_no_file, same_file, write_whole
 from kiku.cli.progress import Meter
 from kiku.errors import InputError
 
@@ -135,12 +136,14 @@ def pack(
     from kiku.train.augment import read_augmentation
     from kiku.train.extra import need_torch
     from kiku.train.folders import read_rows
+    from kiku.train.places import refuse_no_pack
 
     need_torch("kiku train pack")
     if lead not in ("zero", "pad"):
         raise typer.BadParameter(f"{lead!r} is neither zero nor pad", param_hint="--lead")
     augmentation = None if augment is None else read_augmentation(augment)
     rows = [row for one in manifest for row in read_rows(one)]
+    refuse_no_pack(output)  # before a model is loaded
     from kiku.checkpoint import load
     from kiku.train.device import choose_device
     from kiku.train.examples import PackOptions
@@ -171,6 +174,9 @@ def align(
     ] = 1500,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
     device: _Device = "auto",
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite FILE and its report, if they exist.")
+    ] = False,
 ) -> int:
     """Find out when each word is said, for recordings whose texts have no times.
 
@@ -183,6 +189,8 @@ def align(
     from kiku.train.manifest import write_manifest
 
     need_torch("kiku train align")
+    report, drawn = output.with_suffix(".report.json"), output.with_suffix(".report.html")
+    _check_aligned([output, report, drawn], manifest, force=force)
     rows = [row for one in manifest for row in read_rows(one)]
     from kiku.checkpoint import load
     from kiku.train.align import AlignOptions, page_of, report_of
@@ -192,12 +200,9 @@ def align(
     meter = Meter(quiet=False, forced=True)
     options = AlignOptions(steps=steps, seed=seed)
     done = align_rows(rows, load(model), options, device=choose_device(device), say=meter.note)
-    make_folder(output.parent)
     write_manifest(done.rows, output)
-    report = output.with_suffix(".report.json")
     write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
     lines = [f"{len(done.rows):,} rows have times now: {output}"]
-    drawn = output.with_suffix(".report.html")
     write_whole(drawn, page_of(done))
     for name, found in (("left out", done.left_out), ("to look at", done.doubtful)):
         if found:
@@ -207,6 +212,19 @@ def align(
         lines.append(f"what they look like: {drawn}")
     terminal.echo("\n".join(lines) + "\n")
     return 0
+
+
+def _check_aligned(files: Sequence[Path], manifests: Sequence[Path], *, force: bool) -> None:
+    """Refuse what cannot be written, or would replace what is there, before anything is learned."""
+    for path in files:
+        refuse_no_file(path)
+        if any(same_file(path, one) for one in manifests):
+            raise typer.BadParameter(
+                f"{path} is the manifest that is read; write to another file", param_hint="-o"
+            )
+    if not force:
+        refuse_existing({path.suffix: path for path in files})
+    make_folder(files[0].parent, wants="a file in a folder")
 
 
 @app.command("fit")
@@ -260,8 +278,13 @@ def export(
     from kiku.train.extra import need_torch
 
     need_torch("kiku train export")
+    from kiku.checkpoint.loading import DTYPES
     from kiku.train.export import export as write
 
+    if dtype not in ("auto", *DTYPES):
+        raise typer.BadParameter(
+            f"there is no {dtype!r}; there are auto, {', '.join(DTYPES)}", param_hint="--dtype"
+        )
     which = "last" if last else "average"
     done = write(run, output, layout=layout.value, which=which, dtype=dtype, model=model)
     if done.left_out:

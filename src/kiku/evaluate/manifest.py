@@ -105,6 +105,8 @@ def read_manifests(
     found: dict[str, Utterance] = {}
     problems: list[Problem] = []
     num_left_out = 0
+    if "" in paths:  # which would be the current folder
+        raise InputError("'' names no manifest: say which file or folder")
     for path in map(Path, paths):
         for item in _rows(path):
             if isinstance(item, Problem):

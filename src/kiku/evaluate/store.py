@@ -6,7 +6,7 @@ The first line says how it was heard; what was heard otherwise is not mixed with
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -185,10 +185,21 @@ def _settings_of(values: Any) -> dict[str, Any]:
 
 def _check_same(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     there, wanted = json.loads(json.dumps(there)), json.loads(json.dumps(wanted))
-    names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
-    if names:
-        other = "; ".join(f"{name} {there.get(name)!r}, not {wanted.get(name)!r}" for name in names)
+    if other := "; ".join(_differences(there, wanted)):
         raise ConfigError(
             f"{os.fspath(folder)} holds what was heard otherwise ({other}): name another folder, "
             "or begin anew with --fresh (`forget`)"
         )
+
+
+def _differences(
+    there: Mapping[str, Any], wanted: Mapping[str, Any], before: str = ""
+) -> Iterator[str]:
+    """What differs, at whatever depth: options.decoding.temperature 0.0, not 0.5."""
+    for name in sorted({*there, *wanted}):
+        old, new = there.get(name), wanted.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            old, new = cast("dict[str, Any]", old), cast("dict[str, Any]", new)
+            yield from _differences(old, new, f"{before}{name}.")
+        elif old != new:
+            yield f"{before}{name} {old!r}, not {new!r}"

@@ -10,6 +10,7 @@ With numpy alone:
     settings.py     the numbers of a training run, from TOML
     forced.py       known labels along the scores of a network
     durable.py      files that survive a kill and a power cut
+    places.py       which folders a model or a pack may go into
 
 With PyTorch, imported only when it is needed:
     vocab.py        texts -> a model with a vocabulary that spells them

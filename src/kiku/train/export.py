@@ -18,6 +18,7 @@ from kiku.serial import from_plain
 from kiku.train.lora import merged_state
 from kiku.train.model import Pupil, begin, trained_weights
 from kiku.train.peft_files import load_adapter, read_adapter_settings, save_adapter
+from kiku.train.places import refuse_taken
 from kiku.train.settings import FitSettings
 from kiku.train.state import read_state
 from kiku.train.written import write_model
@@ -50,17 +51,19 @@ def export(
 
     Args:
         run: the folder of a run; or of an adapter in PEFT's files, which `model` belongs to.
-        folder: for the model; made if need be.
+        folder: for the model: a new one, or an empty one.
         layout: Kyutai's, transformers', or PEFT's adapter alone.
         which: the averaged weights, or those of the last step.
         dtype: of the decoder that is written; "auto" as the model that the run began with.
         model: that the run began with, where it lies elsewhere now.
 
     Raises:
-        TrainingError: there is no run, or the layout cannot say what was trained.
+        TrainingError: there is no run, the folder holds a model already or anything else, or the
+            layout cannot say what was trained.
         CheckpointError: the model cannot be read, or the folder not be written.
         UnsupportedConfig: the layout has no words for the model.
     """
+    refuse_taken(folder)
     if (run / "adapter_config.json").exists():
         pupil, weights, step, delay_s = _from_adapter(run, model)
         settings = None

@@ -11,6 +11,8 @@
     keep        true where the model is to go on saying what it said before it was trained; such
                 a row needs no words: without any it is what the model writes by itself
 
+All else is for others, as the groups of `kiku evaluate`, and is kept as it is.
+
 Knows rows; does not open recordings.
 """
 
@@ -19,6 +21,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +40,12 @@ from kiku.manifest_rows import (
 )
 from kiku.writing import reason_of
 
+_KEYS = (*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split", "keep")
+"""What is read."""
 _OTHERS = ("id", "turns", *SECONDS)
 """Which other commands read."""
-_KEYS = (
-    *[*PATHS, *TEXTS, "words", "start", "end", "language", "speaker", "split", "keep"],
-    *_OTHERS,
-)
-"""All others are refused: a slip of the pen would leave out what was meant."""
+_ALIKE = 0.8
+"""What is so like a key is a slip of the pen, which would leave out what was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +187,8 @@ def _row(line: str, folder: Path) -> Row:
     """Raises BadRow."""
     given = row_of(line)
     for key in given:
-        if key not in _KEYS:
-            raise BadRow(f"has a key {key!r} that is not known; known are {', '.join(_KEYS)}")
+        if (meant := _slip_of(key, given)) is not None:
+            raise BadRow(f"has a key {key!r} that is not known; did you mean {meant!r}?")
     start, end, words = seconds_in(given, "start") or 0.0, seconds_in(given, "end"), words_in(given)
     if end is not None and end <= start:
         raise BadRow(f"ends at {end:g} s, which is not behind its start at {start:g} s")
@@ -200,8 +202,19 @@ def _row(line: str, folder: Path) -> Row:
         text_in(given, ["speaker"]),
         _split_in(given),
         flag_in(given, "keep"),
-        {name: given[name] for name in _OTHERS if name in given},
+        {name: value for name, value in given.items() if name not in _KEYS},
     )
+
+
+def _slip_of(key: str, given: Mapping[str, Any]) -> str | None:
+    """The key that was meant by one that is none, if it is one's misspelling."""
+    if key in (*_KEYS, *_OTHERS):
+        return None
+    near = get_close_matches(key.lower(), _KEYS, 1, _ALIKE)
+    # speaker_id and sentence_id are names of their own, and so is whatever stands beside the key.
+    if not near or near[0] in given or key.startswith(f"{near[0]}_"):
+        return None
+    return near[0]
 
 
 def _split_in(given: Mapping[str, Any]) -> str:

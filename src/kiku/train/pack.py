@@ -7,7 +7,7 @@ from a generator of its own, so a run that was killed goes on as if it had not b
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from kiku.train.durable import alone_in
 from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
+from kiku.train.places import refuse_no_pack
 from kiku.train.shards import (
     Example,
     Index,
@@ -119,8 +120,9 @@ def pack(
 
     Raises:
         TrainingError: rows have no times, speakers stand in two splits, the folder holds another
-            pack, or cannot be written.
+            pack or anything else, or cannot be written.
     """
+    refuse_no_pack(folder)
     refuse_untimed(rows)
     refuse_shared_speakers(rows)
     _refuse_untold(rows, loaded, options)
@@ -204,9 +206,22 @@ def _refuse_other(begun: dict[str, Any], asked: dict[str, Any], folder: Path) ->
     for key, value in asked.items():
         if begun.get(key) != value:
             raise TrainingError(
-                f"{folder} was begun with another {key} ({_short(begun.get(key))}, now "
-                f"{_short(value)}): pack into another folder, or delete this one"
+                f"{folder} was begun with another {', '.join(_changes(key, begun.get(key), value))}"
+                ": pack into another folder, or delete this one"
             )
+
+
+def _changes(key: str, begun: Any, asked: Any) -> list[str]:
+    """What differs of a value, and what it was and is."""
+    if not (isinstance(begun, dict) and isinstance(asked, dict)):
+        return [f"{key} ({_short(begun)}, now {_short(asked)})"]
+    old, new = cast("dict[str, Any]", begun), cast("dict[str, Any]", asked)
+    return [
+        one
+        for name in {**new, **old}
+        if old.get(name) != new.get(name)
+        for one in _changes(f"{key}.{name}", old.get(name), new.get(name))
+    ]
 
 
 def _short(value: Any) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from kiku.errors import TrainingError
+from kiku.errors import ConfigError, TrainingError
 from kiku.serial import from_plain, to_plain
 from kiku.writing import reason_of
 
@@ -165,6 +165,9 @@ def read_settings(path: Path) -> FitSettings:
     from dataclasses import replace
 
     found = from_plain(FitSettings, read_toml(path), what=str(path), defaults=True)
+    for key in ("pack", "model", "run"):
+        if not getattr(found, key):  # which would be the folder where it lies
+            raise ConfigError(f"{path}: {key} is empty: say which")
     here = path.parent
     model = here / found.model if (here / found.model).is_dir() else found.model
     lora = found.lora

@@ -26,6 +26,7 @@ from kiku.text.extension import Kind, extended, trained
 from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.manifest import Row
 from kiku.train.new_pieces import write_new_pieces
+from kiku.train.places import refuse_taken
 from kiku.train.written import write_model
 
 
@@ -83,18 +84,20 @@ def make_vocabulary(
     Args:
         rows: of the manifest.
         model: whose weights and vocabulary it begins with.
-        folder: for the model; made if need be.
+        folder: for the model: a new one, or an empty one.
         options: how.
         layout: of the files.
 
     Raises:
-        TrainingError: the manifest has no words, or there is nothing to add.
+        TrainingError: the manifest has no words, there is nothing to add, or the folder holds a
+            model already or anything else.
         VocabularyError: the vocabulary cannot be extended, or so few pieces cannot spell the words.
         CheckpointError: the model cannot be read, or the folder not be written.
     """
     words = words_of(rows)
     if not words:
         raise TrainingError("the manifests have no words: there is nothing to make pieces of")
+    refuse_taken(folder)
     loaded = load(model, dtype=torch.float32)
     old = loaded.vocabulary
     if options.new:

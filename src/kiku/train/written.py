@@ -26,7 +26,7 @@ def write_model(
     """Write a model.
 
     Args:
-        folder: made if need be.
+        folder: made if need be; files of these names are replaced.
         layout: Kyutai's or transformers'.
         config: of the model.
         lm: `state_dict` of the decoder, in the dtype to be stored.
