@@ -387,6 +387,9 @@ class TestMisuse:
             (["--max-line-width", "-1"], "--max-line-width"),
             (["-f", "srt,docx"], "'docx' is no format; there are txt, json, srt,"),
             (["--speed", "9"], "--speed"),
+            (["--force"], "--force: it is about files: add -o DIR"),
+            (["--highlight-words"], "--highlight-words: it is about srt and vtt: add -f srt"),
+            (["--max-line-width", "9", "-f", "tsv"], "--max-line-width: it is about srt and vtt"),
             (["--dtype", "fp16"], "there is no 'fp16'; there are float32, int8, int4, bfloat16,"),
             (["--engine", "x"], "there is no 'x'; there are auto, onnx, torch, cuda"),
         ],
@@ -424,6 +427,7 @@ class TestMisuse:
             ("listen --speed 0 talk.wav", "kiku listen --speed 0 --from talk.wav"),
             ("transcribe --modle x talk.wav", "kiku transcribe --model x talk.wav"),
             ("transcribe --modle=x talk.wav", "kiku transcribe --model=x talk.wav"),
+            ("transcribe --modle=x/y.wav a.wav", "kiku transcribe --model=x/y.wav a.wav"),
             ("listen --devce cpu", "kiku listen --device cpu"),
             ("transcribe 'my talk.wav' --ofline", "kiku transcribe 'my talk.wav' --offline"),
             ("--modle demo", "kiku transcribe RECORDING --model demo"),
@@ -438,6 +442,16 @@ class TestMisuse:
         assert ran.err.rstrip("\n").endswith(f"; did you mean  {meant}")
         one_sentence(ran)
 
+    def test_a_recording_that_looks_like_an_option(
+        self, run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        speech(tmp_path / "-lead.wav")
+        ran = run("transcribe", "-lead.wav", "-q")
+        assert (ran.code, ran.out) == (2, "")
+        one_sentence(ran, "there is no -l; did you mean  kiku transcribe ./-lead.wav -q\n")
+        assert run("transcribe", "./-lead.wav", "-q").code == 0
+
     @pytest.mark.parametrize(
         ("typed", "told"),
         [
@@ -448,7 +462,12 @@ class TestMisuse:
             ),
             ("listen --xyzzy a", "kiku listen has no option --xyzzy; kiku listen --help tells"),
             ("--xyzzy", "kiku has no option --xyzzy; kiku --help tells"),
-            ("transcribe a.wav --model", "'--model' requires an argument"),
+            (
+                "transcribe a.wav --model",
+                "'--model' requires an argument; kiku transcribe --help tells",
+            ),
+            ("train pack a -o", "'-o' requires an argument; kiku train pack --help tells"),
+            ("--debug listen --from", "'--from' requires an argument; kiku listen --help tells"),
             (
                 "models info a.wav b",
                 "models info cannot take b as well; kiku models info --help",

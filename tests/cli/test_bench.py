@@ -75,12 +75,29 @@ def test_a_shape_is_written_first(run: Run, asked: dict[str, Any]) -> None:
         (("--streams", "1,two"), "'1,two' is no list of numbers"),
         (("--streams", "0"), "at least one stream"),
         (("--shape", "7b"), "7b"),
+        (("demo", "--shape", "1b"), "--shape: it is instead of demo; leave one out"),
     ],
 )
 def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], said: str) -> None:
     ran = run("bench", *arguments)
     assert ran.code == 2
     assert said in ran.err
+
+
+def test_what_cannot_be_heard_or_written_is_told_before_any_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "_measure", None)
+    (tmp_path / "letter.wav").write_text("just a letter\n" * 50)
+    for options, said in (
+        (("--sound", tmp_path / "none.wav"), "none.wav: no such file"),
+        (("--sound", tmp_path / "letter.wav"), "not a recording that can be read"),
+        (("--json", tmp_path), "is a folder; name a file in it"),
+    ):
+        ran = run("bench", *options)
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith("kiku: ")
+        assert said in ran.err
 
 
 def test_what_fails_is_told_in_a_sentence(

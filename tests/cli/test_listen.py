@@ -96,6 +96,9 @@ def test_one_file_has_the_name_that_was_given(run: Run, speech: Speech, tmp_path
         (("-f", "all"), "several formats need a folder: add -o DIR"),
         (("--mic", "USB"), "--mic: --from is none; leave one of the two out"),
         (("--speed", "-1"), "--speed"),
+        (("--force",), "--force: it is about files: add -o DIR"),
+        (("--highlight-words",), "--highlight-words: it is about srt and vtt: add -f srt"),
+        (("--max-line-count", "3", "-f", "json"), "--max-line-count: it is about srt and vtt"),
         (("--turns", "soon"), "--turns"),
     ],
 )

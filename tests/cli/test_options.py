@@ -170,7 +170,7 @@ def test_listen_marks_channels_too(run: Run, speech: Speech, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--channel", "each"), ("--track", "0"), ("--start", "1"), ("--end", "1")],
+    [("--channel", "each"), ("--track", "0"), ("--start", "1"), ("--end", "1"), ("--speed", "2")],
     ids=lambda one: one[0],
 )
 def test_a_microphone_has_no_parts(run: Run, arguments: Sequence[str]) -> None:

@@ -136,7 +136,10 @@ def test_an_unknown_gpu_is_known_by_its_numbers(run: Run) -> None:
         (("--gpu", "h100", "--streams", "0"), "--streams must be from 1 to"),
         (("--gpu", "h100", "--streams", "9" * 300), "--streams must be from 1 to"),
         (("--gpu", "h100", "--hours-per-day", "1e99"), "--hours-per-day must be from 1e-06 to"),
-        (("--gpu", "h100", "--price", "3"), "--price needs something to be paid for: give "),
+        (
+            ("--gpu", "h100", "--price", "3"),
+            "--price needs something to be paid for: give --streams or --hours",
+        ),
         (("--gpu", "h100", "--price", "-3", "--streams", 1), "--price must be from 0 to"),
         (("--gpu", "h100", "--dtype", "fp4"), "--dtype must be one of float32, bfloat16"),
         (("--gpu", "h100", "--kv-dtype", "int4"), "--kv-dtype must be one of float32"),

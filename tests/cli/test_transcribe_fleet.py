@@ -114,6 +114,7 @@ def test_a_dry_run_on_this_processor(run: Run, calls: Path, tmp_path: Path) -> N
     [
         (["a.wav", "--actors", 2], "--actors: it is about --ray"),
         (["a.wav", "--dry-run"], "--dry-run: it is about --ray"),
+        (["a.wav", "--limit-hours", 0], "--limit-hours: it is about --ray"),
         (["--ray", "a.wav"], "-o: --ray writes into a folder"),
         (["--ray", "-", "-o", "out"], "--ray wants files"),
         (["--ray", "auto", "-o", "out"], "--ray wants files"),

@@ -20,12 +20,13 @@ _CLOSE, _CLEARLY = 0.8, 0.1
 _TOO_MANY = re.compile(r"Got unexpected extra argument\(s\) \((?P<typed>.*)\)")
 
 
-def advise(error: typer.TyperException, arguments: Sequence[str]) -> str:
+def advise(error: typer.TyperException, arguments: Sequence[str], program: Any) -> str:
     """What is wrong, and what to type instead.
 
     Args:
         error: what typer says.
         arguments: what was typed behind `kiku`.
+        program: typer's command `kiku`, which has all others.
     """
     meant = _no_option(error, arguments) or _no_command(error, arguments)
     if meant is not None:
@@ -34,7 +35,22 @@ def advise(error: typer.TyperException, arguments: Sequence[str]) -> str:
             return f"{said}; did you mean  {shlex.join(['kiku', *right])}"
     else:
         said = error.format_message().rstrip(".")
-    return f"{said}; {_command(error)} --help tells what there is"
+    # Where a value lacks behind an option, the error does not know of which command.
+    command = _command(error) if getattr(error, "ctx", None) else _typed(arguments, program)
+    return f"{said}; {command} --help tells what there is"
+
+
+def _typed(arguments: Sequence[str], program: Any) -> str:
+    """The command as it was typed: "kiku train pack"."""
+    names, command = ["kiku"], program
+    for one in arguments:
+        found = getattr(command, "commands", {}).get(one)
+        if found is not None:
+            names.append(one)
+            command = found
+        elif not one.startswith("-"):
+            break
+    return " ".join(names)
 
 
 def empty_argument(arguments: Sequence[str]) -> str | None:
@@ -60,6 +76,10 @@ def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
     typed: str | None = getattr(error, "option_name", None)
     if typed is None or not error.format_message().startswith("No such option"):
         return None
+    for at, one in enumerate(arguments):
+        if one.startswith("-") and Path(one).exists():
+            right = [*arguments[:at], f"./{one}", *arguments[at + 1 :]]
+            return f"{one} looks like options, and there is no {typed}", right
     near: Sequence[str] = getattr(error, "possibilities", None) or ()
     if _command(error) == "kiku":
         named = next((one for one in arguments if one in _commands(error)), None)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from typer.main import get_command
 
 import kiku
 from kiku.cli import terminal
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return ending.code
             return code if isinstance(code, int) else 0
         except typer.TyperException as error:
-            terminal.error(advise(error, arguments))
+            terminal.error(advise(error, arguments, get_command(app)))
             return MISUSED
         except ReaderGone:
             return READER_GONE

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kiku.audio import read_chunks
 from kiku.checkpoint import DEMO
 from kiku.cli import terminal
 from kiku.cli.columns import columns
-from kiku.cli.outputs import write_whole
+from kiku.cli.outputs import refuse_folder, write_whole
 from kiku.cli.progress import Meter
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Shape(StrEnum):
 
 SIZES = (1, 4, 8, 16, 32, 64)
 """The blocks that are tried."""
+
+_ANY_RATE = 24_000
 
 _PARTS = ("live", "block", "file", "memory", "start")
 _ALL = ",".join(_PARTS)
@@ -88,6 +91,7 @@ class _Job:
 
 
 def bench(
+    context: typer.Context,
     model: _Model = DEMO,
     shape: _Shape = None,
     precision: _Precision = None,
@@ -105,6 +109,13 @@ def bench(
     """
     parts = _known(what)
     counts = _numbers(streams)
+    source = context.get_parameter_source("model")
+    if shape is not None and source is not None and source.name == "COMMANDLINE":
+        raise typer.BadParameter(f"it is instead of {model}; leave one out", param_hint="--shape")
+    if sound is not None:
+        next(read_chunks(str(sound), _ANY_RATE), None)  # what is none is told before any work
+    if file is not None:
+        refuse_folder(file)
     meter = Meter(quiet=False)
     with ExitStack() as stack:
         source = model

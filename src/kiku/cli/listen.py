@@ -42,6 +42,8 @@ class TurnsWanted(StrEnum):
     OFF = "off"
 
 
+_AS_SPOKEN = 1.0
+
 _From = Annotated[
     str | None,
     typer.Option("--from", metavar="FILE", help="A recording, or - for standard input."),
@@ -83,7 +85,7 @@ class SourceOptions:
     TITLE: ClassVar[str] = SoundOptions.TITLE
 
     source: _From = None
-    speed: _Speed = 1.0
+    speed: _Speed = _AS_SPOKEN
     mic: _Mic = None
     list_mics: _List = False
 
@@ -130,7 +132,10 @@ def listen(
         return 0
     wanted = _formats(writing.formats, files.output)
     options = heard(sound, text)
-    _check(place.source, place.mic, options, sound.raw)
+    _check(place, options, sound.raw)
+    writing.refuse(wanted)
+    if files.force and files.output is None:
+        raise typer.BadParameter("it is about files: add -o DIR", param_hint="--force")
     notices: deque[str] = deque()
     hearing = (
         _microphone(place.mic, notices)
@@ -269,8 +274,9 @@ def _say_devices() -> None:
     terminal.echo(columns(rows))
 
 
-def _check(source: str | None, mic: str | None, options: StreamOptions, raw: str | None) -> None:
+def _check(place: SourceOptions, options: StreamOptions, raw: str | None) -> None:
     """Refuse what makes no sense before anything is loaded."""
+    source, mic = place.source, place.mic
     if source is None:
         for name, is_given in (
             ("--channel each", options.channel == "each"),
@@ -278,6 +284,7 @@ def _check(source: str | None, mic: str | None, options: StreamOptions, raw: str
             ("--start", options.start_s > 0),
             ("--end", options.end_s is not None),
             ("--raw", raw is not None),
+            ("--speed", place.speed != _AS_SPOKEN),
         ):
             if is_given:
                 raise typer.BadParameter("it is of a recording: add --from FILE", param_hint=name)

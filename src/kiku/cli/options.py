@@ -19,6 +19,9 @@ from kiku.text import CaptionOptions
 ALL = "all"
 """The name of all formats together."""
 
+_CAPTIONS = frozenset(("srt", "vtt"))
+_LINE_WIDTH, _LINE_COUNT = 42, 2
+
 Model = Annotated[
     str, typer.Option(metavar="NAME", help="demo, a Hugging Face repository, or a folder.")
 ]
@@ -194,9 +197,21 @@ class WritingOptions:
     TITLE: ClassVar[str] = "What is written"
 
     formats: Formats = None
-    max_line_width: LineWidth = 42
-    max_line_count: LineCount = 2
+    max_line_width: LineWidth = _LINE_WIDTH
+    max_line_count: LineCount = _LINE_COUNT
     highlight_words: HighlightWords = False
+
+    def refuse(self, formats: Iterable[str]) -> None:
+        """Raise BadParameter for what is about captions where none of the formats is one."""
+        if not _CAPTIONS.isdisjoint(formats):
+            return
+        for option, is_given in (
+            ("--max-line-width", self.max_line_width != _LINE_WIDTH),
+            ("--max-line-count", self.max_line_count != _LINE_COUNT),
+            ("--highlight-words", self.highlight_words),
+        ):
+            if is_given:
+                raise typer.BadParameter("it is about srt and vtt: add -f srt", param_hint=option)
 
     def captions(self, model: str) -> CaptionOptions:
         """What writers of captions are told."""

@@ -102,10 +102,19 @@ def refuse_no_file(path: Path) -> None:
     Raises:
         OutputError: one does.
     """
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder; name a file in it")
+    refuse_folder(path)
     if is_device(path):
         raise OutputError(f"{path} is no file; name one")
+
+
+def refuse_folder(path: Path) -> None:
+    """Check that no folder stands where a file is to be written.
+
+    Raises:
+        OutputError: one does.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; name a file in it")
 
 
 def same_file(one: Path, other: Path) -> bool:

@@ -157,6 +157,7 @@ def _processor(
 
 def _as_typed(message: str) -> str:
     """With options in the place of the arguments' names."""
+    message = message.replace("give streams", "give --streams")
     for name in _ARGUMENTS:
         message = message.replace(name, "--" + name.replace("_", "-"))
     first, space, rest = message.partition(" ")

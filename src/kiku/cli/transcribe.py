@@ -147,6 +147,7 @@ def transcribe(
         at_once=recordings.slots or 1,
     )
     _check(request)
+    writing.refuse(request.formats)
     meter = Meter(quiet=quiet, forced=progress)
     debug = context.ensure_object(terminal.Context).debug
     return _run(found, request, place, file_format, model, text, meter, debug=debug)
@@ -228,6 +229,8 @@ def _check(request: Request) -> None:
         raise typer.BadParameter("it is about files: add -o DIR", param_hint="--skip-existing")
     if request.skip_existing and request.force:
         raise typer.BadParameter("--force says the opposite", param_hint="--skip-existing")
+    if request.force and not request.to_files:
+        raise typer.BadParameter("it is about files: add -o DIR", param_hint="--force")
     if request.raw is not None and request.at_once > 1:
         raise typer.BadParameter("raw samples are heard one after the other", param_hint="--slots")
     if request.words and TXT not in request.formats:

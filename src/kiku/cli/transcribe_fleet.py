@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
@@ -70,9 +70,9 @@ class FleetOptions:
 
     def refuse(self) -> None:
         """Raise BadParameter where one of the others is given without `--ray`."""
-        for name in self.__slots__:
-            if getattr(self, name) and name != "ray":
-                option = "--" + name.replace("_", "-")
+        for one in fields(self):
+            if getattr(self, one.name) != one.default and one.name != "ray":
+                option = "--" + one.name.replace("_", "-")
                 raise typer.BadParameter("it is about --ray", param_hint=option)
 
 
