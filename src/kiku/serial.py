@@ -38,7 +38,7 @@ Reader = Callable[[Any, str], Any]
 
 def plain_number(value: Any) -> Any:
     """A number of numpy as Python's own; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    return cast("Any", value).item() if isinstance(value, np.generic) else value
 
 
 def whole_number(value: Any) -> Any:

@@ -13,7 +13,13 @@ import pytest
 
 import kiku
 from kiku.compat import faster_whisper
-from kiku.compat.faster_whisper import BatchedInferencePipeline, WhisperModel
+from kiku.compat.faster_whisper import (
+    BatchedInferencePipeline,
+    WhisperModel,
+    available_models,
+    decode_audio,
+    format_timestamp,
+)
 from kiku.errors import AudioError, ConfigError, InputError, UnsupportedConfig
 from kiku.text import segments as segments_of
 from tests.cli.simple import SimpleBackend, simple_recognizer
@@ -222,6 +228,97 @@ def test_every_default_asks_for_nothing(talk: Path) -> None:
     segments, info = model.transcribe(str(talk), **NEUTRAL)
     assert list(segments) == plain
     assert info.transcription_options.beam_size == 1
+
+
+DEFAULTS: dict[str, Any] = {
+    "beam_size": 5, "best_of": 5, "patience": 1, "length_penalty": 1, "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0, "log_prob_threshold": -1.0, "no_speech_threshold": 0.6,
+    "compression_ratio_threshold": 2.4, "condition_on_previous_text": True,
+    "prompt_reset_on_temperature": 0.5, "temperatures": [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+    "initial_prompt": None, "prefix": None, "suppress_blank": True, "suppress_tokens": (-1,),
+    "without_timestamps": False, "max_initial_timestamp": 1.0, "word_timestamps": False,
+    "prepend_punctuations": NEUTRAL["prepend_punctuations"],
+    "append_punctuations": NEUTRAL["append_punctuations"], "multilingual": False,
+    "max_new_tokens": None, "clip_timestamps": "0", "hallucination_silence_threshold": None,
+    "hotwords": None,
+}  # fmt: skip
+
+
+def test_the_options_of_a_call_are_told_with_the_defaults_of_the_others(talk: Path) -> None:
+    model = WhisperModel("demo")
+    _, info = model.transcribe(str(talk))
+    assert dataclasses.asdict(info.transcription_options) == DEFAULTS
+    assert json.loads(json.dumps(info._asdict()))["transcription_options"]["beam_size"] == 5
+    _, info = model.transcribe(str(talk), temperature=0.5, best_of=5, vad_filter=False)
+    assert info.transcription_options.temperatures == [0.5]
+    assert info.transcription_options._asdict()["word_timestamps"] is False
+    with pytest.raises(AttributeError):
+        _ = info.transcription_options.vad_filter  # pyright: ignore
+
+
+@pytest.mark.parametrize("rate", [16_000, 8_000])
+def test_a_recording_is_decoded_as_it_is_heard(rate: int, talk: Path) -> None:
+    sound = decode_audio(str(talk), sampling_rate=rate)
+    assert (sound.dtype, sound.shape) == (np.float32, (13 * rate,))
+    assert np.array_equal(decode_audio(io.BytesIO(talk.read_bytes()), rate), sound)
+    left, right = decode_audio(talk, rate, split_stereo=True)
+    assert np.array_equal(left, right)
+    assert np.allclose(left, sound, atol=1e-6)
+    with pytest.raises(AudioError, match=r"missing\.wav: no such file"):
+        decode_audio("missing.wav")
+
+
+def test_what_was_decoded_is_transcribed(talk: Path) -> None:
+    segments, _ = WhisperModel("demo").transcribe(decode_audio(str(talk)))
+    assert next(segments).text.startswith(" zero one")
+
+
+def test_the_channels_of_a_recording_come_apart(tmp_path: Path) -> None:
+    planes = np.random.default_rng(0).integers(-9000, 9000, (16_000, 2)).astype("<i2")
+    with wave.open(str(tmp_path / "two.wav"), "wb") as file:
+        file.setparams((2, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(planes.tobytes())
+    sides = decode_audio(tmp_path / "two.wav", split_stereo=True)
+    assert np.allclose(np.stack(sides, axis=1), planes / 32_768, atol=1e-6)
+    assert np.allclose(decode_audio(tmp_path / "two.wav"), planes.mean(1) / 32_768, atol=1e-6)
+
+
+def test_a_recording_that_is_cut_off_is_decoded_as_far_as_it_goes(talk: Path) -> None:
+    data = io.BytesIO(talk.read_bytes()[: 44 + 2 * RATE])
+    for split in (False, True):
+        data.seek(0)
+        with pytest.warns(UserWarning, match="breaks off after 1.00 s") as told:
+            found = decode_audio(data, split_stereo=split)  # pyright: ignore
+        assert told[0].filename == __file__
+        assert np.shape(found) == ((2, 16_000) if split else (16_000,))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "how", "written"),
+    [
+        (0, {}, "00:00.000"),
+        (61.2345, {}, "01:01.234"),
+        (3599.9996, {}, "01:00:00.000"),
+        (5.5, {"always_include_hours": True, "decimal_marker": ","}, "00:00:05,500"),
+    ],
+)
+def test_times_are_written_as_there(seconds: float, how: dict[str, Any], written: str) -> None:
+    assert format_timestamp(seconds, **how) == written
+    with pytest.raises(InputError, match="at least 0 seconds, not -1"):
+        format_timestamp(-1)
+
+
+def test_the_models_that_there_are_can_be_loaded_by_name(loads: list[dict[str, Any]]) -> None:
+    names = available_models()
+    assert {"demo", "kyutai/stt-1b-en_fr"} <= set(names)
+    for name in names:
+        assert WhisperModel(name).recognizer.name == name
+
+
+def test_what_there_is_not_says_what_to_do_instead() -> None:
+    with pytest.raises(ImportError, match="kiku models pull"):
+        from kiku.compat.faster_whisper import download_model  # noqa: F401  # pyright: ignore
+    assert not hasattr(faster_whisper, "nothing_of_the_kind")
 
 
 def test_what_changes_nothing_is_said_in_one_warning_of_the_callers(talk: Path) -> None:

@@ -2,6 +2,7 @@
 
     faster_whisper.py       WhisperModel and BatchedInferencePipeline
     whisper_arguments.py    what their arguments mean here
+    whisper_functions.py    decode_audio and the other functions beside them
 
 What these models cannot do is refused, or a warning says that it changes nothing.
 """

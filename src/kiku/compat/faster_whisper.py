@@ -16,9 +16,8 @@ import warnings
 import zlib
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -28,12 +27,20 @@ from kiku.audio import duration_s, read_file
 from kiku.checkpoint import DEMO, KNOWN_REPOS, is_local
 from kiku.compat.whisper_arguments import (
     TEMPERATURES,
+    TranscriptionOptions,
+    Values,
     check,
     device_of,
     dtype_of,
     language_of,
     options_of,
     refuse_whispers,
+)
+from kiku.compat.whisper_functions import (
+    ABSENT,
+    available_models,
+    decode_audio,
+    format_timestamp,
 )
 from kiku.errors import UnsupportedConfig, VocabularyError
 from kiku.loading import load
@@ -47,19 +54,32 @@ SAMPLE_RATE = 16_000
 
 _SEEKS_PER_S = 100
 
+__all__ = [
+    "BatchedInferencePipeline",
+    "Segment",
+    "TranscriptionInfo",
+    "TranscriptionOptions",
+    "WhisperModel",
+    "Word",
+    "available_models",
+    "decode_audio",
+    "format_timestamp",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ABSENT:
+        # An AttributeError would become an ImportError that does not say what to do.
+        raise ImportError(f"kiku.compat.faster_whisper has no {name}: {ABSENT[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 Audio = str | os.PathLike[str] | BinaryIO | NDArray[np.generic]
 """A path, a file open for reading bytes, or samples at 16 kHz."""
 
 
-class _Values:
-    """A record that older programs take for a named tuple."""
-
-    def _asdict(self) -> dict[str, Any]:
-        return asdict(cast("Any", self))
-
-
 @dataclass(slots=True)
-class Word(_Values):
+class Word(Values):
     """One word."""
 
     start: float
@@ -71,7 +91,7 @@ class Word(_Values):
 
 
 @dataclass(slots=True)
-class Segment(_Values):
+class Segment(Values):
     """A sentence or phrase."""
 
     id: int
@@ -97,7 +117,7 @@ class Segment(_Values):
 
 
 @dataclass(slots=True)
-class TranscriptionInfo(_Values):
+class TranscriptionInfo(Values):
     """What is known before the first segment."""
 
     language: str | None
@@ -109,8 +129,8 @@ class TranscriptionInfo(_Values):
     duration_after_vad: float
     """The same: nothing is cut out."""
     all_language_probs: list[tuple[str, float]] | None
-    transcription_options: SimpleNamespace
-    """The arguments of the call."""
+    transcription_options: TranscriptionOptions
+    """The arguments of the call, and faster-whisper's defaults for the others."""
     vad_options: Any
 
 
@@ -230,14 +250,14 @@ class WhisperModel:
         spoken = language_of(language, known)
         _warn(check({"task": task, **others}))
         options = options_of(temperature, hotwords, clip_timestamps)
-        given: dict[str, Any] = {
-            "temperatures": temperature, "word_timestamps": word_timestamps, "hotwords": hotwords,
-            "clip_timestamps": clip_timestamps, **others,
-        }  # fmt: skip
+        given = TranscriptionOptions.of(
+            temperature, others, word_timestamps=word_timestamps, hotwords=hotwords,
+            clip_timestamps=clip_timestamps,
+        )  # fmt: skip
         length_s = _length_s(audio)
         info = TranscriptionInfo(
             spoken, math.nan if spoken is None else 1.0, length_s, length_s, None,
-            SimpleNamespace(**given), others.get("vad_parameters"),
+            given, others.get("vad_parameters"),
         )  # fmt: skip
         rate = None if _is_file(audio) else SAMPLE_RATE
         words = self.recognizer.transcription(audio, options, rate=rate)

@@ -4,6 +4,7 @@ Knows what they ask of Whisper; does not know how anything is transcribed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, cast
 
 from kiku.errors import ConfigError, InputError, UnsupportedConfig
@@ -20,6 +21,7 @@ _GREEDY = "the likeliest token is taken"
 _NO_WINDOWS = "the model hears a stream, which is not cut into windows"
 _NO_FALLBACK = "a decoder that stalls or repeats itself listens again by itself"
 _PUNCTUATION = "punctuation always stands at its word"
+_PREPENDED = "\"'“¿([{-"
 _APPENDED = "\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a\u201d)]}\u3001"
 """What faster-whisper puts at the word before."""
 
@@ -38,7 +40,7 @@ _IDLE: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "suppress_blank": ((True,), "silence gives no text"),
     "without_timestamps": ((False, True), "every segment has its times"),
     "max_initial_timestamp": ((1.0, 0.0), _NO_WINDOWS),
-    "prepend_punctuations": (("\"'“¿([{-",), _PUNCTUATION),
+    "prepend_punctuations": ((_PREPENDED,), _PUNCTUATION),
     "append_punctuations": ((_APPENDED,), _PUNCTUATION),
     "multilingual": ((False,), "the model follows whatever of its languages is spoken"),
     "vad_filter": ((False,), "silence gives no text and times keep it, so nothing is cut out"),
@@ -66,6 +68,57 @@ _DTYPES: Mapping[str, str | None] = {
     "bfloat16": "bfloat16", "int8": "int8", "int8_float32": "int8", "int8_float16": "int8",
     "int8_bfloat16": "int8",
 }  # fmt: skip
+
+
+class Values:
+    """A record that older programs take for a named tuple."""
+
+    def _asdict(self) -> dict[str, Any]:
+        return asdict(cast("Any", self))
+
+
+@dataclass(slots=True, kw_only=True)
+class TranscriptionOptions(Values):
+    """What a recording was transcribed with, as faster-whisper tells it. Most of it changes nothing
+    here: it is what was asked for."""
+
+    beam_size: int = 5
+    best_of: int = 5
+    patience: float = 1
+    length_penalty: float = 1
+    repetition_penalty: float = 1
+    no_repeat_ngram_size: int = 0
+    log_prob_threshold: float | None = -1.0
+    no_speech_threshold: float | None = 0.6
+    compression_ratio_threshold: float | None = 2.4
+    condition_on_previous_text: bool = True
+    prompt_reset_on_temperature: float = 0.5
+    temperatures: Sequence[float] = TEMPERATURES
+    initial_prompt: str | Iterable[int] | None = None
+    prefix: str | None = None
+    suppress_blank: bool = True
+    suppress_tokens: Sequence[int] | None = (-1,)
+    without_timestamps: bool = False
+    max_initial_timestamp: float = 1.0
+    word_timestamps: bool = False
+    prepend_punctuations: str = _PREPENDED
+    append_punctuations: str = _APPENDED
+    multilingual: bool = False
+    max_new_tokens: int | None = None
+    clip_timestamps: str | Iterable[float] = "0"
+    hallucination_silence_threshold: float | None = None
+    hotwords: str | None = None
+
+    @classmethod
+    def of(
+        cls, temperature: float | Sequence[float], others: Mapping[str, Any], **known: Any
+    ) -> "TranscriptionOptions":
+        """Of the arguments of a call; those that are no options are told elsewhere."""
+        names = {one.name for one in fields(cls)}
+        options = {name: value for name, value in others.items() if name in names}
+        several = isinstance(temperature, list | tuple)
+        temperatures = list(temperature) if several else [cast("float", temperature)]
+        return cls(**options, **known, temperatures=temperatures)
 
 
 def refuse_whispers(model: str) -> None:
