@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from kiku.checkpoint.corrections import CorrectedValue
+from kiku.errors import CheckpointError
 from kiku.hf import KyutaiSpeechToTextForConditionalGeneration, KyutaiSpeechToTextProcessor
+from tests.conftest import ROOT
 from tests.hf.tiny_checkpoint import FRAME, RATE, VOCAB_SIZE, columns, noise
 
 FRAMES = 20
@@ -239,6 +241,44 @@ def test_a_native_checkpoint_can_be_used(auto: ModuleType) -> None:
     assert processor.feature_extractor.audio_delay_seconds > 0
 
 
+def _reports(auto: ModuleType, source: Any, caplog: pytest.LogCaptureFixture) -> str:
+    from transformers.utils import logging
+
+    logger = logging.get_logger("transformers")
+    logger.addHandler(caplog.handler)  # it hands nothing on
+    try:
+        caplog.clear()
+        auto.AutoModelForSpeechSeq2Seq.from_pretrained(source)
+    finally:
+        logger.removeHandler(caplog.handler)
+    return caplog.text
+
+
+def test_the_half_of_the_codec_that_is_not_used_is_not_missed(
+    auto: ModuleType, own_model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kyutai's own files have it not. Whatever else is missing is reported."""
+    assert "MISSING" not in _reports(auto, "demo", caplog)
+    own_model.lm_head = None
+    own_model.save_pretrained(tmp_path)
+    told = _reports(auto, tmp_path, caplog)
+    assert "lm_head" in told
+    assert "MISSING" in told
+
+
+def test_the_demo_by_transformers_has_no_revision_either(auto: ModuleType) -> None:
+    with pytest.raises(CheckpointError, match="it has no revision 'v1'"):
+        auto.AutoModelForSpeechSeq2Seq.from_pretrained("demo", revision="v1")
+
+
+def test_times_of_chunks_are_whole_milliseconds(auto: ModuleType) -> None:
+    recognise = auto.pipeline("automatic-speech-recognition", model="demo")
+    found = recognise(str(ROOT / "examples" / "digits.wav"), return_timestamps="word")
+    times = [time for one in found["chunks"] for time in one["timestamp"]]
+    assert len(times) == 12
+    assert [float(f"{time:.3f}") for time in times] == times
+
+
 def test_the_processor_hears_what_kikus_hears(
     auto: ModuleType, saved: Path, processor: KyutaiSpeechToTextProcessor
 ) -> None:
@@ -267,7 +307,9 @@ def test_a_pipeline_transcribes(
     for stereo in (np.stack([rows[0]] * 2), np.stack([rows[0]] * 2, axis=1)):
         assert recognise({**row, "array": stereo})["text"] == expected[0]
     (words,) = processor.words(ours.generate(**processor(rows[0])))
-    assert [one["timestamp"] for one in timed["chunks"]] == [(w.start, w.end) for w in words]
+    assert [one["timestamp"] for one in timed["chunks"]] == [
+        (round(w.start, 3), round(w.end, 3)) for w in words
+    ]
     with pytest.raises(ValueError, match="return_timestamps"):
         recognise(rows[0], return_timestamps="char")
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from kiku.checkpoint import DEMO
 from kiku.checkpoint.corrections import CorrectedValue
 from kiku.errors import KikuError
 from kiku.hf.source import small_files
@@ -27,6 +28,8 @@ def is_kikus(source: Any, arguments: dict[str, Any]) -> str | None:
         try:
             small = small_files(source, access.pop("revision", None), access)
         except (KikuError, OSError):
+            if source == DEMO:  # of which transformers knows nothing
+                raise
             return None
     return None if small.files is None else small.files.layout
 

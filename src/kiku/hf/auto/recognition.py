@@ -74,5 +74,7 @@ class KyutaiSpeechToTextPipeline(AutomaticSpeechRecognitionPipeline):
         codec = self.network.config.codec_config
         processor.frame_rate = codec.sampling_rate / codec.frame_size
         (words,) = processor.words(tokens)
-        chunks = [{"text": " " + w.text, "timestamp": (w.start, w.end)} for w in words]
+        chunks = [
+            {"text": " " + w.text, "timestamp": (round(w.start, 3), round(w.end, 3))} for w in words
+        ]
         return {"text": text, "chunks": chunks}
