@@ -447,6 +447,23 @@ def test_an_interruption_while_one_of_several_gets_its_slot_holds_no_slot() -> N
     assert not engine.held
 
 
+def test_nothing_is_run_when_a_transcription_is_dropped_that_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C would be lost in what Python runs then."""
+    rec, engine = echo()
+    abandoned: list[Recording] = []
+    monkeypatch.setattr(Batch, "abandon", lambda self, recording: abandoned.append(recording))
+    done = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
+    assert done.result().text == "one"
+    begun = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
+    del done
+    assert abandoned == []
+    del begun
+    assert len(abandoned) == 1
+    assert not engine.held
+
+
 class _Interrupted:
     """A pipe in which a read is interrupted, once so many bytes have come."""
 

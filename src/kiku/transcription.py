@@ -569,8 +569,8 @@ class Transcription:
     def __init__(self, recording: Recording, batch: Batch, model: str) -> None:
         """`Recognizer.transcription` makes them."""
         self._recording, self._batch, self._model = recording, batch, model
-        finalizer = weakref.finalize(self, batch.abandon, recording)
-        finalizer.atexit = False
+        self._finalizer = weakref.finalize(self, batch.abandon, recording)
+        self._finalizer.atexit = False
 
     def __repr__(self) -> str:
         state = "done" if self._recording.done else "going on"
@@ -586,6 +586,7 @@ class Transcription:
             if recording.done:
                 break
             self._batch.advance()
+        self._finalizer.detach()  # a Ctrl-C that comes while it is dropped would be lost there
         if recording.failure is not None:
             raise recording.failure
 
