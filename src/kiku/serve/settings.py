@@ -222,7 +222,7 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
             )
         shown = "" if name in SECRET else f", not {value!r}"
         values[name] = _checked(value, kinds[name], f"{key} in {path}", shown)
-        if isinstance(values[name], Path) and not os.fspath(value).startswith("~"):
+        if isinstance(values[name], Path) and not str(value).startswith("~"):
             values[name] = path.parent / values[name]
     return values
 
