@@ -18,6 +18,7 @@ const player = new Audio();
 const wave = new Wave($("wave"), seek);
 const transcript = new Transcript($("text"), $("tip"), (time) => {
   if (wave.playS === null) return;
+  if (time < wave.sound.keptFromS) return sayKept();
   seek(time);
   player.play();
 });
@@ -29,7 +30,8 @@ let run = 0; // counts recordings, so that a late answer to one before is not ta
 let name = "recording";
 let model = null;
 let counting = 0;
-let plain = false; // options were left out that the model cannot follow
+let remark = ""; // to be said when the connection is open
+let looking = 0; // until the server is looked at again
 let wasAway = false; // the server, when it was last looked at
 
 // What is wrong, or in the way.
@@ -63,6 +65,7 @@ function sayServer({ state, slots, reason }) {
   }
   if (state === "busy") return `The server is not ready: ${reason}.`;
   if (state === "down") return "The server cannot be reached.";
+  if (state === "refused") return "The server refuses the connection.";
   return "The server did not answer.";
 }
 
@@ -77,6 +80,11 @@ function sayMicrophone(error) {
       "Browsers give the microphone only to pages from this machine or by https. A file works.",
   };
   say(texts[error.name] ?? `The microphone cannot be used: ${error.message}`, "error");
+}
+
+function sayKept() {
+  const from = clock(wave.sound.keptFromS);
+  say(`Of a microphone the last hour is kept: the sound can be played from ${from} on.`);
 }
 
 // How things stand.
@@ -138,6 +146,7 @@ function clear() {
   show($("sound"), false);
   $("play").textContent = "Play";
   transcript.clear();
+  remark = "";
   say("");
 }
 
@@ -190,8 +199,8 @@ async function stopMicrophone() {
   update();
   await open.close();
   if (mine !== run) return;
-  talk?.complete();
   offerPlayer();
+  talk?.complete();
   progress();
 }
 
@@ -256,7 +265,8 @@ function state(now, details) {
     const cut = details.wasOpen ? "The connection is lost. " : "";
     const kind = details.wasOpen || details.state === "full" ? "warn" : "error";
     sayUntil(cut + sayServer(details) + kept, details.at, kind);
-  } else if (now === "plain") plain = true;
+  } else if (now === "plain") remark = "The server refuses to tell turns: they are left out.";
+  else if (now === "unexpected") say(`These words to expect are left out: ${details.why}`, "warn");
   if (["done", "dropped", "failed", "key"].includes(now)) over(now, details);
 }
 
@@ -265,8 +275,8 @@ function opened({ message: ready, isAnew }) {
   $("model").textContent = [ready.model, ...(ready.languages ?? [])].join(" · ");
   $("text").lang = ready.languages?.length === 1 ? ready.languages[0] : "";
   if (isAnew) transcript.anew(talk.toldS);
-  say(plain ? "This model tells no turns or expects no words: those options are left out." : "");
-  plain = false;
+  say(remark);
+  remark = "";
 }
 
 function over(how, { why }) {
@@ -274,7 +284,9 @@ function over(how, { why }) {
   if (microphone) stopMicrophone();
   transcript.setPartial("");
   if (how === "failed") say(`It ended: ${why}.`, "error");
-  if (how === "key") askKey();
+  if (how === "key") {
+    askKey();
+  }
   if (how === "done" && wave.sound) wave.heardS = wave.sound.seconds;
   update();
   progress();
@@ -286,21 +298,23 @@ function offerPlayer() {
   const recording = wave.sound?.wav();
   if (!recording || wave.playS !== null) return;
   player.src = URL.createObjectURL(recording);
-  wave.playS = 0;
+  wave.playS = wave.sound.keptFromS;
+  if (wave.playS > 0) sayKept();
   update();
 }
 
 function seek(time) {
-  player.currentTime = time;
-  wave.playS = time;
-  transcript.mark(time);
+  const { keptFromS } = wave.sound;
+  wave.playS = Math.max(keptFromS, time);
+  player.currentTime = wave.playS - keptFromS;
+  transcript.mark(wave.playS);
   progress();
 }
 
 function follow() {
   if (wave.playS === null) return;
-  wave.playS = player.currentTime;
-  transcript.mark(player.ended ? null : player.currentTime);
+  wave.playS = wave.sound.keptFromS + player.currentTime;
+  transcript.mark(player.ended ? null : wave.playS);
   $("play").textContent = player.paused ? "Play" : "Pause";
   progress();
 }
@@ -316,7 +330,9 @@ for (const kind of ["timeupdate", "pause", "ended"]) player.addEventListener(kin
 
 // Key and options.
 
-const key = () => $("key-option").value.trim();
+// Pasted text may have marks that nobody sees.
+const clean = (text) => text.replace(/\p{Cf}/gu, "").trim();
+const key = () => clean($("key-option").value);
 const hotwords = () =>
   $("hotwords").value.split(/[,\n]/).map((one) => one.trim()).filter(Boolean);
 
@@ -332,8 +348,12 @@ function keep(value) {
 
 function askKey() {
   showKeyForm(true);
-  $("key-said").textContent = key() ? "The server does not take this key." : "";
+  sayKey();
   $("key").focus();
+}
+
+function sayKey() {
+  $("key-said").textContent = key() ? "The server does not take this key." : "";
 }
 
 function showKeyForm(isShown) {
@@ -344,26 +364,27 @@ function showKeyForm(isShown) {
 }
 
 async function look() {
+  clearTimeout(looking);
   const found = await askServer(key());
-  if (talk || isPreparing) return found;
+  if (talk || isPreparing) return;
   if (found.state === "key") askKey();
-  else showKeyForm(false);
+  else if (found.state !== "down") showKeyForm(false); // a key that was given has been taken
   if (found.state === "busy" || found.state === "down") {
     sayUntil(sayServer(found), Date.now() + LOOK_AGAIN_S * 1000, "error");
-    setTimeout(look, LOOK_AGAIN_S * 1000);
+    looking = setTimeout(look, LOOK_AGAIN_S * 1000);
     wasAway = true;
   } else if (wasAway) {
     wasAway = false;
     say("");
   }
-  return found;
 }
 
 $("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  keep($("key").value.trim());
-  const found = await look();
-  if (found.state !== "key") $("speak").focus();
+  keep(clean($("key").value));
+  $("key-said").textContent = "";
+  await look();
+  if ($("key-form").hidden) $("speak").focus();
 });
 $("key-option").addEventListener("change", () => keep(key()));
 $("hotwords").addEventListener("change", () => talk?.configure(hotwords()));
