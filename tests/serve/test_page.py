@@ -709,6 +709,64 @@ SLOWLY = """
 FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 """Until all is drawn."""
 
+SEEN = """(() => {
+  const box = (WORD)?.getBoundingClientRect();
+  const top = document.querySelector("#top").getBoundingClientRect();
+  return box && top.top >= 0 && box.top >= top.bottom && box.bottom <= innerHeight; })()"""
+"""Whether a word can be seen, and the buttons above it."""
+
+
+@needs_chromium
+def test_the_newest_word_is_followed_and_the_one_that_is_played(
+    tab: Tab, service: Running, tmp_path: Path
+):
+    path = tmp_path / "long.wav"
+    save_wav(path, *[ANSWERS] * 8)
+    words = "[...document.querySelectorAll('#text .word')]"
+    newest = SEEN.replace("WORD", f"{words}.at(-1)")
+    played = SEEN.replace("WORD", "document.querySelector('#text .word.now')")
+    tab.open(service.http)
+    tab.size(320, 520, prefers_reduced_motion="reduce")
+    tab.run("window.most = 45")
+    tab.run(SLOWLY)
+    tab.choose("#file", path)
+    tab.wait(f"{words}.length === 45 && scrollY > 0 && {newest}")
+    # A reader who has scrolled up stays there.
+    tab.run("scrollTo(0, 40)")
+    tab.run(FRAMES)
+    tab.run("window.most = Infinity")
+    tab.wait(IDLE)
+    assert tab.run(f"{words}.length") > 45
+    assert tab.run("scrollY") == 40
+    # A word that is chosen, and then the first of the next line.
+    tab.run(f"{words}.at(-1).click()")
+    tab.wait(played)
+    assert tab.run("scrollY") > 40
+    tab.run(f"""(() => {{
+      const all = {words};
+      const bottom = (one) => one.getBoundingClientRect().bottom;
+      const i = all.findIndex((one, i) => i > 48 && bottom(all[i + 1]) > bottom(one));
+      scrollBy(0, bottom(all[i]) + 4 - innerHeight);
+      all[i].click();
+      window.next = all[i + 1]; }})()""")
+    assert not tab.run(SEEN.replace("WORD", "window.next"))
+    tab.wait(SEEN.replace("WORD", "window.next"))
+    # A place that is chosen in the picture of the sound.
+    tab.click("#play")
+    tab.run("scrollTo(0, 0)")
+    x, y = tab.run(f"""(() => {{
+      const word = {words}[60];
+      word.dispatchEvent(new PointerEvent('pointerover', {{ bubbles: true }}));
+      const [start, end] = document.querySelector('#tip').textContent.split(' to ').map(parseFloat);
+      const box = document.querySelector('#wave').getBoundingClientRect();
+      const part = (start + end) / 2 / {8 * len(samples_of(ANSWERS)) / RATE};
+      return [box.left + part * box.width, box.top + box.height / 2]; }})()""")
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    tab.wait(played)
+    tab.size(1280, 800)
+
+
 WATCH = """
     window.partials = [];
     new MutationObserver(() => {
@@ -926,9 +984,17 @@ def test_it_fits_a_phone_and_can_be_read(tab: Tab, service: Running, tmp_path: P
     for width, height in ((390, 844), (320, 600), (1280, 800)):
         tab.picture(tmp_path / "page.png", width, height, scheme)
         assert tab.run("document.documentElement.scrollWidth") <= width
+        # Where the window is high enough, the buttons stay.
+        assert tab.run("getComputedStyle(document.querySelector('#top')).position") == "sticky"
     contrasts = tab.run(CONTRASTS)
     assert len(contrasts) > 10
     assert {name: one for name, one in contrasts.items() if one < 4.5} == {}
+    path = tmp_path / f"{'without_a_break_' * 12}.txt"
+    path.write_text("no sound at all")
+    tab.size(320, 600)
+    tab.choose("#file", path)
+    tab.wait(f"{NOTICE}.includes('cannot read sound')")
+    assert tab.run("document.documentElement.scrollWidth") <= 320
 
 
 CONTRASTS = """(() => {

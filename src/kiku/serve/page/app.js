@@ -4,6 +4,7 @@ import { asJson, asSubtitles, asText, save } from "/page/save.js";
 import { Microphone, readFile } from "/page/sound.js";
 import { askServer, Talk } from "/page/talk.js";
 import { Transcript } from "/page/transcript.js";
+import { View } from "/page/view.js";
 import { clock, Wave } from "/page/wave.js";
 
 const LOOK_AGAIN_S = 5; // at a server that is not ready
@@ -16,6 +17,7 @@ const show = (node, isShown) => {
 
 const player = new Audio();
 const wave = new Wave($("wave"), seek);
+const view = new View($("top"), $("words"));
 const transcript = new Transcript($("text"), $("tip"), (time) => {
   if (wave.playS === null) return;
   if (time < wave.sound.keptFromS) return sayKept();
@@ -104,6 +106,9 @@ function update() {
   show($("below"), transcript.words.length > 0);
   // Who uses the keyboard does not lose the place with the button.
   if (focused?.hidden) $(isBusy ? "stop" : "speak").focus();
+  wave.isGrowing = Boolean(microphone);
+  wave.draw();
+  view.isComing = Boolean(talk);
   document.body.dataset.state = isPreparing ? "preparing" : talk ? "talking" : "idle";
 }
 
@@ -146,6 +151,7 @@ function clear() {
   show($("sound"), false);
   $("play").textContent = "Play";
   transcript.clear();
+  view.begin();
   remark = "";
   say("");
 }
@@ -308,6 +314,7 @@ function seek(time) {
   wave.playS = Math.max(keptFromS, time);
   player.currentTime = wave.playS - keptFromS;
   transcript.mark(wave.playS);
+  view.bring(transcript.now);
   progress();
 }
 
@@ -315,6 +322,7 @@ function follow() {
   if (wave.playS === null) return;
   wave.playS = wave.sound.keptFromS + player.currentTime;
   transcript.mark(player.ended ? null : wave.playS);
+  if (!player.paused) view.follow(transcript.now);
   $("play").textContent = player.paused ? "Play" : "Pause";
   progress();
 }
