@@ -555,7 +555,9 @@ def test_a_key_is_asked_for_and_is_in_no_address(
 
 
 @needs_chromium
-def test_a_key_may_be_any_text(tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]):
+def test_a_key_may_be_any_text_and_a_file_waits_for_it(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
     form = "!document.querySelector('#key-form').hidden"
     told = "document.querySelector('#key-said').textContent"
 
@@ -566,15 +568,19 @@ def test_a_key_may_be_any_text(tab: Tab, demo: kiku.Recognizer, said: dict[Path,
 
     with running(demo, api_key=("sesame", "ключ")) as service:
         tab.open(service.http)
+        tab.wait(form)
+        tab.drop(DIGITS)
+        tab.wait(f"/^digits.wav will be heard/.test({told})")
         tab.run("window.rawFetch = fetch; window.fetch = () => Promise.reject(TypeError()); null")
         give("sesame")
         tab.wait(f"/cannot be reached/.test({NOTICE})")
         assert tab.run(form)
         tab.run("window.fetch = rawFetch; null")
         give("нет")  # no header can spell it
-        tab.wait(f"/does not take/.test({told})")
+        tab.wait(f"/does not take.*digits.wav will be heard/.test({told})")
         give(" ses\u200bame\ufeff")  # as it is pasted from a page
-        tab.wait(f"!({form})")
+        tab.wait(f"{IDLE} && {WORDS}")
+        assert tab.run(WORDS) == said[DIGITS]
         tab.run("sessionStorage.clear()")
         tab.open(service.http)
         give("ключ")
@@ -765,6 +771,36 @@ def test_the_newest_word_is_followed_and_the_one_that_is_played(
         tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
     tab.wait(played)
     tab.size(1280, 800)
+
+
+@needs_chromium
+def test_nothing_is_passed_over_in_silence(tab: Tab, service: Running, said: dict[Path, str]):
+    cursor = "getComputedStyle(document.querySelector('#text .word')).cursor"
+    helps = "document.querySelector('#text-help').textContent.includes('Enter')"
+    tab.open(service.http)
+    tab.click("#speak")
+    tab.wait(WORDS)
+    # What cannot be done yet is not offered.
+    assert tab.run(cursor) != "pointer"
+    assert not tab.run(helps)
+    tab.drop(ANSWERS)
+    tab.wait(f"/answers.mp3 was not taken/.test({NOTICE})")
+    tab.run("document.querySelector('#stop').click(); document.querySelector('#stop').click()")
+    tab.wait(f"{IDLE} && !document.querySelector('#play').hidden")
+    assert tab.run(cursor) == "pointer"
+    assert tab.run(helps)
+    tab.drop(DIGITS, ANSWERS)
+    tab.wait(f"{IDLE} && {WORDS}.split(' ').length === {len(said[DIGITS].split())}")
+    assert tab.run(WORDS) == said[DIGITS]
+    assert "Only digits.wav is heard" in tab.run(NOTICE)
+    # A file is as wide as the picture of it, however short it is.
+    tab.run(FRAMES)
+    first, last = tab.run("""(() => {
+      const canvas = document.querySelector('#wave');
+      const colour = (bar) => [...canvas.getContext('2d').getImageData(
+        bar * 3, canvas.height / 2, 1, 1).data];
+      return [colour(2), colour(Math.floor(canvas.clientWidth / 3) - 1)]; })()""")
+    assert last == pytest.approx(first, abs=20)
 
 
 WATCH = """

@@ -33,6 +33,8 @@ let name = "recording";
 let model = null;
 let counting = 0;
 let remark = ""; // to be said when the connection is open
+let current = null; // the files that are heard
+let kept = null; // files that wait for a key
 let looking = 0; // until the server is looked at again
 let wasAway = false; // the server, when it was last looked at
 
@@ -93,6 +95,7 @@ function sayKept() {
 
 function update() {
   const isBusy = Boolean(talk) || isPreparing;
+  const canPlay = wave.playS !== null;
   const focused = document.activeElement;
   show($("speak"), !isBusy);
   show($("listening"), Boolean(microphone));
@@ -100,7 +103,10 @@ function update() {
   show($("drop-hint"), !isBusy);
   show($("finalize"), Boolean(talk) && Boolean(microphone));
   show($("stop"), isBusy);
-  show($("play"), wave.playS !== null);
+  show($("play"), canPlay);
+  $("text").classList.toggle("playable", canPlay);
+  $("text-help").textContent =
+    "Arrow keys go from word to word" + (canPlay ? "; Enter plays from there." : ".");
   show($("meter"), Boolean(microphone));
   show($("empty"), !transcript.words.length && !transcript.partial);
   show($("below"), transcript.words.length > 0);
@@ -153,6 +159,7 @@ function clear() {
   transcript.clear();
   view.begin();
   remark = "";
+  current = kept = null;
   say("");
 }
 
@@ -210,8 +217,25 @@ async function stopMicrophone() {
   progress();
 }
 
+// What was chosen or dropped: files that cannot be heard are not passed over in silence.
+function take(files) {
+  const [file, ...others] = files;
+  if (!file) return;
+  if (talk || isPreparing) {
+    const text = `${file.name} was not taken: something else is being heard. Stop it first.`;
+    if (isPreparing) remark = text;
+    return say(text, "warn");
+  }
+  if (!$("key-form").hidden) {
+    kept = files;
+    return sayKey();
+  }
+  hear(file);
+  current = files;
+  if (others.length) remark = `Only ${file.name} is heard: one file at a time.`;
+}
+
 async function hear(file) {
-  if (talk || isPreparing || !file) return;
   clear();
   const mine = run;
   isPreparing = true;
@@ -238,7 +262,7 @@ async function hear(file) {
 // The first stop ends the sound and waits for the last words; the second waits for nothing.
 function stop() {
   if (microphone) return stopMicrophone();
-  run++;
+  if (isPreparing) run++;
   isPreparing = false;
   if (talk) talk.drop();
   else say("");
@@ -291,6 +315,7 @@ function over(how, { why }) {
   transcript.setPartial("");
   if (how === "failed") say(`It ended: ${why}.`, "error");
   if (how === "key") {
+    if (!transcript.words.length) kept = current;
     askKey();
   }
   if (how === "done" && wave.sound) wave.heardS = wave.sound.seconds;
@@ -361,7 +386,10 @@ function askKey() {
 }
 
 function sayKey() {
-  $("key-said").textContent = key() ? "The server does not take this key." : "";
+  const wrong = key() ? "The server does not take this key. " : "";
+  $("key-said").classList.toggle("wrong", Boolean(wrong));
+  const waits = kept ? `${kept[0].name} will be heard when the key is there.` : "";
+  $("key-said").textContent = wrong + waits;
 }
 
 function showKeyForm(isShown) {
@@ -385,6 +413,7 @@ async function look() {
     wasAway = false;
     say("");
   }
+  if (kept && $("key-form").hidden) take(kept);
 }
 
 $("key-form").addEventListener("submit", async (event) => {
@@ -392,7 +421,7 @@ $("key-form").addEventListener("submit", async (event) => {
   keep(clean($("key").value));
   $("key-said").textContent = "";
   await look();
-  if ($("key-form").hidden) $("speak").focus();
+  if ($("key-form").hidden) $(talk || isPreparing ? "stop" : "speak").focus();
 });
 $("key-option").addEventListener("change", () => keep(key()));
 $("hotwords").addEventListener("change", () => talk?.configure(hotwords()));
@@ -402,7 +431,7 @@ $("stop").addEventListener("click", stop);
 $("finalize").addEventListener("click", () => talk?.finalize());
 $("choose").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
-  hear($("file").files[0]);
+  take([...$("file").files]);
   $("file").value = "";
 });
 $("play").addEventListener("click", () => (player.paused ? player.play() : player.pause()));
@@ -431,7 +460,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   hover(false);
-  hear(event.dataTransfer.files[0]);
+  take([...event.dataTransfer.files]);
 });
 
 try {
