@@ -124,18 +124,23 @@ class Tab:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
-    def drop(self, path: Path) -> None:
-        """Drop a file on the middle of the page."""
-        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+    def drop(self, *paths: Path) -> None:
+        """Drop files on the middle of the page."""
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=100, y=100, data=data)
 
-    def picture(self, path: Path, width: int, height: int, scheme: str) -> None:
-        """The page as it looks at a size, in a light or dark scheme."""
+    def size(self, width: int, height: int, **features: str) -> None:
+        """Give the window a size, and the page what its media queries are to find."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", features=features)
+        given = [{"name": name.replace("_", "-"), "value": value}
+                 for name, value in features.items()]  # fmt: skip
+        self.call("Emulation.setEmulatedMedia", features=given)
+
+    def picture(self, path: Path, width: int, height: int, scheme: str) -> None:
+        """The page as it looks at a size, in a light or dark scheme."""
+        self.size(width, height, prefers_color_scheme=scheme)
         self.run("new Promise((d) => requestAnimationFrame(() => requestAnimationFrame(d)))")
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=False)
         path.write_bytes(base64.b64decode(shot["data"]))

@@ -15,6 +15,7 @@ class Relay:
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._open: list[socket.socket] = []
+        self._dead: set[socket.socket] = set()
 
     def run(self) -> None:
         with suppress(OSError):  # it was closed
@@ -37,6 +38,11 @@ class Relay:
             one.close()
         self._open.clear()
 
+    def kill(self) -> None:
+        """Hand on nothing more of the connections that are open, as a switch of networks does:
+        neither side learns it."""
+        self._dead.update(self._open)
+
     def close(self) -> None:
         with suppress(OSError):
             self._listening.shutdown(socket.SHUT_RDWR)
@@ -46,9 +52,10 @@ class Relay:
     def _pass(self, here: socket.socket, there: socket.socket) -> None:
         with suppress(OSError):
             while data := here.recv(65_536):
-                if not self.swallows:
+                if not self.swallows and here not in self._dead:
                     there.sendall(data)
-            there.shutdown(socket.SHUT_WR)
+            if here not in self._dead:
+                there.shutdown(socket.SHUT_WR)
 
 
 @contextmanager

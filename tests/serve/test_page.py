@@ -2,6 +2,7 @@
 
 import base64
 import http.client
+import itertools
 import json
 import re
 import time
@@ -344,6 +345,67 @@ LATE = """
 """All that the server says comes late."""
 
 
+FAST = """
+    window.begun = Date.now();
+    window.realNow = Date.now;
+    Date.now = () => begun + 20 * (realNow() - begun);
+    for (const [owner, name] of [
+      [window, "setTimeout"], [window, "setInterval"], [AbortSignal, "timeout"],
+    ]) {
+      const real = owner[name];
+      owner[name] = (...given) => {
+        given[given.length - 1] /= 20;
+        return real.apply(owner, given);
+      };
+    }
+    null"""
+"""To the page twenty seconds are one."""
+
+
+@needs_chromium
+def test_a_network_that_dies_without_a_word_is_noticed(
+    tab: Tab, service: Running, said: dict[Path, str]
+):
+    with relay(service.port) as network:
+        tab.open(f"http://127.0.0.1:{network.port}")
+        tab.run(FAST)
+        tab.run(SLOW)
+        tab.choose("#file", ANSWERS)
+        tab.wait(WORDS)
+        network.swallows = True
+        network.kill()
+        tab.run("delete window.left")
+        # Nobody answers how the server is, nor opens another socket.
+        tab.wait(f"/lost.*reached/.test({NOTICE})")
+        wait_for(lambda: len(sockets_of(tab)) == 2)
+        network.swallows = False
+        network.kill()
+        tab.wait(IDLE)
+        assert tab.run(WORDS) == said[ANSWERS]
+        assert tab.run(NOTICE) == ""
+        assert len(sockets_of(tab)) >= 3
+
+
+@needs_chromium
+def test_an_end_that_does_not_come_is_asked_for_again(
+    tab: Tab, service: Running, said: dict[Path, str]
+):
+    tab.open(service.http)
+    tab.run(FAST)
+    tab.run("""
+        const send = WebSocket.prototype.send;
+        WebSocket.prototype.send = function (data) {
+          if (window.isLost || !String(data).includes("close")) return send.call(this, data);
+          window.isLost = true;
+        };
+        null""")
+    tab.choose("#file", DIGITS)
+    tab.wait("window.isLost")
+    tab.wait(IDLE)
+    assert tab.run(WORDS) == said[DIGITS]
+    assert len(sockets_of(tab)) == 2
+
+
 @needs_chromium
 def test_nothing_is_said_twice_while_the_server_is_slow_to_say_what_it_has(
     tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
@@ -444,6 +506,34 @@ def test_a_server_that_is_full_is_said_and_tried_again(
 
 
 @needs_chromium
+def test_turns_are_not_left_out_where_a_slot_has_just_come_free(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    with running(demo) as service, ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(kyutai(service.ws)).until("Ready")
+        tab.open(service.http)
+        tab.run("""
+            window.rawFetch = fetch;
+            const looks = new Promise((done) => (window.look = done));
+            window.fetch = async (...given) => {
+              window.asked = true;
+              await looks;
+              return rawFetch(...given);
+            };
+            null""")
+        tab.choose("#file", DIGITS)
+        tab.wait("window.asked")
+        others.close()
+        wait_for(lambda: service.service.admission.num_taken == 0)
+        tab.run("look()")
+        tab.wait(f"{IDLE} && {WORDS}")
+        assert tab.run(WORDS) == said[DIGITS]
+        assert tab.run(NOTICE) == ""
+        assert all("turns=" in one for one in sockets_of(tab))
+
+
+@needs_chromium
 def test_a_key_is_asked_for_and_is_in_no_address(
     tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
 ):
@@ -461,6 +551,43 @@ def test_a_key_is_asked_for_and_is_in_no_address(
         assert tab.run(WORDS) == said[DIGITS]
         assert sockets_of(tab)
         assert not [one for one in tab.addresses if "sesame" in one]
+        tab.run("sessionStorage.clear()")
+
+
+@needs_chromium
+def test_a_key_may_be_any_text_and_a_file_waits_for_it(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    form = "!document.querySelector('#key-form').hidden"
+    told = "document.querySelector('#key-said').textContent"
+
+    def give(key: str) -> None:
+        tab.wait(form)
+        tab.run(f"document.querySelector('#key').value = {json.dumps(key)}")
+        tab.click("#key-form button")
+
+    with running(demo, api_key=("sesame", "ключ")) as service:
+        tab.open(service.http)
+        tab.wait(form)
+        tab.drop(DIGITS)
+        tab.wait(f"/^digits.wav will be heard/.test({told})")
+        tab.run("window.rawFetch = fetch; window.fetch = () => Promise.reject(TypeError()); null")
+        give("sesame")
+        tab.wait(f"/cannot be reached/.test({NOTICE})")
+        assert tab.run(form)
+        tab.run("window.fetch = rawFetch; null")
+        give("нет")  # no header can spell it
+        tab.wait(f"/does not take.*digits.wav will be heard/.test({told})")
+        give(" ses\u200bame\ufeff")  # as it is pasted from a page
+        tab.wait(f"{IDLE} && {WORDS}")
+        assert tab.run(WORDS) == said[DIGITS]
+        tab.run("sessionStorage.clear()")
+        tab.open(service.http)
+        give("ключ")
+        tab.wait(f"!({form})")
+        tab.choose("#file", DIGITS)
+        tab.wait(f"{IDLE} && {WORDS}")
+        assert tab.run(WORDS) == said[DIGITS]
         tab.run("sessionStorage.clear()")
 
 
@@ -514,6 +641,168 @@ def test_no_more_is_sent_than_the_server_hears_soon(
     assert ahead.index(max(ahead)) < len(ahead) - 1
 
 
+@needs_chromium
+def test_a_file_of_more_than_an_hour_is_kept_whole(tab: Tab, service: Running):
+    tab.open(service.http)
+    tab.run("document.body.insertAdjacentHTML('beforeend', '<input type=file id=mine>')")
+    tab.choose("#mine", DIGITS)
+    found = tab.run("""import('/page/sound.js').then(async ({ readFile, Sound }) => {
+      const { mostS } = await readFile(document.querySelector('#mine').files[0]);
+      const sound = new Sound(100, mostS);
+      for (let i = 0; i < 3610; i++) sound.add(new Float32Array(100));
+      return [sound.seconds, sound.dropped, sound.wav().size]; })""")
+    assert found == [3610, 0, 44 + 2 * 361_000]
+
+
+FORGETFUL = """
+    import('/page/sound.js').then(({ Sound }) => {
+      const { add } = Sound.prototype;
+      Sound.prototype.add = function (floats) {
+        this.mostS = window.mostS;
+        window.heardS = (this.length + floats.length) / this.rate;
+        return add.call(this, floats);
+      };
+    })"""
+"""Of a microphone `mostS` seconds are kept."""
+
+
+@needs_chromium
+def test_a_microphone_that_outlasts_what_is_kept_goes_on_and_can_be_played(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
+):
+    with running(demo) as service:
+        tab.open(service.http)
+        tab.run(FORGETFUL)
+        tab.run("window.mostS = 0.2")
+        tab.click("#speak")
+        tab.wait(WORDS)
+        cut(service)
+        tab.wait(f"/lost/.test({NOTICE})")
+        last = said[DIGITS].split()[-1]
+        tab.wait(f"({NOTICE}) === ''")
+        tab.run("window.mostS = 2")
+        tab.wait(f"{WORDS}.split(' ').at(-1) === {json.dumps(last)}")
+        tab.click("#stop")
+        tab.wait(f"{IDLE} && !document.querySelector('#play').hidden")
+        told = [json.loads(data) for way, code, data in tab.frames if code == 1]
+        assert sum(one["seconds"] for one in told if one["type"] == "gap") > 0.1
+        # All that was not kept is silence, so times are those of the microphone.
+        (end,) = (one for one in told if one["type"] == "end")
+        assert end["duration"] == pytest.approx(tab.run("window.heardS"), abs=0.05)
+        assert re.search(r"can be played from 0:0\d on", tab.run(NOTICE))
+        tab.run("document.querySelector('#text .word').click()")  # it is no longer kept
+        tab.run(FRAMES)
+        assert tab.run("document.querySelector('#play').textContent") == "Play"
+        tab.run("[...document.querySelectorAll('#text .word')].at(-1).click()")
+        tab.wait(f"document.querySelector('#text .word.now')?.textContent === {json.dumps(last)}")
+
+
+SLOWLY = """
+    window.waiting = [];
+    for (const kind of ["message", "close"]) {
+      Object.defineProperty(WebSocket.prototype, `on${kind}`, {
+        set(heard) {
+          this.addEventListener(kind, (event) => waiting.push(() => heard(event)));
+        },
+      });
+    }
+    setInterval(() => {
+      const count = document.querySelectorAll("#text .word").length;
+      if (waiting.length && count < window.most) waiting.shift()();
+    }, 3)"""
+"""What the server says comes bit by bit, up to `most` words."""
+
+FRAMES = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+"""Until all is drawn."""
+
+SEEN = """(() => {
+  const box = (WORD)?.getBoundingClientRect();
+  const top = document.querySelector("#top").getBoundingClientRect();
+  return box && top.top >= 0 && box.top >= top.bottom && box.bottom <= innerHeight; })()"""
+"""Whether a word can be seen, and the buttons above it."""
+
+
+@needs_chromium
+def test_the_newest_word_is_followed_and_the_one_that_is_played(
+    tab: Tab, service: Running, tmp_path: Path
+):
+    path = tmp_path / "long.wav"
+    save_wav(path, *[ANSWERS] * 8)
+    words = "[...document.querySelectorAll('#text .word')]"
+    newest = SEEN.replace("WORD", f"{words}.at(-1)")
+    played = SEEN.replace("WORD", "document.querySelector('#text .word.now')")
+    tab.open(service.http)
+    tab.size(320, 520, prefers_reduced_motion="reduce")
+    tab.run("window.most = 45")
+    tab.run(SLOWLY)
+    tab.choose("#file", path)
+    tab.wait(f"{words}.length === 45 && scrollY > 0 && {newest}")
+    # A reader who has scrolled up stays there.
+    tab.run("scrollTo(0, 40)")
+    tab.run(FRAMES)
+    tab.run("window.most = Infinity")
+    tab.wait(IDLE)
+    assert tab.run(f"{words}.length") > 45
+    assert tab.run("scrollY") == 40
+    # A word that is chosen, and then the first of the next line.
+    tab.run(f"{words}.at(-1).click()")
+    tab.wait(played)
+    assert tab.run("scrollY") > 40
+    tab.run(f"""(() => {{
+      const all = {words};
+      const bottom = (one) => one.getBoundingClientRect().bottom;
+      const i = all.findIndex((one, i) => i > 48 && bottom(all[i + 1]) > bottom(one));
+      scrollBy(0, bottom(all[i]) + 4 - innerHeight);
+      all[i].click();
+      window.next = all[i + 1]; }})()""")
+    assert not tab.run(SEEN.replace("WORD", "window.next"))
+    tab.wait(SEEN.replace("WORD", "window.next"))
+    # A place that is chosen in the picture of the sound.
+    tab.click("#play")
+    tab.run("scrollTo(0, 0)")
+    x, y = tab.run(f"""(() => {{
+      const word = {words}[60];
+      word.dispatchEvent(new PointerEvent('pointerover', {{ bubbles: true }}));
+      const [start, end] = document.querySelector('#tip').textContent.split(' to ').map(parseFloat);
+      const box = document.querySelector('#wave').getBoundingClientRect();
+      const part = (start + end) / 2 / {8 * len(samples_of(ANSWERS)) / RATE};
+      return [box.left + part * box.width, box.top + box.height / 2]; }})()""")
+    for kind in ("mousePressed", "mouseReleased"):
+        tab.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+    tab.wait(played)
+    tab.size(1280, 800)
+
+
+@needs_chromium
+def test_nothing_is_passed_over_in_silence(tab: Tab, service: Running, said: dict[Path, str]):
+    cursor = "getComputedStyle(document.querySelector('#text .word')).cursor"
+    helps = "document.querySelector('#text-help').textContent.includes('Enter')"
+    tab.open(service.http)
+    tab.click("#speak")
+    tab.wait(WORDS)
+    # What cannot be done yet is not offered.
+    assert tab.run(cursor) != "pointer"
+    assert not tab.run(helps)
+    tab.drop(ANSWERS)
+    tab.wait(f"/answers.mp3 was not taken/.test({NOTICE})")
+    tab.run("document.querySelector('#stop').click(); document.querySelector('#stop').click()")
+    tab.wait(f"{IDLE} && !document.querySelector('#play').hidden")
+    assert tab.run(cursor) == "pointer"
+    assert tab.run(helps)
+    tab.drop(DIGITS, ANSWERS)
+    tab.wait(f"{IDLE} && {WORDS}.split(' ').length === {len(said[DIGITS].split())}")
+    assert tab.run(WORDS) == said[DIGITS]
+    assert "Only digits.wav is heard" in tab.run(NOTICE)
+    # A file is as wide as the picture of it, however short it is.
+    tab.run(FRAMES)
+    first, last = tab.run("""(() => {
+      const canvas = document.querySelector('#wave');
+      const colour = (bar) => [...canvas.getContext('2d').getImageData(
+        bar * 3, canvas.height / 2, 1, 1).data];
+      return [colour(2), colour(Math.floor(canvas.clientWidth / 3) - 1)]; })()""")
+    assert last == pytest.approx(first, abs=20)
+
+
 WATCH = """
     window.partials = [];
     new MutationObserver(() => {
@@ -540,8 +829,11 @@ def test_options_are_followed(tab: Tab, service: Running, said: dict[Path, str],
         seen = tab.run("window.partials")
         (address,) = sockets_of(tab)
         query = parse_qs(urlsplit(address).query)
-        assert query["hotwords"] == ["seven", "twenty one"]
         assert query["turns"] == ["high"]
+        # Before all sound, and not in the address, which has not room for many.
+        data = next(data for way, code, data in tab.frames if way == "sent")
+        assert json.loads(data) == {"type": "configure", "hotwords": ["seven", "twenty one"]}
+        assert "hotwords" not in query
         assert query.get("partials") == (["true"] if wanted else None)
         assert bool(seen) == wanted
         for part in seen:
@@ -562,6 +854,51 @@ def test_words_to_expect_may_change_as_one_speaks(tab: Tab, service: Running):
         sent = [json.loads(data) for way, code, data in tab.frames if (way, code) == ("sent", 1)]
         assert {"type": "configure", "hotwords": ["nine"]} in sent
         assert tab.run(NOTICE) == ""
+
+
+def expect(tab: Tab, words: str) -> None:
+    tab.run(f"document.querySelector('#hotwords').value = {json.dumps(words)}")
+    tab.run("document.querySelector('#hotwords').dispatchEvent(new Event('change'))")
+
+
+@needs_chromium
+def test_words_to_expect_that_are_refused_keep_nothing_out(
+    tab: Tab, service: Running, said: dict[Path, str]
+):
+    tab.open(service.http)
+    expect(tab, "a" * 201)
+    tab.choose("#file", DIGITS)
+    tab.wait(f"{IDLE} && {WORDS}")
+    assert tab.run(WORDS) == said[DIGITS]
+    assert re.search(r"words to expect are left out: .* 200 characters", tab.run(NOTICE))
+    assert len(sockets_of(tab)) == 1
+
+
+@needs_chromium
+def test_a_cut_is_got_over_whatever_words_are_expected(tab: Tab, demo: kiku.Recognizer):
+    refused = "聞く"
+    known = ["seven", "three", "zero", "one", "nine", "four"]
+    many = ", ".join(" ".join(words) for words in itertools.permutations(known, 5))
+    assert len(many) > 16_000
+    with running(demo) as service:
+        tab.open(service.http)
+        tab.click("#speak")
+        tab.wait("document.querySelector('#model').textContent")
+        for words in (refused, many):
+            expect(tab, words)
+            if words is refused:
+                tab.wait(f"/left out.*cannot spell/.test({NOTICE})")
+            count = len(sockets_of(tab))
+            cut(service)
+            wait_for(lambda count=count: len(sockets_of(tab)) == count + 1)
+            tab.wait(f"({NOTICE}) === ''")
+        tab.wait(WORDS)
+        tab.click("#stop")
+        tab.wait(IDLE)
+        told = [json.loads(data).get("hotwords") for way, code, data in tab.frames
+                if (way, code) == ("sent", 1)]  # fmt: skip
+        assert told.count([refused]) == 1
+        assert told.count(many.split(", ")) == 2
 
 
 @needs_chromium
@@ -619,7 +956,50 @@ def test_a_model_that_tells_no_turns_is_heard_without(
         tab.choose("#file", DIGITS)
         tab.wait(f"{IDLE} && {WORDS}")
         assert tab.run(WORDS) == said[DIGITS]
-        assert "options are left out" in tab.run(NOTICE)
+        assert "refuses to tell turns" in tab.run(NOTICE)
+        turns = ["turns=" in one for one in sockets_of(tab)]
+        assert turns == [True, True, False]  # it may have been full when it was asked first
+
+
+@needs_chromium
+def test_a_server_that_tells_no_turns_any_more_is_come_back_to(
+    tab: Tab, demo: kiku.Recognizer, said: dict[Path, str], monkeypatch: pytest.MonkeyPatch
+):
+    begun = OwnProtocol.__init__
+
+    def begin(self: OwnProtocol, request: Request, model: ModelCard) -> None:
+        if request.first("turns") is not None and request.first("after") is not None:
+            raise Refusal(400, {"error": "this model tells no turns"})
+        begun(self, request, model)
+
+    monkeypatch.setattr(OwnProtocol, "__init__", begin)
+    with running(demo) as service:
+        tab.open(service.http)
+        tab.run(FAST)
+        tab.run(SLOW)
+        tab.choose("#file", ANSWERS)
+        tab.wait(WORDS)
+        tab.run("delete window.left")
+        cut(service)
+        tab.wait(f"/lost.*refuses the connection/.test({NOTICE})")
+        tab.wait(IDLE)
+        assert tab.run(WORDS) == said[ANSWERS]
+        assert "refuses to tell turns" in tab.run(NOTICE)
+
+
+@needs_chromium
+def test_a_recording_that_is_stopped_has_no_more_words(tab: Tab, service: Running):
+    words = "document.querySelectorAll('#text .word').length"
+    tab.open(service.http)
+    tab.run("window.most = 3")
+    tab.run(SLOWLY)
+    tab.choose("#file", ANSWERS)
+    tab.wait(f"{words} === 3 && waiting.length > 5")
+    tab.click("#stop")
+    tab.run("window.most = Infinity")
+    tab.wait("waiting.length === 0")
+    assert tab.run(words) == 3
+    assert tab.run(IDLE)
 
 
 @needs_chromium
@@ -640,9 +1020,17 @@ def test_it_fits_a_phone_and_can_be_read(tab: Tab, service: Running, tmp_path: P
     for width, height in ((390, 844), (320, 600), (1280, 800)):
         tab.picture(tmp_path / "page.png", width, height, scheme)
         assert tab.run("document.documentElement.scrollWidth") <= width
+        # Where the window is high enough, the buttons stay.
+        assert tab.run("getComputedStyle(document.querySelector('#top')).position") == "sticky"
     contrasts = tab.run(CONTRASTS)
     assert len(contrasts) > 10
     assert {name: one for name, one in contrasts.items() if one < 4.5} == {}
+    path = tmp_path / f"{'without_a_break_' * 12}.txt"
+    path.write_text("no sound at all")
+    tab.size(320, 600)
+    tab.choose("#file", path)
+    tab.wait(f"{NOTICE}.includes('cannot read sound')")
+    assert tab.run("document.documentElement.scrollWidth") <= 320
 
 
 CONTRASTS = """(() => {

@@ -4,6 +4,7 @@ import { asJson, asSubtitles, asText, save } from "/page/save.js";
 import { Microphone, readFile } from "/page/sound.js";
 import { askServer, Talk } from "/page/talk.js";
 import { Transcript } from "/page/transcript.js";
+import { View } from "/page/view.js";
 import { clock, Wave } from "/page/wave.js";
 
 const LOOK_AGAIN_S = 5; // at a server that is not ready
@@ -16,8 +17,10 @@ const show = (node, isShown) => {
 
 const player = new Audio();
 const wave = new Wave($("wave"), seek);
+const view = new View($("top"), $("words"));
 const transcript = new Transcript($("text"), $("tip"), (time) => {
   if (wave.playS === null) return;
+  if (time < wave.sound.keptFromS) return sayKept();
   seek(time);
   player.play();
 });
@@ -29,7 +32,10 @@ let run = 0; // counts recordings, so that a late answer to one before is not ta
 let name = "recording";
 let model = null;
 let counting = 0;
-let plain = false; // options were left out that the model cannot follow
+let remark = ""; // to be said when the connection is open
+let current = null; // the files that are heard
+let kept = null; // files that wait for a key
+let looking = 0; // until the server is looked at again
 let wasAway = false; // the server, when it was last looked at
 
 // What is wrong, or in the way.
@@ -63,6 +69,7 @@ function sayServer({ state, slots, reason }) {
   }
   if (state === "busy") return `The server is not ready: ${reason}.`;
   if (state === "down") return "The server cannot be reached.";
+  if (state === "refused") return "The server refuses the connection.";
   return "The server did not answer.";
 }
 
@@ -79,10 +86,16 @@ function sayMicrophone(error) {
   say(texts[error.name] ?? `The microphone cannot be used: ${error.message}`, "error");
 }
 
+function sayKept() {
+  const from = clock(wave.sound.keptFromS);
+  say(`Of a microphone the last hour is kept: the sound can be played from ${from} on.`);
+}
+
 // How things stand.
 
 function update() {
   const isBusy = Boolean(talk) || isPreparing;
+  const canPlay = wave.playS !== null;
   const focused = document.activeElement;
   show($("speak"), !isBusy);
   show($("listening"), Boolean(microphone));
@@ -90,12 +103,18 @@ function update() {
   show($("drop-hint"), !isBusy);
   show($("finalize"), Boolean(talk) && Boolean(microphone));
   show($("stop"), isBusy);
-  show($("play"), wave.playS !== null);
+  show($("play"), canPlay);
+  $("text").classList.toggle("playable", canPlay);
+  $("text-help").textContent =
+    "Arrow keys go from word to word" + (canPlay ? "; Enter plays from there." : ".");
   show($("meter"), Boolean(microphone));
   show($("empty"), !transcript.words.length && !transcript.partial);
   show($("below"), transcript.words.length > 0);
   // Who uses the keyboard does not lose the place with the button.
   if (focused?.hidden) $(isBusy ? "stop" : "speak").focus();
+  wave.isGrowing = Boolean(microphone);
+  wave.draw();
+  view.isComing = Boolean(talk);
   document.body.dataset.state = isPreparing ? "preparing" : talk ? "talking" : "idle";
 }
 
@@ -138,6 +157,9 @@ function clear() {
   show($("sound"), false);
   $("play").textContent = "Play";
   transcript.clear();
+  view.begin();
+  remark = "";
+  current = kept = null;
   say("");
 }
 
@@ -190,13 +212,30 @@ async function stopMicrophone() {
   update();
   await open.close();
   if (mine !== run) return;
-  talk?.complete();
   offerPlayer();
+  talk?.complete();
   progress();
 }
 
+// What was chosen or dropped: files that cannot be heard are not passed over in silence.
+function take(files) {
+  const [file, ...others] = files;
+  if (!file) return;
+  if (talk || isPreparing) {
+    const text = `${file.name} was not taken: something else is being heard. Stop it first.`;
+    if (isPreparing) remark = text;
+    return say(text, "warn");
+  }
+  if (!$("key-form").hidden) {
+    kept = files;
+    return sayKey();
+  }
+  hear(file);
+  current = files;
+  if (others.length) remark = `Only ${file.name} is heard: one file at a time.`;
+}
+
 async function hear(file) {
-  if (talk || isPreparing || !file) return;
   clear();
   const mine = run;
   isPreparing = true;
@@ -223,7 +262,7 @@ async function hear(file) {
 // The first stop ends the sound and waits for the last words; the second waits for nothing.
 function stop() {
   if (microphone) return stopMicrophone();
-  run++;
+  if (isPreparing) run++;
   isPreparing = false;
   if (talk) talk.drop();
   else say("");
@@ -256,7 +295,8 @@ function state(now, details) {
     const cut = details.wasOpen ? "The connection is lost. " : "";
     const kind = details.wasOpen || details.state === "full" ? "warn" : "error";
     sayUntil(cut + sayServer(details) + kept, details.at, kind);
-  } else if (now === "plain") plain = true;
+  } else if (now === "plain") remark = "The server refuses to tell turns: they are left out.";
+  else if (now === "unexpected") say(`These words to expect are left out: ${details.why}`, "warn");
   if (["done", "dropped", "failed", "key"].includes(now)) over(now, details);
 }
 
@@ -265,8 +305,8 @@ function opened({ message: ready, isAnew }) {
   $("model").textContent = [ready.model, ...(ready.languages ?? [])].join(" · ");
   $("text").lang = ready.languages?.length === 1 ? ready.languages[0] : "";
   if (isAnew) transcript.anew(talk.toldS);
-  say(plain ? "This model tells no turns or expects no words: those options are left out." : "");
-  plain = false;
+  say(remark);
+  remark = "";
 }
 
 function over(how, { why }) {
@@ -274,7 +314,10 @@ function over(how, { why }) {
   if (microphone) stopMicrophone();
   transcript.setPartial("");
   if (how === "failed") say(`It ended: ${why}.`, "error");
-  if (how === "key") askKey();
+  if (how === "key") {
+    if (!transcript.words.length) kept = current;
+    askKey();
+  }
   if (how === "done" && wave.sound) wave.heardS = wave.sound.seconds;
   update();
   progress();
@@ -286,21 +329,25 @@ function offerPlayer() {
   const recording = wave.sound?.wav();
   if (!recording || wave.playS !== null) return;
   player.src = URL.createObjectURL(recording);
-  wave.playS = 0;
+  wave.playS = wave.sound.keptFromS;
+  if (wave.playS > 0) sayKept();
   update();
 }
 
 function seek(time) {
-  player.currentTime = time;
-  wave.playS = time;
-  transcript.mark(time);
+  const { keptFromS } = wave.sound;
+  wave.playS = Math.max(keptFromS, time);
+  player.currentTime = wave.playS - keptFromS;
+  transcript.mark(wave.playS);
+  view.bring(transcript.now);
   progress();
 }
 
 function follow() {
   if (wave.playS === null) return;
-  wave.playS = player.currentTime;
-  transcript.mark(player.ended ? null : player.currentTime);
+  wave.playS = wave.sound.keptFromS + player.currentTime;
+  transcript.mark(player.ended ? null : wave.playS);
+  if (!player.paused) view.follow(transcript.now);
   $("play").textContent = player.paused ? "Play" : "Pause";
   progress();
 }
@@ -316,7 +363,9 @@ for (const kind of ["timeupdate", "pause", "ended"]) player.addEventListener(kin
 
 // Key and options.
 
-const key = () => $("key-option").value.trim();
+// Pasted text may have marks that nobody sees.
+const clean = (text) => text.replace(/\p{Cf}/gu, "").trim();
+const key = () => clean($("key-option").value);
 const hotwords = () =>
   $("hotwords").value.split(/[,\n]/).map((one) => one.trim()).filter(Boolean);
 
@@ -332,8 +381,15 @@ function keep(value) {
 
 function askKey() {
   showKeyForm(true);
-  $("key-said").textContent = key() ? "The server does not take this key." : "";
+  sayKey();
   $("key").focus();
+}
+
+function sayKey() {
+  const wrong = key() ? "The server does not take this key. " : "";
+  $("key-said").classList.toggle("wrong", Boolean(wrong));
+  const waits = kept ? `${kept[0].name} will be heard when the key is there.` : "";
+  $("key-said").textContent = wrong + waits;
 }
 
 function showKeyForm(isShown) {
@@ -344,26 +400,28 @@ function showKeyForm(isShown) {
 }
 
 async function look() {
+  clearTimeout(looking);
   const found = await askServer(key());
-  if (talk || isPreparing) return found;
+  if (talk || isPreparing) return;
   if (found.state === "key") askKey();
-  else showKeyForm(false);
+  else if (found.state !== "down") showKeyForm(false); // a key that was given has been taken
   if (found.state === "busy" || found.state === "down") {
     sayUntil(sayServer(found), Date.now() + LOOK_AGAIN_S * 1000, "error");
-    setTimeout(look, LOOK_AGAIN_S * 1000);
+    looking = setTimeout(look, LOOK_AGAIN_S * 1000);
     wasAway = true;
   } else if (wasAway) {
     wasAway = false;
     say("");
   }
-  return found;
+  if (kept && $("key-form").hidden) take(kept);
 }
 
 $("key-form").addEventListener("submit", async (event) => {
   event.preventDefault();
-  keep($("key").value.trim());
-  const found = await look();
-  if (found.state !== "key") $("speak").focus();
+  keep(clean($("key").value));
+  $("key-said").textContent = "";
+  await look();
+  if ($("key-form").hidden) $(talk || isPreparing ? "stop" : "speak").focus();
 });
 $("key-option").addEventListener("change", () => keep(key()));
 $("hotwords").addEventListener("change", () => talk?.configure(hotwords()));
@@ -373,7 +431,7 @@ $("stop").addEventListener("click", stop);
 $("finalize").addEventListener("click", () => talk?.finalize());
 $("choose").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
-  hear($("file").files[0]);
+  take([...$("file").files]);
   $("file").value = "";
 });
 $("play").addEventListener("click", () => (player.paused ? player.play() : player.pause()));
@@ -402,7 +460,7 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   hover(false);
-  hear(event.dataTransfer.files[0]);
+  take([...event.dataTransfer.files]);
 });
 
 try {

@@ -3,14 +3,16 @@
 export const RATE = 24000;
 const PEAKS_PER_S = 50;
 const PEAKS_PER_GROUP = 50;
-const MOST_S = 3600; // of a microphone: more is not kept
+const MICROPHONE_S = 3600; // more of it is not kept
 const QUIET_S = 0.08;
 const QUIET_WITHIN_S = 0.6;
 const PIECE = RATE / 2;
 
 export class Sound {
-  constructor(rate = RATE) {
+  // Of more than `mostS` seconds the first are not kept.
+  constructor(rate = RATE, mostS = Infinity) {
     this.rate = rate;
+    this.mostS = mostS;
     this.pieces = []; // {first, samples}, in order
     this.length = 0; // samples that came
     this.dropped = 0; // of them no longer kept
@@ -23,6 +25,11 @@ export class Sound {
 
   get seconds() {
     return this.length / this.rate;
+  }
+
+  // From where on it is kept.
+  get keptFromS() {
+    return this.dropped / this.rate;
   }
 
   // Adds samples between -1 and 1.
@@ -41,7 +48,7 @@ export class Sound {
     this.level = Math.sqrt(power / floats.length);
     this.pieces.push({ first: this.length, samples });
     this.length += samples.length;
-    while (this.length - this.dropped > MOST_S * this.rate && this.pieces.length > 1) {
+    while (this.length - this.dropped > this.mostS * this.rate && this.pieces.length > 1) {
       this.dropped += this.pieces.shift().samples.length;
     }
   }
@@ -94,10 +101,10 @@ export class Sound {
     return pieces[low].samples.subarray(begin, begin + most);
   }
 
-  // All of it as a WAV file, so that places in it are exact; null where its beginning is gone.
+  // All that is kept as a WAV file, so that places in it are exact; null where there is none.
   wav() {
-    if (this.dropped || !this.length) return null;
-    const bytes = this.length * 2;
+    if (!this.length) return null;
+    const bytes = (this.length - this.dropped) * 2;
     const head = new DataView(new ArrayBuffer(44));
     const words = [
       [0, 0x52494646], [8, 0x57415645], [12, 0x666d7420], [36, 0x64617461], // RIFF WAVE fmt data
@@ -168,7 +175,7 @@ export class Microphone {
   constructor(stream, context, source, heard, lost) {
     this.stream = stream;
     this.context = context;
-    this.sound = new Sound(context.sampleRate);
+    this.sound = new Sound(context.sampleRate, MICROPHONE_S);
     this.node = new AudioWorkletNode(context, "microphone", { numberOfOutputs: 0 });
     this.ended = new Promise((done) => {
       this.node.port.onmessage = ({ data }) => {

@@ -10,7 +10,11 @@ const FIRST_WAIT_S = 0.5;
 const LONGEST_WAIT_S = 15;
 const FULL_WAIT_S = 5;
 const LOOK_S = 5;
-const GONE_S = 30; // without an answer to sound that was sent
+const OPEN_S = 15; // within which a connection is open
+const GONE_S = 30; // without an answer to what was sent
+const ASK_S = 10;
+const MANY_REFUSALS = 4;
+const LONGEST_GAP_S = 3600; // that the server takes at once
 
 const AGAIN = new Set([1001, 1005, 1006, 1012, 1013]); // closes after which one may come back
 
@@ -19,7 +23,15 @@ export class Talk {
   constructor(sound, { key = "", turns = "", partials = true, hotwords = [] }, on) {
     this.sound = sound;
     this.key = key;
-    this.options = { turns, partials, hotwords };
+    this.turns = turns;
+    this.partials = partials;
+    // These are told when the connection is open: an address has not room for many, and a list
+    // that the server does not take would keep the whole stream out.
+    this.hotwords = hotwords;
+    this.hotwordsBefore = []; // which hold where it does not take those
+    this.hasTold = false; // of words to expect
+    this.isUnsure = false; // they may yet be refused:
+    this.unsureUntilS = 0; // until sound behind them is heard
     this.on = on;
     this.session = crypto.getRandomValues(new Uint32Array(4)).join("-");
     this.count = 0; // counted messages of the session
@@ -28,14 +40,15 @@ export class Talk {
     this.heardS = 0;
     this.toldS = 0; // the end of the last word
     this.tries = 0;
+    this.refusals = 0;
     this.isComplete = false; // no more sound will be added
     this.hasClosed = false; // and that was told
     this.isOver = false;
     this.wasOpen = false;
     this.isReady = false; // the server has said where its sound ends
-    this.untold = []; // asked for while it was not
+    this.untold = []; // asked for while it was not ready
     this.timer = 0;
-    this.heardAt = 0; // when the last message came
+    this.heardAt = 0; // when the last message came, or the connection was begun
     this.watcher = setInterval(() => this.watch(), LOOK_S * 1000);
     this.online = () => this.timer && this.connect();
     addEventListener("online", this.online);
@@ -46,9 +59,8 @@ export class Talk {
     const query = new URLSearchParams({
       encoding: "s16le", rate: this.sound.rate, channels: 1, session: this.session,
     });
-    if (this.options.partials) query.set("partials", "true");
-    if (this.options.turns) query.set("turns", this.options.turns);
-    for (const one of this.options.hotwords) query.append("hotwords", one);
+    if (this.partials) query.set("partials", "true");
+    if (this.turns) query.set("turns", this.turns);
     if (this.wasOpen) {
       query.set("after", this.count);
       // Another process may go on, and know less than was told.
@@ -73,8 +85,9 @@ export class Talk {
     }
     this.socket = socket;
     this.isReady = false;
+    this.heardAt = Date.now();
     socket.onmessage = ({ data }) => {
-      if (socket === this.socket) this.received(JSON.parse(data));
+      if (socket === this.socket && !this.isOver) this.received(JSON.parse(data));
     };
     socket.onclose = (event) => {
       if (socket === this.socket) this.closed(event, this.isReady);
@@ -87,18 +100,20 @@ export class Talk {
     const offset = this.offset / this.sound.rate;
     if (message.type === "lag") {
       this.heardS = offset + message.heard_s;
+      if (this.heardS > this.unsureUntilS) this.isUnsure = false;
       this.pump();
       return this.on.progress();
     }
     this.count++;
     if (message.type === "word") this.toldS = offset + message.end;
     if (message.type === "end") this.heardS = this.sound.seconds;
+    if (message.type === "error" && this.isUnsure) return this.refuseHotwords(message);
     this.on.message(message, offset);
     if (message.type === "end") this.finish("done");
   }
 
   ready(message) {
-    this.tries = 0;
+    this.tries = this.refusals = 0;
     this.hasClosed = false;
     const isAnew = message.taken_s === 0 && this.count > 0;
     if (isAnew) {
@@ -106,13 +121,17 @@ export class Talk {
       // a little before its sound does, which would be heard as another word.
       const behind = this.toldS > 0 ? this.sound.quietAfter(this.toldS) : 0;
       const first = Math.min(this.sound.length, Math.round(behind * this.sound.rate));
-      this.offset = Math.max(this.sound.dropped, first);
+      this.offset = first;
       this.count = 0;
+    }
+    if (message.taken_s === 0) {
+      this.offset = Math.max(this.sound.dropped, this.offset);
       this.heardS = this.offset / this.sound.rate;
     }
     this.sent = this.offset + Math.round(message.taken_s * this.sound.rate);
     this.wasOpen = this.isReady = true;
     this.on.state("open", { message, isAnew });
+    if (this.hotwords.length || this.hasTold) this.tellHotwords();
     this.pump();
     for (const one of this.untold.splice(0)) this.tell(one);
   }
@@ -122,11 +141,14 @@ export class Talk {
   pump() {
     const { socket, sound } = this;
     if (socket?.readyState !== WebSocket.OPEN || !this.isReady || this.isOver) return;
-    this.sent = Math.max(this.sent, sound.dropped);
     while (
       this.sent / sound.rate < this.heardS + AHEAD_S &&
       socket.bufferedAmount < MOST_BUFFERED
     ) {
+      if (this.sent < sound.dropped) {
+        this.skip();
+        continue;
+      }
       const samples = sound.from(this.sent);
       if (!samples) break;
       socket.send(samples);
@@ -138,16 +160,30 @@ export class Talk {
     }
   }
 
-  // A connection that is dead without a word is noticed: sound waits, and nothing comes.
+  // Sound that is no longer kept is silence to the server, so that times stay right.
+  skip() {
+    const { rate, dropped } = this.sound;
+    const samples = Math.min(dropped - this.sent, LONGEST_GAP_S * rate);
+    this.tell({ type: "gap", seconds: samples / rate });
+    this.sent += samples;
+  }
+
+  // A connection that is dead without a word is noticed: an answer is due, and nothing comes.
   watch() {
     const { socket } = this;
-    if (socket?.readyState !== WebSocket.OPEN || !this.wasOpen) return;
-    const isBehind = this.sent / this.sound.rate > this.heardS + 1;
-    if (isBehind && Date.now() - this.heardAt > GONE_S * 1000) {
-      this.socket = null;
-      socket.close();
-      this.closed({ code: 1006, reason: "" }, true);
-    }
+    if (!socket || Date.now() - this.heardAt < this.patienceS * 1000) return;
+    this.socket = null;
+    socket.close();
+    this.comeBack(false);
+  }
+
+  // How long nothing may come.
+  get patienceS() {
+    const { readyState } = this.socket;
+    if (readyState === WebSocket.CONNECTING) return OPEN_S;
+    const isBehind = this.hasClosed || this.sent / this.sound.rate > this.heardS + 1;
+    const isDue = readyState === WebSocket.OPEN && (!this.isReady || isBehind);
+    return isDue ? GONE_S : Infinity;
   }
 
   tell(message) {
@@ -161,8 +197,23 @@ export class Talk {
   }
 
   configure(hotwords) {
-    this.options.hotwords = hotwords;
-    this.tell({ type: "configure", hotwords });
+    this.hotwordsBefore = this.hotwords;
+    this.hotwords = hotwords;
+    if (this.isReady) this.tellHotwords(); // else `ready` does
+  }
+
+  tellHotwords() {
+    this.hasTold = this.isUnsure = true;
+    this.unsureUntilS = this.sent / this.sound.rate + 0.001;
+    this.tell({ type: "configure", hotwords: this.hotwords });
+  }
+
+  // They are kept out of later connections, too.
+  refuseHotwords({ message }) {
+    this.isUnsure = false;
+    this.hotwords = this.hotwordsBefore;
+    this.hotwordsBefore = [];
+    this.on.state("unexpected", { why: message });
   }
 
   // No more sound will come.
@@ -188,26 +239,36 @@ export class Talk {
     this.on.state(state, details);
   }
 
-  async closed({ code, reason }, wasReady) {
+  closed({ code, reason }, wasReady) {
     if (this.isOver) return;
-    if (wasReady && !AGAIN.has(code)) {
-      return this.finish("failed", { why: reason || `the server closed the connection (${code})` });
-    }
-    this.isReady = false;
+    if (!wasReady || AGAIN.has(code)) return this.comeBack(!wasReady);
+    this.finish("failed", { why: reason || `the server closed the connection (${code})` });
+  }
+
+  // `isRefused`: the connection was closed before the server was ready.
+  async comeBack(isRefused) {
+    this.isReady = this.isUnsure = false;
     this.on.state("lost", { wasOpen: this.wasOpen });
     const found = await askServer(this.key);
     if (this.isOver) return;
     if (found.state === "key") return this.finish("key", {});
-    if (found.state === "ready" && !this.wasOpen && !wasReady) {
-      // It would let us in: so it cannot follow what we ask for.
-      if (this.options.turns || this.options.hotwords.length) {
-        this.options = { ...this.options, turns: "", hotwords: [] };
-        this.on.state("plain", {});
-        return this.connect();
-      }
-      if (++this.tries > 4) return this.finish("failed", { why: "the server refuses the stream" });
-    }
+    if (isRefused && found.state === "ready") return this.refused(found);
     this.again(found);
+  }
+
+  // The server would let us in, and has not. It may have been full until a moment ago, so it is
+  // asked for the same again before turns are left out: later where they were told already.
+  refused(found) {
+    const count = ++this.refusals;
+    if (this.turns && count > (this.wasOpen ? MANY_REFUSALS : 1)) {
+      this.turns = "";
+      this.on.state("plain", {});
+      return this.connect();
+    }
+    if (!this.wasOpen && count > MANY_REFUSALS) {
+      return this.finish("failed", { why: "the server refuses the stream" });
+    }
+    this.again({ ...found, state: "refused" });
   }
 
   again(found) {
@@ -222,10 +283,9 @@ export class Talk {
 // How the server is: "ready", "full", "key" (it wants one), "busy" (it says why) or "down".
 export async function askServer(key) {
   try {
-    const answer = await fetch("/ready", { cache: "no-store" });
+    const answer = await ask("/ready");
     const { ready, reason, slots, slots_used: used } = await answer.json();
-    const headers = key ? { Authorization: `Bearer ${key}` } : {};
-    const models = await fetch("/v1/models", { headers, cache: "no-store" });
+    const models = await askWithKey("/v1/models", key);
     if (models.status === 401) return { state: "key" };
     if (!ready) return { state: "busy", reason };
     if (slots > 0 && used >= slots) return { state: "full", slots };
@@ -233,4 +293,21 @@ export async function askServer(key) {
   } catch {
     return { state: "down" };
   }
+}
+
+function askWithKey(path, key) {
+  if (!key) return ask(path);
+  let headers;
+  try {
+    headers = new Headers({ Authorization: `Bearer ${key}` });
+  } catch {
+    return ask(`${path}?auth_id=${encodeURIComponent(key)}`); // a key that no header can spell
+  }
+  return ask(path, { headers });
+}
+
+// A network that is dead without a word answers nothing, and fails nothing either.
+function ask(path, options = {}) {
+  const signal = AbortSignal.timeout?.(ASK_S * 1000);
+  return fetch(path, { cache: "no-store", signal, ...options });
 }

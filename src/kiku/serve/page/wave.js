@@ -1,6 +1,6 @@
 // The waveform: what was heard in one colour, what still waits in another, and where the player is.
 
-const LEAST_S = 8; // the width of a recording that has just begun
+const LEAST_S = 8; // the width of a recording that has just begun, and goes on
 const BAR = 3; // pixels
 const STEP_S = 2; // of the arrow keys
 
@@ -10,6 +10,7 @@ export class Wave {
     this.canvas = canvas;
     this.seek = seek;
     this.sound = null;
+    this.isGrowing = false; // by a microphone
     this.heardS = 0;
     this.playS = null; // where the player is
     this.isAsked = false;
@@ -26,12 +27,13 @@ export class Wave {
   }
 
   get width() {
-    return Math.max(LEAST_S, this.sound?.seconds ?? 0);
+    const { seconds } = this.sound;
+    return this.isGrowing ? Math.max(LEAST_S, seconds) : seconds;
   }
 
   point(event) {
     const box = this.canvas.getBoundingClientRect();
-    this.go(((event.clientX - box.left) / box.width) * this.width);
+    if (this.sound) this.go(((event.clientX - box.left) / box.width) * this.width);
   }
 
   key(event) {
@@ -62,11 +64,12 @@ export class Wave {
   }
 
   drawNow() {
-    const { canvas, sound, width } = this;
+    const { canvas, sound } = this;
     const ratio = devicePixelRatio || 1;
     const wide = canvas.clientWidth;
     const high = canvas.clientHeight;
     if (!sound || !wide) return;
+    const { width } = this;
     if (canvas.width !== Math.round(wide * ratio)) canvas.width = Math.round(wide * ratio);
     if (canvas.height !== Math.round(high * ratio)) canvas.height = Math.round(high * ratio);
     const pen = canvas.getContext("2d");
