@@ -13,6 +13,7 @@ from torch import Tensor
 from kiku.checkpoint import load
 from kiku.cli import main
 from kiku.errors import ConfigError, MissingExtra, TrainingError
+from kiku.train.augment import read_augmentation
 from kiku.train.durable import alone_in
 from kiku.train.fit import fit, rate_at
 from kiku.train.lora import adapted
@@ -388,6 +389,26 @@ def test_folders_count_from_the_file(tmp_path: Path) -> None:
     assert [found.pack, found.model, found.run, found.lora.start] == wanted
     (tmp_path / "d.toml").write_text('pack = "p"')
     assert read_settings(tmp_path / "d.toml").model == "demo"
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the mark at the beginning, as editors of Windows write it, is none of the text."""
+    (tmp_path / "base").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    path = tmp_path / "lessons" / "c.toml"
+    path.parent.mkdir()
+    text = 'pack = "~/pack"\nrun = "~/run"\nmodel = "~/base"\n[lora]\nstart = "~/start"\n'
+    path.write_text(text, encoding="utf-8-sig")
+    found = read_settings(path)
+    assert found.lora is not None
+    assert (found.pack, found.run) == (str(tmp_path / "pack"), str(tmp_path / "run"))
+    assert (found.model, found.lora.start) == (str(tmp_path / "base"), str(tmp_path / "start"))
+    path.write_text('noise = "~/noises"\nrooms = "rooms"', encoding="utf-8-sig")
+    changes = read_augmentation(path)
+    assert (changes.noise, changes.rooms) == (
+        str(tmp_path / "noises"), str(path.parent / "rooms"),
+    )  # fmt: skip
 
 
 def test_the_command(

@@ -67,16 +67,16 @@ class Augmentation:
 
 
 def read_augmentation(path: Path) -> Augmentation:
-    """From a TOML file; folders in it count from where it lies.
+    """From a TOML file; folders in it count from where it lies, and ~ is the home folder.
 
     Raises:
         ConfigError: a key is unknown, or a number cannot be.
         TrainingError: the file cannot be read.
     """
-    from kiku.train.settings import read_toml
+    from kiku.train.settings import beside_file, read_toml
 
     found = from_plain(Augmentation, read_toml(path), what=str(path), defaults=True)
-    noise, rooms = (name and str(path.parent / name) for name in (found.noise, found.rooms))
+    noise, rooms = (name and beside_file(path, name) for name in (found.noise, found.rooms))
     return replace(found, noise=noise, rooms=rooms)
 
 

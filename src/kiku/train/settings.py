@@ -7,8 +7,10 @@ pack = "pack"
 steps = 2000
 """
 
+import os
 import tomllib
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,7 +158,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> FitSettings:
-    """From a TOML file; the folders in it count from where it lies.
+    """From a TOML file; the folders in it count from where it lies, and ~ is the home folder.
 
     Raises:
         ConfigError: a key is unknown or missing, or a number cannot be; it is named.
@@ -168,14 +170,17 @@ def read_settings(path: Path) -> FitSettings:
     for key in ("pack", "model", "run"):
         if not getattr(found, key):  # which would be the folder where it lies
             raise ConfigError(f"{path}: {key} is empty: say which")
-    here = path.parent
-    model = here / found.model if (here / found.model).is_dir() else found.model
+    beside = partial(beside_file, path)
+    model = beside(found.model) if Path(beside(found.model)).is_dir() else found.model
     lora = found.lora
     if lora is not None and lora.start:
-        lora = replace(lora, start=str(here / lora.start))
-    return replace(
-        found, pack=str(here / found.pack), run=str(here / found.run), model=str(model), lora=lora
-    )
+        lora = replace(lora, start=beside(lora.start))
+    return replace(found, pack=beside(found.pack), run=beside(found.run), model=model, lora=lora)
+
+
+def beside_file(file: Path, name: str) -> str:
+    """A path that stands in a file, from where that lies; ~ is the home folder."""
+    return str(file.parent / os.path.expanduser(name))
 
 
 _FREE = ("run", "device", "train.save_every", "train.log_every", "train.dev_every", "pack", "model")

@@ -8,7 +8,7 @@ and `generate` reads each frame once and ends each row with its own sound.
 """
 
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +120,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
 
     # Nothing here makes sound of codes, and Kyutai's own files do not hold what would: a report
     # that it is missing, and to be trained, would only frighten.
-    _keys_to_ignore_on_load_missing = [
+    _keys_to_ignore_on_load_missing: ClassVar[list[str]] = [
         r"^codec_model\.(decoder|decoder_transformer|upsample)\.",
         r"^codec_model\.quantizer\.\w+\.output_proj\.",
     ]
