@@ -1,6 +1,7 @@
 """What benchmarks/precision.py compares is what the graphs compute, and its page keeps its text."""
 
 import importlib
+import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,6 +129,16 @@ def test_speed_stands_in_the_table_once_it_is_measured(precision: ModuleType) ->
     text = precision.tables(ROWS, [live])
     assert "| 1b | int4 | 800 MB | 600 MB | 500 MB | 20.5 |" in text
     assert "2 threads" in text
+
+
+def test_the_speeds_of_the_page_are_the_newest(precision: ModuleType) -> None:
+    rows, peers = (
+        [json.loads(line) for line in (BENCHMARKS / "results" / name).read_text().splitlines()]
+        for name in ("precision.jsonl", "peers.jsonl")
+    )
+    wanted, _, _ = precision.tables(rows, peers).partition("| people never heard")
+    page = (ROOT / "docs" / "precision.md").read_text(encoding="utf-8")
+    assert wanted in page, "run  python benchmarks/precision.py --page"
 
 
 def test_the_page_has_room_for_the_tables(precision: ModuleType, tmp_path: Path) -> None:

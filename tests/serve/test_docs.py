@@ -4,8 +4,13 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from typing import get_args
 
+import pytest
+
+from kiku.cli import main
 from kiku.cli import serve as command
+from kiku.engine.choice import EngineName
 from kiku.serve.settings import Settings
 from tests.conftest import ROOT
 
@@ -26,6 +31,16 @@ def test_every_setting_is_told():
     for one in fields(Settings):
         (row,) = [row for row in rows if row.startswith(f"| `{one.name.replace('_', '-')}` |")]
         assert row.rstrip("| ").split("|")[-1].strip(), f"{one.name} has no text"
+
+
+def test_every_engine_is_named_wherever_engines_are(capsys: pytest.CaptureFixture[str]):
+    assert main(["serve", "--help"]) == 0
+    (row,) = [one for one in PAGE.read_text("utf-8").splitlines() if one.startswith("| `engine`")]
+    bullet = (ROOT / "docs" / "python.md").read_text("utf-8").partition("- `engine`")[2]
+    (told,) = [one for one in capsys.readouterr().out.splitlines() if "--engine" in one]
+    for engine in get_args(EngineName):
+        for text in (told, row, bullet.partition("\n- ")[0]):
+            assert engine in text
 
 
 def test_what_is_written_as_an_option_is_one():

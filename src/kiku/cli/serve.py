@@ -61,7 +61,7 @@ class ServedModelOptions:
         str | None, _option("--revision", "REV", "Branch, tag or commit of the repository.")
     ] = None
     engine: Annotated[
-        str | None, _option("--engine", "NAME", "onnx or torch; else the faster.")
+        str | None, _option("--engine", "NAME", "onnx, torch or cuda; else one of the first two.")
     ] = None
     device: Annotated[
         str | None, _option("--device", "NAME", "cpu, cuda, cuda:1, mps; else the fastest.")

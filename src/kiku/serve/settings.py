@@ -51,11 +51,11 @@ class Settings:
     revision: str | None = None
     """Branch, tag or commit of the repository."""
     engine: str = "auto"
-    """onnx or torch; auto is the faster one here."""
+    """onnx, torch or cuda; auto chooses one of the first two."""
     device: str | None = None
     """cpu, cuda, cuda:1, mps; None is the fastest."""
     dtype: str | None = None
-    """int8, int4 or float32; bfloat16 or float16 with the torch engine."""
+    """int8, int4 or float32; bfloat16 or float16 with torch and cuda."""
     threads: int | None = None
     """That compute; None is all there are."""
     slots: int | None = None
