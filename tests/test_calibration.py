@@ -78,6 +78,12 @@ def test_it_is_written_and_read(tmp_path: Path, calibration: Calibration) -> Non
     assert Calibration.load(tmp_path / "c.json") == calibration
 
 
+def test_one_that_an_editor_of_windows_has_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(CURVE.to_dict()), encoding="utf-8-sig")
+    assert Calibration.load(path) == CURVE
+
+
 def test_files_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         Calibration.load(tmp_path / "none.json")

@@ -302,6 +302,16 @@ def test_a_model_that_there_is_not_ends_the_process():
     assert "/no/such/model" in sentence(result.stderr)
 
 
+@pytest.mark.usefixtures("refused")  # which puts the loggers back
+def test_a_setting_of_the_environment_that_there_is_not_is_warned_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("KIKU_LANGUAGE", "en")
+    monkeypatch.setattr("kiku.serve.server.run", lambda *_: None)
+    assert main(["serve"]) == 0
+    assert capsys.readouterr().err.count("did you mean KIKU_LANGUAGES?") == 1
+
+
 def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
     (tmp_path / "starlette.py").write_text(
         "raise ModuleNotFoundError(\"No module named 'starlette'\", name='starlette')"

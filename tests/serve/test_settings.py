@@ -1,11 +1,13 @@
 """Settings come from the command line, the environment and a file, in that order of weight."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from kiku.errors import ConfigError
-from kiku.serve.settings import DEFAULT_ALIASES, Settings, is_loopback
+from kiku.serve.settings import DEFAULT_ALIASES, Settings, is_loopback, unknown_names
+from tests.conftest import ROOT
 
 
 def test_what_is_given_counts_before_the_environment_and_that_before_the_file(tmp_path: Path):
@@ -36,7 +38,10 @@ def test_lists_of_the_environment_have_commas():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("prot = 1", "prot, which is not known"),
+        ("prot = 1", r"prot, which is not known; did you mean port\?$"),
+        ('language = ["en"]', r"language, which is not known; did you mean languages\?$"),
+        ("max_conections = 1", r"did you mean max-connections\?$"),
+        ("qwertz = 1", "which is not known; docs/serve.md lists the settings"),
         ('port = "8080"', "port in .* must be a whole number, not '8080'"),
         ("port = true", "port in .* must be a whole number, not True"),
         ("insecure = 1", "insecure in .* must be true or false"),
@@ -95,6 +100,121 @@ def test_a_file_without_keys_lets_nobody_in(tmp_path: Path, content: str | bytes
         file.write_text(content)
     with pytest.raises(ConfigError, match="keys"):
         Settings(api_keys_file=file).keys()
+
+
+def test_a_file_of_keys_may_have_comments_and_the_mark_that_windows_writes(tmp_path: Path):
+    file = tmp_path / "keys"
+    file.write_text("one\n# my keys\n  # more\ntwo#2\n", encoding="utf-8-sig")
+    assert Settings(api_keys_file=file).keys() == {"one", "two#2"}
+    file.write_text("# one\n")
+    with pytest.raises(ConfigError, match="holds no key"):
+        Settings(api_keys_file=file).keys()
+
+
+def test_a_file_may_begin_with_the_mark_that_windows_writes(tmp_path: Path):
+    file = tmp_path / "kiku.toml"
+    file.write_text("port = 5", encoding="utf-8-sig")
+    assert Settings.gathered({}, {}, file).port == 5
+
+
+def test_paths_in_a_file_count_from_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    file = folder / "kiku.toml"
+    file.write_text('api-keys-file = "keys"\nsession-store = "kept"')
+    for named in (file, Path("etc/kiku.toml")):
+        settings = Settings.gathered({}, {}, named)
+        assert settings.api_keys_file is not None
+        assert settings.session_store is not None
+        assert settings.api_keys_file.resolve() == folder / "keys"
+        assert Path(settings.session_store).resolve() == folder / "kept"
+    file.write_text('api-keys-file = "/keys"\nsession-store = "redis://host:1/0"')
+    settings = Settings.gathered({}, {}, file)
+    assert settings.api_keys_file == Path("/keys")
+    assert settings.session_store == "redis://host:1/0"
+    beside = Settings.gathered(
+        {"api_keys_file": Path("keys")}, {"KIKU_SESSION_STORE": "kept"}, file
+    )
+    assert (beside.api_keys_file, beside.session_store) == (Path("keys"), "kept")
+
+
+def test_a_tilde_is_the_home_folder_wherever_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    (home / "kiku.toml").write_text('api-keys-file = "~/keys"\nsession-store = "~/kept"')
+    given = {"api_keys_file": Path("~/keys"), "session_store": "~/kept"}
+    for settings in (
+        Settings.gathered({}, {}, Path("~/kiku.toml")),
+        Settings.gathered({}, {"KIKU_CONFIG": "~/kiku.toml"}),
+        Settings.gathered(given, {}),
+        Settings.gathered({}, {"KIKU_API_KEYS_FILE": "~/keys", "KIKU_SESSION_STORE": "~/kept"}),
+    ):
+        assert settings.api_keys_file == home / "keys"
+        assert settings.session_store == str(home / "kept")
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ("https://example.org", "https://example.org"),
+        ("https://Example.org/", "https://example.org"),
+        ("https://example.org:443", "https://example.org"),
+        ("http://localhost:3000", "http://localhost:3000"),
+        ("http://[::1]:80", "http://[::1]"),
+        ("chrome-extension://abc", "chrome-extension://abc"),
+        ("null", "null"),
+    ],
+)
+def test_origins_are_named_as_browsers_name_them(given: str, named: str):
+    assert Settings(allowed_origin=(given,)).allowed_origin == (named,)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("example.org", "https://example.org,"),
+        ("localhost:3000", "https://localhost:3000,"),
+        ("//example.org", "https://example.org,"),
+        ("https://example.org/page", "https://example.org,"),
+        ("https://example.org?a=b", "https://example.org,"),
+        ("https://*.example.org", "https://example.org,"),
+        ("https://[bad", "https://example.org,"),
+        ("https://example.org:port", "https://example.org,"),
+        ("*", "https://example.org,"),
+        ("", "https://example.org,"),
+    ],
+)
+def test_an_origin_that_no_page_has_is_refused(given: str, hint: str):
+    with pytest.raises(ConfigError, match="--allowed-origin must be the scheme and") as caught:
+        Settings(allowed_origin=(given,))
+    assert f"{hint} not {given!r}" in str(caught.value)
+
+
+def test_what_is_named_as_a_setting_and_is_none_is_told():
+    environment = {
+        "KIKU_LANGUAGE": "en", "KIKU_QWERTZ": "1", "KIKU_PORT": "1", "KIKU_CACHE": "/c",
+        "KIKU_SERVICE_HOST": "10.0.0.1", "KIKU_SERVICE_PORT_HTTP": "80", "HOME": "/",
+        "KIKU_WEB_PORT": "tcp://x:1", "KIKU_PORT_80_TCP_ADDR": "10.0.0.1",
+    }  # fmt: skip
+    assert list(unknown_names(environment)) == [
+        "KIKU_LANGUAGE is set and means nothing to kiku serve; did you mean KIKU_LANGUAGES?",
+        "KIKU_QWERTZ is set and means nothing to kiku serve; docs/serve.md lists the settings",
+    ]
+
+
+def test_names_that_kiku_reads_are_known():
+    read: set[str] = set()
+    for folder in ("src", "kernels", "tests/parity", "tests/kernels", "deploy"):
+        for file in (ROOT / folder).rglob("*"):
+            if file.suffix in (".py", ".yaml", ".rs", ".toml") and file.is_file():
+                read |= set(re.findall(r"KIKU_[A-Z_]*[A-Z]", file.read_text("utf-8")))
+    assert {"KIKU_CACHE", "KIKU_GOLDEN_TOKENS"} <= read
+    assert list(unknown_names(dict.fromkeys(read, ""))) == []
 
 
 def test_other_machines_want_a_key_or_a_word():

@@ -166,7 +166,7 @@ def serve(
     """
     try:
         from kiku.serve import logs, server
-        from kiku.serve.settings import Settings
+        from kiku.serve.settings import Settings, warn_of_unknown_names
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("kiku"):
             raise
@@ -179,6 +179,7 @@ def serve(
     settings = Settings.gathered(given, os.environ, config)
     settings.keys()  # before the model is loaded
     logs.set_up(settings)
+    warn_of_unknown_names(os.environ)
 
     def announce(address: str) -> None:
         # Clients may come already, and wait; whether it can be loaded is not known yet.

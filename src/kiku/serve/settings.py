@@ -1,11 +1,13 @@
 """How a service is set: options of `kiku serve`, `KIKU_*` of the environment, a TOML file."""
 
+import difflib
 import ipaddress
+import logging
 import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self, cast, get_args, get_origin
@@ -28,7 +30,22 @@ SECRET = frozenset({"api_key", "session_key", "session_store"})
 
 PREFIX = "KIKU_"
 
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+")
+OTHER_NAMES = frozenset({
+    "KIKU_CACHE", "KIKU_CONFIG", "KIKU_DEBUG", "KIKU_KERNELS", "KIKU_KERNELS_LIBRARY",
+    "KIKU_KERNELS_NEEDED", "KIKU_KERNELS_TARGET", "KIKU_GOLDEN_CLIPS", "KIKU_GOLDEN_TOKENS",
+    "KIKU_PARITY_REPORT", "KIKU_WEIGHTS",
+})  # fmt: skip
+"""What other parts of kiku, and its tests, read in the environment."""
+
+# Kubernetes tells every pod of a Service named kiku, or kiku-something, where it is.
+_OF_KUBERNETES = re.compile(r"KIKU_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+
+# A scheme, a host and perhaps a port: what else there may be in an address, no browser sends.
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/*@?#:\[\]]+)(?::(\d+))?/?")
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +81,7 @@ class Settings:
     api_key: tuple[str, ...] = ()
     """Keys of which a client must know one; none given lets everybody in."""
     api_keys_file: Path | None = None
-    """A file with one key a line."""
+    """A file with one key a line; lines that begin with # are comments."""
     insecure: bool = False
     """Listen on any address without keys."""
     allowed_origin: tuple[str, ...] = ()
@@ -119,6 +136,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what cannot be."""
+        if self.api_keys_file is not None:
+            self._set("api_keys_file", Path(_at_home(self.api_keys_file)))
+        if self.session_store is not None:
+            self._set("session_store", _at_home(self.session_store))
+        self._set("allowed_origin", tuple(map(_origin, self.allowed_origin)))
         for one in fields(self):
             value = getattr(self, one.name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -148,6 +170,9 @@ class Settings:
         if self.log_format not in ("text", "json"):
             raise ConfigError(f"--log-format must be text or json, not {self.log_format!r}")
 
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
     def keys(self) -> frozenset[str]:
         """All keys that let a client in; none lets everybody in.
 
@@ -158,12 +183,13 @@ class Settings:
         keys = {key for key in self.api_key if key}
         if self.api_keys_file is not None:
             try:
+                # Notepad begins a file with a mark, which would be part of the first key.
                 lines = self.api_keys_file.read_text("utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(
                     f"the keys in {self.api_keys_file} cannot be read: {error}"
                 ) from None
-            found = {line.strip() for line in lines if not line.startswith("#")} - {""}
+            found = {line.strip() for line in lines if not line.lstrip().startswith("#")} - {""}
             if not found:
                 raise ConfigError(f"{self.api_keys_file} holds no key: write one a line")
             keys |= found
@@ -187,7 +213,8 @@ class Settings:
         Args:
             given: by name, as they are; None is not given.
             environment: `KIKU_PORT` and the like; lists with commas.
-            file: TOML, with the names of the fields ("-" may stand for "_"); None is `KIKU_CONFIG`.
+            file: TOML, with the names of the fields ("-" may stand for "_"), whose paths count from
+                where it lies; None is `KIKU_CONFIG`.
 
         Raises:
             ConfigError: a name that is not known, or a value that cannot be.
@@ -197,7 +224,7 @@ class Settings:
         kinds = {one.name: one.type for one in fields(cls)}
         values: dict[str, Any] = {}
         if file is not None:
-            values |= _from_file(file, kinds)
+            values |= _from_file(Path(_at_home(file)), kinds)
         for name, kind in kinds.items():
             text = environment.get(PREFIX + name.upper())
             if text is not None:
@@ -217,18 +244,74 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in table.items():
         name = key.replace("-", "_")
         if name not in kinds:
-            raise ConfigError(
-                f"{path} sets {key}, which is not known: {', '.join(sorted(kinds))} are"
-            )
-        shown = "" if name in SECRET else f", not {value!r}"
-        values[name] = _checked(value, kinds[name], f"{key} in {path}", shown)
-        if isinstance(values[name], Path) and not str(value).startswith("~"):
-            values[name] = path.parent / values[name]
+            known = [one.replace("_", "-") for one in kinds]
+            raise ConfigError(f"{path} sets {key}, which is not known; {_nearest(key, known)}")
+        checked = _checked(value, kinds[name], f"{key} in {path}")
+        values[name] = _beside(path, checked) if name in _PATHS else checked
     return values
 
 
-def _checked(value: Any, kind: Any, what: str, shown: str) -> Any:
-    """A value of TOML as one of the kind; `what` it is and how it is `shown` stand in the error."""
+_PATHS = ("api_keys_file", "session_store")
+
+
+def _beside(file: Path, path: str | Path) -> Any:
+    """A path that stands in a file, from where that lies; addresses are none."""
+    if "://" in str(path) or not str(path):
+        return path
+    return type(path)(file.parent / _at_home(path))
+
+
+def _at_home(path: str | Path) -> str:
+    """A path whose ~ is the home folder: no shell has seen what stands in a file or in quotes."""
+    return os.path.expanduser(path)
+
+
+def _origin(given: str) -> str:
+    """A page's origin as browsers name it.
+
+    Raises:
+        ConfigError: it is none, and would match no page.
+    """
+    if given == "null":  # of pages that are files, or in a sandbox
+        return given
+    found = _ORIGIN.fullmatch(given.lower())
+    if found is None:
+        example = given if re.fullmatch(r"[\w.-]+(:\d+)?", given) else "example.org"
+        raise ConfigError(
+            "--allowed-origin must be the scheme and the host of pages, such as "
+            f"https://{example}, not {given!r}"
+        )
+    scheme, host, port = found.groups()
+    is_told = port is not None and int(port) != _DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host}:{port}" if is_told else f"{scheme}://{host}"
+
+
+def _nearest(name: str, known: Collection[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {prefix}{near[0]}?" if near else "docs/serve.md lists the settings"
+
+
+def unknown_names(environment: Mapping[str, str]) -> Iterator[str]:
+    """Of the environment what is named as a setting and is none, each as a sentence."""
+    known = [one.name.upper() for one in fields(Settings)]
+    for name, value in sorted(environment.items()):
+        bare = name.removeprefix(PREFIX)
+        if not name.startswith(PREFIX) or bare in known or name in OTHER_NAMES:
+            continue
+        if _OF_KUBERNETES.fullmatch(name) or value.startswith(("tcp://", "udp://")):
+            continue
+        near = _nearest(bare, known, PREFIX)
+        yield f"{name} is set and means nothing to kiku serve; {near}"
+
+
+def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
+    """Log what is set in the environment and changes nothing."""
+    for told in unknown_names(environment):
+        _log.warning("%s", told)
+
+
+def _checked(value: Any, kind: Any, what: str) -> Any:
+    """A value of TOML as one of the kind."""
     wanted = _plain(kind)
     if get_origin(wanted) is tuple:
         items = cast("list[Any]", value if isinstance(value, list) else [value])
