@@ -1,8 +1,11 @@
 """`kiku.load`: the real engines on tiny checkpoints, and what it refuses."""
 
+import gc
 import re
 import subprocess
 import sys
+import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ from kiku.errors import CheckpointError, ConfigError
 from tests.checkpoint.models import write_native_folder, write_transformers_folder
 from tests.conftest import ROOT, without_torch
 from tests.tiny import PIECES
+
+PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,25 @@ def test_numbers_of_numpy_load_a_model(native: Path) -> None:
 def test_the_demo_has_no_revisions(engine: str) -> None:
     with pytest.raises(CheckpointError, match="it has no revision 'nosuch'; leave `revision` out"):
         kiku.load("demo", engine=engine, device="cpu", revision="nosuch")
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch", "cuda"])
+def test_a_model_that_nobody_holds_any_more_is_gone(engine: str, native: Path) -> None:
+    recognizer = kiku.load(native, engine=engine, device="cpu", slots=2, threads=1)
+    transcript = recognizer.transcribe(_sound(), rate=recognizer.config.sample_rate)
+    with recognizer.stream() as stream:
+        stream.push(_sound())
+        stream.close()
+        assert list(stream.events())
+    held = [weakref.ref(one) for one in (recognizer, recognizer.scheduler.engine)]
+    del recognizer, stream
+    for thread in threading.enumerate():  # which ends with the last stream, a moment later
+        if thread.name == "kiku-driver":
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+    gc.collect()
+    assert [one() for one in held] == [None, None]
+    assert transcript.duration > 0  # which holds nothing of it
 
 
 _LISTEN = """

@@ -233,32 +233,3 @@ def test_loopback(host: str):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
 def test_not_loopback(host: str):
     assert not is_loopback(host)
-
-
-def test_a_file_of_settings_may_begin_as_editors_on_windows_write_it(tmp_path: Path):
-    file = tmp_path / "kiku.toml"
-    file.write_text("port = 9\n", "utf-8-sig")
-    assert Settings.gathered({}, {}, file).port == 9
-
-
-def test_a_path_in_a_file_of_settings_counts_from_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    file = tmp_path / "kiku.toml"
-    for written, meant in (
-        ("keys", tmp_path / "keys"),
-        ("/etc/keys", Path("/etc/keys")),
-        ("~/keys", tmp_path / "home" / "keys"),
-    ):
-        file.write_text(f'api-keys-file = "{written}"\nsession-store = "~/store"\n')
-        found = Settings.gathered({}, {}, file)
-        assert found.api_keys_file == meant
-        assert found.session_store == str(tmp_path / "home" / "store")
-
-
-@pytest.mark.parametrize("origin", ["example.org", "https://", "https://example.org/page", "*"])
-def test_an_origin_is_written_as_browsers_do(origin: str):
-    with pytest.raises(ConfigError, match="https://example"):
-        Settings(allowed_origin=(origin,))
-    assert Settings(allowed_origin=("http://localhost:3000", "capacitor://localhost"))

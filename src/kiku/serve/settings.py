@@ -246,7 +246,8 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
         if name not in kinds:
             known = [one.replace("_", "-") for one in kinds]
             raise ConfigError(f"{path} sets {key}, which is not known; {_nearest(key, known)}")
-        checked = _checked(value, kinds[name], f"{key} in {path}")
+        shown = "" if name in SECRET else f", not {value!r}"
+        checked = _checked(value, kinds[name], f"{key} in {path}", shown)
         values[name] = _beside(path, checked) if name in _PATHS else checked
     return values
 
@@ -310,8 +311,8 @@ def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
         _log.warning("%s", told)
 
 
-def _checked(value: Any, kind: Any, what: str) -> Any:
-    """A value of TOML as one of the kind."""
+def _checked(value: Any, kind: Any, what: str, shown: str) -> Any:
+    """A value of TOML as one of the kind; `what` it is and how it is `shown` stand in the error."""
     wanted = _plain(kind)
     if get_origin(wanted) is tuple:
         items = cast("list[Any]", value if isinstance(value, list) else [value])
