@@ -152,17 +152,6 @@ class Settings:
         for name in ("slots", "threads"):
             if getattr(self, name) == 0:
                 raise ConfigError(f"{_flag(name)} must be at least 1, not 0")
-        for origin in self.allowed_origin:
-            if not _ORIGIN.fullmatch(origin):
-                raise ConfigError(
-                    "--allowed-origin is the origin of a page, as browsers write it: "
-                    f"https://example.org, not {origin!r}"
-                )
-        # A shell expands these, a file of settings and the environment do not.
-        if self.api_keys_file is not None:
-            object.__setattr__(self, "api_keys_file", Path(os.path.expanduser(self.api_keys_file)))
-        if self.session_store is not None:
-            object.__setattr__(self, "session_store", os.path.expanduser(self.session_store))
         if self.log_level not in ("debug", "info", "warning", "error"):
             raise ConfigError(
                 f"--log-level must be debug, info, warning or error, not {self.log_level!r}"
