@@ -3,6 +3,7 @@ import io
 import signal
 import sys
 from _thread import interrupt_main
+from collections.abc import Iterator
 from functools import partial
 from operator import call
 from pathlib import Path
@@ -164,13 +165,21 @@ def test_ctrl_c_while_the_demuxer_moves_is_no_end(record, tone, tmp_path, at) ->
         list(read_chunks(Interrupted(data), 24_000))
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """It is heard also where who began the tests has it ignored, as shells do in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def called(*functions) -> list:
     """What functions give, called from C one after the other: what comes in one of them is told to
     Python where a function in Python begins or goes on, and nowhere else."""
     return list(map(call, functions))
 
 
-def test_ctrl_c_where_a_call_of_the_demuxer_begins_is_kept() -> None:
+def test_ctrl_c_where_a_call_of_the_demuxer_begins_is_kept(ctrl_c) -> None:
     """Before the first line of what it calls, where no `try` in it helps."""
     for asked, answer in (("read", b""), ("tell", 0)):
         reader = Reader(io.BytesIO(bytes(1_000)), "x")
@@ -184,7 +193,7 @@ def test_ctrl_c_where_a_call_of_the_demuxer_begins_is_kept() -> None:
         assert file.read(100) == b""  # so that the demuxer comes to an end soon
 
 
-def test_ctrl_c_where_pyav_reads_on_is_kept(record, tone, capfd) -> None:
+def test_ctrl_c_where_pyav_reads_on_is_kept(ctrl_c, record, tone, capfd) -> None:
     """PyAV would print it, and go on or take it for the end."""
     reader = Reader(io.BytesIO(record("wav", "pcm_s16le", tone(24_000, 4.0), 24_000)), "x")
     with av.open(_DemuxerFile(reader, None)) as container:
@@ -193,7 +202,7 @@ def test_ctrl_c_where_pyav_reads_on_is_kept(record, tone, capfd) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_of_two_signals_at_once_one_is_kept_and_the_demuxer_comes_to_an_end() -> None:
+def test_of_two_signals_at_once_one_is_kept_and_the_demuxer_comes_to_an_end(ctrl_c) -> None:
     reader = Reader(io.BytesIO(bytes(1_000)), "x")
     file = _DemuxerFile(reader, None)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))

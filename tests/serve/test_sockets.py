@@ -268,6 +268,7 @@ def test_what_waits_is_bounded_in_bytes_too(
 
     def client(service: Running) -> None:
         with connect(f"{service.ws}/api/stream?{query}", compression=None) as socket:
+            all_are_there.wait(PATIENCE_S)  # nobody gets a slot while a step waits
             for _ in range(10 * seconds):
                 socket.send(bytes(4_800 * 8 * 4))
             socket.send('{"type": "close"}')
@@ -276,6 +277,7 @@ def test_what_waits_is_bounded_in_bytes_too(
                     ended.append(json.loads(message)["duration"])
 
     count = 3 if several else 1
+    all_are_there = threading.Barrier(count)
     with running(demo, read_ahead_bytes=most) as service:
         clients = [threading.Thread(target=client, args=(service,)) for _ in range(count)]
         try:
