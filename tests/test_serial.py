@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from kiku.errors import StreamError
-from kiku.serial import from_plain, to_plain
+from kiku.serial import from_plain, number_in, to_plain
 
 
 @dataclass
@@ -110,3 +110,12 @@ def test_nesting_without_end_is_refused() -> None:
         deep = [deep]
     with pytest.raises(StreamError):
         _read({**to_plain(_outer()), "texts": deep})
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("007", 7), ("999999999", 999_999_999), ("", None), ("-1", None), ("1.0", None),
+     ("٣", None), ("²", None), (" 1", None), ("1" * 10, None), ("1" * 5_000, None)],
+)  # fmt: skip
+def test_a_number_in_a_text_is_of_few_digits(text: str, number: int | None) -> None:
+    assert number_in(text) == number

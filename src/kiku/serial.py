@@ -36,6 +36,12 @@ Reader = Callable[[Any, str], Any]
 """Takes a value and the path to it; gives what it stands for, or raises ValueError."""
 
 
+def number_in(text: str) -> int | None:
+    """The whole number that a text is; None for any other text, and for more digits than anything
+    here counts to, of which Python reads some thousands and no more."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
 def plain_number(value: Any) -> Any:
     """A number of numpy as Python's own; anything else as it is."""
     return cast("Any", value).item() if isinstance(value, np.generic) else value

@@ -30,6 +30,7 @@ from kiku.cli.themes import themed
 from kiku.errors import OutputError
 from kiku.live import LiveStream
 from kiku.options import AudioFormat, StreamOptions
+from kiku.serial import number_in
 from kiku.text import CaptionOptions
 
 
@@ -204,8 +205,8 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
 
 def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
     """The microphone of this number or name; AudioError where there is none."""
-    wanted = int(mic) if mic is not None and mic.isdecimal() and len(mic) < 10 else mic
-    microphone = Microphone(wanted, tell=notices.append)
+    number = None if mic is None else number_in(mic)
+    microphone = Microphone(mic if number is None else number, tell=notices.append)
     # What a microphone records is called by the time: there is no better name for it.
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from kiku.cli.inputs import Recording, find_recordings
 from kiku.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -58,10 +60,6 @@ def loadtest(
     --come-back, for a service whose replicas are restarted meanwhile: sessions, and how many of
     them were cut, lost, or told another text than a client alone.
     """
-    import numpy as np
-
-    from kiku.audio import read_chunks
-
     try:
         from kiku.serve.loadtest import RATE, Load
         from kiku.serve.loadtest_sessions import SessionLoad
@@ -69,9 +67,6 @@ def loadtest(
         if (error.name or "").startswith("kiku"):
             raise
         raise MissingExtra("kiku loadtest", "serve") from error
-    paths = [str(Path(one)) for one in audio or []]
-    if not paths:
-        raise ConfigError("there is nothing to say: name recordings, or a folder, with --audio")
     if come_back and (find or protocol != "kiku"):
         raise ConfigError("--come-back is for clients of --protocol kiku, and without --find")
     for name, value in (("--most-s", most_s), ("--seconds", seconds)):
@@ -79,12 +74,7 @@ def loadtest(
             raise ConfigError(f"{name} must be a number of seconds above 0, not {value:g}")
     if key is not None and key == os.environ.get("KIKU_API_KEY"):  # where the service has a list
         key = next((one.strip() for one in key.split(",") if one.strip()), None)
-    sounds: list[NDArray[np.float32]] = []
-    for one in find_recordings(paths, recursive=True):
-        if not isinstance(one, Recording):
-            raise one
-        samples = np.concatenate(list(read_chunks(one.source, RATE)))
-        sounds.append(samples[: int(most_s * RATE)])
+    sounds = _sounds(audio or [], RATE, most_s)
     if come_back:
         back = asyncio.run(SessionLoad(url, sounds, key).run(streams, seconds))
         terminal.echo(json.dumps(back.to_dict(), indent=2) + "\n")
@@ -98,3 +88,20 @@ def loadtest(
     report = asyncio.run(load.run(streams, seconds))
     terminal.echo(json.dumps(report.to_dict(), indent=2) + "\n")
     return 1 if report.errors or report.busy else 0
+
+
+def _sounds(paths: Sequence[str], rate: int, most_s: float) -> "list[NDArray[np.float32]]":
+    """The recordings [S] that are named or lie in folders, at most so many seconds of each."""
+    import numpy as np
+
+    from kiku.audio import read_chunks
+
+    if not paths:
+        raise ConfigError("there is nothing to say: name recordings, or a folder, with --audio")
+    sounds: list[NDArray[np.float32]] = []
+    for one in find_recordings([str(Path(path)) for path in paths], recursive=True):
+        if not isinstance(one, Recording):
+            raise one
+        samples = np.concatenate(list(read_chunks(one.source, rate)))
+        sounds.append(samples[: int(most_s * rate)])
+    return sounds

@@ -14,6 +14,7 @@ from kiku.cli.raw import RawFormat
 from kiku.errors import ConfigError
 from kiku.options import Channel, DecodingOptions, Hotword, StreamOptions
 from kiku.recognizer import Recognizer
+from kiku.serial import number_in
 from kiku.text import CaptionOptions
 
 ALL = "all"
@@ -307,11 +308,12 @@ def _hotword(text: str) -> Hotword:
 def _channel(name: str) -> Channel:
     if name == "mix" or name == "each":
         return name
-    if not (name.isascii() and name.isdecimal() and len(name) < 10):
+    number = number_in(name)
+    if number is None:
         raise typer.BadParameter(
             f"{name!r} is neither mix nor each nor the number of a channel", param_hint="--channel"
         )
-    return int(name)
+    return number
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol, cast
 
 from kiku.audio.source import Source, open_source
 from kiku.errors import ConfigError
+from kiku.serial import number_in
 
 _PCM, _FLOAT, _A_LAW, _MU_LAW = 1, 3, 6, 7
 _ENCODINGS = {
@@ -42,14 +43,15 @@ class RawFormat:
         Raises:
             ConfigError: it is no such thing.
         """
-        encoding, *numbers = (part.strip().lower() for part in text.split(","))
+        encoding, *counts = (part.strip().lower() for part in text.split(","))
         if encoding not in _ENCODINGS:
             raise ConfigError(f"{encoding!r} is none of {', '.join(_ENCODINGS)}")
-        if len(numbers) not in (1, 2) or not all(map(_is_number, numbers)):
+        numbers = [number for number in map(number_in, counts) if number is not None]
+        if len(counts) not in (1, 2) or len(numbers) < len(counts):
             raise ConfigError(
                 f"{text!r} does not say encoding, rate and channels; write it as s16le,16000,1"
             )
-        made = cls(encoding, *map(int, numbers))
+        made = cls(encoding, *numbers)
         if not (8000 <= made.rate <= 192_000 and 1 <= made.num_channels <= 64):
             raise ConfigError(
                 f"{text!r}: the rate is from 8000 to 192000, and there are 1 to 64 channels"
@@ -68,10 +70,6 @@ class RawFormat:
             + form
             + struct.pack("<4sI", b"data", _ANY_SIZE)
         )
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
 
 
 class _Readable(Protocol):

@@ -13,6 +13,7 @@ import msgspec
 
 from kiku.errors import ConfigError, NoFreeSlot
 from kiku.options import AudioFormat, DecodingOptions, Eagerness, Encoding, StreamOptions
+from kiku.serial import number_in
 from kiku.serve.protocols.interface import (
     MAX_NAME,
     Actions,
@@ -254,9 +255,8 @@ def _format_of(request: Request) -> AudioFormat:
 
 
 def _channel_of(text: str) -> Any:
-    # A longer one is no channel, and perhaps too long for a number.
-    is_number = text.isascii() and text.isdigit() and len(text) < 10
-    return int(text) if is_number else text[:100]
+    number = number_in(text)
+    return text[:100] if number is None else number
 
 
 def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
