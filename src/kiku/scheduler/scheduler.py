@@ -297,9 +297,10 @@ class Scheduler:
                 moved += self._finish(binding)
             else:
                 works.append((binding, pending))  # pyright: ignore[reportArgumentType]
-        moved += self._work_for_some(works) if works else 0
-        if any(binding.live for binding, _ in works):
-            waiting = self._after_work(waiting)
+        if works:
+            moved += self._work_for_some(works)
+            if any(binding.live for binding, _ in works):
+                waiting = self._after_work(waiting)
         return moved + (self._step(waiting) if waiting else 0)
 
     def _after_work(self, waiting: list[tuple[Binding, int]]) -> list[tuple[Binding, int]]:
@@ -458,7 +459,8 @@ class Scheduler:
                 [binding.slot for binding, _ in moving], frames, [count for _, count in moving]
             )
             self.num_failed, self._step_s = 0, time.perf_counter() - started
-            self._tell_step(len(frames))
+            if self.on_step is not None:
+                self._tell_step(self.on_step, len(frames))
             ctrl_c = self._deliver(moving, out, levels_of(frames))
         except BaseException as error:  # the frames that were under way are gone
             for binding, _ in moving:
@@ -472,10 +474,9 @@ class Scheduler:
         self.pacing.stepped(len(frames))
         return len(frames)
 
-    def _tell_step(self, num_frames: int) -> None:
+    def _tell_step(self, listener: OnStep, num_frames: int) -> None:
         try:
-            if self.on_step is not None:
-                self.on_step(num_frames, self._step_s)
+            listener(num_frames, self._step_s)
         except Exception:  # a listener's mistake is his own
             _LOG.exception("a callback after a step failed")
 

@@ -131,12 +131,12 @@ class WordBuilder:
         "_expects_word",
         "_first",
         "_logprob",
-        "_num_tokens",
         "_pad_id",
         "_pieces",
         "_timing",
         "_vocabulary",
         "_word_start_id",
+        "num_tokens",
     )
 
     def __init__(
@@ -166,16 +166,13 @@ class WordBuilder:
         self._word_start_id = word_start_id
         self._channel = channel
         self._calibration = calibration
-        self._num_tokens = 0
+        self.num_tokens = 0
+        """How many tokens have been pushed, which is the index of the next one. To be read only; a
+        plain number, as it is asked for after every frame."""
         self._expects_word = False
         self._pieces: list[int] = []
         self._first = 0
         self._logprob = 0.0
-
-    @property
-    def num_tokens(self) -> int:
-        """How many tokens have been pushed, which is the index of the next one."""
-        return self._num_tokens
 
     def push(self, token: int, logprob: float) -> list[Word]:
         """Take the token of the next frame.
@@ -188,8 +185,8 @@ class WordBuilder:
         Returns:
             The word that this token ends; most often none.
         """
-        index = self._num_tokens
-        self._num_tokens = index + 1
+        index = self.num_tokens
+        self.num_tokens = index + 1
         # Nine frames in ten are PAD between words, so they come first and touch little.
         if token == self._pad_id or token == self._word_start_id:
             self._expects_word = token == self._word_start_id
@@ -209,7 +206,7 @@ class WordBuilder:
         nothing but the count; False where it does, and nothing was taken."""
         if self._pieces or self._expects_word:
             return False
-        self._num_tokens += 1
+        self.num_tokens += 1
         return True
 
     @property
@@ -228,7 +225,7 @@ class WordBuilder:
     def at(self, index: int) -> Self:
         """Another one, which stands before token `index` and has no word open."""
         other = copy.copy(self)
-        other._num_tokens = other._first = index
+        other.num_tokens = other._first = index
         other._expects_word = False
         other._pieces, other._logprob = [], 0.0
         return other
@@ -243,7 +240,7 @@ class WordBuilder:
         """Where it stands, in values for JSON."""
         return to_plain(
             _State(
-                self._num_tokens,
+                self.num_tokens,
                 self._expects_word,
                 tuple(self._pieces),
                 self._first,
@@ -274,13 +271,13 @@ class WordBuilder:
                 f"the saved stream cannot be read: its open word has {len(state.pieces)} pieces "
                 f"of {state.num_tokens - state.first} tokens; open a fresh stream"
             )
-        self._num_tokens, self._first = state.num_tokens, state.first
+        self.num_tokens, self._first = state.num_tokens, state.first
         self._pieces, self._logprob = list(state.pieces), state.logprob
         self._expects_word = state.expects_word
 
     def finish(self) -> list[Word]:
         """The word that is still open, if there is one; it ends with the last token pushed."""
-        return self._close(self._num_tokens)
+        return self._close(self.num_tokens)
 
     def _close(self, end: int) -> list[Word]:
         pieces, logprob = self._pieces, self._logprob
