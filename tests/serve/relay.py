@@ -12,6 +12,7 @@ class Relay:
     def __init__(self, port: int) -> None:
         self.target = port
         self.swallows = False  # whether nothing is handed on, as by a network that is down
+        self.swallowed = b""
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = self._listening.getsockname()[1]
         self._open: list[socket.socket] = []
@@ -52,7 +53,9 @@ class Relay:
     def _pass(self, here: socket.socket, there: socket.socket) -> None:
         with suppress(OSError):
             while data := here.recv(65_536):
-                if not self.swallows and here not in self._dead:
+                if self.swallows:
+                    self.swallowed += data
+                elif here not in self._dead:
                     there.sendall(data)
             if here not in self._dead:
                 there.shutdown(socket.SHUT_WR)

@@ -377,7 +377,7 @@ def test_a_network_that_dies_without_a_word_is_noticed(
         tab.run("delete window.left")
         # Nobody answers how the server is, nor opens another socket.
         tab.wait(f"/lost.*reached/.test({NOTICE})")
-        wait_for(lambda: len(sockets_of(tab)) == 2)
+        wait_for(lambda: b"&after=" in network.swallowed)
         network.swallows = False
         network.kill()
         tab.wait(IDLE)
