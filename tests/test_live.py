@@ -27,6 +27,7 @@ from kiku import (
     Pause,
     Recognizer,
     StreamOptions,
+    StreamWarning,
     Word,
 )
 from kiku.audio import Chunk, array_chunks
@@ -353,6 +354,18 @@ def test_garbage_is_refused_and_the_stream_lives() -> None:
         stream.push(sentence(ONE))
         stream.close()
         assert texts(list(stream.events())) == ["one"]
+
+
+def test_one_bad_float_in_bytes_does_not_end_the_stream() -> None:
+    bad = np.float32(8.5e37).tobytes()
+    floats = StreamOptions(format=AudioFormat(encoding="f32le"))
+    with recognizer().stream(floats) as stream:
+        stream.push(sentence(ONE).tobytes() + bad)
+        stream.push(sentence(TWO).tobytes())
+        stream.close()
+        found = list(stream.events())
+    assert texts(found) == ["one", "two"]
+    assert "not_finite" in {event.kind for event in found if isinstance(event, StreamWarning)}
 
 
 def test_what_comes_after_the_end_is_told_by_its_name() -> None:

@@ -128,13 +128,31 @@ def test_a_push_may_say_its_rate_as_a_sound_card_does(rate) -> None:
     assert (chunk.rate, type(chunk.rate)) == (44_100, int)
 
 
-def test_floats_in_bytes_are_refused_when_they_are_fed_and_change_nothing() -> None:
+@pytest.mark.parametrize("channels", [1, 2])
+def test_floats_in_bytes_that_are_no_sound_become_silence_wherever_they_are_cut(
+    channels: int,
+) -> None:
+    told = np.repeat(noise(24_000), channels)
+    broken = told.copy()
+    broken[channels * 50 : channels * 60] = (1e30, -65.0, np.nan, np.inf, 8.5e37) * 2 * channels
+    data = broken.tobytes()
+    for cut in (50, 4 * channels * 55 + 1, len(data)):
+        audio = AudioInput(24_000, AudioFormat(encoding="f32le", channels=channels))
+        got = np.concatenate([put(audio, data[:cut]), put(audio, data[cut:])])
+        expected = noise(24_000)
+        expected[50:60] = 0
+        assert np.array_equal(got, expected)
+        (warning,) = audio.warnings()
+        assert warning.kind == "not_finite"
+        assert "10 samples of a second" in warning.message
+
+
+def test_a_memoryview_of_floats_that_are_integers_is_refused_as_an_array_is() -> None:
     audio = AudioInput(24_000, AudioFormat(encoding="f32le"))
-    data = noise(100).tobytes()
-    first = put(audio, data[:50])
-    with pytest.raises(AudioError, match="reach"):
-        put(audio, np.full(3, 1e30, "<f4").tobytes())
-    assert np.array_equal(np.concatenate([first, put(audio, data[50:])]), noise(100))
+    for values in (np.full(10, 20_000, np.float32), np.full((10, 2), 20_000, np.float32)):
+        with pytest.raises(AudioError, match="divide them by the full scale"):
+            audio.check(memoryview(values))
+    assert audio.check(memoryview(np.full(10, np.nan, np.float32))).num_samples == 10
 
 
 @pytest.mark.parametrize("channel", ["each", -1, 0.0, None, True])

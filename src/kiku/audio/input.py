@@ -24,6 +24,7 @@ from kiku.audio.formats import (
     array_of,
     checked_peak,
     mono_of,
+    peak_of,
     simple,
     time_first,
     width_of,
@@ -145,7 +146,8 @@ class AudioInput:
             samples: an array [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or
                 float64, in which NaN and infinity will become silence; or bytes of the format's
                 encoding, interleaved, which may be cut anywhere; or one packet of Opus. A
-                memoryview of samples is taken by its own format and shape.
+                memoryview of samples is taken by its own format and shape. Bytes are looked at
+                by `feed` alone: in them floats beyond 64 count as infinite.
             rate: samples a second, 8,000 to 192,000, or `sample_rate`. None: the format's, or its
                 encoding's own, or `sample_rate`.
 
@@ -154,7 +156,7 @@ class AudioInput:
 
         Raises:
             AudioError: a dtype, shape or rate that cannot be, a channel that is not there, floats
-                that reach beyond 64 (in bytes only `feed` sees those).
+                that reach beyond 64 in samples that are not bytes.
         """
         rate = self._default_rate if rate is None else checked_input_rate(rate, self.sample_rate)
         # By far the most frequent, and therefore first and by itself.
@@ -209,8 +211,8 @@ class AudioInput:
             which other inputs may read too: it stays as it is, and nobody writes into it.
 
         Raises:
-            AudioError: the chunk has not this input's channel, its rate cannot be, its bytes are
-                floats beyond 64; after `end`. Nothing is taken.
+            AudioError: the chunk has not this input's channel, its rate cannot be, it is of a
+                recording whose floats reach beyond 64; after `end`. Nothing is taken.
         """
         if self._is_plain and chunk.rate == self.sample_rate:
             given = self._feed_plain(chunk)
@@ -355,8 +357,11 @@ class AudioInput:
                 f"a memoryview of format {view.format!r} is not {told or 'sound'}: give one of "
                 "'h' (int16), 'i' (int32) or 'f' (float32), or of bytes in the stream's encoding"
             )
+        samples = np.asarray(view)
         if view.ndim > 1:
-            return self._checked_array(np.asarray(view), rate)
+            return self._checked_array(samples, rate)
+        if samples.dtype == _FLOAT32:
+            checked_peak(samples)
         return self._checked_bytes(bytes(view), rate, name)
 
     def _checked_bytes(self, data: bytes, rate: int, encoding: Encoding | None) -> Chunk:
@@ -404,10 +409,13 @@ class AudioInput:
         size = len(data) // width * width
         codes = np.frombuffer(data, encoding.dtype, size // width * num_channels)
         values = codes if encoding.decode is None else encoding.decode(codes)
+        peak = None
+        if values.dtype == _FLOAT32:
+            values, peak = _without_huge(values)
         if num_channels > 1:
             values = values.reshape(-1, num_channels)
         full_scale = None if self._full_scale is None else encoding.full_scale
-        mono = self._mono(values, chunk.rate, full_scale)
+        mono = self._mono(values, chunk.rate, full_scale, peak)
         resampler = self._resampler_at(chunk.rate)
         if state.begun and begun_as != (name, num_channels):
             self._drop_begun()
@@ -520,3 +528,16 @@ class AudioInput:
         if state.damaged_s is None or now - state.damaged_s > QUIET_S:
             state.checks.warn("damaged", message, now)
         state.damaged_s = now
+
+
+def _without_huge(
+    values: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Floats as they lay in bytes, and how far from 0 they reach, NaN where some are not finite.
+    What lies beyond `MAX_FLOAT` is infinite then. Of bytes nobody can refuse a few, as arrays are:
+    they may be cut anywhere, and what came before them was taken."""
+    peak = peak_of(values)
+    if peak <= MAX_FLOAT:
+        return values, peak
+    # NaN is not within either, and becomes silence as well.
+    return np.where(np.abs(values) <= MAX_FLOAT, values, np.float32(np.inf)), np.nan
