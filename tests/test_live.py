@@ -41,7 +41,7 @@ from kiku.errors import (
     StreamClosed,
     StreamError,
 )
-from kiku.stream import event_to_dict
+from kiku.stream import FinalizeRequest, event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
 from tests.fakes import PAD, EchoEngine, hold_back, spoken
@@ -628,6 +628,42 @@ def test_finalize_in_the_middle_of_a_talk() -> None:
             if isinstance(event, Word | Finalized)
         ]
     assert kinds == ["one", "final", "two"]
+
+
+@pytest.mark.parametrize("tag", [3, 1.5, True, b"x", ["a"], {"a": 1}, object()])
+def test_a_finalize_that_no_saved_state_could_hold_is_refused(tag: Any) -> None:
+    with recognizer().stream() as stream:
+        with pytest.raises(InputError, match=r"must be text or None.*finalize\(str\(tag\)\)"):
+            stream.finalize(tag)
+        with pytest.raises(InputError, match="cut must be True or False"):
+            stream.finalize("t", cut="yes")  # pyright: ignore[reportArgumentType]
+        stream.push(sentence(ONE))
+        stream.finalize("t", cut=np.True_)  # pyright: ignore[reportArgumentType]
+        state = stream.save()
+    with recognizer().stream(state=state) as stream:
+        stream.close()
+        found = list(stream.events())
+    assert [event.tag for event in found if isinstance(event, Finalized)] == ["t"]
+    assert texts(found) == ["one"]
+
+
+def test_a_finalize_for_which_one_channel_has_no_room_is_taken_by_none() -> None:
+    engine = Gated(2)
+    options = StreamOptions(channel="each", format=AudioFormat(channels=2, channels_axis=1))
+    with recognizer(engine).stream(options) as stream:
+        stream.push(np.stack([sentence(ONE)] * 2, axis=1))
+        assert engine.entered.wait(LONG_S)
+        for i in range(31):
+            stream.finalize(str(i))
+        stream._sessions[1].finalize(FinalizeRequest("31"))
+        with pytest.raises(QueueFull, match="32 finalizes wait"):
+            stream.finalize("too many")
+        engine.gate.set()
+        stream.close()
+        told = [event for event in stream.events() if isinstance(event, Finalized)]
+    for channel, count in ((0, 31), (1, 32)):
+        tags = [event.tag for event in told if event.channel == channel]
+        assert tags == [str(i) for i in range(count)]
 
 
 def test_tasks_speak_and_listen() -> None:

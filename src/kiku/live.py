@@ -276,11 +276,15 @@ class LiveStream:
         Raises:
             StreamClosed: after `close`.
             QueueFull: too many wait to be answered.
+            InputError: a tag that is no text, or `cut` that is no bool.
         """
+        request = FinalizeRequest(tag, cut)
         with self._lock:
             self.check_open("finalize() was called")
             for session in self._sessions:
-                session.finalize(FinalizeRequest(tag, cut))
+                session.check_requests()  # of all before any takes it
+            for session in self._sessions:
+                session.finalize(request)
         self._scheduler.wake()
 
     def close(self) -> None:
