@@ -868,6 +868,79 @@ def test_a_listener_that_fails_ends_its_own_stream() -> None:
         assert texts(list(other.events())) == ["two"]
 
 
+Asked = Callable[[LiveStream], object]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda stream: stream.save(),
+        lambda stream: stream.set_decoding(None),
+        lambda stream: stream.push_silence(40.0),
+        lambda stream: stream.push(noise(2_000, 0), timeout=LONG_S),
+        lambda stream: stream.next_event(),
+        lambda stream: list(stream.events()),
+        lambda stream: stream.next_event(LONG_S),
+    ],
+    ids=["save", "set_decoding", "push_silence", "push", "next_event", "events", "with timeout"],
+)
+def test_a_listener_is_refused_what_would_wait_for_its_own_caller(ask: Asked) -> None:
+    rec = recognizer(slots=2)
+    with rec.stream() as stream, rec.stream() as other:
+        refused: list[str] = []
+
+        def listener() -> None:
+            stream.poll()
+            if not refused:
+                with pytest.raises(StreamError, match="another thread") as caught:
+                    ask(stream)
+                refused.append(str(caught.value))
+
+        stream.listen(listener)
+        stream.push(sentence(ONE))
+        until(lambda: bool(refused))
+        stream.listen(None)
+        assert stream.duration == pytest.approx(len(sentence(ONE)) / 1_000), "nothing was taken"
+        stream.push(sentence(TWO))
+        for one in (stream, other):
+            one.close()
+            events = list(one.events())
+            assert isinstance(events[-1], End)
+            assert texts(events)[-1:] == (["two"] if one is stream else [])
+
+
+def test_a_listener_may_do_what_waits_for_nobody() -> None:
+    with recognizer().stream() as stream:
+        done: list[object] = []
+
+        def listener() -> None:
+            if not done:
+                stream.push_silence(0.1)
+                stream.push(noise(1, 0), timeout=0)
+                with pytest.raises(QueueFull):
+                    stream.push(noise(5_000, 0), timeout=0)
+                done.append(stream.next_event(0))
+                stream.close()
+
+        stream.listen(listener)
+        stream.push(sentence(ONE))
+        assert isinstance(list(stream.events())[-1], End)
+        assert done
+
+
+def test_a_listener_that_stops_a_stream_that_is_stopped_hangs_nobody() -> None:
+    two = StreamOptions(channel="each", format=AudioFormat(channels=2, channels_axis=1))
+    rec = recognizer(slots=2)
+    with rec.stream(two) as stream:
+        stream.listen(stream.stop)
+        thread = threading.Thread(target=stream.stop, daemon=True)
+        thread.start()
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+        assert isinstance(list(stream.events())[-1], End)
+    assert rec.free_slots == 2
+
+
 def test_an_event_loop_that_is_gone_stops_nobody() -> None:
     rec = recognizer()
     first = rec.stream()

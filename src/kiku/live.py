@@ -124,6 +124,8 @@ class LiveStream:
                 the message says.
             AudioError: the rate or the samples cannot be, or where each channel is heard by itself,
                 there are more or fewer of them. Nothing was taken.
+            StreamError: there is no room, and this is a callback (see `listen`), which cannot wait
+                for it. Nothing was taken.
         """
         self._push(self.check(samples, rate), timeout)
 
@@ -148,6 +150,8 @@ class LiveStream:
             self._push_when_there_is_room(chunk, timeout)
 
     def _push_when_there_is_room(self, chunk: Chunk, timeout: float | None) -> None:
+        if self.waits_when_full and timeout != 0:
+            self._scheduler.check_may_wait()
         ends = None if timeout is None else time.monotonic() + timeout
         ticket, taken_s = object(), 0.0
         with self._lock:
@@ -313,7 +317,7 @@ class LiveStream:
         """From the next frame on, pick tokens so; None is the model's own likeliest token.
 
         Raises:
-            StreamError: the stream has ended.
+            StreamError: the stream has ended, or this is a callback (see `listen`).
             InputError: `options` are something else.
             ConfigError: the model cannot decode so.
         """
@@ -329,7 +333,7 @@ class LiveStream:
         The stream itself goes on. Events that have not been fetched are in both.
 
         Raises:
-            StreamError: the stream has ended.
+            StreamError: the stream has ended, or this is a callback (see `listen`).
         """
         return self._scheduler.call(self.save_now)
 
@@ -347,6 +351,7 @@ class LiveStream:
 
         Raises:
             Exception: what the stream failed with, once all events before have been given out.
+            StreamError: there is none, and this is a callback (see `listen`), which cannot wait.
         """
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -355,6 +360,8 @@ class LiveStream:
             if event is not None or ended:
                 return event
             left = None if ends is None else max(0.0, ends - time.monotonic())
+            if left != 0 and not self.has_news:
+                self._scheduler.check_may_wait()
             with self._lock:
                 # The end of one channel of several is news, and no event.
                 if left == 0 or not self._wait_until(lambda: self.has_news, left):
@@ -422,7 +429,11 @@ class LiveStream:
 
     def listen(self, call: Callable[[], None] | None) -> None:
         """Have `call` called, by whoever drives, whenever something has changed; None ends that.
-        If it raises, the stream ends with that error."""
+        If it raises, the stream ends with that error.
+
+        It is called in the middle of a step, so nothing in it may wait: `save`, `set_decoding`, and
+        where they would wait `push` and `next_event` raise StreamError there. `poll` never waits.
+        """
         self._listener = call
 
     @property

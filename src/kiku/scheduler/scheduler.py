@@ -75,6 +75,7 @@ class Scheduler:
         self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
         self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
+        self.check_may_wait = self._driver.check_may_wait
         """See `Driver`."""
 
     # For clients.
@@ -214,9 +215,13 @@ class Scheduler:
         return job
 
     def call(self, call: Callable[[], T]) -> T:
-        """`call` between two steps, and what it gave."""
-        if self._driver.leads_here:
-            return call()
+        """`call` between two steps, and what it gave.
+
+        Raises:
+            StreamError: this is called in a round, as callbacks are: of the streams that were in a
+                step, some have been told by then and others not.
+        """
+        self.check_may_wait()
         job = self.submit(call)
         self.drive(lambda: job.done)
         return job.result()
