@@ -41,6 +41,7 @@ from kiku.errors import (
     StreamClosed,
     StreamError,
 )
+from kiku.live_async import _BELLS  # pyright: ignore[reportPrivateUsage]
 from kiku.stream import FinalizeRequest, event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
@@ -956,6 +957,54 @@ def test_an_event_loop_that_is_gone_stops_nobody() -> None:
         second.push(sentence(TWO))
         second.close()
         assert texts(list(second.events())) == ["two"]
+
+
+@pytest.mark.parametrize("is_rung", [False, True], ids=["closed", "closed with news"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_that_listens_in_a_loop_that_was_closed_holds_no_slot(is_rung: bool) -> None:
+    rec = recognizer()
+
+    async def listen() -> LiveStream:
+        stream = await rec.astream(StreamOptions(recovery=None))
+        task = asyncio.ensure_future(anext(aiter(stream.events())))
+        await asyncio.sleep(0)
+        assert not task.done()
+        return stream._live
+
+    def push_to_a_closed_loop() -> None:
+        loop = asyncio.new_event_loop()
+        live = loop.run_until_complete(listen())
+        for i in range(20):  # each of which would wake the task
+            if i == is_rung:  # so that what wakes it waits in the loop, or finds it closed
+                loop.close()
+            live.push(sentence(ONE))
+            until(lambda: texts(live.poll()) == ["one"])
+        bells = [one() for one in list(_BELLS.values())]
+        assert sum(0 if bell is None else len(bell._rung) for bell in bells) <= is_rung
+
+    push_to_a_closed_loop()
+    until(lambda: gc.collect() >= 0 and rec.free_slots == 1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_that_waits_for_a_slot_in_a_loop_that_was_closed_gets_none() -> None:
+    rec = recognizer()
+
+    async def ask() -> None:
+        task = asyncio.ensure_future(rec.astream(timeout=LONG_S))
+        while not rec.scheduler._openings:  # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0.001)
+        assert not task.done()
+
+    with rec.stream():
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(ask())
+        loop.close()
+        del loop
+        gc.collect()
+    until(lambda: rec.free_slots == 1)
+    rec.scheduler.call(lambda: None)  # another round
+    assert rec.free_slots == 1
 
 
 def test_a_failure_can_be_raised_any_number_of_times() -> None:

@@ -152,7 +152,7 @@ class Recognizer:
         options, members = await asyncio.to_thread(self._live_members, options, state)
         waiters = Waiters(asyncio.get_running_loop())
         opening = Opening(
-            members, live=not recorded, driven=True, at_once=timeout <= 0, on_done=waiters.wake
+            members, live=not recorded, driven=True, at_once=timeout <= 0, on_done=waiters.weak_wake
         )
         self.scheduler.request(opening)
         try:

@@ -370,6 +370,19 @@ def test_who_may_not_have_its_slots_now_holds_up_nobody() -> None:
     assert len(opened(scheduler, Frames())) == 1
 
 
+def test_an_opening_that_is_given_up_while_it_gets_its_slots_keeps_none() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+
+    class GivenUp(Opening):
+        def settle_with(self, bindings: list[Binding]) -> None:
+            scheduler.give_up(self)
+            super().settle_with(bindings)
+
+    scheduler.request(GivenUp([Member(Frames())]))  # pyright: ignore
+    scheduler.drive(lambda: scheduler.engine.free_slots == 0, LONG_S)
+    assert scheduler.drive(lambda: scheduler.engine.free_slots == 1, LONG_S)
+
+
 def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     scheduler = Scheduler(EchoEngine(1))
     (held,) = opened(scheduler, Frames())

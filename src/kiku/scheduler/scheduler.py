@@ -139,10 +139,12 @@ class Scheduler:
         return False
 
     def give_up(self, opening: Opening) -> None:
-        """The slots are not wanted any more, whether they have been given or not."""
-        if self.cancel(opening):
-            for binding in opening.given:
-                self.release(binding)
+        """The slots are not wanted any more, whether they have been given or not. As `release`, it
+        never waits: the garbage collector may call it, of a task whose event loop is gone."""
+        opening.cancelled = True  # who is about to give the slots looks again afterwards
+        for binding in opening.given:
+            self.release(binding)
+        self._driver.nudge()
 
     def is_stuck(self, opening: Opening) -> bool:
         """Whether too many slots are held by sessions that only the thread which asks could end."""
@@ -407,11 +409,14 @@ class Scheduler:
                 raise
             return
         with self._driver.changed:
-            if not opening.cancelled:
+            if is_wanted := not opening.cancelled:
                 opening.settle_with(bindings)
-                return
-        for binding in bindings:
-            self._free(binding)
+        if not is_wanted:
+            for binding in bindings:
+                self._free(binding)
+        elif opening.cancelled:  # by `give_up`, which takes no lock
+            for binding in bindings:
+                self.release(binding)
 
     def _bind(self, member: Member, opening: Opening) -> Binding:
         engine, options, saved = self.engine, member.options, member.saved
