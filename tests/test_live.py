@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any
@@ -145,6 +146,32 @@ def test_one_thread_speaks_and_another_listens() -> None:
         thread.start()
         assert texts(list(stream.events())) == ["one", "two", "three"] * 20
         thread.join(LONG_S)
+
+
+class Overtaken(deque[Event]):
+    """Events of which another thread takes the next just before it is taken."""
+
+    others: Sequence[Event] = ()
+
+    def popleft(self) -> Event:
+        if not self.others:
+            self.others = (super().popleft(),)
+        return super().popleft()
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_an_event_that_another_thread_has_taken_is_no_error(num_channels: int) -> None:
+    format = AudioFormat(channels=num_channels, channels_axis=1)
+    with recognizer(slots=2).stream(StreamOptions(channel="each", format=format)) as stream:
+        stream.push(np.stack([sentence(ONE)] * num_channels, axis=1))
+        stream.close()
+        until(lambda: stream.done)
+        first = stream._first
+        overtaken = first.events = Overtaken([first.events[-1]])
+        found = stream.poll()
+        assert isinstance(overtaken.others[0], End)
+        assert texts(found) == ["one"] * (num_channels - 1), "those of the other channel"
+        assert stream.next_event() is None
 
 
 def test_leaving_frees_the_slot_and_ends_the_worker() -> None:

@@ -372,6 +372,8 @@ class LiveStream:
         for session in self._sessions:
             while (waiting := len(session.events)) > 0:
                 event = session.next_event()
+                if event is None:  # another thread has taken it
+                    break
                 if waiting >= self._options.max_events:
                     self._scheduler.wake()  # it is stepped on
                 if isinstance(event, End) and self._others_speak(session):

@@ -257,10 +257,11 @@ class WordSession:
             Exception: what the session failed with, once all events before have been given out.
         """
         waiting = len(self.events)
-        if not waiting:
+        try:
+            event = self.events.popleft()
+        except IndexError:  # there is none, or another thread has just taken it
             self.check_alive()
             return None
-        event = self.events.popleft()
         if waiting >= self._max_events and self.on_input is not None:
             self.on_input()  # there is room again
         return event
