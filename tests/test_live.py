@@ -29,6 +29,7 @@ from kiku import (
     Recognizer,
     StreamOptions,
     StreamWarning,
+    TurnStart,
     Word,
 )
 from kiku.audio import Chunk, array_chunks
@@ -1215,15 +1216,37 @@ def test_channels_are_saved_and_gone_on_with_together() -> None:
     with recognizer(slots=2).stream(options) as stream:
         stream.push(both[: 4 * SIZE])
         state = stream.save()
-    for wanted in (None, options):
+    others = (
+        StreamOptions(turns=True),
+        StreamOptions(channel=1),
+        StreamOptions(channel="each", format=AudioFormat(channels=3)),
+    )
+    for wanted in (None, options, *others):
         with recognizer(slots=2).stream(wanted, state=state) as stream:
+            with pytest.raises(AudioError, match="hears 2 one by one"):
+                stream.push(both[:, 0])
             stream.push(both[4 * SIZE :])
             stream.close()
             events = list(stream.events())
         for channel, said in enumerate((["one", "one"], ["two", "three"])):
             assert texts([e for e in events if getattr(e, "channel", None) == channel]) == said
-    with pytest.raises(StreamError):
-        recognizer(slots=2).stream(StreamOptions(), state=state)
+        turns = {e.channel for e in events if isinstance(e, TurnStart)}
+        assert turns == ({0, 1} if wanted is others[0] else set())
+
+
+@pytest.mark.parametrize("channel", ["mix", 1])
+def test_what_was_not_heard_by_channels_is_not_when_it_goes_on(channel: Any) -> None:
+    both = np.stack([sentence(ONE, TWO)] * 2, axis=1)
+    with recognizer().stream(StreamOptions(channel=channel)) as stream:
+        stream.push(both[: 4 * SIZE])
+        state = stream.save()
+    each = StreamOptions(channel="each", format=AudioFormat(channels=2), turns=True)
+    with recognizer().stream(each, state=state) as stream:
+        stream.push(both[4 * SIZE :])
+        stream.close()
+        events = list(stream.events())
+    assert texts(events) == ["one", "two"]
+    assert {e.channel for e in events if isinstance(e, TurnStart | Word)} == {None}
 
 
 def test_a_signed_state_is_taken_with_its_key_alone() -> None:

@@ -177,6 +177,7 @@ class Recognizer:
             return options, self._members(options, count)
         saved = _SavedStream(unpack(state, self.state_key))
         options = self._saved_options(saved) if options is None else stream_options(options)
+        options = saved.hears(options)
         members = self._members(options, max(1, saved.num_channels))
         return options, [saved.member(i, member) for i, member in enumerate(members)]
 
@@ -189,9 +190,7 @@ class Recognizer:
             raise StreamError(
                 f"the saved stream is of another model, or damaged ({error})"
             ) from error
-        if not saved.num_channels:
-            return options
-        return replace(options, channel="each", format=AudioFormat(channels=saved.num_channels))
+        return options
 
     def _members(self, options: StreamOptions, num_channels: int) -> list[Member]:
         """Sessions as `options` want them, with what their slots need."""
@@ -559,6 +558,13 @@ class _SavedStream:
         """Channels that are heard one by one; 0 where they are mixed."""
         first = self._sessions[0]["session"].get("channel")
         return 0 if first is None else len(self._sessions)
+
+    def hears(self, options: StreamOptions) -> StreamOptions:
+        """`options` with the channels that were heard one by one, whatever they say."""
+        if self.num_channels:
+            format = AudioFormat(channels=self.num_channels)
+            return replace(options, channel="each", format=format)
+        return replace(options, channel="mix") if options.channel == "each" else options
 
     def member(self, i: int, member: Member) -> Member:
         """The i-th session as it was."""
