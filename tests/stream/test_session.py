@@ -719,6 +719,18 @@ def test_no_time_goes_beyond_the_end_of_the_sound() -> None:
     assert max(times) == pytest.approx(s.duration)
 
 
+def test_an_open_word_does_not_begin_behind_the_end_of_the_sound() -> None:
+    s = session(StreamOptions(recovery=None, partials=True))
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(10 * SIZE, np.float32))
+    s.close()
+    n = len(drained(s))
+    accept(s, [PAD] * (n - 3) + [0, ONE, ED])
+    s.finish()
+    starts = [event.start for event in events(s) if isinstance(event, Partial | Word)]
+    assert starts == [s.duration] * 3
+
+
 def wordless(s: WordSession, seconds: float, tokens: Sequence[int], level: float = -49.0) -> None:
     """A sound of so many seconds at `level`, these tokens at its beginning, and its end."""
     num_frames = round(seconds * CONFIG.frame_rate)

@@ -444,11 +444,12 @@ class WordSession:
     ) -> None:
         """Take what was said after one frame."""
         emitter = self._emitter
-        words = emitter.push(token, logprob, latest=self._latest)
+        latest = self._latest
+        words = emitter.push(token, logprob, latest=latest)
         if words:
             self._give(words)
         is_text = self._vocabulary.is_text(token)
-        partial = emitter.partial if self._wants_partial else None
+        partial = emitter.partial(latest=latest) if self._wants_partial else None
         if self._options.partials and is_text and partial is not None:
             self.events.append(partial)
         self._tracker.add(is_text, level, pause)
