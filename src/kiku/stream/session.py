@@ -464,7 +464,9 @@ class WordSession:
         now = self._now
         if now <= self.input.start_s:
             return  # the silence before the sound
-        while self._warnings and self._warnings[0].time <= now:
+        # What begins at the end of this frame may not have been pushed yet: it is told after the
+        # next one, whether it was or not.
+        while self._warnings and self._warnings[0].time < now:
             self._warn(self._warnings.popleft())
         if self._options.pauses and heads is not None:
             self.events.append(Pause(now, tuple(heads), self._channel))
