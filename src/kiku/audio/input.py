@@ -277,7 +277,7 @@ class AudioInput:
         if state.begun:
             self._drop_begun()
         state.ended, self._is_plain = True, False
-        state.checks.close(self.duration)
+        state.checks.close(self._checked_s)
         return self._end_rate()
 
     def tail(self) -> npt.NDArray[np.float32]:
@@ -391,7 +391,7 @@ class AudioInput:
             parts.append(mono)
             num_samples += mono.sound.size
             if tells and self._full_scale is not None:
-                self._state.checks.warn(
+                self._warn(
                     "inverted",
                     "the channels cancel each other, as one of them is inverted: the loudest is "
                     "heard instead of their mean; check the wiring, or choose a channel",
@@ -471,8 +471,8 @@ class AudioInput:
         """Go on with another resampler, or take the first sound; what comes out by that."""
         state, rate, rest = self._state, resampler.rate_in, None
         if state.rate is not None:
-            state.checks.end(self.duration)
-            state.checks.warn(
+            state.checks.end(self._checked_s)
+            self._warn(
                 "rate_changed",
                 f"the sound changed from {state.rate} to {rate} samples a second: "
                 "check that both are right, and better keep one rate",
@@ -526,8 +526,19 @@ class AudioInput:
         """Warn, unless there was damage just before."""
         state, now = self._state, self.duration
         if state.damaged_s is None or now - state.damaged_s > QUIET_S:
-            state.checks.warn("damaged", message, now)
+            self._warn("damaged", message, now)
         state.damaged_s = now
+
+    @property
+    def _checked_s(self) -> float:
+        """Seconds up to which the sound was looked at: nobody hears what is wrong behind its
+        end."""
+        return self.duration if self.end_s is None else min(self.duration, self.end_s)
+
+    def _warn(self, kind: str, message: str, time: float) -> None:
+        """Warn of something at this time, unless it lies where nothing is looked at."""
+        if self.end_s is None or time < self.end_s:
+            self._state.checks.warn(kind, message, time)
 
 
 def _without_huge(
