@@ -284,6 +284,44 @@ def test_what_never_fits_is_refused_at_once_or_taken_as_far_as_it_fits() -> None
         engine.gate.set()
 
 
+@pytest.mark.parametrize("ends", ["close", "stop"])
+def test_a_push_during_which_a_stream_ends_says_how_and_how_much_was_taken(ends: str) -> None:
+    said = (
+        rf"after {ends}\(\): open another stream\. The first [0-3]\.\d\d s of this push were taken"
+    )
+    options, long = StreamOptions(max_queue_s=1.0), noise(50, 0)  # 4 s
+
+    def end(stream: LiveStream, engine: Gated) -> None:
+        stream.close() if ends == "close" else stream.request_stop()
+        engine.gate.set()
+
+    async def in_a_task() -> None:
+        engine = Gated()
+        stream = await recognizer(engine).astream(options)
+        task = asyncio.ensure_future(stream.push(long))
+        while stream.duration == 0:
+            await asyncio.sleep(0.001)
+        end(stream._live, engine)
+        with pytest.raises(StreamClosed, match=said):
+            await task
+
+    asyncio.run(in_a_task())
+    engine, caught = Gated(), list[StreamClosed]()
+
+    def push() -> None:
+        with pytest.raises(StreamClosed, match=said) as raised:
+            stream.push(long)
+        caught.append(raised.value)
+
+    with recognizer(engine).stream(options) as stream:
+        thread = threading.Thread(target=push)
+        thread.start()
+        until(lambda: stream.duration > 0)
+        end(stream, engine)
+        thread.join(LONG_S)
+        assert caught
+
+
 def test_stopping_wakes_a_push_that_waits() -> None:
     engine = Gated()
     stream = recognizer(engine).stream(StreamOptions(max_queue_s=0.5))

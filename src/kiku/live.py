@@ -18,7 +18,7 @@ from typing import Self
 from numpy.typing import ArrayLike
 
 from kiku.audio import Chunk
-from kiku.errors import AudioError, QueueFull, StreamError
+from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
 from kiku.options import DecodingOptions, StreamOptions, decoding_options
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import End, Event, FinalizeRequest, WordSession
@@ -119,7 +119,8 @@ class LiveStream:
             timeout: seconds to wait for room at most, where the stream waits for it.
 
         Raises:
-            StreamClosed: after `close`.
+            StreamClosed: after `close` or `stop`, of which one may come while this waits for room.
+                Nothing of this was taken, or as much as the message says.
             QueueFull: too much sound waits to be heard. Nothing of this was taken, or as much as
                 the message says.
             AudioError: the rate or the samples cannot be, or where each channel is heard by itself,
@@ -195,7 +196,7 @@ class LiveStream:
         if self.waits_when_full:
             left = None if ends is None else max(0.0, ends - time.monotonic())
             self._wait_until(my_turn, left)
-        self.check_open()
+        self.check_open(taken_s=taken_s)
         if not my_turn():
             raise self.queue_full(taken_s)
 
@@ -205,11 +206,10 @@ class LiveStream:
 
     def queue_full(self, taken_s: float = 0.0) -> QueueFull:
         """The error of a push that found no room, of which so many seconds were taken."""
-        taken = f" The first {taken_s:.2f} s of this push were taken." if taken_s else ""
         return QueueFull(
             f"{self.waiting_s:.1f} s of sound wait to be heard, and "
             f"{self._options.max_queue_s:g} may: push it again later, or drop it and say so with "
-            f"push_silence.{taken}"
+            f"push_silence.{_taken(taken_s)}"
         )
 
     def _take(self, part: Chunk) -> None:
@@ -220,10 +220,11 @@ class LiveStream:
             # Recordings are not checked, and may lose channels on their way.
             session.push(part.of_channel(channel))
 
-    def take(self, part: Chunk) -> None:
-        """Take sound without asking for room; for who has asked and keeps calls in order."""
+    def take(self, part: Chunk, taken_s: float = 0.0) -> None:
+        """Take sound without asking for room; for who has asked and keeps calls in order. So many
+        seconds of the push were taken before."""
         with self._lock:
-            self.check_open()
+            self.check_open(taken_s=taken_s)
             self._take(part)
         self._scheduler.wake()
 
@@ -257,11 +258,16 @@ class LiveStream:
         """What the stream failed with; None while it goes on, or where it has ended well."""
         return next((s.failure for s in self._sessions if s.failure is not None), None)
 
-    def check_open(self, what: str = "sound was pushed") -> None:
-        """Raise StreamClosed if nothing more may come, of which `what` is told, or what a session
-        failed with."""
-        for session in self._sessions:
-            session.check_open(what)
+    def check_open(self, what: str = "sound was pushed", taken_s: float = 0.0) -> None:
+        """Raise StreamClosed if nothing more may come, of which `what` is told, and how much of a
+        push was taken before; or what a session failed with."""
+        try:
+            for session in self._sessions:
+                session.check_open(what)
+        except StreamClosed as error:
+            if not taken_s:
+                raise
+            raise StreamClosed(f"{error}.{_taken(taken_s)}") from None
 
     # Requests.
 
@@ -474,6 +480,11 @@ class LiveStream:
     ) -> None:
         if not self.done:
             self.stop()
+
+
+def _taken(seconds: float) -> str:
+    """Of the message to who pushed, where not all was taken."""
+    return f" The first {seconds:.2f} s of this push were taken." if seconds else ""
 
 
 def _abandon(scheduler: Scheduler, bindings: Sequence[Binding]) -> None:

@@ -88,7 +88,7 @@ class AsyncStream:
                 if not live.waits_when_full:
                     raise live.queue_full(taken_s)
                 await self._waiters.until(is_room)
-            live.take(part)
+            live.take(part, taken_s)
             taken_s += seconds
 
     @contextmanager

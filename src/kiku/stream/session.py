@@ -146,7 +146,7 @@ class WordSession:
         self._turn_time = self._warned_at = 0.0
         self._late: list[Word] = []  # given out since the last frame: the endpointer is to learn
         self._closing = self._closed = False  # by the client's hand, by the driver's
-        self._finished = self._released = False
+        self._finished = self._released = self._cut = False
         self._frames.push(np.zeros(int(self._prefix_s * config.sample_rate), np.float32))
         if self._prompted:  # what the model said before the first frame is the prompt's
             self.begin(self._pad_id, 0.0)
@@ -243,7 +243,8 @@ class WordSession:
         if self.failure is not None:
             self.check_alive()
         if self._closing:
-            raise StreamClosed(f"{what} after close(); open another stream")
+            how = "stop()" if self._cut else "close()"
+            raise StreamClosed(f"{what} after {how}: open another stream")
 
     def check_alive(self) -> None:
         """Raise what the session failed with, if it did."""
@@ -592,7 +593,7 @@ class WordSession:
 
     def cut(self) -> None:
         """End at once: what waits to be heard is dropped; the open word and `End` come out."""
-        self._closing = self._closed = True
+        self._closing = self._closed = self._cut = True
         self._inbox.clear()
         self._frames.clear()
         self._finalizes.clear()
