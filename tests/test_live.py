@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import inspect
+import math
 import threading
 import time
 from collections import deque
@@ -31,6 +33,7 @@ from kiku import (
     StreamWarning,
     TurnStart,
     Word,
+    WordEnd,
 )
 from kiku.audio import Chunk, array_chunks
 from kiku.engine import SlotEngine, StepOutput
@@ -1301,3 +1304,169 @@ def test_a_signed_state_is_taken_with_its_key_alone() -> None:
         with pytest.raises(StreamError, match=message):
             rec.stream(state=state)
     assert rec.free_slots == 1
+
+
+@pytest.mark.parametrize("wrong", ["1", "a", math.nan, [1.0], True, object()])
+def test_a_timeout_that_is_no_number_is_refused_at_every_door(wrong: Any) -> None:
+    rec = recognizer()
+    sound = np.zeros(SIZE, np.float32)
+    said = "timeout must be a number of seconds"
+    for call in (
+        lambda: rec.stream(timeout=wrong),
+        lambda: rec.transcribe(sound, rate=1_000, timeout=wrong),
+        lambda: rec.transcription(sound, rate=1_000, timeout=wrong),
+    ):
+        with pytest.raises(InputError, match=said):
+            call()
+    with rec.stream() as stream:
+        for call in (
+            lambda: stream.push(sound, timeout=wrong),
+            lambda: stream.push_silence(0.1, timeout=wrong),
+            lambda: stream.next_event(wrong),
+        ):
+            with pytest.raises(InputError, match=said):
+                call()
+        assert stream.duration == 0
+
+    async def main() -> None:
+        with pytest.raises(InputError, match=said):
+            await rec.astream(timeout=wrong)
+        async with await rec.astream() as stream:
+            for call in (
+                lambda: stream.push(sound, timeout=wrong),
+                lambda: stream.push_silence(0.1, timeout=wrong),
+                lambda: stream.next_event(wrong),
+            ):
+                with pytest.raises(InputError, match=said):
+                    await call()
+            assert stream.duration == 0
+
+    asyncio.run(main())
+    assert rec.free_slots == 1
+
+
+@pytest.mark.parametrize("timeout", [None, math.inf, 1e300, 10**30, np.float32(LONG_S), 0, -1])
+def test_a_timeout_may_be_any_number_or_none(timeout: Any) -> None:
+    rec = recognizer()
+    waits = timeout is None or timeout > 0
+
+    def push_to_who_waits() -> None:
+        until(lambda: stream._waits or not waits)
+        stream.push(sentence(ONE, TWO), timeout=timeout)
+        stream.close()
+
+    with rec.stream(timeout=timeout) as stream:
+        thread = threading.Thread(target=push_to_who_waits)
+        thread.start()
+        if waits:
+            assert isinstance(stream.next_event(timeout), Word)
+        thread.join(LONG_S)
+        until(lambda: stream.done)
+        assert texts(stream.poll())[-1:] == ["two"]
+        assert stream.next_event(timeout) is None
+
+    async def main() -> None:
+        async with await rec.astream(timeout=timeout) as stream:
+            await stream.push(sentence(ONE, TWO), timeout=timeout)
+            await stream.close()
+            while not stream.done:
+                await asyncio.sleep(0.001)
+            assert isinstance(await stream.next_event(timeout), Word)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("wrong", ["1", None, True, [1.0]])
+def test_silence_of_no_number_of_seconds_is_refused(wrong: Any) -> None:
+    with recognizer().stream() as stream:
+        with pytest.raises(AudioError, match="must be a number of seconds"):
+            stream.push_silence(wrong)
+        stream.push_silence(np.float32(0.5))  # pyright: ignore[reportArgumentType]
+        assert stream.duration == 0.5
+
+
+def test_what_cannot_be_called_does_not_listen() -> None:
+    with recognizer().stream() as stream:
+        with pytest.raises(InputError, match="what listens must be a function"):
+            stream.listen(3)  # pyright: ignore[reportArgumentType]
+        stream.push(sentence(ONE))
+        stream.close()
+        assert texts(list(stream.events())) == ["one"]
+
+
+@pytest.mark.parametrize("key", ["abc", 3, bytearray(b"abc")])
+def test_a_key_that_is_no_bytes_is_refused_when_it_is_set(key: Any) -> None:
+    rec = recognizer()
+    rec.state_key = b"known"
+    with pytest.raises(InputError, match="state_key must be bytes or None"):
+        rec.state_key = key
+    assert rec.state_key == b"known"
+
+
+def test_a_task_has_the_calls_that_a_thread_has() -> None:
+    for name, call in inspect.getmembers(LiveStream, inspect.isfunction):
+        is_inner = name.startswith("_") or name.endswith("_now") or name in (
+            "check", "check_open", "gap", "has_room", "parts", "queue_full", "request_stop", "take",
+        )  # fmt: skip
+        if is_inner or name == "listen":  # with which the tasks are woken
+            continue
+        same = inspect.signature(getattr(AsyncStream, name)).parameters
+        assert list(same) == list(inspect.signature(call).parameters), name
+
+
+def test_a_task_fetches_the_next_event_or_none_in_time() -> None:
+    async def main() -> None:
+        async with await recognizer().astream() as stream:
+            for timeout in (0, 0.01):
+                assert await stream.next_event(timeout) is None
+            fetching = asyncio.ensure_future(stream.next_event())
+            await stream.push(sentence(ONE, TWO))
+            assert isinstance(await fetching, Word)
+            await stream.close()
+            kinds = [type(event) async for event in stream.events()]
+            assert kinds == [WordEnd, Word, WordEnd, End]
+            assert await stream.next_event() is None
+
+    asyncio.run(main())
+
+
+def test_a_failure_that_is_a_timeout_is_told_as_a_failure() -> None:
+    class TimesOut(EchoEngine):
+        def step(self, *args: Any) -> StepOutput:
+            raise TimeoutError("of the engine")
+
+    async def main() -> None:
+        stream = await recognizer(TimesOut()).astream(StreamOptions(max_queue_s=0.5))
+        with pytest.raises(TimeoutError, match="of the engine"):
+            await stream.push(noise(60, 0), timeout=LONG_S)
+        with pytest.raises(TimeoutError, match="of the engine"):
+            await stream.next_event(LONG_S)
+
+    asyncio.run(main())
+
+
+def test_a_task_waits_for_room_as_long_as_it_says() -> None:
+    async def main() -> None:
+        engine = Gated()
+        stream = await recognizer(engine).astream(StreamOptions(max_queue_s=1.0))
+        await stream.push(noise(12, 0))
+        first = asyncio.ensure_future(stream.push(noise(12, 0)))
+        await asyncio.sleep(0)
+        for push in (
+            stream.push(noise(1, 0), timeout=0.02),
+            stream.push_silence(0.1, timeout=0.02),
+        ):
+            with pytest.raises(QueueFull, match=r"may: push it again later"):
+                await push
+        engine.gate.set()
+        await first
+        while stream.waiting_s > 0:
+            await asyncio.sleep(0.001)
+        engine.gate.clear()
+        with pytest.raises(QueueFull, match=r"The first \d\.\d\d s of this push were taken"):
+            await stream.push(noise(60, 0), timeout=0.02)
+        engine.gate.set()
+        await stream.close()
+        assert isinstance([event async for event in stream.events()][-1], End)
+
+    asyncio.run(main())

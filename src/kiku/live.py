@@ -19,7 +19,13 @@ from numpy.typing import ArrayLike
 
 from kiku.audio import Chunk
 from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
-from kiku.options import DecodingOptions, StreamOptions, decoding_options
+from kiku.options import (
+    DecodingOptions,
+    StreamOptions,
+    callback,
+    decoding_options,
+    timeout_s,
+)
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import End, Event, FinalizeRequest, WordSession
 
@@ -125,10 +131,12 @@ class LiveStream:
                 the message says.
             AudioError: the rate or the samples cannot be, or where each channel is heard by itself,
                 there are more or fewer of them. Nothing was taken.
+            InputError: a `timeout` that is no number.
             StreamError: there is no room, and this is a callback (see `listen`), which cannot wait
                 for it. Nothing was taken.
         """
-        self._push(self.check(samples, rate), timeout)
+        wait_s = None if timeout is None else timeout_s(timeout)
+        self._push(self.check(samples, rate), wait_s)
 
     def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
         """Sound is missing: a packet was lost, or the client was muted.
@@ -137,7 +145,8 @@ class LiveStream:
             StreamClosed, QueueFull: as `push`.
             AudioError: no time that can be.
         """
-        self._push(self._first.input.gap(seconds), timeout)
+        wait_s = None if timeout is None else timeout_s(timeout)
+        self._push(self._first.input.gap(seconds), wait_s)
 
     def _push(self, chunk: Chunk, timeout: float | None) -> None:
         with self._lock:
@@ -359,6 +368,8 @@ class LiveStream:
             Exception: what the stream failed with, once all events before have been given out.
             StreamError: there is none, and this is a callback (see `listen`), which cannot wait.
         """
+        if timeout is not None:
+            timeout = timeout_s(timeout)
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             ended = self.has_ended  # before it is looked: whatever came until then is found
@@ -442,7 +453,7 @@ class LiveStream:
         It is called in the middle of a step, so nothing in it may wait: `save`, `set_decoding`, and
         where they would wait `push` and `next_event` raise StreamError there. `poll` never waits.
         """
-        self._listener = call
+        self._listener = callback(call, "what listens")
 
     @property
     def duration(self) -> float:

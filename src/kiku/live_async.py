@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 
 from kiku.audio import Chunk
 from kiku.live import LiveStream, Samples
-from kiku.options import DecodingOptions
+from kiku.options import DecodingOptions, timeout_s
 from kiku.scheduler import Scheduler
 from kiku.stream import End, Event
 
@@ -54,8 +54,11 @@ class AsyncStream:
         live.take(chunk)
         return True
 
-    async def push(self, samples: Samples, *, rate: int | None = None) -> None:
+    async def push(
+        self, samples: Samples, *, rate: int | None = None, timeout: float | None = None
+    ) -> None:
         """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
+        wait_s = None if timeout is None else timeout_s(timeout)
         if self.push_now(samples, rate=rate):
             return
         with self._in_line() as ticket:  # before it is looked at: later calls come behind it
@@ -63,33 +66,43 @@ class AsyncStream:
                 chunk = self._live.check(samples, rate)
             else:
                 chunk = await asyncio.to_thread(self._live.check, samples, rate)
-            await self._push(chunk, ticket)
+            await self._push(chunk, ticket, wait_s)
 
     async def push_chunk(self, chunk: Chunk) -> None:
         """As `push`, of what a decoder of recordings gave (see `kiku.audio.read_file`)."""
         with self._in_line() as ticket:
             await self._push(chunk, ticket)
 
-    async def push_silence(self, seconds: float) -> None:
+    async def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
         """See `LiveStream.push_silence`."""
-        await self.push_chunk(self._live.gap(seconds))
+        wait_s = None if timeout is None else timeout_s(timeout)
+        chunk = self._live.gap(seconds)
+        with self._in_line() as ticket:
+            await self._push(chunk, ticket, wait_s)
 
-    async def _push(self, chunk: Chunk, ticket: object) -> None:
+    async def _push(self, chunk: Chunk, ticket: object, wait_s: float | None = None) -> None:
         live, taken_s = self._live, 0.0
         parts = live.parts(chunk)
-        await self._turn_of(ticket)  # those before it may wait for their check alone
-        for part in parts:
-            seconds = part.seconds
+        limit = asyncio.timeout(wait_s if live.waits_when_full else None)
+        try:
+            async with limit:
+                await self._turn_of(ticket)  # those before it may wait for their check alone
+                for part in parts:
+                    await self._room_for(part.seconds, taken_s)
+                    live.take(part, taken_s)
+                    taken_s += part.seconds
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the stream's own failure
+            raise live.queue_full(taken_s) from None
 
-            def is_room(seconds: float = seconds) -> bool:
-                return live.has_room(seconds)
-
-            if not is_room():
-                if not live.waits_when_full:
-                    raise live.queue_full(taken_s)
-                await self._waiters.until(is_room)
-            live.take(part, taken_s)
-            taken_s += seconds
+    async def _room_for(self, seconds: float, taken_s: float) -> None:
+        live = self._live
+        if live.has_room(seconds):
+            return
+        if not live.waits_when_full:
+            raise live.queue_full(taken_s)
+        await self._waiters.until(lambda: live.has_room(seconds))
 
     @contextmanager
     def _in_line(self) -> Generator[object]:
@@ -139,17 +152,30 @@ class AsyncStream:
 
     async def events(self) -> AsyncIterator[Event]:
         """See `LiveStream.events`. For one task at a time."""
-        while True:
-            await self._waiters.until(lambda: self._live.has_news)
-            ended = self._live.has_ended
-            event = self._live.next_event(0)
-            if event is None:
-                if ended:
-                    return
-                continue
+        while (event := await self._next_event()) is not None:
             yield event
             if isinstance(event, End):
                 return
+
+    async def next_event(self, timeout: float | None = None) -> Event | None:
+        """See `LiveStream.next_event`. For one task at a time."""
+        limit = asyncio.timeout(timeout_s(timeout))
+        try:
+            async with limit:
+                return await self._next_event()
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the stream's own failure
+            return None
+
+    async def _next_event(self) -> Event | None:
+        live = self._live
+        while True:
+            await self._waiters.until(self._has_news)
+            ended = live.has_ended
+            event = live.next_event(0)
+            if event is not None or ended:
+                return event
 
     async def batch(self) -> list[Event]:
         """All events that have come, as soon as there are some; none at the end. Raises as

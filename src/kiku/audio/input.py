@@ -42,7 +42,7 @@ from kiku.audio.resample import Resampler, checked_rate
 from kiku.audio.timeline import Timeline
 from kiku.errors import AudioError, StreamError
 from kiku.options import AudioFormat, Encoding
-from kiku.serial import from_plain, to_plain
+from kiku.serial import from_plain, plain_number, to_plain
 
 # All that was given is as long as the sound, but for so many samples: a few from rounding.
 _MAX_UNEVEN = 16
@@ -197,7 +197,12 @@ class AudioInput:
         Raises:
             AudioError: a length that cannot be.
         """
-        return gap_of(seconds)
+        number = plain_number(seconds)
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise AudioError(
+                f"the length of a gap must be a number of seconds, not {seconds!r:.60}: write 0.5"
+            )
+        return gap_of(number)
 
     def feed(self, chunk: Chunk) -> npt.NDArray[np.float32]:
         """Take the next chunk and give what is known of the output by now.
