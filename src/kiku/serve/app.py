@@ -31,7 +31,7 @@ from kiku.serve.protocols.own import OwnProtocol
 from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.rest_kyutai import kyutai_routes
 from kiku.serve.service import Service
-from kiku.serve.settings import Settings
+from kiku.serve.settings import Settings, warn_of_unknown_names
 from kiku.serve.sockets import MakeProtocol, Sockets
 from kiku.serve.wire import Message, Receive, Scope, SendMessage, address_of, request_of
 
@@ -168,6 +168,7 @@ class App:
 def app() -> App:
     """The application as the environment (`KIKU_*`) sets it: for runners that are given a name,
     `uvicorn --factory kiku.serve.app:app`."""
+    warn_of_unknown_names(os.environ)
     return App(Service(Settings.gathered({}, os.environ)))
 
 
