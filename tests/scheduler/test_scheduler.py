@@ -353,6 +353,16 @@ def test_slots_are_given_in_the_order_of_asking() -> None:
     assert one.result()[0].slot == 1
 
 
+@pytest.mark.parametrize(("timeout", "at_once"), [(0.0, True), (-1.0, True), (0.01, False)])
+def test_only_who_has_time_stands_in_line(timeout: float, at_once: bool) -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    opened(scheduler, Frames())
+    opening = Opening([Member(Frames())])  # pyright: ignore
+    with pytest.raises(NoFreeSlot):
+        scheduler.open(opening, timeout)
+    assert opening.at_once is at_once
+
+
 def test_more_slots_than_there_are_are_refused() -> None:
     scheduler = Scheduler(EchoEngine(2))
     with pytest.raises(NoFreeSlot):
@@ -458,9 +468,9 @@ def test_a_session_that_cannot_even_be_told_leaves_its_slot(
 
 
 class Broken(EchoEngine):
-    """Cannot step at all."""
+    """Cannot step at all while there is an error."""
 
-    error: BaseException = RuntimeError("out of memory")
+    error: BaseException | None = RuntimeError("out of memory")
 
     def step(
         self,
@@ -468,7 +478,9 @@ class Broken(EchoEngine):
         frames: NDArray[np.float32],
         counts: Sequence[int] | None = None,
     ) -> StepOutput:
-        raise self.error
+        if self.error is not None:
+            raise self.error
+        return super().step(slots, frames, counts)
 
 
 def test_a_step_that_fails_ends_all_that_were_in_it_and_nobody_else() -> None:
@@ -480,6 +492,20 @@ def test_a_step_that_fails_ends_all_that_were_in_it_and_nobody_else() -> None:
     assert first.failure is second.failure is engine.error
     assert not waiting.done
     assert engine.held == {2}
+
+
+def test_steps_that_fail_in_a_row_are_counted_until_one_does_not() -> None:
+    engine = Broken(1)
+    scheduler = Scheduler(engine)
+    for failed in (1, 2, 3):
+        opened(scheduler, Frames(2))
+        assert scheduler.step() == 1, "it ended a session"
+        assert scheduler.num_failed == failed
+    engine.error = None
+    session = Frames(2)
+    opened(scheduler, session)
+    scheduler.drive(idle(session))
+    assert scheduler.num_failed == 0
 
 
 def test_ctrl_c_in_a_step_ends_what_was_in_it_and_is_raised() -> None:
