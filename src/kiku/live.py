@@ -17,7 +17,7 @@ from typing import Self
 
 from numpy.typing import ArrayLike
 
-from kiku.audio import Chunk
+from kiku.audio import Chunk, gap_of
 from kiku.errors import AudioError, QueueFull, StreamError
 from kiku.options import DecodingOptions, StreamOptions, decoding_options
 from kiku.scheduler import Binding, Scheduler
@@ -134,7 +134,7 @@ class LiveStream:
             StreamClosed, QueueFull: as `push`.
             AudioError: no time that can be.
         """
-        self._push(self._first.input.gap(seconds), timeout)
+        self._push(gap_of(seconds), timeout)
 
     def _push(self, chunk: Chunk, timeout: float | None) -> None:
         with self._lock:
@@ -234,10 +234,6 @@ class LiveStream:
                 f"stream with format=AudioFormat(channels={chunk.num_channels})"
             )
         return chunk
-
-    def gap(self, seconds: float) -> Chunk:
-        """See `AudioInput.gap`."""
-        return self._first.input.gap(seconds)
 
     @property
     def waits_when_full(self) -> bool:
@@ -429,16 +425,12 @@ class LiveStream:
     @property
     def waiting_s(self) -> float:
         """Seconds of sound that wait to be heard: how far the engine lags behind."""
-        if len(self._sessions) == 1:
-            return self._first.waiting_s
         return max(session.waiting_s for session in self._sessions)
 
     @property
     def heard_s(self) -> float:
         """Seconds of the sound that have been heard, on all channels: the events up to there have
         come. What does not fill a frame yet has not been heard."""
-        if self._only is not None:
-            return self._only.heard_s
         return min(session.heard_s for session in self._sessions)
 
     @property

@@ -1,6 +1,7 @@
 """Live streams for tasks of an event loop, in whose thread nothing is computed or waited for."""
 
 import asyncio
+import math
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
@@ -8,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kiku.audio import Chunk
+from kiku.audio import Chunk, gap_of
 from kiku.live import LiveStream, Samples
 from kiku.options import DecodingOptions
 from kiku.scheduler import Scheduler
@@ -72,7 +73,7 @@ class AsyncStream:
 
     async def push_silence(self, seconds: float) -> None:
         """See `LiveStream.push_silence`."""
-        await self.push_chunk(self._live.gap(seconds))
+        await self.push_chunk(gap_of(seconds))
 
     async def _push(self, chunk: Chunk, ticket: object) -> None:
         live, taken_s = self._live, 0.0
@@ -154,16 +155,7 @@ class AsyncStream:
     async def batch(self) -> list[Event]:
         """All events that have come, as soon as there are some; none at the end. Raises as
         `LiveStream.poll`. Cheaper than `events` where many come at once."""
-        live = self._live
-        while True:
-            await self._waiters.until(self._has_news)
-            ended = live.has_ended
-            events = live.poll()
-            if events or ended:
-                return events
-
-    def _has_news(self) -> bool:
-        return self._live.has_news
+        return await self.progress(math.inf)
 
     async def progress(self, heard_s: float) -> list[Event]:
         """As `batch`, but also as soon as more than `heard_s` seconds of the sound were heard."""

@@ -150,13 +150,8 @@ class Hotword:
                 f"a hotword may have {MAX_HOTWORD_CHARACTERS} characters, not {len(self.text)}: "
                 f"{self.text[:40]!r}..."
             )
-        boost: Any = self.boost
-        is_number = isinstance(boost, int | float) and not isinstance(boost, bool)
-        if not (is_number and 0 < boost <= MAX_BOOST):
-            raise ConfigError(
-                f"the boost of {self.text!r} must be above 0 and at most {MAX_BOOST:g} nats, "
-                f"not {boost!r}"
-            )
+        wanted = f"above 0 and at most {MAX_BOOST:g} nats"
+        _check(f"the boost of {self.text!r}", self.boost, wanted, math.ulp(0.0), MAX_BOOST)
         _check_bool("any_case", self.any_case)
 
 

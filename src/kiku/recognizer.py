@@ -29,7 +29,7 @@ from kiku.audio.files import OnWarning
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
-from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
+from kiku.errors import ConfigError, InputError, StreamError
 from kiku.foreign import TRANSCRIBING, explained, options_named
 from kiku.live import LiveStream, StreamSetup
 from kiku.live_async import AsyncStream, Waiters
@@ -579,4 +579,4 @@ def _is_session(value: Any) -> bool:
     )
 
 
-__all__ = ["NoFreeSlot", "Recognizer", "Source"]
+__all__ = ["Recognizer", "Source"]

@@ -552,13 +552,6 @@ def test_whoever_fetches_learns_of_the_failure_last() -> None:
     assert seen == [(Word, None), (WordEnd, None)]
 
 
-def test_what_is_no_exception_becomes_one() -> None:
-    s = session()
-    s.fail(SystemExit(3))
-    assert isinstance(s.failure, StreamError)
-    assert isinstance(s.failure.__cause__, SystemExit)
-
-
 def test_what_ended_well_does_not_fail_afterwards() -> None:
     s = session()
     s.close()

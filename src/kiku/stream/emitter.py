@@ -113,10 +113,6 @@ class WordEmitter:
         partial = self.builder.partial
         return None if partial is None or self._ahead.covers(partial) else partial
 
-    def fork(self) -> WordBuilder:
-        """A builder that stands where this one does, to look ahead with."""
-        return self.builder.fork()
-
     def push(self, token: int, logprob: float, *, latest: float) -> list[Word]:
         """Take the next token; what is to be given out now. No time goes beyond `latest`."""
         words = self.builder.push(token, logprob)
