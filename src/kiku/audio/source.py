@@ -128,9 +128,14 @@ class Reader:
             self.untagged = (self.untagged + data[len(self.untagged) - first :])[:HEAD_SIZE]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to `offset` bytes from the beginning (or as `whence` says); the new offset."""
+        """Go to `offset` bytes from the beginning (or as `whence` says); the new offset.
+
+        Damaged recordings send their demuxers far beyond the end, where no file system lets a file
+        be: such a place is the end.
+        """
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
-        self._position = self._file.seek(self._start + max(0, base + offset)) - self._start
+        place = min(max(0, base + offset), self.num_bytes)
+        self._position = self._file.seek(self._start + place) - self._start
         return self._position
 
     def tell(self) -> int:
