@@ -285,7 +285,7 @@ def may_restart(container: InputContainer) -> bool:
     return bool(container.format.flags & _RESTARTS) and format_of(container) != "ogg"
 
 
-def _start_s(container: InputContainer) -> float:
+def start_s(container: InputContainer) -> float:
     """What the timestamps say where the recording begins: a player counts from there."""
     return (getattr(container, "start_time", None) or 0) / av.time_base
 
@@ -339,7 +339,7 @@ def frames(
     Raises:
         BaseException: what interrupted a read of `reader`.
     """
-    timed, origin_s = _has_timestamps(container), _start_s(container)
+    timed, origin_s = _has_timestamps(container), start_s(container)
     decoder = cast("_Decoder", track.codec_context)
     for packet in _packets(container, track, reader, course):
         try:
@@ -365,7 +365,7 @@ def _packets(
 ) -> Iterator["Packet[Stream] | None"]:
     """The packets of `track`, then None, which makes the decoder give its rest."""
     streams = container.streams.get() if format_of(container) in _FILMS else [track]
-    num_errors, origin_s = 0, _start_s(container)
+    num_errors, origin_s = 0, start_s(container)
     while num_errors < _MAX_DEMUX_ERRORS:
         try:
             for packet in container.demux(*streams):

@@ -28,6 +28,7 @@ from kiku.audio.container import (
     may_restart,
     open_container,
     refuse,
+    start_s,
     stated_s,
 )
 from kiku.audio.input import AudioInput
@@ -272,7 +273,7 @@ def _check_end(
             f"silence in their place: {silence_s:.2f} s"
         )
         read.on_warning(StreamWarning("damaged", message, given_s))
-    format_name = format_of(container)
+    format_name, last = format_of(container), course.last_packet
     whole_s = whole_length_s(
         format_name,
         track,
@@ -282,7 +283,9 @@ def _check_end(
             max(given_s, read.clock.end_s),
             course.file_end_s,
             course.num_packets,
-            b"" if course.last_packet is None else bytes(course.last_packet),
+            b"" if last is None else bytes(last),
+            is_last_short=last is not None and last.is_corrupt,
+            start_s=start_s(container),
         ),
     )
     damaged_end = course.num_damaged_last > 0 and format_name in _STRICT_FORMATS
