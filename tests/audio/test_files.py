@@ -395,6 +395,17 @@ def test_a_rate_out_of_range_in_the_file_is_refused(record, tone) -> None:
         read(io.BytesIO(bytes(data)))
 
 
+@pytest.mark.parametrize(("suffix", "name"), [(".ul", "mulaw"), (".sw", "s16le"), (".ub", "u8")])
+def test_samples_without_a_header_are_not_taken_for_44100_a_second(
+    suffix: str, name: str, tmp_path: Path, tone
+) -> None:
+    """FFmpeg takes them so by the ending of their file."""
+    path = tmp_path / f"call{suffix}"
+    path.write_bytes((tone(8_000, 1.0) * 100 + 128).astype(np.uint8).tobytes())
+    with pytest.raises(AudioError, match=rf"samples \({name}\) without .*--raw"):
+        next(read_chunks(path, 24_000))
+
+
 MAGIC = [b"", b"RIFF\xff\xff\0\0WAVEfmt \x10\0\0\0", b"fLaC\0\0\0\x22", b"OggS\0\x02", b"ID3\x04"]
 MAGIC += [b"\0\0\0\x20ftypM4A ", b"\x1a\x45\xdf\xa3", b"FORM\0\0\xff\xffAIFF", b"\xff\xfb\x90\x64"]
 

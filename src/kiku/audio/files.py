@@ -7,6 +7,7 @@ Nothing of a recording but the frame at hand is kept in memory. Does not know wh
 
 import logging
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -46,6 +47,9 @@ OnWarning = Callable[[StreamWarning], None]
 
 _logger = logging.getLogger(__name__)
 
+# Names of formats that are samples and nothing else, which FFmpeg takes by the ending of a file
+# (".ul", ".sw"): it says 44,100 samples a second, whatever they are.
+_HEADERLESS = re.compile(r"alaw|mulaw|vidc|[fsu](8|16|24|32|64)([bl]e)?")
 # Formats in which nothing but sound follows the sound: an undecodable end was cut off.
 _STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv", "nut"})
 
@@ -70,7 +74,8 @@ def read_file(
 
     Raises:
         AudioError: while iterating, for no such file, a folder, no permission, not a media file, no
-            audio track or none of this number, no samples, floats beyond 64.
+            audio track or none of this number, no samples, samples without a header, floats beyond
+            64.
         TruncatedAudio: after the last chunk: the recording ends too early.
     """
     return _decode(source, on_warning or _log, refuse_bad=False, track=track)
@@ -211,6 +216,7 @@ def _decode_links(read: _Read) -> Iterator[Chunk]:
 def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
     """The chunks of one container; at the end, raises what was wrong with it."""
     with open_container(read.reader, link) as container:
+        _refuse_headerless(container, read.reader)
         track = audio_track(container, read.reader, read.track)
         course, clock = Course(), read.clock
         length_s = stated_s(container, track)
@@ -227,6 +233,15 @@ def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
             raise
         yield from clock.rest()
         _check_end(container, track, read, course, length_s=length_s, link=link)
+
+
+def _refuse_headerless(container: InputContainer, reader: Reader) -> None:
+    name = format_of(container)
+    if _HEADERLESS.fullmatch(name):
+        raise AudioError(
+            f"{reader.label} is samples ({name}) without a header, which do not say their rate: "
+            "say how they are written, as in kiku transcribe --raw mulaw,8000,1"
+        )
 
 
 def _as_at_first(chunk: Chunk, read: _Read) -> Chunk:
