@@ -50,6 +50,8 @@ _logger = logging.getLogger(__name__)
 # Names of formats that are samples and nothing else, which FFmpeg takes by the ending of a file
 # (".ul", ".sw"): it says 44,100 samples a second, whatever they are.
 _HEADERLESS = re.compile(r"alaw|mulaw|vidc|[fsu](8|16|24|32|64)([bl]e)?")
+# Codecs that keep floats as they were written.
+_WRITTEN_FLOATS = ("pcm_", "wavpack")
 # Formats in which nothing but sound follows the sound: an undecodable end was cut off.
 _STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv", "nut"})
 
@@ -222,10 +224,11 @@ def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
         length_s = stated_s(container, track)
         # A track that begins after the picture keeps its place in the film.
         clock.begin(may_restart=may_restart(container), is_filled=course.is_filled)
+        is_coded = not track.codec_context.name.startswith(_WRITTEN_FLOATS)
         try:
             for frame, time in frames(container, track, read.reader, course):
                 first_sample = read.num_samples if read.refuse_bad else None
-                chunk = chunk_of(frame, read.reader, first_sample)
+                chunk = chunk_of(frame, read.reader, first_sample, is_coded=is_coded)
                 read.num_samples += frame.samples
                 yield from clock.place(_as_at_first(chunk, read), time)
         except AudioError:
