@@ -205,7 +205,7 @@ def test_computing_twice_changes_nothing(config) -> None:
 
 @pytest.mark.parametrize("seed", [2**24, 20_260_101, 2**31])
 def test_any_seed_will_do(config, seed: int) -> None:
-    fit(config(train=f"seed = {seed}"), say=quiet)
+    assert fit(config(train=f"seed = {seed}"), say=quiet).step == 12
 
 
 def test_one_at_a_time_trains_in_a_folder(config) -> None:
