@@ -240,7 +240,8 @@ class Store:
         name = f"part-{self._number:05}-{secrets.token_hex(4)}.{self._kind}"
         part = join(self._folder, name)
         self._write_part(part, self._rows)
-        self._count(part, map(key_in, self._rows))
+        # A recording is heard once in a run: of those without rows before no more will come.
+        self._count(part, filter(self._part_of.__contains__, map(key_in, self._rows)))
         self._number += 1
         self._rows = []
 
