@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from kiku.errors import KikuError, OutputError
 from kiku.fleet import parquet
-from kiku.fleet.places import is_local, join, place_of, remove, rename
+from kiku.fleet.places import is_local, join, make_folder, place_of, remove, rename
 from kiku.fleet.rows import Key, Row, captions_of, key_in, plain
 from kiku.fleet.settings import Request
 
@@ -74,7 +74,7 @@ class Store:
         self._writing = writing
         if writing:
             with self._told("made"):
-                self._files.makedirs(self._folder, exist_ok=True)
+                make_folder(self._files, self._folder)
             if self._is_local:
                 self._hold(folder)
         try:
@@ -270,7 +270,7 @@ class Store:
         folder, _, name = path.rpartition("/")
         beside = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
         with self._told("written", path):
-            self._files.makedirs(folder, exist_ok=True)
+            make_folder(self._files, folder)
             try:
                 self._files.pipe_file(beside, data)
                 rename(self._files, beside, path)
