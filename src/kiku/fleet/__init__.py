@@ -12,6 +12,7 @@
     progress.py   how far it is
     places.py     folders and files wherever fsspec can reach them
     parquet.py    rows as Parquet
+    resources.py  what of a cluster each actor gets
     on_ray.py     who hears: actors of Ray Data
     quiet_ray.py  Ray, imported so that it reports to nobody
 

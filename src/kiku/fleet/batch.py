@@ -204,7 +204,8 @@ def heard_by(
         counter = Counter(len(todo.items), todo.lengths.total_s)
         if not todo.items:
             return Report(todo, counter.now(), output)
-        _check_names(items, store)  # all: those of another run lie there, too
+        _check_names(items, store)  # all: those that are finished lie there, too
+        _check_owners(todo.items, request, store)
         store.begin(request)
         work = _Work(todo, request, store, counter, on_progress)
         with make(request, run) as hearing:
@@ -225,12 +226,25 @@ def _check_names(items: Sequence[Item], store: Store) -> None:
     """Refuse captions that would replace one another."""
     taken: dict[str, Item] = {}
     for item in items if store.has_captions else ():
-        other = taken.setdefault(item.name, item)
+        other = taken.setdefault(store.called(item.name), item)
         if other is not item:
             raise InputError(
                 f"the captions of {other.path} and {item.path} would both be called {item.name}: "
                 "name a folder that holds both, or use two runs and two folders"
             )
+
+
+def _check_owners(items: Sequence[Item], request: Request, store: Store) -> None:
+    """Refuse captions that would replace those of another run."""
+    for item in items if store.has_captions else ():
+        key, owner = key_of(item, request).written, store.owner_of(item.name)
+        if owner is None or owner._replace(size=key.size) == key:
+            continue  # of a size that it had before they are replaced: it is the same recording
+        raise InputError(
+            f"the captions of {item.path} would be called {item.name}, as those of {owner.path} "
+            f"are, by {owner.model} with options {owner.options}: name another folder for these, "
+            "or ask for rows alone"
+        )
 
 
 class _Work:
