@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
 from kiku.live_async import AsyncStream
 from kiku.options import StreamOptions
@@ -25,6 +26,7 @@ from kiku.serve.admission import Permit
 from kiku.serve.decoder import Decoder
 from kiku.serve.figures import Figures
 from kiku.serve.keeping import Keeping
+from kiku.serve.live_recording import LiveRecording
 from kiku.serve.moving import Moved, push_gap
 from kiku.serve.outbox import Outbox
 from kiku.serve.protocols.interface import (
@@ -194,7 +196,8 @@ class TalkStream:
         self._listener = self._tasks.start(partial(self._listen, stream))
         if wanted.container:
             decoder = self._decoder = await self._service.decoders.decode()
-            self._tasks.start(partial(self._decode, decoder, stream))
+            recording = LiveRecording(decoder, stream, options)
+            self._tasks.start(partial(self._hear, recording, decoder, stream))
         return stream
 
     def _drop(self) -> None:
@@ -338,15 +341,18 @@ class TalkStream:
             return self._protocol.failed(error)
         return self._protocol.opened()
 
-    async def _decode(self, decoder: Decoder, stream: AsyncStream) -> None:
-        """Push what a decoder makes of the client's bytes."""
+    async def _hear(self, recording: LiveRecording, decoder: Decoder, stream: AsyncStream) -> None:
+        """Push the sound of the client's recording, and tell what is wrong with it."""
         try:
-            async for chunk in decoder.chunks():
+            async for part in recording.parts():
+                if isinstance(part, StreamWarning):
+                    await self._warn(part, stream)
+                    continue
                 while self.keeps_too_much:
                     await asyncio.sleep(0.1)
-                await stream.push_chunk(chunk)
-                if chunk.data is not None:
-                    self._num_pushed += _size_of(chunk.data)
+                await stream.push_chunk(part)
+                if part.data is not None:
+                    self._num_pushed += _size_of(part.data)
         except AudioError as error:
             if self._decoder is not decoder:  # it was stopped, and that is what it says
                 return
@@ -358,6 +364,13 @@ class TalkStream:
             return  # the stream's events say how
         with suppress(StreamError):
             await stream.close()
+
+    async def _warn(self, warning: StreamWarning, stream: AsyncStream) -> None:
+        """Tell what the stream cannot know, as its own warnings are told."""
+        if self._stream is stream:
+            waiting_s = stream.waiting_s
+            self._figures.told(warning, waiting_s)
+            await self.do(self._protocol.event(warning, waiting_s))
 
     # What the stream says.
 
