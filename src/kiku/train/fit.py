@@ -39,6 +39,7 @@ from kiku.train.model import (
 from kiku.train.peft_files import FILE as ADAPTER
 from kiku.train.processes import Processes, started
 from kiku.train.settings import FitSettings, TrainSettings, curve_settings, first_change
+from kiku.train.sharding import fill, shard, whole, with_values
 from kiku.train.shards import PackReader
 from kiku.train.state import RunState, moments_of, read_state, restore_moments, save_state
 
@@ -77,7 +78,7 @@ def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
     device = choose_device(settings.device)
     with started(device) as processes:
         device = processes.device(device)
-        pupil = begin(settings)
+        pupil = begin(settings, in_parts=processes.in_parts(settings.train))
         reader = PackReader(Path(settings.pack))
         refuse_other_pack(reader.index, pupil, settings.pack)
         refuse_to_keep(reader, pupil, settings)
@@ -112,11 +113,10 @@ class Fit:
         self.say = say if processes.is_first else lambda line: None
         if settings.train.checkpointing:
             compute_twice(pupil.lm)
-        lm = pupil.lm.to(device).train()
-        self.lesson = Lesson(
-            lm, settings.loss, pupil.config.pad_id, DTYPES[settings.train.precision], pupil.new
-        ).to(device)
-        self.weights = trained_weights(lm)
+        self.sharded = processes.in_parts(settings.train)
+        self.lesson = self._lesson(pupil)
+        self.module = processes.wrapped(self.lesson)
+        self.weights = trained_weights(pupil.lm)
         self.average = {name: w.detach().clone() for name, w in self.weights.items()}
         self.optimizer = _optimizer(self.weights, settings.train)
         self.batches = Batches(reader, settings.train.batch, settings.train.seed)
@@ -125,7 +125,23 @@ class Fit:
         self.step, self.sums = 0, {}
         self._resume()
         self.resumed_at = self.step
-        self.module = processes.wrapped(self.lesson)
+
+    def _lesson(self, pupil: Pupil) -> Lesson:
+        """The decoder and its losses on the device, whole or in parts."""
+        train = self.settings.train
+        lm = pupil.lm.train()
+        lm = lm if self.sharded else lm.to(self.device)
+        lesson = Lesson(
+            lm, self.settings.loss, pupil.config.pad_id, DTYPES[train.precision], pupil.new,
+            shard=self.sharded,
+        )  # fmt: skip
+        if self.sharded:
+            # Part by part: no device ever has all of it.
+            shard(lesson, lm, self.device, self.processes.count)
+            if lesson.before is not None:
+                before = lesson.before.lm
+                shard(before, before, self.device, self.processes.count)
+        return lesson.to(self.device)
 
     def run(self) -> Fitted:
         """All steps that are left."""
@@ -175,7 +191,7 @@ class Fit:
             for key, value in values.items():
                 found[key] = found.get(key, 0) + value.detach()
         # Before anything is changed: a step that is not finite is not taken.
-        norm = nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf)
+        norm = whole(nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf))
         totals = self.processes.summed(found)
         if not (math.isfinite(totals["loss"]) and bool(torch.isfinite(norm))):
             self._stop(totals["loss"], float(norm), seen)
@@ -235,14 +251,17 @@ class Fit:
     @torch.no_grad()
     def _look(self, batches: Batches) -> dict[str, float]:
         """Losses of the averaged decoder on what it does not learn."""
-        weights = {f"lm.{name}": value for name, value in self.average.items()}
+        # Of weights in parts the network itself holds those that it computes with.
+        taken = with_values(self.weights, self.average) if self.sharded else nullcontext()
+        weights = {} if self.sharded else {f"lm.{n}": one for n, one in self.average.items()}
         totals: dict[str, float] = {}
         self.lesson.eval()
-        for number in range(batches.per_epoch):
-            batch = batches[number].to(self.device)
-            values = functional_call(self.lesson, weights, (batch,), {"plain": True})
-            for key, value in values.items():
-                totals[key] = totals.get(key, 0.0) + float(value)
+        with taken:
+            for number in range(batches.per_epoch):
+                batch = batches[number].to(self.device)
+                values = functional_call(self.lesson, weights, (batch,), {"plain": True})
+                for key, value in values.items():
+                    totals[key] = totals.get(key, 0.0) + float(value)
         self.lesson.train()
         found = {
             "dev_loss": totals["loss"] / batches.per_epoch,
@@ -289,21 +308,19 @@ class Fit:
             raise TrainingError(
                 f"{self.folder} was begun with another {changed}: name another run, or put it back"
             )
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(state.weights[name])
-                self.average[name].copy_(state.average[name])
+        for name, weight in self.weights.items():
+            fill(weight, state.weights[name])
+            fill(self.average[name], state.average[name])
         restore_moments(self.optimizer, self.weights, state)
         self.step, self.sums = state.step, state.sums
 
     def save(self) -> None:
         """Write the checkpoint; a kill while writing leaves the one before."""
-        if self.processes.is_first:
-            moments = moments_of(self.optimizer, self.weights)
-            save_state(
-                self.folder,
-                RunState(self.step, self.about, self.weights, self.average, moments, self.sums),
-            )
+        if not (self.processes.is_first or self.sharded):
+            return
+        moments = moments_of(self.optimizer, self.weights)
+        state = RunState(self.step, self.about, self.weights, self.average, moments, self.sums)
+        save_state(self.folder, state, writes=self.processes.is_first)
 
 
 def _optimizer(weights: dict[str, Tensor], train: TrainSettings) -> torch.optim.AdamW:

@@ -57,6 +57,8 @@ class Lesson(nn.Module):
         pad_id: int,
         dtype: torch.dtype,
         new: range = range(0),
+        *,
+        shard: bool = False,
     ) -> None:
         """Products are computed in `dtype`; weights stay what they are.
 
@@ -66,10 +68,11 @@ class Lesson(nn.Module):
             pad_id: of PAD.
             dtype: of products.
             new: ids of pieces of which the decoder knows nothing yet.
+            shard: whether its weights are to lie in parts.
         """
         super().__init__()
         self.lm, self.settings, self.pad_id, self.dtype = lm, settings, pad_id, dtype
-        self.before = Before(lm, new) if settings.keep else None
+        self.before = Before(lm, new, apart=shard) if settings.keep else None
         weight = torch.ones(lm.config.text_vocab_size)
         weight[pad_id] = settings.pad_weight
         self.register_buffer("weight", weight, persistent=False)
@@ -120,7 +123,12 @@ class Lesson(nn.Module):
         """How far marked examples have gone from what was said before, summed over their known
         frames, and how many frames these are."""
         none = logits.new_zeros(())
-        if self.before is None or batch.keep is None:
+        if self.before is None:
+            return none, none
+        if batch.keep is None:
+            if self.before.apart:
+                # Its weights are put together by all processes, and others may have marked ones.
+                self.before.logits(columns[:1], self.dtype)
             return none, none
         # Both read the same, hidden codes and wrong text as well: all that differs is the weights.
         before = self.before.logits(columns[batch.keep], self.dtype)

@@ -41,12 +41,13 @@ class Pupil:
     """Ids of the pieces of which it knows nothing yet."""
 
 
-def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
+def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False) -> Pupil:
     """The decoder of a run before its first step.
 
     Args:
         settings: which model, adapters, pause heads.
         trains: whether it is to be trained, and not only to be filled with what was.
+        in_parts: whether each process will take its part of the weights out of it.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -56,9 +57,10 @@ def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
     # Frozen weights may be as coarse as the products that they are for.
     loaded = load(settings.model, dtype=torch.bfloat16 if frozen and trains else torch.float32)
     config, lm = _with_heads(loaded, settings.pause_heads)
-    # What is loaded lies in the file, which must stay as it is.
-    for weight in lm.parameters():
-        weight.data = weight.data.clone()
+    # What is loaded lies in the file, which must stay as it is. Who takes a part copies that.
+    if not in_parts or settings.lora is not None:
+        for weight in lm.parameters():
+            weight.data = weight.data.clone()
     torch.manual_seed(settings.train.seed)
     lm.requires_grad_(True)
     new = range(0)

@@ -47,6 +47,9 @@ class TrainSettings:
     """What products are computed in."""
     checkpointing: bool = False
     """Compute layers a second time rather than remember them: slower, in far less memory."""
+    shard: bool = False
+    """Under torchrun: weights, gradients, moments and means in parts on the processes, rather than
+    whole on each. Alone it changes nothing."""
     seed: int = 0
     save_every: int = 200
     """Steps between checkpoints."""
@@ -183,7 +186,10 @@ def beside_file(file: Path, name: str) -> str:
     return str(file.parent / os.path.expanduser(name))
 
 
-_FREE = ("run", "device", "train.save_every", "train.log_every", "train.dev_every", "pack", "model")
+_FREE = (
+    "run", "device", "train.save_every", "train.log_every", "train.dev_every", "train.shard",
+    "pack", "model",
+)  # fmt: skip
 """Keys that may change while a run goes on: the curve does not depend on them. What is in the pack
 and in the model is compared by what they hold, not by where they lie."""
 
