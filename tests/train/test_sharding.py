@@ -39,12 +39,13 @@ KINDS = {
     "adapters": ("", KEEP + LORA),
     "computed twice": ("checkpointing = true\n", KEEP),
     "adapters in bfloat16": ('precision = "bfloat16"\n', LORA),
+    "the codec, too": ("", KEEP + "[codec]\nlr = 1e-3\n"),
 }
 
 
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
-    return write_pack(tmp_path_factory.mktemp("pack"), tiny_folder, marked=3)
+    return write_pack(tmp_path_factory.mktemp("pack"), tiny_folder, marked=3, sound=True)
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def together(folder: Path, run: str, killed_at: int = 0) -> int:
 
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["held to what was said", "adapters"])
+@pytest.mark.parametrize("kind", ["held to what was said", "adapters", "the codec, too"])
 def test_two_that_share_are_one_with_twice_the_batches(config, tmp_path: Path, kind: str) -> None:
     _, more = KINDS[kind]
     more = more.replace("dropout = 0.1", "")

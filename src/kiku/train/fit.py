@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,18 @@ from kiku.train.batches import Batch, Batches
 from kiku.train.curve import Curve
 from kiku.train.device import choose_device
 from kiku.train.durable import alone_in
+from kiku.train.hearing import Hearing
+from kiku.train.keeping import Before
 from kiku.train.lesson import Lesson
 from kiku.train.model import (
+    CODEC,
     DTYPES,
     Pupil,
     begin,
     compute_twice,
     refuse_other_pack,
+    refuse_silent,
     refuse_to_keep,
-    trained_weights,
 )
 from kiku.train.peft_files import FILE as ADAPTER
 from kiku.train.processes import Processes, started
@@ -81,6 +84,7 @@ def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
         pupil = begin(settings, in_parts=processes.in_parts(settings.train))
         reader = PackReader(Path(settings.pack))
         refuse_other_pack(reader.index, pupil, settings.pack)
+        refuse_silent(reader, settings)
         refuse_to_keep(reader, pupil, settings)
         alone = alone_in(Path(settings.run)) if processes.is_first else nullcontext()
         with alone:
@@ -116,10 +120,11 @@ class Fit:
         self.sharded = processes.in_parts(settings.train)
         self.lesson = self._lesson(pupil)
         self.module = processes.wrapped(self.lesson)
-        self.weights = trained_weights(pupil.lm)
+        self.weights = pupil.weights
         self.average = {name: w.detach().clone() for name, w in self.weights.items()}
-        self.optimizer = _optimizer(self.weights, settings.train)
-        self.batches = Batches(reader, settings.train.batch, settings.train.seed)
+        self.optimizer = _optimizer(self.weights, settings)
+        hears = settings.codec is not None
+        self.batches = Batches(reader, settings.train.batch, settings.train.seed, sound=hears)
         self.dev = self._dev_batches()
         self.about = self._about(pupil, reader)
         self.step, self.sums = 0, {}
@@ -131,17 +136,27 @@ class Fit:
         train = self.settings.train
         lm = pupil.lm.train()
         lm = lm if self.sharded else lm.to(self.device)
+        keeps = bool(self.settings.loss.keep)
+        before = Before(lm, pupil.new, apart=self.sharded) if keeps else None
         lesson = Lesson(
-            lm, self.settings.loss, pupil.config.pad_id, DTYPES[train.precision], pupil.new,
-            shard=self.sharded,
+            lm, self.settings.loss, pupil.config.pad_id, DTYPES[train.precision], before=before,
+            hearing=self._hearing(pupil),
         )  # fmt: skip
         if self.sharded:
             # Part by part: no device ever has all of it.
             shard(lesson, lm, self.device, self.processes.count)
-            if lesson.before is not None:
-                before = lesson.before.lm
-                shard(before, before, self.device, self.processes.count)
+            if before is not None:
+                shard(before.lm, before.lm, self.device, self.processes.count)
         return lesson.to(self.device)
+
+    def _hearing(self, pupil: Pupil) -> Hearing | None:
+        how = self.settings.codec
+        if how is None:
+            return None
+        return Hearing(
+            pupil.loaded.codec, pupil.config.lm.num_codebooks, how.temperature,
+            twice=self.settings.train.checkpointing,
+        )  # fmt: skip
 
     def run(self) -> Fitted:
         """All steps that are left."""
@@ -172,9 +187,8 @@ class Fit:
     def _advance(self) -> None:
         """One step."""
         train, each = self.settings.train, self.settings.train.accumulate
-        rate = rate_at(self.step, train)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate_at(self.step, replace(train, lr=group["highest"]))
         self.optimizer.zero_grad(set_to_none=True)
         found: dict[str, Tensor] = {}
         seen: list[Batch] = []
@@ -253,7 +267,7 @@ class Fit:
         """Losses of the averaged decoder on what it does not learn."""
         # Of weights in parts the network itself holds those that it computes with.
         taken = with_values(self.weights, self.average) if self.sharded else nullcontext()
-        weights = {} if self.sharded else {f"lm.{n}": one for n, one in self.average.items()}
+        weights = {} if self.sharded else {_place_of(n): one for n, one in self.average.items()}
         totals: dict[str, float] = {}
         self.lesson.eval()
         with taken:
@@ -275,7 +289,8 @@ class Fit:
             return None
         if train.dev_every % train.log_every:
             raise TrainingError("train.dev_every must be a multiple of train.log_every")
-        return Batches(PackReader(Path(self.settings.pack), "dev", verify=False), train.batch, 0)
+        reader = PackReader(Path(self.settings.pack), "dev", verify=False)
+        return Batches(reader, train.batch, 0, sound=self.settings.codec is not None)
 
     def _about(self, pupil: Pupil, reader: PackReader) -> dict[str, Any]:
         shards = [[shard.file, shard.sha256] for shard in reader.index.shards]
@@ -323,12 +338,22 @@ class Fit:
         save_state(self.folder, state, writes=self.processes.is_first)
 
 
-def _optimizer(weights: dict[str, Tensor], train: TrainSettings) -> torch.optim.AdamW:
-    """Matrices are drawn towards zero, vectors are not."""
-    wide = [weight for weight in weights.values() if weight.dim() > 1]
-    narrow = [weight for weight in weights.values() if weight.dim() <= 1]
-    groups = [
-        {"params": wide, "weight_decay": train.weight_decay},
-        {"params": narrow, "weight_decay": 0.0},
+def _place_of(name: str) -> str:
+    """Where in the lesson a weight lies."""
+    return f"hearing.{name}" if name.startswith(CODEC) else f"lm.{name}"
+
+
+def _optimizer(weights: dict[str, Tensor], settings: FitSettings) -> torch.optim.AdamW:
+    """Matrices of the decoder are drawn towards zero; vectors and the codec are not."""
+    train = settings.train
+    lm = [weight for name, weight in weights.items() if not name.startswith(CODEC)]
+    wide = [weight for weight in lm if weight.dim() > 1]
+    narrow = [weight for weight in lm if weight.dim() <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": wide, "weight_decay": train.weight_decay, "highest": train.lr},
+        {"params": narrow, "weight_decay": 0.0, "highest": train.lr},
     ]
+    if settings.codec is not None:
+        codec = [weight for name, weight in weights.items() if name.startswith(CODEC)]
+        groups.append({"params": codec, "weight_decay": 0.0, "highest": settings.codec.lr})
     return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas)
