@@ -1,6 +1,7 @@
 """Batches on a Ray of this machine, two actors of one processor, beside plain processes.
 
     python benchmarks/fleet_batches.py --data FOLDER            # 20 minutes on two cores
+    python benchmarks/fleet_batches.py --only memory --actors 1 # 10 minutes, without FOLDER
 
 FOLDER holds recordings of people (`dev.jsonl`, `train.jsonl`, `speech/`). Needs the extra `fleet`.
 
@@ -8,9 +9,9 @@ Words: 500 short recordings by `kiku transcribe --ray` and by `kiku transcribe`:
 probabilities, and how many recordings differ. Throughput: 800 recordings on Ray and by two
 processes that have half of them each, as many slots and one thread, in turn: seconds of sound a
 second, on Ray from the first recording that is done to the last, so without the start of either.
-Memory: 5,000 recordings on Ray; what each actor and the driver have of their own (private and
-written to) at 10, 25, 50, 75 and 95 % of them. One line is appended to results/fleet.jsonl; with
---no-record it is only printed.
+Memory: 5,000 recordings on Ray, of 1 to 2 s, cut from examples/, each a file of its own name; what
+each actor and the driver have in memory at every tenth of them (resident, and of that private and
+written to). One line is appended to results/fleet.jsonl; with --no-record it is only printed.
 """
 
 import argparse
@@ -21,16 +22,23 @@ import subprocess
 import sys
 import tempfile
 import time
+import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS, append, stamp
+import numpy as np
+from machine import RESULTS, ROOT, append, stamp
+from numpy.typing import NDArray
+
+from kiku.audio import read_chunks
 
 SLOTS = 8
 WORDS, THROUGHPUT, MEMORY = 500, 800, 5_000
 """Recordings for each part."""
 LONGEST_S = 6.0
+CUTS = 60
+"""Different ones among the recordings of the third part."""
 
 
 def recordings(data: Path, count: int) -> list[dict[str, Any]]:
@@ -46,7 +54,40 @@ def recordings(data: Path, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def kiku(*arguments: str) -> str:
+def short_ones(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Cut from examples/: so many names, of `CUTS` different ones of 1 to 2 s."""
+    folder.mkdir()
+    rate = 16_000
+    sounds = [
+        np.concatenate(list(read_chunks(path, rate)))
+        for path in sorted((ROOT / "examples").glob("*.*"))
+        if path.suffix in (".wav", ".mp3", ".flac")
+    ]
+    random = np.random.default_rng(0)
+    found: list[dict[str, Any]] = []
+    for number in range(count):
+        path = folder / f"{number:05}.wav"
+        if number < CUTS:
+            sound = sounds[number % len(sounds)]
+            length = int(random.integers(rate, 2 * rate))
+            first = int(random.integers(0, len(sound) - length))
+            write_wav(path, sound[first : first + length], rate)
+        else:
+            os.link(found[number % CUTS]["path"], path)
+        found.append({"path": str(path)})
+    return found
+
+
+def write_wav(path: Path, sound: NDArray[np.float32], rate: int) -> None:
+    """In 16 bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((32767 * np.clip(sound, -1, 1)).astype("<i2").tobytes())
+
+
+def told(*arguments: str) -> str:
     """What the command says."""
     command = [sys.executable, "-m", "kiku", *arguments]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -62,12 +103,12 @@ def compare_words(sources: Sequence[dict[str, Any]], folder: Path) -> dict[str, 
     """See the top of this file."""
     manifest = folder / "words.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in sources))
-    kiku("transcribe", "--ray", str(manifest), "-o", str(folder / "words"), "--actors", "2",
+    told("transcribe", "--ray", str(manifest), "-o", str(folder / "words"), "--actors", "2",
          "--threads", "1", "--slots", str(SLOTS))  # fmt: skip
     rows = {row["path"]: row for row in rows_in(folder / "words")}
     paths = [row["path"] for row in sources]
     plain = [json.loads(line) for line in
-             kiku("transcribe", *paths, "-f", "json", "--threads", "1").splitlines()]  # fmt: skip
+             told("transcribe", *paths, "-f", "json", "--threads", "1").splitlines()]  # fmt: skip
     other_text = [p for p, one in zip(paths, plain, strict=True) if rows[p]["text"] != one["text"]]
     other = [p for p, one in zip(paths, plain, strict=True) if rows[p]["words"] != one["words"]]
     return {
@@ -79,15 +120,14 @@ def compare_words(sources: Sequence[dict[str, Any]], folder: Path) -> dict[str, 
     }
 
 
-def memory_mb(pid: int) -> int:
-    """What a process has of its own."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Private_Dirty:"):
-            return int(line.split()[1]) // 1024
-    return 0
+def memory_mb(pid: int) -> dict[str, int]:
+    """What a process has: all that is resident, and of that its own."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kb = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    return {"resident": kb["Rss"] // 1024, "own": kb["Private_Dirty"] // 1024}
 
 
-def actors() -> list[int]:
+def actors_here() -> list[int]:
     """Processes of this Ray's actors: children of children of this process."""
     found: list[int] = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -97,23 +137,24 @@ def actors() -> list[int]:
     return found
 
 
-def on_ray(sources: Sequence[dict[str, Any]], output: Path) -> dict[str, Any]:
+def on_ray(sources: Sequence[dict[str, Any]], output: Path, actors: int) -> dict[str, Any]:
     """In a process of its own: speed and memory."""
     from kiku import fleet
 
     begin = time.monotonic()
     times: list[tuple[float, float]] = []
-    memory: dict[str, dict[str, int]] = {}
+    memory: dict[str, dict[str, dict[str, int]]] = {}
 
     def note(progress: fleet.Progress) -> None:
         times.append((time.monotonic(), progress.seconds))
-        # Not at the very end: an actor that has nothing left to do goes.
-        if progress.files in (progress.of * part // 100 for part in (10, 25, 50, 75, 95)):
-            now = {f"actor {i}": memory_mb(pid) for i, pid in enumerate(sorted(actors()))}
+        # At the very end an actor that has nothing left to do goes.
+        if progress.files % max(1, progress.of // 10) == 0 or progress.files == progress.of - 20:
+            now = {f"actor {i}": memory_mb(pid) for i, pid in enumerate(sorted(actors_here()))}
             memory[f"{progress.files} recordings"] = {"driver": memory_mb(os.getpid()), **now}
+            print(progress.files, memory[f"{progress.files} recordings"], file=sys.stderr)
 
     model = fleet.ModelSettings(threads=1, slots=SLOTS)
-    fleet.transcribe(sources, output, model=model, run=fleet.Run(actors=2), on_progress=note)
+    fleet.transcribe(sources, output, model=model, run=fleet.Run(actors=actors), on_progress=note)
     (first_at, first_s), (last_at, last_s) = times[0], times[-1]
     return {
         "speed": (last_s - first_s) / (last_at - first_at),
@@ -135,10 +176,11 @@ def plainly(sources: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"took_s": time.monotonic() - begin, "sound_s": sum(one.duration for one in heard)}
 
 
-def child(name: str, sources: Sequence[dict[str, Any]], folder: Path) -> Any:
+def child(name: str, sources: Sequence[dict[str, Any]], folder: Path, actors: int = 2) -> Any:
     """A process that runs one of the functions above."""
     job = folder / f"{name}-{time.monotonic_ns()}.json"
-    job.write_text(json.dumps({"sources": sources, "output": str(job.with_suffix(""))}))
+    wanted = {"sources": sources, "output": str(job.with_suffix("")), "actors": actors}
+    job.write_text(json.dumps(wanted))
     command = [sys.executable, __file__, "--child", name, "--job", str(job)]
     # Ray's processes are 15 steps nicer than others by default, and would wait for those.
     return subprocess.Popen(
@@ -178,13 +220,25 @@ def throughput(sources: Sequence[dict[str, Any]], folder: Path, rounds: int) -> 
     }
 
 
+def memory_of(folder: Path, actors: int) -> dict[str, Any]:
+    """See the top of this file."""
+    sources = short_ones(folder / "short", MEMORY)
+    said = json.loads(child("ray", sources, folder, actors).communicate()[0])
+    return {
+        "recordings": len(sources),
+        "actors": actors,
+        "whole_s": round(said["whole_s"]),
+        "mb": said["memory_mb"],
+    }
+
+
 def as_child(name: str, job: Path) -> None:
     """Run one of the functions above, and print what it gives."""
     wanted = json.loads(job.read_text())
     work: Callable[[], dict[str, Any]] = (
         (lambda: plainly(wanted["sources"]))
         if name == "plain"
-        else (lambda: on_ray(wanted["sources"], Path(wanted["output"])))
+        else (lambda: on_ray(wanted["sources"], Path(wanted["output"]), wanted["actors"]))
     )
     print(json.dumps(work()), flush=True)
 
@@ -197,6 +251,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the folder of recordings")
     parser.add_argument("--only", choices=("words", "throughput", "memory"), help="one part")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--actors", type=int, default=2, help="of the part about memory")
     parser.add_argument("--no-record", action="store_true", help="print only")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)
@@ -204,7 +259,7 @@ def main() -> None:
     if given.child:
         as_child(given.child, given.job)
         return
-    if given.data is None:
+    if given.data is None and given.only != "memory":
         parser.error("--data names the folder of recordings")
     row: dict[str, Any] = {**stamp(), "slots": SLOTS}
     with tempfile.TemporaryDirectory() as folder:
@@ -214,9 +269,7 @@ def main() -> None:
             sources = recordings(given.data, THROUGHPUT)
             row["throughput"] = throughput(sources, Path(folder), given.rounds)
         if given.only in (None, "memory"):
-            sources = recordings(given.data, MEMORY)
-            said = json.loads(child("ray", sources, Path(folder)).communicate()[0])
-            row["memory"] = {"recordings": len(sources), "mb": said["memory_mb"]}
+            row["memory"] = memory_of(Path(folder), given.actors)
     print(json.dumps(row, indent=2))
     if not given.no_record:
         append(RESULTS / "fleet.jsonl", row)

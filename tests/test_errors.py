@@ -8,18 +8,24 @@ import pytest
 
 from kiku import errors
 from kiku.errors import KikuError, MissingExtra
+from kiku.serve.admission import Busy
 
 KINDS = [
     kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KikuError)
 ]
+WHOLE = [MissingExtra("the engine", "torch"), Busy("it is full", 3)]
+"""Those that are made of more than a message."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_errors_survive_pickle_and_copy(kind: type[KikuError]) -> None:
-    error = kind("the engine", "torch") if kind is MissingExtra else kind("3 samples")
+@pytest.mark.parametrize(
+    "error",
+    [*WHOLE, *(kind("3 samples") for kind in KINDS if kind is not MissingExtra)],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_survive_pickle_and_copy(error: KikuError) -> None:
     error.add_note("while reading a.wav")
     for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(other) is kind
+        assert type(other) is type(error)
         assert str(other) == str(error)
         assert vars(other) == vars(error)
 

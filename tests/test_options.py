@@ -109,6 +109,36 @@ def test_what_is_no_whole_number_is_refused_however_it_is_written(wrong: Any) ->
             AudioFormat.from_dict({name: wrong})
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [(DecodingOptions, "seed"), (DecodingOptions, "top_k"), (DecodingOptions, "num_codebooks"),
+     (StreamOptions, "max_events"), (StreamOptions, "channel"), (StreamOptions, "track"),
+     (AudioFormat, "sample_rate")],
+)  # fmt: skip
+def test_no_whole_number_is_taken_that_a_saved_state_could_not_hold(
+    options: Any, name: str
+) -> None:
+    assert options.from_dict(options(**{name: 2**62}).to_dict()) == options(**{name: 2**62})
+    with pytest.raises(ConfigError, match=rf"{name} must be .* below 2\^62, not .* 63 bits"):
+        options(**{name: 2**62 + 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"channel": "left"}, "channel must be a whole number or one of mix, each, not 'left'"),
+        ({"channel": 1.5}, "channel must be a whole number or one of mix, each, not 1.5"),
+        ({"turns": 3}, "turns must be true or false or one of low, medium, high or an object"),
+        ({"turns": {"hed": 1}}, "there is no 'turns.hed'; did you mean 'head'"),
+        ({"end_s": "x"}, "end_s must be a finite number, not 'x'"),
+        ({"decoding": {"hotwords": [{"text": "a", "boost": "x"}]}}, r"hotwords\[0\].boost must be"),
+    ],
+)
+def test_what_a_field_of_several_kinds_may_be_is_told_whole(values: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        StreamOptions.from_dict(values)
+
+
 def test_policies_of_ones_own_cannot_be_written_down() -> None:
     with pytest.raises(ConfigError, match="recovery"):
         StreamOptions(recovery=Recovery(())).to_dict()

@@ -1,5 +1,5 @@
 """`python -m recipes.english gate` trains the transformer alone and says how well it hears; `...
-teacher` tells what of the teacher matters."""
+teacher` tells what of the teacher matters, `... ceiling` how well it can be read here at all."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from recipes.demo.corpus import build
-from recipes.english.ablation import ablations
-from recipes.english.gate import Gate, dev_groups, run_gate
+from recipes.english.ablation import TeacherEncoder, ablations
+from recipes.english.ceiling import Reader, heard_by, learn, word_errors_of
+from recipes.english.gate import GROUPS, NUM_PIECES, Gate, dev_groups, run_gate
+from recipes.english.lessons import make_vocabulary
 from recipes.english.small import read_weights, write_small
 from recipes.english.teacher import model_file, read_variables
 
@@ -51,6 +53,28 @@ def teacher_parts(
     typer.echo("| its layers, but | explained |\n|---|---|")
     for name, share in found.items():
         typer.echo(f"| {name} | {share:.2f} |")
+
+
+@app.command()
+def ceiling(
+    data: Annotated[Path, typer.Option(help="Folder of recordings, as for recipes.demo.")],
+    out: Annotated[Path, typer.Option(help="Folder for caches.")],
+    teacher: Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")],
+    rounds: Annotated[int, typer.Option(help="Times through all recordings.")] = 8,
+) -> None:
+    """Word errors of who learns to read the whole teacher's states: a table by rounds."""
+    people = build(data, out / "people")
+    encoder = TeacherEncoder(read_variables(model_file(teacher)))
+    heard = heard_by(encoder, people, people.select("train", *GROUPS))
+    texts = sorted({" ".join(one.words) for one in heard})
+    vocabulary = make_vocabulary(texts, NUM_PIECES, out)
+    groups = {name: heard_by(encoder, people, some) for name, some in dev_groups(people).items()}
+    reader = Reader(heard[0].states.shape[1], len(vocabulary))
+    typer.echo("| round | loss | word errors: readers | learners of English |\n|---|---|---|---|")
+    for number, loss in enumerate(learn(reader, heard, vocabulary, rounds=rounds), start=1):
+        found = word_errors_of(reader, groups, vocabulary)
+        shares = " | ".join(f"{found[name]:.1%}" for name in ("en-read", "en-l2"))
+        typer.echo(f"| {number} | {loss:.2f} | {shares} |")
 
 
 @app.command()

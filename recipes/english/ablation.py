@@ -60,6 +60,7 @@ class TeacherEncoder:
     def __init__(self, variables: Variables) -> None:
         """With the teacher's weights."""
         self.variables = variables
+        self._tensors: dict[str, Tensor] = {}  # float32, made when they are asked for
         self.num_layers = sum(name.endswith("/ffn/linear_0/weight") for name in variables
                               if name.startswith("encoder/"))  # fmt: skip
 
@@ -83,7 +84,9 @@ class TeacherEncoder:
         return self._norm(x, "layer_norm")
 
     def _get(self, name: str) -> Tensor:
-        return variable(self.variables, f"encoder/{name}")
+        if name not in self._tensors:
+            self._tensors[name] = variable(self.variables, f"encoder/{name}")
+        return self._tensors[name]
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], self._get(f"{name}/gamma"), self._get(f"{name}/beta"))

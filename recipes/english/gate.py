@@ -42,7 +42,8 @@ _HEAD_LR = 0.01
 _HEAD_ROUNDS = 25
 _DEV_S = 900.0
 """Seconds of readers that are heard at every check."""
-_GROUPS = ("en-words", "en-an4", "en-read", "en-l2", "en-story", "en-prompts")
+GROUPS = ("en-words", "en-an4", "en-read", "en-l2", "en-story", "en-prompts")
+"""Whose recordings of people are learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def run_gate(gate: Gate) -> dict[str, float]:
     """Train to the end; gives the last word errors."""
     keep_memory()
     people = build(gate.data, gate.out / "people")
-    heard = [(people, one) for one in people.select("train", *_GROUPS)]
+    heard = [(people, one) for one in people.select("train", *GROUPS)]
     if gate.said_hours > 0:
         said = build_said(gate.data, gate.out / "said", hours=gate.said_hours)
         heard += [(said, one) for one in said.recordings]

@@ -355,12 +355,6 @@ class ModelConfig(_FromDict):
         """Frames per second (12.5)."""
         return self.codec.frame_rate
 
-    @property
-    def text_delay_frames(self) -> float:
-        """Frames by which text lags sound (6.25 for 0.5 s: the lag is not a whole number of
-        frames)."""
-        return self.text_delay_s * self.frame_rate
-
 
 def whole_frames(num_samples: int, frame_size: int) -> int:
     """How many frames `num_samples` are.

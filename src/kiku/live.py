@@ -17,7 +17,7 @@ from typing import Self
 
 from numpy.typing import ArrayLike
 
-from kiku.audio import Chunk
+from kiku.audio import Chunk, gap_of
 from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
 from kiku.options import (
     DecodingOptions,
@@ -146,7 +146,7 @@ class LiveStream:
             AudioError: no time that can be.
         """
         wait_s = None if timeout is None else timeout_s(timeout)
-        self._push(self._first.input.gap(seconds), wait_s)
+        self._push(gap_of(seconds), wait_s)
 
     def _push(self, chunk: Chunk, timeout: float | None) -> None:
         with self._lock:
@@ -248,10 +248,6 @@ class LiveStream:
                 f"stream with format=AudioFormat(channels={chunk.num_channels})"
             )
         return chunk
-
-    def gap(self, seconds: float) -> Chunk:
-        """See `AudioInput.gap`."""
-        return self._first.input.gap(seconds)
 
     @property
     def waits_when_full(self) -> bool:
@@ -464,16 +460,12 @@ class LiveStream:
     @property
     def waiting_s(self) -> float:
         """Seconds of sound that wait to be heard: how far the engine lags behind."""
-        if len(self._sessions) == 1:
-            return self._first.waiting_s
         return max(session.waiting_s for session in self._sessions)
 
     @property
     def heard_s(self) -> float:
         """Seconds of the sound that have been heard, on all channels: the events up to there have
         come. What does not fill a frame yet has not been heard."""
-        if self._only is not None:
-            return self._only.heard_s
         return min(session.heard_s for session in self._sessions)
 
     @property

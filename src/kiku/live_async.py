@@ -1,6 +1,7 @@
 """Live streams for tasks of an event loop, in whose thread nothing is computed or waited for."""
 
 import asyncio
+import math
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from kiku.audio import Chunk
+from kiku.audio import Chunk, gap_of
 from kiku.live import LiveStream, Samples
 from kiku.options import DecodingOptions, timeout_s
 from kiku.scheduler import Scheduler
@@ -76,7 +77,7 @@ class AsyncStream:
     async def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
         """See `LiveStream.push_silence`."""
         wait_s = None if timeout is None else timeout_s(timeout)
-        chunk = self._live.gap(seconds)
+        chunk = gap_of(seconds)
         with self._in_line() as ticket:
             await self._push(chunk, ticket, wait_s)
 
@@ -171,7 +172,7 @@ class AsyncStream:
     async def _next_event(self) -> Event | None:
         live = self._live
         while True:
-            await self._waiters.until(self._has_news)
+            await self._waiters.until(lambda: live.has_news)
             ended = live.has_ended
             event = live.next_event(0)
             if event is not None or ended:
@@ -180,16 +181,7 @@ class AsyncStream:
     async def batch(self) -> list[Event]:
         """All events that have come, as soon as there are some; none at the end. Raises as
         `LiveStream.poll`. Cheaper than `events` where many come at once."""
-        live = self._live
-        while True:
-            await self._waiters.until(self._has_news)
-            ended = live.has_ended
-            events = live.poll()
-            if events or ended:
-                return events
-
-    def _has_news(self) -> bool:
-        return self._live.has_news
+        return await self.progress(math.inf)
 
     async def progress(self, heard_s: float) -> list[Event]:
         """As `batch`, but also as soon as more than `heard_s` seconds of the sound were heard."""

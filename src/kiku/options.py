@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kiku.calibration import Calibration
 from kiku.errors import ConfigError, InputError
-from kiku.serial import from_plain, plain_number, plain_numbers, to_plain
+from kiku.serial import MAX_INT, from_plain, plain_number, plain_numbers, shown, to_plain
 
 Encoding = Literal["s16le", "s32le", "f32le", "mulaw", "alaw", "opus"]
 """How samples are written in bytes."""
@@ -32,6 +32,9 @@ Channel = int | Literal["mix", "each"]
 
 MIN_INPUT_RATE, MAX_INPUT_RATE = 8_000, 192_000
 """Samples a second of what may be pushed; the model's own rate is always understood."""
+
+MAX_CHANNELS = 64
+"""Of one recording or stream."""
 
 MAX_HOTWORDS = 1_000
 """Phrases of one stream: what they cost grows with their number."""
@@ -71,9 +74,13 @@ def _check(name: str, value: Any, wanted: str, least: float, most: float) -> Non
         raise ConfigError(f"{name} must be {wanted}, not {value!r}")
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} must be a whole number, at least {least}, not {value!r}")
+def _check_whole(name: str, value: Any, least: int, most: int = MAX_INT) -> None:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return
+    bounds = f"at least {least}" if most == MAX_INT else f"{least} to {most}"
+    if isinstance(value, int) and value > MAX_INT:
+        bounds = "below 2^62"  # saved states hold no longer ones
+    raise ConfigError(f"{name} must be a whole number, {bounds}, not {shown(value)}")
 
 
 def _check_one_of(name: str, value: Any, known: Sequence[Any]) -> None:
@@ -116,8 +123,7 @@ class AudioFormat(_Options):
         """Raise ConfigError for what cannot be."""
         plain_numbers(self)
         _check_one_of("encoding", self.encoding, [None, *get_args(Encoding)])
-        _check_whole("channels", self.channels, 1)
-        _check("channels", self.channels, "at most 64", 1, 64)
+        _check_whole("channels", self.channels, 1, MAX_CHANNELS)
         if self.sample_rate is not None:
             _check_whole("sample_rate", self.sample_rate, 1)
         _check_one_of("channels_axis", self.channels_axis, [None, 0, 1, -1, -2])
@@ -150,13 +156,8 @@ class Hotword:
                 f"a hotword may have {MAX_HOTWORD_CHARACTERS} characters, not {len(self.text)}: "
                 f"{self.text[:40]!r}..."
             )
-        boost: Any = self.boost
-        is_number = isinstance(boost, int | float) and not isinstance(boost, bool)
-        if not (is_number and 0 < boost <= MAX_BOOST):
-            raise ConfigError(
-                f"the boost of {self.text!r} must be above 0 and at most {MAX_BOOST:g} nats, "
-                f"not {boost!r}"
-            )
+        wanted = f"above 0 and at most {MAX_BOOST:g} nats"
+        _check(f"the boost of {self.text!r}", self.boost, wanted, math.ulp(0.0), MAX_BOOST)
         _check_bool("any_case", self.any_case)
 
 
@@ -604,7 +605,7 @@ def stream_options(given: Any) -> StreamOptions:
         advice = "options=StreamOptions(...) with these names, or StreamOptions.from_dict(...)"
     else:
         advice = "options=StreamOptions(...), such as StreamOptions(end_s=10.0)"
-    raise InputError(f"options must be StreamOptions, not {given!r:.60}: write {advice}")
+    raise InputError(f"options must be StreamOptions, not {shown(given)}: write {advice}")
 
 
 def decoding_options(given: Any) -> DecodingOptions:
@@ -612,7 +613,7 @@ def decoding_options(given: Any) -> DecodingOptions:
     if given is None or isinstance(given, DecodingOptions):
         return given or DecodingOptions()
     raise InputError(
-        f"how text is picked is said by DecodingOptions, not {given!r:.60}: write "
+        f"how text is picked is said by DecodingOptions, not {shown(given)}: write "
         "DecodingOptions(...), such as DecodingOptions(temperature=0.25)"
     )
 
@@ -633,7 +634,7 @@ def timeout_s(given: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
         raise InputError(
             f"timeout must be a number of seconds, or None to wait without a limit, not "
-            f"{given!r:.60}: write timeout=1.5"
+            f"{shown(given)}: write timeout=1.5"
         )
     return None if value > _EVER_S else float(value)
 
@@ -646,4 +647,4 @@ def callback(given: Any, name: str) -> Any:
     """
     if given is None or callable(given):
         return given
-    raise InputError(f"{name} must be a function, or None for none, not {given!r:.60}")
+    raise InputError(f"{name} must be a function, or None for none, not {shown(given)}")

@@ -29,7 +29,7 @@ from kiku.audio.files import OnWarning
 from kiku.config import ModelConfig
 from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
-from kiku.errors import ConfigError, InputError, NoFreeSlot, StreamError
+from kiku.errors import ConfigError, InputError, StreamError
 from kiku.foreign import TRANSCRIBING, explained, options_named
 from kiku.live import LiveStream, StreamSetup
 from kiku.live_async import AsyncStream, Waiters
@@ -44,7 +44,7 @@ from kiku.options import (
 )
 from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
-from kiku.serial import whole_number
+from kiku.serial import shown, whole_number
 from kiku.stream import TokenSession, WordSession
 from kiku.stream.saved import pack, unpack
 from kiku.text import Vocabulary
@@ -393,7 +393,7 @@ class Recognizer:
         """
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
-                f"the text of a prompt must be a text, not {text!r:.60}: give what is said in the "
+                f"the text of a prompt must be a text, not {shown(text)}: give what is said in the "
                 "recording, and the recording behind it"
             )
         chunks, _ = _read(source, rate)
@@ -448,7 +448,7 @@ class Recognizer:
         most = whole_number(max_tokens)
         if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 0):
             raise InputError(
-                f"max_tokens must be a whole number of at least 0, not {max_tokens!r:.60}: leave "
+                f"max_tokens must be a whole number of at least 0, not {shown(max_tokens)}: leave "
                 "it out to have all"
             )
         several = not isinstance(samples, np.ndarray)
@@ -456,7 +456,7 @@ class Recognizer:
             raise InputError("a picker may remember, so it is for one array: pass them one by one")
         if not isinstance(samples, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
-                f"samples must be an array [S], or several of them, not {samples!r:.60}: give a "
+                f"samples must be an array [S], or several of them, not {shown(samples)}: give a "
                 "numpy array of float32 at the model's rate"
             )
         arrays = samples if several else [samples]
@@ -508,7 +508,7 @@ def _refuse_single(sources: Any) -> None:
             "transcription(source), or transcriptions([source])"
         )
     if not isinstance(sources, Iterable):
-        raise InputError(f"a list of recordings is wanted, not {sources!r:.60}")
+        raise InputError(f"a list of recordings is wanted, not {shown(sources)}")
 
 
 def _refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
@@ -640,4 +640,4 @@ def _is_session(value: Any) -> bool:
     )
 
 
-__all__ = ["NoFreeSlot", "Recognizer", "Source"]
+__all__ = ["Recognizer", "Source"]

@@ -111,14 +111,14 @@ def from_plain(
 def _dataclass_of(cls: type[T], values: Any, path: str, *, defaults: bool) -> T:
     if not isinstance(values, Mapping):
         what = path.removesuffix(".") or cls.__name__
-        raise ValueError(f"{what} must be an object, not {_shown(values)}")
+        raise ValueError(f"{what} must be an object, not {shown(values)}")
     given = cast("Mapping[Any, Any]", values)
     readers = _readers(cls, defaults)
     for name in given:
         if name not in readers:
             near = difflib.get_close_matches(str(name), readers, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(readers)}"
-            raise ValueError(f"there is no {path}{_shown(name)}; {hint}")
+            raise ValueError(f"there is no {shown(f'{path}{name}')}; {hint}")
     found: dict[str, Any] = {}
     for name, (read, optional) in readers.items():
         if name in given:
@@ -154,7 +154,8 @@ def _reader(hint: Any, defaults: bool) -> Reader:
     if origin in (Union, types.UnionType):
         objects = [part for part in parts if dataclasses.is_dataclass(part)]
         of_object = _reader(objects[0], defaults) if objects else None
-        return _union_reader([_reader(part, defaults) for part in parts], of_object)
+        wanted = " or ".join(_wanted(part) for part in parts if part is not type(None))
+        return _union_reader([_reader(part, defaults) for part in parts], of_object, wanted)
     if origin is np.ndarray:
         dtype = np.dtype(get_args(parts[1])[0])
         return lambda value, path: _array(value, dtype, path)
@@ -177,22 +178,43 @@ def _refuse(hint: Any, path: str) -> Any:
     raise ValueError(f"{path} ({hint}) cannot be given as plain values: leave it out")
 
 
-def _union_reader(readers: Sequence[Reader], of_object: Reader | None) -> Reader:
+_WANTED: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a finite number",
+    str: "text",
+    bytes: "bytes",
+}
+
+
+def _wanted(hint: Any) -> str:
+    """What a field of the kind must be, for a message."""
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return "an object"
+    return _WANTED.get(hint, "a list")
+
+
+def _union_reader(readers: Sequence[Reader], of_object: Reader | None, wanted: str) -> Reader:
     def read(value: Any, path: str) -> Any:
         if of_object is not None and isinstance(value, Mapping):
             return of_object(value, path)  # its own mistakes are the ones to tell
-        problem = ""
+        problems: list[str] = []
         for one in readers:
             try:
                 return one(value, path)
             except (ValueError, TypeError) as error:
-                problem = problem or str(error)
-        raise ValueError(problem)
+                problems.append(str(error))
+        for problem in problems:
+            if not problem.startswith(f"{path} must be "):  # what is wrong lies deeper
+                raise ValueError(problem)
+        raise _must(path, wanted, value)
 
     return read
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value for a message: short, whatever it is."""
     if isinstance(value, int) and abs(value) > MAX_INT:
         return f"a whole number of {value.bit_length()} bits"
@@ -201,7 +223,7 @@ def _shown(value: Any) -> str:
 
 
 def _must(path: str, wanted: str, value: Any) -> ValueError:
-    return ValueError(f"{path} must be {wanted}, not {_shown(value)}")
+    return ValueError(f"{path} must be {wanted}, not {shown(value)}")
 
 
 def _bool(value: Any, path: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 
 from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
-from kiku.scheduler import Binding, Member, Opening, Scheduler
+from kiku.scheduler import Member, Opening, Scheduler
 from kiku.stream import End, WordSession
 from kiku.text import FORMATS, CaptionOptions, Segment, Word, segments
 from kiku.writing import write_whole
@@ -184,6 +184,10 @@ PROGRESS_EVERY_S = 0.2
 """So often somebody is told at most."""
 
 
+_ENOUGH_S = 5.0
+"""Seconds of sound that wait for the engine: as many as one step takes."""
+
+
 @dataclass(eq=False)
 class Recording:
     """One recording on its way through its slots."""
@@ -198,7 +202,6 @@ class Recording:
     stated_s: Callable[[], float | None] = lambda: None
     """Looks how long it says it is, as far as it is wanted; to be asked before it is opened."""
     sessions: list[WordSession] = field(default_factory=list[WordSession])
-    bindings: list[Binding] = field(default_factory=list[Binding])
     opening: Opening | None = None
     first: Chunk | None = None
     num_channels: int = 0
@@ -288,10 +291,7 @@ class Recording:
     def is_hungry(self) -> bool:
         """Whether it could be stepped further if it had more sound."""
         first = self.sessions[0]
-        return not (self.ended or first.has_ended) and first.waiting_s < self._enough_s
-
-    _enough_s: float = 5.0
-    """Seconds of sound that wait for the engine: as many as one step takes."""
+        return not (self.ended or first.has_ended) and first.waiting_s < _ENOUGH_S
 
     def feed(self) -> None:
         """Push sound until enough waits or it ends."""
@@ -507,7 +507,7 @@ class Batch:
             return
         self._opening = None
         try:
-            recording.bindings = recording.opening.result()
+            recording.opening.result()
         except Exception as error:
             recording.failure, recording.done = error, True
             return
@@ -533,8 +533,9 @@ class Batch:
     def stop(self, recording: Recording) -> list[Word]:
         """End a recording where it is; the word that was open."""
         known = len(recording.words)
-        if not recording.done and recording.bindings:
-            for binding in recording.bindings:
+        given = [] if recording.opening is None else recording.opening.given
+        if not recording.done and given:
+            for binding in given:
                 self._scheduler.release(binding, cut=True)
             self._scheduler.drive(lambda: all(one.done for one in recording.sessions))
             recording.collect()

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiku.audio import AudioInput, StreamWarning, read_chunks
+from kiku.audio.chunk import gap_of
 from kiku.options import AudioFormat
 from tests.audio.sounds import noise, troubled, voice
 
@@ -23,7 +24,7 @@ def put(audio: AudioInput, samples, rate: int | None = None) -> np.ndarray:
 
 
 def silence(audio: AudioInput, seconds: float) -> np.ndarray:
-    return audio.feed(audio.gap(seconds))
+    return audio.feed(gap_of(seconds))
 
 
 @given(

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kiku.audio import AudioInput, Resampler, duration_s, num_channels, read_chunks, read_file
+from kiku.audio import files as files_module
 from kiku.errors import AudioError, TruncatedAudio
 
 # Container, codec, sample format, channels, rate, signal-to-error ratio that the codec allows.
@@ -393,6 +394,42 @@ def test_a_rate_out_of_range_in_the_file_is_refused(record, tone) -> None:
     data[24:28] = (500).to_bytes(4, "little")
     with pytest.raises(AudioError, match="500 Hz is outside"):
         read(io.BytesIO(bytes(data)))
+
+
+def test_a_decoder_that_bursts_loses_no_recording(record, tone, monkeypatch) -> None:
+    """FFmpeg's of Opus does so: one frame of hundreds of times full scale, in a recording in which
+    its makers' decoder finds nothing. Written floats of that size are integers, as before."""
+    frames = files_module.frames
+
+    def bursting(*arguments):
+        for number, (frame, time) in enumerate(frames(*arguments)):
+            planes = frame.to_ndarray() * (2_000 if number == 10 else 1)
+            burst = av.AudioFrame.from_ndarray(planes, frame.format.name, frame.layout.name)
+            burst.sample_rate = frame.sample_rate
+            yield burst, time
+
+    monkeypatch.setattr(files_module, "frames", bursting)
+    opus = record("ogg", "libopus", tone(48_000, 2.0), 48_000)
+    audio = AudioInput(24_000)
+    for chunk in read_file(io.BytesIO(opus)):
+        audio.feed(chunk)
+    audio.end()
+    assert audio.duration == pytest.approx(2.0, abs=0.05)
+    assert "not_finite" in [warning.kind for warning in audio.warnings()]
+    wav = record("wav", "pcm_f32le", tone(48_000, 2.0), 48_000)
+    with pytest.raises(AudioError, match="divide them by the full scale"):
+        list(read_file(io.BytesIO(wav)))
+
+
+@pytest.mark.parametrize(("suffix", "name"), [(".ul", "mulaw"), (".sw", "s16le"), (".ub", "u8")])
+def test_samples_without_a_header_are_not_taken_for_44100_a_second(
+    suffix: str, name: str, tmp_path: Path, tone
+) -> None:
+    """FFmpeg takes them so by the ending of their file."""
+    path = tmp_path / f"call{suffix}"
+    path.write_bytes((tone(8_000, 1.0) * 100 + 128).astype(np.uint8).tobytes())
+    with pytest.raises(AudioError, match=rf"samples \({name}\) without .*--raw"):
+        next(read_chunks(path, 24_000))
 
 
 MAGIC = [b"", b"RIFF\xff\xff\0\0WAVEfmt \x10\0\0\0", b"fLaC\0\0\0\x22", b"OggS\0\x02", b"ID3\x04"]

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiku.audio import AudioInput, Resampler, as_mono
+from kiku.audio.chunk import gap_of
 from kiku.audio.g711 import a_law, mu_law
 from kiku.errors import AudioError, StreamError
 from kiku.options import AudioFormat
@@ -24,7 +25,7 @@ def put(audio: AudioInput, samples, rate: int | None = None) -> np.ndarray:
 
 
 def silence(audio: AudioInput, seconds: float) -> np.ndarray:
-    return audio.feed(audio.gap(seconds))
+    return audio.feed(gap_of(seconds))
 
 
 def whole(samples, sample_rate: int = 24_000, rate=None, channel="mix", **how) -> np.ndarray:
@@ -297,7 +298,7 @@ def test_the_pieces_of_a_chunk_are_the_same_sound(
     audio, other = AudioInput(24_000, form), AudioInput(24_000, form)
     first = (noise(100) * 32_767).astype("<i2").tobytes()[:begin]
     if kind == "gap":
-        chunk = audio.gap(num_samples / 24_000)
+        chunk = gap_of(num_samples / 24_000)
     elif kind == "bytes":
         chunk = audio.check(STEREO.tobytes()[begin : 4 * num_samples], rate)
     else:

@@ -144,6 +144,16 @@ def test_an_overlap_loses_no_word_and_is_made_good_in_pauses() -> None:
     assert warning.time == pytest.approx(4.0, abs=0.1)
 
 
+def test_a_recording_may_begin_with_a_pause_that_comes_late() -> None:
+    """As a WMA does, whose first frame lasts longer than its timestamps say. Nothing was given out
+    before it that could say whether it is late by chance."""
+    frames = frames_of(np.zeros(RATE, np.float32))
+    late = [0.085, *[0.042] * (len(frames) - 1)]
+    heard = Heard(frames, [late_s + i * FRAME_S for i, late_s in enumerate(late)])
+    assert heard.warnings == []
+    assert len(heard.sound) / RATE == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_clock_that_goes_far_back_begins_anew_and_this_is_told() -> None:
     frames = frames_of(words(4.0))
     times = [i * FRAME_S - 50.0 * (i >= 100) for i in range(len(frames))]

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import io
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import av
 import pytest
 
-from kiku.audio import read_chunks
+from kiku.audio import read_chunks, read_file
 from kiku.audio.container import _DemuxerFile
 from kiku.audio.source import HEAD_SIZE, Reader, open_source
 from kiku.errors import AudioError, TruncatedAudio
@@ -268,6 +269,9 @@ def test_a_reader_remembers_its_head_and_how_far_it_came(pipe) -> None:
     assert reader.head == data[:HEAD_SIZE]
     reader.rewind()
     assert file.tell() == 4
+    # Damaged recordings ask for places where no file system lets a file be.
+    assert reader.seek(2**62) == reader.tell() == len(data)
+    assert reader.read(10) == b""
     stream = Reader(pipe(data), "x")
     assert stream.num_bytes == 0
     assert not stream.seekable()
@@ -285,3 +289,14 @@ def test_a_path_is_closed_and_a_file_is_not(tmp_path: Path) -> None:
         with open_source(mine):
             pass
         assert not mine.closed
+
+
+def test_a_demuxer_that_goes_far_beyond_the_end_finds_the_end(tmp_path, record, tone) -> None:
+    """As that of a cut nut does, which takes samples for the size of an index. A file on a disk
+    refuses such places."""
+    data = record("nut", "pcm_u8", tone(8_000, 10.0), 8_000)
+    path = tmp_path / "cut.nut"
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with contextlib.suppress(TruncatedAudio):
+        for chunk in read_file(path):
+            assert chunk.num_samples

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kiku.audio import read_chunks
-from kiku.errors import TruncatedAudio
+from kiku.errors import AudioError, TruncatedAudio
+from tests.audio import handmade
 
 # Container and codec of recordings whose truncation is noticed.
 EXACT = [
@@ -32,6 +33,7 @@ EXACT = [
     ("wv", "wavpack"),
     ("flv", "libmp3lame"),
     ("tta", "tta"),
+    ("sox", "pcm_s32le"),
 ]
 # Those without a length, of which only a packet that is cut in two tells it.
 RAW = [
@@ -42,7 +44,25 @@ RAW = [
     ("eac3", "eac3"),
     ("mpegts", "mp2"),
     ("nut", "aac"),
+    ("nut", "pcm_s16le"),
+    ("nut", "libopus"),
+    ("amr", "libopencore_amrnb"),
+    ("voc", "pcm_s16le"),
+    ("vob", "pcm_dvd"),
+    ("vob", "ac3"),
+    ("mpeg", "mp2"),
+    ("ast", "pcm_s16be_planar"),
+    ("smjpeg", "pcm_s16le"),
 ]
+# What PyAV reads and does not write, of about two seconds.
+HANDMADE = {
+    "ape": handmade.ape(20, 1_600),
+    "tak": handmade.tak(1_000),
+    "amr wide": handmade.amr_wide(100),
+    "sphere": handmade.sphere(32_000),
+    "musepack": handmade.musepack(77),
+    "dsf": handmade.dsd(172),
+}
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}
 
 
@@ -97,11 +117,12 @@ def test_a_cut_mp4_with_its_index_in_front_is_noticed(
 def test_a_packet_that_is_cut_in_two_is_noticed(
     container: str, codec: str, piped: bool, record, tone, pipe
 ) -> None:
-    data = record(container, codec, tone(48_000, 2.0), 48_000)
+    rate = 8_000 if container == "amr" else 48_000
+    data = record(container, codec, tone(rate, 2.0), rate)
     source = pipe if piped else io.BytesIO
     # What tag programs leave at the end is no sound, and not missing either.
     ends = (b"", b"TAG" + bytes(125), bytes(50))
-    for end in ends[:1] if container == "nut" else ends:
+    for end in ends[:1] if container in ("nut", "amr") else ends:
         seconds, message = read_until_it_breaks(source(data + end))
         assert seconds == pytest.approx(2.0, abs=0.06)
         assert message == ""
@@ -248,3 +269,85 @@ def test_an_rf64_that_was_cut_is_told(record, tone) -> None:
     seconds, message = read_until_it_breaks(io.BytesIO(data[:-48_000]))
     assert seconds == 1.0
     assert "although it says it lasts 2.00 s" in message
+
+
+@pytest.mark.parametrize("piped", [False, True])
+@pytest.mark.parametrize("name", HANDMADE)
+def test_rare_formats_are_heard_and_their_truncation_is_told(name: str, piped: bool, pipe) -> None:
+    data = HANDMADE[name]
+    source = pipe if piped else io.BytesIO
+    seconds, message = read_until_it_breaks(source(data))
+    assert seconds == pytest.approx(2.0, abs=0.13)
+    assert message == ""
+    for cut in (len(data) * 6 // 10 + 1, len(data) // 2 + 7):
+        part_s, message = read_until_it_breaks(source(data[:cut]))
+        assert 0 < part_s < 0.65 * seconds
+        if name != "ape":  # half of which is not sound
+            assert part_s == pytest.approx(seconds * cut / len(data), abs=0.1)
+        assert f"breaks off after {part_s:.2f} s" in message
+        if name in ("ape", "tak", "sphere", "musepack"):
+            assert f"although it says it lasts {seconds:.2f} s" in message
+
+
+def test_an_8svx_that_was_cut_is_told() -> None:
+    data = handmade.svx(32_000)
+    assert read_until_it_breaks(io.BytesIO(data)) == (2.0, "")
+    seconds, message = read_until_it_breaks(io.BytesIO(data[:20_000]))
+    assert f"breaks off after {seconds:.2f} s" in message
+
+
+@pytest.mark.parametrize("name", HANDMADE)
+def test_rare_formats_that_are_damaged_give_samples_or_one_sentence(name: str) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        data = np.frombuffer(HANDMADE[name], np.uint8).copy()
+        places = rng.integers(0, data.size, 6)
+        data[places] = rng.integers(0, 256, 6)
+        message = ""
+        try:
+            read_until_it_breaks(io.BytesIO(data[: int(rng.integers(8, data.size))].tobytes()))
+        except AudioError as error:
+            message = str(error)
+        assert "\n" not in message
+
+
+def test_a_nut_has_an_index_unless_its_version_may_go_without(record, tone) -> None:
+    """A cut between two packets is told by it."""
+    sound = tone(16_000, 60.0)
+    data = record("nut", "pcm_s16le", sound, 16_000)
+    size = struct.unpack(">Q", data[-12:-4])[0]
+    assert read_until_it_breaks(io.BytesIO(data)) == (60.0, "")
+    for end in (b"", struct.pack(">QI", 4_711, 0)):
+        message = read_until_it_breaks(io.BytesIO(data[:-size] + end))[1]
+        assert "breaks off after 60.00 s" in message
+    options = {"strict": "experimental", "syncpoints": "timestamped", "write_index": "0"}
+    later = record("nut", "pcm_s16le", sound, 16_000, options=options)
+    assert read_until_it_breaks(io.BytesIO(later)) == (60.0, "")
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_a_program_stream_may_end_between_two_packs(piped: bool, record, tone, pipe) -> None:
+    """As those of DVDs do, which are split into files of equal size."""
+    data = record("vob", "ac3", tone(48_000, 2.0), 48_000)
+    source = pipe if piped else io.BytesIO
+    for size, told in ((10 * 2_048, False), (10 * 2_048 + 3, True), (10 * 2_048 + 16, True)):
+        assert ("breaks off" in read_until_it_breaks(source(data[:size]))[1]) == told
+    # The end of a program, and what looks like a packet and is none.
+    for end in (b"\0\0\1\xb9", b"TAG\0\0\1\xc0\xff\xff\xff"):
+        assert read_until_it_breaks(source(data[: 10 * 2_048] + end))[1] == ""
+
+
+def test_a_matroska_that_begins_late_is_whole(tone) -> None:
+    """Its header says when it ends, and not how long it is."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as file:
+        track = file.add_stream("pcm_s16le", rate=16_000, layout="mono")
+        for first in range(0, 80_000, 8_000):
+            frame = av.AudioFrame.from_ndarray(tone(16_000, 0.5)[None], "flt", "mono")
+            frame.sample_rate, frame.pts = 16_000, 3 * 16_000 + first
+            file.mux(track.encode(frame))
+        file.mux(track.encode(None))
+    data = out.getvalue()
+    assert read_until_it_breaks(io.BytesIO(data)) == (5.0, "")
+    seconds, message = read_until_it_breaks(io.BytesIO(data[: len(data) * 6 // 10]))
+    assert f"breaks off after {seconds:.2f} s although it says it lasts 5.00 s" in message

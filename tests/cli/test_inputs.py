@@ -17,6 +17,7 @@ from kiku.errors import AudioError
         ("x" * 300 + ".wav", "cannot be opened"),
         ("nul\0.wav", "cannot be opened"),
         ("https://example.org/talk.mp3", "download it first"),
+        ("s3://calls/talk.mp3", "what is in a store is heard with --ray"),
     ],
 )
 def test_paths_that_lead_nowhere(

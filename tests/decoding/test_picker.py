@@ -1,8 +1,6 @@
 """How a stream's tokens are picked: what is checked, what is remembered, what a change leaves."""
 
 import json
-import subprocess
-import sys
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any
@@ -13,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku.decoding import Sampler, TokenPicker, language_prior, token_picker
+from kiku.decoding import Sampler, TokenPicker, token_picker
 from kiku.errors import ConfigError, StreamError
 from kiku.options import DecodingOptions, Hotword
-from kiku.text import Vocabulary
 from tests import tiny
-from tests.conftest import without_torch
 
 CONFIG, VOCABULARY = tiny.model_config(), tiny.vocabulary()
 TOKEN = {piece: number for number, piece in enumerate(tiny.PIECES)}
@@ -224,30 +220,3 @@ def test_what_the_model_cannot_do_is_told() -> None:
         token_picker(DecodingOptions(hotwords=["zebra"]), VOCABULARY, CONFIG)
     with pytest.raises(ConfigError, match="the prior has 3 numbers, the model 19 text tokens"):
         token_picker(DecodingOptions(language_prior=np.zeros(3, np.float32)), VOCABULARY, CONFIG)
-
-
-def test_a_prior_for_one_of_two_languages() -> None:
-    pieces = ["<unk>", "<s>", "</s>", "<pad>", "▁the", "▁le", "▁a", "t", "▁", "e", "h", "l", "x"]
-    vocabulary = Vocabulary.from_pieces(pieces)
-    english, french = ["the a the at"] * 50, ["le a le at le"] * 50
-    prior = language_prior(vocabulary, english, french, strength=2.0)
-    assert prior.shape == (len(pieces),)
-    assert prior.dtype == np.float32
-    lost = {piece for piece, loss in zip(pieces, prior, strict=True) if loss < 0}
-    assert lost == {"▁le"}
-    assert prior.min() == -2.0
-    other = language_prior(vocabulary, french, english)
-    assert {piece for piece, loss in zip(pieces, other, strict=True) if loss < 0} == {"▁the"}
-    # A sentence that cannot be spelled is left out; if all are, that is told.
-    same = language_prior(vocabulary, [*english, "zebra"], french, strength=2.0)
-    np.testing.assert_array_equal(same, prior)
-    with pytest.raises(ConfigError, match="no sentence of the other language"):
-        language_prior(vocabulary, english, ["zebra"])
-    for strength in (0.0, -1.0, float("nan")):
-        with pytest.raises(ConfigError, match="strength must be"):
-            language_prior(vocabulary, english, french, strength=strength)
-
-
-def test_it_needs_neither_torch_nor_onnxruntime() -> None:
-    program = without_torch("import kiku.decoding\nassert 'onnxruntime' not in sys.modules")
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -155,7 +155,7 @@ def test_any_cut_and_width_give_the_tokens_of_single_frames(
 
 def test_right_guesses_save_passes() -> None:
     reader = Arithmetic(1)
-    block = Block(0, codes(64, 0), 0, None, guess=PAD, keep_logits=False)
+    block = Block(0, codes(64, 0), 0, None, guess=PAD, word_start=0, keep_logits=False)
     out = decode_blocks(reader, [block], held(16))
     assert (out.tokens == PAD).mean() > 0.3
     assert reader.num_passes == block.num_passes < 50

@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_leaves
 from kiku.engine import SlotEngine
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
 from kiku.engine.gpu.attention import attend_plainly
-from kiku.engine.gpu.launches import SIZES, Launches
+from kiku.engine.gpu.launches import Launches
 from kiku.engine.gpu.network import Network, Remembered
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import RING_DTYPES, Rings
+from kiku.engine.gpu.room import SIZES
 from tests import tiny
 from tests.engine.engines import sound
 

@@ -1,8 +1,10 @@
 """What becomes an actor of Ray, and how many there are; Ray itself is not needed for it."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ import kiku
 from kiku.converted.manifest import MANIFEST
 from kiku.errors import CheckpointError, InputError
 from kiku.fleet import on_ray
-from kiku.fleet.on_ray import _Actor, _room  # pyright: ignore[reportPrivateUsage]
+from kiku.fleet.on_ray import _Actor, _reason  # pyright: ignore[reportPrivateUsage]
+from kiku.fleet.resources import room_for, why_no_gpu
 from kiku.fleet.settings import ModelSettings, Request
 from tests.cli.simple import SimpleBackend, simple_recognizer
 from tests.fleet.conftest import MakeSpeech
@@ -29,6 +32,9 @@ GPUS = {"CPU": 32.0, "GPU": 4.0}
         ({"threads": 8}, [BIG, SMALL], {"num_cpus": 8}, 2),
         ({}, [GPUS, BIG], {"num_gpus": 1, "num_cpus": 1}, 4),
         ({"device": "cuda"}, [GPUS], {"num_gpus": 1, "num_cpus": 1}, 4),
+        ({"engine": "cuda"}, [GPUS], {"num_gpus": 1, "num_cpus": 1}, 4),
+        ({}, [{"CPU": 2.0, "GPU": 4.0}, GPUS], {"num_gpus": 1, "num_cpus": 1}, 6),
+        ({}, [{"GPU": 4.0}, BIG], {"num_cpus": 4}, 4),
         ({"device": "cpu"}, [GPUS], {"num_cpus": 4}, 8),
         ({"device": "auto"}, [GPUS], {"num_gpus": 1, "num_cpus": 1}, 4),
         ({"engine": "onnx"}, [GPUS], {"num_cpus": 4}, 8),
@@ -40,18 +46,64 @@ GPUS = {"CPU": 32.0, "GPU": 4.0}
 def test_an_actor_has_a_gpu_or_some_processors(
     settings: dict[str, Any], nodes: list[dict[str, float]], each: dict[str, float], count: int
 ) -> None:
-    assert _room(nodes, Request(ModelSettings(**settings))) == (each, count)
+    assert room_for(nodes, ModelSettings(**settings), list) == (each, count)
 
 
 def test_a_converted_model_has_processors(tmp_path: Path) -> None:
     (tmp_path / MANIFEST).touch()
-    settings = ModelSettings(str(tmp_path))
-    assert _room([GPUS], Request(settings)) == ({"num_cpus": 4}, 8)
+    assert room_for([GPUS], ModelSettings(str(tmp_path)), list) == ({"num_cpus": 4}, 8)
 
 
 def test_no_machine_has_so_many_processors() -> None:
     with pytest.raises(InputError, match="has 20 processors, the largest has 16"):
-        _room([BIG, SMALL], Request(ModelSettings(threads=20)))
+        room_for([BIG, SMALL], ModelSettings(threads=20), list)
+
+
+@pytest.mark.parametrize("settings", [{}, {"engine": "torch"}])
+def test_gpus_that_machines_cannot_use_are_left_alone(
+    settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    problems = ["on one PyTorch is not installed", "on two it is built for processors"]
+    found = room_for([GPUS, BIG], ModelSettings(**settings), lambda: problems)
+    assert found == ({"num_cpus": 4}, 12)
+    assert "left alone: on one PyTorch is not installed; on two it is built" in caplog.text
+
+
+@pytest.mark.parametrize("settings", [{"device": "cuda"}, {"engine": "cuda"}])
+def test_a_gpu_that_is_wanted_and_is_not_there_is_told_before_anything_waits(
+    settings: dict[str, Any],
+) -> None:
+    (name,) = settings
+    with pytest.raises(InputError, match=f"{name}='cuda' wants a GPU: no machine of the cluster"):
+        room_for([BIG, {"GPU": 1.0}], ModelSettings(**settings), list)
+    with pytest.raises(InputError, match=f"{name}='cuda' wants a GPU: on one there is none"):
+        room_for([GPUS], ModelSettings(**settings), lambda: ["on one there is none"])
+
+
+def test_a_gpu_has_no_number_on_a_cluster() -> None:
+    with pytest.raises(InputError, match="give device='cuda'"):
+        room_for([GPUS], ModelSettings(device="cuda:1"), list)
+
+
+def test_why_pytorch_can_use_no_gpu_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cuda, why in (("12.8", ""), (None, "PyTorch 3.0 is built for processors")):
+        version = SimpleNamespace(cuda=cuda, hip=None)
+        torch = SimpleNamespace(version=version, __version__="3.0")
+        monkeypatch.setitem(sys.modules, "torch", torch)
+        assert why_no_gpu() == why
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert why_no_gpu().startswith("PyTorch is not installed")
+
+
+def test_what_ray_says_is_told_by_what_is_at_its_bottom() -> None:
+    raised = (
+        "The actor died because of an error raised in its creation task, \x1b[36mray::MapWorker()"
+        "\x1b[39m (pid=1)\nTraceback (most recent call last):\n  File ...\n"
+        "ModuleNotFoundError: No module named 'kiku'"
+    )
+    assert _reason(RuntimeError(raised)) == "ModuleNotFoundError: No module named 'kiku'"
+    died = "The actor died unexpectedly before finishing this task.\n\tclass_name: MapWorker"
+    assert _reason(RuntimeError(died)) == died.splitlines()[0]
 
 
 @pytest.fixture

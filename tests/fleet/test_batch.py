@@ -292,6 +292,60 @@ def test_captions_do_not_replace_one_another(
     heard_by(processes.make, both, output, REQUEST)  # rows have paths
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name", ["a.wav", os.fsdecode(b"caf\xe9.wav")])
+def test_captions_do_not_replace_those_of_another_run(
+    kind: str, name: str, speech: MakeSpeech, tmp_path: Path, output: str, processes: Processes
+) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow, of the extra fleet, is not installed")
+    formats, captions = [kind, "srt"], Path(output) / "captions" / f"{name}.srt"
+    for folder, seconds in (("x", 0.5), ("y", 2.0)):
+        speech(tmp_path / folder / name, seconds)
+    heard_by(processes.make, tmp_path / "x", output, REQUEST, formats)
+    first = captions.read_text()
+    other = Request(REQUEST.settings, StreamOptions(end_s=0.2))
+    for source, request in (("y", REQUEST), ("x", other)):
+        with pytest.raises(InputError, match=r"would be called .*\.wav, as those of .*x/.* are"):
+            heard_by(processes.make, tmp_path / source, output, request, formats)
+        assert captions.read_text() == first
+    assert len(processes.heard) == 1  # it is told before anything is heard
+
+    # Rows have paths and options; and what is the same recording may have new captions.
+    heard_by(processes.make, tmp_path / "y", output, REQUEST, [kind])
+    heard_by(processes.make, tmp_path / "x", output, other, [kind])
+    speech(tmp_path / "x" / name, 3.0)
+    heard_by(processes.make, tmp_path / "x", output, REQUEST, formats)
+    assert captions.read_text() != first
+
+
+def test_captions_of_a_run_that_was_killed_before_its_rows_are_its_own(
+    calls: Path, output: str, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "flush", lambda _: None)
+        heard_by(processes.make, calls, output, REQUEST, ["jsonl", "srt"])
+    assert rows_in(output) == {}
+    assert heard_by(processes.make, calls, output, REQUEST, ["jsonl", "srt"]).progress.files == 6
+
+
+def test_where_case_makes_no_other_file_captions_differ_in_more_than_that(
+    speech: MakeSpeech, tmp_path: Path, output: str, processes: Processes
+) -> None:
+    formats = ["jsonl", "srt"]
+    lower, upper = (speech(tmp_path / name) for name in ("x/caf\u00e9.wav", "y/CAFE\u0301.WAV"))
+    heard_by(processes.make, [lower, upper], output + "2", REQUEST, formats)
+    Path(output).mkdir()
+    # As it is where names differ in more than case: one file is called .lock and .LOCK.
+    (Path(output) / ".lock").touch()
+    os.link(Path(output) / ".lock", Path(output) / ".LOCK")
+    with pytest.raises(InputError, match="would both be called"):
+        heard_by(processes.make, [lower, upper], output, REQUEST, formats)
+    heard_by(processes.make, lower, output, REQUEST, formats)
+    with pytest.raises(InputError, match="would be called"):
+        heard_by(processes.make, upper, output, REQUEST, formats)
+
+
 @pytest.mark.parametrize("formats", [["docx"], ["jsonl", "parquet"]])
 def test_formats_are_checked(
     formats: list[str], calls: Path, output: str, processes: Processes

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import shutil
 import subprocess
 from dataclasses import fields
 from pathlib import Path
@@ -150,8 +151,8 @@ def test_ports_are_the_services(deployment: Any, container: Any, settings: Setti
     assert (port["name"], port["containerPort"]) == ("http", settings.port)
     (service,) = documents("service.yaml")["spec"]["ports"]
     assert (service["targetPort"], service["port"]) == ("http", settings.port)
-    notes = deployment["spec"]["template"]["metadata"]["annotations"]
-    assert notes["prometheus.io/port"] == str(settings.port)
+    # Whoever goes by annotations has no key for /metrics.
+    assert "annotations" not in deployment["spec"]["template"]["metadata"]
     assert f"EXPOSE {Settings().port}" in (DEPLOY / "Dockerfile").read_text()
 
 
@@ -193,6 +194,27 @@ def test_prometheus_asks_the_path_that_there_is_with_a_key():
     assert job["metrics_path"] == "/metrics"
     assert job["metrics_path"] not in OPEN_PATHS
     assert job["authorization"]["type"] == "Bearer"
+
+
+@pytest.mark.parametrize("folder", ["kubernetes", "kubernetes-gpu", "kubernetes-sessions"])
+def test_what_is_applied_is_valid_by_the_published_schemas(folder: str):
+    validating = pytest.importorskip("kubernetes_validate", reason="it is not installed")
+    if (kubectl := shutil.which("kubectl")) is None:
+        pytest.skip("kubectl is not installed")
+    done = subprocess.run(
+        [kubectl, "kustomize", str(DEPLOY / folder)], check=True, capture_output=True, text=True
+    )
+    found = list(yaml.safe_load_all(done.stdout))
+    kinds = {one["kind"] for one in found}
+    assert {"Deployment", "Service", "PodDisruptionBudget", "HorizontalPodAutoscaler"} <= kinds
+    for one in found:
+        validating.validate(one, "1.31", strict=True)
+
+
+def test_there_are_never_two_stores_of_sessions():
+    text = (DEPLOY / "kubernetes-sessions" / "redis.yaml").read_text()
+    (store,) = [one for one in yaml.safe_load_all(text) if one["kind"] == "Deployment"]
+    assert (store["spec"]["replicas"], store["spec"]["strategy"]) == (1, {"type": "Recreate"})
 
 
 def test_kustomizations_name_files_that_there_are():
@@ -274,6 +296,12 @@ def test_haproxy_takes_what_docs_say_of_a_cluster(local_fleet: Any, tmp_path: Pa
     service = documents("service.yaml")
     name, port = service["metadata"]["name"], service["spec"]["ports"][0]["port"]
     assert f" {name}.default.svc.cluster.local:{port} " in said
+    (servers,) = re.findall(r"server-template kiku (\d+) ", said)
+    surge = documents("deployment.yaml")["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
+    assert int(servers) > documents("autoscaler.yaml")["spec"]["maxReplicas"] + surge
+    # A question of 57 bytes, and 16 for each address.
+    (payload,) = re.findall(r"accepted_payload_size (\d+)", said)
+    assert int(payload) >= 57 + 16 * int(servers)
 
 
 def check(command: list[str], option: str) -> None:

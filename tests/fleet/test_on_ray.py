@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import kiku
+from kiku.fleet.resources import why_no_gpu
 from kiku.fleet.store import Store
 from tests.conftest import ROOT
 
@@ -149,3 +150,22 @@ def test_a_recording_that_kills_its_process(
     rows = _rows(tmp_path / "out")
     assert "its process died each time" in rows.pop(str(deadly))["problem"]
     assert {path: row["text"] for path, row in rows.items()} == _plain(recordings[:40])
+
+
+def test_machines_with_gpus_are_asked_whether_they_can_use_them(tmp_path: Path) -> None:
+    why = why_no_gpu()
+    if not why:
+        pytest.skip("PyTorch here is built for GPUs")
+    program = (
+        "import ray, sys; from kiku import fleet; from kiku.errors import InputError\n"
+        "ray.init(num_cpus=1, num_gpus=1, include_dashboard=False, log_to_driver=False)\n"
+        "try: fleet.transcribe(*sys.argv[1:], model=fleet.ModelSettings(device='cuda'))\n"
+        "except InputError as error: print(error)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(ROOT / "examples"), str(tmp_path / "out")],
+        stdout=subprocess.PIPE, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "KIKU_TEST": TOKEN},
+    )  # fmt: skip
+    assert ran.stdout.startswith("device='cuda' wants a GPU: on ")
+    assert why in ran.stdout

@@ -30,6 +30,7 @@ def test_a_row() -> None:
         ],
         "segments": [{"start": 0.3, "end": 0.5, "text": "Hello."},
                      {"start": 0.6, "end": 0.9, "text": "There"}],
+        "captions": None,
     }  # fmt: skip
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert rows_of(KEY, Transcript((), 1.0), 1)[0]["channel"] == 1

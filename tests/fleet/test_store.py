@@ -3,8 +3,9 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pytest
@@ -44,6 +45,33 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     files = fsspec.filesystem("memory")
     if files.exists("/results"):
         files.rm("/results", recursive=True)
+
+
+class Buckets(fsspec.get_filesystem_class("memory")):  # pyright: ignore
+    """As s3fs: a folder that is made is a bucket, and files want one that is there."""
+
+    protocol = ("s3", "s3a")
+    there: ClassVar[set[str]] = {"texts"}
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.there.add(path.split("/")[0])
+
+    def pipe_file(self, path: str, value: bytes, **_: Any) -> None:
+        if path.split("/")[0] not in self.there:
+            raise FileNotFoundError("The specified bucket does not exist")
+
+
+def test_a_bucket_that_is_not_there_is_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = Buckets()
+    monkeypatch.setattr(room, "place_of", lambda path: (files, path.removeprefix("s3://")))
+    monkeypatch.setattr(room, "rename", lambda *_: None)
+    for bucket in ("texts", "texst"):
+        with Store(f"s3://{bucket}/out") as store:
+            told = nullcontext() if bucket == "texts" else pytest.raises(OutputError)
+            with told as error:
+                store.begin(REQUEST)
+    assert "bucket does not exist" in str(error)
+    assert files.there == {"texts"}
 
 
 def _names(output: str) -> list[str]:

@@ -117,6 +117,7 @@ def test_fewer_bits_and_more_memory_never_hold_fewer_streams() -> None:
     [
         (gpu("l4", memory_gb=4), Options(), "the weights take 5.46 GB, and 0.9 of the memory is 3"),
         (gpu("l4", memory_gb=6.2), Options(), "and a stream 192.0 MB, and 0.9 of the memory is 5"),
+        (gpu("l4", memory_gb=6.8), Options(), "a stream 192.0 MB, and computing, a spare slot"),
         (gpu("l4", bandwidth_gb_s=20), Options(), r"a step of one stream takes 5\d\d.* weights"),
         (HERE, Options(p99_ms=1), "may take 1; reading the weights alone takes"),
     ],

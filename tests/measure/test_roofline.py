@@ -9,11 +9,14 @@ import torch
 from kiku.checkpoint.model_shapes import SHAPES
 from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
-from kiku.engine.gpu.launches import SIZES
-from kiku.engine.gpu.memory import slot_bytes
+from kiku.engine.gpu.memory import Room, slot_bytes
+from kiku.engine.gpu.options import GpuOptions
 from kiku.engine.gpu.pasts import Pasts
-from kiku.engine.gpu.rings import RING_DTYPES, ring_capacity
-from kiku.measure.fits import DTYPES, Fits, Options
+from kiku.engine.gpu.rings import RING_DTYPES
+from kiku.engine.gpu.room import workspace_bytes
+from kiku.errors import ConfigError
+from kiku.lm import LM
+from kiku.measure.fits import DRIVER_BYTES, DTYPES, Fits, Options
 from kiku.measure.hardware import GPUS, Hardware, cpu
 from kiku.measure.limit import weight_bytes, window_bytes
 from kiku.measure.roofline import (
@@ -126,11 +129,9 @@ def test_on_a_gpu_a_stream_keeps_what_a_slot_of_the_engine_does(shape: str, kv: 
     config = SHAPES[shape]
     with torch.device("meta"):
         pasts = Pasts(MimiEncoder(config.codec), 0, torch.device("meta")).width
-    assert max(SIZES) == CALL_FRAMES
     for t in (config.lm.transformer, config.codec.transformer):
-        assert places(t, on_gpu=True) == ring_capacity(t, CALL_FRAMES * t.positions_per_frame)
         assert places(t, on_gpu=False) == t.capacity
-    slot = slot_bytes(config.codec, config.lm, RING_DTYPES[kv], pasts, max(SIZES))
+    slot = slot_bytes(config.codec, config.lm, RING_DTYPES[kv], pasts, CALL_FRAMES)
     kv = Options(kv_dtype=kv).kv_dtype or ""
     parts = (
         codec(config.codec, "bfloat16", on_gpu=True),
@@ -139,6 +140,40 @@ def test_on_a_gpu_a_stream_keeps_what_a_slot_of_the_engine_does(shape: str, kv: 
     kept = sum(part.kept_stream_bytes for part in parts)
     assert kept == pytest.approx(slot, rel=0.001)
     assert Fits(config, GPUS["h100"], Options("bfloat16", kv)).stream.value == kept
+
+
+@pytest.mark.parametrize("card", GPUS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_engine_refuses_no_streams_that_are_planned(
+    dtype: torch.dtype, shape: str, card: str
+) -> None:
+    config, hardware = SHAPES[shape], GPUS[card]
+    assert hardware.memory_bytes is not None
+    with torch.device("meta"):
+        networks = MimiEncoder(config.codec), LM(config.lm).to(dtype)
+        pasts = Pasts(networks[0], 0, torch.device("meta")).width
+    weights = sum(one.nbytes for network in networks for one in network.state_dict().values())
+    free = int(hardware.memory_bytes - DRIVER_BYTES - weights)
+    for name, kv in RING_DTYPES.items():
+        options = Options(str(dtype).removeprefix("torch."), name)
+        found = Fits(config, hardware, options)
+        planned = found.by_memory()
+        assert planned is not None
+        count = int(planned.value)
+
+        def room(slots: int, kv: torch.dtype = kv) -> Room:
+            width = GpuOptions().sizes[-1]
+            each = slot_bytes(config.codec, config.lm, kv, pasts, width)
+            workspace = workspace_bytes(config.codec, config.lm, slots, width)
+            return Room(slots, each, workspace, free, kv)
+
+        room(count).check()
+        assert count > 0
+        more = count + 2  # one may fit into what is rounded up in a thousand
+        if found.bytes_of(more) <= options.memory_share * hardware.memory_bytes:
+            with pytest.raises(ConfigError, match=f"{more} slots of"):
+                room(more).check()
 
 
 def test_all_types_can_be_computed_everywhere() -> None:

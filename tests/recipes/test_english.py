@@ -13,14 +13,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from kiku.errors import ConfigError
 from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.augment import Augmentation, Augmenter
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
 from recipes.demo.score import errors
+from recipes.english import __main__ as english_commands
+from recipes.english import ceiling as ceiling_room
 from recipes.english import gate as gate_room
 from recipes.english.ablation import TeacherEncoder, Without, explained
+from recipes.english.ceiling import Reader, States, heard_by, learn, word_errors_of
 from recipes.english.gate import (
     AHEAD,
     Gate,
@@ -49,6 +53,7 @@ from recipes.english.trunk import (
     STATE,
     Crutches,
     Trunk,
+    WhisperMel,
     mel_filters,
     trunk_config,
 )
@@ -633,3 +638,53 @@ def test_the_gate_trains_resumes_and_measures(tmp_path: Path, monkeypatch) -> No
     run_gate(further)
     lines = [json.loads(one) for one in (further.out / "log.jsonl").read_text().splitlines()]
     assert (lines[-1]["ahead"], lines[-1]["turned"]) == (3, 1.0)
+
+
+def test_the_whole_teacher_is_heard_in_pairs_of_states(corpus: Corpus) -> None:
+    teacher = TeacherEncoder(teacher_of(trunk()))
+    deaf = replace(corpus.recordings[0], words=())
+    short = replace(corpus.recordings[1], end=corpus.recordings[1].begin + 4_800)
+    heard = heard_by(teacher, corpus, [deaf, short, *corpus.recordings[2:6]])
+    assert len(heard) == 4
+    longest = max(corpus.recordings[2:6], key=lambda one: one.seconds)
+    assert heard[-1].words == longest.words
+    pcm, lengths = side_by_side([with_tail(corpus.audio(longest))])
+    alone = teacher(WhisperMel()(pcm), lengths, Without(pairs=False))[0]
+    pairs = alone[: 2 * int(lengths)].reshape(int(lengths), 2 * DIM)
+    assert heard[-1].states.shape == pairs.shape
+    torch.testing.assert_close(heard[-1].states.float(), pairs, rtol=0.05, atol=0.05)
+
+
+def test_a_reader_of_states_learns_to_spell_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ceiling_room, "_BATCH", 200)
+    monkeypatch.setattr(ceiling_room, "_WARMUP", 5)
+    vocabulary = make_vocabulary([text for text in WORDS for _ in range(20)], PIECES, tmp_path)
+    looks = torch.randn(len(vocabulary), 16, generator=torch.Generator().manual_seed(0))
+    heard: list[States] = []
+    for text in WORDS * 8:
+        spelled = [0, *(one for piece in vocabulary.encode(text) for one in (piece, piece, 0, 0))]
+        heard.append(States(looks[spelled].bfloat16(), tuple(text.split())))
+    torch.manual_seed(0)
+    reader = Reader(16, len(vocabulary), width=64)
+    before = word_errors_of(reader, {"all": heard}, vocabulary)
+    losses = list(learn(reader, heard, vocabulary, rounds=60))
+    assert losses[-1] < 0.3 * losses[0]
+    assert word_errors_of(reader, {"all": heard, "one": heard[:1]}, vocabulary)["all"] < 0.2
+    assert before["all"] > 0.9
+
+
+def test_the_ceiling_is_a_table(tmp_path: Path, monkeypatch) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    recorded(data, "train", 40)
+    recorded(data, "dev", 4)
+    monkeypatch.setattr(english_commands, "NUM_PIECES", PIECES)
+    wheel = tmp_path / "teacher.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("x/data/model.bin.part1", as_ctranslate2(teacher_of(trunk())))
+    arguments = ["--data", data, "--out", tmp_path / "out", "--teacher", wheel, "--rounds", 2]
+    ran = CliRunner().invoke(english_commands.app, ["ceiling", *map(str, arguments)])
+    assert ran.exit_code == 0, ran.output
+    rows = [line for line in ran.stdout.splitlines() if line.startswith(("| 1 |", "| 2 |"))]
+    assert len(rows) == 2
+    assert all(row.count("%") == 2 for row in rows)

@@ -10,7 +10,7 @@ import pytest
 from kiku import Recognizer, StreamOptions
 from kiku.scheduler import Binding
 from kiku.scheduler import pacing as room
-from kiku.scheduler.binding import SlotOptions
+from kiku.scheduler.binding import Member, Opening
 from kiku.scheduler.pacing import Pacing
 from tests import tiny
 from tests.fakes import EchoEngine
@@ -27,7 +27,7 @@ class Clock:
 
 
 def binding(slot: int, *, live: bool) -> Binding:
-    return Binding(None, None, slot, SlotOptions(), live=live)  # pyright: ignore
+    return Binding(None, slot, Member(None), Opening([], live=live))  # pyright: ignore
 
 
 def chosen(

@@ -16,7 +16,7 @@ from kiku.engine import StepOutput
 from kiku.errors import NoFreeSlot, StreamError
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions, levels_of
 from kiku.stream import Redecode, StreamStats, Truncate, WordSession
-from kiku.stream.work import Client, SlotAccess
+from kiku.stream.work import SlotAccess
 from tests import tiny
 from tests.fakes import Driven, EchoEngine, spoken
 
@@ -67,7 +67,7 @@ class Frames:
             return self
         return None if self.is_closing and not self.frames else self.frames
 
-    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+    def run(self, slot: SlotAccess, client: object, most: int | None) -> bool:
         self._note(f"work {most}")
         self.on_work()
         self.works -= 1
@@ -353,6 +353,16 @@ def test_slots_are_given_in_the_order_of_asking() -> None:
     assert one.result()[0].slot == 1
 
 
+@pytest.mark.parametrize(("timeout", "at_once"), [(0.0, True), (-1.0, True), (0.01, False)])
+def test_only_who_has_time_stands_in_line(timeout: float, at_once: bool) -> None:
+    scheduler = Scheduler(EchoEngine(1))
+    opened(scheduler, Frames())
+    opening = Opening([Member(Frames())])  # pyright: ignore
+    with pytest.raises(NoFreeSlot):
+        scheduler.open(opening, timeout)
+    assert opening.at_once is at_once
+
+
 def test_more_slots_than_there_are_are_refused() -> None:
     scheduler = Scheduler(EchoEngine(2))
     with pytest.raises(NoFreeSlot):
@@ -449,7 +459,8 @@ def test_a_session_that_fails_ends_alone(what: str, error: BaseException) -> Non
     if what == "cut":
         scheduler.release(bindings[0], cut=True)
     scheduler.drive(lambda: bad.done and good.done)
-    assert bad.failure is error
+    assert bad.failure is not None
+    assert error in (bad.failure, bad.failure.__cause__)  # SystemExit is told as a StreamError
     assert good.heard == [ONE] * 2
     assert good.failure is None
     assert good.told[-2:] == ["finish", "released"]
@@ -471,9 +482,9 @@ def test_a_session_that_cannot_even_be_told_leaves_its_slot(
 
 
 class Broken(EchoEngine):
-    """Cannot step at all."""
+    """Cannot step at all while there is an error."""
 
-    error: BaseException = RuntimeError("out of memory")
+    error: BaseException | None = RuntimeError("out of memory")
 
     def step(
         self,
@@ -481,7 +492,9 @@ class Broken(EchoEngine):
         frames: NDArray[np.float32],
         counts: Sequence[int] | None = None,
     ) -> StepOutput:
-        raise self.error
+        if self.error is not None:
+            raise self.error
+        return super().step(slots, frames, counts)
 
 
 def test_a_step_that_fails_ends_all_that_were_in_it_and_nobody_else() -> None:
@@ -493,6 +506,20 @@ def test_a_step_that_fails_ends_all_that_were_in_it_and_nobody_else() -> None:
     assert first.failure is second.failure is engine.error
     assert not waiting.done
     assert engine.held == {2}
+
+
+def test_steps_that_fail_in_a_row_are_counted_until_one_does_not() -> None:
+    engine = Broken(1)
+    scheduler = Scheduler(engine)
+    for failed in (1, 2, 3):
+        opened(scheduler, Frames(2))
+        assert scheduler.step() == 1, "it ended a session"
+        assert scheduler.num_failed == failed
+    engine.error = None
+    session = Frames(2)
+    opened(scheduler, session)
+    scheduler.drive(idle(session))
+    assert scheduler.num_failed == 0
 
 
 def test_ctrl_c_in_a_step_ends_what_was_in_it_and_is_raised() -> None:

@@ -103,6 +103,14 @@ def test_the_lifespan_loads_the_model_and_ends_what_is_open(monkeypatch: pytest.
     asyncio.run(play())
 
 
+def test_another_runner_is_told_what_is_named_as_a_setting_and_is_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("KIKU_SLOT", "2")
+    from_environment()
+    assert "KIKU_SLOT is set and means nothing to kiku serve; did you mean" in caplog.text
+
+
 def test_a_model_that_cannot_be_loaded_is_told(caplog: pytest.LogCaptureFixture):
     async def play() -> None:
         app = App(Service(Settings(model="/no/such/model")))

@@ -249,23 +249,27 @@ def test_recordings() -> None:
 
 
 def test_what_pipecat_asks_for_by_default_is_not_refused() -> None:
-    listen_query(
+    read = listen_query(
         asked(**RAW, model="nova-3-general", language="en", interim_results="true",
               numerals="false", profanity_filter="true", punctuate="true", smart_format="false",
               channels="1",
               detect_entities="false", diarize="false", dictation="false", multichannel="false"),
         CARD,
     )  # fmt: skip
+    assert (read.interim, read.starts, read.container, read.channels) == (True, False, False, 1)
+    assert read.options.format == AudioFormat(encoding="s16le", sample_rate=16_000)
 
 
 def test_what_livekit_asks_for_by_default_is_not_refused() -> None:
-    listen_query(
+    read = listen_query(
         asked(**RAW, model="nova-3", language="en-US", punctuate="true", smart_format="false",
               no_delay="true", interim_results="true", vad_events="true", channels="1",
               endpointing="25", filler_words="true", profanity_filter="false", numerals="false",
               mip_opt_out="false"),
         CARD,
     )  # fmt: skip
+    assert (read.interim, read.starts, read.ends, read.container) == (True, True, True, False)
+    assert read.options.format == AudioFormat(encoding="s16le", sample_rate=16_000)
 
 
 def test_busy_is_no_mistake_of_the_clients() -> None:

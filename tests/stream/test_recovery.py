@@ -1,5 +1,6 @@
 """Recovery: each policy sees its fault and no other, and a fault that is forced is mended."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -136,6 +137,12 @@ def test_a_phrase_over_and_over_is_a_loop() -> None:
         lambda: ContextPolicy(keep_s=0),
         lambda: StallPolicy(after_s=-1),
         lambda: LoopPolicy(repeats=1),
+        lambda: LoopPolicy(longest=0),
+        lambda: LoopPolicy(repeats="x"),
+        lambda: LoopPolicy(gap_s=math.nan),
+        lambda: StallPolicy(share=1.5),
+        lambda: ContextPolicy(pause_s="x"),
+        lambda: ContextPolicy(keep_s=None),
     ],
 )
 def test_numbers_that_cannot_be(make) -> None:

@@ -2,7 +2,7 @@
 
 from kiku.audio.channels import ChannelChanges
 from kiku.audio.checks import HEARD_DB, SignalChecks, StreamWarning
-from kiku.audio.chunk import Chunk
+from kiku.audio.chunk import Chunk, gap_of
 from kiku.audio.endings import ENDINGS
 from kiku.audio.files import duration_s, num_channels, read_chunks, read_file
 from kiku.audio.frames import FrameQueue
@@ -37,6 +37,7 @@ __all__ = [
     "decoded",
     "duration_s",
     "energy",
+    "gap_of",
     "is_decoder",
     "is_file",
     "is_rated",

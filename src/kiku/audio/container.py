@@ -21,7 +21,7 @@ from av.error import EOFError as EndOfStream
 from av.error import FFmpegError
 
 from kiku.audio.chunk import Chunk
-from kiku.audio.formats import check_finite, checked_peak, simple
+from kiku.audio.formats import MAX_FLOAT, check_finite, checked_peak, simple
 from kiku.audio.ogg import OggLink
 from kiku.audio.resample import checked_rate
 from kiku.audio.source import Reader
@@ -285,7 +285,7 @@ def may_restart(container: InputContainer) -> bool:
     return bool(container.format.flags & _RESTARTS) and format_of(container) != "ogg"
 
 
-def _start_s(container: InputContainer) -> float:
+def start_s(container: InputContainer) -> float:
     """What the timestamps say where the recording begins: a player counts from there."""
     return (getattr(container, "start_time", None) or 0) / av.time_base
 
@@ -300,9 +300,12 @@ def stated_s(container: InputContainer, track: AudioStream) -> float | None:
     return seconds if seconds > 0 else None
 
 
-def chunk_of(frame: AudioFrame, reader: Reader, first_sample: int | None) -> Chunk:
+def chunk_of(
+    frame: AudioFrame, reader: Reader, first_sample: int | None, *, is_coded: bool = False
+) -> Chunk:
     """The samples of a frame. Of what is not a number the place is told, counted from
-    `first_sample`; None leaves it in."""
+    `first_sample`; None leaves it in. Floats far above full scale were integers, which is refused,
+    but not if `is_coded`: FFmpeg's decoder of Opus bursts now and then, to hundreds."""
     num_channels, num_samples = frame.layout.nb_channels, frame.samples
     try:
         packed = not frame.format.is_planar
@@ -317,6 +320,8 @@ def chunk_of(frame: AudioFrame, reader: Reader, first_sample: int | None) -> Chu
         else:
             planes = array[:, :num_samples].T
         planes = simple(planes if num_channels > 1 else planes[:, 0])
+        if is_coded and planes.dtype.kind == "f":
+            planes = planes.clip(-MAX_FLOAT, MAX_FLOAT)
         peak = checked_peak(planes) if planes.dtype.kind == "f" else None
         if first_sample is not None:
             check_finite(planes, first_sample)
@@ -339,7 +344,7 @@ def frames(
     Raises:
         BaseException: what interrupted a read of `reader`.
     """
-    timed, origin_s = _has_timestamps(container), _start_s(container)
+    timed, origin_s = _has_timestamps(container), start_s(container)
     decoder = cast("_Decoder", track.codec_context)
     for packet in _packets(container, track, reader, course):
         try:
@@ -365,7 +370,7 @@ def _packets(
 ) -> Iterator["Packet[Stream] | None"]:
     """The packets of `track`, then None, which makes the decoder give its rest."""
     streams = container.streams.get() if format_of(container) in _FILMS else [track]
-    num_errors, origin_s = 0, _start_s(container)
+    num_errors, origin_s = 0, start_s(container)
     while num_errors < _MAX_DEMUX_ERRORS:
         try:
             for packet in container.demux(*streams):

@@ -7,6 +7,7 @@ Nothing of a recording but the frame at hand is kept in memory. Does not know wh
 
 import logging
 import os
+import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from kiku.audio.container import (
     may_restart,
     open_container,
     refuse,
+    start_s,
     stated_s,
 )
 from kiku.audio.input import AudioInput
@@ -45,6 +47,11 @@ OnWarning = Callable[[StreamWarning], None]
 
 _logger = logging.getLogger(__name__)
 
+# Names of formats that are samples and nothing else, which FFmpeg takes by the ending of a file
+# (".ul", ".sw"): it says 44,100 samples a second, whatever they are.
+_HEADERLESS = re.compile(r"alaw|mulaw|vidc|[fsu](8|16|24|32|64)([bl]e)?")
+# Codecs that keep floats as they were written.
+_WRITTEN_FLOATS = ("pcm_", "wavpack")
 # Formats in which nothing but sound follows the sound: an undecodable end was cut off.
 _STRICT_FORMATS = frozenset({"matroska", "mov", "mpegts", "flv", "nut"})
 
@@ -69,7 +76,8 @@ def read_file(
 
     Raises:
         AudioError: while iterating, for no such file, a folder, no permission, not a media file, no
-            audio track or none of this number, no samples, floats beyond 64.
+            audio track or none of this number, no samples, samples without a header, floats beyond
+            64.
         TruncatedAudio: after the last chunk: the recording ends too early.
     """
     return _decode(source, on_warning or _log, refuse_bad=False, track=track)
@@ -210,15 +218,17 @@ def _decode_links(read: _Read) -> Iterator[Chunk]:
 def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
     """The chunks of one container; at the end, raises what was wrong with it."""
     with open_container(read.reader, link) as container:
+        _refuse_headerless(container, read.reader)
         track = audio_track(container, read.reader, read.track)
         course, clock = Course(), read.clock
         length_s = stated_s(container, track)
         # A track that begins after the picture keeps its place in the film.
         clock.begin(may_restart=may_restart(container), is_filled=course.is_filled)
+        is_coded = not track.codec_context.name.startswith(_WRITTEN_FLOATS)
         try:
             for frame, time in frames(container, track, read.reader, course):
                 first_sample = read.num_samples if read.refuse_bad else None
-                chunk = chunk_of(frame, read.reader, first_sample)
+                chunk = chunk_of(frame, read.reader, first_sample, is_coded=is_coded)
                 read.num_samples += frame.samples
                 yield from clock.place(_as_at_first(chunk, read), time)
         except AudioError:
@@ -226,6 +236,15 @@ def _decode_one(read: _Read, link: OggLink | None) -> Iterator[Chunk]:
             raise
         yield from clock.rest()
         _check_end(container, track, read, course, length_s=length_s, link=link)
+
+
+def _refuse_headerless(container: InputContainer, reader: Reader) -> None:
+    name = format_of(container)
+    if _HEADERLESS.fullmatch(name):
+        raise AudioError(
+            f"{reader.label} is samples ({name}) without a header, which do not say their rate: "
+            "say how they are written, as in kiku transcribe --raw mulaw,8000,1"
+        )
 
 
 def _as_at_first(chunk: Chunk, read: _Read) -> Chunk:
@@ -272,7 +291,7 @@ def _check_end(
             f"silence in their place: {silence_s:.2f} s"
         )
         read.on_warning(StreamWarning("damaged", message, given_s))
-    format_name = format_of(container)
+    format_name, last = format_of(container), course.last_packet
     whole_s = whole_length_s(
         format_name,
         track,
@@ -282,7 +301,9 @@ def _check_end(
             max(given_s, read.clock.end_s),
             course.file_end_s,
             course.num_packets,
-            b"" if course.last_packet is None else bytes(course.last_packet),
+            b"" if last is None else bytes(last),
+            is_last_short=last is not None and last.is_corrupt,
+            start_s=start_s(container),
         ),
     )
     damaged_end = course.num_damaged_last > 0 and format_name in _STRICT_FORMATS

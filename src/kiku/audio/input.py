@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kiku.audio.checks import QUIET_S, SignalChecks, StreamWarning
-from kiku.audio.chunk import Chunk, gap_of
+from kiku.audio.chunk import Chunk
 from kiku.audio.clock import TICKS_PER_S, Clock, ticks_of
 from kiku.audio.formats import (
     ENCODINGS,
@@ -42,7 +42,7 @@ from kiku.audio.resample import Resampler, checked_rate
 from kiku.audio.timeline import Timeline
 from kiku.errors import AudioError, StreamError
 from kiku.options import AudioFormat, Encoding
-from kiku.serial import from_plain, plain_number, to_plain
+from kiku.serial import from_plain, to_plain
 
 # All that was given is as long as the sound, but for so many samples: a few from rounding.
 _MAX_UNEVEN = 16
@@ -185,31 +185,12 @@ class AudioInput:
         peak = checked_peak(data) if data.dtype == _FLOAT32 else None
         return Chunk(data, rate, len(data), num_channels, None, peak)
 
-    def gap(self, seconds: float) -> Chunk:
-        """Declared silence for `feed`: sound that was lost, or that nobody sent.
-
-        Gaps add up exactly: a thousand of 20.1 ms are as long as one of 20.1 s. There are no
-        warnings about them.
-
-        Args:
-            seconds: 0 to 3,600.
-
-        Raises:
-            AudioError: a length that cannot be.
-        """
-        number = plain_number(seconds)
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise AudioError(
-                f"the length of a gap must be a number of seconds, not {seconds!r:.60}: write 0.5"
-            )
-        return gap_of(number)
-
     def feed(self, chunk: Chunk) -> npt.NDArray[np.float32]:
         """Take the next chunk and give what is known of the output by now.
 
         Args:
-            chunk: from `check` or `gap` of any input, or from `read_file`. Several inputs, each
-                with a channel of its own, may be fed the same one.
+            chunk: from `check` of any input, from `gap_of`, or from `read_file`. Several inputs,
+                each with a channel of its own, may be fed the same one.
 
         Returns:
             [S] float32 at `sample_rate`, often empty at first. It may be the chunk's own array,

@@ -1,7 +1,7 @@
 """How long a packet of coded sound is by its own first bytes.
 
 Raw streams of such packets state no length of the whole; but one that is cut off ends, but for
-chance, in the middle of a packet. Knows ADTS, LATM, MPEG audio and AC-3; does not know files.
+chance, in the middle of a packet. Knows ADTS, LATM, MPEG audio, AC-3 and AMR; does not know files.
 """
 
 import struct
@@ -21,6 +21,9 @@ _SAMPLE_RATES = (44_100, 48_000, 32_000)
 _AC3_RATES = (
     32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640,
 )  # fmt: skip
+# Bytes of a packet of AMR, narrow and wide, by its type: speech, comfort noise, nothing.
+_AMR_SIZES = {**dict(enumerate((13, 14, 16, 18, 20, 21, 27, 32, 6))), 15: 1}
+_AMR_WB_SIZES = {**dict(enumerate((18, 24, 33, 37, 41, 47, 51, 59, 61, 6))), 14: 1, 15: 1}
 
 
 def stated_size(format_name: str, packet: bytes) -> int | None:
@@ -28,9 +31,11 @@ def stated_size(format_name: str, packet: bytes) -> int | None:
 
     Args:
         format_name: the format of the raw stream: "aac" (ADTS), "loas", "mp3" (of any layer),
-            "ac3" or "eac3".
+            "ac3", "eac3", "amrnb" or "amrwb".
         packet: it, or its first bytes.
     """
+    if format_name in _AMR:
+        return _AMR[format_name].get(packet[0] >> 3 & 15) if packet else None
     read = _READERS.get(format_name)
     return None if read is None or len(packet) < 6 else read(packet)
 
@@ -79,3 +84,4 @@ def _ac3(packet: bytes) -> int | None:
 
 
 _READERS = {"aac": _adts, "loas": _loas, "mp3": _mpeg_audio, "ac3": _ac3, "eac3": _ac3}
+_AMR = {"amrnb": _AMR_SIZES, "amrwb": _AMR_WB_SIZES}

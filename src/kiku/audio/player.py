@@ -240,8 +240,8 @@ class PlayerClock:
     def _change(self, late_s: float) -> float:
         """Seconds by which a pause is to become longer: by what all of the last frames were late,
         as one by itself may be so by chance."""
-        late = [late for _, late in self._recent]
-        change_s = min(late_s, *late) if late_s > 0 else max(late_s, *late)
+        late = [late_s, *(late for _, late in self._recent)]
+        change_s = min(late) if late_s > 0 else max(late)
         return change_s if change_s * late_s > 0 and abs(change_s) > _NEAR_S else 0.0
 
     def _silence(self, seconds: float, like: Chunk) -> Iterator[Chunk]:

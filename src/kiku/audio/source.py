@@ -19,8 +19,8 @@ HEAD_SIZE = 65_536
 
 _PEEK_SIZE = 4_096
 
-# How much of its end, as far as it was read.
-_TAIL_SIZE = 256
+# How much of its end, of what cannot go back.
+_TAIL_SIZE = 8_192
 
 # Of at least two letters: one is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
@@ -42,13 +42,13 @@ class Reader:
         self.name = f"sound{suffix}"
         self.head = b""
         self.untagged = b""  # the head without the tag before it, which may hold a large picture
-        self.tail = b""
         self.failure: Exception | None = None
         """Why the last bytes that were asked for could not be had, such as a disk's error."""
         self.interruption: BaseException | None = None
         """What ended a read that the demuxer asked for, such as Ctrl-C. It stays."""
         self._file = file
         self._peeked = b""
+        self._tail = b""
         self._furthest = 0
         self._position = 0
         self._size: int | None = None
@@ -97,8 +97,21 @@ class Reader:
         self._keep(data)
         self._position += len(data)
         if self._position > self._furthest:
-            self.tail = (self.tail + data[self._furthest - self._position :])[-_TAIL_SIZE:]
+            self._tail = (self._tail + data[self._furthest - self._position :])[-_TAIL_SIZE:]
             self._furthest = self._position
+        return data
+
+    def end(self, num_bytes: int) -> bytes:
+        """The last bytes, at most so many, once all was read; of a pipe no more than were kept.
+
+        A file is left where they end.
+        """
+        if not self._seekable:
+            return self._tail[-num_bytes:]
+        self.seek(-num_bytes, os.SEEK_END)
+        data = b""
+        while len(data) < num_bytes and (part := self.read(num_bytes - len(data))):
+            data += part
         return data
 
     def raise_interruption(self) -> None:
@@ -128,9 +141,14 @@ class Reader:
             self.untagged = (self.untagged + data[len(self.untagged) - first :])[:HEAD_SIZE]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to `offset` bytes from the beginning (or as `whence` says); the new offset."""
+        """Go to `offset` bytes from the beginning (or as `whence` says); the new offset.
+
+        Damaged recordings send their demuxers far beyond the end, where no file system lets a file
+        be: such a place is the end.
+        """
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
-        self._position = self._file.seek(self._start + max(0, base + offset)) - self._start
+        place = min(max(0, base + offset), self.num_bytes)
+        self._position = self._file.seek(self._start + place) - self._start
         return self._position
 
     def tell(self) -> int:

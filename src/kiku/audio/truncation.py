@@ -2,9 +2,9 @@
 
 FFmpeg hides most truncations: it takes the length of a wav from the size of the file, and ends
 quietly where the bytes end. So the length is looked up where it is reliable: in bytes, in packets
-or in seconds. Raw streams (adts, mp2, mp3 without a count, ac3) and MPEG transport streams state
-none; there a last packet that is cut in two tells it. An ogg says at its end that it is one
-(`ogg`).
+or or in seconds. Raw streams (adts, mp2, mp3 without a count, ac3, amr) and MPEG's transport and
+program streams state none; there a last packet that is cut in two tells it. An ogg says at its end
+that it is one (`ogg`), and a nut ends in an index.
 """
 
 import struct
@@ -28,12 +28,22 @@ _UNKNOWN_SIZE = 0x7FFF_0000
 # ... or a round one that is surely enough: from here on, a multiple of one of those.
 _MIN_ROUND_SIZE, _ROUND_SIZES = 0x2000_0000, (1_000_000, 0x10_0000)
 # Formats whose own header counts the samples, exactly.
-_COUNTED_FORMATS = frozenset({"flac", "aiff", "au", "wv", "tta", "ape", "tak"})
+_COUNTED_FORMATS = frozenset(
+    {"flac", "aiff", "au", "wv", "tta", "ape", "tak", "mpc", "mpc8", "nistsphere"}
+)
+# Formats without a length of all of it, of which FFmpeg says that a packet is shorter than stated.
+_SHORT_FORMATS = frozenset({"voc", "ast", "smjpeg"})
 # Formats whose own header says how long the film is.
 _FILM_FORMATS = frozenset({"matroska", "flv", "rm"})
 _VBRI_OFFSET = 36
 # Of a transport stream: bytes of a packet, what stands first in each, and how many are looked at.
 _TS_SIZES, _TS_MARK, _TS_MARKS = (188, 192, 204), 0x47, 8
+_NUT_MAGIC, _NUT_INDEX = b"nut/multimedia container\0", bytes.fromhex("4e58dd672f23e64e")
+# Of a nut: its last version that always has an index, and how long one may be.
+_NUT_VERSION, _NUT_INDEX_SIZE = 3, 1 << 24
+# Of a program stream: what stands before each packet, its next byte in headers of packs and at the
+# end, and so many bytes at the end are looked at.
+_PACKET, _PACK, _PACK_END, _PACKETS_SIZE = b"\0\0\1", b"\xba", b"\xb9", 1 << 17
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
@@ -51,6 +61,10 @@ class Heard:
     """Of the audio track."""
     last_packet: bytes = b""
     """Of the audio track."""
+    is_last_short: bool = False
+    """Whether FFmpeg says that the packet has fewer bytes than its header states."""
+    start_s: float = 0.0
+    """What the timestamps say where the recording begins."""
 
 
 class _Data(NamedTuple):
@@ -78,7 +92,7 @@ def whole_length_s(
         return _length_of_data(_DATA[format_name](reader.head), reader, heard)
     if format_name == "mp3" and (count := _mp3_count(reader.untagged)):
         return _mp3_length_s(count, heard.num_packets)
-    if _is_cut_in_two(format_name, reader, heard.last_packet):
+    if _is_cut_in_two(format_name, reader, heard):
         return 0.0
     if format_name == "mov" and _index_end(track) > reader.num_bytes:
         return max(stated_s or 0.0, end_s)
@@ -86,11 +100,12 @@ def whole_length_s(
         return None
     if format_name in _COUNTED_FORMATS and end_s < stated_s - _TOLERANCE_S:
         return None if _is_placeholder(round(stated_s * track.rate), 1) else stated_s
-    if (
-        format_name in _FILM_FORMATS
-        and (format_name != "matroska" or _has_matroska_duration(reader.head))
-        and max(end_s, heard.file_end_s) < stated_s - _FILM_TOLERANCE_S
-    ):
+    if format_name == "matroska":
+        if not _has_matroska_duration(reader.head):
+            return None
+        stated_s -= max(0.0, heard.start_s)  # it counts from 0, wherever its tracks begin
+    film_end_s = max(end_s, heard.file_end_s)
+    if format_name in _FILM_FORMATS and film_end_s < stated_s - _FILM_TOLERANCE_S:
         return stated_s
     return None
 
@@ -166,7 +181,35 @@ def _asf_data(head: bytes) -> _Data | None:
     return _Data(0, struct.unpack_from("<Q", head, place + 40)[0])
 
 
-_DATA = {"asf": _asf_data, "wav": _wav_data, "avi": _avi_data, "caf": _caf_data, "w64": _w64_data}
+def _iff_data(head: bytes) -> _Data | None:
+    """All of the file: 8svx, and DSD in a dff, whose sizes have 64 bits."""
+    layouts = {b"FORM": ">I", b"FRM8": ">Q"}
+    if head[:4] not in layouts or len(head) < 12:
+        return None
+    layout = layouts[head[:4]]
+    return _Data(4 + struct.calcsize(layout), struct.unpack_from(layout, head, 4)[0])
+
+
+def _dsf_data(head: bytes) -> _Data | None:
+    """All of the file."""
+    if head[:4] != b"DSD " or len(head) < 20:
+        return None
+    return _Data(0, struct.unpack_from("<Q", head, 12)[0])
+
+
+def _sox_data(head: bytes) -> _Data | None:
+    order = {b".SoX": "<", b"XoS.": ">"}.get(head[:4])
+    if order is None or len(head) < 28:
+        return None
+    first, num_samples, rate, num_channels = struct.unpack_from(f"{order}IQdI", head, 4)
+    byte_rate = int(min(max(rate, 0.0), 1e9)) * num_channels * 4
+    return _Data(4 + first, num_samples * 4, byte_rate)
+
+
+_DATA = {
+    "asf": _asf_data, "wav": _wav_data, "avi": _avi_data, "caf": _caf_data, "w64": _w64_data,
+    "iff": _iff_data, "dsf": _dsf_data, "sox": _sox_data,
+}  # fmt: skip
 
 
 def _chunks(head: bytes, offset: int, layout: str) -> Iterator[tuple[bytes, int, int]]:
@@ -217,18 +260,21 @@ def _counted(head: bytes, first: int) -> int:
     return 0
 
 
-def _is_cut_in_two(format_name: str, reader: Reader, last: bytes) -> bool:
+def _is_cut_in_two(format_name: str, reader: Reader, heard: Heard) -> bool:
     """Whether the last packet of a format that states no length ends in its middle. By chance a cut
     lies between two, and cannot be known."""
-    if format_name == "mpegts":
-        return _is_cut_ts(reader)
-    size = stated_size(format_name, last)
-    return size is not None and len(last) < size
+    if format_name in _CUT:
+        return _CUT[format_name](reader)
+    if format_name == "amr":
+        format_name = "amrwb" if reader.head.startswith(b"#!AMR-WB") else "amrnb"
+    size = stated_size(format_name, heard.last_packet)
+    is_short = size is not None and len(heard.last_packet) < size
+    return is_short or (heard.is_last_short and format_name in _SHORT_FORMATS)
 
 
 def _is_cut_ts(reader: Reader) -> bool:
     """Whether there is a part of a packet at the end of a transport stream."""
-    head, tail = reader.head, reader.tail
+    head, tail = reader.head, reader.end(max(_TS_SIZES))
     for size in _TS_SIZES:
         for first in range(min(size, len(head))):
             marks = head[first : first + size * _TS_MARKS : size]
@@ -238,6 +284,56 @@ def _is_cut_ts(reader: Reader) -> bool:
                 whole = (0, 188) if size == 192 else (0,)
                 return rest not in whole and rest <= len(tail) and tail[-rest] == _TS_MARK
     return False
+
+
+def _is_cut_ps(reader: Reader) -> bool:
+    """Whether a packet at the end of a program stream has more bytes than there are. (Those of
+    DVDs are split on purpose, but between two packets.)"""
+    tail = reader.end(_PACKETS_SIZE)
+    first, seen = tail.find(_PACKET), set[int]()
+    while first >= 0:
+        place, num_packets = first, 0
+        while place < len(tail) and place not in seen:
+            if not tail.startswith(_PACKET[: len(tail) - place], place):
+                break
+            seen.add(place)
+            place += _packet_size(tail[place : place + 14])
+            num_packets += 1
+        # By chance there may be such bytes within a packet, but hardly twice.
+        if place >= len(tail) and num_packets > 1:
+            return place > len(tail)
+        first = tail.find(_PACKET, first + 1)
+    return False
+
+
+def _packet_size(head: bytes) -> int:
+    """Bytes of a packet, or header of a pack, of a program stream by its first 14."""
+    if head[3:4] == _PACK_END:
+        return 4
+    if head[3:4] != _PACK:
+        return 6 + int.from_bytes(head[4:6], "big")
+    is_mpeg_1 = head[4:5] and head[4] >> 4 == 2
+    return 12 if is_mpeg_1 else 14 + (head[13] & 7 if len(head) > 13 else 0)
+
+
+def _is_cut_nut(reader: Reader) -> bool:
+    """Whether a nut lacks the index at its end. FFmpeg writes one, into pipes also, unless it was
+    told not to; those of later versions may say that they have none."""
+    magic = len(_NUT_MAGIC)
+    place = magic + 8  # behind the size of the header, seven bits in a byte, there is the version
+    while reader.head[place : place + 1] > b"\x7f":
+        place += 1
+    version, end = reader.head[place + 1 : place + 2], reader.end(12)
+    if not reader.head.startswith(_NUT_MAGIC) or len(end) < 12 or version > bytes([_NUT_VERSION]):
+        return False
+    size = struct.unpack_from(">Q", end)[0]
+    if not 12 < size < min(reader.num_bytes, _NUT_INDEX_SIZE):
+        return True
+    index = reader.end(size)
+    return len(index) == size and not index.startswith(_NUT_INDEX)
+
+
+_CUT = {"mpegts": _is_cut_ts, "mpeg": _is_cut_ps, "nut": _is_cut_nut}
 
 
 def _index_end(track: AudioStream) -> int:

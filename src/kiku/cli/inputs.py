@@ -91,6 +91,8 @@ def _lead_to(path: str, recursive: bool) -> list[_Found]:
         return [Recording(path)]
     if path.startswith(("http://", "https://")):
         raise AudioError(f"{path}: addresses are not read; download it first")
+    if "://" in path and not os.path.lexists(path):
+        raise AudioError(f"{path}: what is in a store is heard with --ray, or download it first")
     if glob.has_magic(path) and not os.path.lexists(path):
         return _matching(path, recursive)
     place = Path(path)

@@ -11,6 +11,7 @@ from typing import BinaryIO, Protocol, cast
 
 from kiku.audio.source import Source, open_source
 from kiku.errors import ConfigError
+from kiku.options import MAX_CHANNELS, MAX_INPUT_RATE, MIN_INPUT_RATE
 from kiku.serial import number_in
 
 _PCM, _FLOAT, _A_LAW, _MU_LAW = 1, 3, 6, 7
@@ -52,9 +53,11 @@ class RawFormat:
                 f"{text!r} does not say encoding, rate and channels; write it as s16le,16000,1"
             )
         made = cls(encoding, *numbers)
-        if not (8000 <= made.rate <= 192_000 and 1 <= made.num_channels <= 64):
+        is_rate = MIN_INPUT_RATE <= made.rate <= MAX_INPUT_RATE
+        if not (is_rate and 1 <= made.num_channels <= MAX_CHANNELS):
             raise ConfigError(
-                f"{text!r}: the rate is from 8000 to 192000, and there are 1 to 64 channels"
+                f"{text!r}: the rate is from {MIN_INPUT_RATE} to {MAX_INPUT_RATE}, and there are "
+                f"1 to {MAX_CHANNELS} channels"
             )
         return made
 

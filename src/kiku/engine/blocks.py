@@ -29,7 +29,7 @@ class Block:
         picker: Picker | None,
         *,
         guess: int,
-        word_start: int | None = None,
+        word_start: int,
         keep_logits: bool,
     ) -> None:
         """Before the first pass.
@@ -51,25 +51,20 @@ class Block:
         self.num_frames = len(codes)
         self.done = 0
         self.num_passes = 0
-        self._columns = np.empty((len(codes), 1 + codes.shape[1]), np.int64)
-        self._columns[:, 1:] = codes
-        self._columns[:, 0] = guess
-        self._columns[0, 0] = token
+        self.columns = np.empty((len(codes), 1 + codes.shape[1]), np.int64)
+        """[T, 1 + K] as they were read, once all is done: no guess is left among the tokens."""
+        self.columns[:, 1:] = codes
+        self.columns[:, 0] = guess
+        self.columns[0, 0] = token
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._pauses: list[NDArray[np.float32]] = []
         self._logits: list[NDArray[np.float32]] = []
 
     @property
-    def columns(self) -> NDArray[np.int64]:
-        """[T, 1 + K] as they were read, once all is done: no guess is left among the tokens."""
-        return self._columns
-
-    @property
     def wants_logits(self) -> bool:
         """Whether the likeliest token and its probability are not enough."""
-        mends = self._word_start is not None and self.num_frames > 1
-        return self.keep_logits or self._picker is not None or mends
+        return self.keep_logits or self._picker is not None or self.num_frames > 1
 
     @property
     def token(self) -> int:
@@ -79,7 +74,7 @@ class Block:
     def ask(self, width: int) -> NDArray[np.int64]:
         """The columns of the next pass, at most `width`: [t, 1 + K]."""
         self.num_passes += 1
-        return self._columns[self.done : self.done + width]
+        return self.columns[self.done : self.done + width]
 
     def accept(self, said: Said) -> int:
         """Take what is right of a pass; gives how many of its columns were read in vain."""
@@ -89,15 +84,15 @@ class Block:
             self.done += 1
             if i + 1 == asked:
                 break
-            if self._columns[self.done, 0] != token:
+            if self.columns[self.done, 0] != token:
                 # All that comes was computed from a wrong token: as a guess it is still good.
-                self._columns[self.done, 0] = token
+                self.columns[self.done, 0] = token
                 later = slice(self.done + 1, self.done + asked - i - 1)
-                self._columns[later, 0] = said.tokens[i + 1 : asked - 1]
+                self.columns[later, 0] = said.tokens[i + 1 : asked - 1]
                 self._mend(said, i)
                 return asked - i - 1
         if self.done < self.num_frames:
-            self._columns[self.done, 0] = self.token
+            self.columns[self.done, 0] = self.token
         return 0
 
     def _mend(self, said: Said, i: int) -> None:
@@ -112,7 +107,7 @@ class Block:
         if self.token == self._word_start == said.tokens[i + 1]:
             rest = said.logits[i + 1].copy()
             rest[self._word_start] = -np.inf
-            self._columns[after, 0] = rest.argmax()
+            self.columns[after, 0] = rest.argmax()
 
     def _pick(self, said: Said, i: int) -> int:
         token, logprob = int(said.tokens[i]), float(said.logprobs[i])

@@ -6,7 +6,7 @@ token t + 1: so the token that follows a frame comes in the same step as the fra
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,10 +45,18 @@ class _Slot:
     num_codebooks: int
     token: int = 0
     """The last that was picked."""
-    left: NDArray[np.int64] | None = None
-    """Columns [T, 1 + K] that are to be read again."""
     work: str = ""
-    """Why: "truncate" or "redecode"."""
+    """In the middle of what it is: "truncate" or "redecode"."""
+    left: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    """Columns [T, 1 + K] that are still to be read again for that."""
+
+    def take(self, most: int | None) -> NDArray[np.int64]:
+        """The next `most` of what is left (None is all); with the last of it the work is over."""
+        columns = self.left[:most]
+        self.left = self.left[len(columns) :]
+        if not len(self.left):
+            self.work = ""
+        return columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +205,7 @@ class SlotEngine:
         held = self._held.get(slot)
         if held is None:
             raise StreamError(f"slot {slot} is not held: open it first")
-        if idle and held.left is not None:
+        if idle and held.work:
             raise StreamError(
                 f"slot {slot} is in the middle of a {held.work}: call that again until nothing is "
                 "left"
@@ -389,15 +397,15 @@ class SlotEngine:
             FrameError: `most` is below 1.
         """
         held = self._at_work(slot, "truncate", most)
-        if held.left is None:
+        if not held.work:
             held.left, held.work = self._history.last(slot, frames), "truncate"
             self._reread_initial(slot, held)
-        columns, held.left = _split(held.left, most)
+        columns = held.take(most)
         for first in range(0, len(columns), self.backend.width):
             part = columns[first : first + self.backend.width]
             self.backend.read(np.array([slot]), part[None], np.array([len(part)]), logits=False)
             self.num_passes += 1
-        return 0 if held.left is None else len(held.left)
+        return len(held.left)
 
     def _reread_initial(self, slot: int, held: _Slot) -> None:
         """The decoder has read the slot's initial column; no token is picked."""
@@ -422,23 +430,22 @@ class SlotEngine:
             Exception: what the slot's picker raised; such a slot can only be closed.
         """
         held = self._at_work(slot, "redecode", most)
-        if held.left is None:
+        if not held.work:
             held.left, held.work = self._history.last(slot, frames), "redecode"
             self._history.counts[slot] -= len(held.left)
             self._begin(slot).raise_failure()
-        columns, held.left = _split(held.left, most)
-        left = 0 if held.left is None else len(held.left)
+        columns = held.take(most)
         if not len(columns):
             nothing = np.zeros(0, np.int64)
-            return StepOutput(nothing, nothing.astype(np.float32), None, None, (0,)), left
+            return StepOutput(nothing, nothing.astype(np.float32), None, None, (0,)), 0
         blocks = [self._block(slot, columns[:, 1:], held.token)]
-        return self._decode_blocks(blocks), left
+        return self._decode_blocks(blocks), len(held.left)
 
     def _at_work(self, slot: int, work: str, most: int | None) -> _Slot:
         if most is not None and most < 1:
             raise FrameError(f"most is {most}: a piece of work reads at least one column")
         held = self._of(slot)
-        return held if held.work == work and held.left is not None else self._of(slot, idle=True)
+        return held if held.work == work else self._of(slot, idle=True)
 
     # Saving.
 
@@ -512,12 +519,3 @@ class SlotEngine:
             raise ValueError("it holds text that the model does not have")
         if not ((codes >= _LEFT_OUT) & (codes <= lm.initial_code)).all():
             raise ValueError("it holds codes that the model does not have")
-
-
-def _split(
-    columns: NDArray[np.int64], most: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
-    """The first `most` columns, and what is left; None where nothing is."""
-    if most is None or len(columns) <= most:
-        return columns, None
-    return columns[:most], columns[most:]

@@ -28,7 +28,6 @@ from kiku.engine.gpu.memory import (
     no_weights,
     slot_bytes,
     told_as,
-    workspace_bytes,
 )
 from kiku.engine.gpu.network import Network, Remembered, one_table
 from kiku.engine.gpu.options import GpuOptions
@@ -36,6 +35,7 @@ from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.place import Place
 from kiku.engine.gpu.precision import products
 from kiku.engine.gpu.rings import RING_DTYPES, Rings, position_of
+from kiku.engine.gpu.room import workspace_bytes
 from kiku.engine.torch import digest_of_model, pick_device
 from kiku.errors import ConfigError
 from kiku.lm import LM

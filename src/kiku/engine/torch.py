@@ -32,9 +32,6 @@ from kiku.nn.state import (
 
 _MPS_MAX_SAMPLES = 65_536
 
-_WIDTH = 16
-"""Columns that the decoder reads in one pass of a block."""
-
 _SAMPLES = 256
 """Numbers of a weight by which it is known again; all of them would take seconds."""
 
@@ -142,7 +139,7 @@ def torch_engine(
 class TorchBackend:
     """`Backend` with PyTorch. All slots go through together; idle ones are not advanced."""
 
-    width = 16
+    width = 16  # columns that the decoder reads in one pass of a block
     reads_alike = False
 
     def __init__(

@@ -6,52 +6,57 @@ recording is done. No task is retried by Ray: what a dead actor owes is asked fo
 `kiku.fleet.batch`, which knows what came.
 """
 
+import importlib
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from kiku.converted import is_converted
-from kiku.engine.choice import DTYPES, usable_threads
+from kiku.engine.choice import usable_threads
 from kiku.errors import InputError, KikuError
-from kiku.fleet.batch import Broken, Hearing, Run, Stage
-from kiku.fleet.ear import Ear, Heard
+from kiku.fleet.batch import Broken, Run, Stage, Workers
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
-from kiku.fleet.settings import ModelSettings, Request
+from kiku.fleet.resources import room_for, why_no_gpu
+from kiku.fleet.settings import Request
 from kiku.fleet.sources import Item
+from kiku.fleet.transcriber import Transcribed, Transcriber
 
 _LANES = 3
 """Blocks that an actor hears at once."""
-_CPUS, _CPU_SLOTS, _GPU_SLOTS = 4, 8, 64
-_GPU_ENGINES = ("auto", "cuda", "torch")
+_CPU_SLOTS, _GPU_SLOTS = 8, 64
+_ANSWER_S = 120.0
+"""A machine may have to import PyTorch first."""
+_ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Actor:
     """In a process of Ray: blocks in, rows out, both as text."""
 
     def __init__(self, request: Request) -> None:
-        self._ear: Ear | None = None
+        self._transcriber: Transcriber | None = None
         self._problem = ""
         try:
-            self._ear = Ear(request)
+            self._transcriber = Transcriber(request)
         except KikuError as error:  # an actor that raises is one that died, whose words are lost
             self._problem = str(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
         """Give out each row as soon as it is there."""
-        if self._ear is None:
+        if self._transcriber is None:
             yield {"heard": [json.dumps({"cannot": self._problem})]}
             return
         for text in batch["block"]:
             block = json.loads(str(text))
             items = [Item(**values) for values in block["items"]]
             try:
-                for heard in self._ear.hear(items, alone=block["stage"] == "alone"):
+                for heard in self._transcriber.transcribe(items, alone=block["stage"] == "alone"):
                     yield {"heard": [json.dumps(asdict(heard))]}
             except Exception as error:
                 # A device that is gone would fail everything: another process takes the place.
@@ -60,14 +65,14 @@ class _Actor:
 
 
 class _OnRay:
-    """See `kiku.fleet.batch.Hearing`."""
+    """See `kiku.fleet.batch.Workers`."""
 
     def __init__(self, ray: Any, request: Request, run: Run) -> None:
         self._ray, self._data = ray, import_ray("kiku.fleet.transcribe", "data")
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        self._remote, room = _room(nodes, request)
-        self._actors = run.actors or max(1, room)
         settings = request.settings
+        self._remote, room = room_for(nodes, settings, lambda: _why_no_gpus(ray))
+        self._actors = run.actors or room
         on_gpu = "num_gpus" in self._remote
         self.slots = settings.slots or (_GPU_SLOTS if on_gpu else _CPU_SLOTS)
         threads = settings.threads if on_gpu else int(self._remote["num_cpus"])
@@ -76,8 +81,8 @@ class _OnRay:
         )
         self.lanes = self._actors * _LANES
 
-    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
-        """See `Hearing.hear`."""
+    def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
+        """See `Workers.transcribe`."""
         lanes = _LANES if stage == "many" else 1
         with _settings_of(self._data):
             rows = [
@@ -99,29 +104,30 @@ class _OnRay:
                 )  # fmt: skip
             yield from self._answers(dataset)
 
-    def _answers(self, dataset: Any) -> Iterator[Heard]:
+    def _answers(self, dataset: Any) -> Iterator[Transcribed]:
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                 for text in batch["heard"]:
                     values = json.loads(str(text))
                     if "cannot" in values:
                         raise KikuError(values["cannot"])
-                    yield Heard(**values)
+                    yield Transcribed(**values)
         except self._ray.exceptions.RayError as error:
             # Actors that die while they load, or rows that went with a node before they were taken.
             raise Broken(
-                f"no process of the cluster could hear anything more ({_first_line(error)}): run "
+                f"no process of the cluster could hear anything more ({_reason(error)}): run "
                 "the same command again; where the cluster keeps its logs is what became of them"
             ) from error
 
 
 @contextmanager
-def on_ray(request: Request, run: Run) -> Generator[Hearing]:
+def on_ray(request: Request, run: Run) -> Generator[Workers]:
     """Actors that hear, on the cluster that is wanted.
 
     Raises:
         MissingExtra: Ray is not installed.
-        InputError: there is no such cluster, or no machine in it has so many processors.
+        InputError: there is no such cluster, no machine in it has so many processors, or a GPU is
+            wanted that there is not.
     """
     ray = import_ray("kiku.fleet.transcribe")
     is_ours = not ray.is_initialized()
@@ -152,29 +158,26 @@ def _connect(ray: Any, address: str | None) -> None:
         ) from error
 
 
-def _room(nodes: Sequence[Mapping[str, float]], request: Request) -> tuple[dict[str, float], int]:
-    """What Ray is asked for each actor, and how many there is room for."""
-    settings = request.settings
-    gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-    if gpus and _may_use_gpu(settings):
-        return {"num_gpus": 1, "num_cpus": 1}, gpus
-    cpus = [int(node.get("CPU", 0)) for node in nodes]
-    threads = settings.threads or max(1, min([_CPUS, *(n for n in cpus if n)]))
-    room = sum(n // threads for n in cpus)
-    if not room:
-        raise InputError(
-            f"no machine of the cluster has {threads} processors, the largest has "
-            f"{max(cpus, default=0)}: give fewer threads"
-        )
-    return {"num_cpus": threads}, room
-
-
-def _may_use_gpu(settings: ModelSettings) -> bool:
-    """Whether `kiku.load` would take a GPU for it, where there is one."""
-    if settings.dtype in set(DTYPES["onnx"]) - set(DTYPES["torch"]) or is_converted(settings.model):
-        return False  # ONNX Runtime's, which kiku runs on processors
-    device = settings.device or "auto"
-    return settings.engine in _GPU_ENGINES and (device == "auto" or device.startswith("cuda"))
+def _why_no_gpus(ray: Any) -> list[str]:
+    """Of each machine with GPUs that cannot use them; all are asked at once."""
+    by_node = importlib.import_module(
+        "ray.util.scheduling_strategies"
+    ).NodeAffinitySchedulingStrategy
+    asked = {
+        ray.remote(why_no_gpu)
+        .options(num_cpus=0, max_retries=0, scheduling_strategy=by_node(node["NodeID"], soft=False))
+        .remote(): node["NodeManagerHostname"]
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("GPU")
+    }
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
+    found = {one: f"does not answer within {_ANSWER_S:g} s" for one in late}
+    for one in done:
+        try:
+            found[one] = ray.get(one)
+        except ray.exceptions.RayError as error:
+            found[one] = _reason(error)
+    return [f"on {asked[one]} {why}" for one, why in found.items() if why]
 
 
 @contextmanager
@@ -199,6 +202,14 @@ def _settings_of(data: Any) -> Generator[None]:
         for name, value in before.items():
             setattr(context, name, value)
         logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """What is at the bottom of an error of Ray's: the last line that names an error, or the first
+    line."""
+    lines = _COLOUR.sub("", str(error)).strip().splitlines()
+    named = [line for line in lines[1:] if _ERROR.match(line)]
+    return named[-1] if named else _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -58,5 +58,6 @@ def _schema() -> Any:
             ("problem", text), ("text", text),
             ("words", arrow.list_(arrow.struct([("text", text), *span, ("probability", number)]))),
             ("segments", arrow.list_(arrow.struct([*span, ("text", text)]))),
+            ("captions", text),
         ]
     )  # fmt: skip

@@ -48,6 +48,18 @@ def name_in(files: Any, path: str) -> str:
     return path if is_local(name) else name
 
 
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "obs", "cos"}
+"""Places without folders, where one that is made is a bucket: one that nobody wanted where the name
+was mistyped."""
+
+
+def make_folder(files: Any, path: str) -> None:
+    """Make a folder, unless it is there; in a bucket files need none."""
+    kinds = [files.protocol] if isinstance(files.protocol, str) else files.protocol
+    if not _BUCKETS.intersection(kinds):
+        files.makedirs(path, exist_ok=True)
+
+
 def join(folder: str, *names: str) -> str:
     """A path below a folder."""
     return "/".join([folder.rstrip("/"), *names])

@@ -1,7 +1,8 @@
 """A transcript -> rows, one for each channel that is heard by itself; and captions of such rows.
 
 A row holds plain values, ready for JSON lines and Parquet:
-`{path, size, model, options, version, channel, duration, problem, text, words, segments}`.
+`{path, size, model, options, version, channel, duration, problem, text, words, segments,
+captions}`.
 """
 
 import math
@@ -100,6 +101,7 @@ def _row(
             {"start": _time(one["start"]), "end": _time(one["end"]), "text": one["text"]}
             for one in said["segments"]
         ],
+        "captions": None,  # what they are called, whoever writes some says
     }
 
 

@@ -7,15 +7,18 @@
 A part is written under another name and renamed, so that it is whole or not there. Rows are told
 finished by nothing but the rows themselves. Those of a recording that was heard again are in a
 later part, and count; the old ones are taken out behind them, so that at no time there are none.
+A row says what its captions are called, so that those of another recording do not replace them.
 One process writes: that which started the batch.
 """
 
 import contextlib
 import io
 import json
+import os
 import re
 import secrets
 import time
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
@@ -25,7 +28,7 @@ from filelock import FileLock, Timeout
 
 from kiku.errors import KikuError, OutputError
 from kiku.fleet import parquet
-from kiku.fleet.places import is_local, join, place_of, remove, rename
+from kiku.fleet.places import is_local, join, make_folder, place_of, remove, rename
 from kiku.fleet.rows import Key, Row, captions_of, key_in, plain
 from kiku.fleet.settings import Request
 
@@ -67,10 +70,11 @@ class Store:
         with self._told("reached"):
             self._files, self._folder = place_of(folder)
         self._lock: FileLock | None = None
+        self._ignores_case = False
         self._writing = writing
         if writing:
             with self._told("made"):
-                self._files.makedirs(self._folder, exist_ok=True)
+                make_folder(self._files, self._folder)
             if self._is_local:
                 self._hold(folder)
         try:
@@ -85,6 +89,8 @@ class Store:
         """By part: recordings that have rows in a later one."""
         self._broken: set[str] = set()
         """Recordings that were not heard whole at some time: there may be captions of a part."""
+        self._captions_of: dict[str, Key] = {}
+        """Whose the captions are that are called so: the last that was heard."""
         self._since = time.monotonic()
 
     def _hold(self, folder: str) -> None:
@@ -98,11 +104,21 @@ class Store:
         except OSError as error:
             raise OutputError(f"nothing may be written in {folder} ({error})") from error
         self._lock = lock
+        self._ignores_case = os.path.exists(join(self._folder, ".LOCK"))
 
     @property
     def has_captions(self) -> bool:
         """Whether captions are written beside the rows."""
         return bool(self._captions)
+
+    def owner_of(self, name: str) -> Key | None:
+        """The recording of an earlier run whose captions are called so; `finished` looks."""
+        return self._captions_of.get(self.called(name))
+
+    def called(self, name: str) -> str:
+        """A name of captions, to be compared: alike for names that mean one file here."""
+        name = plain(name)
+        return unicodedata.normalize("NFC", name).casefold() if self._ignores_case else name
 
     # What is there.
 
@@ -113,6 +129,7 @@ class Store:
         found: dict[Key, bool] = {}
         self._part_of.clear()
         self._old.clear()
+        self._captions_of.clear()
         for part in self._parts():
             here: dict[Key, bool] = {}
             for row in self._heads(part):
@@ -120,6 +137,8 @@ class Store:
                 here[key] = here.get(key, True) and row["problem"] is None
                 if row["problem"] is not None:
                     self._broken.add(key.path)
+                if row.get("captions") is not None:
+                    self._captions_of[self.called(row["captions"])] = key
             self._count(part, here)
             for key, whole in here.items():
                 if (key.model, key.options) == (model, digest):
@@ -151,7 +170,7 @@ class Store:
         """The rows of a part, at least the columns that say which they are."""
         if part.endswith(".parquet"):
             with self._told("read", part), self._files.open(part, "rb") as file:
-                yield from parquet.read(file, [*Key._fields, "problem"])
+                yield from parquet.read(file, [*Key._fields, "problem", "captions"])
         else:
             yield from self._read(part)
 
@@ -188,7 +207,9 @@ class Store:
         """
         for ending in self._captions:
             self._add_captions(name, rows, ending, each=each)
-        self._rows += rows
+        has_some = rows[0]["problem"] is None or any(row["words"] for row in rows)
+        called = name if self._captions and has_some else None
+        self._rows += [{**row, "captions": called} for row in rows]
         late = time.monotonic() - self._since >= EVERY_S
         if late or len(self._rows) >= MOST_ROWS:
             self.flush()
@@ -219,7 +240,8 @@ class Store:
         name = f"part-{self._number:05}-{secrets.token_hex(4)}.{self._kind}"
         part = join(self._folder, name)
         self._write_part(part, self._rows)
-        self._count(part, map(key_in, self._rows))
+        # A recording is heard once in a run: of those without rows before no more will come.
+        self._count(part, filter(self._part_of.__contains__, map(key_in, self._rows)))
         self._number += 1
         self._rows = []
 
@@ -248,7 +270,7 @@ class Store:
         folder, _, name = path.rpartition("/")
         beside = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
         with self._told("written", path):
-            self._files.makedirs(folder, exist_ok=True)
+            make_folder(self._files, folder)
             try:
                 self._files.pipe_file(beside, data)
                 rename(self._files, beside, path)

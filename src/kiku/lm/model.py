@@ -86,6 +86,7 @@ class LM(nn.Module):
         *,
         trace: list[Tensor] | None = None,
         horizon: int | None = None,
+        added: Tensor | None = None,
     ) -> LMOutput:
         """Read T columns.
 
@@ -95,11 +96,13 @@ class LM(nn.Module):
             active: [B] which slots read now.
             trace: see `Transformer.forward`.
             horizon: see `Transformer.forward`.
+            added: [B, T, D] to the summed embeddings, where a gradient is to go beyond the codes.
 
         Returns:
             hidden states, logits and pause probabilities; rows of inactive slots hold no meaning.
         """
-        x = self.embed(columns).to(self.out_norm.weight.dtype)
+        x = self.embed(columns)
+        x = (x if added is None else x + added).to(self.out_norm.weight.dtype)
         hidden = self.out_norm(self.transformer(x, state, active, trace=trace, horizon=horizon))
         pauses = self.pause_logits(hidden).softmax(-1)[..., 0] if len(self.pause_heads) else None
         return LMOutput(hidden, self.text_head(hidden), pauses)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from kiku.config import ModelConfig
+from kiku.engine.gpu.room import MAX_FRAMES, workspace_bytes
 from kiku.measure import known
-from kiku.measure.fits import ENOUGH, Options
+from kiku.measure.fits import DRIVER_BYTES, ENOUGH, Options
 from kiku.measure.hardware import Hardware
-from kiku.measure.roofline import Part, codec_dtype, places
+from kiku.measure.roofline import CALL_FRAMES, Part, codec_dtype, places
 
 _SEEN = {
     "gpu": "no GPU was measured; what others published comes to 0.2 to 0.4, or more",
@@ -99,9 +100,17 @@ def _of_memory(
     kept = sum(part.kept_bytes for part in parts)
     each = sum(part.kept_stream_bytes for part in parts)
     count = places(config.lm.transformer, on_gpu=hardware.kind == "gpu")
-    return (
+    lines = (
         f"memory: {options.memory_share:g} of it (--memory-share) for weights "
         f"({kept / _GIGA:.3g} GB with embeddings) and streams ({each / _MEGA:.4g} MB: keys and "
         f"values of {count} positions, which are the window and room to "
         "go back, and the codec's state)",
     )
+    if hardware.kind == "gpu":
+        workspace = workspace_bytes(config.codec, config.lm, MAX_FRAMES, CALL_FRAMES)
+        lines += (
+            "or of less, for streams that engine cuda does not refuse: beside them it keeps a slot "
+            f"to spare and up to {workspace / _GIGA:.3g} GB for computing, and CUDA itself "
+            f"{DRIVER_BYTES / _GIGA:g} GB, a guess",
+        )
+    return lines

@@ -7,13 +7,17 @@ from typing import Literal
 from kiku.checkpoint.tensor_shapes import is_small
 from kiku.config import ModelConfig
 from kiku.engine.choice import DTYPES as ENGINE_DTYPES
+from kiku.engine.gpu.room import slots_in, workspace_bytes
 from kiku.errors import InputError
 from kiku.measure import known
 from kiku.measure.hardware import Hardware, within
-from kiku.measure.roofline import KV_BITS, codec, decoder, most_streams, step_ms
+from kiku.measure.roofline import CALL_FRAMES, KV_BITS, codec, decoder, most_streams, step_ms
 
 DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
 """Of weights."""
+
+DRIVER_BYTES = 500_000_000
+"""What CUDA itself takes of a GPU's memory in a process, roughly: an engine does not find it."""
 
 ENOUGH = 0.9
 """Recordings are taken together until they go so fast, of what a full memory would bring."""
@@ -55,7 +59,8 @@ class Options:
     efficiency: float = 0.5
     """The roofline's time, divided by the p99 of a step."""
     memory_share: float = 0.9
-    """Of the memory, for weights and streams."""
+    """Of the memory, for weights and streams at most. On a GPU what the engine keeps for computing
+    may leave less."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("dtype", DTYPES), ("kv_dtype", tuple(KV_BITS))):
@@ -119,15 +124,31 @@ class Fits:
         if own is not None and own.fixed_bytes is not None and own.stream_bytes is not None:
             self.fixed = Figure(own.fixed_bytes, "measured")
             self.stream = Figure(own.stream_bytes, "measured")
-        self._frame_rate, self._hardware, self._options = config.frame_rate, hardware, options
+        self._config, self._hardware, self._options = config, hardware, options
         self._own = own
 
     def by_memory(self) -> Figure | None:
         """Streams that have room; None where the memory is not known."""
         if (usable := self._usable) is None:
             return None
-        room = math.floor((usable - self.fixed.value) / self.stream.value)
-        return Figure(max(0, room), self.stream.basis)
+        room = max(0, math.floor((usable - self.fixed.value) / self.stream.value))
+        if (memory := self._beside_weights) is not None:
+            room = self._taken_by_engine(memory, room)
+        return Figure(room, self.stream.basis)
+
+    def workspace(self, streams: int) -> int:
+        """Memory that the engine for GPUs keeps for computing beside so many streams."""
+        config = self._config
+        return workspace_bytes(config.codec, config.lm, streams, CALL_FRAMES)
+
+    def _taken_by_engine(self, memory: float, most: int) -> int:
+        """How many streams, `most` at most, the engine for GPUs does not refuse at its start."""
+        low, high = 0, most + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            fit = slots_in(memory, self.stream.value, self.workspace(middle))
+            low, high = (middle, high) if middle <= fit else (low, middle)
+        return low
 
     def by_time(self) -> Figure:
         """Streams whose steps have a p99 within what they may take."""
@@ -180,6 +201,13 @@ class Fits:
                 f"{weights} and a stream {size(self.stream.value)}, and {has}: take keys and "
                 "values, or weights, of fewer bits, or more memory"
             )
+        beside = self.stream.value + self.workspace(1)
+        if (free := self._beside_weights) is not None and self.stream.value + beside > free:
+            return (
+                f"{weights}, a stream {size(self.stream.value)}, and computing, a spare slot and "
+                f"CUDA itself {size(beside + DRIVER_BYTES)}: take weights of fewer bits, a smaller "
+                "model, or more memory"
+            )
         reading = sum(part.weight_bytes for part in self.parts) / self._hardware.bandwidth
         return (
             f"a step of one stream takes {self.step(1).value:,.1f} ms and may take "
@@ -188,13 +216,21 @@ class Fits:
         )
 
     @property
+    def _beside_weights(self) -> float | None:
+        """What the engine finds free of a GPU's memory; None on a processor."""
+        memory = self._hardware.memory_bytes
+        if memory is None or self._hardware.kind != "gpu":
+            return None
+        return memory - DRIVER_BYTES - self.fixed.value
+
+    @property
     def _usable(self) -> float | None:
         memory = self._hardware.memory_bytes
         return None if memory is None else memory * self._options.memory_share
 
     def _speed(self, at_once: int) -> float:
         expected = step_ms(self.parts, self._hardware, at_once) / self._options.efficiency
-        return at_once / self._frame_rate / expected * 1000
+        return at_once / self._config.frame_rate / expected * 1000
 
 
 def size(num_bytes: float) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kiku.checkpoint.tensor_shapes import Shape, codec_shapes, lm_shapes
-from kiku.config import REWIND_FRAMES, CodecConfig, LMConfig, TransformerConfig
+from kiku.config import CodecConfig, LMConfig, TransformerConfig
+from kiku.engine.gpu.room import SIZES, ring_capacity
 from kiku.graph.codec import LARGE
 from kiku.measure.hardware import Hardware
 from kiku.measure.limit import weight_bytes
@@ -22,9 +23,8 @@ KV_BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8}
 _FLOAT32 = 4  # bytes
 _CODEC_8_BITS = 1 + 4 / 32  # bytes: a scale for each block of 32
 _ALIVE = 3  # results of layers that a step holds at once
-CALL_FRAMES = 16
-"""Frames that one call of the engine for GPUs appends at most. Its own numbers want PyTorch: tests
-compare them."""
+CALL_FRAMES = max(SIZES)
+"""Frames that one call of the engine for GPUs appends at most."""
 _MOST = 1 << 50
 
 
@@ -137,7 +137,7 @@ def places(t: TransformerConfig, *, on_gpu: bool) -> int:
     """Places for keys of a stream: the window, what a call appends, and room to go back."""
     if not on_gpu:
         return t.capacity
-    return t.window - 1 + (CALL_FRAMES + REWIND_FRAMES) * t.positions_per_frame
+    return ring_capacity(t, CALL_FRAMES * t.positions_per_frame)
 
 
 def keys_bytes(t: TransformerConfig, positions: int, dtype: str) -> float:

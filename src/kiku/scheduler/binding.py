@@ -26,6 +26,9 @@ class Session(Protocol):
     """Set by the scheduler: to be called, from any thread and without a lock, when there may be
     something pending that was not before."""
 
+    failure: Exception | None
+    """What it failed with; nothing more will come."""
+
     @property
     def done(self) -> bool:
         """Whether nothing more will come and the slot is free."""
@@ -77,7 +80,7 @@ class Session(Protocol):
         """End at once."""
         ...
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Nothing more will come."""
         ...
 
@@ -97,16 +100,12 @@ class SlotOptions:
 class Binding:
     """A session and the slot that it holds. Does in the slot what work asks for (`SlotAccess`)."""
 
-    def __init__(
-        self, engine: SlotEngine, session: Session, slot: int, options: SlotOptions, *, live: bool
-    ) -> None:
+    def __init__(self, engine: SlotEngine, slot: int, member: "Member", opening: "Opening") -> None:
         """`Scheduler` makes them."""
-        self.driven = live
-        """Whether it relies on being driven by a thread of the scheduler's own."""
-        self.session, self.slot, self.options, self.live = session, slot, options, live
-        self.on_output: OnOutput | None = None
-        self.thread = threading.get_ident()
-        """That opened it."""
+        self.slot, self.session, self.options = slot, member.session, member.options
+        self.on_output = member.on_output
+        self.live, self.driven, self.thread = opening.live, opening.driven, opening.thread
+        """See `Opening`."""
         self.is_awake = False
         """Whether it stands in the queue of those that are to be looked at."""
         self.worked_at = 0
@@ -161,6 +160,17 @@ class Binding:
 def interrupted() -> StreamError:
     """What those are told for whom something was under way when Ctrl-C came."""
     return StreamError("the stream was interrupted in the middle of a step")
+
+
+def told_of(error: BaseException) -> Exception:
+    """What a client is told of an error that ended its session: always an `Exception`."""
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return interrupted()
+    told = StreamError(f"the stream was ended by {error!r} in the middle of its work")
+    told.__cause__ = error
+    return told
 
 
 def is_ctrl_c(error: BaseException) -> bool:

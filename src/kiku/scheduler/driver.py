@@ -16,10 +16,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from kiku.engine.forked import check_process, process
 from kiku.errors import StreamError
+
+if TYPE_CHECKING:
+    from kiku.scheduler.scheduler import Scheduler
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,49 +34,18 @@ _END_S = 30.0
 """At the end of the program a step that is under way is waited for so long."""
 
 
-class Driven(Protocol):
-    """What is driven. `round` is called by one thread at a time, the rest by any."""
-
-    def round(self) -> int:
-        """Do what there is to do, once; how much it was."""
-        ...
-
-    def sweep(self) -> int:
-        """Free what can be freed without a step, while nobody leads."""
-        ...
-
-    def fail_all(self, error: BaseException) -> None:
-        """`round` itself failed: tell everybody."""
-        ...
-
-    @property
-    def has_more(self) -> bool:
-        """Whether another round would find something."""
-        ...
-
-    @property
-    def needs_thread(self) -> bool:
-        """Whether somebody relies on being driven without calling `drive`."""
-        ...
-
-    @property
-    def gather_s(self) -> float:
-        """Seconds to wait before a round, so that more comes together in it."""
-        ...
-
-
 class Driver:
     """Has one thread at a time make the rounds."""
 
-    def __init__(self, driven: Driven) -> None:
-        """Of `driven`; nobody leads yet."""
+    def __init__(self, scheduler: "Scheduler") -> None:
+        """Nobody leads yet."""
         self.changed = threading.Condition()
         """Told after every round, and whenever something may have changed."""
         self.again_at = math.inf
         """When to look again though nothing has changed; a round sets it."""
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
-        self._driven = driven
+        self._scheduler = scheduler
         self._news = False  # since the last round began
         self._rests = False  # whether somebody waits whom nobody has woken
         self._called = False  # whether all were told, and nobody has led since
@@ -124,7 +96,7 @@ class Driver:
                 # Nobody else leads while slots are freed, nor frees them twice.
                 self._leader = threading.get_ident()
                 try:
-                    self._driven.sweep()
+                    self._scheduler.sweep()
                 finally:
                     self._leader = None
             self._care_for_worker()
@@ -161,7 +133,7 @@ class Driver:
                     continue
                 self._leader = me
             # Whoever pushes meanwhile sees somebody lead, and has nobody to wake.
-            if me == self._worker_id and (gather_s := self._driven.gather_s) > 0:
+            if me == self._worker_id and (gather_s := self._scheduler.gather_s) > 0:
                 time.sleep(gather_s)
             self._lead()
             if time.monotonic() >= ends:
@@ -189,7 +161,7 @@ class Driver:
         self.round_began = time.perf_counter()
         moved = 1
         try:
-            moved = self._driven.round()
+            moved = self._scheduler.round()
             return moved
         finally:
             self._leader = self.round_began = None
@@ -202,7 +174,7 @@ class Driver:
         """Whether this thread is to make the next round."""
         if self._leader is not None or not self._is_own(me):
             return False
-        return self._news or self._driven.has_more or time.monotonic() >= self.again_at
+        return self._news or self._scheduler.has_more or time.monotonic() >= self.again_at
 
     def _is_own(self, me: int) -> bool:
         worker = self._worker
@@ -214,7 +186,7 @@ class Driver:
 
     @property
     def _needs_worker(self) -> bool:
-        return not self._ending and self._driven.needs_thread
+        return not self._ending and self._scheduler.needs_thread
 
     def _care_for_worker(self) -> None:
         """Start the driver's own thread if it is needed and not alive."""
@@ -232,7 +204,7 @@ class Driver:
                 except BaseException as error:
                     if not self._ending:  # a mistake of kiku's own: whoever waits must learn of it
                         _LOG.exception("the driver failed; all streams end")
-                        self._driven.fail_all(error)
+                        self._scheduler.fail_all(error)
         finally:
             self._called = False  # or the next call would rely on this thread
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import NoFreeSlot, StreamError
-from kiku.scheduler.binding import Binding, Job, Member, Opening, interrupted, is_ctrl_c
+from kiku.scheduler.binding import Binding, Job, Member, Opening, interrupted, is_ctrl_c, told_of
 from kiku.scheduler.driver import Driver
 from kiku.scheduler.pacing import Pacing, Waiting
 from kiku.stream import Work
@@ -203,9 +203,8 @@ class Scheduler:
         self.drive(news)
 
     def _has_ended(self, binding: Binding) -> bool:
-        failure: Exception | None = getattr(binding.session, "failure", None)
-        if failure is not None:
-            raise failure
+        if binding.session.failure is not None:
+            raise binding.session.failure
         return binding.session.done
 
     def submit(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> Job[T]:
@@ -297,13 +296,13 @@ class Scheduler:
             except BaseException as error:
                 moved += self._contain(binding, error)
                 continue
-            if pending.__class__ is int:
+            if isinstance(pending, int):
                 if pending:
-                    waiting.append((binding, pending))  # pyright: ignore[reportArgumentType]
+                    waiting.append((binding, pending))
             elif pending is None:
                 moved += self._finish(binding)
             else:
-                works.append((binding, pending))  # pyright: ignore[reportArgumentType]
+                works.append((binding, pending))
         if works:
             moved += self._work_for_some(works)
             if any(binding.live for binding, _ in works):
@@ -423,9 +422,7 @@ class Scheduler:
         # What the first frame's token costs a picker that goes on, it has spent already.
         picker = copy.deepcopy(options.picker) if saved is not None else options.picker
         slot, first = engine.open(picker, num_codebooks=options.num_codebooks)
-        binding = Binding(engine, member.session, slot, options, live=opening.live)
-        binding.on_output, binding.thread = member.on_output, opening.thread
-        binding.driven = opening.driven
+        binding = Binding(engine, slot, member, opening)
         try:
             if saved is not None:
                 engine.restore(slot, saved)
@@ -503,9 +500,9 @@ class Scheduler:
                     raise
                 moving.pop()
                 self._contain(binding, error)
-        if not pieces:
-            return np.zeros((0, self.engine.frame_size), np.float32)
-        return np.concatenate(pieces).reshape(-1, self.engine.frame_size)
+        return np.concatenate(pieces or [np.zeros(0, np.float32)]).reshape(
+            -1, self.engine.frame_size
+        )
 
     def _hold_back(self, waiting: Waiting, chosen: Waiting) -> None:
         """Have those that were not chosen looked at again, when there is room for them."""
@@ -563,9 +560,8 @@ class Scheduler:
 
     def _contain(self, binding: Binding, error: BaseException, *, reraise: bool = True) -> int:
         """A failure ends its own session, which is told, and no other."""
-        told = interrupted() if isinstance(error, KeyboardInterrupt) else error
         try:
-            binding.session.fail(told)
+            binding.session.fail(told_of(error))
         except BaseException:
             _LOG.exception("a session could not be told of its failure")
         self._free(binding)

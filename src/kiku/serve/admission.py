@@ -9,7 +9,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kiku.errors import ConfigError, NoFreeSlot
 
@@ -25,7 +25,11 @@ class Busy(NoFreeSlot):
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(f"{message}: try again in {retry_after_s} s")
-        self.retry_after_s = retry_after_s
+        self.message, self.retry_after_s = message, retry_after_s
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, int], dict[str, Any]]:
+        # Pickle and copy call a class with `args`, which hold the whole sentence alone.
+        return type(self), (self.message, self.retry_after_s), self.__dict__
 
 
 class Permit:

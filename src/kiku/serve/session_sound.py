@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.audio import AudioInput
+from kiku.audio import AudioInput, gap_of
 from kiku.audio.formats import ENCODINGS, width_of
 from kiku.audio.opus import OPUS_RATE, num_samples_of
 from kiku.errors import AudioError
@@ -82,7 +82,7 @@ class SoundFormat:
         ear = AudioInput(self.model_rate, self.format, checks=False)
         for gap_s, data in parts:
             try:
-                chunk = ear.gap(gap_s) if gap_s else ear.check(self.pushed(data))
+                chunk = gap_of(gap_s) if gap_s else ear.check(self.pushed(data))
                 found.append(ear.feed(chunk))
             except AudioError:
                 break

@@ -119,10 +119,6 @@ class WordEmitter:
         start = max(min(partial.start, latest), self._last_start)
         return partial if start == partial.start else replace(partial, start=start)
 
-    def fork(self) -> WordBuilder:
-        """A builder that stands where this one does, to look ahead with."""
-        return self.builder.fork()
-
     def push(self, token: int, logprob: float, *, latest: float) -> list[Word]:
         """Take the next token; what is to be given out now. No time goes beyond `latest`."""
         words = self.builder.push(token, logprob)

@@ -84,11 +84,17 @@ class StreamStats:
     """The frame at which it was last made to."""
 
 
+_SHARES = ("soft", "share")
+
+
 def _check(policy: object, names: Sequence[str]) -> None:
     for name in names:
         value = getattr(policy, name)
-        if not 0 < value < 1e6:
-            raise ConfigError(f"{name} of {type(policy).__name__} must be above 0, not {value}")
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        most = 1.0 if name in _SHARES else 1e6
+        if not (is_number and 0 < value <= most):
+            wanted = "above 0 and at most 1" if name in _SHARES else "a number above 0"
+            raise ConfigError(f"{name} of {type(policy).__name__} must be {wanted}, not {value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,6 @@ class ContextPolicy:
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
         _check(self, ("soft", "spare_s", "pause_s", "keep_s"))
-        if self.soft > 1:
-            raise ConfigError(f"soft is a share of the window, at most 1, not {self.soft}")
 
     def decide(self, stats: StreamStats) -> Truncate | None:
         """See `RecoveryPolicy.decide`."""
@@ -190,11 +194,13 @@ class LoopPolicy:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
-        if self.repeats < 3 or self.longest < 1 or not self.gap_s > 0:
-            raise ConfigError(
-                f"a loop needs repeats of at least 3, longest of at least 1 and gap_s above 0, "
-                f"not {self}"
-            )
+        _check(self, ("gap_s",))
+        for name, least in (("repeats", 3), ("longest", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(
+                    f"{name} of LoopPolicy must be a whole number, at least {least}, not {value!r}"
+                )
 
     def decide(self, stats: StreamStats) -> Redecode | None:
         """See `RecoveryPolicy.decide`."""

@@ -134,19 +134,28 @@ class WordSession:
         self._trace: TracebackType | None = None
         self._inbox: deque[Chunk | FinalizeRequest | Literal["close"]] = deque()
         self._pushed_s = self._converted_s = 0.0  # of the client's hand, of the driver's
+        self._is_converting = False
+        self._uneven_s = 0.0  # by how much more was taken than pushes had seemed to be
         self._num_requests = self._num_answered = 0  # likewise, of finalizes
         self._frames = FrameQueue(config.frame_size)
         self._finalizes: deque[Finalize] = deque()
-        self._work: Work | None = None
+        self.work: Work | None = None
+        """What is to be done in the slot before the next frame."""
         self._num_frames = 0  # taken; all but those of the step under way were heard
         self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames heard
-        self._heard_s = 0.0
+        self.heard_s = 0.0
+        """Seconds of sound that were heard in whole frames: what there is to tell of them stands in
+        `events`."""
         self._num_loud = 0  # frames heard that were loud enough for words
         self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
         self._turn_time = self._warned_at = 0.0
         self._late: list[Word] = []  # given out since the last frame: the endpointer is to learn
-        self._closing = self._closed = False  # by the client's hand, by the driver's
-        self._finished = self._released = self._cut = False
+        self.is_closing = self._closed = False  # by the client's hand, by the driver's
+        self._cut = False
+        self.has_ended = False
+        """Whether its last event, or its failure, is there."""
+        self.done = False
+        """Whether nothing more will come and its slot is free."""
         self._frames.push(np.zeros(int(self._prefix_s * config.sample_rate), np.float32))
         if self._prompted:  # what the model said before the first frame is the prompt's
             self.begin(self._pad_id, 0.0)
@@ -200,9 +209,7 @@ class WordSession:
     def push(self, chunk: Chunk) -> None:
         """Take sound that `input.check` has let through. Who pushes keeps to `max_queue_s`."""
         self._pushed_s += chunk.num_samples / chunk.rate
-        self._inbox.append(chunk)
-        if self.on_input is not None:
-            self.on_input()
+        self._give_in(chunk)
 
     def _give_in(self, item: Chunk | FinalizeRequest | Literal["close"]) -> None:
         self._inbox.append(item)
@@ -234,15 +241,14 @@ class WordSession:
     def close(self) -> None:
         """Say that no more sound comes. What is still inside becomes words; calling it again
         changes nothing."""
-        if not self._closing:
-            self._closing = True
+        if not self.is_closing:
+            self.is_closing = True
             self._give_in(_CLOSE)
 
     def check_open(self, what: str = "sound was pushed") -> None:
         """Raise StreamClosed if nothing more may come, or what the session failed with."""
-        if self.failure is not None:
-            self.check_alive()
-        if self._closing:
+        self.check_alive()
+        if self.is_closing:
             how = "stop()" if self._cut else "close()"
             raise StreamClosed(f"{what} after {how}: open another stream")
 
@@ -270,7 +276,15 @@ class WordSession:
     @property
     def duration(self) -> float:
         """Seconds of sound pushed so far."""
-        return self.input.duration + max(0.0, self._pushed_s - self._converted_s)
+        converted_s, pushed_s = self._converted_s, self._pushed_s
+        if not self._is_converting:
+            taken_s = self.input.duration
+            # Whether the driver has converted nothing meanwhile: it is then no moment at which a
+            # chunk is in the one sum already, and not in the other.
+            if not self._is_converting and self._converted_s == converted_s:
+                self._uneven_s = taken_s - converted_s
+                return taken_s + max(0.0, pushed_s - converted_s)
+        return pushed_s + self._uneven_s
 
     @property
     def waiting_s(self) -> float:
@@ -281,44 +295,18 @@ class WordSession:
         return ready_s + given_s if given_s > 0 else ready_s
 
     @property
-    def heard_s(self) -> float:
-        """Seconds of sound that were heard in whole frames: what there is to tell of them stands in
-        `events`."""
-        return self._heard_s
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing more will come and its slot is free."""
-        return self._released
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its last event, or its failure, is there."""
-        return self._finished
-
-    @property
     def num_given(self) -> int:
         """How many pieces of sound and requests wait to be looked at."""
         return len(self._inbox)
 
-    @property
-    def is_closing(self) -> bool:
-        """Whether it comes to its end without anybody doing anything more."""
-        return self._closing
-
     # The driver's hand: what the scheduler asks and tells.
-
-    @property
-    def work(self) -> Work | None:
-        """What is to be done in the slot before the next frame."""
-        return self._work
 
     def pending(self) -> int | Work | None:
         """How many frames may be taken, or what is to be done before; None at the end."""
         if len(self.events) >= self._max_events:
             return 0  # nobody fetches them
-        if self._work is not None:
-            return self._work
+        if self.work is not None:
+            return self.work
         frames = self._frames
         enough = _ENOUGH * frames.frame_size
         if self._inbox and frames.num_samples < enough:
@@ -327,8 +315,8 @@ class WordSession:
         if self._finalizes:
             before = self._finalizes[0].state.at - self._num_frames
             if before <= 0:
-                self._work = self._finalizes[0]
-                return self._work
+                self.work = self._finalizes[0]
+                return self.work
             ready = min(ready, before)
         if not ready:
             return None if self._closed and not self._inbox else 0
@@ -343,8 +331,10 @@ class WordSession:
             most = None if most is None else most - 1
             item = inbox.popleft()
             if isinstance(item, Chunk):
+                self._is_converting = True
                 frames.push(self.input.feed(item))
                 self._converted_s += item.num_samples / item.rate
+                self._is_converting = False
                 self._note_warnings()
             elif isinstance(item, FinalizeRequest):
                 self._add_finalize(item)
@@ -420,9 +410,7 @@ class WordSession:
     def _note_heard(self) -> None:
         # Not before the events are there: who knows how much was heard, and fetches the events
         # then, has all that belong to it.
-        now = self._now
-        if now > self._heard_s:
-            self._heard_s = now
+        self.heard_s = max(self.heard_s, self._now)
 
     @property
     def may_go_on(self) -> bool:
@@ -432,7 +420,7 @@ class WordSession:
             frames.num_samples >= frames.frame_size
             or bool(self._inbox or self._finalizes)
             or self._closed
-            or self._work is not None
+            or self.work is not None
         )
 
     def _hear(
@@ -460,8 +448,6 @@ class WordSession:
         self, level: float, heads: Sequence[float] | None, words: Sequence[Word], word_open: bool
     ) -> None:
         """Say what else there is to say after a frame."""
-        if not (self._tells_each_frame or self._warnings or self._late):
-            return
         now = self._now
         if now <= self.input.start_s:
             return  # the silence before the sound
@@ -474,16 +460,14 @@ class WordSession:
         if self._endpointer is not None:
             if now > self._turn_time:  # otherwise a finalize has been ahead
                 self._turn_time = now
-            if self._late:
-                words = [*self._late, *words]
+            words = [*self._late, *words]
             self.events += self._endpointer.push(self._turn_time, heads, level, words, word_open)
-        if self._late:
-            self._late = []
+        self._late = []
 
     def _decide(self) -> None:
         action = self._tracker.decide(word_open=not self._emitter.is_idle, seconds=self._now)
         if action is not None:
-            self._work = (
+            self.work = (
                 TruncateWork(action) if isinstance(action, Truncate) else RedecodeWork(action)
             )
 
@@ -534,19 +518,19 @@ class WordSession:
 
     def fork(self) -> WordBuilder:
         """A builder that stands where the session's words do."""
-        return self._emitter.fork()
+        return self._emitter.builder.fork()
 
     def truncated(self, action: Truncate) -> None:
         """The decoder has forgotten what it was to forget."""
         self._tracker.done(action, action.frames)
-        self._work = None
+        self.work = None
 
     def redecoded(self, action: Redecode, tokens: Tokens) -> None:
         """The decoder has listened again, and said this to the last frames.
 
         What had been given out stands: it is not given out again.
         """
-        self._work = None
+        self.work = None
         self._warn(StreamWarning(action.kind, action.message, max(0.0, self._now)))
         self._late += self._give(self._emitter.redecoded(*tokens))
         self._tracker.done(action, len(tokens[0]))
@@ -555,7 +539,7 @@ class WordSession:
 
     def finalized(self, work: Finalize) -> None:
         """The words until then are known, and the slot is back where it stood."""
-        self._work = None
+        self.work = None
         self._finalizes.popleft()
         time = work.time
         words, open_word = work.result(self._levels)
@@ -574,7 +558,7 @@ class WordSession:
 
     def finish(self) -> None:
         """Give out the last word and `End`: all frames have been heard."""
-        if not self._finished:
+        if not self.has_ended:
             self._end(is_cut=False)
 
     def _end(self, is_cut: bool) -> None:
@@ -589,35 +573,31 @@ class WordSession:
                 self.events += self._endpointer.finalized(self._now, words)
             self.events += self._endpointer.finish(max(0.0, self._now))
         self.events.append(End(self.duration))
-        self._finished = True
+        self.has_ended = True
 
     def cut(self) -> None:
         """End at once: what waits to be heard is dropped; the open word and `End` come out."""
-        self._closing = self._closed = self._cut = True
+        self.is_closing = self._closed = self._cut = True
         self._inbox.clear()
         self._frames.clear()
         self._finalizes.clear()
-        self._work = None
-        if not self._finished:
+        self.work = None
+        if not self.has_ended:
             self._end(is_cut=True)
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Nothing more will come: the events until now can be fetched, then `error` is raised."""
-        if self._finished:
+        if self.has_ended:
             return
-        self._closing = self._closed = True
+        self.is_closing = self._closed = True
         with suppress(BaseException):  # what was heard is not lost
             self._give(self._emitter.finish(latest=self._latest))
-        if not isinstance(error, Exception):
-            told = StreamError(f"the stream was ended by {error!r} in the middle of its work")
-            told.__cause__ = error
-            error = told
-        self._trace, self._finished = error.__traceback__, True
+        self._trace, self.has_ended = error.__traceback__, True
         self.failure = error  # from here on the client may be told
 
     def released(self) -> None:
         """Its slot is free again."""
-        self._released = True
+        self.done = True
         if self.on_change is not None:
             self.on_change()
 
@@ -711,6 +691,6 @@ class WordSession:
         self._levels, self._num_loud = deque(state.levels, _LEVELS), state.num_loud
         self._turn_time, self._warned_at = state.turn_time, state.warned_at
         self._late, self._warnings = state.late, deque(state.warnings)
-        self._closed = self._closing = state.closed
+        self._closed = self.is_closing = state.closed
         self._pushed_s = self._converted_s = self.input.duration
         self.events = deque(map(event_from_dict, state.events))

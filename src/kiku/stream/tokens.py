@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.errors import StreamError
 from kiku.stream.work import Work
 
 
@@ -16,22 +15,20 @@ class TokenSession:
     Nothing is put before or after the sound, and nothing is done between frames.
     """
 
+    work: Work | None = None
+    may_go_on = True
+
     def __init__(self, frames: NDArray[np.float32], *, stays: bool = False) -> None:
         """Of `frames` [T, frame_size]; one that `stays` keeps its slot when all are heard."""
         self.tokens: list[int] = []
         """Token 0, which needs no frame, then one for each frame heard."""
         self.failure: Exception | None = None
-        self.on_change: Callable[[], None] | None = None
         self.on_input: Callable[[], None] | None = None
         self._frames, self._stays = frames, stays
         self._num_taken = 0
         self._closed = False
-        self._done = False
-
-    @property
-    def done(self) -> bool:
+        self.done = False
         """Whether nothing more will come and its slot is free."""
-        return self._done
 
     @property
     def is_closing(self) -> bool:
@@ -42,15 +39,6 @@ class TokenSession:
     def has_heard_all(self) -> bool:
         """Whether all frames have been heard."""
         return len(self.tokens) > len(self._frames)
-
-    @property
-    def work(self) -> Work | None:
-        """Nothing is done between frames."""
-        return None
-
-    def stop(self) -> None:
-        """Take no more frames: those that were heard are all."""
-        self._closed = True
 
     def pending(self) -> int | Work | None:
         """How many frames may be taken; None at the end."""
@@ -78,13 +66,6 @@ class TokenSession:
     ) -> None:
         """Take what the model said after the frames taken last; see `WordSession.accept`."""
         self.tokens += tokens
-        if self.on_change is not None:
-            self.on_change()
-
-    @property
-    def may_go_on(self) -> bool:
-        """Whether more may be pending now: always, until the end."""
-        return True
 
     def finish(self) -> None:
         """All frames have been heard."""
@@ -93,17 +74,11 @@ class TokenSession:
         """End at once."""
         self._closed = True
 
-    def fail(self, error: BaseException) -> None:
+    def fail(self, error: Exception) -> None:
         """Nothing more will come."""
         self._closed = True
-        if not isinstance(error, Exception):
-            told = StreamError(f"the tokens were ended by {error!r} in the middle of the work")
-            told.__cause__ = error
-            error = told
         self.failure = self.failure or error
 
     def released(self) -> None:
         """Its slot is free again."""
-        self._done = True
-        if self.on_change is not None:
-            self.on_change()
+        self.done = True

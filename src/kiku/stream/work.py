@@ -7,7 +7,7 @@ streams are stepped in between.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from kiku.audio import energy
 from kiku.config import REWIND_FRAMES, ModelConfig
 from kiku.errors import InputError
-from kiku.serial import plain_numbers
+from kiku.serial import plain_numbers, shown
 from kiku.stream.recovery import Redecode, Truncate
 from kiku.text import Partial, Word, WordBuilder
+
+if TYPE_CHECKING:
+    from kiku.stream.session import WordSession
 
 _FRESH_S = 2.0
 """A word that began longer ago is over, however loud it is."""
@@ -58,30 +61,10 @@ class SlotAccess(Protocol):
         ...
 
 
-class Client(Protocol):
-    """What is told to the stream when work is done."""
-
-    def truncated(self, action: Truncate) -> None:
-        """The decoder has forgotten what it was to forget."""
-        ...
-
-    def redecoded(self, action: Redecode, tokens: Tokens) -> None:
-        """The decoder has listened again, and said this."""
-        ...
-
-    def finalized(self, work: "Finalize") -> None:
-        """The words until now are known, and the slot is back where it stood."""
-        ...
-
-    def fork(self) -> WordBuilder:
-        """A builder that stands where the stream's words do."""
-        ...
-
-
 class Work(Protocol):
     """Something to be done in a slot before its next frame."""
 
-    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+    def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
         """Do a piece of it, of at most `most` frames (None is all); whether more is left."""
         ...
 
@@ -93,11 +76,11 @@ class TruncateWork:
         """As a policy decided."""
         self._action = action
 
-    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+    def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
         """See `Work.run`."""
         if slot.truncate(self._action.frames, most):
             return True
-        client.truncated(self._action)
+        session.truncated(self._action)
         return False
 
 
@@ -110,14 +93,14 @@ class RedecodeWork:
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
 
-    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+    def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
         """See `Work.run`."""
         (tokens, logprobs), left = slot.redecode(self._action.frames, most)
         self._tokens += tokens
         self._logprobs += logprobs
         if left:
             return True
-        client.redecoded(self._action, (self._tokens, self._logprobs))
+        session.redecoded(self._action, (self._tokens, self._logprobs))
         return False
 
 
@@ -134,11 +117,11 @@ class FinalizeRequest:
         plain_numbers(self)
         if not (self.tag is None or isinstance(self.tag, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError(
-                f"the tag of a finalize must be text or None, not {self.tag!r:.60}: write "
+                f"the tag of a finalize must be text or None, not {shown(self.tag)}: write "
                 "finalize(str(tag)), or keep what belongs to it under a name of your own"
             )
         if not isinstance(self.cut, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError(f"cut must be True or False, not {self.cut!r:.60}: write cut=True")
+            raise InputError(f"cut must be True or False, not {shown(self.cut)}: write cut=True")
 
 
 @dataclass(slots=True)
@@ -197,17 +180,17 @@ class Finalize:
             return True
         return False
 
-    def run(self, slot: SlotAccess, client: Client, most: int | None) -> bool:
+    def run(self, slot: SlotAccess, session: "WordSession", most: int | None) -> bool:
         """See `Work.run`."""
         if self._builder is None:
-            self._builder = client.fork()
+            self._builder = session.fork()
         frames, self._next = self._next[:most], self._next[most:] if most else self._next[:0]
         if len(frames):
             self._accept(slot.look_ahead(frames))
         if len(self._next):
             return True
         slot.end_look_ahead()
-        client.finalized(self)
+        session.finalized(self)
         return False
 
     def _accept(self, tokens: Tokens) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kiku.engine.gpu.rings import Rings
+from kiku.engine.gpu.room import ROWS_AT_ONCE
 from kiku.errors import ConfigError
 from kiku.nn.attention import visible_places
 from kiku.nn.rope import Rope, rotate
@@ -22,9 +23,6 @@ _LOG = logging.getLogger(__name__)
 
 ATTENTIONS = ("auto", "triton", "plain")
 """What may be chosen. "auto" takes the kernels on a CUDA device where they work."""
-
-ROWS_AT_ONCE = 32
-"""Rows whose rings are copied at once: a thousand would take tens of gigabytes."""
 
 
 class Attend(Protocol):

@@ -10,16 +10,11 @@ from torch import Tensor
 
 from kiku.engine.gpu.capture import Graphs
 from kiku.engine.gpu.network import Network, Spoken
+from kiku.engine.gpu.room import MAX_FRAMES, SIZES
 from kiku.engine.gpu.trays import Buffers, Fields, Tray, nbytes
-
-SIZES = (1, 4, 16)
-"""Frames, or columns, of each row in one call."""
 
 ROWS = (1, 8, 64, 512)
 """Rows of a call, beside as many as there can be: so few do not cost as much as all."""
-
-MAX_FRAMES = 2048
-"""Rows times frames of a call at most."""
 
 Kind = Literal["step", "encode", "read"]
 """The codec and then the decoder; the codec alone; the decoder alone."""

@@ -9,19 +9,10 @@ import torch
 from torch import nn
 
 from kiku.config import CodecConfig, LMConfig
-from kiku.engine.gpu.attention import ROWS_AT_ONCE
 from kiku.engine.gpu.capture import RECORDING
-from kiku.engine.gpu.launches import MAX_FRAMES
 from kiku.engine.gpu.rings import FLOAT8, ring_bytes
+from kiku.engine.gpu.room import slots_in
 from kiku.errors import ConfigError
-
-_GRAPHS = 1_000_000_000
-"""What recorded graphs and the libraries keep, roughly."""
-
-_BETWEEN_LAYERS = 6
-"""Outputs of the codec's first layer that are there at once, roughly."""
-
-_CODEC_FRAMES = 256
 
 
 def slot_bytes(codec: CodecConfig, lm: LMConfig, kv: torch.dtype, pasts: int, width: int) -> int:
@@ -33,19 +24,6 @@ def slot_bytes(codec: CodecConfig, lm: LMConfig, kv: torch.dtype, pasts: int, wi
         + ring_bytes(lm.transformer, width, kv)
         + 4 * pasts
     )
-
-
-def workspace_bytes(codec: CodecConfig, lm: LMConfig, num_slots: int, width: int) -> int:
-    """Bytes that computing takes beside weights and slots, roughly."""
-    frames = min(MAX_FRAMES, num_slots * width)
-    convolutions = min(frames, _CODEC_FRAMES) * codec.frame_size * codec.num_filters
-    logits = frames * lm.text_vocab_size
-    inside = frames * lm.transformer.ffn_dim * 2
-    embedded = 3 * frames * (1 + lm.num_codebooks) * lm.transformer.dim
-    numbers = convolutions * _BETWEEN_LAYERS + 3 * logits + 3 * inside + embedded
-    # Attention copies some rings of a layer to float32, and masks the copies.
-    rings = ring_bytes(lm.transformer, width, torch.float32) // lm.transformer.num_layers
-    return 4 * numbers + 3 * min(num_slots, ROWS_AT_ONCE) * rings + _GRAPHS
 
 
 @dataclass(frozen=True)
@@ -65,7 +43,7 @@ class Room:
     @property
     def fit(self) -> int:
         """How many slots do; one more is the spare slot."""
-        return max(0, ((self.free or 0) - self.workspace) // self.each - 1)
+        return slots_in(self.free or 0, self.each, self.workspace)
 
     def check(self) -> None:
         """Raise unless they fit.

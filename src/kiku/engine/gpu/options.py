@@ -7,8 +7,9 @@ import torch
 
 from kiku.config import PAD_ID
 from kiku.engine.gpu.attention import ATTENTIONS
-from kiku.engine.gpu.launches import ROWS, SIZES
+from kiku.engine.gpu.launches import ROWS
 from kiku.engine.gpu.rings import RING_DTYPES
+from kiku.engine.gpu.room import SIZES
 from kiku.errors import ConfigError
 
 

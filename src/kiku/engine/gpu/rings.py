@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiku.config import REWIND_FRAMES, TransformerConfig
+from kiku.config import TransformerConfig
 from kiku.engine.core import MAX_POSITION
+from kiku.engine.gpu.room import ring_capacity
 
 FLOAT8 = torch.float8_e4m3fn
 """One sign, four bits of exponent, three of mantissa; 448 is the greatest."""
@@ -148,12 +149,6 @@ class Rings:
         places = self._places(position)
         for name, kept in self.tensors.items():
             kept[:, slot][:, :, places] = checked[name].to(kept.device)
-
-
-def ring_capacity(config: TransformerConfig, max_new: int) -> int:
-    """Places of a ring: the window, the new positions of a call, and room to go back. What a call
-    writes beyond a slot's count lies within `max_new`, and is overwritten before it is seen."""
-    return config.window - 1 + max_new + REWIND_FRAMES * config.positions_per_frame
 
 
 def ring_bytes(config: TransformerConfig, max_new: int, dtype: torch.dtype) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from kiku.errors import ConfigError
 from kiku.options import (
     MAX_BOOST,
+    MAX_CHANNELS,
     MAX_INPUT_RATE,
     MIN_INPUT_RATE,
     AudioFormat,
@@ -121,7 +122,7 @@ def listen_query(request: Request, model: ModelCard) -> ListenQuery:
         Refusal: it asks for what cannot be had.
     """
     _check(request, model, LISTEN_PARAMETERS)
-    channels = _whole(request, "channels", 1, 64) or 1
+    channels = _whole(request, "channels", 1, MAX_CHANNELS) or 1
     each = is_true(request, "multichannel")
     format, container = _format(request, channels, each)
     end_ms = _number(request, "utterance_end_ms", 1, 60_000)
@@ -179,7 +180,7 @@ def file_query(request: Request, model: ModelCard) -> FileQuery:
         Refusal: it asks for what cannot be had.
     """
     _check(request, model, FILE_PARAMETERS)
-    channels = _whole(request, "channels", 1, 64) or 1
+    channels = _whole(request, "channels", 1, MAX_CHANNELS) or 1
     each = is_true(request, "multichannel")
     raw = None
     if request.first("encoding") not in (None, "", *CONTAINERS):

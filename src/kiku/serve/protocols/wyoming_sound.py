@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from kiku.options import MAX_INPUT_RATE, MIN_INPUT_RATE, AudioFormat
+from kiku.options import MAX_CHANNELS, MAX_INPUT_RATE, MIN_INPUT_RATE, AudioFormat
 
 _SIGNED = bytes(value ^ 0x80 for value in range(256))
 
@@ -14,7 +14,7 @@ class SoundFormat(msgspec.Struct, frozen=True):
 
     rate: Annotated[int, msgspec.Meta(ge=MIN_INPUT_RATE, le=MAX_INPUT_RATE)]
     width: Literal[1, 2, 3, 4]
-    channels: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    channels: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHANNELS)]
 
     def __str__(self) -> str:
         return f"{self.rate} Hz, {self.width} bytes, {self.channels} channels"

@@ -1,0 +1,184 @@
+"""How well a reader can hear at all that learns from the recordings here: it is given the states of
+the whole teacher, which knows all of the sound, and learns nothing but to spell them.
+
+A causal trunk of the gate has less to read, so it cannot be expected to do better.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kiku.text import Vocabulary
+from recipes.demo.corpus import Corpus, Recording
+from recipes.demo.precision import lowered
+from recipes.demo.score import errors
+from recipes.english.ablation import TeacherEncoder, Without
+from recipes.english.gate import text_of
+from recipes.english.lessons import side_by_side, with_tail
+from recipes.english.trunk import WhisperMel
+
+T = TypeVar("T")
+
+_SECONDS = (0.4, 20.0)
+"""Seconds of the shortest and the longest recording that is learned from."""
+_HEARD_S = 80.0
+"""Seconds of sound that go through the teacher at once."""
+_BATCH = 5_000
+"""States of a batch, 40 ms each, with those that fill up short rows."""
+_LR = 1.5e-3
+_WARMUP = 100
+"""Steps."""
+_HIDDEN = 8
+"""States that one mask hides at most; there is one mask for every 100 states, and one more."""
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What the teacher makes of one recording.
+
+    Attributes:
+        states: bfloat16 [L, 2 D], two of its states (20 ms each) side by side.
+        words: what is said.
+    """
+
+    states: Tensor
+    words: tuple[str, ...]
+
+
+class Reader(nn.Module):
+    """Scores of pieces for states: a convolution over five of them (0.2 s), and a linear map."""
+
+    def __init__(self, dim: int, vocab_size: int, width: int = 512) -> None:
+        """Random weights; `dim` is that of a state, `width` that of the layer in between."""
+        super().__init__()
+        self.near = nn.Conv1d(dim, width, 5, padding=2)
+        self.head = nn.Linear(width, vocab_size)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[B, L, D] -> scores [B, L, vocabulary]"""
+        near = F.gelu(self.near(states.transpose(1, 2))).transpose(1, 2)
+        return self.head(F.dropout(near, 0.3, self.training))
+
+
+@torch.no_grad()
+def heard_by(
+    teacher: TeacherEncoder, people: Corpus, recordings: Sequence[Recording]
+) -> list[States]:
+    """The teacher's states of the recordings that have words and fit; in order of their length."""
+    low, high = _SECONDS
+    fitting = [one for one in recordings if low <= one.seconds <= high and one.words]
+    fitting.sort(key=lambda one: one.seconds)
+    mel = WhisperMel()
+    found: list[States] = []
+    for some in _together(fitting, [one.seconds for one in fitting], _HEARD_S):
+        pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
+        with lowered():
+            states = teacher(mel(pcm), lengths, Without(pairs=False))
+        pairs = states[:, : states.shape[1] // 2 * 2].unflatten(1, (-1, 2)).flatten(2)
+        found += [
+            States(row[:length].bfloat16().clone(), one.words)
+            for row, length, one in zip(pairs, lengths.tolist(), some, strict=True)
+        ]
+    return found
+
+
+def _together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterator[list[T]]:
+    """Neighbours, so many that the longest of them times their number is `most` at most."""
+    some: list[T] = []
+    longest = 0.0
+    for item, size in zip(items, sizes, strict=True):
+        longest = max(longest, size)
+        if some and longest * (len(some) + 1) > most:
+            yield some
+            some, longest = [], size
+        some.append(item)
+    if some:
+        yield some
+
+
+def learn(
+    reader: Reader, heard: Sequence[States], vocabulary: Vocabulary, *, rounds: int
+) -> Iterator[float]:
+    """Train a reader on what the teacher made of recordings; gives CTC's loss per piece after each
+    of `rounds` times through all of them."""
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(reader.parameters(), lr=_LR, weight_decay=0.01)
+    step, steps = 0, 0
+    for _ in range(rounds):
+        reader.train()
+        batches = _batches(heard, rng)
+        steps = steps or rounds * len(batches)
+        total, count = 0.0, 0
+        for batch in batches:
+            warm = min(1.0, (step + 1) / _WARMUP)
+            share = min(1.0, step / steps)
+            optimizer.param_groups[0]["lr"] = _LR * warm * 0.5 * (1 + math.cos(math.pi * share))
+            loss, pieces = _loss(reader, batch, vocabulary, rng)
+            optimizer.zero_grad()
+            (loss / pieces).backward()
+            nn.utils.clip_grad_norm_(reader.parameters(), 1.0)
+            optimizer.step()
+            step, total, count = step + 1, total + float(loss.detach()), count + pieces
+        yield total / count
+
+
+def _batches(heard: Sequence[States], rng: np.random.Generator) -> list[list[States]]:
+    """All of them once, those of like length together, in an order by chance."""
+    lengths = np.array([len(one.states) for one in heard])
+    order = np.argsort(lengths * np.exp(0.1 * rng.standard_normal(len(heard))))
+    ordered = [heard[index] for index in order.tolist()]
+    batches = list(_together(ordered, lengths[order].tolist(), _BATCH))
+    return [batches[index] for index in rng.permutation(len(batches)).tolist()]
+
+
+def _loss(
+    reader: Reader, batch: Sequence[States], vocabulary: Vocabulary, rng: np.random.Generator
+) -> tuple[Tensor, int]:
+    """CTC of a batch, summed, and how many pieces it is of."""
+    states = F.dropout(_rows(batch), 0.1)
+    for row, one in enumerate(batch):
+        for _ in range(1 + len(one.states) // 100):
+            begin = int(rng.integers(max(1, len(one.states) - _HIDDEN)))
+            states[row, begin : begin + int(rng.integers(_HIDDEN + 1))] = 0.0
+    spelled = [vocabulary.encode(" ".join(one.words)) for one in batch]
+    counts = torch.tensor([len(one) for one in spelled])
+    with lowered():
+        scores = reader(states)
+    loss = F.ctc_loss(
+        scores.float().log_softmax(-1).transpose(0, 1),
+        torch.tensor([piece for one in spelled for piece in one]),
+        torch.tensor([len(one.states) for one in batch]),
+        counts, reduction="sum", zero_infinity=True,
+    )  # fmt: skip
+    return loss, int(counts.sum())
+
+
+def _rows(batch: Sequence[States]) -> Tensor:
+    """[B, L, 2 D] float32, filled up with zeros."""
+    return nn.utils.rnn.pad_sequence([one.states.float() for one in batch], batch_first=True)
+
+
+@torch.no_grad()
+def word_errors_of(
+    reader: Reader, groups: Mapping[str, Sequence[States]], vocabulary: Vocabulary
+) -> dict[str, float]:
+    """The share of wrong words of the best piece of each state, by group."""
+    reader.eval()
+    found: dict[str, float] = {}
+    for name, heard in groups.items():
+        wrong = total = 0
+        for some in _together(heard, [len(one.states) for one in heard], _BATCH):
+            with lowered():
+                best = reader(_rows(some)).argmax(-1)
+            for row, one in zip(best, some, strict=True):
+                text = text_of(row[: len(one.states)], vocabulary)
+                wrong += errors(one.words, text.split())
+                total += len(one.words)
+        found[name] = wrong / total
+    return found

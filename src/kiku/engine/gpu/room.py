@@ -1,0 +1,51 @@
+"""How much of a device's memory computing takes, and how many slots have room beside it.
+
+Numbers alone, without PyTorch: `kiku plan` reckons with them where that is not installed.
+"""
+
+from kiku.config import REWIND_FRAMES, CodecConfig, LMConfig, TransformerConfig
+
+SIZES = (1, 4, 16)
+"""Frames, or columns, of each row in one call."""
+
+MAX_FRAMES = 2048
+"""Rows times frames of a call at most."""
+
+ROWS_AT_ONCE = 32
+"""Rows whose rings are copied at once: a thousand would take tens of gigabytes."""
+
+_GRAPHS = 1_000_000_000
+"""What recorded graphs and the libraries keep, roughly."""
+
+_BETWEEN_LAYERS = 6
+"""Outputs of the codec's first layer that are there at once, roughly."""
+
+_CODEC_FRAMES = 256
+_FLOAT32 = 4  # bytes
+
+
+def ring_capacity(config: TransformerConfig, max_new: int) -> int:
+    """Places of a ring: the window, the new positions of a call, and room to go back. What a call
+    writes beyond a slot's count lies within `max_new`, and is overwritten before it is seen."""
+    return config.window - 1 + max_new + REWIND_FRAMES * config.positions_per_frame
+
+
+def workspace_bytes(codec: CodecConfig, lm: LMConfig, num_slots: int, width: int) -> int:
+    """Bytes that computing takes beside weights and slots, roughly; `width` frames of a slot go in
+    one call at most."""
+    frames = min(MAX_FRAMES, num_slots * width)
+    convolutions = min(frames, _CODEC_FRAMES) * codec.frame_size * codec.num_filters
+    logits = frames * lm.text_vocab_size
+    inside = frames * lm.transformer.ffn_dim * 2
+    embedded = 3 * frames * (1 + lm.num_codebooks) * lm.transformer.dim
+    # Attention copies some rings of a layer to float32, and masks the copies.
+    t = lm.transformer
+    ring = 2 * t.num_heads * t.head_dim * ring_capacity(t, width)
+    rings = 3 * min(num_slots, ROWS_AT_ONCE) * ring
+    numbers = convolutions * _BETWEEN_LAYERS + 3 * logits + 3 * inside + embedded + rings
+    return _FLOAT32 * numbers + _GRAPHS
+
+
+def slots_in(free: float, each: float, workspace: float) -> int:
+    """How many slots fit into what is free beside the weights; one more is the spare slot."""
+    return max(0, int((free - workspace) // each) - 1)
