@@ -380,6 +380,19 @@ def test_who_may_not_have_its_slots_now_holds_up_nobody() -> None:
     assert len(opened(scheduler, Frames())) == 1
 
 
+def test_who_is_being_given_his_slots_is_not_stuck_for_them() -> None:
+    scheduler, stuck = Scheduler(EchoEngine(1)), list[bool]()
+
+    class Watched(Opening):
+        def settle_with(self, bindings: list[Binding]) -> None:
+            stuck.append(scheduler.is_stuck(self))
+            super().settle_with(bindings)
+
+    scheduler.open(Watched([Member(Frames())]), None)  # pyright: ignore
+    assert stuck == [False]
+    assert scheduler.is_stuck(Opening([Member(Frames())])), "held here"  # pyright: ignore
+
+
 def test_an_opening_that_is_given_up_while_it_gets_its_slots_keeps_none() -> None:
     scheduler = Scheduler(EchoEngine(1))
 

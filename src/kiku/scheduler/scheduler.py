@@ -148,8 +148,10 @@ class Scheduler:
 
     def is_stuck(self, opening: Opening) -> bool:
         """Whether too many slots are held by sessions that only the thread which asks could end."""
+        # It may be about to be told of its own.
+        own = [member.session for member in opening.members]
         held_here = sum(
-            one.thread == opening.thread and not one.session.is_closing
+            one.thread == opening.thread and not one.session.is_closing and one.session not in own
             for one in list(self._bindings.values())
         )
         return self.engine.num_slots - held_here < len(opening.members)
