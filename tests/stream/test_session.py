@@ -209,6 +209,27 @@ def test_a_warning_comes_when_the_decoder_has_come_so_far() -> None:
     assert events(s) == []
 
 
+@pytest.mark.parametrize("num_frames", [4, 5])
+def test_a_warning_stands_in_the_same_place_however_the_sound_was_cut(num_frames: int) -> None:
+    told: list[list[str]] = []
+    for waits in (False, True):
+        s = session(StreamOptions(recovery=None, pauses=True))
+        s.begin(PAD, 0.0)
+        pushes = ((num_frames * SIZE, None), (3 * 8 * SIZE, 8_000), (SIZE, None))
+        for size, rate in pushes:
+            push(s, np.full(size, 0.1, np.float32), rate)
+            if waits:  # until it has been heard
+                n = len(drained(s))
+                accept(s, [PAD] * n, pauses=[[0.0] * 4] * n)
+        s.close()
+        n = len(drained(s))
+        accept(s, [PAD] * n, pauses=[[0.0] * 4] * n)
+        s.finish()
+        told.append([getattr(event, "kind", type(event).__name__) for event in events(s)])
+    assert told[0].count("rate_changed") == 2
+    assert told[0] == told[1]
+
+
 def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
     s = session()
     with pytest.raises(AudioError, match="0 Hz"):
@@ -749,6 +770,18 @@ def test_no_time_goes_beyond_the_end_of_the_sound() -> None:
     assert isinstance(found[-2], TurnEnd)
     times = [event.time for event in found if isinstance(event, Pause | TurnEnd | TurnStart)]
     assert max(times) == pytest.approx(s.duration)
+
+
+def test_an_open_word_does_not_begin_behind_the_end_of_the_sound() -> None:
+    s = session(StreamOptions(recovery=None, partials=True))
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(10 * SIZE, np.float32))
+    s.close()
+    n = len(drained(s))
+    accept(s, [PAD] * (n - 3) + [0, ONE, ED])
+    s.finish()
+    starts = [event.start for event in events(s) if isinstance(event, Partial | Word)]
+    assert starts == [s.duration] * 3
 
 
 def wordless(s: WordSession, seconds: float, tokens: Sequence[int], level: float = -49.0) -> None:

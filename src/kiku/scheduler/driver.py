@@ -55,10 +55,14 @@ class Driver:
         self._pid = process()
         _DRIVERS.add(self)
 
-    @property
-    def leads_here(self) -> bool:
-        """Whether this very thread is in a round."""
-        return self._leader == threading.get_ident()
+    def check_may_wait(self) -> None:
+        """Raise StreamError where this very thread is in a round, or frees slots: a callback would
+        wait for the driver that calls it."""
+        if self._leader == threading.get_ident():
+            raise StreamError(
+                "a callback of a stream cannot wait for the driver that calls it: hand it to "
+                "another thread"
+            )
 
     def check(self) -> None:
         """Raise StreamError in a forked process."""
@@ -89,7 +93,8 @@ class Driver:
             return  # whoever holds it looks again by himself
         try:
             if self._leader is None and not self._ending:
-                self._leader = -1  # nobody leads while slots are freed, nor frees them twice
+                # Nobody else leads while slots are freed, nor frees them twice.
+                self._leader = threading.get_ident()
                 try:
                     self._scheduler.sweep()
                 finally:
@@ -110,11 +115,7 @@ class Driver:
             StreamError: the process was forked, the program ends, or this is called in a round.
         """
         self.wake()  # who drives may have brought sound
-        if self.leads_here:
-            raise StreamError(
-                "a callback of a stream cannot wait for the driver that calls it: hand it to "
-                "another thread"
-            )
+        self.check_may_wait()
         me = threading.get_ident()
         ends = math.inf if timeout is None else time.monotonic() + timeout
         while True:
@@ -146,6 +147,7 @@ class Driver:
             StreamError: as `drive`.
         """
         check_process(self._pid)
+        self.check_may_wait()
         me = threading.get_ident()
         with self.changed:
             self.changed.wait_for(lambda: self._leader is None and self._is_own(me))
