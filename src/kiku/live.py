@@ -281,7 +281,8 @@ class LiveStream:
         and then `Finalized`.
 
         The delay of the text is let run out at full speed, with silence in the place of the sound
-        that has not come, and then taken back. Equal requests at one place are answered once.
+        that has not come, and then taken back. Equal requests at one place are answered once, as
+        long as the first of them waits.
 
         Args:
             tag: comes back in `Finalized`.

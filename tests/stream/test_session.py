@@ -384,6 +384,16 @@ def test_words_that_were_decoded_again_are_shown_to_turns() -> None:
             assert [type(event) for event in events(s)] == [TurnStart, TurnEnd, End]
 
 
+def test_an_open_word_that_is_not_decoded_again_comes_as_no_word() -> None:
+    s = session(StreamOptions(recovery=None, partials=True, signal_checks=False))
+    said(s, [PAD] * 10 + [0, ONE])
+    assert [type(event) for event in events(s)] == [Partial]
+    s.redecoded(Redecode(8, "frozen", "once more"), ([PAD] * 8, [0.0] * 8))
+    hear(s, [PAD] * 10)
+    s.finish()
+    assert [type(event) for event in events(s)] == [StreamWarning, End]
+
+
 def test_a_turn_begins_where_a_word_does_and_not_where_it_ends() -> None:
     s = session(StreamOptions(recovery=None, turns=TurnPolicy.of("high")))
     said(s, [PAD] * 20 + [0, ONE])

@@ -221,7 +221,7 @@ class WordSession:
 
         The delay of the text is let run out at full speed, with silence in the place of the sound
         that has not come, and then taken back. `Finalized` comes after the words. Equal requests
-        at one place are one.
+        at one place are one, as long as the first of them waits.
 
         Raises:
             QueueFull: too many wait.
