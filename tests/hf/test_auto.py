@@ -113,6 +113,14 @@ def test_the_published_start_id_stands_for_the_trained_row(
         assert ids[:, 1:].equal(expected[:, 1:])
 
 
+def test_codes_are_the_same_in_autocast(own_model: Any, sound: torch.Tensor) -> None:
+    wanted = own_model._codes(sound)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert own_model._codes(sound).equal(wanted)
+        own_model.codec_model.downsample.register_forward_hook(lambda *_: None)
+        assert own_model._codes(sound).equal(wanted)  # by transformers' own codec
+
+
 def test_changed_weights_are_heard(own_model: Any, sound: torch.Tensor) -> None:
     before = own_model.generate(input_values=sound)
     with torch.no_grad():

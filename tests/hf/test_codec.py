@@ -59,3 +59,10 @@ def test_what_it_cannot_encode_is_refused(ours: Ours) -> None:
             codec.encode(*arguments)
     with pytest.raises(InputError, match="encode does not know colour"):
         codec.encode(sound(640), colour="red")
+
+
+def test_codes_are_the_same_in_autocast(ours: Ours) -> None:
+    pcm = torch.cat([sound(25 * FRAME), sound(25 * FRAME).flip(-1)])
+    wanted = ours.codec_model.encode(pcm).audio_codes
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert ours.codec_model.encode(pcm).audio_codes.equal(wanted)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kiku.codec.rvq import SplitRVQ
-from kiku.codec.seanet import SEANet, SEANetState
+from kiku.codec.seanet import SEANet, SEANetState, as_stored
 from kiku.config import CodecConfig, whole_frames
 from kiku.nn.conv import CausalConv1d, ConvState
 from kiku.nn.transformer import Transformer, TransformerState
@@ -77,10 +77,12 @@ class MimiEncoder(nn.Module):
             FrameError: `pcm` is not a whole number of frames.
         """
         whole_frames(pcm.shape[-1], self.config.frame_size)
-        x = self.seanet(pcm, state.seanet, active)  # [B, D, T * downsample]
-        x = self.transformer(x.transpose(1, 2), state.transformer, active).transpose(1, 2)
-        return self.downsample(x, state.downsample, active)
+        with as_stored(pcm.device):
+            x = self.seanet(pcm, state.seanet, active)  # [B, D, T * downsample]
+            x = self.transformer(x.transpose(1, 2), state.transformer, active).transpose(1, 2)
+            return self.downsample(x, state.downsample, active)
 
     def forward(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
         """As `latents`, and quantised: [B, K, T] int64, semantic codebooks first."""
-        return self.quantizer.encode(self.latents(pcm, state, active))
+        with as_stored(pcm.device):
+            return self.quantizer.encode(self.latents(pcm, state, active))

@@ -17,6 +17,7 @@ from transformers.generation.utils import GenerationMixin
 from transformers.masking_utils import create_sliding_window_causal_mask
 from transformers.models.kyutai_speech_to_text import modeling_kyutai_speech_to_text as theirs
 
+from kiku.codec import as_stored
 from kiku.errors import InputError, KikuError
 from kiku.hf.auto.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.auto.folders import transformers_folder
@@ -235,7 +236,8 @@ class KyutaiSpeechToTextForConditionalGeneration(
         numbers = numbers_of(self)
         codec = None if numbers is None else codec_of(self, numbers)
         if codec is None:
-            return self.codec_model.encode(samples.to(self.codec_model.dtype)).audio_codes.mT
+            with as_stored(self.device):
+                return self.codec_model.encode(samples.to(self.codec_model.dtype)).audio_codes.mT
         return codes_of(codec, samples).to(self.device)
 
     def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:
