@@ -106,6 +106,45 @@ def test_hidden_states_are_theirs(theirs: Any, ours: Ours) -> None:
 KEEP = [1, 3, torch.tensor([0, 4]), torch.tensor([[1, 2], [0, 8]]), torch.rand(2, 9) > 0.5]
 
 
+@pytest.mark.parametrize("num_padding", [0, 2])
+@pytest.mark.parametrize("watched", [False, True])
+def test_gradients_reach_hidden_states(
+    theirs: Any, ours: Ours, num_padding: int, watched: bool
+) -> None:
+    ids, mask = columns(2, 7), torch.ones(2, 7, dtype=torch.int64)
+    mask[0, 7 - num_padding :] = 0
+    asked = {"attention_mask": mask} if num_padding else {}
+
+    def gradients(model: Any, **more: Any) -> tuple[torch.Tensor, ...]:
+        out = model(ids, **asked, output_hidden_states=True, use_cache=False, **more)
+        if model is ours:
+            assert not any(one[~mask.bool()].any() for one in out.hidden_states)
+        told = out.logits[..., : VOCAB_SIZE - 1][mask.bool()].square().sum()
+        return torch.autograd.grad(told, out.hidden_states)
+
+    for given, wanted in zip(
+        gradients(ours, output_attentions=watched), gradients(theirs), strict=True
+    ):
+        torch.testing.assert_close(given[mask.bool()], wanted[mask.bool()], atol=1e-3, rtol=1e-3)
+        assert not given[~mask.bool()].any()
+
+
+@pytest.mark.parametrize("how", ["plain", "padded", "watched"])
+@torch.no_grad()
+def test_a_young_past_is_not_read_to_its_end(ours: Ours, how: str) -> None:
+    ids, more = columns(2, 9), {}
+    if how == "padded":
+        mask = torch.ones(2, 9, dtype=torch.int64)
+        mask[0, 7:] = 0
+        more = {"attention_mask": mask}
+    past = ours(ids[:, :4], use_cache=True).past_key_values
+    for ring in past.state.rings:
+        ring.values[:, :, 9:] = torch.nan
+    out = ours(ids[:, 4:], past_key_values=past, output_attentions=how == "watched", **more)
+    wanted = ours(ids, use_cache=False, **more).logits[:, 4:]
+    torch.testing.assert_close(out.logits[..., :-1], wanted[..., :-1], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     "keep", KEEP, ids=["last", "last three", "positions", "of each row", "mask"]
 )

@@ -42,7 +42,7 @@ def read_openly(
         lm: the decoder.
         x: [B, T, D] summed embeddings.
         layout: what each column sees, and where it stands.
-        trace: if given, the input of each layer is appended.
+        trace: if given, the input of each layer is appended, padding as zeros.
         weights: if given, the attention weights [B, H, T, T] of each layer are appended.
         by: runs each layer.
 
@@ -54,6 +54,8 @@ def read_openly(
     state = lm.init_state(B, x.device, x.dtype, remember=False)
     for layer, ring in zip(lm.transformer.layers, state.rings, strict=True):
         if trace is not None:
+            if layout.real is not None:  # no real column looks at padding, whatever stands there
+                x = x.masked_fill(~layout.real.unsqueeze(-1), 0)
             trace.append(x)
         if weights is not None:
             weights.append(_weights(layer, x, None, places))
