@@ -54,6 +54,8 @@ def test_its_engine_is_gone_with_the_call(
 
     def noted(*arguments: Any, **named: Any) -> Any:
         engine = make(*arguments, **named)
+        rings = engine.backend._state.lm.rings
+        assert rings[0].keys.shape[2] == 1 + 4 + engine.backend.width  # no window that is not used
         engines.append(weakref.ref(engine))
         return engine
 

@@ -53,12 +53,17 @@ class MimiEncoder(nn.Module):
         dtype: torch.dtype,
         *,
         remember: bool = True,
+        longest: int | None = None,
     ) -> MimiState:
         """Nothing heard yet. With `remember=False`: for one whole sequence in one call, nothing
-        kept."""
+        kept. `longest` says how many frames a slot hears at most; None is any number."""
+        if longest is not None:
+            longest *= self.config.transformer.positions_per_frame
         return MimiState(
             self.seanet.init_state(batch_size, device, dtype),
-            self.transformer.init_state(batch_size, device, dtype, remember=remember),
+            self.transformer.init_state(
+                batch_size, device, dtype, remember=remember, longest=longest
+            ),
             self.downsample.init_state(batch_size, device, dtype),
         )
 

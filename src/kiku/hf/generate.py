@@ -99,7 +99,7 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
 
     def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> Kept:
         """Through the one driver, each row by itself."""
-        batch.run(self._engine(len(batch.rows), keep_logits=bool(keep)), streamer)
+        batch.run(self._engine(batch, len(batch.rows), keep_logits=bool(keep)), streamer)
         found: dict[str, Any] = {}
         for name in keep:
             values = batch.logits(self.trunk.config.vocab_size, scored=name == "scores")
@@ -116,17 +116,22 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
     ) -> Kept:
         """All rows together, id after id."""
         start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
-        processors = logits_processors(config, custom, start, max(batch.num_tokens))
+        processors = logits_processors(config, custom, start, batch.longest)
         criteria = stopping_criteria(config, custom, self.device)
-        codes = encoded(self._engine(1, keep_logits=False), batch, self.trunk.config.num_codebooks)
+        engine = self._engine(batch, 1, keep_logits=False)
+        codes = encoded(engine, batch, self.trunk.config.num_codebooks)
         loop = StepByStep(
             self.trunk.lm, batch, self.trunk.config.vocab_size, processors, criteria, streamer,
             batch.samplers() if config.do_sample else None, keep,
         )  # fmt: skip
         return loop.run(codes.to(self.device))
 
-    def _engine(self, slots: int, *, keep_logits: bool) -> SlotEngine:
+    def _engine(self, batch: Batch, slots: int, *, keep_logits: bool) -> SlotEngine:
         """Around the model's own networks, which it leaves in the mode that they were in."""
         return engine_around(
-            self.trunk.codec_model, self.trunk.lm, slots=slots, keep_logits=keep_logits
+            self.trunk.codec_model,
+            self.trunk.lm,
+            slots=slots,
+            longest=batch.longest,
+            keep_logits=keep_logits,
         )

@@ -179,7 +179,10 @@ class KyutaiSpeechToTextForConditionalGeneration(
         codec, lm = codec_of(self, numbers), decoder_of(self, numbers)
         if codec is None or lm is None:
             return None
-        batch.run(engine_around(codec, lm, slots=len(batch.rows), keep_logits=False), streamer)
+        engine = engine_around(
+            codec, lm, slots=len(batch.rows), longest=batch.longest, keep_logits=False
+        )
+        batch.run(engine, streamer)
         return batch.sequences().to(self.device)
 
     def _with_codes(self, kwargs: dict[str, Any]) -> dict[str, Any]:
