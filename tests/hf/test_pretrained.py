@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from kiku.checkpoint import save_native
+from kiku.checkpoint.corrections import CorrectedValue
 from kiku.errors import CheckpointError, ConfigError, InputError, UnsupportedConfig
 from kiku.hf import (
     KyutaiSpeechToTextConfig,
@@ -236,6 +237,24 @@ def test_numbers_can_be_changed_while_loading(theirs: Any, saved: Path) -> None:
     other = Ours.from_pretrained(saved, codec_config=codec)
     assert other.codec_model.config.transformer.window == 200
     assert other.generate(input_values=SOUND).shape == (1, 41)
+
+
+@pytest.mark.parametrize("pad", [16, 5])
+def test_a_pad_that_hides_an_id_is_settled_before_anything_is_computed(
+    tmp_path: Path, pad: int
+) -> None:
+    with pytest.warns(CorrectedValue, match=f"audio_pad_token_id is {pad}, 176 is used"):
+        made = Ours(KyutaiSpeechToTextConfig(**{**CONFIG, "audio_pad_token_id": pad}))
+    ids = columns(1, 9)
+    ids[0, 2:4] = pad
+    with torch.no_grad():
+        wanted = made(ids).logits
+        made.save_pretrained(tmp_path)
+        again = Ours.from_pretrained(tmp_path)
+        torch.testing.assert_close(again(ids).logits, wanted)
+        hidden = ids.masked_fill(ids == pad, 176)
+        assert not torch.allclose(again(hidden).logits[..., :-1], wanted[..., :-1], atol=1e-3)
+    assert again.config.audio_pad_token_id == made.config.audio_pad_token_id == 176
 
 
 def test_a_decoder_of_more_codes_than_the_codec_gives(

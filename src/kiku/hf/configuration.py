@@ -3,6 +3,7 @@
 """`KyutaiSpeechToTextConfig` and the codec's `MimiConfig`: transformers' names and defaults."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -19,6 +20,7 @@ from kiku.checkpoint.config_transformers import (
     rope_theta,
     write_transformers,
 )
+from kiku.checkpoint.corrections import CorrectedValue
 from kiku.checkpoint.loading import as_dtype
 from kiku.config import WORD_START_ID, CodecConfig, ModelConfig
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
@@ -137,6 +139,8 @@ class KyutaiSpeechToTextConfig(Values):
 
     vocab_size: int
     """Text ids, the start id included."""
+    codebook_vocab_size: int
+    """Codes of a codebook, the one that a model starts with included."""
     audio_pad_token_id: int
     """Adds nothing, in any place of a column."""
     bos_token_id: int | None
@@ -194,6 +198,26 @@ class KyutaiSpeechToTextConfig(Values):
         if self.dtype is None:
             values.pop("dtype")
         return values
+
+    @property
+    def pad_hides_an_id(self) -> bool:
+        """Whether `audio_pad_token_id` is a text id or a code as well, which then adds nothing."""
+        return 0 <= self.audio_pad_token_id < max(self.vocab_size, self.codebook_vocab_size)
+
+    def settle_pad(self) -> None:
+        """Where the pad hides an id, take the last row of the table, with a warning: what a file
+        says is corrected in the same way."""
+        if self.pad_hides_an_id:
+            stated = self.audio_pad_token_id
+            self.audio_pad_token_id = (
+                self.vocab_size + self.num_codebooks * self.codebook_vocab_size
+            )
+            warnings.warn(
+                f"audio_pad_token_id is {stated}, {self.audio_pad_token_id} is used: the padding "
+                "row is the last row of the table; the stated one belongs to a text id or a code",
+                CorrectedValue,
+                stacklevel=3,
+            )
 
     @property
     def rope_theta(self) -> float:

@@ -56,6 +56,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
             UnsupportedConfig: a value that kiku does not build.
         """
         super().__init__()
+        config.settle_pad()
         self.config = config
         self.model_config: ModelConfig = config.to_model_config()
         self.codec_model = MimiModel(self.model_config.codec)
