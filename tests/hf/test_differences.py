@@ -232,14 +232,6 @@ def _(both: Both) -> None:
         model.train()(columns(1, 3))
 
 
-@line("`codec_model.encode` of samples that fill no frame")
-def _(both: Both) -> None:
-    pcm = SOUND[..., : FRAME + 1]
-    assert both.theirs.codec_model.encode(pcm).audio_codes.shape[-1] == 2
-    with pytest.raises(InputError, match="not a whole number of frames"):
-        both.ours.codec_model.encode(pcm)
-
-
 @line("`processor(array)`")
 def _(both: Both) -> None:
     array = noise(100)

@@ -82,6 +82,9 @@ class MimiEncoder(nn.Module):
             FrameError: `pcm` is not a whole number of frames.
         """
         whole_frames(pcm.shape[-1], self.config.frame_size)
+        return self._latents(pcm, state, active)
+
+    def _latents(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
         with as_stored(pcm.device):
             x = self.seanet(pcm, state.seanet, active)  # [B, D, T * downsample]
             x = self.transformer(x.transpose(1, 2), state.transformer, active).transpose(1, 2)
@@ -89,5 +92,11 @@ class MimiEncoder(nn.Module):
 
     def forward(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
         """As `latents`, and quantised: [B, K, T] int64, semantic codebooks first."""
+        whole_frames(pcm.shape[-1], self.config.frame_size)
+        return self.ended(pcm, state, active)
+
+    def ended(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
+        """As `forward`, of a sound that ends there, in a frame that may not be filled: each layer
+        pads what it lacks, as both reference implementations do. The state means nothing then."""
         with as_stored(pcm.device):
-            return self.quantizer.encode(self.latents(pcm, state, active))
+            return self.quantizer.encode(self._latents(pcm, state, active))

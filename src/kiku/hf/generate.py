@@ -85,7 +85,8 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         as_dict = bool(config.return_dict_in_generate)
         names = ("scores", "logits", "attentions", "hidden_states") if as_dict else ()
         keep = frozenset(name for name in names if getattr(config, f"output_{name}"))
-        if custom or wanted(config) or batch.fed_id != self.trunk.lm.config.initial_text_id:
+        is_driven = batch.fed_id == self.trunk.lm.config.initial_text_id
+        if custom or wanted(config) or not is_driven or self.trunk.codec_model.is_watched:
             kept = self._step_by_step(batch, config, custom, streamer, keep)
         else:
             kept = self._driven(batch, streamer, keep)
@@ -118,13 +119,20 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
         processors = logits_processors(config, custom, start, batch.longest)
         criteria = stopping_criteria(config, custom, self.device)
-        engine = self._engine(batch, 1, keep_logits=False)
-        codes = encoded(engine, batch, self.trunk.config.num_codebooks)
+        codes = self._codes(batch)
         loop = StepByStep(
             self.trunk.lm, batch, self.trunk.config.vocab_size, processors, criteria, streamer,
             batch.samplers() if config.do_sample else None, keep,
         )  # fmt: skip
         return loop.run(codes.to(self.device))
+
+    def _codes(self, batch: Batch) -> Tensor:
+        """[B, F, K]: each row in blocks; all of them at once where somebody looks at the codec, and
+        expects what transformers would show."""
+        codec, count = self.trunk.codec_model, self.trunk.config.num_codebooks
+        if codec.is_watched:
+            return codec.codes_of(batch.samples()).mT[..., :count]
+        return encoded(self._engine(batch, 1, keep_logits=False), batch, count)
 
     def _engine(self, batch: Batch, slots: int, *, keep_logits: bool) -> SlotEngine:
         """Around the model's own networks, which it leaves in the mode that they were in."""

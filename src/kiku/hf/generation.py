@@ -125,6 +125,12 @@ class Batch:
         """Ids of the row that has the most."""
         return max(self.num_tokens)
 
+    def samples(self) -> Tensor:
+        """[B, 1, F * frame_size] of all rows, F at least 1; zeros behind the last of a row."""
+        length = max(1, self.longest) * self.model_config.frame_size
+        rows = [np.pad(row.samples, (0, length - len(row.samples))) for row in self.rows]
+        return torch.from_numpy(np.stack(rows))[:, None]  # pyright: ignore[reportUnknownMemberType]
+
     def sample(self, config: GenerationConfig, seed: int) -> None:
         """Choose by chance; each row by itself, so that its words do not depend on its neighbours.
 
