@@ -136,6 +136,9 @@ class KyutaiSpeechToTextConfig(Values):
 
     file_name = "config.json"
     model_type = "kyutai_speech_to_text"
+    is_encoder_decoder = False
+    base_model_tp_plan = None
+    _attn_implementation = "sdpa"
 
     vocab_size: int
     """Text ids, the start id included."""
@@ -191,6 +194,10 @@ class KyutaiSpeechToTextConfig(Values):
         vars(self).update(values)
         self.codec_config = _codec_config(codec_config)
         self.frame_size = self.codec_config.frame_size
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Self:
+        """This: its numbers are the decoder's."""
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """All values, with `model_type`."""
