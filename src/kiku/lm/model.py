@@ -54,10 +54,13 @@ class LM(nn.Module):
         dtype: torch.dtype,
         *,
         remember: bool = True,
+        longest: int | None = None,
     ) -> LMState:
         """Nothing read yet. With `remember=False`: for one whole sequence in one call, nothing
-        kept."""
-        return self.transformer.init_state(batch_size, device, dtype, remember=remember)
+        kept. `longest` says how many columns a slot reads at most; None is any number."""
+        return self.transformer.init_state(
+            batch_size, device, dtype, remember=remember, longest=longest
+        )
 
     def initial_column(self, batch_size: int, device: torch.device | str) -> Tensor:
         """[B, 1, 1 + K] what position 0 reads."""

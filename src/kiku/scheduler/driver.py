@@ -45,7 +45,7 @@ class Driver:
         """When to look again though nothing has changed; a round sets it."""
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
-        self._scheduler = scheduler
+        self._owner = weakref.ref(scheduler)
         self._news = False  # since the last round began
         self._rests = False  # whether somebody waits whom nobody has woken
         self._called = False  # whether all were told, and nobody has led since
@@ -63,6 +63,14 @@ class Driver:
                 "a callback of a stream cannot wait for the driver that calls it: hand it to "
                 "another thread"
             )
+
+    @property
+    def _scheduler(self) -> "Scheduler":
+        """Whose rounds these are. It holds the driver, and whoever drives holds it: if the two held
+        each other, the slots of a batch that is over would stay until the collector comes."""
+        scheduler = self._owner()
+        assert scheduler is not None
+        return scheduler
 
     def check(self) -> None:
         """Raise StreamError in a forked process."""
@@ -192,11 +200,13 @@ class Driver:
         """Start the driver's own thread if it is needed and not alive."""
         worker = self._worker
         if (worker is None or not worker.is_alive()) and self._needs_worker:
-            self._worker = threading.Thread(target=self._work, name="kiku-driver", daemon=True)
+            self._worker = threading.Thread(
+                target=self._work, args=(self._scheduler,), name="kiku-driver", daemon=True
+            )
             self._worker.start()
 
-    def _work(self) -> None:
-        """The thread that drives while there are live streams."""
+    def _work(self, scheduler: "Scheduler") -> None:
+        """The thread that drives while there are live streams, and holds the scheduler so long."""
         try:
             while not self._is_over():
                 try:
@@ -204,7 +214,7 @@ class Driver:
                 except BaseException as error:
                     if not self._ending:  # a mistake of kiku's own: whoever waits must learn of it
                         _LOG.exception("the driver failed; all streams end")
-                        self._scheduler.fail_all(error)
+                        scheduler.fail_all(error)
         finally:
             self._called = False  # or the next call would rely on this thread
 

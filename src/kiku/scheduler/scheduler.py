@@ -74,9 +74,24 @@ class Scheduler:
         """Steps that failed in a row: by a session's fault it is one, by the engine's no end."""
         self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
-        self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
-        self.check_may_wait = self._driver.check_may_wait
-        """See `Driver`."""
+
+    # Who drives: see `Driver`. Methods, for what is bound and kept on the object holds it for ever.
+
+    def wake(self) -> None:
+        """See `Driver.wake`."""
+        self._driver.wake()
+
+    def drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """See `Driver.drive`."""
+        return self._driver.drive(until, timeout)
+
+    def step(self) -> int:
+        """See `Driver.step`."""
+        return self._driver.step()
+
+    def check_may_wait(self) -> None:
+        """See `Driver.check_may_wait`."""
+        self._driver.check_may_wait()
 
     # For clients.
 
