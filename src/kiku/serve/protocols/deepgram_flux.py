@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from kiku.audio import StreamWarning
-from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, TruncatedAudio
 from kiku.options import DecodingOptions
+from kiku.serve.protocols.deepgram_finalizes import Finalizes
 from kiku.serve.protocols.deepgram_parameters import FLUX_PARAMETERS
 from kiku.serve.protocols.deepgram_query import busy, flux_query, hotwords, refusal
 from kiku.serve.protocols.deepgram_sound import SoundIntake
@@ -25,8 +26,8 @@ from kiku.serve.protocols.interface import (
     Base,
     Close,
     Decode,
-    Finalize,
     ModelCard,
+    Open,
     Refusal,
     Request,
     ServerEnds,
@@ -43,8 +44,6 @@ IDLE_S = 60.0
 
 MAX_TURN_WORDS = 1_000
 """A turn ends after so many: every message holds all of them."""
-
-_FORCE = "force"
 
 _SLACK_S = 0.2
 """As of `/v1/listen`: sound that counts as heard before its text is sure."""
@@ -107,7 +106,7 @@ class FluxProtocol(Base):
         self._partial: Partial | None = None
         self._in_turn = self._is_eager = False
         self._confidence = 0.0  # the last that was told
-        self._num_forced = 0
+        self._forced = Finalizes()
         self._closing = self._idle = False
         self._configuring: list[str] | None = None
         """Key terms, until the stream expects them."""
@@ -131,7 +130,10 @@ class FluxProtocol(Base):
         if self._closing:
             return ()
         if isinstance(message, bytes):
-            return self._sound.take(message)
+            actions = self._sound.take(message)
+            if any(isinstance(one, Open) for one in actions):  # the stream before answers no more
+                self._forced.give_up()
+            return actions
         try:
             given = _DECODER.decode(message)
         except (ValueError, RecursionError) as error:
@@ -141,8 +143,7 @@ class FluxProtocol(Base):
             case Configure():
                 return self._configure(given)
             case ForceEndTurn():
-                self._num_forced += 1
-                return [*self._sound.rest(), Finalize(_FORCE)]
+                return [*self._sound.rest(), self._forced.ask()]
             case CloseStream():
                 return self._close()
 
@@ -235,8 +236,7 @@ class FluxProtocol(Base):
                 return self._resume(self._known(time))
             case TurnEnd(time, probability):
                 return [*self.heard(time), *self._turn_end(time, probability)]
-            case Finalized(time, _, tag) if tag == _FORCE:
-                self._num_forced -= 1
+            case Finalized(time, _, tag) if self._forced.is_answered_by(tag):
                 # Without a word that is certain there is no turn yet.
                 return self._end_turn(time, "manual") if self._in_turn and self._words else ()
             case StreamWarning(kind, message):
@@ -286,7 +286,7 @@ class FluxProtocol(Base):
         self._confidence = probability
         if not self._in_turn or self._threshold >= 1.0:
             return ()
-        return self._end_turn(self._known(time), "manual" if self._num_forced else "model")
+        return self._end_turn(self._known(time), "manual" if self._forced.is_open() else "model")
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Whether nothing was said for too long."""
@@ -369,8 +369,8 @@ class FluxProtocol(Base):
             if isinstance(error, TruncatedAudio) and self._closing:
                 return ()  # who ends in the middle of a recording knows it
             return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
-        if isinstance(error, QueueFull):  # of a `ForceEndTurn`: sound waits for room
-            self._num_forced = max(0, self._num_forced - 1)
+        if isinstance(error, QueueFull | StreamClosed):  # of a `ForceEndTurn`: it has no answer
+            self._forced.give_up()
         return [self._send("Warning", code="REJECTED", description=str(error))]
 
     def failed(self, error: Exception) -> Actions:
