@@ -114,8 +114,9 @@ class DeepgramProtocol(Base):
         self._configuring: dict[str, Any] | None = None
         """The answer to a `Configure`, until the stream does what it wants."""
         self._closing = False
+        self._is_idle = False
         self._why: tuple[int, str] | None = None
-        """Why the connection ends, where that is no good end."""
+        """Why the connection ends, where that is no good end and has been told."""
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -198,12 +199,11 @@ class DeepgramProtocol(Base):
                      "message": message})  # fmt: skip
 
     def quiet(self, seconds: float) -> Actions:
-        """Say why the connection ends, and tell what was heard until now."""
+        """Tell what was heard until now, then why the connection ends."""
         if self._closing:
             return ()
-        why = f"no sound and no KeepAlive came for {IDLE_S:g} seconds"
-        self._why = (1011, f"{_IDLE}: {why}")
-        return [self._error(_IDLE, why, ""), *self._close()]
+        self._is_idle = True
+        return self._close()
 
     # From the stream.
 
@@ -309,6 +309,9 @@ class DeepgramProtocol(Base):
         actions = [*self.heard(duration), *self._rest(duration)]
         if self._why is not None:
             return [*actions, hangup(*self._why)]
+        if self._is_idle:
+            why = f"no sound and no KeepAlive came for {IDLE_S:g} seconds"
+            return [*actions, self._error(_IDLE, why, ""), hangup(1011, f"{_IDLE}: {why}")]
         metadata = {
             "type": "Metadata",
             "transaction_key": "deprecated",
