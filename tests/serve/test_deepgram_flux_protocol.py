@@ -277,6 +277,64 @@ def test_settings_are_changed() -> None:
     assert order(talk.messages) == "SETST"
 
 
+def configure(**thresholds: float) -> str:
+    return json.dumps({"type": "Configure", "thresholds": thresholds})
+
+
+SECOND = bytes(32_000)
+
+
+def test_settings_hold_for_the_sound_behind_them() -> None:
+    talk = Conversation(flux())
+    [told] = talk.receive(SECOND, SECOND, configure(eot_threshold=1.0, eager_eot_threshold=0.5))[:1]
+    assert told["thresholds"]["eot_threshold"] == 1.0
+    talk.tell(word("hello", 0.5), TurnEndEager(1.0, 0.6), TurnEnd(2.0, 0.8))
+    assert order(talk.messages) == "ST"
+    talk.tell(word("you", 2.0), TurnEndEager(2.9, 0.6), TurnEnd(3.5, 0.8))
+    assert order(talk.messages) == "STSE"
+    check_laws(talk, ended=False)
+
+
+def test_each_time_out_holds_for_its_own_sound() -> None:
+    talk = Conversation(flux(eot_timeout_ms="1000"))
+    talk.receive(*[SECOND] * 5, configure(eot_timeout_ms=60_000), configure(eot_timeout_ms=50_000),
+                 *[SECOND] * 5, configure(eot_timeout_ms=1_000))  # fmt: skip
+    talk.tell(word("hello", 0.5))
+    [first] = talk.do(talk.protocol.heard(9.0))  # many seconds at once
+    assert (first["trigger"], first["audio_window_end"]) == ("timeout", 1.8)
+    talk.tell(word("you", 6.0))
+    assert talk.do(talk.protocol.heard(10.0)) == []
+    [second] = talk.do(talk.protocol.heard(10.1))
+    assert (second["trigger"], second["transcript"]) == ("timeout", "you")
+
+
+def test_settings_of_a_recording_hold_at_once() -> None:
+    talk = Conversation(flux(encoding="ogg-opus"))
+    talk.receive(b"OggS", configure(eot_threshold=1.0))
+    talk.tell(word("hello", 0.5), TurnEnd(0.9, 0.8))
+    assert order(talk.messages) == "S"
+
+
+def test_settings_among_sound_that_comes_at_once_hold_as_if_it_were_spoken(
+    demo: kiku.Recognizer,
+) -> None:
+    sound, rate = pcm(EXAMPLES / "digits.wav")
+    silence = bytes(3 * rate * 2)
+    pieces = [sound + silence, configure(eot_threshold=1.0), sound + silence, sound]
+    ends: list[list[str]] = []
+    for at_once in (False, True):
+        talk = LiveConversation(demo, flux(sample_rate=str(rate)))
+        for one in pieces:
+            if isinstance(one, str) or at_once:
+                talk.receive(one)
+            else:
+                talk.hear(one, 3_200)
+        talk.end(CLOSE)
+        ends.append([one["transcript"] for one in turns(talk) if one["event"] == "EndOfTurn"])
+    digits = "seven three zero one nine four"
+    assert ends == [[digits, f"{digits} {digits}"]] * 2
+
+
 def test_what_a_client_writes_is_not_told_again_at_length() -> None:
     talk = Conversation(flux())
     talk.receive(json.dumps({"type": "Configure", "keyterms": [" " * 10**6, "Kyutai ", "\t"]}))
