@@ -38,6 +38,7 @@ from kiku.serve.protocols.openai_realtime import (
     PARAMETERS,
     RealtimeProtocol,
 )
+from kiku.serve.protocols.openai_realtime_messages import LOGPROBS
 from kiku.serve.protocols.openai_realtime_waiting import MAX_HELD
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
@@ -499,6 +500,23 @@ def test_usage_is_the_length_of_the_items_sound() -> None:
     assert usages == [{"type": "duration", "seconds": 1.5}, {"type": "duration", "seconds": 0.25}]
 
 
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_sound_that_was_cleared_is_not_used(is_heard: bool) -> None:
+    client = Client()
+    client.update(turn_detection=None)
+    client.append(silence(1.5))
+    client.commit()
+    client.append(silence(10))
+    if is_heard:
+        client.settle()
+    client.clear()
+    client.append(silence(0.25))
+    client.commit()
+    client.settle()
+    usages = [one["usage"]["seconds"] for one in client.told.messages if "usage" in one]
+    assert usages == [1.5, 0.25]
+
+
 def test_places_grow_over_all_streams_of_a_connection() -> None:
     client = Client()
     client.update(turn_detection={"type": "server_vad", "prefix_padding_ms": 0})
@@ -708,12 +726,91 @@ def test_turning_turns_off_ends_speech_and_keeps_the_words_for_the_commit() -> N
     client.listen()
     client.listen()
     client.update(turn_detection=None)
-    assert client.told.types[-2:] == ["input_audio_buffer.speech_stopped", "session.updated"]
     client.settle()
+    assert client.told.types[-1] == "input_audio_buffer.speech_stopped"
     client.say(7)
     client.commit()
     client.settle()
     assert client.transcripts == ["1 3 5 7"]
+
+
+def test_a_change_holds_for_the_sound_behind_it() -> None:
+    client = Client()
+    client.say(1, 3, 999, 5, 7)
+    client.update(turn_detection=None)  # before anything was heard
+    client.say(9, 999, 11)
+    client.commit()
+    client.settle()
+    assert client.transcripts == ["1 3", "5 7 9 11"]
+    first, _ = client.told.committed
+    assert client.told.of(first)[0] == "buffer.speech_started"
+
+
+def test_a_stream_without_turns_fails_as_one_before_its_first_word() -> None:
+    client = Client()
+    client.say(1, 3, 999, 8, 8)
+    client.update(turn_detection=None)
+    client.settle()
+    client.say(5)
+    client.settle()
+    client.fail(StreamError("broken"))
+    assert client.told.types.count("input_audio_transcription.failed") == 0  # nothing is committed
+    client.settle()
+    client.commit()
+    client.settle()
+    assert list(client.told.failed) == client.told.committed[1:]
+    assert len(client.told.failed) == 1
+
+
+def test_what_is_told_beside_words_changes_where_the_client_changed_it() -> None:
+    client = Client()
+    client.say(1, 3)
+    client.send("session.update", session={"type": "transcription", "include": [LOGPROBS]})
+    client.say(5)
+    client.update(turn_detection={"type": "server_vad", "prefix_padding_ms": 0})
+    client.append(silence(1))
+    client.say(7, 999, 8, 8)
+    client.settle()
+    deltas = {one["delta"]: "logprobs" in one for one in client.told.messages if "delta" in one}
+    assert deltas == {"1": False, " 3": False, " 5": True, "7": True}
+    starts = [one["audio_start_ms"] for one in client.told.messages if "audio_start_ms" in one]
+    assert starts[1] >= 1_000  # and not 300 ms before
+
+
+def test_turns_that_go_off_and_on_again_end_one_turn_once() -> None:
+    client = Client()
+    client.say(1, 3, 5, 7)
+    client.work()
+    client.listen()
+    client.listen()
+    client.update(turn_detection=None)
+    client.listen()
+    client.update(turn_detection={"type": "server_vad"})
+    client.say(9, 999, 8, 8)
+    client.settle()  # nobody begins twice, as is looked after each message
+    assert client.transcripts == ["1 3 5 7", "9"]
+    starts = [client.told.of(item).count("buffer.speech_started") for item in client.told.committed]
+    assert starts == [1, 1]
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_who_speaks_is_told_to_have_stopped_where_the_sound_is_cleared(commits: bool) -> None:
+    client = Client()
+    client.say(1, 3, 5, 7)
+    client.work()
+    client.listen()
+    client.listen()
+    assert client.told.types[-1] == "input_audio_transcription.delta"
+    if commits:
+        client.commit()
+        client.say(9, 11, 13, 15)
+    client.clear()
+    client.settle()
+    kinds = [one.rpartition(".")[2] for one in client.told.types]
+    assert kinds.count("speech_started") == kinds.count("speech_stopped") == 1
+    assert not commits or client.transcripts == ["1 3 5 7"]
+    if not commits:
+        assert kinds[-2:] == ["speech_stopped", "cleared"]
 
 
 def test_what_waits_for_a_change_is_bounded() -> None:
