@@ -297,8 +297,11 @@ def test_settings_hold_for_the_sound_behind_them() -> None:
 
 def test_each_time_out_holds_for_its_own_sound() -> None:
     talk = Conversation(flux(eot_timeout_ms="1000"))
-    talk.receive(*[SECOND] * 5, configure(eot_timeout_ms=60_000), configure(eot_timeout_ms=50_000),
-                 *[SECOND] * 5, configure(eot_timeout_ms=1_000))  # fmt: skip
+    told = talk.receive(
+        *[SECOND] * 5, configure(eot_timeout_ms=60_000), configure(eot_timeout_ms=50e3),
+        *[SECOND] * 5, configure(eot_timeout_ms=1_000),
+    )  # fmt: skip
+    assert [one["thresholds"]["eot_timeout_ms"] for one in told] == [60_000, 50_000, 1_000]
     talk.tell(word("hello", 0.5))
     [first] = talk.do(talk.protocol.heard(9.0))  # many seconds at once
     assert (first["trigger"], first["audio_window_end"]) == ("timeout", 1.8)

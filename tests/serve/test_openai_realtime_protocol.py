@@ -381,6 +381,28 @@ def test_what_a_session_keeps_and_tells_again_has_an_end() -> None:
     assert client.session["audio"]["input"]["format"] == before["audio"]["input"]["format"]
 
 
+@pytest.mark.parametrize("beta", [False, True])
+def test_no_language_and_whole_numbers_with_a_point_are_understood(beta: bool) -> None:
+    client = Client(beta=beta)
+    heard: dict[str, Any] = {"language": ""}
+    turns = {"type": "server_vad", "silence_duration_ms": 700.0, "prefix_padding_ms": 99.6}
+    if beta:
+        session = {"input_audio_transcription": heard, "turn_detection": turns}
+        client.send("transcription_session.update", session=session)
+    else:
+        client.update(
+            transcription={**heard, "languages": ["", " "]},
+            turn_detection={**turns, "idle_timeout_ms": 5e3},
+            format={"type": "audio/pcm", "rate": 24e3},
+        )
+    assert not client.told.errors  # and what is told again is checked by the SDK
+    told = client.session if beta else client.session["audio"]["input"]
+    assert told["turn_detection"]["silence_duration_ms"] == 700
+    assert told["turn_detection"]["prefix_padding_ms"] == 100
+    client.settle()
+    assert client.opened[-1].turns.silence_s == 0.7
+
+
 def test_a_language_is_one_of_several() -> None:
     client = Client()
     client.update(transcription={"languages": ["fr", "en"]})

@@ -55,7 +55,7 @@ class Thresholds(msgspec.Struct):
 
     eager_eot_threshold: float | None = None
     eot_threshold: float | None = None
-    eot_timeout_ms: int | None = None
+    eot_timeout_ms: float | None = None
 
 
 class Configure(msgspec.Struct, tag_field="type"):
@@ -211,7 +211,7 @@ class FluxProtocol(Base):
         eager, threshold = wanted.eager_eot_threshold, wanted.eot_threshold
         timeout_ms = wanted.eot_timeout_ms
         if timeout_ms is not None and not 500 <= timeout_ms <= 60_000:
-            raise _Unavailable(f"eot_timeout_ms must be from 500 to 60000, not {timeout_ms}")
+            raise _Unavailable(f"eot_timeout_ms must be from 500 to 60000, not {timeout_ms:g}")
         if threshold is not None and threshold not in (self._opened_with, 1.0):
             raise _Unavailable(f"eot_threshold can become 1.0 or again {self._opened_with:g}, not "
                                f"{threshold:g}: open another connection with it")  # fmt: skip
@@ -224,7 +224,7 @@ class FluxProtocol(Base):
         return _Settings(
             now.eager_threshold if eager is None else eager,
             now.threshold if threshold is None else threshold,
-            now.timeout_ms if timeout_ms is None else timeout_ms,
+            now.timeout_ms if timeout_ms is None else round(timeout_ms),
         )
 
     def _configured(self) -> Action:
