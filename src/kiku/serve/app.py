@@ -33,6 +33,7 @@ from kiku.serve.rest_kyutai import kyutai_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
 from kiku.serve.sockets import MakeProtocol, Sockets
+from kiku.serve.upgrade import no_socket
 from kiku.serve.wire import Message, Receive, Scope, SendMessage, address_of, request_of
 
 _LOG = logging.getLogger("kiku.serve")
@@ -48,6 +49,9 @@ SOCKETS: Mapping[str, MakeProtocol] = {
     "/v2/listen": FluxProtocol,
 }
 """The protocol of each socket."""
+
+UPLOADS = {"/api/asr-streaming": ("POST",), "/v1/listen": ("POST",)}
+"""Methods with which recordings are sent to the path of a socket."""
 
 
 class App:
@@ -81,11 +85,15 @@ class App:
             try:
                 request = request_of(scope, id)
                 owner = self.guard.let_in(request, address_of(scope), is_socket=False)
+                if path in SOCKETS:
+                    wrong = no_socket(request, scope["method"], UPLOADS.get(path, ()))
+                    if wrong is not None:
+                        raise wrong
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
                 if path == "/" and refusal.status == 401:  # the page asks for the key
                     return await self._page.front(401, refusal.headers)(scope, receive, send)
-                if rest.is_openais(path):
+                if openai_rest.is_openais(path):
                     refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)
             with self.guard.connection(owner):

@@ -63,11 +63,6 @@ def routes(service: Service) -> list[BaseRoute]:
     ]
 
 
-def is_openais(path: str) -> bool:
-    """Whether errors under this path have OpenAI's form."""
-    return path == "/v1" or (path.startswith("/v1/") and not path.endswith("/listen"))
-
-
 @dataclass(slots=True)
 class _Exchange:
     """One request and its answer."""
