@@ -37,11 +37,11 @@ def test_a_socket_without_upgrade_is_told_what_is_missing(service: Running, path
 @pytest.mark.parametrize("method", ["PUT", "POST", "OPTIONS"])
 @pytest.mark.parametrize("path", sorted(SOCKETS))
 def test_another_method_is_told_which_there_are(service: Running, path: str, method: str) -> None:
-    takes_uploads = path in ("/api/asr-streaming", "/v1/listen")
+    takes_posts = path in ("/api/asr-streaming", "/api/stream", "/v1/listen")
     answer = httpx.request(method, service.http + path)
-    if method == "POST" and takes_uploads:
-        assert answer.status_code == 400  # an empty recording
+    if method == "POST" and takes_posts:
+        assert answer.status_code == (204 if path == "/api/stream" else 400)  # an empty recording
         return
     assert answer.status_code == 405
-    assert answer.headers["allow"] == ("GET, POST" if takes_uploads else "GET")
+    assert answer.headers["allow"] == ("GET, POST" if takes_posts else "GET")
     assert HINT in message_of(path, answer)

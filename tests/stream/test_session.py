@@ -25,6 +25,7 @@ from kiku import (
     Word,
     WordEnd,
 )
+from kiku.audio import AudioInput, Chunk
 from kiku.config import ModelConfig
 from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
 from kiku.stream import FinalizeRequest, Redecode, StreamStats, WordSession
@@ -215,6 +216,44 @@ def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
     assert s.duration == 0.0
     push(s, np.zeros(SIZE, np.float32))
     assert s.pending() == 1
+
+
+def test_the_length_is_right_in_the_midst_of_a_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver converts in a thread of its own, and the client may ask at any moment."""
+    s, seen = session(), list[float]()
+    feed = AudioInput.feed
+
+    def asked_meanwhile(self: AudioInput, chunk: Chunk) -> NDArray[np.float32]:
+        found = feed(self, chunk)
+        seen.append(s.duration)
+        return found
+
+    monkeypatch.setattr(AudioInput, "feed", asked_meanwhile)
+    for _ in range(2):
+        push(s, np.zeros(2 * SIZE, np.float32))
+        s.pending()
+    assert seen == pytest.approx([2 * FRAME_S, 4 * FRAME_S])
+    assert s.duration == pytest.approx(4 * FRAME_S)
+
+
+@pytest.mark.parametrize("is_before", [False, True])
+def test_the_length_is_right_where_a_chunk_is_converted_while_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, is_before: bool
+) -> None:
+    s = session()
+    push(s, np.zeros(2 * SIZE, np.float32))
+    taken = AudioInput.duration.fget
+    assert taken is not None
+
+    def duration(self: AudioInput) -> float:
+        seconds = taken(self)
+        with monkeypatch.context() as patch:
+            patch.setattr(AudioInput, "duration", property(taken))
+            s.pending()  # as the driver would just then
+        return taken(self) if is_before else seconds
+
+    monkeypatch.setattr(AudioInput, "duration", property(duration))
+    assert s.duration == pytest.approx(2 * FRAME_S)
 
 
 def test_samples_that_are_not_finite_become_silence_and_are_told() -> None:

@@ -1,4 +1,4 @@
-"""Channels that come or go in a recording of which each is heard by itself.
+"""Channels that come, go or are missing in a recording of which each is heard by itself.
 
 Does not know what is heard of a channel.
 """
@@ -11,10 +11,12 @@ from kiku.audio.chunk import Chunk
 
 @dataclass(slots=True)
 class ChannelChanges:
-    """Tells where a recording has more or fewer channels than it had at first, each once."""
+    """Tells where a recording has more or fewer channels than are heard, each once."""
 
     num_channels: int
-    """At first, which are heard."""
+    """Which are heard."""
+    at_first: bool = True
+    """Whether the recording had as many at first; else they are what was asked for before."""
     _told: set[bool] = field(default_factory=set[bool])
 
     def look(self, chunk: Chunk, time: float) -> StreamWarning | None:
@@ -28,11 +30,14 @@ class ChannelChanges:
             if count > first
             else f"those from {count} on are silent"
         )
+        if self.at_first:
+            had, remedy = f"had {_channels(first)} at first", "cut it there"
+        else:
+            had, remedy = f"was to have {_channels(first)}", "say how many it has"
         return StreamWarning(
             "damaged",
-            f"the recording had {_channels(first)} at first and has {_channels(count)} from "
-            f"{time:.2f} s on: {what}, counted from 0; mix them with channel='mix' "
-            "(--channel mix), or cut it there",
+            f"the recording {had} and has {_channels(count)} from {time:.2f} s on: {what}, counted "
+            f"from 0; mix them with channel='mix' (--channel mix), or {remedy}",
             time,
         )
 

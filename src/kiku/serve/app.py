@@ -41,17 +41,19 @@ _LOG = logging.getLogger("kiku.serve")
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """That need no key; neither do the files of the page."""
 
+OWN_PATH = "/api/stream"
+
 SOCKETS: Mapping[str, MakeProtocol] = {
     "/api/asr-streaming": KyutaiProtocol,
-    "/api/stream": OwnProtocol,
+    OWN_PATH: OwnProtocol,
     "/v1/realtime": RealtimeProtocol,
     "/v1/listen": DeepgramProtocol,
     "/v2/listen": FluxProtocol,
 }
 """The protocol of each socket."""
 
-UPLOADS = {"/api/asr-streaming": ("POST",), "/v1/listen": ("POST",)}
-"""Methods with which recordings are sent to the path of a socket."""
+BESIDE = {"/api/asr-streaming": ("POST",), OWN_PATH: ("POST",), "/v1/listen": ("POST",)}
+"""Other methods that are answered at the path of a socket."""
 
 
 class App:
@@ -84,11 +86,9 @@ class App:
         if path not in OPEN_PATHS and not path.startswith(FOLDER):
             try:
                 request = request_of(scope, id)
-                owner = self.guard.let_in(request, address_of(scope), is_socket=False)
-                if path in SOCKETS:
-                    wrong = no_socket(request, scope["method"], UPLOADS.get(path, ()))
-                    if wrong is not None:
-                        raise wrong
+                owner = self.guard.let_in(request, address_of(scope), is_socket=path == OWN_PATH)
+                if path in SOCKETS and scope["method"] not in BESIDE.get(path, ()):
+                    raise no_socket(request, scope["method"], BESIDE.get(path, ()))
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
                 if path == "/" and refusal.status == 401:  # the page asks for the key
@@ -198,6 +198,14 @@ def _routes(service: Service) -> list[BaseRoute]:
         }
         return JSONResponse(body, 200 if why is None else 503)
 
+    async def knock(request: HttpRequest) -> Response:
+        """What a socket would be answered now, for pages: a browser shows them no such answer."""
+        try:
+            service.permit().release()
+        except Busy as busy:
+            return refused(unavailable(busy))
+        return Response(status_code=204)
+
     async def metrics(request: HttpRequest) -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
@@ -205,6 +213,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),
+        Route(OWN_PATH, knock, methods=["POST"]),
         *kyutai_routes(service),
         *deepgram_routes(service),
         *rest.routes(service),

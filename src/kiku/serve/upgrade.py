@@ -10,20 +10,18 @@ from kiku.serve.protocols.interface import Refusal, Request
 _HINT = "connect as a WebSocket; a proxy in between must pass Upgrade on"
 
 
-def no_socket(request: Request, method: str, uploads: tuple[str, ...]) -> Refusal | None:
-    """Why it is not answered, in the form of its path's protocol; None if it is an upload.
+def no_socket(request: Request, method: str, others: tuple[str, ...]) -> Refusal:
+    """Why it is not answered, in the form of its path's protocol.
 
     Args:
         request: for a path at which there is a socket.
         method: its own.
-        uploads: methods with which recordings are sent to this path.
+        others: methods that are answered there.
     """
-    if method in uploads:
-        return None
     if method in ("GET", "HEAD"):
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
         return _in_form(request, 426, "Upgrade Required", _HINT, headers)
-    allowed = ", ".join(("GET", *uploads))
+    allowed = ", ".join(("GET", *others))
     why = f"{request.path} does not answer {method[:20]}: {_HINT}"
     return _in_form(request, 405, "Method Not Allowed", why, {"Allow": allowed})
 

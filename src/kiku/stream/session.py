@@ -134,6 +134,8 @@ class WordSession:
         self._trace: TracebackType | None = None
         self._inbox: deque[Chunk | FinalizeRequest | Literal["close"]] = deque()
         self._pushed_s = self._converted_s = 0.0  # of the client's hand, of the driver's
+        self._is_converting = False
+        self._uneven_s = 0.0  # by how much more was taken than pushes had seemed to be
         self._num_requests = self._num_answered = 0  # likewise, of finalizes
         self._frames = FrameQueue(config.frame_size)
         self._finalizes: deque[Finalize] = deque()
@@ -264,7 +266,15 @@ class WordSession:
     @property
     def duration(self) -> float:
         """Seconds of sound pushed so far."""
-        return self.input.duration + max(0.0, self._pushed_s - self._converted_s)
+        converted_s, pushed_s = self._converted_s, self._pushed_s
+        if not self._is_converting:
+            taken_s = self.input.duration
+            # Whether the driver has converted nothing meanwhile: it is then no moment at which a
+            # chunk is in the one sum already, and not in the other.
+            if not self._is_converting and self._converted_s == converted_s:
+                self._uneven_s = taken_s - converted_s
+                return taken_s + max(0.0, pushed_s - converted_s)
+        return pushed_s + self._uneven_s
 
     @property
     def waiting_s(self) -> float:
@@ -337,8 +347,10 @@ class WordSession:
             most = None if most is None else most - 1
             item = inbox.popleft()
             if isinstance(item, Chunk):
+                self._is_converting = True
                 frames.push(self.input.feed(item))
                 self._converted_s += item.num_samples / item.rate
+                self._is_converting = False
                 self._note_warnings()
             elif isinstance(item, FinalizeRequest):
                 self._add_finalize(item)
