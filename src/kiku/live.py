@@ -279,6 +279,8 @@ class LiveStream:
         """
         with self._lock:
             self.check_open("finalize() was called")
+            for session in self._sessions:  # of several channels all are asked, or none
+                session.check_finalize()
             for session in self._sessions:
                 session.finalize(FinalizeRequest(tag, cut))
         self._scheduler.wake()

@@ -34,12 +34,11 @@ from kiku.serve.protocols.interface import (
 from kiku.serve.protocols.openai_realtime import (
     IDLE_S,
     MAX_APPEND,
-    MAX_ASKED,
     PARAMETERS,
     RealtimeProtocol,
 )
 from kiku.serve.protocols.openai_realtime_messages import LOGPROBS
-from kiku.serve.protocols.openai_realtime_waiting import MAX_HELD
+from kiku.serve.protocols.openai_realtime_waiting import MAX_HELD, MAX_WAITING
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 from tests.serve.realtime_clients import Told
@@ -697,7 +696,6 @@ def test_many_commits_at_once_are_all_answered() -> None:
     for number in range(100):
         client.say(number)
         client.commit()
-    assert sum(isinstance(ask, Finalize) for ask in client.asks) == MAX_ASKED
     client.settle()
     assert client.transcripts == [str(number) for number in range(100)]
 
@@ -838,13 +836,31 @@ def test_who_speaks_is_told_to_have_stopped_where_the_sound_is_cleared(commits: 
 def test_what_waits_for_a_change_is_bounded() -> None:
     client = Client()
     client.update(turn_detection=None)
-    most = MAX_HELD // MAX_APPEND
-    for _ in range(most):
-        client.append(bytes(MAX_APPEND))
+    client.say(1, 2)
+    sizes = [MAX_APPEND] * (MAX_HELD // MAX_APPEND) + [MAX_HELD % MAX_APPEND]
+    for size in sizes:
+        assert not client.protocol.is_full
+        client.append(bytes(size))
+    assert client.protocol.is_full  # so that nothing more is read
+    client.say(3)  # what had come is taken all the same
+    client.asks.popleft()
+    client._do(client.protocol.opened())
+    assert not client.protocol.is_full
+    pushed = [len(ask.samples) for ask in client.asks if isinstance(ask, Push)]
+    assert sum(pushed) == MAX_HELD + 12
     assert not client.told.errors
-    client.append(bytes(MAX_APPEND))
-    (error,) = client.told.errors
-    assert error["code"] == "rate_limit_exceeded"
+
+
+def test_messages_that_wait_for_a_change_are_bounded() -> None:
+    client = Client()
+    client.update(turn_detection=None)
+    for _ in range(MAX_WAITING // 2):
+        assert not client.protocol.is_full
+        client.say(1)
+        client.commit()
+    assert client.protocol.is_full
+    client.settle()
+    assert client.transcripts == ["1"] * (MAX_WAITING // 2)
 
 
 # Sound.

@@ -221,13 +221,17 @@ class WordSession:
         Raises:
             QueueFull: too many wait.
         """
+        self.check_finalize()
+        self._num_requests += 1
+        self._give_in(request)
+
+    def check_finalize(self) -> None:
+        """Raise QueueFull where too many finalizes wait for one more."""
         waiting = self._num_requests - self._num_answered
         if waiting >= _MAX_REQUESTS:
             raise QueueFull(
                 f"{waiting} finalizes wait to be answered: wait for `Finalized` before the next"
             )
-        self._num_requests += 1
-        self._give_in(request)
 
     def close(self) -> None:
         """Say that no more sound comes. What is still inside becomes words; calling it again

@@ -56,9 +56,6 @@ minutes."""
 MAX_APPEND = 15 * 2**20
 """Bytes of sound in one message."""
 
-MAX_ASKED = 16
-"""Commits that the stream answers at the same time; others wait here."""
-
 _OF_CONVERSATIONS = ("response.", "conversation.", "output_audio_buffer.")
 
 _TELEPHONE_UNITS = UNITS_PER_S // 8_000
@@ -110,6 +107,11 @@ class RealtimeProtocol(Base):
         self._item: Item | None = None
         self._goodbye: Hangup | None = None  # behind the last finalize
         self._lost: Exception | None = None  # why the next item is not whole
+
+    @property
+    def is_full(self) -> bool:
+        """Whether much waits until another stream is there."""
+        return self._waiting.is_full
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -190,7 +192,6 @@ class RealtimeProtocol(Base):
                 "audio begins with the header of a WAV file: append its samples alone, as the "
                 "session's format says", "audio",
             )  # fmt: skip
-        self._waiting.check_room(len(data))
         units = len(data) * (_TELEPHONE_UNITS if self._session.is_telephone else 1)
         self._appended += units
         self._waiting.add(Sound(data, units))
@@ -202,7 +203,6 @@ class RealtimeProtocol(Base):
                 "nothing was appended since the last commit: append sound first",
                 code="input_audio_buffer_commit_empty",
             )
-        self._waiting.check_room()
         self._committed = self._appended
         self._num_commits += 1
         self._waiting.add(Commit(f"commit {self._num_commits}", self._appended))
@@ -228,7 +228,6 @@ class RealtimeProtocol(Base):
 
     def _update(self, session: msgspec.Raw, event_id: str | None, *, beta: bool) -> Actions:
         new = self._session.updated(bytes(session), beta=beta)
-        self._waiting.check_room()
         old, self._session = self._session, new
         if self._appended:
             self._changes[self._appended] = new
@@ -260,8 +259,6 @@ class RealtimeProtocol(Base):
                     self._position += units
                     actions.append(Push(data))
                 case Commit():
-                    if len(self._asked) >= MAX_ASKED:
-                        break
                     self._asked.append(step)
                     actions.append(Finalize(step.tag))
                 case Rewords(decoding):
