@@ -1171,6 +1171,22 @@ def test_channels_live_side_by_side_and_end_once() -> None:
     assert rec.free_slots == 2
 
 
+def test_all_channels_are_finalized_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = StreamOptions(channel="each", format=AudioFormat(channels=2), recovery=None)
+
+    def is_full() -> None:
+        raise QueueFull("many wait")
+
+    with recognizer(slots=2).stream(options) as stream:
+        stream.push(np.stack([sentence(ONE), sentence(TWO)], axis=1))
+        with monkeypatch.context() as patch:
+            patch.setattr(stream._sessions[1], "check_finalize", is_full)
+            with pytest.raises(QueueFull):
+                stream.finalize("t")
+        stream.close()
+        assert not any(isinstance(event, Finalized) for event in stream.events())
+
+
 @pytest.mark.parametrize(
     ("channels", "pushed"), [(1, (2,)), (2, (3,)), (2, (1,)), (2, ())], ids=str
 )

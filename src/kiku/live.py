@@ -297,8 +297,8 @@ class LiveStream:
         request = FinalizeRequest(tag, cut)
         with self._lock:
             self.check_open("finalize() was called")
-            for session in self._sessions:
-                session.check_requests()  # of all before any takes it
+            for session in self._sessions:  # of several channels all are asked, or none
+                session.check_finalize()
             for session in self._sessions:
                 session.finalize(request)
         self._scheduler.wake()

@@ -84,6 +84,11 @@ class Conversation:
         """Events of the stream."""
         return [one for event in events for one in self.do(self.protocol.event(event, 0.0))]
 
+    @property
+    def tag(self) -> str | None:
+        """Of what the stream was asked to finalize last."""
+        return next(one.tag for one in reversed(self.asks) if isinstance(one, Finalize))
+
     def finals(self, channel: int = 0) -> list[dict[str, Any]]:
         """The results that are final."""
         return [

@@ -65,7 +65,7 @@ class Told:
         self._deltas: dict[str, str] = {}
         self._last_ms = 0
         self._speaking: str | None = None
-        self._turns = True
+        self._started: set[str] = set()
         self._ids: set[str] = set()
 
     @property
@@ -93,9 +93,7 @@ class Told:
             assert one["type"] == names[not self.beta]
         self.messages.append(one)
         kind = one["type"]
-        if "session" in one:
-            self._session(one["session"])
-        elif kind == "error":
+        if kind == "error":
             self.errors.append(one["error"])
         elif kind.startswith("input_audio_buffer.speech_"):
             self._speech(one)
@@ -110,20 +108,19 @@ class Told:
             assert one["item"]["id"] == self.committed[-1]
             assert one["previous_item_id"] == ([None, *self.committed][-2])
         else:
-            assert kind == "input_audio_buffer.cleared"
+            assert "session" in one or kind == "input_audio_buffer.cleared"
         return one
 
-    def _session(self, session: dict[str, Any]) -> None:
-        turns = session if "turn_detection" in session else session["audio"]["input"]
-        self._turns = turns["turn_detection"] is not None
-
     def _speech(self, one: dict[str, Any]) -> None:
-        assert self._turns, "turn_detection is null"
         starts = one["type"].endswith("started")
         ms = one["audio_start_ms" if starts else "audio_end_ms"]
         assert ms >= self._last_ms
         assert one["item_id"] not in self.committed
-        if not starts:
+        if starts:
+            assert self._speaking is None
+            assert one["item_id"] not in self._started
+            self._started.add(one["item_id"])
+        else:
             assert self._speaking == one["item_id"]
         self._last_ms, self._speaking = ms, one["item_id"] if starts else None
 

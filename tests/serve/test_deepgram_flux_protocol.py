@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 
 import kiku
 from kiku.audio import StreamWarning
-from kiku.errors import AudioError, ConfigError, QueueFull, StreamError, TruncatedAudio
-from kiku.options import Hotword
+from kiku.errors import (
+    AudioError,
+    ConfigError,
+    QueueFull,
+    StreamClosed,
+    StreamError,
+    TruncatedAudio,
+)
+from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols.deepgram_flux import IDLE_S, MAX_TURN_WORDS
-from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Push, ServerEnds
+from kiku.serve.protocols.deepgram_sound import written_header
+from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Open, Push, ServerEnds
 from kiku.stream import End, Event, Finalized
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 from tests.serve.conftest import EXAMPLES
@@ -138,11 +146,11 @@ def test_an_eager_end_comes_once_and_with_words_that_are_certain() -> None:
 def test_a_turn_can_be_ended_by_the_client() -> None:
     talk = Conversation(flux())
     assert talk.receive(FORCE) == []
-    assert talk.asks == [Finalize("force", cut=True)]
-    assert talk.tell(Finalized(0.5, None, "force")) == []  # there is no turn
+    assert talk.asks == [Finalize(talk.tag, cut=True)]
+    assert talk.tell(Finalized(0.5, None, talk.tag)) == []  # there is no turn
     talk.tell(word("hello", 0.5))
     talk.receive(FORCE)
-    [end] = talk.tell(Finalized(1.5, None, "force"))
+    [end] = talk.tell(Finalized(1.5, None, talk.tag))
     assert (end["event"], end["trigger"], end["audio_window_end"]) == ("EndOfTurn", "manual", 1.5)
     # The stream's own turn goes on, and ends without a turn of the client's.
     assert talk.tell(TurnEndEager(2.0, 0.7), TurnEnd(2.4, 0.8)) == []
@@ -156,26 +164,46 @@ def test_an_end_that_a_force_brings_about_is_manual() -> None:
     talk = Conversation(flux())
     talk.tell(word("hello", 0.5))
     talk.receive(FORCE)
-    told = talk.tell(word("you", 0.9), TurnEnd(1.5, 0.8), Finalized(1.5, None, "force"))
+    told = talk.tell(word("you", 0.9), TurnEnd(1.5, 0.8), Finalized(1.5, None, talk.tag))
     assert [(one["event"], one.get("trigger")) for one in told] == [
         ("Update", None), ("EndOfTurn", "manual"),
     ]  # fmt: skip
 
 
-def test_a_force_that_is_rejected_is_forgotten() -> None:
+@pytest.mark.parametrize("error", [QueueFull("too many"), StreamClosed("the end")])
+def test_a_force_that_is_rejected_is_forgotten(error: Exception) -> None:
     talk = Conversation(flux())
     talk.receive(FORCE)
-    [warning] = talk.do(talk.protocol.rejected(QueueFull("too many")))
-    assert (warning["type"], warning["description"]) == ("Warning", "too many")
+    [warning] = talk.do(talk.protocol.rejected(error))
+    assert (warning["type"], warning["description"]) == ("Warning", str(error))
     talk.tell(word("hello", 0.5), TurnEnd(2.0, 0.8))
     assert turns(talk)[-1]["trigger"] == "model"
+
+
+def test_a_force_of_a_stream_that_is_given_up_is_forgotten() -> None:
+    talk = Conversation(flux())
+    talk.receive(FORCE, written_header(AudioFormat(encoding="mulaw", sample_rate=8_000), 0))
+    assert isinstance(talk.asks[-1], Open)
+    talk.tell(word("hello", 0.5), TurnEnd(2.0, 0.8))
+    assert turns(talk)[-1]["trigger"] == "model"
+
+
+def test_turns_after_two_forces_at_one_place_end_by_themselves(demo: kiku.Recognizer) -> None:
+    sound, rate = pcm(EXAMPLES / "digits.wav")
+    pause = int(2.8 * rate) * 2
+    talk = LiveConversation(demo, flux(sample_rate=str(rate)))
+    talk.hear(sound[:pause], 3_200)
+    talk.receive(FORCE, FORCE)
+    talk.hear(sound[pause:] + bytes(6 * rate), 3_200)
+    ends = [one for one in turns(talk) if one["event"] == "EndOfTurn"]
+    assert [one["trigger"] for one in ends] == ["manual", "model"]
 
 
 def test_a_force_waits_for_a_word_that_is_certain() -> None:
     talk = Conversation(flux())
     talk.tell(Partial("hel", 0.5))
     talk.receive(FORCE)
-    assert talk.tell(Finalized(0.7, Partial("hel", 0.5), "force")) == []
+    assert talk.tell(Finalized(0.7, Partial("hel", 0.5), talk.tag)) == []
     talk.tell(word("hello", 0.5), TurnEnd(2.0, 0.8))
     assert order(talk.messages) == "SUT"
 
@@ -201,7 +229,7 @@ def test_a_threshold_of_one_leaves_ends_to_the_client() -> None:
     [update] = talk.tell(word("you", 2.5))
     assert (update["event"], update["transcript"]) == ("Update", "hello you")
     talk.receive(FORCE)
-    assert [one["trigger"] for one in talk.tell(Finalized(3.5, None, "force"))] == ["manual"]
+    assert [one["trigger"] for one in talk.tell(Finalized(3.5, None, talk.tag))] == ["manual"]
 
 
 def test_a_turn_does_not_grow_without_bound() -> None:
@@ -247,6 +275,67 @@ def test_settings_are_changed() -> None:
     assert back["thresholds"]["eot_threshold"] == 0.7
     talk.tell(word("hello", 3.0), TurnEnd(4.0, 0.9))
     assert order(talk.messages) == "SETST"
+
+
+def configure(**thresholds: float) -> str:
+    return json.dumps({"type": "Configure", "thresholds": thresholds})
+
+
+SECOND = bytes(32_000)
+
+
+def test_settings_hold_for_the_sound_behind_them() -> None:
+    talk = Conversation(flux())
+    [told] = talk.receive(SECOND, SECOND, configure(eot_threshold=1.0, eager_eot_threshold=0.5))[:1]
+    assert told["thresholds"]["eot_threshold"] == 1.0
+    talk.tell(word("hello", 0.5), TurnEndEager(1.0, 0.6), TurnEnd(2.0, 0.8))
+    assert order(talk.messages) == "ST"
+    talk.tell(word("you", 2.0), TurnEndEager(2.9, 0.6), TurnEnd(3.5, 0.8))
+    assert order(talk.messages) == "STSE"
+    check_laws(talk, ended=False)
+
+
+def test_each_time_out_holds_for_its_own_sound() -> None:
+    talk = Conversation(flux(eot_timeout_ms="1000"))
+    told = talk.receive(
+        *[SECOND] * 5, configure(eot_timeout_ms=60_000), configure(eot_timeout_ms=50e3),
+        *[SECOND] * 5, configure(eot_timeout_ms=1_000),
+    )  # fmt: skip
+    assert [one["thresholds"]["eot_timeout_ms"] for one in told] == [60_000, 50_000, 1_000]
+    talk.tell(word("hello", 0.5))
+    [first] = talk.do(talk.protocol.heard(9.0))  # many seconds at once
+    assert (first["trigger"], first["audio_window_end"]) == ("timeout", 1.8)
+    talk.tell(word("you", 6.0))
+    assert talk.do(talk.protocol.heard(10.0)) == []
+    [second] = talk.do(talk.protocol.heard(10.1))
+    assert (second["trigger"], second["transcript"]) == ("timeout", "you")
+
+
+def test_settings_of_a_recording_hold_at_once() -> None:
+    talk = Conversation(flux(encoding="ogg-opus"))
+    talk.receive(b"OggS", configure(eot_threshold=1.0))
+    talk.tell(word("hello", 0.5), TurnEnd(0.9, 0.8))
+    assert order(talk.messages) == "S"
+
+
+def test_settings_among_sound_that_comes_at_once_hold_as_if_it_were_spoken(
+    demo: kiku.Recognizer,
+) -> None:
+    sound, rate = pcm(EXAMPLES / "digits.wav")
+    silence = bytes(3 * rate * 2)
+    pieces = [sound + silence, configure(eot_threshold=1.0), sound + silence, sound]
+    ends: list[list[str]] = []
+    for at_once in (False, True):
+        talk = LiveConversation(demo, flux(sample_rate=str(rate)))
+        for one in pieces:
+            if isinstance(one, str) or at_once:
+                talk.receive(one)
+            else:
+                talk.hear(one, 3_200)
+        talk.end(CLOSE)
+        ends.append([one["transcript"] for one in turns(talk) if one["event"] == "EndOfTurn"])
+    digits = "seven three zero one nine four"
+    assert ends == [[digits, f"{digits} {digits}"]] * 2
 
 
 def test_what_a_client_writes_is_not_told_again_at_length() -> None:
@@ -411,7 +500,7 @@ def test_turns_come_in_order_whatever_the_stream_says(
                 talk.do(talk.protocol.heard(now))
             case _:
                 talk.receive(FORCE)
-                talk.tell(Finalized(now, None, "force"))
+                talk.tell(Finalized(now, None, talk.tag))
         check_laws(talk, ended=False)
     talk.receive(CLOSE)
     talk.tell(End(now))

@@ -15,6 +15,7 @@ from kiku.errors import (
     ConfigError,
     NoFreeSlot,
     QueueFull,
+    StreamClosed,
     StreamError,
     TruncatedAudio,
 )
@@ -104,7 +105,7 @@ def test_the_same_is_not_said_twice() -> None:
     talk = Conversation(listen(interim_results="true"))
     assert len(talk.tell(Partial("hello", 0.5), word("hello", 0.5))) == 1
     talk.receive(FINALIZE)
-    talk.tell(Finalized(0.9, None, "finalize"))
+    talk.tell(Finalized(0.9, None, talk.tag))
     assert [text_of(one) for one in talk.tell(Partial("hello", 1.0))] == ["hello"]
 
 
@@ -139,7 +140,7 @@ def test_a_turn_that_ends_behind_its_last_result_is_told() -> None:
     talk = Conversation(listen())
     talk.tell(word("hello", 0.5))
     talk.receive(FINALIZE)
-    talk.tell(Finalized(1.0, None, "finalize"))
+    talk.tell(Finalized(1.0, None, talk.tag))
     [last] = talk.tell(TurnEnd(2.0, 0.9))
     assert (text_of(last), last["speech_final"], last["is_final"]) == ("", True, True)
     assert (last["start"], last["duration"]) == (1.0, 0.5)
@@ -148,10 +149,10 @@ def test_a_turn_that_ends_behind_its_last_result_is_told() -> None:
 def test_finalize_is_answered_by_one_final_result_even_an_empty_one() -> None:
     talk = Conversation(listen())
     assert talk.receive(FINALIZE) == []
-    assert talk.asks == [Finalize("finalize", cut=True)]
-    [empty] = talk.tell(Finalized(1.0, None, "finalize"))
+    assert talk.asks == [Finalize(talk.tag, cut=True)]
+    [empty] = talk.tell(Finalized(1.0, None, talk.tag))
     assert (text_of(empty), empty["is_final"], empty["from_finalize"]) == ("", True, True)
-    [full] = talk.tell(word("hello", 1.2), Finalized(2.0, Partial("y", 1.8), "finalize"))
+    [full] = talk.tell(word("hello", 1.2), Finalized(2.0, Partial("y", 1.8), talk.tag))
     assert (text_of(full), full["from_finalize"], full["speech_final"]) == ("hello", True, False)
     assert full["start"] + full["duration"] == 1.8  # where the next word begins
     assert talk.tell(Finalized(3.0, None, None)) == []
@@ -160,16 +161,35 @@ def test_finalize_is_answered_by_one_final_result_even_an_empty_one() -> None:
 def test_a_turn_that_finalize_ends_is_told_with_its_answer() -> None:
     talk = Conversation(listen())
     talk.receive(FINALIZE)
-    [both] = talk.tell(word("hello", 0.5), TurnEnd(1.0, 0.9), Finalized(1.0, None, "finalize"))
+    [both] = talk.tell(word("hello", 0.5), TurnEnd(1.0, 0.9), Finalized(1.0, None, talk.tag))
     assert (text_of(both), both["speech_final"], both["from_finalize"]) == ("hello", True, True)
     talk.receive(FINALIZE)
     ended, early = talk.tell(word("you", 1.5), TurnEnd(2.5, 0.9), word("there", 2.6),
-                             Finalized(3.0, None, "finalize"))  # fmt: skip
+                             Finalized(3.0, None, talk.tag))  # fmt: skip
     assert (text_of(ended), ended["speech_final"], ended["from_finalize"]) == ("you", True, False)
     assert (text_of(early), early["speech_final"], early["from_finalize"]) == ("there", False, True)
     talk.receive(FINALIZE, CLOSE)
     last, _ = talk.tell(word("now", 4.0), TurnEnd(5.0, 1.0), End(5.0))
     assert (text_of(last), last["speech_final"]) == ("now", True)
+
+
+def test_a_turn_does_not_wait_for_a_stream_that_was_given_up() -> None:
+    talk = Conversation(listen())
+    talk.receive(FINALIZE, written_header(AudioFormat(encoding="mulaw", sample_rate=8_000), 0))
+    assert isinstance(talk.asks[-1], Open)
+    assert [one["speech_final"] for one in talk.tell(TurnEnd(1.0, 0.8))] == [True]
+
+
+def test_each_finalize_has_an_answer_and_later_turns_end_at_once(demo: kiku.Recognizer) -> None:
+    sound, rate = pcm(EXAMPLES / "digits.wav")
+    pause = int(2.8 * rate) * 2
+    talk = LiveConversation(demo, listen(sample_rate=str(rate)))
+    talk.hear(sound[:pause], 3_200)
+    talk.receive(FINALIZE, FINALIZE)
+    talk.hear(sound[pause:] + bytes(6 * rate), 3_200)
+    told = [(text_of(one), one["from_finalize"]) for one in talk.finals()
+            if one["from_finalize"] or one["speech_final"]]  # fmt: skip
+    assert told == [("seven three zero", True), ("", True), ("one nine four", False)]
 
 
 def test_close_stream_tells_the_rest_and_the_metadata_last() -> None:
@@ -204,10 +224,11 @@ def test_a_client_that_sends_nothing_is_told_why_it_is_left() -> None:
     assert talk.protocol.quiet_after_s == (IDLE_S,)
     talk.receive('{"type":"KeepAlive"}')
     assert talk.asks == []
-    [error] = talk.do(talk.protocol.quiet(IDLE_S))
-    assert (error["type"], error["variant"]) == ("Error", "NET-0001")
+    assert talk.do(talk.protocol.quiet(IDLE_S)) == []
     assert talk.asks == [Close()]
-    assert [text_of(one) for one in talk.tell(word("hello", 0.5), End(1.0))] == ["hello"]
+    last, error = talk.tell(word("hello", 0.5), End(1.0))
+    assert text_of(last) == "hello"
+    assert (error["type"], error["variant"]) == ("Error", "NET-0001")
     assert talk.hangup is not None
     assert (talk.hangup.code, talk.hangup.reason[:8]) == (1011, "NET-0001")
 
@@ -248,8 +269,8 @@ def test_each_channel_has_results_of_its_own() -> None:
     assert [one["channel"] for one in talk.messages if one["type"] == "SpeechStarted"] == [[1, 2]]
     assert [text_of(one) for one in talk.finals(1)] == ["right"]
     assert talk.finals(1)[0]["channel_index"] == [1, 2]
-    talk.receive(FINALIZE)
-    told = talk.tell(Finalized(4.0, None, "finalize", 0), Finalized(4.0, None, "finalize", 1))
+    talk.receive('{"type":"Finalize","channel":1}')  # means all of them
+    told = talk.tell(Finalized(4.0, None, talk.tag, 0), Finalized(4.0, None, talk.tag, 1))
     assert [(one["channel_index"], text_of(one)) for one in told] == [
         ([0, 2], "left"),
         ([1, 2], ""),
@@ -327,14 +348,15 @@ def test_text_that_is_no_message_is_told(text: str) -> None:
     assert (talk.asks, talk.hangup) == ([], None)
 
 
-def test_sound_that_is_none_is_told_and_the_talk_goes_on() -> None:
+@pytest.mark.parametrize("refusal", [QueueFull("too many"), StreamClosed("the end")])
+def test_sound_that_is_none_is_told_and_the_talk_goes_on(refusal: Exception) -> None:
     talk = Conversation(listen(encoding="opus"))
     talk.receive(b"packet")
     [error] = talk.do(talk.protocol.rejected(AudioError("no packet")))
     assert (error["variant"], error["description"]) == ("DATA-0000", "no packet")
     talk.receive(FINALIZE)
-    [error] = talk.do(talk.protocol.rejected(QueueFull("too many")))
-    assert error["variant"] == "QueueFull"
+    [error] = talk.do(talk.protocol.rejected(refusal))
+    assert error["variant"] == type(refusal).__name__
     assert talk.hangup is None
     # A turn does not wait for the answer that will not come.
     assert [one["speech_final"] for one in talk.tell(TurnEnd(1.0, 0.8))] == [True]
@@ -445,7 +467,7 @@ def test_each_word_is_in_one_final_result_and_results_follow_each_other(
         elif kind == "f":
             talk.receive(FINALIZE)
             for index in range(channels):
-                talk.tell(Finalized(now, None, "finalize", index if channels > 1 else None))
+                talk.tell(Finalized(now, None, talk.tag, index if channels > 1 else None))
                 open_at[index] = max(open_at[index], now)
         elif kind == "h":
             talk.do(talk.protocol.heard(now))

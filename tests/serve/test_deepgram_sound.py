@@ -106,6 +106,41 @@ def test_recordings_and_packets_are_passed_on() -> None:
         assert taken(intake, wav(), b"", b"x") == (wav() + b"x", [])
 
 
+@pytest.mark.parametrize(
+    ("format", "data", "seconds"),
+    [
+        (AudioFormat(encoding="s16le", sample_rate=16_000, channels=2), bytes(64_000), 1.0),
+        (AudioFormat(encoding="f32le", sample_rate=8_000), bytes(16_000), 0.5),
+        (AudioFormat(encoding="mulaw", sample_rate=8_000), bytes(2_000), 0.25),
+        (AudioFormat(encoding="opus"), b"\x78", 0.02),  # a packet of 20 ms
+    ],
+)
+def test_it_is_known_how_long_the_sound_is(
+    format: AudioFormat, data: bytes, seconds: float
+) -> None:
+    intake = SoundIntake(StreamOptions(format=format), False)
+    assert intake.taken_s == 0
+    intake.take(data)
+    intake.take(data)
+    assert intake.taken_s == pytest.approx(2 * seconds)
+    recording = SoundIntake(StreamOptions(), True)
+    recording.take(data)
+    assert recording.taken_s is None
+
+
+def test_headers_are_no_part_of_how_long_the_sound_is() -> None:
+    intake = SoundIntake(StreamOptions(format=FORMAT), False)
+    intake.take(wav(rate=8_000))
+    intake.take(b"RIF")
+    before = intake.taken_s
+    assert before == pytest.approx((len(SAMPLES) + 3) / 16_000)
+    held = SoundIntake(StreamOptions(format=FORMAT), False)
+    held.take(b"RIFF")
+    assert held.taken_s == 0
+    held.rest()
+    assert held.taken_s == pytest.approx(4 / 2 / (FORMAT.sample_rate or 0))
+
+
 @given(data=st.binary(max_size=300))
 def test_any_bytes_may_follow_a_riff(data: bytes) -> None:
     header = wav_header(b"RIFF\0\0\0\0WAVE" + data)

@@ -1,6 +1,9 @@
 """The logs of servers that run the application have no keys in them."""
 
+import json
 import logging
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -61,3 +64,31 @@ def test_servers_write_none(
     assert "1.2.3.4" in line
     assert App(Service(Settings(), demo)) is not None
     assert len({id(one) for one in logger.filters}) == len(logger.filters)  # once for all of them
+
+
+_LINES = """
+import logging, warnings
+from kiku.serve import logs
+from kiku.serve.forms import FormError, FormReader
+from kiku.serve.settings import Settings
+
+logs.set_up(Settings(log_format="json"))
+logging.getLogger("kiku.serve").info("ours, %(a)s", {"a": 1})
+logging.getLogger("another.package").warning("theirs")
+logging.getLogger("another.package").info("of no interest")
+warnings.warn("old")
+try:
+    FormReader("multipart/form-data; boundary=X").feed(b"no form")
+except FormError:
+    print("refused")
+"""
+
+
+def test_all_that_is_logged_is_json_where_that_is_asked_for():
+    done = subprocess.run([sys.executable, "-c", _LINES], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "refused\n")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    ours, theirs, old = lines  # and nothing of a form that a client has damaged
+    assert (ours["message"], ours["a"], ours["level"]) == ("ours, 1", 1, "info")
+    assert (theirs["message"], theirs["level"]) == ("theirs", "warning")
+    assert "old" in old["message"]

@@ -34,11 +34,11 @@ from kiku.serve.protocols.interface import (
 from kiku.serve.protocols.openai_realtime import (
     IDLE_S,
     MAX_APPEND,
-    MAX_ASKED,
     PARAMETERS,
     RealtimeProtocol,
 )
-from kiku.serve.protocols.openai_realtime_waiting import MAX_HELD
+from kiku.serve.protocols.openai_realtime_messages import LOGPROBS
+from kiku.serve.protocols.openai_realtime_waiting import MAX_HELD, MAX_WAITING
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 from tests.serve.realtime_clients import Told
@@ -380,6 +380,28 @@ def test_what_a_session_keeps_and_tells_again_has_an_end() -> None:
     assert client.session["audio"]["input"]["format"] == before["audio"]["input"]["format"]
 
 
+@pytest.mark.parametrize("beta", [False, True])
+def test_no_language_and_whole_numbers_with_a_point_are_understood(beta: bool) -> None:
+    client = Client(beta=beta)
+    heard: dict[str, Any] = {"language": ""}
+    turns = {"type": "server_vad", "silence_duration_ms": 700.0, "prefix_padding_ms": 99.6}
+    if beta:
+        session = {"input_audio_transcription": heard, "turn_detection": turns}
+        client.send("transcription_session.update", session=session)
+    else:
+        client.update(
+            transcription={**heard, "languages": ["", " "]},
+            turn_detection={**turns, "idle_timeout_ms": 5e3},
+            format={"type": "audio/pcm", "rate": 24e3},
+        )
+    assert not client.told.errors  # and what is told again is checked by the SDK
+    told = client.session if beta else client.session["audio"]["input"]
+    assert told["turn_detection"]["silence_duration_ms"] == 700
+    assert told["turn_detection"]["prefix_padding_ms"] == 100
+    client.settle()
+    assert client.opened[-1].turns.silence_s == 0.7
+
+
 def test_a_language_is_one_of_several() -> None:
     client = Client()
     client.update(transcription={"languages": ["fr", "en"]})
@@ -497,6 +519,23 @@ def test_usage_is_the_length_of_the_items_sound() -> None:
     client.settle()
     usages = [one["usage"] for one in client.told.messages if "usage" in one]
     assert usages == [{"type": "duration", "seconds": 1.5}, {"type": "duration", "seconds": 0.25}]
+
+
+@pytest.mark.parametrize("is_heard", [False, True])
+def test_sound_that_was_cleared_is_not_used(is_heard: bool) -> None:
+    client = Client()
+    client.update(turn_detection=None)
+    client.append(silence(1.5))
+    client.commit()
+    client.append(silence(10))
+    if is_heard:
+        client.settle()
+    client.clear()
+    client.append(silence(0.25))
+    client.commit()
+    client.settle()
+    usages = [one["usage"]["seconds"] for one in client.told.messages if "usage" in one]
+    assert usages == [1.5, 0.25]
 
 
 def test_places_grow_over_all_streams_of_a_connection() -> None:
@@ -657,7 +696,6 @@ def test_many_commits_at_once_are_all_answered() -> None:
     for number in range(100):
         client.say(number)
         client.commit()
-    assert sum(isinstance(ask, Finalize) for ask in client.asks) == MAX_ASKED
     client.settle()
     assert client.transcripts == [str(number) for number in range(100)]
 
@@ -708,24 +746,121 @@ def test_turning_turns_off_ends_speech_and_keeps_the_words_for_the_commit() -> N
     client.listen()
     client.listen()
     client.update(turn_detection=None)
-    assert client.told.types[-2:] == ["input_audio_buffer.speech_stopped", "session.updated"]
     client.settle()
+    assert client.told.types[-1] == "input_audio_buffer.speech_stopped"
     client.say(7)
     client.commit()
     client.settle()
     assert client.transcripts == ["1 3 5 7"]
 
 
+def test_a_change_holds_for_the_sound_behind_it() -> None:
+    client = Client()
+    client.say(1, 3, 999, 5, 7)
+    client.update(turn_detection=None)  # before anything was heard
+    client.say(9, 999, 11)
+    client.commit()
+    client.settle()
+    assert client.transcripts == ["1 3", "5 7 9 11"]
+    first, _ = client.told.committed
+    assert client.told.of(first)[0] == "buffer.speech_started"
+
+
+def test_a_stream_without_turns_fails_as_one_before_its_first_word() -> None:
+    client = Client()
+    client.say(1, 3, 999, 8, 8)
+    client.update(turn_detection=None)
+    client.settle()
+    client.say(5)
+    client.settle()
+    client.fail(StreamError("broken"))
+    assert client.told.types.count("input_audio_transcription.failed") == 0  # nothing is committed
+    client.settle()
+    client.commit()
+    client.settle()
+    assert list(client.told.failed) == client.told.committed[1:]
+    assert len(client.told.failed) == 1
+
+
+def test_what_is_told_beside_words_changes_where_the_client_changed_it() -> None:
+    client = Client()
+    client.say(1, 3)
+    client.send("session.update", session={"type": "transcription", "include": [LOGPROBS]})
+    client.say(5)
+    client.update(turn_detection={"type": "server_vad", "prefix_padding_ms": 0})
+    client.append(silence(1))
+    client.say(7, 999, 8, 8)
+    client.settle()
+    deltas = {one["delta"]: "logprobs" in one for one in client.told.messages if "delta" in one}
+    assert deltas == {"1": False, " 3": False, " 5": True, "7": True}
+    starts = [one["audio_start_ms"] for one in client.told.messages if "audio_start_ms" in one]
+    assert starts[1] >= 1_000  # and not 300 ms before
+
+
+def test_turns_that_go_off_and_on_again_end_one_turn_once() -> None:
+    client = Client()
+    client.say(1, 3, 5, 7)
+    client.work()
+    client.listen()
+    client.listen()
+    client.update(turn_detection=None)
+    client.listen()
+    client.update(turn_detection={"type": "server_vad"})
+    client.say(9, 999, 8, 8)
+    client.settle()  # nobody begins twice, as is looked after each message
+    assert client.transcripts == ["1 3 5 7", "9"]
+    starts = [client.told.of(item).count("buffer.speech_started") for item in client.told.committed]
+    assert starts == [1, 1]
+
+
+@pytest.mark.parametrize("commits", [False, True])
+def test_who_speaks_is_told_to_have_stopped_where_the_sound_is_cleared(commits: bool) -> None:
+    client = Client()
+    client.say(1, 3, 5, 7)
+    client.work()
+    client.listen()
+    client.listen()
+    assert client.told.types[-1] == "input_audio_transcription.delta"
+    if commits:
+        client.commit()
+        client.say(9, 11, 13, 15)
+    client.clear()
+    client.settle()
+    kinds = [one.rpartition(".")[2] for one in client.told.types]
+    assert kinds.count("speech_started") == kinds.count("speech_stopped") == 1
+    assert not commits or client.transcripts == ["1 3 5 7"]
+    if not commits:
+        assert kinds[-2:] == ["speech_stopped", "cleared"]
+
+
 def test_what_waits_for_a_change_is_bounded() -> None:
     client = Client()
     client.update(turn_detection=None)
-    most = MAX_HELD // MAX_APPEND
-    for _ in range(most):
-        client.append(bytes(MAX_APPEND))
+    client.say(1, 2)
+    sizes = [MAX_APPEND] * (MAX_HELD // MAX_APPEND) + [MAX_HELD % MAX_APPEND]
+    for size in sizes:
+        assert not client.protocol.is_full
+        client.append(bytes(size))
+    assert client.protocol.is_full  # so that nothing more is read
+    client.say(3)  # what had come is taken all the same
+    client.asks.popleft()
+    client._do(client.protocol.opened())
+    assert not client.protocol.is_full
+    pushed = [len(ask.samples) for ask in client.asks if isinstance(ask, Push)]
+    assert sum(pushed) == MAX_HELD + 12
     assert not client.told.errors
-    client.append(bytes(MAX_APPEND))
-    (error,) = client.told.errors
-    assert error["code"] == "rate_limit_exceeded"
+
+
+def test_messages_that_wait_for_a_change_are_bounded() -> None:
+    client = Client()
+    client.update(turn_detection=None)
+    for _ in range(MAX_WAITING // 2):
+        assert not client.protocol.is_full
+        client.say(1)
+        client.commit()
+    assert client.protocol.is_full
+    client.settle()
+    assert client.transcripts == ["1"] * (MAX_WAITING // 2)
 
 
 # Sound.

@@ -126,7 +126,7 @@ def test_what_a_socket_would_be_answered_can_be_asked_for(
             told = httpx.post(address, headers={**wrong, "Origin": "http://elsewhere.test"})
             assert told.status_code == 401
             assert told.json() == {"error": "the key is missing, or not known"}
-        assert httpx.get(address, headers=key).status_code == (405 if most > 4 else 503)
+        assert httpx.get(address, headers=key).status_code == (426 if most > 4 else 503)
 
 
 # In a browser.

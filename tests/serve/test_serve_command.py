@@ -233,7 +233,8 @@ Refused = Callable[..., str]
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
     """`refused("--port", "80")`: what `kiku serve` says, in this process, before it ends with 1."""
-    loggers = [logging.getLogger(name) for name in ("kiku", "uvicorn", "websockets")]
+    names = ("kiku", "uvicorn", "websockets", "python_multipart")
+    loggers = [logging.getLogger(name) for name in names]
     before = [(one.handlers, one.propagate, one.level) for one in loggers]
 
     def run(*options: str) -> str:
@@ -244,6 +245,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
     for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
         one.handlers, one.propagate = handlers, propagate
         one.setLevel(level)
+    logging.captureWarnings(False)
 
 
 def sentence(told: str) -> str:
@@ -325,6 +327,7 @@ def test_without_its_extra_the_command_says_how_to_get_it(tmp_path: Path):
     assert "pip install '.[serve]'" in result.stderr
 
 
+@pytest.mark.usefixtures("refused")
 def test_a_model_that_cannot_be_loaded_is_not_said_to_answer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -14,6 +14,7 @@ import kiku
 from kiku.audio import read_chunks
 from kiku.errors import ConfigError
 from kiku.serve.admission import Permit
+from kiku.serve.protocols import wyoming
 from kiku.serve.protocols.wyoming import PATIENT_PROGRAM, PROGRAM
 from kiku.serve.server import listening_socket
 from kiku.serve.settings import Settings
@@ -199,6 +200,21 @@ def test_many_utterances_on_one_connection(port: int, demo: kiku.Recognizer, dig
     assert run(work) == [answers, "", digits, "", answers, answers]
 
 
+def test_utterances_that_are_more_than_is_kept_are_all_heard(
+    port: int, demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wyoming, "HELD_BYTES", 2**14)  # half a second
+
+    async def work() -> list[str]:
+        answers = written(sound("answers.mp3", 16_000))
+        async with AsyncTcpClient("127.0.0.1", port) as client:
+            for _ in range(3):
+                await say(client, answers, 16_000)
+            return [text_of(await told(client)) for _ in range(3)]
+
+    assert run(work) == [demo.transcribe(EXAMPLES / "answers.mp3").text] * 3
+
+
 def test_what_is_expected_reaches_the_decoder(port: int, digits: str) -> None:
     """Which says so of what its vocabulary cannot spell."""
 
@@ -329,8 +345,6 @@ def test_sound_that_never_ends_is_answered(
     port: int, digits: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that neither goes on nor says audio-stop, heard by the patient program."""
-    from kiku.serve.protocols import wyoming
-
     monkeypatch.setattr(wyoming, "SILENT_S", 2.5)
     monkeypatch.setattr(wyoming.WyomingProtocol, "quiet_after_s", (wyoming.GIVE_UP_S, 2.5))
 

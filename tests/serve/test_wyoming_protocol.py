@@ -383,22 +383,36 @@ def test_the_next_utterance_waits_for_the_transcript_of_the_one_before() -> None
 def test_not_everything_is_kept_for_later(part: Any) -> None:
     protocol = hearing()
     protocol.received(wire(AudioStop(), START))
-    many, actions = HELD_BYTES // 2**20, list[str]()
-    for _ in range(many - 1):
+    for _ in range(HELD_BYTES // 2**20 - 1):
         assert not protocol.received(wire(part))
-    for _ in range(2):
-        actions += kinds(protocol.received(wire(part)))
-    assert actions == ["error", "Hangup"]
+        assert not protocol.is_full
+    assert not protocol.received(wire(part))
+    assert protocol.is_full  # so that no more is read
+    told = kinds(protocol.event(End(1.0), 0.0))
+    assert told[:3] == ["transcript", "transcript-stop", "Open"]
+    assert told.count("Push") == (HELD_BYTES // 2**20 if isinstance(part, AudioChunk) else 0)
+    assert not protocol.is_full
 
 
 def test_small_messages_are_not_kept_without_end() -> None:
-    protocol, ping = hearing(), wire(AudioStop()) * 1000
+    protocol, stops = hearing(), wire(AudioStop()) * 1000
     protocol.received(wire(AudioStop()))
     for _ in range(HELD_BYTES // 2**10 // 1000 + 1):
-        if actions := protocol.received(ping):
-            assert kinds(actions) == ["error", "Hangup"]
-            return
-    raise AssertionError("all were kept")
+        assert not protocol.is_full
+        assert not protocol.received(stops)
+    assert protocol.is_full
+
+
+def test_a_program_holds_for_the_utterances_behind_it() -> None:
+    protocol = hearing()
+    protocol.received(wire(AudioStop(), START, AudioStop(), SelectProgram(PATIENT_PROGRAM), START,
+                           AudioStop()))  # fmt: skip
+    turns: list[bool] = []
+    for _ in range(2):
+        (opened,) = [one for one in protocol.event(End(1.0), 0.0) if isinstance(one, Open)]
+        turns.append(opened.options.turns is not None)
+        protocol.opened()
+    assert turns == [True, False]
 
 
 # What is wished.

@@ -33,6 +33,7 @@ from kiku.serve.rest_kyutai import kyutai_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings, warn_of_unknown_names
 from kiku.serve.sockets import MakeProtocol, Sockets
+from kiku.serve.upgrade import no_socket
 from kiku.serve.wire import Message, Receive, Scope, SendMessage, address_of, request_of
 
 _LOG = logging.getLogger("kiku.serve")
@@ -50,6 +51,9 @@ SOCKETS: Mapping[str, MakeProtocol] = {
     "/v2/listen": FluxProtocol,
 }
 """The protocol of each socket."""
+
+BESIDE = {"/api/asr-streaming": ("POST",), OWN_PATH: ("POST",), "/v1/listen": ("POST",)}
+"""Other methods that are answered at the path of a socket."""
 
 
 class App:
@@ -83,11 +87,13 @@ class App:
             try:
                 request = request_of(scope, id)
                 owner = self.guard.let_in(request, address_of(scope), is_socket=path == OWN_PATH)
+                if path in SOCKETS and scope["method"] not in BESIDE.get(path, ()):
+                    raise no_socket(request, scope["method"], BESIDE.get(path, ()))
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
                 if path == "/" and refusal.status == 401:  # the page asks for the key
                     return await self._page.front(401, refusal.headers)(scope, receive, send)
-                if rest.is_openais(path):
+                if openai_rest.is_openais(path):
                     refusal = openai_rest.in_form(refusal)
                 return await refused(refusal)(scope, receive, send)
             with self.guard.connection(owner):

@@ -51,7 +51,7 @@ class _Json(logging.Formatter):
 
 
 def set_up(settings: Settings) -> None:
-    """Write kiku's log to standard error."""
+    """Write kiku's log to standard error, and what other packages warn of, in one form."""
     handler = logging.StreamHandler(sys.stderr)
     if settings.log_format == "json":
         handler.setFormatter(_Json())
@@ -64,10 +64,16 @@ def set_up(settings: Settings) -> None:
     for name in ("kiku", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
+    root = logging.getLogger()
+    if not root.handlers:  # Python would write what nobody handles as plain text, and warnings
+        root.addHandler(handler)
+    logging.captureWarnings(True)
     logging.getLogger("kiku").setLevel(settings.log_level.upper())
     # What uvicorn says of connections holds their addresses with keys in them.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
+    # A form that is damaged is its client's mistake, and told to the client.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 _SERVERS = (

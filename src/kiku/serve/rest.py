@@ -30,7 +30,7 @@ from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
 from kiku.serve.service import Heard, Service
-from kiku.serve.uploads import TooLarge, Upload, beside, body, while_there
+from kiku.serve.uploads import Encoded, TooLarge, Upload, beside, body, while_there
 from kiku.serve.wire import Gone, Message, Receive, Scope, SendMessage, request_of
 from kiku.transcription import Transcript
 
@@ -61,11 +61,6 @@ def routes(service: Service) -> list[BaseRoute]:
         Route("/v1", nowhere),
         Route("/v1/{rest:path}", nowhere),
     ]
-
-
-def is_openais(path: str) -> bool:
-    """Whether errors under this path have OpenAI's form."""
-    return path == "/v1" or (path.startswith("/v1/") and not path.endswith("/listen"))
 
 
 @dataclass(slots=True)
@@ -251,6 +246,9 @@ async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
             await upload.write(form.feed(piece))
     except TooLarge:
         raise openai_rest.too_large(most) from None
+    except Encoded as error:
+        code = "unsupported_encoding"
+        raise openai_rest.error(415, str(error), code=code, headers=error.headers) from None
     exchange.has_body = True
     form.end()
     request = TranscriptionRequest.of(form.fields, exchange.service.card)

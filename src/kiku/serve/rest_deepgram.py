@@ -23,7 +23,7 @@ from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.interface import Refusal, Request, in_a_header
 from kiku.serve.service import Service
-from kiku.serve.uploads import STALLED, TooLarge, beside, body, while_there
+from kiku.serve.uploads import STALLED, Encoded, TooLarge, beside, body, while_there
 from kiku.serve.wire import Gone, request_of
 from kiku.transcription import Transcript
 
@@ -74,6 +74,10 @@ async def _listen(service: Service, http: HttpRequest, request: Request) -> _Ans
     except TooLarge as error:
         why = f"{error}: send the recording in parts"
         raise refusal(request, why, 413, "Payload Too Large") from error
+    except Encoded as error:
+        encoded = refusal(request, str(error), 415, "Unsupported Media Type")
+        encoded.headers.update(error.headers)
+        raise encoded from error
     except Busy as error:
         raise busy(request, error.retry_after_s, str(error)) from error
     except (AudioError, ConfigError) as error:

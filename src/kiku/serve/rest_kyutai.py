@@ -24,7 +24,7 @@ from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
 from kiku.serve.service import Service
-from kiku.serve.uploads import STALLED, TooLarge, Upload, beside, body, while_there
+from kiku.serve.uploads import STALLED, Encoded, TooLarge, Upload, beside, body, while_there
 from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
 
 _LOG = logging.getLogger("kiku.serve")
@@ -123,7 +123,7 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
     except KikuError as error:
         refusal = _refusal_of(error)
         status = refusal.status
-        if isinstance(error, TooLarge):  # the service has counted others
+        if isinstance(error, TooLarge | Encoded):  # the service has counted others
             service.metrics.errors.labels(_PROTOCOL, str(status)).inc()
         raise refusal from error
     finally:
@@ -152,6 +152,8 @@ def _refusal_of(error: KikuError) -> Refusal:
     match error:
         case TooLarge():
             status, text = 413, f"{error}: send the recording in parts"
+        case Encoded():
+            status, text, headers = 415, str(error), dict(error.headers)
         case Busy():
             status, text = 503, str(error)
             headers = {"Retry-After": str(error.retry_after_s)}

@@ -264,7 +264,7 @@ class Talk:
         self._left.clear()
         self._is_aborted = False
         clock, received, figures = time.monotonic, self._protocol.received, self.figures
-        stream, outbox = self._stream, self._outbox
+        stream, outbox, protocol = self._stream, self._outbox, self._protocol
         try:
             await stream.do(actions)
             await outbox.flush()
@@ -282,7 +282,7 @@ class Talk:
                     await stream.do(actions)
                 if len(outbox.waiting) > MOST_WAITING:
                     await outbox.drained()
-                while stream.keeps_too_much:
+                while stream.keeps_too_much or (protocol.is_full and not self.has_hung_up):
                     await asyncio.sleep(0.1)
         except Gone as gone:
             if gone.may_listen:

@@ -50,6 +50,9 @@ from kiku.stream import End
 _REJECTIONS = (AudioError, ConfigError, QueueFull, StreamClosed)
 """What is wrong with a message, and not with the stream."""
 
+_ROOM_S = 0.05
+"""So often it is looked whether a stream with many finalizes takes one more."""
+
 _SAVE_S = 5.0
 """Within which what was asked of a stream must be done, so that it can be saved."""
 
@@ -305,8 +308,7 @@ class TalkStream:
                     keeping.gap(seconds)
             case Finalize(tag, cut):
                 self._figures.asked_at = time.monotonic()
-                await stream.finalize(tag, cut=cut)
-                if keeping is not None:
+                if await self._finalize(stream, action) and keeping is not None:
                     keeping.asked(tag, cut)
             case Decode(options):
                 await stream.set_decoding(options)
@@ -324,6 +326,17 @@ class TalkStream:
             case _:
                 raise AssertionError(f"there is no action {action!r}")
         return ()
+
+    async def _finalize(self, stream: AsyncStream, wanted: Finalize) -> bool:
+        """Ask for it as soon as the stream takes one more: a client may ask for many ahead, and its
+        sound behind them waits as long. Whether that was done before the stream was given up."""
+        while self._stream is stream:
+            try:
+                await stream.finalize(wanted.tag, cut=wanted.cut)
+                return True
+            except QueueFull:
+                await asyncio.sleep(_ROOM_S)
+        return False
 
     async def _reopen(self, wanted: Open) -> Actions:
         self._drop()

@@ -26,6 +26,13 @@ class TooLarge(KikuError):
     """A body is longer than it may be; what is left of it has not been read."""
 
 
+class Encoded(KikuError):
+    """A body is compressed for its way, which is not undone here; nothing of it has been read."""
+
+    headers: Mapping[str, str] = {"Accept-Encoding": "identity"}
+    """Of the answer to it."""
+
+
 async def body(
     headers: Mapping[str, str], receive: Receive, most_bytes: int
 ) -> AsyncGenerator[bytes]:
@@ -37,9 +44,14 @@ async def body(
         most_bytes: how long it may be.
 
     Raises:
+        Encoded: it is not sent as it is.
         TooLarge: it is longer: at once where it says so itself.
         Gone: its client has left, or sends nothing more.
     """
+    codings = [one.strip().lower() for one in headers.get("content-encoding", "").split(",")]
+    if any(one not in ("", "identity") for one in codings):
+        named = headers["content-encoding"][:100]
+        raise Encoded(f"a body with Content-Encoding: {named} is not read here: send it as it is")
     stated = headers.get("content-length", "")
     if stated.isascii() and stated.isdigit() and int(stated[:20]) > most_bytes:
         raise TooLarge(f"a body of {stated[:20]} bytes is longer than {most_bytes}")

@@ -226,11 +226,11 @@ class WordSession:
         Raises:
             QueueFull: too many wait.
         """
-        self.check_requests()
+        self.check_finalize()
         self._num_requests += 1
         self._give_in(request)
 
-    def check_requests(self) -> None:
+    def check_finalize(self) -> None:
         """Raise QueueFull where no further request may wait."""
         waiting = self._num_requests - self._num_answered
         if waiting >= _MAX_REQUESTS:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, TruncatedAudio
 from kiku.options import DecodingOptions
+from kiku.serve.protocols.deepgram_finalizes import Finalizes
 from kiku.serve.protocols.deepgram_messages import (
     DECODER,
     CloseStream,
@@ -40,8 +41,8 @@ from kiku.serve.protocols.interface import (
     Base,
     Close,
     Decode,
-    Finalize,
     ModelCard,
+    Open,
     Refusal,
     Request,
     ServerEnds,
@@ -65,7 +66,6 @@ IDLE_S = 10.0
 
 _IDLE = "NET-0001"
 _NO_SOUND = "DATA-0000"
-_FINALIZE = "finalize"
 
 _SLACK_S = 0.2
 """Sound that counts as heard before its text is sure: it may not fill a frame yet, and a word is
@@ -85,8 +85,6 @@ class _Channel:
     """Of the last word, until `UtteranceEnd` tells of it."""
     shown: str = ""
     """What the last result that is not final said."""
-    num_asked: int = 0
-    """`Finalize`s without an answer."""
     turn_end: float | None = None
     """When a turn ended that is told with the answer to a `Finalize`."""
 
@@ -111,12 +109,14 @@ class DeepgramProtocol(Base):
             "model_info": model_info(model),
             "model_uuid": model_uuid(model),
         }
+        self._finalizes = Finalizes()
         self._digest = new_digest()
         self._configuring: dict[str, Any] | None = None
         """The answer to a `Configure`, until the stream does what it wants."""
         self._closing = False
+        self._is_idle = False
         self._why: tuple[int, str] | None = None
-        """Why the connection ends, where that is no good end."""
+        """Why the connection ends, where that is no good end and has been told."""
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -143,9 +143,7 @@ class DeepgramProtocol(Base):
             case KeepAlive():
                 return ()
             case FinalizeNow():
-                for channel in self._channels:
-                    channel.num_asked += 1
-                return [*self._sound.rest(), Finalize(_FINALIZE)]
+                return [*self._sound.rest(), self._finalizes.ask()]
             case CloseStream():
                 return self._close()
             case Configure():
@@ -159,6 +157,8 @@ class DeepgramProtocol(Base):
         if self._query.options.channel == "each":  # a WAV header may have counted otherwise
             for index in range(len(self._channels), self._sound.num_channels):
                 self._channels.append(_Channel(index))
+        if any(isinstance(one, Open) for one in actions):  # the stream before answers no more
+            self._finalizes.give_up(len(self._channels))
         return actions
 
     def _close(self) -> list[Action]:
@@ -199,12 +199,11 @@ class DeepgramProtocol(Base):
                      "message": message})  # fmt: skip
 
     def quiet(self, seconds: float) -> Actions:
-        """Say why the connection ends, and tell what was heard until now."""
+        """Tell what was heard until now, then why the connection ends."""
         if self._closing:
             return ()
-        why = f"no sound and no KeepAlive came for {IDLE_S:g} seconds"
-        self._why = (1011, f"{_IDLE}: {why}")
-        return [self._error(_IDLE, why, ""), *self._close()]
+        self._is_idle = True
+        return self._close()
 
     # From the stream.
 
@@ -234,11 +233,14 @@ class DeepgramProtocol(Base):
                 channel = self._channel(event.channel)
                 told = self._silence(channel, self._known(time - _SLACK_S))
                 channel.turn_end = time
-                return told if channel.num_asked else [*told, *self._held(channel)]
-            case Finalized(time, open_word, tag) if tag == _FINALIZE:
+                is_asked = self._finalizes.is_open(channel.index)
+                return told if is_asked else [*told, *self._held(channel)]
+            case Finalized(time, open_word, tag) if self._finalizes.is_answered_by(
+                tag, event.channel or 0
+            ):
                 channel = self._channel(event.channel)
                 end, ends_turn = time if open_word is None else open_word.start, channel.turn_end
-                channel.num_asked, channel.turn_end = max(0, channel.num_asked - 1), None
+                channel.turn_end = None
                 return [self._final(channel, end, speech_final=ends_turn is not None,
                                     from_finalize=True)]  # fmt: skip
             case End(duration):
@@ -307,6 +309,9 @@ class DeepgramProtocol(Base):
         actions = [*self.heard(duration), *self._rest(duration)]
         if self._why is not None:
             return [*actions, hangup(*self._why)]
+        if self._is_idle:
+            why = f"no sound and no KeepAlive came for {IDLE_S:g} seconds"
+            return [*actions, self._error(_IDLE, why, ""), hangup(1011, f"{_IDLE}: {why}")]
         metadata = {
             "type": "Metadata",
             "transaction_key": "deprecated",
@@ -402,9 +407,8 @@ class DeepgramProtocol(Base):
             if is_cut and self._closing:
                 return ()  # who ends in the middle of a recording knows it
             self._why = None if is_cut else (1008, f"{_NO_SOUND}: {error}")
-        if isinstance(error, QueueFull):  # of a `Finalize`: sound waits for room
-            for channel in self._channels:
-                channel.num_asked = max(0, channel.num_asked - 1)
+        if isinstance(error, QueueFull | StreamClosed):  # of a `Finalize`: it has no answer
+            self._finalizes.give_up(len(self._channels))
         variant = _NO_SOUND if isinstance(error, AudioError) else type(error).__name__
         return [self._error(variant, str(error), "")]
 

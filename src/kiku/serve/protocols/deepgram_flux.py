@@ -8,13 +8,15 @@ Where a turn begins is told by its text. Where it ends is told by the stream's t
 stream may be several here.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from kiku.audio import StreamWarning
-from kiku.errors import AudioError, ConfigError, QueueFull, TruncatedAudio
+from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, TruncatedAudio
 from kiku.options import DecodingOptions
+from kiku.serve.protocols.deepgram_finalizes import Finalizes
 from kiku.serve.protocols.deepgram_parameters import FLUX_PARAMETERS
 from kiku.serve.protocols.deepgram_query import busy, flux_query, hotwords, refusal
 from kiku.serve.protocols.deepgram_sound import SoundIntake
@@ -25,8 +27,8 @@ from kiku.serve.protocols.interface import (
     Base,
     Close,
     Decode,
-    Finalize,
     ModelCard,
+    Open,
     Refusal,
     Request,
     ServerEnds,
@@ -44,8 +46,6 @@ IDLE_S = 60.0
 MAX_TURN_WORDS = 1_000
 """A turn ends after so many: every message holds all of them."""
 
-_FORCE = "force"
-
 _SLACK_S = 0.2
 """As of `/v1/listen`: sound that counts as heard before its text is sure."""
 
@@ -55,7 +55,7 @@ class Thresholds(msgspec.Struct):
 
     eager_eot_threshold: float | None = None
     eot_threshold: float | None = None
-    eot_timeout_ms: int | None = None
+    eot_timeout_ms: float | None = None
 
 
 class Configure(msgspec.Struct, tag_field="type"):
@@ -73,6 +73,15 @@ class ForceEndTurn(msgspec.Struct, tag_field="type"):
 
 class CloseStream(msgspec.Struct, tag_field="type"):
     """No more sound comes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """When a turn ends, all of it."""
+
+    eager_threshold: float | None
+    threshold: float
+    timeout_ms: int
 
 
 Message = Configure | ForceEndTurn | CloseStream
@@ -98,8 +107,13 @@ class FluxProtocol(Base):
         self.first = self._sound.first
         self.subprotocol = "token" if "token" in request.subprotocols else None
         self._opened_with = query.threshold
-        self._threshold, self._eager_threshold = query.threshold, query.eager_threshold
-        self._timeout_ms, self._keyterms = query.timeout_ms, list(query.keyterms)
+        self._keyterms = list(query.keyterms)
+        self._wanted = _Settings(query.eager_threshold, query.threshold, query.timeout_ms)
+        """Of the sound that comes."""
+        self._settings = self._wanted
+        """Of the sound that is being heard."""
+        self._changes: dict[float, _Settings] = {}
+        """From which second on others hold, in order."""
         self._num_sent = 0
         self._turn_index = 0
         self._window_start = self._window_end = 0.0
@@ -107,7 +121,7 @@ class FluxProtocol(Base):
         self._partial: Partial | None = None
         self._in_turn = self._is_eager = False
         self._confidence = 0.0  # the last that was told
-        self._num_forced = 0
+        self._forced = Finalizes()
         self._closing = self._idle = False
         self._configuring: list[str] | None = None
         """Key terms, until the stream expects them."""
@@ -131,7 +145,10 @@ class FluxProtocol(Base):
         if self._closing:
             return ()
         if isinstance(message, bytes):
-            return self._sound.take(message)
+            actions = self._sound.take(message)
+            if any(isinstance(one, Open) for one in actions):  # the stream before answers no more
+                self._forced.give_up()
+            return actions
         try:
             given = _DECODER.decode(message)
         except (ValueError, RecursionError) as error:
@@ -141,8 +158,7 @@ class FluxProtocol(Base):
             case Configure():
                 return self._configure(given)
             case ForceEndTurn():
-                self._num_forced += 1
-                return [*self._sound.rest(), Finalize(_FORCE)]
+                return [*self._sound.rest(), self._forced.ask()]
             case CloseStream():
                 return self._close()
 
@@ -158,7 +174,7 @@ class FluxProtocol(Base):
         terms = wanted.keyterms
         terms = [terms] if isinstance(terms, str) else terms
         try:
-            eager, threshold, timeout_ms = self._thresholds(wanted.thresholds or Thresholds())
+            settings = self._thresholds(wanted.thresholds or Thresholds())
             if wanted.numerals:
                 raise _Unavailable("numerals is not available here: the words are given as they "
                                    "are heard")  # fmt: skip
@@ -166,7 +182,7 @@ class FluxProtocol(Base):
             decoding = None if terms is None else DecodingOptions(hotwords=words)
         except (_Unavailable, ConfigError) as error:
             return [self._not_configured(str(error))]
-        self._eager_threshold, self._threshold, self._timeout_ms = eager, threshold, timeout_ms
+        self._set(settings)
         if decoding is None:
             return [self._configured()]
         self._configuring = [one.text for one in words]
@@ -177,8 +193,17 @@ class FluxProtocol(Base):
         self._keyterms, self._configuring = self._configuring or [], None
         return [self._configured()]
 
-    def _thresholds(self, wanted: Thresholds) -> tuple[float | None, float, int]:
-        """What holds from now on: eager threshold, threshold, time-out.
+    def _set(self, settings: _Settings) -> None:
+        """Have these hold for the sound that is sent from now on."""
+        taken_s = self._sound.taken_s
+        self._wanted = settings
+        if taken_s is None:  # of a recording nobody knows where it is
+            self._settings = settings
+            return
+        self._changes[taken_s] = settings
+
+    def _thresholds(self, wanted: Thresholds) -> _Settings:
+        """What is to hold.
 
         How sure the stream is when it tells an end was settled when it was opened; what can be
         changed is whether that is told.
@@ -186,28 +211,29 @@ class FluxProtocol(Base):
         eager, threshold = wanted.eager_eot_threshold, wanted.eot_threshold
         timeout_ms = wanted.eot_timeout_ms
         if timeout_ms is not None and not 500 <= timeout_ms <= 60_000:
-            raise _Unavailable(f"eot_timeout_ms must be from 500 to 60000, not {timeout_ms}")
+            raise _Unavailable(f"eot_timeout_ms must be from 500 to 60000, not {timeout_ms:g}")
         if threshold is not None and threshold not in (self._opened_with, 1.0):
             raise _Unavailable(f"eot_threshold can become 1.0 or again {self._opened_with:g}, not "
                                f"{threshold:g}: open another connection with it")  # fmt: skip
-        has_eager = self._eager_threshold is not None
-        if eager is not None and has_eager and eager != self._eager_threshold:
+        now = self._wanted
+        if eager is not None and now.eager_threshold not in (None, eager):
             raise _Unavailable("eager_eot_threshold can be set where there was none, and not be "
                                "changed: open another connection with it")  # fmt: skip
         if eager is not None and not 0.3 <= eager <= 0.9:
             raise _Unavailable(f"eager_eot_threshold must be from 0.3 to 0.9, not {eager:g}")
-        return (
-            self._eager_threshold if eager is None else eager,
-            self._threshold if threshold is None else threshold,
-            self._timeout_ms if timeout_ms is None else timeout_ms,
+        return _Settings(
+            now.eager_threshold if eager is None else eager,
+            now.threshold if threshold is None else threshold,
+            now.timeout_ms if timeout_ms is None else round(timeout_ms),
         )
 
     def _configured(self) -> Action:
+        wanted = self._wanted
         thresholds: dict[str, float] = {
-            "eot_threshold": self._threshold, "eot_timeout_ms": self._timeout_ms,
+            "eot_threshold": wanted.threshold, "eot_timeout_ms": wanted.timeout_ms,
         }  # fmt: skip
-        if self._eager_threshold is not None:
-            thresholds["eager_eot_threshold"] = self._eager_threshold
+        if wanted.eager_threshold is not None:
+            thresholds["eager_eot_threshold"] = wanted.eager_threshold
         return self._send("ConfigureSuccess", thresholds=thresholds, keyterms=self._keyterms)
 
     def _not_configured(self, why: str) -> Action:
@@ -235,8 +261,7 @@ class FluxProtocol(Base):
                 return self._resume(self._known(time))
             case TurnEnd(time, probability):
                 return [*self.heard(time), *self._turn_end(time, probability)]
-            case Finalized(time, _, tag) if tag == _FORCE:
-                self._num_forced -= 1
+            case Finalized(time, _, tag) if self._forced.is_answered_by(tag):
                 # Without a word that is certain there is no turn yet.
                 return self._end_turn(time, "manual") if self._in_turn and self._words else ()
             case StreamWarning(kind, message):
@@ -271,7 +296,7 @@ class FluxProtocol(Base):
     def _eager_end(self, time: float, probability: float) -> Actions:
         self._confidence = probability
         is_certain = bool(self._words) and self._partial is None
-        if self._eager_threshold is None or self._is_eager or not is_certain:
+        if self._settings.eager_threshold is None or self._is_eager or not is_certain:
             return ()
         self._is_eager = True
         return [self._info("EagerEndOfTurn", self._known(time))]
@@ -284,9 +309,9 @@ class FluxProtocol(Base):
 
     def _turn_end(self, time: float, probability: float) -> Actions:
         self._confidence = probability
-        if not self._in_turn or self._threshold >= 1.0:
+        if not self._in_turn or self._settings.threshold >= 1.0:
             return ()
-        return self._end_turn(self._known(time), "manual" if self._num_forced else "model")
+        return self._end_turn(self._known(time), "manual" if self._forced.is_open() else "model")
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Whether nothing was said for too long."""
@@ -295,10 +320,25 @@ class FluxProtocol(Base):
     def _silence(self, known: float) -> Actions:
         """As `heard`, where no other word than those until now begins before `known`. Asked also
         where the next one begins: of sound that comes at once, seconds are heard between two calls
-        of `heard`."""
+        of `heard`.
+
+        Settings change where the sound before them has been heard.
+        """
+        actions: list[Action] = []
+        while self._changes:
+            at_s = next(iter(self._changes))
+            before = self._known(at_s - _SLACK_S)
+            if before >= known:
+                break
+            actions += self._time_out(before)
+            self._settings = self._changes.pop(at_s)
+        return [*actions, *self._time_out(known)]
+
+    def _time_out(self, known: float) -> Actions:
+        """End the turn where nothing was said up to `known` for too long."""
         if not self._in_turn or self._partial is not None or not self._words:
             return ()
-        ends_at = self._words[-1].end + self._timeout_ms / 1000
+        ends_at = self._words[-1].end + self._settings.timeout_ms / 1000
         return self._end_turn(ends_at, "timeout") if known >= ends_at else ()
 
     def _end_turn(self, until: float, trigger: str) -> Actions:
@@ -369,8 +409,8 @@ class FluxProtocol(Base):
             if isinstance(error, TruncatedAudio) and self._closing:
                 return ()  # who ends in the middle of a recording knows it
             return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
-        if isinstance(error, QueueFull):  # of a `ForceEndTurn`: sound waits for room
-            self._num_forced = max(0, self._num_forced - 1)
+        if isinstance(error, QueueFull | StreamClosed):  # of a `ForceEndTurn`: it has no answer
+            self._forced.give_up()
         return [self._send("Warning", code="REJECTED", description=str(error))]
 
     def failed(self, error: Exception) -> Actions:

@@ -8,9 +8,10 @@ class KeepAlive(msgspec.Struct, tag_field="type"):
 
 
 class FinalizeNow(msgspec.Struct, tag_field="type", tag="Finalize"):
-    """Have all that was said until now."""
+    """Have all that was said until now, in whichever channel."""
 
     channel: int | None = None
+    """Deepgram's clients may name one. All are finalized, and each has its answer."""
 
 
 class CloseStream(msgspec.Struct, tag_field="type"):

@@ -4,6 +4,8 @@ before raw samples, which are read and not heard."""
 import struct
 from dataclasses import dataclass, replace
 
+from kiku.audio.formats import width_of
+from kiku.audio.opus import OPUS_RATE, num_samples_of
 from kiku.errors import ConfigError
 from kiku.options import MAX_INPUT_RATE, MIN_INPUT_RATE, AudioFormat, Encoding, StreamOptions
 from kiku.serve.protocols.interface import Action, Open, Push
@@ -91,12 +93,36 @@ class SoundIntake:
         """For a stream of `options`, whose sound comes as a recording if `container`."""
         self.first = Open(options, container)
         self.num_channels = options.format.channels
-        self._options = options
+        self._options, self._container = options, container
+        self._num_taken = 0  # samples of Opus, or bytes
         self._has_headers = not container and options.format.encoding != "opus"
         self._begins, self._held = True, b""
 
+    @property
+    def taken_s(self) -> float | None:
+        """How long the sound is that was pushed; None of a recording, which does not say."""
+        if self._container:
+            return None
+        format = self._options.format
+        if format.encoding == "opus":
+            return self._num_taken / OPUS_RATE
+        assert format.encoding is not None
+        assert format.sample_rate is not None
+        return self._num_taken / (width_of(format.encoding, format.channels) * format.sample_rate)
+
     def take(self, data: bytes) -> list[Action]:
         """The next message."""
+        return self._counted(self._take(data))
+
+    def _counted(self, actions: list[Action]) -> list[Action]:
+        is_opus = self._options.format.encoding == "opus"
+        for one in actions:
+            if isinstance(one, Push) and isinstance(one.samples, bytes):
+                data = one.samples
+                self._num_taken += num_samples_of(data) if is_opus else len(data)
+        return actions
+
+    def _take(self, data: bytes) -> list[Action]:
         if not self._has_headers:
             return [Push(data)] if data else []
         if self._begins:
@@ -125,4 +151,4 @@ class SoundIntake:
         """What was held back, where no more of it comes."""
         data, self._held = self._held, b""
         self._begins = self._begins and not data
-        return [Push(data)] if data else []
+        return self._counted([Push(data)] if data else [])

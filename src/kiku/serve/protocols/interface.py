@@ -159,7 +159,8 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Finalize:
-    """See `LiveStream.finalize`; `Finalized(tag)` is the answer, behind the words."""
+    """See `LiveStream.finalize`; `Finalized(tag)` is the answer, behind the words. Where the stream
+    has too many to answer, this one waits, and what is asked behind it."""
 
     tag: str | None = None
     cut: bool = True
@@ -232,6 +233,11 @@ class LiveProtocol(Protocol):
     @property
     def wants_progress(self) -> bool:
         """Whether `heard` is called."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it keeps so much of what came that no more is read until some of that is done."""
         ...
 
     @property
@@ -322,6 +328,7 @@ class Base:
     first: Open | None = None
     quiet_after_s: tuple[float, ...] = ()
     wants_progress = False
+    is_full = False
     session: str | None = None
 
     def unfit(self, error: Exception) -> Refusal:

@@ -56,9 +56,6 @@ minutes."""
 MAX_APPEND = 15 * 2**20
 """Bytes of sound in one message."""
 
-MAX_ASKED = 16
-"""Commits that the stream answers at the same time; others wait here."""
-
 _OF_CONVERSATIONS = ("response.", "conversation.", "output_audio_buffer.")
 
 _TELEPHONE_UNITS = UNITS_PER_S // 8_000
@@ -88,6 +85,8 @@ class RealtimeProtocol(Base):
         )
         self._teller = Teller(prefix, beta=beta)
         self._session = Session(f"sess_{prefix}", model, request.first("model"))
+        self._heard = self._session  # as it was set when what is being heard was sent
+        self._changes: dict[int, Session] = {}  # from which place on it is otherwise, in order
         self._options = self._session.options  # of the stream that is open, or is being opened
         self._wanted = self._options  # of the one that will be, when all that waits is done
         self.first = Open(self._options)
@@ -108,6 +107,11 @@ class RealtimeProtocol(Base):
         self._item: Item | None = None
         self._goodbye: Hangup | None = None  # behind the last finalize
         self._lost: Exception | None = None  # why the next item is not whole
+
+    @property
+    def is_full(self) -> bool:
+        """Whether much waits until another stream is there."""
+        return self._waiting.is_full
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -188,7 +192,6 @@ class RealtimeProtocol(Base):
                 "audio begins with the header of a WAV file: append its samples alone, as the "
                 "session's format says", "audio",
             )  # fmt: skip
-        self._waiting.check_room(len(data))
         units = len(data) * (_TELEPHONE_UNITS if self._session.is_telephone else 1)
         self._appended += units
         self._waiting.add(Sound(data, units))
@@ -200,31 +203,37 @@ class RealtimeProtocol(Base):
                 "nothing was appended since the last commit: append sound first",
                 code="input_audio_buffer_commit_empty",
             )
-        self._waiting.check_room()
         self._committed = self._appended
         self._num_commits += 1
         self._waiting.add(Commit(f"commit {self._num_commits}", self._appended))
         return self._go_on()
 
     def _clear(self) -> Actions:
-        told = self._teller.event("input_audio_buffer.cleared")
         if self._appended == self._committed:
-            return [told]
+            return [self._teller.event("input_audio_buffer.cleared")]
         self._committed = self._appended
+        messages: list[Action] = []
         if not self._waiting.commits and all(one.tag in _OWN for one in self._asked):
             # Words that come from now on were forgotten.
+            if self._item is not None:
+                messages += self._hush(self._item)
             self._is_deaf, self._item, self._lost = True, None, None
+        messages.append(self._teller.event("input_audio_buffer.cleared"))
         self._waiting.forget(self._wanted)
-        return [told, *self._go_on()]
+        return [*messages, *self._go_on()]
+
+    def _hush(self, item: Item) -> list[Action]:
+        """Whoever speaks in an item is heard no more."""
+        return [self._teller.stopped(item, self._position)] if item.is_spoken else []
 
     def _update(self, session: msgspec.Raw, event_id: str | None, *, beta: bool) -> Actions:
         new = self._session.updated(bytes(session), beta=beta)
-        self._waiting.check_room()
         old, self._session = self._session, new
-        messages: list[Action] = []
-        if new.turn_detection is None and self._item is not None and self._item.is_spoken:
-            messages.append(self._teller.stopped(self._item, self._appended))
-        messages.append(self._told("updated", beta=beta))
+        if self._appended:
+            self._changes[self._appended] = new
+        else:
+            self._heard = new
+        messages: list[Action] = [self._told("updated", beta=beta)]
         keywords = new.transcription.get("keywords")
         if keywords != old.transcription.get("keywords"):
             self._keywords_from = event_id
@@ -250,8 +259,6 @@ class RealtimeProtocol(Base):
                     self._position += units
                     actions.append(Push(data))
                 case Commit():
-                    if len(self._asked) >= MAX_ASKED:
-                        break
                     self._asked.append(step)
                     actions.append(Finalize(step.tag))
                 case Rewords(decoding):
@@ -275,7 +282,12 @@ class RealtimeProtocol(Base):
         elif self._item is not None and step.options.turns is not None:
             # Its turn is unknown to the next stream, which would never end it.
             messages += self._end_item(self._position)
+        elif self._item is not None:
+            messages += self._hush(self._item)
         self._position += step.units
+        if step.drops:
+            self._teller.skip(self._position)
+        self._reach(self._position + 1)
         self._settled = self._offset = self._position
         self._options, self._is_opening = step.options, True
         return [*messages, Open(step.options)]
@@ -292,6 +304,8 @@ class RealtimeProtocol(Base):
         """Words become deltas of the item that is open, ends of turns and finalizes commit it."""
         if self._is_opening:
             return ()  # of the stream before
+        if isinstance(event, Word | TurnStart | TurnEnd):
+            self._reach(self._place(event.end if isinstance(event, Word) else event.time))
         match event:
             case Word():
                 return () if self._is_deaf else self._word(event)
@@ -306,6 +320,11 @@ class RealtimeProtocol(Base):
             case _:
                 return ()
 
+    def _reach(self, place: int) -> None:
+        """All before this place has been heard: the session is as it was set there."""
+        while self._changes and (at := next(iter(self._changes))) < place:
+            self._heard = self._changes.pop(at)
+
     def _place(self, seconds: float) -> int:
         """Of a second of the stream; never beyond the sound that it was given."""
         return min(self._offset + round(seconds * UNITS_PER_S), self._position)
@@ -313,20 +332,20 @@ class RealtimeProtocol(Base):
     def _started(self, seconds: float) -> list[Action]:
         if self._item is None:
             self._item = self._teller.new_item()
-        if self._session.turn_detection is None or self._item.is_spoken:
+        if self._heard.turn_detection is None or self._item.is_spoken:
             return []
-        at = self._place(seconds) - round(self._session.prefix_s * UNITS_PER_S)
+        at = self._place(seconds) - round(self._heard.prefix_s * UNITS_PER_S)
         return [self._teller.started(self._item, max(at, 0))]
 
     def _word(self, word: Word) -> list[Action]:
         # A turn that was cut by a commit goes on without being told to begin.
         messages = self._started(word.start)
         assert self._item is not None
-        messages.append(self._teller.word(self._item, word, logprobs=self._session.wants_logprobs))
+        messages.append(self._teller.word(self._item, word, logprobs=self._heard.wants_logprobs))
         return messages
 
     def _turn_ended(self, seconds: float) -> list[Action]:
-        if self._session.turn_detection is None or self._item is None:
+        if self._heard.turn_detection is None or self._item is None:
             return []
         at = self._place(seconds)
         if self._asked and self._asked[0].tag != _REST and self._asked[0].at <= at:
@@ -350,7 +369,7 @@ class RealtimeProtocol(Base):
 
     def _last_item(self, at: int) -> list[Action]:
         """The end of a connection whose client is silent; what it commits itself stays its own."""
-        is_open = self._item is not None and self._session.turn_detection is not None
+        is_open = self._item is not None and self._heard.turn_detection is not None
         actions = self._end_item(at) if is_open else []
         return actions if self._goodbye is None else [*actions, self._goodbye]
 
@@ -358,7 +377,7 @@ class RealtimeProtocol(Base):
         """Commit the item that is open, or one without words."""
         item, self._item = self._item or self._teller.new_item(), None
         error, self._lost = error or self._lost, None
-        logprobs = self._session.wants_logprobs
+        logprobs = self._heard.wants_logprobs
         return [*self._teller.committed_item(item, at, error, logprobs=logprobs)]
 
     # When something goes wrong.
@@ -411,7 +430,7 @@ class RealtimeProtocol(Base):
                 actions += self._end_item(one.at, error)
         ends = isinstance(error, ServerEnds)
         if self._position > self._teller.committed:  # some of its sound is in no item
-            if self._session.turn_detection is None:
+            if self._heard.turn_detection is None:
                 self._lost = error
             elif self._item is not None or not ends:
                 self._committed = max(self._committed, self._position)

@@ -64,7 +64,11 @@ class Teller:
         self._last_ms = 0
         self._last_id: str | None = None  # of the item that was committed last
         self.committed = 0
-        """Up to where all sound belongs to items that were told."""
+        """Up to where all sound belongs to items that were told, or to none."""
+
+    def skip(self, at: int) -> None:
+        """The sound up to here belongs to no item."""
+        self.committed = max(self.committed, at)
 
     def event(self, type: str, **fields: Any) -> Send:
         """A message to the client."""

@@ -76,7 +76,8 @@ MESSAGES = msgspec.json.Decoder(Message)
 
 # What may be set. A field that is left out stays as it was.
 
-_Ms = Annotated[int, msgspec.Meta(ge=0, le=60_000)]
+# Whole numbers may have a point: programs compute them, as 1000 * seconds.
+_Ms = Annotated[float, msgspec.Meta(ge=0, le=60_000)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 # All that is kept is told again with each change, and so has an end.
@@ -93,7 +94,7 @@ class Format(msgspec.Struct, forbid_unknown_fields=True):
     """How the sound is written."""
 
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
-    rate: int | None = None
+    rate: float | None = None
 
 
 class NoiseReduction(msgspec.Struct, forbid_unknown_fields=True):
@@ -121,7 +122,7 @@ class TurnDetection(msgspec.Struct, forbid_unknown_fields=True):
     threshold: _Share | UnsetType | None = UNSET
     prefix_padding_ms: _Ms | UnsetType | None = UNSET
     silence_duration_ms: _Ms | UnsetType | None = UNSET
-    idle_timeout_ms: int | UnsetType | None = UNSET
+    idle_timeout_ms: float | UnsetType | None = UNSET
     eagerness: Literal["low", "medium", "high", "auto"] | UnsetType | None = UNSET
     create_response: bool | UnsetType | None = UNSET
     interrupt_response: bool | UnsetType | None = UNSET

@@ -156,7 +156,8 @@ class Session:
             )  # fmt: skip
         for key in ("language", "languages"):
             asked = wanted.get(key)
-            asked = [asked] if isinstance(asked, str) else asked
+            asked = [asked] if isinstance(asked, str) else asked or []
+            asked = [one for one in asked if one.strip()]  # clients with none in mind write ""
             if asked and not any(_code(one) in model.languages for one in asked):
                 raise Mistake(
                     f"the model understands {', '.join(model.languages)}, not "
@@ -174,10 +175,14 @@ class Session:
         kept = before if before is not None and before["type"] == kind else {}
         merged = {**_DEFAULTS[kind], **kept, **given}
         others = {name for other in _DEFAULTS if other != kind for name in _DEFAULTS[other]}
-        return {
+        wanted = {
             name: _DEFAULTS[kind].get(name) if one is None else one
             for name, one in merged.items()
             if name not in others
+        }
+        return {
+            name: round(one) if name.endswith("_ms") and one is not None else one
+            for name, one in wanted.items()
         }
 
     # What it means for a stream.
@@ -275,7 +280,7 @@ def _format(given: Format, where: str) -> dict[str, Any]:
     wanted = SAMPLE_RATE if given.type == "audio/pcm" else TELEPHONE_RATE
     if given.rate not in (None, wanted):
         raise Mistake(
-            f"{given.type} is at {wanted} samples a second here, not {given.rate}: resample the "
+            f"{given.type} is at {wanted} samples a second here, not {given.rate:g}: resample the "
             "sound before it is sent", f"{where}.rate", "unsupported_value",
         )  # fmt: skip
     return {"type": given.type} | ({"rate": wanted} if given.type == "audio/pcm" else {})

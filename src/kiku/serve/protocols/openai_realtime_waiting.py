@@ -4,7 +4,6 @@ from collections import deque
 from dataclasses import dataclass
 
 from kiku.options import DecodingOptions, StreamOptions
-from kiku.serve.protocols.openai_realtime_messages import Mistake
 
 MAX_HELD = 64 * 2**20
 """Bytes of sound that wait for another stream: 20 minutes."""
@@ -70,13 +69,10 @@ class Waiting:
         """Those among them."""
         return [step for step in self._steps if isinstance(step, Commit)]
 
-    def check_room(self, num_bytes: int = 0) -> None:
-        """Raise Mistake where no step with so many bytes may come."""
-        if self._num_bytes + num_bytes > MAX_HELD or len(self._steps) >= MAX_WAITING:
-            raise Mistake(
-                "too much waits until the session's change is done: send it again when what was "
-                "sent before has been transcribed", code="rate_limit_exceeded",
-            )  # fmt: skip
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should come before some of it is done."""
+        return self._num_bytes >= MAX_HELD or len(self._steps) >= MAX_WAITING
 
     def add(self, step: Step) -> None:
         """One more, behind all others."""

@@ -117,6 +117,11 @@ def busy(retry_after_s: int) -> Refusal:
     return error(503, message, code="server_busy", headers={"retry-after": str(retry_after_s)})
 
 
+def is_openais(path: str) -> bool:
+    """Whether errors under this path have OpenAI's form."""
+    return path == "/v1" or (path.startswith("/v1/") and not path.endswith("/listen"))
+
+
 def in_form(refusal: Refusal) -> Refusal:
     """What was refused before anybody asked which protocol it is, in OpenAI's form."""
     given: Any = refusal.body["error"] if isinstance(refusal.body, Mapping) else refusal.body

@@ -63,7 +63,8 @@ CAUGHT_UP_S = 1.0
 """Where more sound waits, its end may have come already: a recording is being sent, not spoken."""
 
 HELD_BYTES = 2**24
-"""Sound of the next utterances that is kept while the one before is being finished."""
+"""Sound of the next utterances that is kept while the one before is being finished; what follows is
+not read until then."""
 
 PARAMETERS = (
     Parameter("transcribe.name", "mapped",
@@ -172,6 +173,8 @@ class WyomingProtocol(Base):
             case "ping":
                 text = message.data.get("text")
                 return [_send("pong", {"text": text if isinstance(text, str) else None})]
+            case "select-program" if self._held and self._state is _State.FINISHING:
+                return self._hold(message)  # those before it have the program before
             case "select-program":
                 return self._select(message.data.get("name"))
             case _:
@@ -206,12 +209,12 @@ class WyomingProtocol(Base):
         """Keep the next utterance until the one before has its transcript."""
         self._held.append(message)
         self._num_held += message.size + _MESSAGE_BYTES
-        if self._num_held > HELD_BYTES:
-            raise Malformed(
-                f"more than {HELD_BYTES} bytes came before the transcript of the last utterance: "
-                "wait for it before the next is sent"
-            )
         return ()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough of the next utterances is kept."""
+        return self._num_held > HELD_BYTES
 
     def _release(self) -> Actions:
         """Take up what was held."""
@@ -219,7 +222,7 @@ class WyomingProtocol(Base):
         while self._held and self._state is not _State.FINISHING:
             message = self._held.popleft()
             self._num_held -= message.size + _MESSAGE_BYTES
-            actions += self._take_sound(message)
+            actions += self._take(message)
         return actions
 
     def _wish(self, message: Message) -> Actions:
