@@ -1,6 +1,6 @@
-"""Channels that come or go in a recording of which each is heard by itself.
+"""Channels that appear or disappear in a recording of which each channel is transcribed by itself.
 
-Does not know what is heard of a channel.
+Does not know what is transcribed of a channel.
 """
 
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from kiku.audio.chunk import Chunk
 
 @dataclass(slots=True)
 class ChannelChanges:
-    """Tells where a recording has more or fewer channels than it had at first, each once."""
+    """Reports where a recording has more or fewer channels than it had at first, each once."""
 
     num_channels: int
-    """At first, which are heard."""
+    """Channels at first, which are those that are transcribed."""
     _told: set[bool] = field(default_factory=set[bool])
 
     def look(self, chunk: Chunk, time: float) -> StreamWarning | None:
-        """What is to be told of the next chunk, which begins at `time`."""
+        """The warning about the next chunk, which begins at `time`; None where there is none."""
         count, first = chunk.num_channels, self.num_channels
         if chunk.data is None or count == first or (count > first) in self._told:
             return None
