@@ -7,8 +7,8 @@
     prompt.py     a given text, written as if the model had chosen it
     picker.py     sampling, hotwords and prior together, as `kiku.options.DecodingOptions` says
 
-A picker remembers its stream: `save` gives its memory as plain values, and `restore` refuses values
-that cannot be.
+A picker remembers its stream: `save` gives its memory as plain values, and `restore` refuses
+impossible values.
 """
 
 from kiku.decoding.hotwords import HotwordBoosts, PhraseTrie

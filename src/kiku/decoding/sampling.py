@@ -38,7 +38,7 @@ class SamplingParams:
     """Seed of the noise."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for impossible values."""
         if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
             raise ConfigError(
                 f"sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1, not "
@@ -66,8 +66,8 @@ class SamplerState:
 class Sampler:
     """Draws from the softmax at a temperature, among the likeliest tokens.
 
-    The n-th call with a given seed uses the same noise whatever else runs beside it, so a stream's
-    words do not depend on its neighbours or on how its sound was cut.
+    The n-th call with a given seed uses the same noise whatever else runs, so a stream's words do
+    not depend on its neighbours or on how its sound was cut.
     """
 
     def __init__(
