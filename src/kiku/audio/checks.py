@@ -97,7 +97,7 @@ class SignalChecks:
     """[S] each, kept only for the pitch."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         size, peak = self.num_samples, 1.01 * MAX_FLOAT
         counts = (self.num_bad, self.num_clipped, self.num_run, size, self.silent_s, self.rate)
         seconds = (self.low_s, self.num_seconds, self.loudest)

@@ -39,7 +39,7 @@ class Clock:
     """The rest of that time, below one second, in ticks."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if self.rate < 1 or min(self.num_samples, self.whole_s) < 0:
             raise ValueError("a clock counts samples and seconds from 0 at a rate above 0")
         if not 0 <= self.ticks < TICKS_PER_S:

@@ -62,7 +62,7 @@ def read_file(
     """Decode a recording into chunks for `AudioInput.feed`, as the iterator is asked.
 
     Any container and codec that PyAV opens, with any rate and sample format. Sound that is missing
-    or damaged in the middle becomes a gap where the format tells its length, so that later times
+    or damaged in the middle becomes a gap where the format states its length, so that later times
     stay right, and a warning is logged.
 
     Args:
@@ -90,7 +90,7 @@ def read_chunks(
 
     Any container and codec that PyAV opens, with any rate and sample format. Of several audio
     tracks the default one is read; several channels become one by their mean. Sound that is missing
-    or damaged in the middle is replaced by as much silence where the format tells its length, so
+    or damaged in the middle is replaced by as much silence where the format states its length, so
     that later times stay right, and a warning is logged.
 
     Args:

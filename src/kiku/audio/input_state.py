@@ -46,7 +46,7 @@ class InputState:
     mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if self.begun_encoding not in ENCODINGS or not 1 <= self.begun_channels <= 64:
             raise ValueError(f"there is no encoding {self.begun_encoding!r} of such channels")
         if len(self.begun) >= width_of(self.begun_encoding, self.begun_channels):

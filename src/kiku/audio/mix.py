@@ -49,7 +49,7 @@ class Mix:
     """Audible pieces in a row that did not cancel, while a channel is taken by itself."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         counts = (self.rate, self.num_channels, self.num_samples, self.num_cancelled, self.num_well)
         if min(counts) < 0 or self.num_samples > max(1, self.rate // _PIECES_S):
             raise ValueError("the counts of a mix do not fit one another")

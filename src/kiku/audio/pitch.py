@@ -51,7 +51,7 @@ class Pitch:
     """Pitch and lower quarter of the voiced frames among these, log2 Hz."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if not (self.loudest >= 0 and len(self.voiced) <= self.num_frames):
             raise ValueError("there are more voiced frames than frames")
         if len(self.voiced) >= _BLOCK_SIZE or any(abs(x) > 64 for row in self.voiced for x in row):

@@ -25,7 +25,7 @@ class Timeline:
     """Samples that came out."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if abs(self.owed) > _MAX_OWED or self.taken.rate != self.kept.rate or self.num_given < 0:
             raise ValueError("the times of the sound do not fit one another")
 
