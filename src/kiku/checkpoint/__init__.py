@@ -13,7 +13,7 @@
     tensor_shapes.py        the names and shapes of our tensors
     model_shapes.py         the published models without their weights, for measuring
     reading.py              the config, and which tensor of the files is which of ours
-    identity.py             what tells a checkpoint from any other
+    identity.py             what distinguishes a checkpoint from any other
     integrity.py            is this checkpoint whole?
     upload.py               a folder to a repository
 
