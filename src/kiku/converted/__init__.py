@@ -1,7 +1,7 @@
 """Checkpoints as ONNX graphs in folders: made once per checkpoint and precision, then only opened.
 
     conversion.py  convert: what exists already is used, everything else is made
-    build.py       makes a model in a folder beside, which gets its name once it is complete
+    build.py       makes a model in a folder that gets its final name once it is complete
     model.py       a converted model: is it one, open it
     manifest.py    what a folder says of itself, and whether that is true
     integrity.py   is it whole? one line for each file

@@ -1,4 +1,4 @@
-"""Making a converted model: in a folder beside, which gets its name once it is complete."""
+"""Making a converted model, in a folder that gets its final name once the model is complete."""
 
 import errno
 import logging
