@@ -73,7 +73,7 @@ class PlayerClock:
     _may_restart: bool = False
     _is_filled: Callable[[float], bool] = lambda start_s: False
     _origin_s: float = 0.0
-    """Timestamp, in seconds, at which `given_s` was 0."""
+    """Timestamp, in seconds, that corresponds to a `given_s` of 0."""
     _late_s: float = 0.0
     """Seconds by which the last frame should have come later."""
     _held: list[tuple[Chunk, float]] = field(default_factory=list[tuple[Chunk, float]])
