@@ -2,10 +2,12 @@
 
     python benchmarks/serve_long.py cycles --count 10000   # clients that come and leave
     python benchmarks/serve_long.py load --hours 2         # talk, uploads, clients that leave
+    python benchmarks/serve_long.py kill --kills 3 --streams 8   # kill -9 while all of them speak
 
 The demo model listens in a process of its own, clients are in this one. After each part of the run
 it is noted what the process holds, and one client asks for a transcript that must be as it was in
-the beginning. One line is appended to results/serve.jsonl; with --no-record it is only printed.
+the beginning. `kill` has clients of its own, see `serve_kill`. One line is appended to
+results/serve.jsonl; with --no-record it is only printed.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import httpx
 import machine
 import numpy as np
 from serve import EXAMPLES, SOUNDS, service, sounds
+from serve_kill import killed
 from websockets.asyncio.client import connect
 
 from kiku.serve.loadtest import DIALECTS, FRAME, Load
@@ -282,19 +285,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("cycles", "load"))
+    parser.add_argument("part", choices=("cycles", "load", "kill"))
     parser.add_argument("--count", type=int, default=10_000, help="clients who break off")
     parser.add_argument("--hours", type=float, default=2.0, help="of load")
-    parser.add_argument("--streams", type=int, default=1, help="of each of three protocols")
+    parser.add_argument(
+        "--streams",
+        type=int,
+        default=1,
+        help="of each of three protocols, or all that speak when it is killed",
+    )
+    parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--upload-s", type=float, default=5.0, help="between two uploads")
     parser.add_argument("--no-record", action="store_true")
     given = parser.parse_args()
-    with service(_SLOTS) as (port, pid):
-        if given.part == "cycles":
-            work = cycles(port, pid, given.count)
-        else:
-            work = load(port, pid, given.hours, given.streams, given.upload_s)
-        figures = asyncio.run(work)
+    if given.part == "kill":
+        figures = killed(given.streams, given.kills)
+    else:
+        with service(_SLOTS) as (port, pid):
+            if given.part == "cycles":
+                work = cycles(port, pid, given.count)
+            else:
+                work = load(port, pid, given.hours, given.streams, given.upload_s)
+            figures = asyncio.run(work)
     print(json.dumps(figures, indent=2))
     if not given.no_record:
         row = {**machine.stamp(), "what": f"serve {given.part}", given.part: figures}

@@ -2,8 +2,11 @@
 
 import asyncio
 import gc
+import inspect
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any
@@ -27,7 +30,10 @@ from kiku import (
     Pause,
     Recognizer,
     StreamOptions,
+    StreamWarning,
+    TurnStart,
     Word,
+    WordEnd,
 )
 from kiku.audio import Chunk, array_chunks
 from kiku.engine import SlotEngine, StepOutput
@@ -40,7 +46,8 @@ from kiku.errors import (
     StreamClosed,
     StreamError,
 )
-from kiku.stream import event_to_dict
+from kiku.live_async import _BELLS  # pyright: ignore[reportPrivateUsage]
+from kiku.stream import FinalizeRequest, event_to_dict
 from tests import tiny
 from tests.engine.engines import KINDS, make_engine
 from tests.fakes import PAD, EchoEngine, hold_back, spoken
@@ -143,6 +150,32 @@ def test_one_thread_speaks_and_another_listens() -> None:
         thread.start()
         assert texts(list(stream.events())) == ["one", "two", "three"] * 20
         thread.join(LONG_S)
+
+
+class Overtaken(deque[Event]):
+    """Events of which another thread takes the next just before it is taken."""
+
+    others: Sequence[Event] = ()
+
+    def popleft(self) -> Event:
+        if not self.others:
+            self.others = (super().popleft(),)
+        return super().popleft()
+
+
+@pytest.mark.parametrize("num_channels", [1, 2])
+def test_an_event_that_another_thread_has_taken_is_no_error(num_channels: int) -> None:
+    format = AudioFormat(channels=num_channels, channels_axis=1)
+    with recognizer(slots=2).stream(StreamOptions(channel="each", format=format)) as stream:
+        stream.push(np.stack([sentence(ONE)] * num_channels, axis=1))
+        stream.close()
+        until(lambda: stream.done)
+        first = stream._first
+        overtaken = first.events = Overtaken([first.events[-1]])
+        found = stream.poll()
+        assert isinstance(overtaken.others[0], End)
+        assert texts(found) == ["one"] * (num_channels - 1), "those of the other channel"
+        assert stream.next_event() is None
 
 
 def test_leaving_frees_the_slot_and_ends_the_worker() -> None:
@@ -254,6 +287,44 @@ def test_what_never_fits_is_refused_at_once_or_taken_as_far_as_it_fits() -> None
         engine.gate.set()
 
 
+@pytest.mark.parametrize("ends", ["close", "stop"])
+def test_a_push_during_which_a_stream_ends_says_how_and_how_much_was_taken(ends: str) -> None:
+    said = (
+        rf"after {ends}\(\): open another stream\. The first [0-3]\.\d\d s of this push were taken"
+    )
+    options, long = StreamOptions(max_queue_s=1.0), noise(50, 0)  # 4 s
+
+    def end(stream: LiveStream, engine: Gated) -> None:
+        stream.close() if ends == "close" else stream.request_stop()
+        engine.gate.set()
+
+    async def in_a_task() -> None:
+        engine = Gated()
+        stream = await recognizer(engine).astream(options)
+        task = asyncio.ensure_future(stream.push(long))
+        while stream.duration == 0:
+            await asyncio.sleep(0.001)
+        end(stream._live, engine)
+        with pytest.raises(StreamClosed, match=said):
+            await task
+
+    asyncio.run(in_a_task())
+    engine, caught = Gated(), list[StreamClosed]()
+
+    def push() -> None:
+        with pytest.raises(StreamClosed, match=said) as raised:
+            stream.push(long)
+        caught.append(raised.value)
+
+    with recognizer(engine).stream(options) as stream:
+        thread = threading.Thread(target=push)
+        thread.start()
+        until(lambda: stream.duration > 0)
+        end(stream, engine)
+        thread.join(LONG_S)
+        assert caught
+
+
 def test_stopping_wakes_a_push_that_waits() -> None:
     engine = Gated()
     stream = recognizer(engine).stream(StreamOptions(max_queue_s=0.5))
@@ -353,6 +424,18 @@ def test_garbage_is_refused_and_the_stream_lives() -> None:
         stream.push(sentence(ONE))
         stream.close()
         assert texts(list(stream.events())) == ["one"]
+
+
+def test_one_bad_float_in_bytes_does_not_end_the_stream() -> None:
+    bad = np.float32(8.5e37).tobytes()
+    floats = StreamOptions(format=AudioFormat(encoding="f32le"))
+    with recognizer().stream(floats) as stream:
+        stream.push(sentence(ONE).tobytes() + bad)
+        stream.push(sentence(TWO).tobytes())
+        stream.close()
+        found = list(stream.events())
+    assert texts(found) == ["one", "two"]
+    assert "not_finite" in {event.kind for event in found if isinstance(event, StreamWarning)}
 
 
 def test_what_comes_after_the_end_is_told_by_its_name() -> None:
@@ -617,6 +700,42 @@ def test_finalize_in_the_middle_of_a_talk() -> None:
     assert kinds == ["one", "final", "two"]
 
 
+@pytest.mark.parametrize("tag", [3, 1.5, True, b"x", ["a"], {"a": 1}, object()])
+def test_a_finalize_that_no_saved_state_could_hold_is_refused(tag: Any) -> None:
+    with recognizer().stream() as stream:
+        with pytest.raises(InputError, match=r"must be text or None.*finalize\(str\(tag\)\)"):
+            stream.finalize(tag)
+        with pytest.raises(InputError, match="cut must be True or False"):
+            stream.finalize("t", cut="yes")  # pyright: ignore[reportArgumentType]
+        stream.push(sentence(ONE))
+        stream.finalize("t", cut=np.True_)  # pyright: ignore[reportArgumentType]
+        state = stream.save()
+    with recognizer().stream(state=state) as stream:
+        stream.close()
+        found = list(stream.events())
+    assert [event.tag for event in found if isinstance(event, Finalized)] == ["t"]
+    assert texts(found) == ["one"]
+
+
+def test_a_finalize_for_which_one_channel_has_no_room_is_taken_by_none() -> None:
+    engine = Gated(2)
+    options = StreamOptions(channel="each", format=AudioFormat(channels=2, channels_axis=1))
+    with recognizer(engine).stream(options) as stream:
+        stream.push(np.stack([sentence(ONE)] * 2, axis=1))
+        assert engine.entered.wait(LONG_S)
+        for i in range(31):
+            stream.finalize(str(i))
+        stream._sessions[1].finalize(FinalizeRequest("31"))
+        with pytest.raises(QueueFull, match="32 finalizes wait"):
+            stream.finalize("too many")
+        engine.gate.set()
+        stream.close()
+        told = [event for event in stream.events() if isinstance(event, Finalized)]
+    for channel, count in ((0, 31), (1, 32)):
+        tags = [event.tag for event in told if event.channel == channel]
+        assert tags == [str(i) for i in range(count)]
+
+
 def test_tasks_speak_and_listen() -> None:
     rec = recognizer(slots=3)
 
@@ -819,6 +938,79 @@ def test_a_listener_that_fails_ends_its_own_stream() -> None:
         assert texts(list(other.events())) == ["two"]
 
 
+Asked = Callable[[LiveStream], object]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda stream: stream.save(),
+        lambda stream: stream.set_decoding(None),
+        lambda stream: stream.push_silence(40.0),
+        lambda stream: stream.push(noise(2_000, 0), timeout=LONG_S),
+        lambda stream: stream.next_event(),
+        lambda stream: list(stream.events()),
+        lambda stream: stream.next_event(LONG_S),
+    ],
+    ids=["save", "set_decoding", "push_silence", "push", "next_event", "events", "with timeout"],
+)
+def test_a_listener_is_refused_what_would_wait_for_its_own_caller(ask: Asked) -> None:
+    rec = recognizer(slots=2)
+    with rec.stream() as stream, rec.stream() as other:
+        refused: list[str] = []
+
+        def listener() -> None:
+            stream.poll()
+            if not refused:
+                with pytest.raises(StreamError, match="another thread") as caught:
+                    ask(stream)
+                refused.append(str(caught.value))
+
+        stream.listen(listener)
+        stream.push(sentence(ONE))
+        until(lambda: bool(refused))
+        stream.listen(None)
+        assert stream.duration == pytest.approx(len(sentence(ONE)) / 1_000), "nothing was taken"
+        stream.push(sentence(TWO))
+        for one in (stream, other):
+            one.close()
+            events = list(one.events())
+            assert isinstance(events[-1], End)
+            assert texts(events)[-1:] == (["two"] if one is stream else [])
+
+
+def test_a_listener_may_do_what_waits_for_nobody() -> None:
+    with recognizer().stream() as stream:
+        done: list[object] = []
+
+        def listener() -> None:
+            if not done:
+                stream.push_silence(0.1)
+                stream.push(noise(1, 0), timeout=0)
+                with pytest.raises(QueueFull):
+                    stream.push(noise(5_000, 0), timeout=0)
+                done.append(stream.next_event(0))
+                stream.close()
+
+        stream.listen(listener)
+        stream.push(sentence(ONE))
+        assert isinstance(list(stream.events())[-1], End)
+        assert done
+
+
+def test_a_listener_that_stops_a_stream_that_is_stopped_hangs_nobody() -> None:
+    two = StreamOptions(channel="each", format=AudioFormat(channels=2, channels_axis=1))
+    rec = recognizer(slots=2)
+    with rec.stream(two) as stream:
+        stream.listen(stream.stop)
+        thread = threading.Thread(target=stream.stop, daemon=True)
+        thread.start()
+        thread.join(LONG_S)
+        assert not thread.is_alive()
+        assert isinstance(list(stream.events())[-1], End)
+    assert rec.free_slots == 2
+
+
 def test_an_event_loop_that_is_gone_stops_nobody() -> None:
     rec = recognizer()
     first = rec.stream()
@@ -834,6 +1026,54 @@ def test_an_event_loop_that_is_gone_stops_nobody() -> None:
         second.push(sentence(TWO))
         second.close()
         assert texts(list(second.events())) == ["two"]
+
+
+@pytest.mark.parametrize("is_rung", [False, True], ids=["closed", "closed with news"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_that_listens_in_a_loop_that_was_closed_holds_no_slot(is_rung: bool) -> None:
+    rec = recognizer()
+
+    async def listen() -> LiveStream:
+        stream = await rec.astream(StreamOptions(recovery=None))
+        task = asyncio.ensure_future(anext(aiter(stream.events())))
+        await asyncio.sleep(0)
+        assert not task.done()
+        return stream._live
+
+    def push_to_a_closed_loop() -> None:
+        loop = asyncio.new_event_loop()
+        live = loop.run_until_complete(listen())
+        for i in range(20):  # each of which would wake the task
+            if i == is_rung:  # so that what wakes it waits in the loop, or finds it closed
+                loop.close()
+            live.push(sentence(ONE))
+            until(lambda: texts(live.poll()) == ["one"])
+        bells = [one() for one in list(_BELLS.values())]
+        assert sum(0 if bell is None else len(bell._rung) for bell in bells) <= is_rung
+
+    push_to_a_closed_loop()
+    until(lambda: gc.collect() >= 0 and rec.free_slots == 1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_task_that_waits_for_a_slot_in_a_loop_that_was_closed_gets_none() -> None:
+    rec = recognizer()
+
+    async def ask() -> None:
+        task = asyncio.ensure_future(rec.astream(timeout=LONG_S))
+        while not rec.scheduler._openings:  # pyright: ignore[reportPrivateUsage]
+            await asyncio.sleep(0.001)
+        assert not task.done()
+
+    with rec.stream():
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(ask())
+        loop.close()
+        del loop
+        gc.collect()
+    until(lambda: rec.free_slots == 1)
+    rec.scheduler.call(lambda: None)  # another round
+    assert rec.free_slots == 1
 
 
 def test_a_failure_can_be_raised_any_number_of_times() -> None:
@@ -1017,15 +1257,37 @@ def test_channels_are_saved_and_gone_on_with_together() -> None:
     with recognizer(slots=2).stream(options) as stream:
         stream.push(both[: 4 * SIZE])
         state = stream.save()
-    for wanted in (None, options):
+    others = (
+        StreamOptions(turns=True),
+        StreamOptions(channel=1),
+        StreamOptions(channel="each", format=AudioFormat(channels=3)),
+    )
+    for wanted in (None, options, *others):
         with recognizer(slots=2).stream(wanted, state=state) as stream:
+            with pytest.raises(AudioError, match="hears 2 one by one"):
+                stream.push(both[:, 0])
             stream.push(both[4 * SIZE :])
             stream.close()
             events = list(stream.events())
         for channel, said in enumerate((["one", "one"], ["two", "three"])):
             assert texts([e for e in events if getattr(e, "channel", None) == channel]) == said
-    with pytest.raises(StreamError):
-        recognizer(slots=2).stream(StreamOptions(), state=state)
+        turns = {e.channel for e in events if isinstance(e, TurnStart)}
+        assert turns == ({0, 1} if wanted is others[0] else set())
+
+
+@pytest.mark.parametrize("channel", ["mix", 1])
+def test_what_was_not_heard_by_channels_is_not_when_it_goes_on(channel: Any) -> None:
+    both = np.stack([sentence(ONE, TWO)] * 2, axis=1)
+    with recognizer().stream(StreamOptions(channel=channel)) as stream:
+        stream.push(both[: 4 * SIZE])
+        state = stream.save()
+    each = StreamOptions(channel="each", format=AudioFormat(channels=2), turns=True)
+    with recognizer().stream(each, state=state) as stream:
+        stream.push(both[4 * SIZE :])
+        stream.close()
+        events = list(stream.events())
+    assert texts(events) == ["one", "two"]
+    assert {e.channel for e in events if isinstance(e, TurnStart | Word)} == {None}
 
 
 def test_a_signed_state_is_taken_with_its_key_alone() -> None:
@@ -1042,3 +1304,169 @@ def test_a_signed_state_is_taken_with_its_key_alone() -> None:
         with pytest.raises(StreamError, match=message):
             rec.stream(state=state)
     assert rec.free_slots == 1
+
+
+@pytest.mark.parametrize("wrong", ["1", "a", math.nan, [1.0], True, object()])
+def test_a_timeout_that_is_no_number_is_refused_at_every_door(wrong: Any) -> None:
+    rec = recognizer()
+    sound = np.zeros(SIZE, np.float32)
+    said = "timeout must be a number of seconds"
+    for call in (
+        lambda: rec.stream(timeout=wrong),
+        lambda: rec.transcribe(sound, rate=1_000, timeout=wrong),
+        lambda: rec.transcription(sound, rate=1_000, timeout=wrong),
+    ):
+        with pytest.raises(InputError, match=said):
+            call()
+    with rec.stream() as stream:
+        for call in (
+            lambda: stream.push(sound, timeout=wrong),
+            lambda: stream.push_silence(0.1, timeout=wrong),
+            lambda: stream.next_event(wrong),
+        ):
+            with pytest.raises(InputError, match=said):
+                call()
+        assert stream.duration == 0
+
+    async def main() -> None:
+        with pytest.raises(InputError, match=said):
+            await rec.astream(timeout=wrong)
+        async with await rec.astream() as stream:
+            for call in (
+                lambda: stream.push(sound, timeout=wrong),
+                lambda: stream.push_silence(0.1, timeout=wrong),
+                lambda: stream.next_event(wrong),
+            ):
+                with pytest.raises(InputError, match=said):
+                    await call()
+            assert stream.duration == 0
+
+    asyncio.run(main())
+    assert rec.free_slots == 1
+
+
+@pytest.mark.parametrize("timeout", [None, math.inf, 1e300, 10**30, np.float32(LONG_S), 0, -1])
+def test_a_timeout_may_be_any_number_or_none(timeout: Any) -> None:
+    rec = recognizer()
+    waits = timeout is None or timeout > 0
+
+    def push_to_who_waits() -> None:
+        until(lambda: stream._waits or not waits)
+        stream.push(sentence(ONE, TWO), timeout=timeout)
+        stream.close()
+
+    with rec.stream(timeout=timeout) as stream:
+        thread = threading.Thread(target=push_to_who_waits)
+        thread.start()
+        if waits:
+            assert isinstance(stream.next_event(timeout), Word)
+        thread.join(LONG_S)
+        until(lambda: stream.done)
+        assert texts(stream.poll())[-1:] == ["two"]
+        assert stream.next_event(timeout) is None
+
+    async def main() -> None:
+        async with await rec.astream(timeout=timeout) as stream:
+            await stream.push(sentence(ONE, TWO), timeout=timeout)
+            await stream.close()
+            while not stream.done:
+                await asyncio.sleep(0.001)
+            assert isinstance(await stream.next_event(timeout), Word)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("wrong", ["1", None, True, [1.0]])
+def test_silence_of_no_number_of_seconds_is_refused(wrong: Any) -> None:
+    with recognizer().stream() as stream:
+        with pytest.raises(AudioError, match="must be a number of seconds"):
+            stream.push_silence(wrong)
+        stream.push_silence(np.float32(0.5))  # pyright: ignore[reportArgumentType]
+        assert stream.duration == 0.5
+
+
+def test_what_cannot_be_called_does_not_listen() -> None:
+    with recognizer().stream() as stream:
+        with pytest.raises(InputError, match="what listens must be a function"):
+            stream.listen(3)  # pyright: ignore[reportArgumentType]
+        stream.push(sentence(ONE))
+        stream.close()
+        assert texts(list(stream.events())) == ["one"]
+
+
+@pytest.mark.parametrize("key", ["abc", 3, bytearray(b"abc")])
+def test_a_key_that_is_no_bytes_is_refused_when_it_is_set(key: Any) -> None:
+    rec = recognizer()
+    rec.state_key = b"known"
+    with pytest.raises(InputError, match="state_key must be bytes or None"):
+        rec.state_key = key
+    assert rec.state_key == b"known"
+
+
+def test_a_task_has_the_calls_that_a_thread_has() -> None:
+    for name, call in inspect.getmembers(LiveStream, inspect.isfunction):
+        is_inner = name.startswith("_") or name.endswith("_now") or name in (
+            "check", "check_open", "gap", "has_room", "parts", "queue_full", "request_stop", "take",
+        )  # fmt: skip
+        if is_inner or name == "listen":  # with which the tasks are woken
+            continue
+        same = inspect.signature(getattr(AsyncStream, name)).parameters
+        assert list(same) == list(inspect.signature(call).parameters), name
+
+
+def test_a_task_fetches_the_next_event_or_none_in_time() -> None:
+    async def main() -> None:
+        async with await recognizer().astream() as stream:
+            for timeout in (0, 0.01):
+                assert await stream.next_event(timeout) is None
+            fetching = asyncio.ensure_future(stream.next_event())
+            await stream.push(sentence(ONE, TWO))
+            assert isinstance(await fetching, Word)
+            await stream.close()
+            kinds = [type(event) async for event in stream.events()]
+            assert kinds == [WordEnd, Word, WordEnd, End]
+            assert await stream.next_event() is None
+
+    asyncio.run(main())
+
+
+def test_a_failure_that_is_a_timeout_is_told_as_a_failure() -> None:
+    class TimesOut(EchoEngine):
+        def step(self, *args: Any) -> StepOutput:
+            raise TimeoutError("of the engine")
+
+    async def main() -> None:
+        stream = await recognizer(TimesOut()).astream(StreamOptions(max_queue_s=0.5))
+        with pytest.raises(TimeoutError, match="of the engine"):
+            await stream.push(noise(60, 0), timeout=LONG_S)
+        with pytest.raises(TimeoutError, match="of the engine"):
+            await stream.next_event(LONG_S)
+
+    asyncio.run(main())
+
+
+def test_a_task_waits_for_room_as_long_as_it_says() -> None:
+    async def main() -> None:
+        engine = Gated()
+        stream = await recognizer(engine).astream(StreamOptions(max_queue_s=1.0))
+        await stream.push(noise(12, 0))
+        first = asyncio.ensure_future(stream.push(noise(12, 0)))
+        await asyncio.sleep(0)
+        for push in (
+            stream.push(noise(1, 0), timeout=0.02),
+            stream.push_silence(0.1, timeout=0.02),
+        ):
+            with pytest.raises(QueueFull, match=r"may: push it again later"):
+                await push
+        engine.gate.set()
+        await first
+        while stream.waiting_s > 0:
+            await asyncio.sleep(0.001)
+        engine.gate.clear()
+        with pytest.raises(QueueFull, match=r"The first \d\.\d\d s of this push were taken"):
+            await stream.push(noise(60, 0), timeout=0.02)
+        engine.gate.set()
+        await stream.close()
+        assert isinstance([event async for event in stream.events()][-1], End)
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import gc
 import io
+import math
 import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
@@ -1103,3 +1104,44 @@ def test_a_rate_may_be_a_whole_float_as_microphones_give_it() -> None:
     assert rec.transcribe(given).text == rec.transcribe(sound, rate=rate).text == "one"  # pyright: ignore
     with pytest.raises(AudioError, match="is not whole"):
         rec.transcribe(sound, rate=1000.5)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "one",
+    ["a.wav", Path("a.wav"), b"bytes", io.BytesIO(b"a file"), np.zeros(SIZE, np.float32),
+     (1_000, np.zeros(SIZE, np.float32)), {"path": "a.wav"}, 3, None],
+    ids=lambda one: type(one).__name__,
+)  # fmt: skip
+def test_one_recording_is_not_taken_apart_for_several(one: Any) -> None:
+    with pytest.raises(InputError, match="a list of recordings is wanted, not"):
+        echo()[0].transcriptions(one)
+
+
+@pytest.mark.parametrize("wrong", [3, "show", [print]])
+def test_progress_that_cannot_be_called_is_refused(wrong: Any) -> None:
+    rec = echo()[0]
+    for call in (rec.transcribe, rec.transcription):
+        with pytest.raises(InputError, match="progress must be a function"):
+            call(np.zeros(SIZE, np.float32), rate=1_000, progress=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["3", 1.5, math.nan, True, -1, [3]])
+def test_a_number_of_tokens_is_a_whole_one(wrong: Any) -> None:
+    rec, sound = echo()[0], np.zeros(5 * SIZE, np.float32)
+    with pytest.raises(InputError, match="max_tokens must be a whole number"):
+        rec.tokens(sound, max_tokens=wrong)
+    for most in (3, 3.0, np.int64(3)):
+        assert len(rec.tokens(sound, max_tokens=most)) == 3  # pyright: ignore
+    assert rec.free_slots == 1
+
+
+@pytest.mark.parametrize("wrong", [None, 3, 0.5])
+def test_tokens_of_no_samples_are_refused(wrong: Any) -> None:
+    with pytest.raises(InputError, match="samples must be an array"):
+        echo()[0].tokens(wrong)
+
+
+@pytest.mark.parametrize("wrong", [3, None, ["left"], b"left"])
+def test_the_text_of_a_prompt_is_a_text(wrong: Any) -> None:
+    with pytest.raises(InputError, match="the text of a prompt must be a text"):
+        echo()[0].prompt(wrong, np.zeros(5 * SIZE, np.float32), rate=1_000)

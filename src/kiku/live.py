@@ -18,8 +18,14 @@ from typing import Self
 from numpy.typing import ArrayLike
 
 from kiku.audio import Chunk, gap_of
-from kiku.errors import AudioError, QueueFull, StreamError
-from kiku.options import DecodingOptions, StreamOptions, decoding_options
+from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
+from kiku.options import (
+    DecodingOptions,
+    StreamOptions,
+    callback,
+    decoding_options,
+    timeout_s,
+)
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import End, Event, FinalizeRequest, WordSession
 
@@ -119,13 +125,18 @@ class LiveStream:
             timeout: seconds to wait for room at most, where the stream waits for it.
 
         Raises:
-            StreamClosed: after `close`.
+            StreamClosed: after `close` or `stop`, of which one may come while this waits for room.
+                Nothing of this was taken, or as much as the message says.
             QueueFull: too much sound waits to be heard. Nothing of this was taken, or as much as
                 the message says.
             AudioError: the rate or the samples cannot be, or where each channel is heard by itself,
                 there are more or fewer of them. Nothing was taken.
+            InputError: a `timeout` that is no number.
+            StreamError: there is no room, and this is a callback (see `listen`), which cannot wait
+                for it. Nothing was taken.
         """
-        self._push(self.check(samples, rate), timeout)
+        wait_s = None if timeout is None else timeout_s(timeout)
+        self._push(self.check(samples, rate), wait_s)
 
     def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
         """Sound is missing: a packet was lost, or the client was muted.
@@ -134,7 +145,8 @@ class LiveStream:
             StreamClosed, QueueFull: as `push`.
             AudioError: no time that can be.
         """
-        self._push(gap_of(seconds), timeout)
+        wait_s = None if timeout is None else timeout_s(timeout)
+        self._push(gap_of(seconds), wait_s)
 
     def _push(self, chunk: Chunk, timeout: float | None) -> None:
         with self._lock:
@@ -148,6 +160,8 @@ class LiveStream:
             self._push_when_there_is_room(chunk, timeout)
 
     def _push_when_there_is_room(self, chunk: Chunk, timeout: float | None) -> None:
+        if self.waits_when_full and timeout != 0:
+            self._scheduler.check_may_wait()
         ends = None if timeout is None else time.monotonic() + timeout
         ticket, taken_s = object(), 0.0
         with self._lock:
@@ -191,7 +205,7 @@ class LiveStream:
         if self.waits_when_full:
             left = None if ends is None else max(0.0, ends - time.monotonic())
             self._wait_until(my_turn, left)
-        self.check_open()
+        self.check_open(taken_s=taken_s)
         if not my_turn():
             raise self.queue_full(taken_s)
 
@@ -201,11 +215,10 @@ class LiveStream:
 
     def queue_full(self, taken_s: float = 0.0) -> QueueFull:
         """The error of a push that found no room, of which so many seconds were taken."""
-        taken = f" The first {taken_s:.2f} s of this push were taken." if taken_s else ""
         return QueueFull(
             f"{self.waiting_s:.1f} s of sound wait to be heard, and "
             f"{self._options.max_queue_s:g} may: push it again later, or drop it and say so with "
-            f"push_silence.{taken}"
+            f"push_silence.{_taken(taken_s)}"
         )
 
     def _take(self, part: Chunk) -> None:
@@ -216,10 +229,11 @@ class LiveStream:
             # Recordings are not checked, and may lose channels on their way.
             session.push(part.of_channel(channel))
 
-    def take(self, part: Chunk) -> None:
-        """Take sound without asking for room; for who has asked and keeps calls in order."""
+    def take(self, part: Chunk, taken_s: float = 0.0) -> None:
+        """Take sound without asking for room; for who has asked and keeps calls in order. So many
+        seconds of the push were taken before."""
         with self._lock:
-            self.check_open()
+            self.check_open(taken_s=taken_s)
             self._take(part)
         self._scheduler.wake()
 
@@ -249,11 +263,16 @@ class LiveStream:
         """What the stream failed with; None while it goes on, or where it has ended well."""
         return next((s.failure for s in self._sessions if s.failure is not None), None)
 
-    def check_open(self, what: str = "sound was pushed") -> None:
-        """Raise StreamClosed if nothing more may come, of which `what` is told, or what a session
-        failed with."""
-        for session in self._sessions:
-            session.check_open(what)
+    def check_open(self, what: str = "sound was pushed", taken_s: float = 0.0) -> None:
+        """Raise StreamClosed if nothing more may come, of which `what` is told, and how much of a
+        push was taken before; or what a session failed with."""
+        try:
+            for session in self._sessions:
+                session.check_open(what)
+        except StreamClosed as error:
+            if not taken_s:
+                raise
+            raise StreamClosed(f"{error}.{_taken(taken_s)}") from None
 
     # Requests.
 
@@ -262,7 +281,8 @@ class LiveStream:
         and then `Finalized`.
 
         The delay of the text is let run out at full speed, with silence in the place of the sound
-        that has not come, and then taken back. Equal requests at one place are answered once.
+        that has not come, and then taken back. Equal requests at one place are answered once, as
+        long as the first of them waits.
 
         Args:
             tag: comes back in `Finalized`.
@@ -272,11 +292,15 @@ class LiveStream:
         Raises:
             StreamClosed: after `close`.
             QueueFull: too many wait to be answered.
+            InputError: a tag that is no text, or `cut` that is no bool.
         """
+        request = FinalizeRequest(tag, cut)
         with self._lock:
             self.check_open("finalize() was called")
             for session in self._sessions:
-                session.finalize(FinalizeRequest(tag, cut))
+                session.check_requests()  # of all before any takes it
+            for session in self._sessions:
+                session.finalize(request)
         self._scheduler.wake()
 
     def close(self) -> None:
@@ -305,7 +329,7 @@ class LiveStream:
         """From the next frame on, pick tokens so; None is the model's own likeliest token.
 
         Raises:
-            StreamError: the stream has ended.
+            StreamError: the stream has ended, or this is a callback (see `listen`).
             InputError: `options` are something else.
             ConfigError: the model cannot decode so.
         """
@@ -321,7 +345,7 @@ class LiveStream:
         The stream itself goes on. Events that have not been fetched are in both.
 
         Raises:
-            StreamError: the stream has ended.
+            StreamError: the stream has ended, or this is a callback (see `listen`).
         """
         return self._scheduler.call(self.save_now)
 
@@ -339,7 +363,10 @@ class LiveStream:
 
         Raises:
             Exception: what the stream failed with, once all events before have been given out.
+            StreamError: there is none, and this is a callback (see `listen`), which cannot wait.
         """
+        if timeout is not None:
+            timeout = timeout_s(timeout)
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             ended = self.has_ended  # before it is looked: whatever came until then is found
@@ -347,6 +374,8 @@ class LiveStream:
             if event is not None or ended:
                 return event
             left = None if ends is None else max(0.0, ends - time.monotonic())
+            if left != 0 and not self.has_news:
+                self._scheduler.check_may_wait()
             with self._lock:
                 # The end of one channel of several is news, and no event.
                 if left == 0 or not self._wait_until(lambda: self.has_news, left):
@@ -357,6 +386,8 @@ class LiveStream:
         for session in self._sessions:
             while (waiting := len(session.events)) > 0:
                 event = session.next_event()
+                if event is None:  # another thread has taken it
+                    break
                 if waiting >= self._options.max_events:
                     self._scheduler.wake()  # it is stepped on
                 if isinstance(event, End) and self._others_speak(session):
@@ -414,8 +445,12 @@ class LiveStream:
 
     def listen(self, call: Callable[[], None] | None) -> None:
         """Have `call` called, by whoever drives, whenever something has changed; None ends that.
-        If it raises, the stream ends with that error."""
-        self._listener = call
+        If it raises, the stream ends with that error.
+
+        It is called in the middle of a step, so nothing in it may wait: `save`, `set_decoding`, and
+        where they would wait `push` and `next_event` raise StreamError there. `poll` never waits.
+        """
+        self._listener = callback(call, "what listens")
 
     @property
     def duration(self) -> float:
@@ -449,6 +484,11 @@ class LiveStream:
     ) -> None:
         if not self.done:
             self.stop()
+
+
+def _taken(seconds: float) -> str:
+    """Of the message to who pushed, where not all was taken."""
+    return f" The first {seconds:.2f} s of this push were taken." if seconds else ""
 
 
 def _abandon(scheduler: Scheduler, bindings: Sequence[Binding]) -> None:

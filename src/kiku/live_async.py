@@ -5,13 +5,13 @@ import math
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from kiku.audio import Chunk, gap_of
 from kiku.live import LiveStream, Samples
-from kiku.options import DecodingOptions
+from kiku.options import DecodingOptions, timeout_s
 from kiku.scheduler import Scheduler
 from kiku.stream import End, Event
 
@@ -55,8 +55,11 @@ class AsyncStream:
         live.take(chunk)
         return True
 
-    async def push(self, samples: Samples, *, rate: int | None = None) -> None:
+    async def push(
+        self, samples: Samples, *, rate: int | None = None, timeout: float | None = None
+    ) -> None:
         """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
+        wait_s = None if timeout is None else timeout_s(timeout)
         if self.push_now(samples, rate=rate):
             return
         with self._in_line() as ticket:  # before it is looked at: later calls come behind it
@@ -64,33 +67,43 @@ class AsyncStream:
                 chunk = self._live.check(samples, rate)
             else:
                 chunk = await asyncio.to_thread(self._live.check, samples, rate)
-            await self._push(chunk, ticket)
+            await self._push(chunk, ticket, wait_s)
 
     async def push_chunk(self, chunk: Chunk) -> None:
         """As `push`, of what a decoder of recordings gave (see `kiku.audio.read_file`)."""
         with self._in_line() as ticket:
             await self._push(chunk, ticket)
 
-    async def push_silence(self, seconds: float) -> None:
+    async def push_silence(self, seconds: float, *, timeout: float | None = None) -> None:
         """See `LiveStream.push_silence`."""
-        await self.push_chunk(gap_of(seconds))
+        wait_s = None if timeout is None else timeout_s(timeout)
+        chunk = gap_of(seconds)
+        with self._in_line() as ticket:
+            await self._push(chunk, ticket, wait_s)
 
-    async def _push(self, chunk: Chunk, ticket: object) -> None:
+    async def _push(self, chunk: Chunk, ticket: object, wait_s: float | None = None) -> None:
         live, taken_s = self._live, 0.0
         parts = live.parts(chunk)
-        await self._turn_of(ticket)  # those before it may wait for their check alone
-        for part in parts:
-            seconds = part.seconds
+        limit = asyncio.timeout(wait_s if live.waits_when_full else None)
+        try:
+            async with limit:
+                await self._turn_of(ticket)  # those before it may wait for their check alone
+                for part in parts:
+                    await self._room_for(part.seconds, taken_s)
+                    live.take(part, taken_s)
+                    taken_s += part.seconds
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the stream's own failure
+            raise live.queue_full(taken_s) from None
 
-            def is_room(seconds: float = seconds) -> bool:
-                return live.has_room(seconds)
-
-            if not is_room():
-                if not live.waits_when_full:
-                    raise live.queue_full(taken_s)
-                await self._waiters.until(is_room)
-            live.take(part)
-            taken_s += seconds
+    async def _room_for(self, seconds: float, taken_s: float) -> None:
+        live = self._live
+        if live.has_room(seconds):
+            return
+        if not live.waits_when_full:
+            raise live.queue_full(taken_s)
+        await self._waiters.until(lambda: live.has_room(seconds))
 
     @contextmanager
     def _in_line(self) -> Generator[object]:
@@ -140,17 +153,30 @@ class AsyncStream:
 
     async def events(self) -> AsyncIterator[Event]:
         """See `LiveStream.events`. For one task at a time."""
-        while True:
-            await self._waiters.until(lambda: self._live.has_news)
-            ended = self._live.has_ended
-            event = self._live.next_event(0)
-            if event is None:
-                if ended:
-                    return
-                continue
+        while (event := await self._next_event()) is not None:
             yield event
             if isinstance(event, End):
                 return
+
+    async def next_event(self, timeout: float | None = None) -> Event | None:
+        """See `LiveStream.next_event`. For one task at a time."""
+        limit = asyncio.timeout(timeout_s(timeout))
+        try:
+            async with limit:
+                return await self._next_event()
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the stream's own failure
+            return None
+
+    async def _next_event(self) -> Event | None:
+        live = self._live
+        while True:
+            await self._waiters.until(lambda: live.has_news)
+            ended = live.has_ended
+            event = live.next_event(0)
+            if event is not None or ended:
+                return event
 
     async def batch(self) -> list[Event]:
         """All events that have come, as soon as there are some; none at the end. Raises as
@@ -210,7 +236,11 @@ class AsyncStream:
 
 class _Bell:
     """Calls into one event loop from other threads: one call for all who ring until it is answered,
-    as each costs a write into a pipe. After a step it is one for a thousand streams."""
+    as each costs a write into a pipe. After a step it is one for a thousand streams.
+
+    It is held by the `Waiters` of its loop and nobody else: what waits in a loop that was closed
+    goes with the last who knows of it.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
@@ -223,9 +253,11 @@ class _Bell:
         if not self._is_rung:
             self._is_rung = True
             loop = self._loop()
-            with suppress(RuntimeError):  # the event loop has been closed
+            try:
                 if loop is not None:
                     loop.call_soon_threadsafe(self._answer)
+            except RuntimeError:  # the event loop has been closed, and nobody waits any more
+                self._rung.clear()
 
     def _answer(self) -> None:
         self._is_rung = False  # who rings from now on makes a call of his own
@@ -233,13 +265,18 @@ class _Bell:
             self._rung.popleft().wake_here()
 
 
-_BELLS: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Bell]" = weakref.WeakKeyDictionary()
+# Weak on both sides: who waits holds the bell, and those who have rung hold the loop.
+_BELLS: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, weakref.ref[_Bell]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def _bell_of(loop: asyncio.AbstractEventLoop) -> _Bell:
-    bell = _BELLS.get(loop)
+    known = _BELLS.get(loop)
+    bell = None if known is None else known()
     if bell is None:
-        bell = _BELLS[loop] = _Bell(loop)
+        bell = _Bell(loop)
+        _BELLS[loop] = weakref.ref(bell)
     return bell
 
 
@@ -251,6 +288,7 @@ class Waiters:
         self._bell = _bell_of(loop)
         self._loop = loop
         self._waiting: set[asyncio.Future[None]] = set()
+        self._has_rung = False  # and was not answered
 
     async def until(self, ready: Callable[[], bool]) -> None:
         """Wait until `ready()`, which is asked again after every `wake`."""
@@ -266,11 +304,25 @@ class Waiters:
 
     def wake(self) -> None:
         """Have all look again; from any thread."""
-        if self._waiting:
+        if self._waiting and not self._has_rung:  # in a loop that stands still, once
+            self._has_rung = True
             self._bell.ring(self)
+
+    @property
+    def weak_wake(self) -> Callable[[], None]:
+        """`wake` for who must not hold those that wait: they go with their event loop."""
+        this = weakref.ref(self)
+
+        def wake() -> None:
+            waiters = this()
+            if waiters is not None:
+                waiters.wake()
+
+        return wake
 
     def wake_here(self) -> None:
         """As `wake`, in the event loop's thread."""
+        self._has_rung = False  # before anybody looks again
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_result(None)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kiku.calibration import Calibration
 from kiku.errors import ConfigError, InputError
-from kiku.serial import MAX_INT, from_plain, plain_numbers, shown, to_plain
+from kiku.serial import MAX_INT, from_plain, plain_number, plain_numbers, shown, to_plain
 
 Encoding = Literal["s16le", "s32le", "f32le", "mulaw", "alaw", "opus"]
 """How samples are written as bytes."""
@@ -620,3 +620,35 @@ def decoding_options(given: Any) -> DecodingOptions:
         f"how text is picked is said by DecodingOptions, not {shown(given)}: write "
         "DecodingOptions(...), such as DecodingOptions(temperature=0.25)"
     )
+
+
+_EVER_S = 1e9
+"""Seconds; a longer timeout counts as none, since clocks cannot wait for it."""
+
+
+def timeout_s(given: Any) -> float | None:
+    """A caller's `timeout` in seconds; None is no limit.
+
+    Raises:
+        InputError: it is something else.
+    """
+    value = plain_number(given)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise InputError(
+            f"timeout must be a number of seconds, or None to wait without a limit, not "
+            f"{shown(given)}: write timeout=1.5"
+        )
+    return None if value > _EVER_S else float(value)
+
+
+def callback(given: Any, name: str) -> Any:
+    """A caller's callback; None is no callback.
+
+    Raises:
+        InputError: it cannot be called.
+    """
+    if given is None or callable(given):
+        return given
+    raise InputError(f"{name} must be a function, or None for none, not {shown(given)}")

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, BinaryIO, cast, overload
@@ -33,9 +33,18 @@ from kiku.errors import ConfigError, InputError, StreamError
 from kiku.foreign import TRANSCRIBING, explained, options_named
 from kiku.live import LiveStream, StreamSetup
 from kiku.live_async import AsyncStream, Waiters
-from kiku.options import AudioFormat, DecodingOptions, Prompt, StreamOptions, stream_options
+from kiku.options import (
+    AudioFormat,
+    DecodingOptions,
+    Prompt,
+    StreamOptions,
+    callback,
+    stream_options,
+    timeout_s,
+)
 from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
+from kiku.serial import whole_number
 from kiku.stream import TokenSession, WordSession
 from kiku.stream.saved import pack, unpack
 from kiku.text import Vocabulary
@@ -92,8 +101,7 @@ class Recognizer:
         self.name = name
         self.scheduler = Scheduler(engine, max_block)
         """Through which all that is open is stepped: for who drives it himself."""
-        self.state_key: bytes | None = None
-        """Set it to sign saved streams with; only those signed with it are then taken."""
+        self._state_key: bytes | None = None
 
     def __repr__(self) -> str:
         engine = self.scheduler.engine
@@ -105,6 +113,20 @@ class Recognizer:
         """Slots that nothing holds."""
         return self.scheduler.free_slots
 
+    @property
+    def state_key(self) -> bytes | None:
+        """Set it to sign saved streams with; only those signed with it are then taken."""
+        return self._state_key
+
+    @state_key.setter
+    def state_key(self, key: bytes | None) -> None:
+        if not (key is None or isinstance(key, bytes)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"state_key must be bytes or None, not a {type(key).__name__}: write "
+                'b"a secret of your own", or text.encode()'
+            )
+        self._state_key = key
+
     # Live streams.
 
     def stream(
@@ -112,7 +134,7 @@ class Recognizer:
         options: StreamOptions | None = None,
         *,
         state: bytes | None = None,
-        timeout: float = 0.0,
+        timeout: float | None = 0.0,
     ) -> LiveStream:
         """Open a live stream: push sound into it from any thread, and iterate over its events.
 
@@ -120,16 +142,17 @@ class Recognizer:
             options: what it hears and says; None is words alone.
             state: what `save` of another stream gave, to go on with that; None begins a new one.
                 Where `options` is None, text is picked as that stream did.
-            timeout: seconds to wait for a free slot.
+            timeout: seconds to wait for a free slot; None waits as long as others hold them.
 
         Raises:
             NoFreeSlot: all slots are held.
-            InputError: `options` are something else.
+            InputError: `options` or `timeout` are something else.
             ConfigError: options that this model cannot follow.
             StreamError: the state is damaged, or of another model, engine or key.
         """
+        wait_s = timeout_s(timeout)
         options, members = self._live_members(options, state)
-        bindings = self.scheduler.open(Opening(members, live=True), timeout)
+        bindings = self.scheduler.open(Opening(members, live=True), wait_s)
         return self._live(options, members, bindings)
 
     async def astream(
@@ -137,7 +160,7 @@ class Recognizer:
         options: StreamOptions | None = None,
         *,
         state: bytes | None = None,
-        timeout: float = 0.0,
+        timeout: float | None = 0.0,
         recorded: bool = False,
     ) -> AsyncStream:
         """As `stream`, for tasks: nothing of it blocks the event loop.
@@ -149,14 +172,16 @@ class Recognizer:
             recorded: the sound is a recording's, pushed as fast as it is taken: it is heard in the
                 time that streams of people who speak leave.
         """
+        wait_s = timeout_s(timeout)
         options, members = await asyncio.to_thread(self._live_members, options, state)
         waiters = Waiters(asyncio.get_running_loop())
+        at_once = wait_s is not None and wait_s <= 0
         opening = Opening(
-            members, live=not recorded, driven=True, at_once=timeout <= 0, on_done=waiters.wake
+            members, live=not recorded, driven=True, at_once=at_once, on_done=waiters.weak_wake
         )
         self.scheduler.request(opening)
         try:
-            async with asyncio.timeout(None if opening.at_once else timeout):
+            async with asyncio.timeout(None if at_once else wait_s):
                 await waiters.until(lambda: opening.done)
         except TimeoutError:
             if not self.scheduler.cancel(opening):
@@ -177,6 +202,7 @@ class Recognizer:
             return options, self._members(options, count)
         saved = _SavedStream(unpack(state, self.state_key))
         options = self._saved_options(saved) if options is None else stream_options(options)
+        options = saved.hears(options)
         members = self._members(options, max(1, saved.num_channels))
         return options, [saved.member(i, member) for i, member in enumerate(members)]
 
@@ -189,9 +215,7 @@ class Recognizer:
             raise StreamError(
                 f"the saved stream is of another model, or damaged ({error})"
             ) from error
-        if not saved.num_channels:
-            return options
-        return replace(options, channel="each", format=AudioFormat(channels=saved.num_channels))
+        return options
 
     def _members(self, options: StreamOptions, num_channels: int) -> list[Member]:
         """Sessions as `options` want them, with what their slots need."""
@@ -327,12 +351,14 @@ class Recognizer:
         progress: OnProgress | None = None,
     ) -> list[Transcription]:
         """As `transcription`, for recordings that go side by side."""
+        wait_s, told = timeout_s(timeout), callback(progress, "progress")
+        _refuse_single(sources)
         wanted = replace(stream_options(options), format=AudioFormat())
         if wanted.rate_check is None:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
         _refuse_rate_of_files(sources, rate)
-        batch = Batch(self.scheduler, recordings, timeout, progress)
+        batch = Batch(self.scheduler, recordings, wait_s, told)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
     def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> Recording:
@@ -362,8 +388,14 @@ class Recognizer:
             ConfigError: a text that is empty, cannot be spelled, or is longer than what is said; a
                 recording of more than a minute.
             AudioError: the recording cannot be read.
+            InputError: `text` is no text, or samples have no rate.
             NoFreeSlot: all slots are held by streams of this thread.
         """
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"the text of a prompt must be a text, not {text!r:.60}: give what is said in the "
+                "recording, and the recording behind it"
+            )
         chunks, _ = _read(source, rate)
         _refuse_rate_of_files([source], rate)
         return read_prompt(self.scheduler, self.config, self.vocabulary, text, chunks)
@@ -409,17 +441,26 @@ class Recognizer:
             [S // frame_size] token ids, or one such array for each that was given.
 
         Raises:
-            InputError: not [S], a negative `max_tokens`, or a callable for several arrays.
+            InputError: not [S], a `max_tokens` that is none, or a callable for several arrays.
             AudioError: samples that are not finite numbers.
             NoFreeSlot: all slots are held.
         """
-        if max_tokens is not None and max_tokens < 0:
-            raise InputError(f"max_tokens must be at least 0, not {max_tokens}")
+        most = whole_number(max_tokens)
+        if most is not None and (not isinstance(most, int) or isinstance(most, bool) or most < 0):
+            raise InputError(
+                f"max_tokens must be a whole number of at least 0, not {max_tokens!r:.60}: leave "
+                "it out to have all"
+            )
         several = not isinstance(samples, np.ndarray)
         if several and callable(picker):
             raise InputError("a picker may remember, so it is for one array: pass them one by one")
+        if not isinstance(samples, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"samples must be an array [S], or several of them, not {samples!r:.60}: give a "
+                "numpy array of float32 at the model's rate"
+            )
         arrays = samples if several else [samples]
-        frames = [self._token_frames(array, max_tokens) for array in arrays]
+        frames = [self._token_frames(array, most) for array in arrays]
         sessions = [None if one is None else TokenSession(one) for one in frames]
         options = SlotOptions(picker)
         self.scheduler.run([Member(one, options) for one in sessions if one is not None])
@@ -455,6 +496,19 @@ def _read(
     if samples is not None:
         return _array_chunks(*samples), partial(_seconds_of, *samples)
     return read_file(known, on_warning=on_warning, track=track), partial(duration_s, known, track)
+
+
+def _refuse_single(sources: Any) -> None:
+    """One recording in the place of several would be taken apart: a name into its letters."""
+    is_one = is_rated(sources) or is_decoder(sources) or is_file(sources)
+    kind = cast("type[Any]", type(sources))
+    if is_one or issubclass(kind, bytes | bytearray | Mapping) or hasattr(kind, "__array__"):
+        raise InputError(
+            f"a list of recordings is wanted, not one {kind.__name__}: write "
+            "transcription(source), or transcriptions([source])"
+        )
+    if not isinstance(sources, Iterable):
+        raise InputError(f"a list of recordings is wanted, not {sources!r:.60}")
 
 
 def _refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
@@ -559,6 +613,13 @@ class _SavedStream:
         """Channels that are heard one by one; 0 where they are mixed."""
         first = self._sessions[0]["session"].get("channel")
         return 0 if first is None else len(self._sessions)
+
+    def hears(self, options: StreamOptions) -> StreamOptions:
+        """`options` with the channels that were heard one by one, whatever they say."""
+        if self.num_channels:
+            format = AudioFormat(channels=self.num_channels)
+            return replace(options, channel="each", format=format)
+        return replace(options, channel="mix") if options.channel == "each" else options
 
     def member(self, i: int, member: Member) -> Member:
         """The i-th session as it was."""

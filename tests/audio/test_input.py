@@ -129,13 +129,31 @@ def test_a_push_may_say_its_rate_as_a_sound_card_does(rate) -> None:
     assert (chunk.rate, type(chunk.rate)) == (44_100, int)
 
 
-def test_floats_in_bytes_are_refused_when_they_are_fed_and_change_nothing() -> None:
+@pytest.mark.parametrize("channels", [1, 2])
+def test_floats_in_bytes_that_are_no_sound_become_silence_wherever_they_are_cut(
+    channels: int,
+) -> None:
+    told = np.repeat(noise(24_000), channels)
+    broken = told.copy()
+    broken[channels * 50 : channels * 60] = (1e30, -65.0, np.nan, np.inf, 8.5e37) * 2 * channels
+    data = broken.tobytes()
+    for cut in (50, 4 * channels * 55 + 1, len(data)):
+        audio = AudioInput(24_000, AudioFormat(encoding="f32le", channels=channels))
+        got = np.concatenate([put(audio, data[:cut]), put(audio, data[cut:])])
+        expected = noise(24_000)
+        expected[50:60] = 0
+        assert np.array_equal(got, expected)
+        (warning,) = audio.warnings()
+        assert warning.kind == "not_finite"
+        assert "10 samples of a second" in warning.message
+
+
+def test_a_memoryview_of_floats_that_are_integers_is_refused_as_an_array_is() -> None:
     audio = AudioInput(24_000, AudioFormat(encoding="f32le"))
-    data = noise(100).tobytes()
-    first = put(audio, data[:50])
-    with pytest.raises(AudioError, match="reach"):
-        put(audio, np.full(3, 1e30, "<f4").tobytes())
-    assert np.array_equal(np.concatenate([first, put(audio, data[50:])]), noise(100))
+    for values in (np.full(10, 20_000, np.float32), np.full((10, 2), 20_000, np.float32)):
+        with pytest.raises(AudioError, match="divide them by the full scale"):
+            audio.check(memoryview(values))
+    assert audio.check(memoryview(np.full(10, np.nan, np.float32))).num_samples == 10
 
 
 @pytest.mark.parametrize("channel", ["each", -1, 0.0, None, True])
@@ -583,3 +601,46 @@ def test_samples_far_beyond_full_scale_are_clipped_and_told(value: float) -> Non
         kinds = {warning.kind: warning.message for warning in audio.warnings()}
         assert "10 samples of a second are NaN" in kinds["not_finite"]
     assert sound[1_000] == value  # the caller's own
+
+
+def test_nothing_is_told_of_sound_behind_the_end() -> None:
+    good, nothing = noise(24_000), np.zeros(24_000, np.float32)
+    inverted = np.stack([good, -good], axis=1)
+    behind: list[tuple[bytes | np.ndarray, int]] = [
+        (good, 16_000),  # another rate
+        (nothing, 24_000),
+        (np.full(24_000, 1.0, np.float32), 24_000),  # clipped
+        (np.full(24_000, np.nan, np.float32), 24_000),
+        (inverted, 24_000),
+        (b"\1", 24_000),
+        (good, 24_000),  # the other half of the sample never came
+    ]
+    for end_s, kinds in ((None, True), (1.0, False), (1.5, False)):
+        audio = AudioInput(24_000, end_s=end_s)
+        audio.feed(audio.check(good))
+        audio.feed(audio.check(good[:12_000]))
+        assert audio.warnings() == []
+        for samples, rate in behind:
+            audio.feed(audio.check(samples, rate))
+        audio.end()
+        told = {warning.kind for warning in audio.warnings()}
+        wanted = {"rate_changed", "clipped", "not_finite", "inverted", "damaged"}
+        assert (told >= wanted) if kinds else (told == set())
+
+
+@pytest.mark.parametrize("rate", [24_000, 16_000])
+def test_what_is_told_at_the_end_is_told_of_the_sound_up_to_there(rate: int) -> None:
+    """Also where the rate changes behind it."""
+    audio = AudioInput(24_000, end_s=2.5)
+    for second_rate in (24_000, 24_000, 24_000, rate):
+        audio.feed(audio.check(np.zeros(second_rate, np.float32), second_rate))
+    audio.end()
+    assert [(one.kind, one.time) for one in audio.warnings()] == [("silent", 2.5)]
+
+
+def test_what_the_last_part_of_a_second_tells_has_the_time_of_the_end() -> None:
+    audio = AudioInput(24_000, end_s=2.5)
+    audio.feed(audio.check(noise(48_000)))
+    audio.feed(audio.check(np.full(24_000, 1.0, np.float32)))
+    audio.feed(audio.check(noise(16_000), 16_000))
+    assert [(one.kind, one.time) for one in audio.warnings()] == [("clipped", 2.5)]

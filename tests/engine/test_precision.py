@@ -17,7 +17,7 @@ from kiku.engine.gpu.precision import products
 from kiku.engine.torch import torch_engine
 from tests import tiny
 from tests.conftest import ROOT
-from tests.engine.engines import sound
+from tests.engine.engines import make_engine, sound
 
 cudnn: Any = torch.backends.cudnn
 matmul: Any = torch.backends.cuda.matmul
@@ -154,3 +154,27 @@ def test_who_leaves_first_takes_it_from_nobody() -> None:
     go.set()
     thread.join()
     assert now() == before
+
+
+@pytest.mark.parametrize("kind", ["torch", "cuda"])
+def test_codes_are_the_same_in_autocast(kind: str) -> None:
+    frames = sound(16, seed=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = make_engine(kind)
+        found = inside.encode([inside.open()[0]], frames, [16])
+    outside = make_engine(kind)
+    assert (found == outside.encode([outside.open()[0]], frames, [16])).all()
+
+
+def test_latents_are_the_same_in_autocast() -> None:
+    codec = tiny.codec()
+    pcm, active = torch.from_numpy(sound(8)).view(1, 1, -1), torch.ones(1, dtype=torch.bool)
+
+    def latents() -> list[torch.Tensor]:
+        first, second = (codec.init_state(1, "cpu", torch.float32) for _ in range(2))
+        return [codec.latents(pcm, first, active), codec.seanet(pcm, second.seanet, active)]
+
+    wanted = latents()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for found, one in zip(latents(), wanted, strict=True):
+            assert found.equal(one)

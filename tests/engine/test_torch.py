@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from kiku.engine import SlotEngine
 from kiku.engine.cuda import pick_gpu
-from kiku.engine.torch import pick_device, torch_engine
+from kiku.engine.torch import TorchBackend, pick_device, torch_engine
 from kiku.errors import ConfigError, StreamError
+from kiku.nn.state import leaves, nbytes
 from tests import tiny
+from tests.engine.engines import said, sound
 
 
 def test_a_state_of_another_dtype_is_refused() -> None:
@@ -28,6 +31,52 @@ def test_bfloat16_blocks_are_decoded_too() -> None:
     slot, _ = engine.open()
     frames = np.zeros((16, tiny.codec_config().frame_size), np.float32)
     assert len(engine.step([slot], frames, [16]).tokens) == 16
+
+
+@pytest.mark.parametrize("num_frames", [1, 5, 64, 200])  # less than the windows, and more
+@pytest.mark.parametrize("block", [1, 8, 64])
+def test_room_for_no_more_than_is_heard(num_frames: int, block: int) -> None:
+    codec, lm, frames = tiny.codec(), tiny.lm(), sound(num_frames)
+    tight = TorchBackend(codec, lm, slots=2, device="cpu", longest=num_frames)
+    engine, wide = SlotEngine(tight), torch_engine(codec, lm, slots=2, device="cpu")
+    for _ in range(2):  # a slot that is used again
+        slot, _ = engine.open()
+        same, _ = wide.open()
+        assert said(engine, slot, frames, block) == said(wide, same, frames, block)
+        engine.close(slot)
+        wide.close(same)
+    (ring, *_), room = tight._state.lm.rings, 1 + num_frames + tight.width
+    assert ring.keys.shape[2] == min(room, lm.config.transformer.capacity)
+
+
+def test_what_a_slot_begins_with_is_one_column() -> None:
+    backend = TorchBackend(tiny.codec(), tiny.lm(), slots=1, device="cpu")
+    assert [ring.keys.shape[2] for ring in backend._primed.lm.rings] == [1] * 2
+    assert nbytes(backend._primed.parts()) * 4 < nbytes(backend._state.parts())
+    with torch.inference_mode():
+        for leaf in leaves(backend._state.parts()):
+            if leaf.is_floating_point():
+                leaf.fill_(torch.nan)
+    engine, other = SlotEngine(backend), torch_engine(tiny.codec(), tiny.lm(), device="cpu")
+    assert said(engine, engine.open()[0], sound(8)) == said(other, other.open()[0], sound(8))
+
+
+def test_weights_are_not_read_for_a_signature_that_nobody_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def digest(*_: Any) -> str:
+        asked.append("")
+        return "0"
+
+    monkeypatch.setattr("kiku.engine.torch.digest_of_model", digest)
+    engine = torch_engine(tiny.codec(), tiny.lm(), device="cpu")
+    slot, _ = engine.open()
+    said(engine, slot, sound(8))
+    assert not asked
+    engine.restore(slot, engine.save(slot))
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("name", ["bogus", "cuda:99", "meta:x"])

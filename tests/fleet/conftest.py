@@ -10,10 +10,10 @@ import pytest
 
 from kiku.audio import duration_s
 from kiku.fleet.batch import Broken, Run, Stage
-from kiku.fleet.ear import Ear, Heard
 from kiku.fleet.planning import Block
 from kiku.fleet.settings import Request
 from kiku.fleet.sources import Item
+from kiku.fleet.transcriber import Transcribed, Transcriber
 from tests.cli.simple import SimpleBackend, simple_recognizer
 
 RATE = 24_000
@@ -72,17 +72,17 @@ class Processes:
     def make(self, request: Request, run: Run) -> "Generator[Processes]":
         """For `heard_by`."""
         backend = SimpleBackend(self.slots)
-        self._ear = Ear(request, simple_recognizer(backend, request.settings.model))
+        self._transcriber = Transcriber(request, simple_recognizer(backend, request.settings.model))
         yield self
 
-    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
-        """See `Hearing.hear`."""
+    def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
+        """See `Workers.transcribe`."""
         names = [[Path(item.path).name for item in block] for block in blocks]
         self.rounds.append((stage, names))
         for block, inside in zip(blocks, names, strict=True):
             if any(part in name for part in self.deadly for name in inside):
                 continue  # with all that it had
-            for heard in self._ear.hear(block):
+            for heard in self._transcriber.transcribe(block):
                 if self.dies_at is not None and len(self.heard) >= self.dies_at:
                     self.dies_at = None
                     break

@@ -113,6 +113,14 @@ def test_the_published_start_id_stands_for_the_trained_row(
         assert ids[:, 1:].equal(expected[:, 1:])
 
 
+def test_codes_are_the_same_in_autocast(own_model: Any, sound: torch.Tensor) -> None:
+    wanted = own_model._codes(sound)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert own_model._codes(sound).equal(wanted)
+        own_model.codec_model.downsample.register_forward_hook(lambda *_: None)
+        assert own_model._codes(sound).equal(wanted)  # by transformers' own codec
+
+
 def test_changed_weights_are_heard(own_model: Any, sound: torch.Tensor) -> None:
     before = own_model.generate(input_values=sound)
     with torch.no_grad():
@@ -130,6 +138,18 @@ def test_a_hook_is_called(own_model: Any, sound: torch.Tensor) -> None:
     own_model.model.norm.register_forward_hook(lambda *_: calls.append(1))
     own_model.generate(input_values=sound)
     assert len(calls) == FRAMES
+
+
+def test_a_pad_that_is_a_code_as_well_is_looked_up_as_transformers_does(
+    auto: ModuleType, own_model: Any, sound: torch.Tensor, tmp_path: Path
+) -> None:
+    own_model.config.audio_pad_token_id = 16  # the code that stands in the first column, too
+    own_model.save_pretrained(tmp_path)
+    model = auto.AutoModelForSpeechSeq2Seq.from_pretrained(tmp_path)
+    assert model.config.audio_pad_token_id == 16
+    given = model.generate(input_values=sound)
+    wanted = model.generate(input_values=sound, return_dict_in_generate=True).sequences
+    assert given.equal(wanted)
 
 
 def test_limits_of_a_config_count(model: Any, sound: torch.Tensor, auto: ModuleType) -> None:
@@ -266,6 +286,19 @@ def test_the_half_of_the_codec_that_is_not_used_is_not_missed(
     told = _reports(auto, tmp_path, caplog)
     assert "lm_head" in told
     assert "MISSING" in told
+
+
+def test_only_kyutais_own_files_may_lack_what_makes_sound(
+    auto: ModuleType, own_model: Any, tmp_path: Path
+) -> None:
+    load, lacks = auto.AutoModelForSpeechSeq2Seq.from_pretrained, "codec_model.decoder."
+    _, told = load("demo", output_loading_info=True)
+    assert not told["missing_keys"]
+    weights = own_model.state_dict()
+    rest = {name: one for name, one in weights.items() if not name.startswith(lacks)}
+    own_model.save_pretrained(tmp_path, state_dict=rest)
+    _, told = load(tmp_path, output_loading_info=True)
+    assert set(told["missing_keys"]) == weights.keys() - rest.keys() != set()
 
 
 def test_the_demo_by_transformers_has_no_revision_either(auto: ModuleType) -> None:

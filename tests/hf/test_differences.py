@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kiku.checkpoint.config_transformers import DEFAULTS
+from kiku.checkpoint.corrections import CorrectedValue
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf import (
     GenerationConfig,
@@ -19,7 +20,7 @@ from kiku.hf import (
     KyutaiSpeechToTextForConditionalGeneration,
     KyutaiSpeechToTextProcessor,
 )
-from tests.hf.tiny_checkpoint import FRAME, RATE, VOCAB_SIZE, columns, noise
+from tests.hf.tiny_checkpoint import CONFIG, FRAME, RATE, VOCAB_SIZE, columns, noise
 
 PAGE = Path(__file__).parents[2] / "docs" / "transformers.md"
 FRAMES, WINDOW = 24, 12
@@ -103,6 +104,20 @@ def _(both: Both) -> None:
     theirs = both.transformers.KyutaiSpeechToTextConfig()
     assert theirs.rope_parameters["rope_theta"] == 10_000.0
     assert KyutaiSpeechToTextConfig().rope_theta == 100_000.0
+
+
+@line("an `audio_pad_token_id` that is a text id or a code as well")
+@torch.no_grad()
+def _(both: Both) -> None:
+    config = both.transformers.KyutaiSpeechToTextConfig(**{**CONFIG, "audio_pad_token_id": 16})
+    theirs = both.transformers.KyutaiSpeechToTextForConditionalGeneration(config)
+    table = theirs.get_parameter("model.embed_tokens.embed_tokens.weight")
+    looked_up = theirs.get_input_embeddings()(columns(1, 1).fill_(16))[0, 0]
+    torch.testing.assert_close(looked_up, 9 * table[16])  # a text id's, in the place of every code
+    stated = KyutaiSpeechToTextConfig(**{**CONFIG, "audio_pad_token_id": 16})
+    with pytest.warns(CorrectedValue, match="audio_pad_token_id is 16, 176 is used"):
+        ours = KyutaiSpeechToTextForConditionalGeneration(stated)
+    assert ours.config.audio_pad_token_id == len(table) - 1 == 176
 
 
 @line("`forward` over more columns than the window")
@@ -215,14 +230,6 @@ def _(both: Both) -> None:
     )
     with pytest.raises(UnsupportedConfig, match="attention_dropout"):
         model.train()(columns(1, 3))
-
-
-@line("`codec_model.encode` of samples that fill no frame")
-def _(both: Both) -> None:
-    pcm = SOUND[..., : FRAME + 1]
-    assert both.theirs.codec_model.encode(pcm).audio_codes.shape[-1] == 2
-    with pytest.raises(InputError, match="not a whole number of frames"):
-        both.ours.codec_model.encode(pcm)
 
 
 @line("`processor(array)`")

@@ -106,6 +106,45 @@ def test_hidden_states_are_theirs(theirs: Any, ours: Ours) -> None:
 KEEP = [1, 3, torch.tensor([0, 4]), torch.tensor([[1, 2], [0, 8]]), torch.rand(2, 9) > 0.5]
 
 
+@pytest.mark.parametrize("num_padding", [0, 2])
+@pytest.mark.parametrize("watched", [False, True])
+def test_gradients_reach_hidden_states(
+    theirs: Any, ours: Ours, num_padding: int, watched: bool
+) -> None:
+    ids, mask = columns(2, 7), torch.ones(2, 7, dtype=torch.int64)
+    mask[0, 7 - num_padding :] = 0
+    asked = {"attention_mask": mask} if num_padding else {}
+
+    def gradients(model: Any, **more: Any) -> tuple[torch.Tensor, ...]:
+        out = model(ids, **asked, output_hidden_states=True, use_cache=False, **more)
+        if model is ours:
+            assert not any(one[~mask.bool()].any() for one in out.hidden_states)
+        told = out.logits[..., : VOCAB_SIZE - 1][mask.bool()].square().sum()
+        return torch.autograd.grad(told, out.hidden_states)
+
+    for given, wanted in zip(
+        gradients(ours, output_attentions=watched), gradients(theirs), strict=True
+    ):
+        torch.testing.assert_close(given[mask.bool()], wanted[mask.bool()], atol=1e-3, rtol=1e-3)
+        assert not given[~mask.bool()].any()
+
+
+@pytest.mark.parametrize("how", ["plain", "padded", "watched"])
+@torch.no_grad()
+def test_a_young_past_is_not_read_to_its_end(ours: Ours, how: str) -> None:
+    ids, more = columns(2, 9), {}
+    if how == "padded":
+        mask = torch.ones(2, 9, dtype=torch.int64)
+        mask[0, 7:] = 0
+        more = {"attention_mask": mask}
+    past = ours(ids[:, :4], use_cache=True).past_key_values
+    for ring in past.state.rings:
+        ring.values[:, :, 9:] = torch.nan
+    out = ours(ids[:, 4:], past_key_values=past, output_attentions=how == "watched", **more)
+    wanted = ours(ids, use_cache=False, **more).logits[:, 4:]
+    torch.testing.assert_close(out.logits[..., :-1], wanted[..., :-1], atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     "keep", KEEP, ids=["last", "last three", "positions", "of each row", "mask"]
 )
@@ -402,6 +441,44 @@ def test_checkpointed_gradients_are_the_same(saved: Path, how: dict[str, Any] | 
     assert model.is_gradient_checkpointing
     model.activation_checkpointing_disable()
     assert not model.is_gradient_checkpointing
+
+
+def test_every_other_layer_can_be_checkpointed(saved: Path) -> None:
+    model, ids = Ours.from_pretrained(saved).train(), columns(2, 9)
+    runs: list[int] = []
+    for i, layer in enumerate(model.model.lm.transformer.layers):
+        layer.register_forward_pre_hook(lambda *_, i=i: runs.append(i))
+    model.activation_checkpointing_enable(None, every_n_layers=2, offload=False)
+    model(ids, labels=ids[..., 0].clamp(max=VOCAB_SIZE - 2)).loss.backward()
+    assert runs == [0, 1, 0]
+    with pytest.raises(UnsupportedConfig, match="offload=True is not built"):
+        model.gradient_checkpointing_enable(offload=True)
+    with pytest.raises(InputError, match="every_n_layers must be at least 1, not 0"):
+        model.gradient_checkpointing_enable(every_n_layers=0)
+
+
+@torch.no_grad()
+def test_a_cache_of_transformers(transformers: ModuleType, ours: Ours) -> None:
+    ids, wanted = columns(2, 9), ours(columns(2, 9)).logits
+    cache = transformers.DynamicCache()
+    parts = [ours(ids[:, t : t + 3], past_key_values=cache).logits for t in (0, 3, 6)]
+    torch.testing.assert_close(torch.cat(parts, 1)[..., :-1], wanted[..., :-1], atol=1e-4, rtol=0)
+    filled = transformers.DynamicCache()
+    filled.update(torch.zeros(2, 4, 3, 8), torch.zeros(2, 4, 3, 8), 0)
+    with pytest.raises(UnsupportedConfig, match="a DynamicCache that holds something"):
+        ours(ids, past_key_values=filled)
+
+
+@torch.no_grad()
+def test_rows_of_a_past_can_be_chosen(ours: Ours) -> None:
+    ids, rows = columns(3, 9), torch.tensor([2, 0, 2])
+    wanted = ours(ids[rows]).logits[:, 5:]
+    for choose in ("reorder_cache", "batch_select_indices"):
+        past = ours(ids[:, :5], use_cache=True).past_key_values
+        getattr(past, choose)(rows)
+        given = ours(ids[rows][:, 5:], past_key_values=past)
+        torch.testing.assert_close(given.logits[..., :-1], wanted[..., :-1], atol=1e-4, rtol=0)
+        assert given.past_key_values.batch_size == 3
 
 
 def test_an_unknown_argument_is_refused(ours: Ours) -> None:

@@ -1,5 +1,7 @@
 """`generate` against transformers' on the same checkpoint, and what it adds and refuses."""
 
+import gc
+import weakref
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +42,30 @@ def test_tokens_are_theirs_past_every_window(their_tokens: torch.Tensor, ours: O
     assert given.shape == (2, 1 + FRAMES)
     assert len(set(given[0].tolist())) > 10  # not one word all the time
     torch.testing.assert_close(given, their_tokens)
+
+
+@pytest.mark.parametrize("more", [{}, {"repetition_penalty": 1.1}])
+def test_its_engine_is_gone_with_the_call(
+    ours: Ours, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any]
+) -> None:
+    pytest.importorskip("transformers")
+    engines: list[weakref.ref[Any]] = []
+    make = Ours._engine
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        engine = make(*arguments, **named)
+        rings = engine.backend._state.lm.rings
+        assert rings[0].keys.shape[2] == 1 + 4 + engine.backend.width  # no window that is not used
+        engines.append(weakref.ref(engine))
+        return engine
+
+    monkeypatch.setattr(Ours, "_engine", noted)
+    gc.disable()
+    try:
+        ours.generate(input_values=sound(4, batch=2), **more)
+        assert [one() for one in engines] == [None]
+    finally:
+        gc.enable()
 
 
 def test_samples_that_fill_no_frame_are_left_out(their_tokens: torch.Tensor, ours: Ours) -> None:

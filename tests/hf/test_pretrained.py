@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from kiku.checkpoint import save_native
+from kiku.checkpoint.corrections import CorrectedValue
 from kiku.errors import CheckpointError, ConfigError, InputError, UnsupportedConfig
 from kiku.hf import (
     KyutaiSpeechToTextConfig,
     KyutaiSpeechToTextForConditionalGeneration,
+    KyutaiSpeechToTextModel,
     KyutaiSpeechToTextProcessor,
 )
 from tests import tiny
@@ -236,6 +238,67 @@ def test_numbers_can_be_changed_while_loading(theirs: Any, saved: Path) -> None:
     other = Ours.from_pretrained(saved, codec_config=codec)
     assert other.codec_model.config.transformer.window == 200
     assert other.generate(input_values=SOUND).shape == (1, 41)
+
+
+@pytest.mark.parametrize("pad", [16, 5])
+def test_a_pad_that_hides_an_id_is_settled_before_anything_is_computed(
+    tmp_path: Path, pad: int
+) -> None:
+    with pytest.warns(CorrectedValue, match=f"audio_pad_token_id is {pad}, 176 is used"):
+        made = Ours(KyutaiSpeechToTextConfig(**{**CONFIG, "audio_pad_token_id": pad}))
+    ids = columns(1, 9)
+    ids[0, 2:4] = pad
+    with torch.no_grad():
+        wanted = made(ids).logits
+        made.save_pretrained(tmp_path)
+        again = Ours.from_pretrained(tmp_path)
+        torch.testing.assert_close(again(ids).logits, wanted)
+        hidden = ids.masked_fill(ids == pad, 176)
+        assert not torch.allclose(again(hidden).logits[..., :-1], wanted[..., :-1], atol=1e-3)
+    assert again.config.audio_pad_token_id == made.config.audio_pad_token_id == 176
+
+
+def test_sizes_are_theirs(theirs: Any, saved: Path) -> None:
+    ours = Ours.from_pretrained(saved)
+    own, tables = ours.num_parameters(), ours.model.lm
+    embedded = sum(p.numel() for p in tables.text_embedding.parameters())
+    embedded += sum(p.numel() for p in tables.code_embeddings.parameters())
+    assert embedded == (VOCAB_SIZE + 8 * 17) * 32
+    assert ours.num_parameters(exclude_embeddings=True) == own - embedded
+    tables.requires_grad_(False)
+    assert ours.num_parameters(True) == own - sum(p.numel() for p in tables.parameters())
+    assert ours.get_memory_footprint(return_buffers=False) == 4 * own
+    assert ours.get_memory_footprint() > 4 * own
+    half = ours.to(torch.bfloat16)
+    assert half.get_memory_footprint(False) == 4 * own - 2 * sum(
+        p.numel() for p in tables.parameters()
+    )
+
+
+@pytest.mark.parametrize("kind", [Ours, KyutaiSpeechToTextModel])
+def test_other_weights_can_be_saved(saved: Path, tmp_path: Path, kind: Any) -> None:
+    model = kind.from_pretrained(saved)
+    state = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    model.save_pretrained(tmp_path, state_dict=state)
+    for name, tensor in kind.from_pretrained(tmp_path).state_dict().items():
+        if "codebook" not in name:  # saved as sums and counts
+            torch.testing.assert_close(tensor, state[name], msg=name)
+    state.pop(next(iter(state)))
+    with pytest.raises(InputError, match="1 are missing or unknown"):
+        model.save_pretrained(tmp_path, state_dict=state)
+
+
+def test_what_programs_ask_of_a_model(ours: Ours) -> None:
+    trunk = ours.model
+    assert Ours.can_generate()
+    assert not KyutaiSpeechToTextModel.can_generate()
+    assert ours.base_model is trunk.base_model is getattr(ours, ours.base_model_prefix)
+    assert ours.config_class is type(ours.config)
+    assert ours.config.get_text_config() is ours.config
+    assert not ours.config.is_encoder_decoder
+    assert "is_encoder_decoder" not in ours.config.to_dict()
+    made = Ours._from_config(KyutaiSpeechToTextConfig(**CONFIG), attn_implementation="sdpa")
+    assert made.num_parameters() == ours.num_parameters()
 
 
 def test_a_decoder_of_more_codes_than_the_codec_gives(

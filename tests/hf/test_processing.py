@@ -466,3 +466,11 @@ def test_a_decoder_of_a_dataset_is_asked_for_its_samples(
         assert processor(Decoder(data))["input_values"].equal(expected)
     short = Decoder(np.stack([one[:5], one[:5]]))  # its channels come first, whatever its length
     assert processor(short)["input_values"].equal(processor(one[:5])["input_values"])
+
+
+def test_a_dtype_is_a_models_and_changes_nothing_here(saved: Path, tmp_path: Path) -> None:
+    for name in ("dtype", "torch_dtype"):
+        loaded = KyutaiSpeechToTextProcessor.from_pretrained(saved, **{name: torch.bfloat16})
+        assert loaded(noise(FRAME), return_tensors="pt").input_values.dtype == torch.float32
+        loaded.save_pretrained(tmp_path)
+        assert name not in (tmp_path / "processor_config.json").read_text()

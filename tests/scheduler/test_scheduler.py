@@ -380,6 +380,19 @@ def test_who_may_not_have_its_slots_now_holds_up_nobody() -> None:
     assert len(opened(scheduler, Frames())) == 1
 
 
+def test_an_opening_that_is_given_up_while_it_gets_its_slots_keeps_none() -> None:
+    scheduler = Scheduler(EchoEngine(1))
+
+    class GivenUp(Opening):
+        def settle_with(self, bindings: list[Binding]) -> None:
+            scheduler.give_up(self)
+            super().settle_with(bindings)
+
+    scheduler.request(GivenUp([Member(Frames())]))  # pyright: ignore
+    scheduler.drive(lambda: scheduler.engine.free_slots == 0, LONG_S)
+    assert scheduler.drive(lambda: scheduler.engine.free_slots == 1, LONG_S)
+
+
 def test_an_opening_that_is_not_wanted_any_more_gets_nothing() -> None:
     scheduler = Scheduler(EchoEngine(1))
     (held,) = opened(scheduler, Frames())
@@ -625,20 +638,45 @@ def test_a_listener_to_steps_that_fails_costs_nobody_a_word(
     assert "mine" in caplog.text
 
 
-def test_a_callback_cannot_wait_for_the_driver_that_calls_it() -> None:
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda scheduler: scheduler.drive(lambda: False),
+        lambda scheduler: scheduler.step(),
+        lambda scheduler: scheduler.call(lambda: 7),
+    ],
+    ids=["drive", "step", "call"],
+)
+def test_a_callback_cannot_wait_for_the_driver_that_calls_it(
+    wait: Callable[[Scheduler], object],
+) -> None:
     rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")
-    scheduler = rec.scheduler
     calls: list[StepOutput] = []
 
-    def wait() -> None:
-        if len(calls) > 1:
-            assert scheduler.call(lambda: 7) == 7, "it is between two steps already"
-            scheduler.drive(lambda: False)
+    def told(out: StepOutput) -> None:
+        calls.append(out)
+        if len(calls) > 1:  # the first is told while the slot is given
+            wait(rec.scheduler)
 
-    stream = Driven(rec, on_output=lambda out: calls.append(out) or wait())
+    stream = Driven(rec, on_output=told)
     stream.push(np.zeros(SIZE, np.float32))
     with pytest.raises(StreamError, match="callback"):
         stream.run()
+
+
+def test_who_is_told_that_a_slot_is_free_cannot_wait_either(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rec = Recognizer(EchoEngine(2), CONFIG, tiny.vocabulary(), name="echo")
+    session, other = Frames(), Frames()
+    (binding,) = opened(rec.scheduler, session)
+    opened(rec.scheduler, other)
+    session.released = lambda: rec.scheduler.drive(lambda: False, 0.0)  # pyright: ignore
+    rec.scheduler.release(binding)  # nobody leads: the slot is freed in this very call
+    assert "a callback at the end of a stream failed" in caplog.text
+    assert "cannot wait for the driver that calls it" in caplog.text
+    assert rec.free_slots == 1
+    assert rec.scheduler.call(lambda: 7) == 7
 
 
 def test_calls_are_made_between_two_steps_and_their_errors_are_the_callers() -> None:

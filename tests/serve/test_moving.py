@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from tests.serve.conftest import EXAMPLES
 from tests.serve.own_client import OwnClient
 from tests.serve.redis_server import free_port, needs_redis, redis_server
 from tests.serve.running import Running, running
-from tests.serve.test_sockets import wait_for
+from tests.serve.talks import is_connected, stream_of, wait_for
 
 ANSWERS = EXAMPLES / "answers.mp3"
 Pair = tuple[Running, Running]
@@ -224,22 +224,29 @@ def test_a_process_that_ends_in_order_hands_its_streams_over_exactly(
     assert client.messages == whole
 
 
+@contextmanager
+def spoken_to_the_first(demo: kiku.Recognizer, store: str, client: OwnClient) -> Iterator[Pair]:
+    """Two services that share a store and a key, of which the first has heard and kept 4.4 s, in
+    the middle of a word."""
+    given = {"session_store": store, "session_key": "secret"}
+    with running(demo, **given) as b, running(demo, **given) as a, client.at(a.ws):
+        client.speak(0, 4.4)
+        client.words_until(2)
+        wait_for(lambda: kept(a, client.count))
+        yield a, b
+
+
 @pytest.mark.parametrize("drain_s", [30.0, 0.5])
 def test_a_client_that_is_cut_while_its_process_ends_loses_nothing(
     demo: kiku.Recognizer, store: str, sound: np.ndarray, said: str, drain_s: float
 ):
     client = OwnClient("hasty", sound)
-    given = {"session_store": store, "session_key": "secret"}
-    with running(demo, **given) as b, running(demo, **given) as a:
-        with client.at(a.ws):
-            client.speak(0, 4.4)
-            client.words_until(2)
-            wait_for(lambda: kept(a, client.count))
-            (talk,) = a.app.sockets.talks
-            draining = asyncio.run_coroutine_threadsafe(a.app.drain(drain_s), a.loop)
-            wait_for(lambda: a.service.is_draining)
-            client.cut()
-        wait_for(lambda: talk._wire is None)
+    with spoken_to_the_first(demo, store, client) as (a, b):
+        (talk,) = a.app.sockets.talks
+        draining = asyncio.run_coroutine_threadsafe(a.app.drain(drain_s), a.loop)
+        wait_for(lambda: a.service.is_draining)
+        client.cut()
+        wait_for(lambda: not is_connected(talk))
         if drain_s < 1:  # nobody has come back until then
             draining.result(PATIENCE_S)
         else:
@@ -260,15 +267,10 @@ def test_what_cannot_be_handed_over_in_time_stays_as_it_was_written(
 
     monkeypatch.setattr(sockets, "_HAND_OVER_S", 0.1)
     client = OwnClient("stuck", sound)
-    given = {"session_store": store, "session_key": "secret"}
-    with running(demo, **given) as b, running(demo, **given) as a:
-        with client.at(a.ws):
-            client.speak(0, 4.4)
-            client.words_until(2)
-            wait_for(lambda: kept(a, client.count))
-            monkeypatch.setattr(Talk, "freeze", freeze)
-            a.call(lambda: a.app.drain(0))
-            assert code_of(client.socket) == 1012
+    with spoken_to_the_first(demo, store, client) as (a, b):
+        monkeypatch.setattr(Talk, "freeze", freeze)
+        a.call(lambda: a.app.drain(0))
+        assert code_of(client.socket) == 1012
         with client.at(b.ws) as ready:
             assert ready["taken_s"] == pytest.approx(4.4)
             assert client.finish(4.4) == said
@@ -320,7 +322,7 @@ def test_what_was_asked_and_not_answered_is_asked_again(pair: Pair, sound: np.nd
         client.speak(0, 3.0)
         client.words_until(2)
         (talk,) = a.app.sockets.talks
-        talk._listener.cancel()  # it tells nothing any more, and takes what comes
+        talk._stream._listener.cancel()  # it tells nothing any more, and takes what comes
         client.tell(type="configure", hotwords=["seven"])
         client.tell(type="finalize", tag="mine")
         client.speak(3.0, client.seconds)
@@ -408,9 +410,9 @@ def test_the_end_that_came_while_its_client_was_away_is_told_by_another_process(
         client.words_until(2)
         (talk,) = a.app.sockets.talks
         client.cut()
-    wait_for(lambda: talk._wire is None)
-    a.call(lambda: talk.do([Close()]))
-    wait_for(lambda: talk._stream is None and kept(a, talk.history.count))
+    wait_for(lambda: not is_connected(talk))
+    a.call(lambda: talk._stream.do([Close()]))
+    wait_for(lambda: stream_of(talk) is None and kept(a, talk.history.count))
     with client.at(b.ws):
         while client.receive(5.0)["type"] != "end":
             pass

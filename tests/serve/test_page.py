@@ -101,6 +101,34 @@ def test_with_keys_the_page_is_a_401_and_its_files_are_open(demo: kiku.Recognize
             assert httpx.get(service.http + closed).status_code == 401, closed
 
 
+@pytest.mark.parametrize(("most", "says"), [(5, "slots"), (4, "connections")])
+def test_what_a_socket_would_be_answered_can_be_asked_for(
+    demo: kiku.Recognizer, most: int, says: str
+):
+    """A browser shows its page no answer to a refused socket."""
+    key = {"Authorization": "Bearer sesame"}
+    with running(demo, api_key=("sesame",), max_connections=most) as service, ExitStack() as others:
+        address = f"{service.http}/api/stream"
+
+        def asked(**headers: str) -> httpx.Response:
+            return httpx.post(address, headers={**key, **headers})
+
+        assert asked().status_code == 204
+        assert service.service.admission.num_taken == 0, "nothing is held for who only asks"
+        assert asked(Origin=service.http).status_code == 204
+        assert asked(Origin="http://elsewhere.test").status_code == 403
+        for _ in range(4):
+            others.enter_context(kyutai(service.ws, "?auth_id=sesame")).until("Ready")
+        assert asked().status_code == 503
+        assert says in asked().text
+        assert int(asked().headers["Retry-After"]) > 0
+        for wrong in ({}, {"Authorization": "Bearer wrong"}):  # who learn nothing of all this
+            told = httpx.post(address, headers={**wrong, "Origin": "http://elsewhere.test"})
+            assert told.status_code == 401
+            assert told.json() == {"error": "the key is missing, or not known"}
+        assert httpx.get(address, headers=key).status_code == (405 if most > 4 else 503)
+
+
 # In a browser.
 
 
@@ -115,7 +143,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[Tab, Pa
     """A browser whose microphone hears the digits once, and where its downloads lie."""
     folder = tmp_path_factory.mktemp("downloads")
     flags = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-             f"--use-file-for-fake-audio-capture={DIGITS}%noloop"]  # fmt: skip
+             f"--use-file-for-fake-audio-capture={DIGITS}%noloop",
+             "--host-resolver-rules=MAP kiku.test 127.0.0.1"]  # fmt: skip
     with chromium(folder, flags) as tab:
         yield tab, folder
 
@@ -503,6 +532,61 @@ def test_a_server_that_is_full_is_said_and_tried_again(
         tab.wait(IDLE)
         assert tab.run(WORDS) == said[DIGITS]
         assert tab.run(NOTICE) == ""
+
+
+@needs_chromium
+@pytest.mark.parametrize(
+    ("settings", "is_draining", "says"),
+    [
+        ({}, True, "^The server is shutting down: .*Trying again in"),
+        ({"max_connections": 1}, False, "^The server has no room for another.*Trying again in"),
+        ({"max_requests_per_minute": 2}, False, "^The server was asked too often.*Trying again in"),
+    ],
+)  # fmt: skip
+def test_why_a_stream_is_refused_is_said_and_it_is_tried_again(
+    tab: Tab, demo: kiku.Recognizer, settings: dict[str, int], is_draining: bool, says: str
+):
+    """The socket itself tells the page nothing but that it is closed."""
+    with running(demo, **settings) as service:
+        tab.open(service.http)
+        tab.wait(f"{IDLE} && ({NOTICE}) === ''")
+        with ExitStack() as other:
+            if "max_connections" in settings:
+                other.enter_context(kyutai(service.ws)).until("Ready")
+            service.service.is_draining = is_draining
+            tab.choose("#file", DIGITS)
+            tab.wait(f"/{says}/.test({NOTICE})")
+            assert service.service.admission.num_taken == len(service.app.sockets.talks)
+        service.service.is_draining = False
+        if "max_requests_per_minute" not in settings:
+            tab.wait(f"{IDLE} && {WORDS}")
+            assert tab.run(NOTICE) == ""
+
+
+@needs_chromium
+def test_a_page_at_an_address_that_the_server_does_not_take_says_so(
+    tab: Tab, demo: kiku.Recognizer
+):
+    with running(demo) as service:
+        tab.open(f"http://kiku.test:{service.port}")
+        tab.wait(f"/takes no sound from a page at kiku.test.*--allowed-origin/.test({NOTICE})")
+        tab.choose("#file", DIGITS)
+        tab.wait("[...performance.getEntriesByType('resource')].filter("
+                 "(one) => one.name.endsWith('/api/stream')).length > 1")  # fmt: skip
+        tab.wait(f"{IDLE} && /takes no sound from a page at kiku.test/.test({NOTICE})")
+
+
+@needs_chromium
+def test_a_server_that_is_started_says_that_it_loads_its_model(
+    tab: Tab, demo: kiku.Recognizer, monkeypatch: pytest.MonkeyPatch
+):
+    with running(demo) as service:
+        with monkeypatch.context() as patch:
+            for name in ("_recognizer", "_admission"):
+                patch.setattr(service.service, name, None)
+            tab.open(service.http)
+            tab.wait(f"/^The server is still loading its model. *Trying again in/.test({NOTICE})")
+        tab.wait(f"({NOTICE}) === ''")
 
 
 @needs_chromium

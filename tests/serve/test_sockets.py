@@ -29,6 +29,7 @@ from tests.serve.conftest import EXAMPLES
 from tests.serve.own_client import OwnClient
 from tests.serve.relay import relay
 from tests.serve.running import Running, running
+from tests.serve.talks import BusyReader, is_connected, stream_of, wait_for
 
 ANSWERS, DIGITS = EXAMPLES / "answers.mp3", EXAMPLES / "digits.wav"
 SPOKEN = "seven three zero one nine four"
@@ -39,13 +40,6 @@ SPOKEN = "seven three zero one nine four"
 def said(demo: kiku.Recognizer) -> str:
     """What the recording says."""
     return demo.transcribe(ANSWERS).text
-
-
-def wait_for(condition: Any, seconds: float = PATIENCE_S) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not come to it"
-        time.sleep(0.02)
 
 
 def cut(client: KyutaiClient) -> None:
@@ -489,21 +483,14 @@ class TestSessions:
         """The connection before them is still busy when they come."""
         client, other = (OwnClient("rush", samples_of(ANSWERS)) for _ in range(2))
         with running(demo, resume_s=0.5) as service:
-            with client.at(service.ws):
-                client.speak(0, 2.0)
-                client.words_until(1)
-                (talk,) = service.app.sockets.talks
-                service.call(talk._asking.acquire)
-                client.speak(2.0, 3.0)
-                wait_for(lambda: bool(talk._asks))
-                client.cut()
+            busy = BusyReader(service, client)
             query = f"{service.ws}/api/stream?session=rush&after={client.count}"
             with connect(query) as second:
-                wait_for(lambda: talk._newcomer is not None)
-                waiting = talk._newcomer
+                wait_for(lambda: busy.newcomer is not None)
+                waiting = busy.newcomer
                 with connect(query) as client.socket:
-                    wait_for(lambda: talk._newcomer is not waiting)
-                    service.loop.call_soon_threadsafe(talk._asking.release)
+                    wait_for(lambda: busy.newcomer is not waiting)
+                    busy.goes_on()
                     with pytest.raises(ConnectionClosed):
                         second.recv(PATIENCE_S)
                     assert second.close_code == 1012
@@ -517,18 +504,11 @@ class TestSessions:
     def test_who_waits_to_go_on_with_a_talk_that_ends_is_hung_up_on(self, demo: kiku.Recognizer):
         client = OwnClient("late", samples_of(ANSWERS))
         with running(demo) as service:
-            with client.at(service.ws):
-                client.speak(0, 2.0)
-                client.words_until(1)
-                (talk,) = service.app.sockets.talks
-                service.call(talk._asking.acquire)
-                client.speak(2.0, 3.0)
-                wait_for(lambda: bool(talk._asks))
-                client.cut()
+            busy = BusyReader(service, client)
             with connect(f"{service.ws}/api/stream?session=late&after=1") as second:
-                wait_for(lambda: talk._newcomer is not None)
-                service.call(talk.end_service)
-                service.loop.call_soon_threadsafe(talk._asking.release)
+                wait_for(lambda: busy.newcomer is not None)
+                service.call(busy.talk.end_service)
+                busy.goes_on()
                 with pytest.raises(ConnectionClosed):
                     second.recv(PATIENCE_S)
                 assert second.close_code == 1012
@@ -577,9 +557,9 @@ class TestSessions:
                 between.swallows = how == "dead"  # the end is written, and arrives nowhere
                 if how == "cut":
                     between.cut()
-                    wait_for(lambda: talk._wire is None)
-                service.call(lambda: talk.do([Close()]))
-                wait_for(lambda: talk._ended is not None)
+                    wait_for(lambda: not is_connected(talk))
+                service.call(lambda: talk._stream.do([Close()]))
+                wait_for(lambda: talk._stream.ended is not None)
                 between.cut()
             wait_for(lambda: admission.num_taken == 0)
             assert service.app.sockets.talks  # the words are kept, and the slot is not
@@ -614,11 +594,11 @@ class TestSessions:
             client.words_until(1)
             (talk,) = service.app.sockets.talks
             client.cut()
-        wait_for(lambda: talk._wire is None)
+        wait_for(lambda: not is_connected(talk))
         with monkeypatch.context() as patch:
             patch.setattr(WordSession, "accept", accept)
-            service.call(lambda: talk.do([Push(bytes(4 * FRAME))]))
-            wait_for(lambda: talk._stream is None)
+            service.call(lambda: talk._stream.do([Push(bytes(4 * FRAME))]))
+            wait_for(lambda: stream_of(talk) is None)
         with client.at(service.ws):
             while client.receive(5.0)["type"] != "error":
                 pass
@@ -652,8 +632,9 @@ def test_a_stream_that_fails_is_told_and_the_others_go_on(
     with running(demo) as service, kyutai(service.ws) as bad:
         bad.until("Ready")
         (talk,) = service.app.sockets.talks
-        assert talk._stream is not None
-        marked.extend(talk._stream._live._sessions)
+        stream = stream_of(talk)
+        assert stream is not None
+        marked.extend(stream._live._sessions)
         with suppress(ConnectionClosed):  # it goes on speaking when its stream has failed already
             for _ in range(50):
                 bad.send(type="Audio", pcm=[0.0] * FRAME)

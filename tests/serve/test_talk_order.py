@@ -42,10 +42,12 @@ def test_asks_behind_a_message_come_before_those_of_the_next() -> None:
 
     async def talk() -> None:
         protocol = KyutaiProtocol(Request("/"), ModelCard("demo"))
-        one = Talk(Service(Settings()), protocol, "somebody", "1")
+        talk = Talk(Service(Settings()), protocol, "somebody", "1")
         wire: Any = SlowWire()
         stream: Any = Stream()
-        one._wire, one._stream = wire, stream
+        talk._outbox.connect(wire)
+        one = talk._stream
+        one._stream = stream
         first = asyncio.create_task(one.do([Send("words"), Finalize("first")]))
         await wire.is_asked.wait()
         second = asyncio.create_task(one.do([Finalize("second")]))

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import json
 import logging
 import socket
@@ -13,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import httpx
 import numpy as np
 import pytest
@@ -29,6 +27,7 @@ from kiku.serve.uploads import beside
 from kiku.transcription import by_time
 from tests.audio.sounds import voice
 from tests.serve.conftest import EXAMPLES
+from tests.serve.recordings import opus, silence
 from tests.serve.running import Running, running
 
 PATIENCE_S = 60.0
@@ -125,18 +124,8 @@ def test_each_channel_takes_a_slot(demo: kiku.Recognizer, tmp_path: Path):
 
 
 def test_channels_that_come_later_are_told(demo: kiku.Recognizer, tmp_path: Path):
-    def opus(layout: str) -> bytes:
-        buffer = io.BytesIO()
-        with av.open(buffer, "w", format="ogg") as out:
-            track = out.add_stream("libopus", rate=48_000, layout=layout)
-            planes = np.zeros((1, 48_000 * (2 if layout == "stereo" else 1)), np.float32)
-            frame = av.AudioFrame.from_ndarray(planes, "flt", layout)
-            frame.sample_rate = 48_000
-            out.mux([*track.encode(frame), *track.encode(None)])
-        return buffer.getvalue()
-
     path = tmp_path / "chained.opus"
-    path.write_bytes(opus("mono") + opus("stereo"))
+    path.write_bytes(opus(silence(1.0)) + opus(silence(1.0, 2)))
     service = service_of(demo)
 
     async def work() -> kiku.Transcript:

@@ -19,7 +19,7 @@ from kiku.serve.server import listening_socket
 from kiku.serve.settings import Settings
 from kiku.serve.wyoming_server import WyomingServer, check_open_to_all
 from tests.serve.running import Running, running
-from tests.serve.test_sockets import wait_for
+from tests.serve.talks import wait_for
 from tests.serve.wyoming_sdk import (
     AsyncTcpClient,
     AudioStart,

@@ -131,7 +131,7 @@ def test_a_second_finalize_gives_only_what_the_first_did_not() -> None:
         [word("one", 0.55), word("two", 1.0)], Partial("x", 0.5), latest=2.0
     )
     assert [w.text for w in words] == ["two"]
-    assert open_word == Partial("x", 0.5), "only of what was come to"
+    assert open_word == Partial("x", 1.0), "not one of those that were come to"
     words, open_word = one.finalized([], Partial("two", 1.05), latest=2.0)
     assert (words, open_word) == ([], None)
 
@@ -148,9 +148,21 @@ def test_what_was_given_out_is_no_partial() -> None:
     one = emitter()
     one.finalized([word("one", 0.2)], None, latest=1.0)
     read(one, PAD, PAD, ONE)
-    assert one.partial is None
+    assert one.partial(latest=math.inf) is None
     read(one, PAD, PAD, PAD, PAD, PAD, PAD, TWO)
-    assert one.partial == Partial("two", 0.9)
+    assert one.partial(latest=math.inf) == Partial("two", 0.9)
+
+
+def test_an_open_word_begins_where_its_word_will() -> None:
+    one = emitter()
+    read(one, *[PAD] * 6, ONE, ED, PAD)  # a word at 0.6
+    read(one, *[PAD] * 2, TWO)
+    for latest, start in ((math.inf, 1.1), (0.9, 0.9), (0.5, 0.6)):
+        partial = one.partial(latest=latest)
+        assert partial == Partial("two", pytest.approx(start))
+        _, open_word = one.finalized([], Partial("two", 1.1), latest=latest)
+        assert open_word == partial
+    assert read(one, PAD, latest=0.5) == [("two", 0.6)]
 
 
 def test_what_is_decoded_again_is_not_given_out_again() -> None:

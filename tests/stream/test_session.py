@@ -25,6 +25,7 @@ from kiku import (
     Word,
     WordEnd,
 )
+from kiku.audio import AudioInput, Chunk
 from kiku.config import ModelConfig
 from kiku.errors import AudioError, QueueFull, StreamClosed, StreamError
 from kiku.stream import FinalizeRequest, Redecode, StreamStats, WordSession
@@ -208,6 +209,27 @@ def test_a_warning_comes_when_the_decoder_has_come_so_far() -> None:
     assert events(s) == []
 
 
+@pytest.mark.parametrize("num_frames", [4, 5])
+def test_a_warning_stands_in_the_same_place_however_the_sound_was_cut(num_frames: int) -> None:
+    told: list[list[str]] = []
+    for waits in (False, True):
+        s = session(StreamOptions(recovery=None, pauses=True))
+        s.begin(PAD, 0.0)
+        pushes = ((num_frames * SIZE, None), (3 * 8 * SIZE, 8_000), (SIZE, None))
+        for size, rate in pushes:
+            push(s, np.full(size, 0.1, np.float32), rate)
+            if waits:  # until it has been heard
+                n = len(drained(s))
+                accept(s, [PAD] * n, pauses=[[0.0] * 4] * n)
+        s.close()
+        n = len(drained(s))
+        accept(s, [PAD] * n, pauses=[[0.0] * 4] * n)
+        s.finish()
+        told.append([getattr(event, "kind", type(event).__name__) for event in events(s)])
+    assert told[0].count("rate_changed") == 2
+    assert told[0] == told[1]
+
+
 def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
     s = session()
     with pytest.raises(AudioError, match="0 Hz"):
@@ -215,6 +237,44 @@ def test_a_rate_that_cannot_be_leaves_no_trace() -> None:
     assert s.duration == 0.0
     push(s, np.zeros(SIZE, np.float32))
     assert s.pending() == 1
+
+
+def test_the_length_is_right_in_the_midst_of_a_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver converts in a thread of its own, and the client may ask at any moment."""
+    s, seen = session(), list[float]()
+    feed = AudioInput.feed
+
+    def asked_meanwhile(self: AudioInput, chunk: Chunk) -> NDArray[np.float32]:
+        found = feed(self, chunk)
+        seen.append(s.duration)
+        return found
+
+    monkeypatch.setattr(AudioInput, "feed", asked_meanwhile)
+    for _ in range(2):
+        push(s, np.zeros(2 * SIZE, np.float32))
+        s.pending()
+    assert seen == pytest.approx([2 * FRAME_S, 4 * FRAME_S])
+    assert s.duration == pytest.approx(4 * FRAME_S)
+
+
+@pytest.mark.parametrize("is_before", [False, True])
+def test_the_length_is_right_where_a_chunk_is_converted_while_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, is_before: bool
+) -> None:
+    s = session()
+    push(s, np.zeros(2 * SIZE, np.float32))
+    taken = AudioInput.duration.fget
+    assert taken is not None
+
+    def duration(self: AudioInput) -> float:
+        seconds = taken(self)
+        with monkeypatch.context() as patch:
+            patch.setattr(AudioInput, "duration", property(taken))
+            s.pending()  # as the driver would just then
+        return taken(self) if is_before else seconds
+
+    monkeypatch.setattr(AudioInput, "duration", property(duration))
+    assert s.duration == pytest.approx(2 * FRAME_S)
 
 
 def test_samples_that_are_not_finite_become_silence_and_are_told() -> None:
@@ -322,6 +382,16 @@ def test_words_that_were_decoded_again_are_shown_to_turns() -> None:
             s.close()
             s.finish()
             assert [type(event) for event in events(s)] == [TurnStart, TurnEnd, End]
+
+
+def test_an_open_word_that_is_not_decoded_again_comes_as_no_word() -> None:
+    s = session(StreamOptions(recovery=None, partials=True, signal_checks=False))
+    said(s, [PAD] * 10 + [0, ONE])
+    assert [type(event) for event in events(s)] == [Partial]
+    s.redecoded(Redecode(8, "frozen", "once more"), ([PAD] * 8, [0.0] * 8))
+    hear(s, [PAD] * 10)
+    s.finish()
+    assert [type(event) for event in events(s)] == [StreamWarning, End]
 
 
 def test_a_turn_begins_where_a_word_does_and_not_where_it_ends() -> None:
@@ -710,6 +780,18 @@ def test_no_time_goes_beyond_the_end_of_the_sound() -> None:
     assert isinstance(found[-2], TurnEnd)
     times = [event.time for event in found if isinstance(event, Pause | TurnEnd | TurnStart)]
     assert max(times) == pytest.approx(s.duration)
+
+
+def test_an_open_word_does_not_begin_behind_the_end_of_the_sound() -> None:
+    s = session(StreamOptions(recovery=None, partials=True))
+    s.begin(PAD, 0.0)
+    push(s, np.zeros(10 * SIZE, np.float32))
+    s.close()
+    n = len(drained(s))
+    accept(s, [PAD] * (n - 3) + [0, ONE, ED])
+    s.finish()
+    starts = [event.start for event in events(s) if isinstance(event, Partial | Word)]
+    assert starts == [s.duration] * 3
 
 
 def wordless(s: WordSession, seconds: float, tokens: Sequence[int], level: float = -49.0) -> None:

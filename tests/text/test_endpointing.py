@@ -139,6 +139,9 @@ def test_random_frames_are_told_as_they_were_recorded(remainder: int) -> None:
     for seed in SEEDS[remainder::12]:
         told = recorded(seed)
         assert [event[:2] for event in told] == [event[:2] for event in expected[str(seed)]]
+        said, whole = told.pop()[2], expected[str(seed)].pop()[2]
+        assert whole.endswith(said), "the last words of a turn"
+        assert said == whole or len(said.split()) >= 40
         for one, other in zip(told, expected[str(seed)], strict=True):
             assert one[2:] == pytest.approx(other[2:], abs=1e-12) or one == other
 
@@ -444,6 +447,21 @@ def test_a_new_turn_has_new_words() -> None:
     events = played(turns, [*ONE_TURN, (SPEECH, 0.8), (PAUSE, 3.0)], said)
     assert re.fullmatch("Se?ESe?E", spelled(events))
     assert [word.text for word in turns.words] == ["right"]
+
+
+def test_no_more_words_of_a_long_turn_are_kept_than_are_read() -> None:
+    turns, restored = turns_of(), turns_of()
+    sizes: list[int] = []
+    for i in range(1, 401):
+        turns.push(i * FRAME_S, *SPEECH, [Word(f"word{i}", i * FRAME_S, i * FRAME_S, 0.9)])
+        sizes.append(len(str(turns.save())))
+    assert [word.text for word in turns.words] == [f"word{i}" for i in range(361, 401)]
+    assert max(sizes[300:]) < 1.1 * sizes[100]
+    # What was saved when all of them were kept is taken.
+    saved = turns.save()
+    saved["words"] = [saved["words"][0]] * 300 + saved["words"]
+    restored.restore(saved)
+    assert restored.words == turns.words
 
 
 def test_a_word_that_was_forced_out_is_open_no_more() -> None:

@@ -10,11 +10,17 @@ from tests.train.recordings import write_corpus
 
 
 def write_pack(
-    folder: Path, model: Path, count: int = 12, dev: int = 3, *, marked: int = 0
+    folder: Path,
+    model: Path,
+    count: int = 12,
+    dev: int = 3,
+    *,
+    marked: int = 0,
+    sound: bool = False,
 ) -> Path:
     """A pack of tones for the tiny model; every row whose number `marked` divides is marked."""
     rows = read_rows(write_corpus(folder / "corpus", count, seconds=2.0, dev=dev, marked=marked))
-    pack(rows, load(model), folder / "pack", PackOptions(shard_s=12.0))
+    pack(rows, load(model), folder / "pack", PackOptions(shard_s=12.0, sound=sound))
     return folder / "pack"
 
 

@@ -5,12 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import kiku
-from kiku.checkpoint import Loaded, load, save_native, save_transformers
+from kiku.checkpoint import Loaded, load, read_mimi_decoder, save_native, save_transformers
 from kiku.cli import main
 from kiku.config import ModelConfig
 from kiku.errors import TrainingError
@@ -106,17 +107,24 @@ def tokens_of(folder: Path, pcm: Tensor) -> list[int]:
     return ref.kiku_tokens(network, ref.kiku_codes(network, pcm, frames_per_call=16)).tokens
 
 
-def moshi_tokens_of(folder: Path, pcm: Tensor) -> list[int]:
+def moshi_info(folder: Path) -> Any:
     from moshi.models.loaders import CheckpointInfo
 
-    info = CheckpointInfo.from_hf_repo(
+    return CheckpointInfo.from_hf_repo(
         "unused/unused", moshi_weights=folder / "model.safetensors",
         mimi_weights=folder / "mimi.safetensors", tokenizer=folder / "tokenizer.json",
         config_path=folder / "config.json", mimi_config_path=folder / "mimi_config.json",
     )  # fmt: skip
-    with torch.no_grad():
-        codes = info.get_mimi().encode(pcm)
-    return ref.moshi_tokens(info.get_moshi(dtype=torch.float32), codes)[0]
+
+
+@torch.no_grad()
+def moshi_codes_of(folder: Path, pcm: Tensor) -> Tensor:
+    return moshi_info(folder).get_mimi().encode(pcm)
+
+
+def moshi_tokens_of(folder: Path, pcm: Tensor) -> list[int]:
+    lm = moshi_info(folder).get_moshi(dtype=torch.float32)
+    return ref.moshi_tokens(lm, moshi_codes_of(folder, pcm))[0]
 
 
 def test_the_adapters_are_in_the_weights(run: Path, base: Path, tmp_path: Path) -> None:
@@ -163,6 +171,47 @@ def test_moshi_and_transformers_load_the_result(
     assert not loading["missing_keys"]
     assert not loading["unexpected_keys"]
     assert ref.transformers_tokens(model.eval(), pcm, 60) == wanted
+
+
+def test_moshi_and_transformers_hear_with_a_trained_codec(
+    base: Path, pcm: Tensor, tmp_path: Path
+) -> None:
+    """The codes are those of the codec that was trained, in both layouts and in both engines; what
+    makes sound of codes is copied along."""
+    rows = read_rows(write_corpus(tmp_path, 6, seconds=2.0))
+    pack(rows, load(base), tmp_path / "pack", PackOptions(delay_s=0.8, sound=True))
+    source = trained(tmp_path, base, tmp_path / "pack", "[codec]\nlr = 0.01\n")
+    native, hf = tmp_path / "native", tmp_path / "hf"
+    export(source, native, dtype="float32")
+    export(source, hf, layout="transformers", dtype="float32")
+    state = read_state(source)
+    assert state is not None
+    _, network = network_of(base)
+    before = ref.kiku_codes(network, pcm, frames_per_call=16)
+    held = {n.removeprefix("codec."): v for n, v in state.average.items() if n[:6] == "codec."}
+    network.codec.load_state_dict({**network.codec.state_dict(), **held})
+    wanted = ref.kiku_codes(network, pcm, frames_per_call=1)
+    assert float((wanted != before).float().mean()) > 0.05
+    for folder in (native, hf):
+        _, other = network_of(folder)
+        assert torch.equal(ref.kiku_codes(other, pcm, frames_per_call=16), wanted)
+    assert torch.equal(moshi_codes_of(native, pcm), wanted)
+    tokens = tokens_of(native, pcm)
+    assert moshi_tokens_of(native, pcm) == tokens
+    kind = ref.transformers.KyutaiSpeechToTextForConditionalGeneration
+    model = kind.from_pretrained(hf, dtype=torch.float32).eval()
+    with torch.no_grad():
+        assert torch.equal(model.codec_model.encode(pcm).audio_codes, wanted)
+    assert ref.transformers_tokens(model, pcm, 60) == tokens
+    loaded = load(native)
+    half = read_mimi_decoder(loaded.files, loaded.config)
+    was = read_mimi_decoder(load(base).files, loaded.config)
+    assert half.keys() == was.keys() != set()
+    assert all(torch.equal(half[name], was[name]) for name in was)
+    engine = kiku.load(native, engine="onnx", dtype="float32", slots=1).scheduler.engine
+    slot, _ = engine.open()
+    heard = engine.encode([slot], pcm[0, 0].numpy().reshape(60, -1), [60])
+    assert np.array_equal(heard.T, wanted[0].numpy())
 
 
 def test_kiku_listens_with_it(run: Path, tmp_path: Path, pcm: Tensor) -> None:

@@ -174,7 +174,7 @@ def test_a_pack_of_another_model_is_refused(config, tmp_path: Path) -> None:
 def test_a_full_disk_keeps_the_checkpoint(config, monkeypatch: pytest.MonkeyPatch) -> None:
     import kiku.train.state as state
 
-    settings, real, written = config(), state.save_file, 0
+    settings, real, written = config(), state.write_tensors, 0
 
     def save(*given: object, **named: object) -> None:
         nonlocal written
@@ -183,7 +183,7 @@ def test_a_full_disk_keeps_the_checkpoint(config, monkeypatch: pytest.MonkeyPatc
             raise OSError(28, "No space left on device")
         real(*given, **named)  # pyright: ignore
 
-    monkeypatch.setattr(state, "save_file", save)
+    monkeypatch.setattr(state, "write_tensors", save)
     with pytest.raises(TrainingError, match=r"state\.safetensors cannot be written \(no space"):
         fit(settings, say=quiet)
     assert state_of(settings).step == 5

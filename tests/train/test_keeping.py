@@ -138,7 +138,8 @@ def test_in_bfloat16_as_well() -> None:
 
 
 def lesson(lm: LM, new: range = range(0), **settings: float) -> Lesson:
-    return Lesson(lm, LossSettings(pauses=0.3, **settings), 3, torch.float32, new)
+    before = Before(lm, new) if settings.get("keep") else None
+    return Lesson(lm, LossSettings(pauses=0.3, **settings), 3, torch.float32, before=before)
 
 
 def test_a_marked_example_is_kept_and_teaches_no_text() -> None:

@@ -18,7 +18,7 @@ from kiku.nn.state import all_active
 from kiku.train import sounds
 from kiku.train.augment import Augmentation
 from kiku.train.durable import alone_in
-from kiku.train.examples import PackOptions
+from kiku.train.examples import Packer, PackOptions
 from kiku.train.folders import read_rows
 from kiku.train.pack import pack
 from kiku.train.shards import PackReader, read_index
@@ -65,6 +65,46 @@ def test_codes_and_text_of_a_recording(loaded: Loaded, tmp_path: Path) -> None:
     assert example.pauses[6].tolist() == [1, 1, 1, 1]
     assert example.about["text"] == "one go"
     assert example.about["speaker"] == "ann"
+
+
+def test_the_sound_is_kept_where_it_is_asked_for(
+    loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the codes are those of the very sound that is kept, in copies as well."""
+    rows = read_rows(write_corpus(tmp_path, 3, seconds=2.0))
+    changes = Augmentation(copies=1, gain_db=(20.0, 20.0), noisy=0.0, join=2)
+    options = PackOptions(augmentation=changes)
+    pack(rows, loaded, tmp_path / "silent", options)
+    heard, real = list[np.ndarray](), Packer.codes
+
+    def codes_of(self: Packer, samples: np.ndarray) -> np.ndarray:
+        heard.append(samples)
+        return real(self, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Packer, "codes", codes_of)
+        pack(rows, loaded, tmp_path / "p", replace(options, sound=True))
+    reader = PackReader(tmp_path / "p")
+    assert reader.has_sound
+    assert not PackReader(tmp_path / "silent").has_sound
+    for i, example in enumerate(all_of(tmp_path / "p")):
+        sound = reader.sound(i)
+        assert example.sound is not None
+        assert np.array_equal(example.sound, sound * 32768)
+        assert np.array_equal(heard[i], sound)
+        assert len(sound) == 80 * example.codes.shape[1]
+        assert 0.1 < np.abs(sound).max() < 1.0
+        state = loaded.codec.init_state(1, "cpu", torch.float32)
+        with torch.no_grad():
+            codes = loaded.codec(torch.from_numpy(sound).view(1, 1, -1), state, all_active(1))
+        assert np.array_equal(codes[0].numpy(), example.codes)
+    for one, two in zip(all_of(tmp_path / "p"), all_of(tmp_path / "silent"), strict=True):
+        assert np.array_equal(one.text, two.text)
+        assert (one.codes == two.codes).mean() > 0.9  # 16 bits round a little
+        assert two.sound is None
+    for folder, asked in (("p", False), ("silent", True)):
+        with pytest.raises(TrainingError, match=f"another sound .{not asked}, now {asked}.:"):
+            pack(rows, loaded, tmp_path / folder, replace(options, sound=asked))
 
 
 def test_long_recordings_go_through_the_codec_in_parts(loaded: Loaded, tmp_path: Path) -> None:
@@ -194,7 +234,7 @@ import os, signal
 from pathlib import Path
 from kiku.checkpoint import load
 from kiku.train.augment import Augmentation
-from kiku.train.examples import PackOptions
+from kiku.train.examples import Packer, PackOptions
 from kiku.train.folders import read_rows
 from kiku.train.pack import pack
 def told(done, of, seconds):

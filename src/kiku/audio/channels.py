@@ -1,4 +1,4 @@
-"""Channels that appear or disappear in a recording of which each channel is transcribed by itself.
+"""Channels that appear, disappear or are missing where each is transcribed by itself.
 
 Does not know what is transcribed of a channel.
 """
@@ -11,10 +11,12 @@ from kiku.audio.chunk import Chunk
 
 @dataclass(slots=True)
 class ChannelChanges:
-    """Reports where a recording has more or fewer channels than it had at first, each once."""
+    """Reports where a recording has more or fewer channels than are transcribed, each once."""
 
     num_channels: int
-    """Channels at first, which are those that are transcribed."""
+    """Channels that are transcribed."""
+    at_first: bool = True
+    """Whether this is what the recording had at first; if not, it is what the caller asked for."""
     _told: set[bool] = field(default_factory=set[bool])
 
     def look(self, chunk: Chunk, time: float) -> StreamWarning | None:
@@ -28,11 +30,14 @@ class ChannelChanges:
             if count > first
             else f"those from {count} on are silent"
         )
+        if self.at_first:
+            had, remedy = f"had {_channels(first)} at first", "cut it there"
+        else:
+            had, remedy = f"was to have {_channels(first)}", "say how many it has"
         return StreamWarning(
             "damaged",
-            f"the recording had {_channels(first)} at first and has {_channels(count)} from "
-            f"{time:.2f} s on: {what}, counted from 0; mix them with channel='mix' "
-            "(--channel mix), or cut it there",
+            f"the recording {had} and has {_channels(count)} from {time:.2f} s on: {what}, counted "
+            f"from 0; mix them with channel='mix' (--channel mix), or {remedy}",
             time,
         )
 

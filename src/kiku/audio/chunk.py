@@ -12,6 +12,7 @@ import numpy.typing as npt
 from kiku.audio.clock import GAPS_PER_S
 from kiku.audio.formats import width_of
 from kiku.errors import AudioError
+from kiku.serial import plain_number, shown
 
 MAX_GAP_S = 3_600
 """Seconds of one declared gap at most."""
@@ -87,12 +88,17 @@ def gap_of(seconds: float) -> Chunk:
         seconds: 0 to 3,600.
 
     Raises:
-        AudioError: `seconds` is outside this range.
+        AudioError: `seconds` is no number, or outside this range.
     """
-    if not 0 <= seconds <= MAX_GAP_S:
+    number = plain_number(seconds)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise AudioError(
+            f"the length of a gap must be a number of seconds, not {shown(seconds)}: write 0.5"
+        )
+    if not 0 <= number <= MAX_GAP_S:
         raise AudioError(
             f"a gap of {seconds} seconds cannot be: give 0 to {MAX_GAP_S}, and a longer one in "
             "parts"
         )
     # Exact: a power of two only moves the exponent.
-    return Chunk(None, GAPS_PER_S, round(float(seconds) * GAPS_PER_S), 0)
+    return Chunk(None, GAPS_PER_S, round(float(number) * GAPS_PER_S), 0)

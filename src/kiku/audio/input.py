@@ -24,6 +24,7 @@ from kiku.audio.formats import (
     array_of,
     checked_peak,
     mono_of,
+    peak_of,
     simple,
     time_first,
     width_of,
@@ -145,7 +146,8 @@ class AudioInput:
             samples: an array [S], [S, C] or [C, S] of uint8, int16, int32, float16, float32 or
                 float64, in which NaN and infinity will become silence; or bytes of the format's
                 encoding, interleaved, which may be cut anywhere; or one packet of Opus. A
-                memoryview of samples is taken by its own format and shape.
+                memoryview of samples is taken by its own format and shape. Bytes are looked at
+                by `feed` alone: in them floats beyond 64 count as infinite.
             rate: samples a second, 8,000 to 192,000, or `sample_rate`. None: the format's, or its
                 encoding's own, or `sample_rate`.
 
@@ -154,7 +156,7 @@ class AudioInput:
 
         Raises:
             AudioError: a dtype, shape or rate that cannot be, a channel that is not there, floats
-                that reach beyond 64 (in bytes only `feed` sees those).
+                that reach beyond 64 in samples that are not bytes.
         """
         rate = self._default_rate if rate is None else checked_input_rate(rate, self.sample_rate)
         # By far the most frequent, and therefore first and by itself.
@@ -195,8 +197,8 @@ class AudioInput:
             which other inputs may read too: it stays as it is, and nobody writes into it.
 
         Raises:
-            AudioError: the chunk has not this input's channel, its rate cannot be, its bytes are
-                floats beyond 64; after `end`. Nothing is taken.
+            AudioError: the chunk has not this input's channel, its rate cannot be, it is of a
+                recording whose floats reach beyond 64; after `end`. Nothing is taken.
         """
         if self._is_plain and chunk.rate == self.sample_rate:
             given = self._feed_plain(chunk)
@@ -261,7 +263,7 @@ class AudioInput:
         if state.begun:
             self._drop_begun()
         state.ended, self._is_plain = True, False
-        state.checks.close(self.duration)
+        state.checks.close(self._checked_s)
         return self._end_rate()
 
     def tail(self) -> npt.NDArray[np.float32]:
@@ -341,8 +343,11 @@ class AudioInput:
                 f"a memoryview of format {view.format!r} is not {told or 'sound'}: give one of "
                 "'h' (int16), 'i' (int32) or 'f' (float32), or of bytes in the stream's encoding"
             )
+        samples = np.asarray(view)
         if view.ndim > 1:
-            return self._checked_array(np.asarray(view), rate)
+            return self._checked_array(samples, rate)
+        if samples.dtype == _FLOAT32:
+            checked_peak(samples)
         return self._checked_bytes(bytes(view), rate, name)
 
     def _checked_bytes(self, data: bytes, rate: int, encoding: Encoding | None) -> Chunk:
@@ -372,7 +377,7 @@ class AudioInput:
             parts.append(mono)
             num_samples += mono.sound.size
             if tells and self._full_scale is not None:
-                self._state.checks.warn(
+                self._warn(
                     "inverted",
                     "the channels cancel each other, as one of them is inverted: the loudest is "
                     "heard instead of their mean; check the wiring, or choose a channel",
@@ -390,10 +395,13 @@ class AudioInput:
         size = len(data) // width * width
         codes = np.frombuffer(data, encoding.dtype, size // width * num_channels)
         values = codes if encoding.decode is None else encoding.decode(codes)
+        peak = None
+        if values.dtype == _FLOAT32:
+            values, peak = _without_huge(values)
         if num_channels > 1:
             values = values.reshape(-1, num_channels)
         full_scale = None if self._full_scale is None else encoding.full_scale
-        mono = self._mono(values, chunk.rate, full_scale)
+        mono = self._mono(values, chunk.rate, full_scale, peak)
         resampler = self._resampler_at(chunk.rate)
         if state.begun and begun_as != (name, num_channels):
             self._drop_begun()
@@ -449,8 +457,8 @@ class AudioInput:
         """Go on with another resampler, or take the first sound; what comes out by that."""
         state, rate, rest = self._state, resampler.rate_in, None
         if state.rate is not None:
-            state.checks.end(self.duration)
-            state.checks.warn(
+            state.checks.end(self._checked_s)
+            self._warn(
                 "rate_changed",
                 f"the sound changed from {state.rate} to {rate} samples a second: "
                 "check that both are right, and better keep one rate",
@@ -504,5 +512,29 @@ class AudioInput:
         """Warn, unless there was damage just before."""
         state, now = self._state, self.duration
         if state.damaged_s is None or now - state.damaged_s > QUIET_S:
-            state.checks.warn("damaged", message, now)
+            self._warn("damaged", message, now)
         state.damaged_s = now
+
+    @property
+    def _checked_s(self) -> float:
+        """Seconds up to which the sound was looked at: nobody hears what is wrong behind its
+        end."""
+        return self.duration if self.end_s is None else min(self.duration, self.end_s)
+
+    def _warn(self, kind: str, message: str, time: float) -> None:
+        """Warn of something at this time, unless it lies where nothing is looked at."""
+        if self.end_s is None or time < self.end_s:
+            self._state.checks.warn(kind, message, time)
+
+
+def _without_huge(
+    values: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], float]:
+    """Floats as they lay in bytes, and how far from 0 they reach, NaN where some are not finite.
+    What lies beyond `MAX_FLOAT` is infinite then. Of bytes nobody can refuse a few, as arrays are:
+    they may be cut anywhere, and what came before them was taken."""
+    peak = peak_of(values)
+    if peak <= MAX_FLOAT:
+        return values, peak
+    # NaN is not within either, and becomes silence as well.
+    return np.where(np.abs(values) <= MAX_FLOAT, values, np.float32(np.inf)), np.nan

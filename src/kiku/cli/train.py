@@ -126,6 +126,9 @@ def pack(
     augment: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML: copies, speed, noise, join, ...")
     ] = None,
+    sound: Annotated[
+        bool, typer.Option("--sound", help="Keep the sound, too: for a run that trains the codec.")
+    ] = False,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what is drawn.")] = 0,
     device: _Device = "auto",
 ) -> int:
@@ -150,7 +153,7 @@ def pack(
     from kiku.train.pack import pack as pack_rows
 
     options = PackOptions(
-        delay_s=delay, lead=lead, most_s=most, seed=seed, augmentation=augmentation
+        delay_s=delay, lead=lead, most_s=most, seed=seed, augmentation=augmentation, sound=sound
     )
     counter = _Counter("packed")
     done = pack_rows(

@@ -2,6 +2,6 @@
 
 from kiku.codec.mimi import MimiEncoder, MimiState
 from kiku.codec.rvq import RVQ, SplitRVQ
-from kiku.codec.seanet import SEANet
+from kiku.codec.seanet import SEANet, as_stored
 
-__all__ = ["RVQ", "MimiEncoder", "MimiState", "SEANet", "SplitRVQ"]
+__all__ = ["RVQ", "MimiEncoder", "MimiState", "SEANet", "SplitRVQ", "as_stored"]

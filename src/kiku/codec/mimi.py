@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kiku.codec.rvq import SplitRVQ
-from kiku.codec.seanet import SEANet, SEANetState
+from kiku.codec.seanet import SEANet, SEANetState, as_stored
 from kiku.config import CodecConfig, whole_frames
 from kiku.nn.conv import CausalConv1d, ConvState
 from kiku.nn.transformer import Transformer, TransformerState
@@ -53,12 +53,17 @@ class MimiEncoder(nn.Module):
         dtype: torch.dtype,
         *,
         remember: bool = True,
+        longest: int | None = None,
     ) -> MimiState:
         """Nothing heard yet. With `remember=False`: for one whole sequence in one call, nothing
-        kept."""
+        kept. `longest` says how many frames a slot hears at most; None is any number."""
+        if longest is not None:
+            longest *= self.config.transformer.positions_per_frame
         return MimiState(
             self.seanet.init_state(batch_size, device, dtype),
-            self.transformer.init_state(batch_size, device, dtype, remember=remember),
+            self.transformer.init_state(
+                batch_size, device, dtype, remember=remember, longest=longest
+            ),
             self.downsample.init_state(batch_size, device, dtype),
         )
 
@@ -77,10 +82,21 @@ class MimiEncoder(nn.Module):
             FrameError: `pcm` is not a whole number of frames.
         """
         whole_frames(pcm.shape[-1], self.config.frame_size)
-        x = self.seanet(pcm, state.seanet, active)  # [B, D, T * downsample]
-        x = self.transformer(x.transpose(1, 2), state.transformer, active).transpose(1, 2)
-        return self.downsample(x, state.downsample, active)
+        return self._latents(pcm, state, active)
+
+    def _latents(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
+        with as_stored(pcm.device):
+            x = self.seanet(pcm, state.seanet, active)  # [B, D, T * downsample]
+            x = self.transformer(x.transpose(1, 2), state.transformer, active).transpose(1, 2)
+            return self.downsample(x, state.downsample, active)
 
     def forward(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
         """As `latents`, and quantised: [B, K, T] int64, semantic codebooks first."""
-        return self.quantizer.encode(self.latents(pcm, state, active))
+        whole_frames(pcm.shape[-1], self.config.frame_size)
+        return self.ended(pcm, state, active)
+
+    def ended(self, pcm: Tensor, state: MimiState, active: Tensor) -> Tensor:
+        """As `forward`, of a sound that ends there, in a frame that may not be filled: each layer
+        pads what it lacks, as both reference implementations do. The state means nothing then."""
+        with as_stored(pcm.device):
+            return self.quantizer.encode(self._latents(pcm, state, active))

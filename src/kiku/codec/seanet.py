@@ -10,6 +10,12 @@ from kiku.config import CodecConfig
 from kiku.nn.conv import CausalConv1d, ConvState
 
 
+def as_stored(device: torch.device) -> torch.autocast:
+    """In it everything is computed in the dtype that it is stored in, whatever `torch.autocast` the
+    caller is in: with less than float32 the codes are others."""
+    return torch.autocast(device.type, enabled=False)
+
+
 @dataclass
 class ResidualState:
     """Of the two convolutions of a `Residual`."""
@@ -115,7 +121,8 @@ class SEANet(nn.Module):
 
     def forward(self, pcm: Tensor, state: SEANetState, active: Tensor) -> Tensor:
         """[B, 1, S] samples -> [B, D, S / hop] latents"""
-        x = self.first(pcm, state.first, active)
-        for stage, past in zip(self.stages, state.stages, strict=True):
-            x = stage(x, past, active)
-        return self.last(F.elu(x), state.last, active)
+        with as_stored(pcm.device):
+            x = self.first(pcm, state.first, active)
+            for stage, past in zip(self.stages, state.stages, strict=True):
+                x = stage(x, past, active)
+            return self.last(F.elu(x), state.last, active)

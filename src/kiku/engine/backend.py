@@ -89,10 +89,13 @@ class Backend(Protocol):
     with it: then their number may follow the time that passes take."""
     description: str
     """For people: "onnx int8"."""
-    signature: str
-    """Of the kind of backend and the model: saved slots of another one do not fit."""
     first: Said
     """[1, 1] what the decoder says to the initial column, with logits."""
+
+    @property
+    def signature(self) -> str:
+        """Of the kind of backend and the model: saved slots of another one do not fit."""
+        ...
 
     def forget(self, slot: int) -> None:
         """Make the codec's part of a slot as new."""

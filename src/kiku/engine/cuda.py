@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kiku.codec import MimiEncoder
+from kiku.codec import MimiEncoder, as_stored
 from kiku.config import REWIND_FRAMES, WORD_START_ID
 from kiku.engine.backend import Said
 from kiku.engine.core import SlotEngine
@@ -190,7 +190,12 @@ class CudaBackend:
     def _on_device(self) -> Generator[None]:
         """See `Place`."""
         tf32 = self.options.tf32
-        with torch.inference_mode(), products(tf32=tf32), self._place.entered():
+        with (
+            torch.inference_mode(),
+            products(tf32=tf32),
+            as_stored(self.device),
+            self._place.entered(),
+        ):
             yield
 
     # Slots.

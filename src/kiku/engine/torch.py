@@ -32,8 +32,9 @@ from kiku.nn.state import (
 
 _MPS_MAX_SAMPLES = 65_536
 
-_SAMPLES = 256
-"""Numbers of a weight by which it is known again; all of them would take seconds."""
+_RUNS, _RUN = 4, 64
+"""By so many runs of so many numbers a weight is known again. All of them would take seconds, and
+numbers that lie apart would bring the pages around each into memory, where a file is mapped."""
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -85,10 +86,17 @@ def digest_of_model(codec: MimiEncoder, lm: LM) -> str:
     """Of the configs and of some numbers of every weight: by it a saved slot knows its model."""
     digest = hashlib.sha256(repr((codec.config, lm.config)).encode())
     weights = [*codec.state_dict().values(), *lm.state_dict().values()]
-    flat = (weight.reshape(-1) for weight in weights)
-    samples = [one[:: max(1, len(one) // _SAMPLES)].float() for one in flat]
-    digest.update(torch.cat(samples).cpu().numpy().tobytes())  # one wait for the device
+    samples = torch.cat([_some_of(weight.reshape(-1)).float() for weight in weights])
+    digest.update(samples.cpu().numpy().tobytes())  # one wait for the device
     return digest.hexdigest()[:16]
+
+
+def _some_of(flat: Tensor) -> Tensor:
+    """The runs of a weight [N], the first and the last numbers among them."""
+    if len(flat) <= _RUNS * _RUN:
+        return flat
+    step = (len(flat) - _RUN) // (_RUNS - 1)
+    return flat.as_strided((_RUNS, _RUN), (step, 1)).reshape(-1)
 
 
 if hasattr(os, "register_at_fork"):
@@ -98,11 +106,20 @@ if hasattr(os, "register_at_fork"):
 class _State:
     """What the two networks remember of the engine's slots."""
 
-    def __init__(self, codec: MimiEncoder, lm: LM, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        codec: MimiEncoder,
+        lm: LM,
+        batch_size: int,
+        device: torch.device,
+        room: tuple[int | None, int | None],
+    ) -> None:
+        """`room` says how many frames and columns a slot comes to at most; None is any number."""
         # On a CPU attention over float32 keys is the faster one (see `nn.attention`).
         dtype = torch.float32 if device.type == "cpu" else lm.out_norm.weight.dtype
-        self.codec: MimiState = codec.init_state(batch_size, device, torch.float32)
-        self.lm: LMState = lm.init_state(batch_size, device, dtype)
+        frames, columns = room
+        self.codec: MimiState = codec.init_state(batch_size, device, torch.float32, longest=frames)
+        self.lm: LMState = lm.init_state(batch_size, device, dtype, longest=columns)
 
     def parts(self) -> list[MimiState | LMState]:
         return [self.codec, self.lm]
@@ -143,9 +160,15 @@ class TorchBackend:
     reads_alike = False
 
     def __init__(
-        self, codec: MimiEncoder, lm: LM, *, slots: int, device: str | None = None
+        self,
+        codec: MimiEncoder,
+        lm: LM,
+        *,
+        slots: int,
+        device: str | None = None,
+        longest: int | None = None,
     ) -> None:
-        """See `torch_engine`."""
+        """See `torch_engine`; no slot hears more than `longest` frames (None: any number)."""
         if is_forked():  # whoever has set another number since
             use_threads(1)
         self.device = pick_device(device)
@@ -157,21 +180,29 @@ class TorchBackend:
         self.num_slots = slots
         self.codec = codec.to(self.device).eval()
         self.lm = lm.to(self.device).eval()
-        dtype = str(lm.out_norm.weight.dtype).removeprefix("torch.")
-        self.description = f"torch {dtype} on {self.device.type}"
-        self.signature = self._signature(dtype)
+        self._dtype = str(lm.out_norm.weight.dtype).removeprefix("torch.")
+        self.description = f"torch {self._dtype} on {self.device.type}"
+        self._signature: str | None = None
+        # What is read ahead and taken back needs room as well.
+        columns = None if longest is None else 1 + longest + self.width
         self._positions = np.zeros(slots, np.int64)  # of the decoder
         with torch.inference_mode():
-            self._state = _State(codec, lm, slots, self.device)
-            self._primed = _State(codec, lm, 1, self.device)
+            self._state = _State(codec, lm, slots, self.device, (longest, columns))
+            self._primed = _State(codec, lm, 1, self.device, (0, 1))
             out = lm(lm.initial_column(1, self.device), self._primed.lm, all_active(1, self.device))
             self.first = self._said(out.logits, out.pauses, logits=True)
 
-    def _signature(self, dtype: str) -> str:
-        sizes = self.lm_config.transformer
-        shape = f"{sizes.num_layers}x{sizes.dim} window {sizes.window}"
-        digest = digest_of_model(self.codec, self.lm)
-        return f"torch {dtype} {shape} K {self.lm_config.num_codebooks} model {digest}"
+    @property
+    def signature(self) -> str:
+        """See `Backend`. Only saved slots ask for it: weights that were not read yet would be."""
+        if self._signature is None:
+            sizes = self.lm_config.transformer
+            shape = f"{sizes.num_layers}x{sizes.dim} window {sizes.window}"
+            digest = digest_of_model(self.codec, self.lm)
+            self._signature = (
+                f"torch {self._dtype} {shape} K {self.lm_config.num_codebooks} model {digest}"
+            )
+        return self._signature
 
     @torch.inference_mode()
     def forget(self, slot: int) -> None:

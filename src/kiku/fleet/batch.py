@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kiku.errors import InputError, KikuError
-from kiku.fleet.ear import Heard
 from kiku.fleet.planning import Block, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.progress import Counter, Progress
 from kiku.fleet.rows import Key, key_of, row_of_problem
 from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.sources import Item, Sources, find_items
 from kiku.fleet.store import CAPTIONS, ROW_FORMATS, Store
+from kiku.fleet.transcriber import Transcribed
 from kiku.options import StreamOptions
 
 OnProgress = Callable[[Progress], object]
@@ -95,15 +95,15 @@ class Broken(KikuError):
     """A round came to an end before its time: what is left of it may be asked for again."""
 
 
-class Hearing(Protocol):
-    """Processes that hear."""
+class Workers(Protocol):
+    """Processes that transcribe."""
 
     lanes: int
     """Blocks that all of them together hear at once in the first round."""
     slots: int
     """Recordings that one of them hears at once."""
 
-    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
+    def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
         """Each recording when it is done; those of a process that died do not come.
 
         Raises:
@@ -113,7 +113,7 @@ class Hearing(Protocol):
         ...
 
 
-MakeHearing = Callable[[Request, Run], AbstractContextManager[Hearing]]
+MakeWorkers = Callable[[Request, Run], AbstractContextManager[Workers]]
 
 
 def transcribe(
@@ -186,7 +186,7 @@ def _survey(
 
 
 def heard_by(
-    make: MakeHearing,
+    make: MakeWorkers,
     sources: Sources,
     output: str,
     request: Request,
@@ -208,8 +208,8 @@ def heard_by(
         _check_owners(todo.items, request, store)
         store.begin(request)
         work = _Work(todo, request, store, counter, on_progress)
-        with make(request, run) as hearing:
-            work.all(hearing)
+        with make(request, run) as workers:
+            work.all(workers)
         return Report(todo, counter.now(), output, work.killed)
 
 
@@ -263,30 +263,32 @@ class _Work:
             for item, seconds in zip(todo.items, todo.lengths.seconds, strict=True)
         }
 
-    def all(self, hearing: Hearing) -> None:
+    def all(self, workers: Workers) -> None:
         """Have all of it heard, in rounds; see the top of this file."""
         items = list(self._left.values())
         lengths = [self._seconds[item.path] for item in items]
-        least = -(-hearing.slots // 2)
-        blocks = list(blocks_of(items, lengths, lanes=hearing.lanes, least=least))
-        self._round(hearing, blocks, "many")
-        self._round(hearing, self._left_in(hearing.slots), "few")
-        self._round(hearing, self._left_in(1), "alone")
+        least = -(-workers.slots // 2)
+        blocks = list(blocks_of(items, lengths, lanes=workers.lanes, least=least))
+        self._round(workers, blocks, "many")
+        self._round(workers, self._left_in(workers.slots), "few")
+        self._round(workers, self._left_in(1), "alone")
         for item in list(self._left.values()):
             self.killed.append(item.path)
-            self._take(Heard(item.path, [row_of_problem(key_of(item, self._request), KILLED)]))
+            self._take(
+                Transcribed(item.path, [row_of_problem(key_of(item, self._request), KILLED)])
+            )
 
     def _left_in(self, most: int) -> list[Block]:
         left = list(self._left.values())
         return [left[first : first + most] for first in range(0, len(left), most)]
 
-    def _round(self, hearing: Hearing, blocks: Sequence[Block], stage: Stage) -> None:
+    def _round(self, workers: Workers, blocks: Sequence[Block], stage: Stage) -> None:
         """Hand out all blocks; where that breaks off, what is left of them, as long as something
         is done each time."""
         while blocks:
             before = len(self._left)
             try:
-                for heard in hearing.hear(blocks, stage):
+                for heard in workers.transcribe(blocks, stage):
                     self._take(heard)
                 return
             except Broken:
@@ -295,7 +297,7 @@ class _Work:
             left = [[item for item in block if item.path in self._left] for block in blocks]
             blocks = [block for block in left if block]
 
-    def _take(self, heard: Heard) -> None:
+    def _take(self, heard: Transcribed) -> None:
         item = self._left.pop(heard.path, None)
         if item is None:  # which was answered before: a process may be asked twice
             return

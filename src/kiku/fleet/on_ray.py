@@ -19,13 +19,13 @@ from typing import Any
 
 from kiku.engine.choice import usable_threads
 from kiku.errors import InputError, KikuError
-from kiku.fleet.batch import Broken, Hearing, Run, Stage
-from kiku.fleet.ear import Ear, Heard
+from kiku.fleet.batch import Broken, Run, Stage, Workers
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
 from kiku.fleet.resources import room_for, why_no_gpu
 from kiku.fleet.settings import Request
 from kiku.fleet.sources import Item
+from kiku.fleet.transcriber import Transcribed, Transcriber
 
 _LANES = 3
 """Blocks that an actor hears at once."""
@@ -40,23 +40,23 @@ class _Actor:
     """In a process of Ray: blocks in, rows out, both as text."""
 
     def __init__(self, request: Request) -> None:
-        self._ear: Ear | None = None
+        self._transcriber: Transcriber | None = None
         self._problem = ""
         try:
-            self._ear = Ear(request)
+            self._transcriber = Transcriber(request)
         except KikuError as error:  # an actor that raises is one that died, whose words are lost
             self._problem = str(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
         """Give out each row as soon as it is there."""
-        if self._ear is None:
+        if self._transcriber is None:
             yield {"heard": [json.dumps({"cannot": self._problem})]}
             return
         for text in batch["block"]:
             block = json.loads(str(text))
             items = [Item(**values) for values in block["items"]]
             try:
-                for heard in self._ear.hear(items, alone=block["stage"] == "alone"):
+                for heard in self._transcriber.transcribe(items, alone=block["stage"] == "alone"):
                     yield {"heard": [json.dumps(asdict(heard))]}
             except Exception as error:
                 # A device that is gone would fail everything: another process takes the place.
@@ -65,7 +65,7 @@ class _Actor:
 
 
 class _OnRay:
-    """See `kiku.fleet.batch.Hearing`."""
+    """See `kiku.fleet.batch.Workers`."""
 
     def __init__(self, ray: Any, request: Request, run: Run) -> None:
         self._ray, self._data = ray, import_ray("kiku.fleet.transcribe", "data")
@@ -81,8 +81,8 @@ class _OnRay:
         )
         self.lanes = self._actors * _LANES
 
-    def hear(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Heard]:
-        """See `Hearing.hear`."""
+    def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
+        """See `Workers.transcribe`."""
         lanes = _LANES if stage == "many" else 1
         with _settings_of(self._data):
             rows = [
@@ -104,14 +104,14 @@ class _OnRay:
                 )  # fmt: skip
             yield from self._answers(dataset)
 
-    def _answers(self, dataset: Any) -> Iterator[Heard]:
+    def _answers(self, dataset: Any) -> Iterator[Transcribed]:
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
                 for text in batch["heard"]:
                     values = json.loads(str(text))
                     if "cannot" in values:
                         raise KikuError(values["cannot"])
-                    yield Heard(**values)
+                    yield Transcribed(**values)
         except self._ray.exceptions.RayError as error:
             # Actors that die while they load, or rows that went with a node before they were taken.
             raise Broken(
@@ -121,7 +121,7 @@ class _OnRay:
 
 
 @contextmanager
-def on_ray(request: Request, run: Run) -> Generator[Hearing]:
+def on_ray(request: Request, run: Run) -> Generator[Workers]:
     """Actors that hear, on the cluster that is wanted.
 
     Raises:

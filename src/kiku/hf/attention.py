@@ -5,6 +5,7 @@ says what each column sees, and may look at the weights, which that way never fo
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,13 +19,20 @@ from kiku.nn.attention import Places, visible_places
 from kiku.nn.rope import rotate
 from kiku.nn.state import KVRing, all_active
 
-Checkpoint = Callable[..., Tensor]
-"""Runs a function of tensors and forgets what happened inside, as `torch.utils.checkpoint` does."""
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Which layers forget what happened inside, and how."""
+
+    run: Callable[..., Tensor]
+    """Runs a function of tensors, as `torch.utils.checkpoint` does."""
+    every: int
+    """The first layer of so many."""
 
 
-def checkpoint_by(arguments: dict[str, Any]) -> Checkpoint:
+def checkpoint_by(arguments: dict[str, Any], every: int) -> Checkpoint:
     """`torch.utils.checkpoint` with these arguments."""
-    return partial(checkpoint, **arguments)  # pyright: ignore[reportUnknownVariableType]
+    return Checkpoint(partial(checkpoint, **arguments), every)  # pyright: ignore
 
 
 def read_openly(
@@ -42,7 +50,7 @@ def read_openly(
         lm: the decoder.
         x: [B, T, D] summed embeddings.
         layout: what each column sees, and where it stands.
-        trace: if given, the input of each layer is appended.
+        trace: if given, the input of each layer is appended, padding as zeros.
         weights: if given, the attention weights [B, H, T, T] of each layer are appended.
         by: runs each layer.
 
@@ -52,12 +60,15 @@ def read_openly(
     B, T, _ = x.shape
     places = _places(lm, layout, B, T, x.device)
     state = lm.init_state(B, x.device, x.dtype, remember=False)
-    for layer, ring in zip(lm.transformer.layers, state.rings, strict=True):
+    layers = zip(lm.transformer.layers, state.rings, strict=True)
+    for i, (layer, ring) in enumerate(layers):
         if trace is not None:
+            if layout.real is not None:  # no real column looks at padding, whatever stands there
+                x = x.masked_fill(~layout.real.unsqueeze(-1), 0)
             trace.append(x)
         if weights is not None:
             weights.append(_weights(layer, x, None, places))
-        x = layer(x, ring, places) if by is None else by(layer, x, ring, places)
+        x = layer(x, ring, places) if by is None or i % by.every else by.run(layer, x, ring, places)
     return x
 
 

@@ -6,12 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kiku.codec import MimiEncoder
+from kiku.codec import MimiEncoder, MimiState
 from kiku.engine.gpu.precision import products
 from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.outputs import ModelOutput
 from kiku.hf.source import refuse_unknown
 from kiku.nn.state import all_active
+
+_ONLY_ENCODES = (
+    "codec_model only encodes: call codec_model.encode(input_values); kiku does not build the half "
+    "that makes sound of codes, which MimiModel of transformers has"
+)
 
 
 @dataclass(eq=False)
@@ -33,6 +38,32 @@ class MimiModel(MimiEncoder):
         model.load_state_dict(codec.state_dict(), assign=True)
         # What is computed, and not loaded, follows.
         return model.to(codec.downsample.conv.weight.device).train(codec.training)
+
+    def forward(
+        self, pcm: Tensor, state: MimiState | None = None, active: Tensor | None = None
+    ) -> Tensor:
+        """As `MimiEncoder.forward`. transformers' makes codes, and sound of them.
+
+        Raises:
+            UnsupportedConfig: it is called as transformers' is.
+        """
+        if state is None or active is None:
+            raise UnsupportedConfig(_ONLY_ENCODES)
+        return super().forward(pcm, state, active)
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """Not built.
+
+        Raises:
+            UnsupportedConfig: always.
+        """
+        raise UnsupportedConfig(_ONLY_ENCODES)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at what a part of it computes."""
+        names = ("_forward_hooks", "_forward_pre_hooks")
+        return any(getattr(one, name) for one in self.modules() for name in names)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -64,7 +95,8 @@ class MimiModel(MimiEncoder):
         """Sound to codes.
 
         Args:
-            input_values: [B, 1, T * frame_size] samples in [-1, 1].
+            input_values: [B, 1, L] samples in [-1, 1]. A last frame that they do not fill is padded
+                inside each layer.
             padding_mask: changes nothing, as in transformers: silence has codes too.
             num_quantizers: of how many codebooks, the first ones; None is all.
             encoder_past_key_values: not taken, as the next two: sound is encoded whole here.
@@ -77,8 +109,7 @@ class MimiModel(MimiEncoder):
             `audio_codes` [B, K, T].
 
         Raises:
-            InputError: (a ValueError) another shape, samples that fill no whole number of frames,
-                or codebooks that there are not.
+            InputError: (a ValueError) another shape, or codebooks that there are not.
             UnsupportedConfig: a past.
         """
         refuse_unknown(kwargs, "encode")
@@ -86,26 +117,24 @@ class MimiModel(MimiEncoder):
             raise UnsupportedConfig(
                 "encode takes no past: give it the whole sound, or use kiku.load(...).stream()"
             )
-        config, device = self.config, self.device
         self._check(input_values, num_quantizers)
-        pcm = input_values.to(device=device, dtype=self.dtype)
-        state = self.init_state(len(pcm), device, self.dtype)
-        with products():
-            codes = self(pcm, state, all_active(len(pcm), device))
-        out = MimiEncoderOutput(codes[:, : num_quantizers or config.num_codebooks])
+        codes = self.codes_of(input_values)
+        out = MimiEncoderOutput(codes[:, : num_quantizers or self.config.num_codebooks])
         return out.to_tuple() if return_dict is False else out
+
+    @torch.no_grad()
+    def codes_of(self, samples: Tensor) -> Tensor:
+        """[B, 1, L] -> [B, K, T], all at once."""
+        pcm = samples.to(device=self.device, dtype=self.dtype)
+        state = self.init_state(len(pcm), self.device, self.dtype)
+        with products():
+            return self.ended(pcm, state, all_active(len(pcm), self.device))
 
     def _check(self, input_values: Tensor, num_quantizers: int | None) -> None:
         config = self.config
-        size = config.frame_size
         if input_values.dim() != 3 or input_values.shape[1] != 1:
             raise InputError(
                 f"input_values must be [batch, 1, samples], not {list(input_values.shape)}"
-            )
-        if over := input_values.shape[-1] % size:
-            raise InputError(
-                f"{input_values.shape[-1]} samples are not a whole number of frames of {size}; "
-                f"cut the last {over}, or add {size - over} zeros"
             )
         if num_quantizers is not None and not (
             config.num_semantic <= num_quantizers <= config.num_codebooks

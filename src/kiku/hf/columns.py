@@ -84,19 +84,21 @@ def read_columns(
     B, real = len(embeds), layout.real
     layers: list[Tensor] = []
     is_open = layout.view is not None or weights is not None or by is not None
+    # Moving rows gives copies of hidden states, which no gradient reaches.
+    is_open |= real is not None and trace is not None and torch.is_grad_enabled()
     if past is None and is_open:
         x = read_openly(lm, embeds, layout, trace=layers, weights=weights, by=by)
     elif past is not None and weights is not None:
         layers, x = _advance_watched(lm, embeds, past, layout, weights)
     elif real is None:
-        layers, x = _advance(lm, embeds, past, all_active(B, embeds.device))
+        layers, x = _advance(lm, embeds, past, all_active(B, embeds.device), _horizon(past, embeds))
     else:
         layers, x = _advance_padded(lm, embeds, past, real)
     if past is not None:
         past.note(layout.positions, real)
     hidden = lm.out_norm(x)
     if real is not None and is_open:
-        hidden, *layers = [one.masked_fill(~real.unsqueeze(-1), 0) for one in (hidden, *layers)]
+        hidden = hidden.masked_fill(~real.unsqueeze(-1), 0)
     if trace is not None:
         trace += [*layers, hidden]
     return hidden
@@ -119,10 +121,11 @@ def _advance_watched(
     config, active = lm.config.transformer, all_active(len(x), x.device)
     first = seen - min(seen, config.window - 1)
     end = seen + x.shape[1]
+    horizon = _horizon(past, x)
     parts: list[tuple[list[Tensor], Tensor]] = []
     watched: list[list[Tensor]] = []
     for span in x.split(config.span, dim=1):
-        parts.append(_advance(lm, span, past, active))
+        parts.append(_advance(lm, span, past, active, horizon))
         before = min(seen - first, config.window - 1)
         found = weights_with_past(lm, parts[-1][0], past.state, seen, before)
         aside = (seen - before - first, end - seen - span.shape[1])
@@ -133,16 +136,28 @@ def _advance_watched(
     return layers, torch.cat([out for _, out in parts], dim=1)
 
 
+def _horizon(past: KyutaiSpeechToTextCache | None, x: Tensor) -> int | None:
+    """Which columns attention looks at: see `Transformer.forward`. Elsewhere than on a CPU shapes
+    that change with every column cost more than they save."""
+    return None if past is None or x.device.type != "cpu" else past.seen + x.shape[1]
+
+
 def _advance(
-    lm: LM, x: Tensor, past: KyutaiSpeechToTextCache | None, active: Tensor
+    lm: LM,
+    x: Tensor,
+    past: KyutaiSpeechToTextCache | None,
+    active: Tensor,
+    horizon: int | None,
 ) -> tuple[list[Tensor], Tensor]:
     """The input of each layer, and the output of the last; all [B, T, D]."""
     trace: list[Tensor] = []
     state = (
         past.state if past is not None else lm.init_state(len(x), x.device, x.dtype, remember=False)
     )
-    out = lm.transformer(x, state, active, trace=trace)
+    out = lm.transformer(x, state, active, trace=trace, horizon=horizon)
     num_layers = lm.config.transformer.num_layers
+    if len(trace) == num_layers:
+        return trace, out  # the very tensors that the layers read: gradients reach them
     return [torch.cat(trace[i::num_layers], dim=1) for i in range(num_layers)], out
 
 
@@ -155,12 +170,13 @@ def _advance_padded(
     x = x.gather(1, order.unsqueeze(-1).expand_as(x))
     counts = real.sum(1)
     if past is None:
-        parts = [_advance(lm, x, None, all_active(len(x), x.device))]
+        parts = [_advance(lm, x, None, all_active(len(x), x.device), None)]
     else:
         # What is remembered must not hold padding: rows drop out where their columns end.
         ends = [0, *counts.unique().tolist()]
+        horizon = _horizon(past, x)
         parts = [
-            _advance(lm, x[:, start:end], past, counts > start)
+            _advance(lm, x[:, start:end], past, counts > start, horizon)
             for start, end in pairwise(ends)
             if end > start
         ]

@@ -3,6 +3,7 @@
 """`KyutaiSpeechToTextConfig` and the codec's `MimiConfig`: transformers' names and defaults."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -19,6 +20,7 @@ from kiku.checkpoint.config_transformers import (
     rope_theta,
     write_transformers,
 )
+from kiku.checkpoint.corrections import CorrectedValue
 from kiku.checkpoint.loading import as_dtype
 from kiku.config import WORD_START_ID, CodecConfig, ModelConfig
 from kiku.errors import CheckpointError, ConfigError, UnsupportedConfig
@@ -134,9 +136,14 @@ class KyutaiSpeechToTextConfig(Values):
 
     file_name = "config.json"
     model_type = "kyutai_speech_to_text"
+    is_encoder_decoder = False
+    base_model_tp_plan = None
+    _attn_implementation = "sdpa"
 
     vocab_size: int
     """Text ids, the start id included."""
+    codebook_vocab_size: int
+    """Codes of a codebook, the one that a model starts with included."""
     audio_pad_token_id: int
     """Adds nothing, in any place of a column."""
     bos_token_id: int | None
@@ -188,12 +195,36 @@ class KyutaiSpeechToTextConfig(Values):
         self.codec_config = _codec_config(codec_config)
         self.frame_size = self.codec_config.frame_size
 
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Self:
+        """This: its numbers are the decoder's."""
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """All values, with `model_type`."""
         values = {**super().to_dict(), "model_type": self.model_type}
         if self.dtype is None:
             values.pop("dtype")
         return values
+
+    @property
+    def pad_hides_an_id(self) -> bool:
+        """Whether `audio_pad_token_id` is a text id or a code as well, which then adds nothing."""
+        return 0 <= self.audio_pad_token_id < max(self.vocab_size, self.codebook_vocab_size)
+
+    def settle_pad(self) -> None:
+        """Where the pad hides an id, take the last row of the table, with a warning: what a file
+        says is corrected in the same way."""
+        if self.pad_hides_an_id:
+            stated = self.audio_pad_token_id
+            self.audio_pad_token_id = (
+                self.vocab_size + self.num_codebooks * self.codebook_vocab_size
+            )
+            warnings.warn(
+                f"audio_pad_token_id is {stated}, {self.audio_pad_token_id} is used: the padding "
+                "row is the last row of the table; the stated one belongs to a text id or a code",
+                CorrectedValue,
+                stacklevel=3,
+            )
 
     @property
     def rope_theta(self) -> float:

@@ -85,7 +85,8 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         as_dict = bool(config.return_dict_in_generate)
         names = ("scores", "logits", "attentions", "hidden_states") if as_dict else ()
         keep = frozenset(name for name in names if getattr(config, f"output_{name}"))
-        if custom or wanted(config) or batch.fed_id != self.trunk.lm.config.initial_text_id:
+        is_driven = batch.fed_id == self.trunk.lm.config.initial_text_id
+        if custom or wanted(config) or not is_driven or self.trunk.codec_model.is_watched:
             kept = self._step_by_step(batch, config, custom, streamer, keep)
         else:
             kept = self._driven(batch, streamer, keep)
@@ -99,7 +100,7 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
 
     def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> Kept:
         """Through the one driver, each row by itself."""
-        batch.run(self._engine(len(batch.rows), keep_logits=bool(keep)), streamer)
+        batch.run(self._engine(batch, len(batch.rows), keep_logits=bool(keep)), streamer)
         found: dict[str, Any] = {}
         for name in keep:
             values = batch.logits(self.trunk.config.vocab_size, scored=name == "scores")
@@ -116,17 +117,29 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
     ) -> Kept:
         """All rows together, id after id."""
         start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
-        processors = logits_processors(config, custom, start, max(batch.num_tokens))
+        processors = logits_processors(config, custom, start, batch.longest)
         criteria = stopping_criteria(config, custom, self.device)
-        codes = encoded(self._engine(1, keep_logits=False), batch, self.trunk.config.num_codebooks)
+        codes = self._codes(batch)
         loop = StepByStep(
             self.trunk.lm, batch, self.trunk.config.vocab_size, processors, criteria, streamer,
             batch.samplers() if config.do_sample else None, keep,
         )  # fmt: skip
         return loop.run(codes.to(self.device))
 
-    def _engine(self, slots: int, *, keep_logits: bool) -> SlotEngine:
+    def _codes(self, batch: Batch) -> Tensor:
+        """[B, F, K]: each row in blocks; all of them at once where somebody looks at the codec, and
+        expects what transformers would show."""
+        codec, count = self.trunk.codec_model, self.trunk.config.num_codebooks
+        if codec.is_watched:
+            return codec.codes_of(batch.samples()).mT[..., :count]
+        return encoded(self._engine(batch, 1, keep_logits=False), batch, count)
+
+    def _engine(self, batch: Batch, slots: int, *, keep_logits: bool) -> SlotEngine:
         """Around the model's own networks, which it leaves in the mode that they were in."""
         return engine_around(
-            self.trunk.codec_model, self.trunk.lm, slots=slots, keep_logits=keep_logits
+            self.trunk.codec_model,
+            self.trunk.lm,
+            slots=slots,
+            longest=batch.longest,
+            keep_logits=keep_logits,
         )

@@ -120,6 +120,17 @@ class Batch:
         """What the decoder reads as the first id."""
         self.pad_id = model_config.pad_id if pad is None else pad
 
+    @property
+    def longest(self) -> int:
+        """Ids of the row that has the most."""
+        return max(self.num_tokens)
+
+    def samples(self) -> Tensor:
+        """[B, 1, F * frame_size] of all rows, F at least 1; zeros behind the last of a row."""
+        length = max(1, self.longest) * self.model_config.frame_size
+        rows = [np.pad(row.samples, (0, length - len(row.samples))) for row in self.rows]
+        return torch.from_numpy(np.stack(rows))[:, None]  # pyright: ignore[reportUnknownMemberType]
+
     def sample(self, config: GenerationConfig, seed: int) -> None:
         """Choose by chance; each row by itself, so that its words do not depend on its neighbours.
 
@@ -166,7 +177,7 @@ class Batch:
 
     def sequences(self) -> Tensor:
         """[B, 1 + N] int64: the start id, the ids, and PAD where a row has ended."""
-        longest = max(self.num_tokens)
+        longest = self.longest
         rows = [
             [self.start_id, *row.tokens, *[self.pad_id] * (longest - len(row.tokens))]
             for row in self.rows
@@ -185,7 +196,7 @@ class Batch:
         """
         ended = np.full(vocab_size, -np.inf, np.float32)
         ended[self.pad_id] = 0.0
-        table = np.full((max(self.num_tokens), len(self.rows), vocab_size), -np.inf, np.float32)
+        table = np.full((self.longest, len(self.rows), vocab_size), -np.inf, np.float32)
         for i, row in enumerate(self.rows):
             for t, logits in enumerate(row.logits):
                 sampler = row.picker
@@ -213,7 +224,7 @@ class _Feed:
 
     def hand_over(self) -> None:
         """What is complete by now and was not handed over before."""
-        while self._position < max(self._batch.num_tokens):
+        while self._position < self._batch.longest:
             ids = self._batch.ids_at(self._position)
             if ids is None:
                 return

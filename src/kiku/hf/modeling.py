@@ -35,6 +35,8 @@ from kiku.hf.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
     KyutaiSpeechToTextCache,
+    begin_with,
+    own_past,
 )
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
 from kiku.hf.source import refuse_unknown
@@ -56,6 +58,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
             UnsupportedConfig: a value that kiku does not build.
         """
         super().__init__()
+        config.settle_pad()
         self.config = config
         self.model_config: ModelConfig = config.to_model_config()
         self.codec_model = MimiModel(self.model_config.codec)
@@ -91,7 +94,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: KyutaiSpeechToTextCache | None = None,
+        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         *,
@@ -112,7 +115,8 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
             position_ids: [B, T] where the columns stand; None counts them. With a past they go on
                 by one from each real column to the next. Without one they may skip or begin anew:
                 without a mask a row then holds several sequences, which do not see one another.
-            past_key_values: of an earlier call; advanced in place.
+            past_key_values: of an earlier call; advanced in place. An empty cache of transformers
+                counts as None.
             inputs_embeds: [B, T, D] in the place of `input_ids`.
             use_cache: return the past. Nothing read with a past can be differentiated, so None
                 means `config.use_cache`, but False while gradients are recorded, and for what is
@@ -128,7 +132,8 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
 
         Raises:
             InputError: (a ValueError) shapes, ids, positions or a mask that cannot be.
-            UnsupportedConfig: attention weights where rows have padding and a past, or dropout.
+            UnsupportedConfig: attention weights where rows have padding and a past, dropout, or a
+                cache of another kind.
         """
         refuse_unknown(kwargs, "forward")
         if (input_ids is None) == (inputs_embeds is None):
@@ -138,7 +143,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
                 f"attention_dropout={self.config.attention_dropout} is not built: set it to 0.0 in "
                 "the config before training"
             )
-        given_cache, past = use_cache, past_key_values
+        given_cache, past = use_cache, own_past(past_key_values)
         if use_cache is None:
             use_cache = self.config.use_cache and not torch.is_grad_enabled()
         with torch.set_grad_enabled(torch.is_grad_enabled() and not (use_cache or past)):
@@ -154,6 +159,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
                 )
             if past is None and use_cache and layout.view is None:
                 past = KyutaiSpeechToTextCache(self.lm, len(embeds))
+                begin_with(past_key_values, past)
             trace: list[Tensor] | None = (
                 [] if self._says("output_hidden_states", output_hidden_states) else None
             )
@@ -219,7 +225,7 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: KyutaiSpeechToTextCache | None = None,
+        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
@@ -259,7 +265,8 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
 
         Raises:
             InputError: (a ValueError) shapes, ids or a mask that cannot be.
-            UnsupportedConfig: attention weights where rows have padding and a past, or dropout.
+            UnsupportedConfig: attention weights where rows have padding and a past, dropout, or a
+                cache of another kind.
         """
         trunk = self.model(
             input_ids, attention_mask, position_ids, past_key_values, inputs_embeds, use_cache,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kiku.errors import UnsupportedConfig
 from kiku.lm import LM, LMState
 from kiku.nn.state import nbytes
 
@@ -64,6 +65,17 @@ class KyutaiSpeechToTextCache:
         """Columns given so far, padding included; the same for every layer."""
         return self.seen
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Go on with these rows, in this order; a row may come twice."""
+        state, self.last_position = self.state, self.last_position[indices]
+        state.position = state.position[indices]
+        for ring in state.rings:
+            ring.keys, ring.values = ring.keys[indices], ring.values[indices]
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """The same, as searches by beams call it."""
+        self.batch_select_indices(beam_idx)
+
     def note(self, positions: Tensor, real: Tensor | None) -> None:
         """Columns at `positions` [B, T] were read, those that are `real` [B, T] (None: all)."""
         self.seen += positions.shape[1]
@@ -75,6 +87,34 @@ class KyutaiSpeechToTextCache:
     def nbytes(self) -> int:
         """Memory that the past takes."""
         return nbytes(self.state)
+
+
+def own_past(given: Any) -> KyutaiSpeechToTextCache | None:
+    """The past that a `past_key_values` means: kiku's own. A cache of transformers that is empty
+    stands for none, and later for the past that began with it (see `begin_with`).
+
+    Raises:
+        UnsupportedConfig: another cache, with something in it.
+    """
+    if given is None or isinstance(given, KyutaiSpeechToTextCache):
+        return given
+    if (begun := getattr(given, _BEGUN, None)) is not None:
+        return begun
+    if hasattr(given, "get_seq_length") and not given.get_seq_length():
+        return None
+    raise UnsupportedConfig(
+        f"past_key_values is a {type(given).__name__} that holds something; give the "
+        "past_key_values that an earlier call returned, or an empty cache"
+    )
+
+
+def begin_with(given: Any, past: KyutaiSpeechToTextCache) -> None:
+    """A caller who gave an empty cache gives it again, and means what was read since."""
+    if given is not None:
+        setattr(given, _BEGUN, past)
+
+
+_BEGUN = "_kiku_past"
 
 
 @dataclass(eq=False)

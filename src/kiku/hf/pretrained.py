@@ -3,19 +3,20 @@
 """Loading and saving, shared by both model classes."""
 
 import os
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kiku.checkpoint import Files, find, load, read_mimi_decoder, save_transformers
 from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
-from kiku.errors import UnsupportedConfig
+from kiku.errors import InputError, UnsupportedConfig
 from kiku.hf.attention import Checkpoint, checkpoint_by
 from kiku.hf.codec import MimiModel
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
 class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
     """A model that comes from a checkpoint of any layout, and goes to one of transformers'."""
 
+    config_class = KyutaiSpeechToTextConfig
+    main_input_name = "input_ids"
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    # There is one implementation of attention, PyTorch's own, and none can be chosen.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = False
+    _supports_attention_backend = _can_compile_fullgraph = _can_set_experts_implementation = False
+    _keep_in_fp32_modules = _keep_in_fp32_modules_strict = _no_split_modules = None
+    _tied_weights_keys = None
+    all_tied_weights_keys: ClassVar[dict[str, str]] = {}
     generation_config: Any = None
     _checkpoint: Checkpoint | None = None
     _files: Files | None = None
@@ -40,6 +51,26 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
     def trunk(self) -> "KyutaiSpeechToTextModel":
         """The part that holds the networks."""
         raise NotImplementedError
+
+    @property
+    def base_model(self) -> "KyutaiSpeechToTextModel":
+        """The same."""
+        return self.trunk
+
+    @classmethod
+    def can_generate(cls) -> bool:
+        """Whether it has `generate`."""
+        return hasattr(cls, "generate")
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        return False
+
+    @classmethod
+    def _from_config(cls, config: KyutaiSpeechToTextConfig, **kwargs: Any) -> Self:
+        """With random weights; `from_config` of transformers' Auto classes calls it."""
+        known_arguments(kwargs, ())
+        return cls(config)
 
     @property
     def device(self) -> torch.device:
@@ -60,7 +91,10 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         return self.trunk.lm.text_head
 
     def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None
+        self,
+        gradient_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
     ) -> None:
         """While training, forget what happened inside each layer and compute it again for the
         gradients: less memory for more time.
@@ -68,9 +102,19 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         Args:
             gradient_checkpointing_kwargs: for `torch.utils.checkpoint`; `use_reentrant` is False
                 where nothing is said.
+            every_n_layers: only the first layer of so many; the others keep everything.
+            offload: must be False: what is kept stays on the device.
+
+        Raises:
+            InputError: (a ValueError) no number of layers.
+            UnsupportedConfig: `offload=True`.
         """
+        if every_n_layers < 1:
+            raise InputError(f"every_n_layers must be at least 1, not {every_n_layers}")
+        if offload:
+            raise UnsupportedConfig("offload=True is not built; leave it out")
         self.trunk._checkpoint = checkpoint_by(
-            {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}
+            {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}, every_n_layers
         )
 
     def gradient_checkpointing_disable(self) -> None:
@@ -78,10 +122,13 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         self.trunk._checkpoint = None
 
     def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None
+        self,
+        activation_checkpointing_kwargs: dict[str, Any] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
     ) -> None:
         """The newer name of `gradient_checkpointing_enable`."""
-        self.gradient_checkpointing_enable(activation_checkpointing_kwargs)
+        self.gradient_checkpointing_enable(activation_checkpointing_kwargs, every_n_layers, offload)
 
     def activation_checkpointing_disable(self) -> None:
         """The newer name of `gradient_checkpointing_disable`."""
@@ -96,9 +143,20 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         """A switch of one call; None is the config's."""
         return bool(getattr(self.trunk.config, name, default) if asked is None else asked)
 
-    def num_parameters(self, *, only_trainable: bool = False) -> int:
-        """How many weights there are."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad or not only_trainable)
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many weights there are, those of the embeddings left out where that is asked."""
+        tables = [one.weight for one in self.modules() if isinstance(one, nn.Embedding)]
+        left_out = {id(one) for one in tables} if exclude_embeddings else set()
+        return sum(
+            p.numel()
+            for p in self.parameters()
+            if id(p) not in left_out and (p.requires_grad or not only_trainable)
+        )
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the weights, and of what is kept beside them."""
+        kept = [*self.parameters(), *(self.buffers() if return_buffers else ())]
+        return sum(one.numel() * one.element_size() for one in kept)
 
     @classmethod
     def from_pretrained(
@@ -190,6 +248,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         self,
         save_directory: str | os.PathLike[str],
         *,
+        state_dict: Mapping[str, Tensor] | None = None,
         safe_serialization: bool = True,
         max_shard_size: Any = None,
         **kwargs: Any,
@@ -203,12 +262,14 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
 
         Args:
             save_directory: a folder; made if needed.
+            state_dict: weights in the place of the model's, by the names of its `state_dict()`.
             safe_serialization: safetensors are the only format.
             max_shard_size: changes nothing; one file is written.
             **kwargs: nothing but what asks for nothing: `push_to_hub=False`, `variant=None` ...
 
         Raises:
-            InputError: (a ValueError) an argument that it does not know.
+            InputError: (a ValueError) an argument that it does not know, or other names in
+                `state_dict`.
             CheckpointError: the folder cannot be written.
             UnsupportedConfig: another format, or a model that this layout cannot describe.
         """
@@ -220,6 +281,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
                 "save_pretrained writes safetensors only; leave safe_serialization out"
             )
         folder, trunk = Path(save_directory), self.trunk
+        lm, codec = self._parts_of(self.state_dict() if state_dict is None else state_dict)
         files = self._files
         decoder = None if files is None else read_mimi_decoder(files, trunk.model_config)
         # What a processor has saved there is newer than what the model was loaded with.
@@ -228,8 +290,8 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         save_transformers(
             folder,
             trunk.model_config,
-            lm=trunk.lm.state_dict(),
-            codec=trunk.codec_model.state_dict(),
+            lm=lm,
+            codec=codec,
             mimi_decoder=decoder,
         )
         if before is not None:
@@ -245,6 +307,25 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         config.save_pretrained(folder)
         if self.generation_config is not None:
             self.generation_config.save_pretrained(folder)
+
+    def _parts_of(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The weights of the decoder and of the codec, by their own names."""
+        if state.keys() != (own := self.state_dict().keys()):
+            odd = sorted(state.keys() ^ own)
+            raise InputError(
+                f"state_dict must have the names of this model's state_dict(); {len(odd)} are "
+                f"missing or unknown, {odd[0]} for one"
+            )
+        prefix = "" if self.trunk is self else f"{self.base_model_prefix}."
+        lm, codec = (
+            {
+                name.removeprefix(part): tensor
+                for name, tensor in state.items()
+                if name.startswith(part)
+            }
+            for part in (f"{prefix}lm.", f"{prefix}codec_model.")
+        )
+        return lm, codec
 
 
 def _wanted_dtype(

@@ -22,10 +22,11 @@ _STEERS_DOWNLOADS = frozenset({
     "force_download", "proxies", "resume_download", "subfolder", "use_auth_token",
 })  # fmt: skip
 
-# They choose among transformers' implementations, of which kiku has one.
+# They choose among transformers' implementations, of which kiku has one; a dtype is a model's, and
+# programs give it to processors as well.
 _WITHOUT_EFFECT = frozenset({
-    "attn_implementation", "low_cpu_mem_usage", "trust_remote_code", "use_fast", "use_safetensors",
-    "weights_only",
+    "attn_implementation", "dtype", "low_cpu_mem_usage", "torch_dtype", "trust_remote_code",
+    "use_fast", "use_safetensors", "weights_only",
 })  # fmt: skip
 
 

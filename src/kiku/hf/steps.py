@@ -74,7 +74,7 @@ class StepByStep:
         kept = Kept(ids, **{name: [] for name in self.keep})
         if self.streamer is not None:
             self.streamer.put(ids.cpu())
-        for t in range(max(batch.num_tokens)):
+        for t in range(batch.longest):
             logits = self._read(column, past, kept)
             scores = self._scored(seen, logits, t, kept)
             tokens = self._picked(scores)
@@ -153,7 +153,7 @@ class StepByStep:
 def encoded(engine: SlotEngine, batch: Batch, num_codebooks: int) -> Tensor:
     """The codes [B, F, K] of all rows' frames, F at least 1; 0 behind the last of a row."""
     frame_size = engine.frame_size
-    longest = max(1, *batch.num_tokens)
+    longest = max(1, batch.longest)
     codes = np.zeros((len(batch.rows), longest, num_codebooks), np.int64)
     for row, found in zip(batch.rows, codes, strict=True):
         slot, _ = engine.open()

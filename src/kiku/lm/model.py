@@ -54,10 +54,13 @@ class LM(nn.Module):
         dtype: torch.dtype,
         *,
         remember: bool = True,
+        longest: int | None = None,
     ) -> LMState:
         """Nothing read yet. With `remember=False`: for one whole sequence in one call, nothing
-        kept."""
-        return self.transformer.init_state(batch_size, device, dtype, remember=remember)
+        kept. `longest` says how many columns a slot reads at most; None is any number."""
+        return self.transformer.init_state(
+            batch_size, device, dtype, remember=remember, longest=longest
+        )
 
     def initial_column(self, batch_size: int, device: torch.device | str) -> Tensor:
         """[B, 1, 1 + K] what position 0 reads."""
@@ -86,6 +89,7 @@ class LM(nn.Module):
         *,
         trace: list[Tensor] | None = None,
         horizon: int | None = None,
+        added: Tensor | None = None,
     ) -> LMOutput:
         """Read T columns.
 
@@ -95,11 +99,13 @@ class LM(nn.Module):
             active: [B] which slots read now.
             trace: see `Transformer.forward`.
             horizon: see `Transformer.forward`.
+            added: [B, T, D] to the summed embeddings, where a gradient is to go beyond the codes.
 
         Returns:
             hidden states, logits and pause probabilities; rows of inactive slots hold no meaning.
         """
-        x = self.embed(columns).to(self.out_norm.weight.dtype)
+        x = self.embed(columns)
+        x = (x if added is None else x + added).to(self.out_norm.weight.dtype)
         hidden = self.out_norm(self.transformer(x, state, active, trace=trace, horizon=horizon))
         pauses = self.pause_logits(hidden).softmax(-1)[..., 0] if len(self.pause_heads) else None
         return LMOutput(hidden, self.text_head(hidden), pauses)

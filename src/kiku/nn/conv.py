@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 @dataclass
@@ -47,8 +48,11 @@ class CausalConv1d(nn.Module):
         return ConvState(past, torch.zeros(batch_size, dtype=torch.bool, device=device))
 
     def forward(self, x: Tensor, state: ConvState, active: Tensor) -> Tensor:
-        """[B, C, L] -> [B, C', L / stride], L a multiple of the stride; `state` advances where
-        `active`."""
+        """[B, C, L] -> [B, C', L / stride]; `state` advances where `active`. Only the last piece of
+        a sound may be no multiple of the stride: what is missing is padded."""
+        if over := x.shape[-1] % self.conv.stride[0]:
+            missing = self.conv.stride[0] - over
+            x = F.pad(x, (0, missing), "replicate" if self.padding == "replicate" else "constant")
         if self.past_size == 0:
             return self.conv(x)
         past = state.past

@@ -41,9 +41,17 @@ def leaves(state: Any) -> Iterator[Tensor]:
 
 
 def copy_slot(dst: Any, slot: int, src: Any, src_slot: int = 0) -> None:
-    """Make slot `slot` of `dst` equal to slot `src_slot` of `src`, in place."""
+    """Make slot `slot` of `dst` equal to slot `src_slot` of `src`, in place.
+
+    A ring of `src` may have fewer places than that of `dst`, if it was never full.
+    """
     for to, origin in zip(leaves(dst), leaves(src), strict=True):
-        to[slot].copy_(origin[src_slot])
+        row, kept = to[slot], origin[src_slot]
+        if row.shape != kept.shape:  # [H, P, D]
+            # Nobody sees what lies in the other places, but a NaN there would come through a mask.
+            row[:, kept.shape[1] :].zero_()
+            row = row[:, : kept.shape[1]]
+        row.copy_(kept)
 
 
 def nbytes(state: Any) -> int:

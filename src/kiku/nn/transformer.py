@@ -103,10 +103,14 @@ class Transformer(nn.Module):
         dtype: torch.dtype,
         *,
         remember: bool = True,
+        longest: int | None = None,
     ) -> TransformerState:
         """An empty past. With `remember=False`: for one whole sequence in one call (training),
-        nothing kept."""
+        nothing kept. `longest` says how many positions a slot comes to at most, which saves room;
+        None is any number."""
         capacity = self.config.capacity if remember else 0
+        if longest is not None:
+            capacity = min(capacity, longest)
         rings = [
             layer.attention.init_state(batch_size, device, dtype, capacity=capacity)  # pyright: ignore
             for layer in self.layers

@@ -45,7 +45,7 @@ class Driver:
         """When to look again though nothing has changed; a round sets it."""
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
-        self._scheduler = scheduler
+        self._owner = weakref.ref(scheduler)
         self._news = False  # since the last round began
         self._rests = False  # whether somebody waits whom nobody has woken
         self._called = False  # whether all were told, and nobody has led since
@@ -55,10 +55,22 @@ class Driver:
         self._pid = process()
         _DRIVERS.add(self)
 
+    def check_may_wait(self) -> None:
+        """Raise StreamError where this very thread is in a round, or frees slots: a callback would
+        wait for the driver that calls it."""
+        if self._leader == threading.get_ident():
+            raise StreamError(
+                "a callback of a stream cannot wait for the driver that calls it: hand it to "
+                "another thread"
+            )
+
     @property
-    def leads_here(self) -> bool:
-        """Whether this very thread is in a round."""
-        return self._leader == threading.get_ident()
+    def _scheduler(self) -> "Scheduler":
+        """Whose rounds these are. It holds the driver, and whoever drives holds it: if the two held
+        each other, the slots of a batch that is over would stay until the collector comes."""
+        scheduler = self._owner()
+        assert scheduler is not None
+        return scheduler
 
     def check(self) -> None:
         """Raise StreamError in a forked process."""
@@ -89,7 +101,8 @@ class Driver:
             return  # whoever holds it looks again by himself
         try:
             if self._leader is None and not self._ending:
-                self._leader = -1  # nobody leads while slots are freed, nor frees them twice
+                # Nobody else leads while slots are freed, nor frees them twice.
+                self._leader = threading.get_ident()
                 try:
                     self._scheduler.sweep()
                 finally:
@@ -110,11 +123,7 @@ class Driver:
             StreamError: the process was forked, the program ends, or this is called in a round.
         """
         self.wake()  # who drives may have brought sound
-        if self.leads_here:
-            raise StreamError(
-                "a callback of a stream cannot wait for the driver that calls it: hand it to "
-                "another thread"
-            )
+        self.check_may_wait()
         me = threading.get_ident()
         ends = math.inf if timeout is None else time.monotonic() + timeout
         while True:
@@ -146,6 +155,7 @@ class Driver:
             StreamError: as `drive`.
         """
         check_process(self._pid)
+        self.check_may_wait()
         me = threading.get_ident()
         with self.changed:
             self.changed.wait_for(lambda: self._leader is None and self._is_own(me))
@@ -190,11 +200,13 @@ class Driver:
         """Start the driver's own thread if it is needed and not alive."""
         worker = self._worker
         if (worker is None or not worker.is_alive()) and self._needs_worker:
-            self._worker = threading.Thread(target=self._work, name="kiku-driver", daemon=True)
+            self._worker = threading.Thread(
+                target=self._work, args=(self._scheduler,), name="kiku-driver", daemon=True
+            )
             self._worker.start()
 
-    def _work(self) -> None:
-        """The thread that drives while there are live streams."""
+    def _work(self, scheduler: "Scheduler") -> None:
+        """The thread that drives while there are live streams, and holds the scheduler so long."""
         try:
             while not self._is_over():
                 try:
@@ -202,7 +214,7 @@ class Driver:
                 except BaseException as error:
                     if not self._ending:  # a mistake of kiku's own: whoever waits must learn of it
                         _LOG.exception("the driver failed; all streams end")
-                        self._scheduler.fail_all(error)
+                        scheduler.fail_all(error)
         finally:
             self._called = False  # or the next call would rely on this thread
 

@@ -74,8 +74,24 @@ class Scheduler:
         """Steps that failed in a row: by a session's fault it is one, by the engine's no end."""
         self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
-        self.wake, self.drive, self.step = self._driver.wake, self._driver.drive, self._driver.step
-        """See `Driver`."""
+
+    # Who drives: see `Driver`. Methods, for what is bound and kept on the object holds it for ever.
+
+    def wake(self) -> None:
+        """See `Driver.wake`."""
+        self._driver.wake()
+
+    def drive(self, until: Callable[[], bool], timeout: float | None = None) -> bool:
+        """See `Driver.drive`."""
+        return self._driver.drive(until, timeout)
+
+    def step(self) -> int:
+        """See `Driver.step`."""
+        return self._driver.step()
+
+    def check_may_wait(self) -> None:
+        """See `Driver.check_may_wait`."""
+        self._driver.check_may_wait()
 
     # For clients.
 
@@ -138,10 +154,12 @@ class Scheduler:
         return False
 
     def give_up(self, opening: Opening) -> None:
-        """The slots are not wanted any more, whether they have been given or not."""
-        if self.cancel(opening):
-            for binding in opening.given:
-                self.release(binding)
+        """The slots are not wanted any more, whether they have been given or not. As `release`, it
+        never waits: the garbage collector may call it, of a task whose event loop is gone."""
+        opening.cancelled = True  # who is about to give the slots looks again afterwards
+        for binding in opening.given:
+            self.release(binding)
+        self._driver.nudge()
 
     def is_stuck(self, opening: Opening) -> bool:
         """Whether too many slots are held by sessions that only the thread which asks could end."""
@@ -213,9 +231,13 @@ class Scheduler:
         return job
 
     def call(self, call: Callable[[], T]) -> T:
-        """`call` between two steps, and what it gave."""
-        if self._driver.leads_here:
-            return call()
+        """`call` between two steps, and what it gave.
+
+        Raises:
+            StreamError: this is called in a round, as callbacks are: of the streams that were in a
+                step, some have been told by then and others not.
+        """
+        self.check_may_wait()
         job = self.submit(call)
         self.drive(lambda: job.done)
         return job.result()
@@ -401,11 +423,14 @@ class Scheduler:
                 raise
             return
         with self._driver.changed:
-            if not opening.cancelled:
+            if is_wanted := not opening.cancelled:
                 opening.settle_with(bindings)
-                return
-        for binding in bindings:
-            self._free(binding)
+        if not is_wanted:
+            for binding in bindings:
+                self._free(binding)
+        elif opening.cancelled:  # by `give_up`, which takes no lock
+            for binding in bindings:
+                self.release(binding)
 
     def _bind(self, member: Member, opening: Opening) -> Binding:
         engine, options, saved = self.engine, member.options, member.saved

@@ -40,9 +40,11 @@ _LOG = logging.getLogger("kiku.serve")
 OPEN_PATHS = frozenset({"/health", "/ready"})
 """That need no key; neither do the files of the page."""
 
+OWN_PATH = "/api/stream"
+
 SOCKETS: Mapping[str, MakeProtocol] = {
     "/api/asr-streaming": KyutaiProtocol,
-    "/api/stream": OwnProtocol,
+    OWN_PATH: OwnProtocol,
     "/v1/realtime": RealtimeProtocol,
     "/v1/listen": DeepgramProtocol,
     "/v2/listen": FluxProtocol,
@@ -80,7 +82,7 @@ class App:
         if path not in OPEN_PATHS and not path.startswith(FOLDER):
             try:
                 request = request_of(scope, id)
-                owner = self.guard.let_in(request, address_of(scope), is_socket=False)
+                owner = self.guard.let_in(request, address_of(scope), is_socket=path == OWN_PATH)
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
                 if path == "/" and refusal.status == 401:  # the page asks for the key
@@ -191,6 +193,14 @@ def _routes(service: Service) -> list[BaseRoute]:
         }
         return JSONResponse(body, 200 if why is None else 503)
 
+    async def knock(request: HttpRequest) -> Response:
+        """What a socket would be answered now, for pages: a browser shows them no such answer."""
+        try:
+            service.permit().release()
+        except Busy as busy:
+            return refused(unavailable(busy))
+        return Response(status_code=204)
+
     async def metrics(request: HttpRequest) -> Response:
         return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
@@ -198,6 +208,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),
+        Route(OWN_PATH, knock, methods=["POST"]),
         *kyutai_routes(service),
         *deepgram_routes(service),
         *rest.routes(service),

@@ -17,12 +17,14 @@ from kiku.errors import KikuError, NoFreeSlot
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
 from kiku.serve.keeper import Keeper
+from kiku.serve.keeping import Keeping
 from kiku.serve.keys import subprotocol_of
 from kiku.serve.logs import connection_line
 from kiku.serve.protocols.interface import LiveProtocol, ModelCard, Refusal, Request
 from kiku.serve.service import Service
 from kiku.serve.session_store import open_store
-from kiku.serve.talk import Talk, num_slots
+from kiku.serve.talk import Talk
+from kiku.serve.talk_stream import num_slots
 from kiku.serve.wire import (
     ANSWERED,
     Gone,
@@ -107,9 +109,7 @@ class Sockets:
                     await talk.end()
                     protocol = make(request, self._service.card)  # as nothing had been tried
                     talk = Talk(self._service, protocol, owner, request.id)
-                    if self._keeper is not None and protocol.session is not None:
-                        talk.keeping = self._keeper.new(protocol, owner, talk.history)
-                    await talk.prepare()
+                    await talk.prepare(self._kept(talk))
             except KikuError as error:
                 talk.figures.failed(error)
                 if not isinstance(error, NoFreeSlot):
@@ -128,6 +128,12 @@ class Sockets:
             pass
         finally:
             await self.end(talk)
+
+    def _kept(self, talk: Talk) -> Keeping | None:
+        """What is kept of a new talk for other processes; None where they cannot have it."""
+        if self._keeper is None or talk.session is None:
+            return None
+        return self._keeper.new(talk.protocol, talk.owner, talk.history)
 
     async def _take_over(self, talk: Talk, request: Request) -> bool:
         """Go on with a session that another process has kept; whether that was done.

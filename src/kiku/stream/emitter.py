@@ -107,11 +107,17 @@ class WordEmitter:
         """Whether no word has been given out yet."""
         return not self._recent
 
-    @property
-    def partial(self) -> Partial | None:
-        """What has been written of a word that is open, and was not given out already."""
+    def partial(self, *, latest: float) -> Partial | None:
+        """What has been written of a word that is open, and was not given out already. It begins
+        where its `Word` would: no time goes beyond `latest`."""
         partial = self.builder.partial
-        return None if partial is None or self._ahead.covers(partial) else partial
+        if partial is None or self._ahead.covers(partial):
+            return None
+        return self._placed(partial, latest)
+
+    def _placed(self, partial: Partial, latest: float) -> Partial:
+        start = max(min(partial.start, latest), self._last_start)
+        return partial if start == partial.start else replace(partial, start=start)
 
     def push(self, token: int, logprob: float, *, latest: float) -> list[Word]:
         """Take the next token; what is to be given out now. No time goes beyond `latest`."""
@@ -155,7 +161,7 @@ class WordEmitter:
         if open_word is not None and known.covers(open_word):
             open_word = None
         self._ahead.add(fresh)
-        return emitted, open_word
+        return emitted, None if open_word is None else self._placed(open_word, latest)
 
     def redecoded(self, tokens: Sequence[int], logprobs: Sequence[float]) -> list[Word]:
         """The last tokens have been decoded again: what is to be given out of them. What had been

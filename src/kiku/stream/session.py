@@ -134,6 +134,8 @@ class WordSession:
         self._trace: TracebackType | None = None
         self._inbox: deque[Chunk | FinalizeRequest | Literal["close"]] = deque()
         self._pushed_s = self._converted_s = 0.0  # of the client's hand, of the driver's
+        self._is_converting = False
+        self._uneven_s = 0.0  # by how much more was taken than pushes had seemed to be
         self._num_requests = self._num_answered = 0  # likewise, of finalizes
         self._frames = FrameQueue(config.frame_size)
         self._finalizes: deque[Finalize] = deque()
@@ -149,6 +151,7 @@ class WordSession:
         self._turn_time = self._warned_at = 0.0
         self._late: list[Word] = []  # given out since the last frame: the endpointer is to learn
         self.is_closing = self._closed = False  # by the client's hand, by the driver's
+        self._cut = False
         self.has_ended = False
         """Whether its last event, or its failure, is there."""
         self.done = False
@@ -218,18 +221,22 @@ class WordSession:
 
         The delay of the text is let run out at full speed, with silence in the place of the sound
         that has not come, and then taken back. `Finalized` comes after the words. Equal requests
-        at one place are one.
+        at one place are one, as long as the first of them waits.
 
         Raises:
             QueueFull: too many wait.
         """
+        self.check_requests()
+        self._num_requests += 1
+        self._give_in(request)
+
+    def check_requests(self) -> None:
+        """Raise QueueFull where no further request may wait."""
         waiting = self._num_requests - self._num_answered
         if waiting >= _MAX_REQUESTS:
             raise QueueFull(
                 f"{waiting} finalizes wait to be answered: wait for `Finalized` before the next"
             )
-        self._num_requests += 1
-        self._give_in(request)
 
     def close(self) -> None:
         """Say that no more sound comes. What is still inside becomes words; calling it again
@@ -242,7 +249,8 @@ class WordSession:
         """Raise StreamClosed if nothing more may come, or what the session failed with."""
         self.check_alive()
         if self.is_closing:
-            raise StreamClosed(f"{what} after close(); open another stream")
+            how = "stop()" if self._cut else "close()"
+            raise StreamClosed(f"{what} after {how}: open another stream")
 
     def check_alive(self) -> None:
         """Raise what the session failed with, if it did."""
@@ -256,10 +264,11 @@ class WordSession:
             Exception: what the session failed with, once all events before have been given out.
         """
         waiting = len(self.events)
-        if not waiting:
+        try:
+            event = self.events.popleft()
+        except IndexError:  # there is none, or another thread has just taken it
             self.check_alive()
             return None
-        event = self.events.popleft()
         if waiting >= self._max_events and self.on_input is not None:
             self.on_input()  # there is room again
         return event
@@ -267,7 +276,15 @@ class WordSession:
     @property
     def duration(self) -> float:
         """Seconds of sound pushed so far."""
-        return self.input.duration + max(0.0, self._pushed_s - self._converted_s)
+        converted_s, pushed_s = self._converted_s, self._pushed_s
+        if not self._is_converting:
+            taken_s = self.input.duration
+            # Whether the driver has converted nothing meanwhile: it is then no moment at which a
+            # chunk is in the one sum already, and not in the other.
+            if not self._is_converting and self._converted_s == converted_s:
+                self._uneven_s = taken_s - converted_s
+                return taken_s + max(0.0, pushed_s - converted_s)
+        return pushed_s + self._uneven_s
 
     @property
     def waiting_s(self) -> float:
@@ -314,8 +331,10 @@ class WordSession:
             most = None if most is None else most - 1
             item = inbox.popleft()
             if isinstance(item, Chunk):
+                self._is_converting = True
                 frames.push(self.input.feed(item))
                 self._converted_s += item.num_samples / item.rate
+                self._is_converting = False
                 self._note_warnings()
             elif isinstance(item, FinalizeRequest):
                 self._add_finalize(item)
@@ -414,11 +433,12 @@ class WordSession:
     ) -> None:
         """Take what was said after one frame."""
         emitter = self._emitter
-        words = emitter.push(token, logprob, latest=self._latest)
+        latest = self._latest
+        words = emitter.push(token, logprob, latest=latest)
         if words:
             self._give(words)
         is_text = self._vocabulary.is_text(token)
-        partial = emitter.partial if self._wants_partial else None
+        partial = emitter.partial(latest=latest) if self._wants_partial else None
         if self._options.partials and is_text and partial is not None:
             self.events.append(partial)
         self._tracker.add(is_text, level, pause)
@@ -431,7 +451,9 @@ class WordSession:
         now = self._now
         if now <= self.input.start_s:
             return  # the silence before the sound
-        while self._warnings and self._warnings[0].time <= now:
+        # What begins at the end of this frame may not have been pushed yet: it is told after the
+        # next one, whether it was or not.
+        while self._warnings and self._warnings[0].time < now:
             self._warn(self._warnings.popleft())
         if self._options.pauses and heads is not None:
             self.events.append(Pause(now, tuple(heads), self._channel))
@@ -555,7 +577,7 @@ class WordSession:
 
     def cut(self) -> None:
         """End at once: what waits to be heard is dropped; the open word and `End` come out."""
-        self.is_closing = self._closed = True
+        self.is_closing = self._closed = self._cut = True
         self._inbox.clear()
         self._frames.clear()
         self._finalizes.clear()

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from kiku.audio import energy
 from kiku.config import REWIND_FRAMES, ModelConfig
+from kiku.errors import InputError
+from kiku.serial import plain_numbers
 from kiku.stream.recovery import Redecode, Truncate
 from kiku.text import Partial, Word, WordBuilder
 
@@ -109,6 +111,17 @@ class FinalizeRequest:
     tag: str | None = None
     cut: bool = False
     """Whether a word that is still being spoken is wanted too."""
+
+    def __post_init__(self) -> None:
+        """Raise InputError for what no saved state could hold."""
+        plain_numbers(self)
+        if not (self.tag is None or isinstance(self.tag, str)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(
+                f"the tag of a finalize must be text or None, not {self.tag!r:.60}: write "
+                "finalize(str(tag)), or keep what belongs to it under a name of your own"
+            )
+        if not isinstance(self.cut, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputError(f"cut must be True or False, not {self.cut!r:.60}: write cut=True")
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ text out says so with `finalized` and need not wait. Where the text looks unfini
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -112,7 +113,7 @@ class _Memory:
     """An eager end was told and not taken back."""
     word_open: bool = False
     words: tuple[Word, ...] = ()
-    """Of this turn; filled in only where it is saved."""
+    """The last of this turn; filled in only where it is saved."""
 
 
 class Endpointer:
@@ -151,7 +152,7 @@ class Endpointer:
         self._rise_db = policy.rise_db_s * self._frame_s
         self._weight = 1 - 0.5 ** (self._frame_s / policy.half_life_s)
         self._memory = _Memory()
-        self._words: list[Word] = []
+        self._words: deque[Word] = deque(maxlen=_WORDS_READ)
         self._patience: float | None = None  # what `_patience_s` gave of these words
 
     @property
@@ -161,7 +162,8 @@ class Endpointer:
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """The words of this turn so far; between turns, those of the last one."""
+        """The last words of this turn, as many as tell whether it is unfinished; between turns,
+        those of the last one."""
         return tuple(self._words)
 
     @property
@@ -261,7 +263,7 @@ class Endpointer:
                 "the saved turns cannot be read: their times do not fit one another "
                 f"({replace(memory, words=())}); open a fresh stream"
             )
-        self._words, memory.words = list(memory.words), ()
+        self._words, memory.words = deque(memory.words, _WORDS_READ), ()
         self._memory, self._patience = memory, None
 
     def _advance(self, time: float) -> None:
@@ -394,7 +396,7 @@ class Endpointer:
     def _patience_s(self) -> float:
         """How long a pause the text asks for; worked out once for the same words."""
         if self._patience is None:
-            found = unfinished([word.text for word in self._words[-_WORDS_READ:]])
+            found = unfinished([word.text for word in self._words])
             waits = {None: 0.0, "number": self._policy.number_s, "word": self._policy.word_s}
             self._patience = waits[found]
         return self._patience

@@ -19,9 +19,13 @@ With PyTorch, imported only when it is needed:
     examples.py     one row of them
     batches.py      shards -> the batch of any step
     lesson.py       batch -> losses
+    hearing.py      a codec that learns: sound -> codes, with a gradient
     lora.py         low-rank adapters on a decoder; PEFT's files and back
     new_pieces.py   which pieces know nothing yet, and their rows beside frozen ones
-    model.py        the decoder that a run begins with
+    keeping.py      what a decoder said before
+    model.py        the decoder, and the codec, that a run begins with
+    sharding.py     weights in parts on several processes
+    tensor_files.py tensors, in parts or whole -> a safetensors file, one after the other
     state.py        a run's checkpoint
     curve.py        what is told on the way
     processes.py    several of them, under torchrun

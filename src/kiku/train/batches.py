@@ -31,6 +31,8 @@ class Batch:
     """Which examples of the pack they are."""
     keep: Tensor | None = None  # [B] bool
     """Which of them are marked; None where none is."""
+    sound: Tensor | None = None  # [B, T * frame_size] float32
+    """What the codes were made of, silence behind it; None where nobody asked for it."""
 
     @property
     def num_frames(self) -> int:
@@ -40,15 +42,15 @@ class Batch:
     def to(self, device: str | torch.device) -> "Batch":
         """The same on another device."""
         codes, text, pauses = (one.to(device) for one in (self.codes, self.text, self.pauses))
-        keep = None if self.keep is None else self.keep.to(device)
-        return Batch(codes, text, pauses, self.numbers, keep)
+        keep, sound = (None if one is None else one.to(device) for one in (self.keep, self.sound))
+        return Batch(codes, text, pauses, self.numbers, keep, sound)
 
 
 class Batches:
     """Batches of a pack, by number."""
 
-    def __init__(self, reader: PackReader, size: int, seed: int) -> None:
-        """`size` examples each.
+    def __init__(self, reader: PackReader, size: int, seed: int, *, sound: bool = False) -> None:
+        """`size` examples each, with their sound where that is asked for.
 
         Raises:
             TrainingError: the pack holds none of that split.
@@ -58,7 +60,7 @@ class Batches:
                 f"{reader.folder} has no examples of the split {reader.split!r}: "
                 "say which rows are of it in the manifest"
             )
-        self.reader, self.size, self.seed = reader, size, seed
+        self.reader, self.size, self.seed, self.sound = reader, size, seed, sound
         self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
 
     @cached_property
@@ -75,7 +77,7 @@ class Batches:
 
     def __getitem__(self, batch: int) -> Batch:
         """The batch with this number, from 0, without end."""
-        return collate(self.reader, self.numbers(batch).tolist())
+        return collate(self.reader, self.numbers(batch).tolist(), sound=self.sound)
 
     def _shuffled(self, epoch: int) -> list[NDArray[np.int64]]:
         rng = np.random.default_rng([self.seed, epoch])
@@ -89,8 +91,8 @@ class Batches:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def collate(reader: PackReader, numbers: Sequence[int]) -> Batch:
-    """These examples side by side."""
+def collate(reader: PackReader, numbers: Sequence[int], *, sound: bool = False) -> Batch:
+    """These examples side by side, with their sound where that is asked for."""
     found = [reader.arrays(number) for number in numbers]
     longest = max(len(text) for _, text, _ in found)
     num_codebooks = found[0][0].shape[0]
@@ -104,5 +106,10 @@ def collate(reader: PackReader, numbers: Sequence[int]) -> Batch:
     keep = torch.from_numpy(reader.keep[list(numbers)])
     return Batch(
         torch.from_numpy(codes), torch.from_numpy(text), torch.from_numpy(pauses), tuple(numbers),
-        keep if bool(keep.any()) else None,
+        keep if bool(keep.any()) else None, _sounds(reader, numbers) if sound else None,
     )  # fmt: skip
+
+
+def _sounds(reader: PackReader, numbers: Sequence[int]) -> Tensor:
+    found = [torch.from_numpy(reader.sound(number)) for number in numbers]
+    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True)

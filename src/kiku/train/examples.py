@@ -27,7 +27,7 @@ from kiku.train.columns import (
 )
 from kiku.train.manifest import Row, problem_of
 from kiku.train.own_text import OwnText
-from kiku.train.shards import KEEP, Dropped, Example
+from kiku.train.shards import FULL_SCALE, KEEP, Dropped, Example
 from kiku.train.sounds import BadRow, Piece, pieces_of
 
 FRAMES_A_CALL = 128
@@ -47,6 +47,8 @@ class PackOptions:
     """Seconds of sound in a shard: so much is done again after a kill."""
     seed: int = 0
     augmentation: Augmentation | None = None
+    sound: bool = False
+    """Keep the sound beside the codes, for a run that trains the codec."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,24 +172,28 @@ class Packer:
         frames = max(frames, frames_for(spelled, self.layout))
         voices = [(word.start, word.end) for word in words]
         pauses = pause_targets(voices, frames, self.layout.frame_rate)
+        samples, sound = self._heard(piece, frames)
         return Example(
-            self.codes(self._samples(piece, frames)),
+            self.codes(samples),
             text_column(spelled, frames, self.layout).astype(np.int32),
             pauses.astype(np.int8),
             _about(row, piece, " ".join(word.text for word in piece.words)),
+            sound,
         )
 
     def _untold(self, row: Row, piece: Piece) -> Example:
         """A piece of which the model itself writes what is said; when, nobody knows."""
         heard_s = self.config.silence_prefix_s + len(piece.samples) / self.config.sample_rate
         frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
-        codes = self.codes(self._samples(piece, frames))
+        samples, sound = self._heard(piece, frames)
+        codes = self.codes(samples)
         text = self.own_text.column(codes)
         return Example(
             codes,
             text.astype(np.int32),
             np.full((frames, len(PAUSES_S)), UNKNOWN, np.int8),
             _about(row, piece, self.vocabulary.decode(text.tolist())),
+            sound,
         )
 
     def _samples(self, piece: Piece, frames: int) -> NDArray[np.float32]:
@@ -196,6 +202,17 @@ class Packer:
         first = round(self.config.silence_prefix_s * self.config.sample_rate)
         samples[first : first + len(piece.samples)] = piece.samples
         return samples
+
+    def _heard(
+        self, piece: Piece, frames: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
+        """What the codec hears of a piece; and that as it is kept, where it is."""
+        samples = self._samples(piece, frames)
+        if not self.options.sound:
+            return samples, None
+        kept = np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+        # Codes of what is kept: so they are what a run hears before its first step.
+        return kept.astype(np.float32) / np.float32(FULL_SCALE), kept
 
     @cached_property
     def own_text(self) -> OwnText:

@@ -16,7 +16,7 @@ from kiku.config import ModelConfig
 from kiku.errors import TrainingError
 from kiku.serial import from_plain
 from kiku.train.lora import merged_state
-from kiku.train.model import Pupil, begin, trained_weights
+from kiku.train.model import CODEC, Pupil, begin, trained_weights
 from kiku.train.peft_files import load_adapter, read_adapter_settings, save_adapter
 from kiku.train.places import refuse_taken
 from kiku.train.settings import FitSettings
@@ -72,6 +72,11 @@ def export(
     if layout == "adapter":
         if settings is None or settings.lora is None:
             raise TrainingError(f"{run} trained whole weights, not adapters: export it as a model")
+        if settings.codec is not None:
+            raise TrainingError(
+                f"{run} trained the codec, too, which has no place in PEFT's files, and without "
+                "which the adapter would not hear what it learned: export it as a model"
+            )
         base = model or settings.model
         left = save_adapter(folder, pupil.lm, weights, settings.lora, base)
         return Exported(folder, pupil.config, step, tuple(left))
@@ -79,7 +84,8 @@ def export(
     stored = load(pupil.loaded.files, dtype="auto").lm.out_norm.weight.dtype
     wanted = stored if dtype == "auto" else as_dtype(dtype)
     lm = as_stored(merged_state(pupil.lm, weights), wanted)
-    left_out = write_model(folder, layout, config, lm, pupil.loaded, pupil.loaded.vocabulary)
+    codec = {n.removeprefix(CODEC): one for n, one in weights.items() if n.startswith(CODEC)}
+    left_out = write_model(folder, layout, config, lm, pupil.loaded, pupil.loaded.vocabulary, codec)
     return Exported(folder, config, step, left_out)
 
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,23 @@ from kiku.train.batches import Batch, Batches
 from kiku.train.curve import Curve
 from kiku.train.device import choose_device
 from kiku.train.durable import alone_in
+from kiku.train.hearing import Hearing
+from kiku.train.keeping import Before
 from kiku.train.lesson import Lesson
 from kiku.train.model import (
+    CODEC,
     DTYPES,
     Pupil,
     begin,
     compute_twice,
     refuse_other_pack,
+    refuse_silent,
     refuse_to_keep,
-    trained_weights,
 )
 from kiku.train.peft_files import FILE as ADAPTER
 from kiku.train.processes import Processes, started
 from kiku.train.settings import FitSettings, TrainSettings, curve_settings, first_change
+from kiku.train.sharding import fill, shard, whole, with_values
 from kiku.train.shards import PackReader
 from kiku.train.state import RunState, moments_of, read_state, restore_moments, save_state
 
@@ -77,9 +81,10 @@ def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
     device = choose_device(settings.device)
     with started(device) as processes:
         device = processes.device(device)
-        pupil = begin(settings)
+        pupil = begin(settings, in_parts=processes.in_parts(settings.train))
         reader = PackReader(Path(settings.pack))
         refuse_other_pack(reader.index, pupil, settings.pack)
+        refuse_silent(reader, settings)
         refuse_to_keep(reader, pupil, settings)
         alone = alone_in(Path(settings.run)) if processes.is_first else nullcontext()
         with alone:
@@ -112,20 +117,46 @@ class Fit:
         self.say = say if processes.is_first else lambda line: None
         if settings.train.checkpointing:
             compute_twice(pupil.lm)
-        lm = pupil.lm.to(device).train()
-        self.lesson = Lesson(
-            lm, settings.loss, pupil.config.pad_id, DTYPES[settings.train.precision], pupil.new
-        ).to(device)
-        self.weights = trained_weights(lm)
+        self.sharded = processes.in_parts(settings.train)
+        self.lesson = self._lesson(pupil)
+        self.module = processes.wrapped(self.lesson)
+        self.weights = pupil.weights
         self.average = {name: w.detach().clone() for name, w in self.weights.items()}
-        self.optimizer = _optimizer(self.weights, settings.train)
-        self.batches = Batches(reader, settings.train.batch, settings.train.seed)
+        self.optimizer = _optimizer(self.weights, settings)
+        hears = settings.codec is not None
+        self.batches = Batches(reader, settings.train.batch, settings.train.seed, sound=hears)
         self.dev = self._dev_batches()
         self.about = self._about(pupil, reader)
         self.step, self.sums = 0, {}
         self._resume()
         self.resumed_at = self.step
-        self.module = processes.wrapped(self.lesson)
+
+    def _lesson(self, pupil: Pupil) -> Lesson:
+        """The decoder and its losses on the device, whole or in parts."""
+        train = self.settings.train
+        lm = pupil.lm.train()
+        lm = lm if self.sharded else lm.to(self.device)
+        keeps = bool(self.settings.loss.keep)
+        before = Before(lm, pupil.new, apart=self.sharded) if keeps else None
+        lesson = Lesson(
+            lm, self.settings.loss, pupil.config.pad_id, DTYPES[train.precision], before=before,
+            hearing=self._hearing(pupil),
+        )  # fmt: skip
+        if self.sharded:
+            # Part by part: no device ever has all of it.
+            shard(lesson, lm, self.device, self.processes.count)
+            if before is not None:
+                shard(before.lm, before.lm, self.device, self.processes.count)
+        return lesson.to(self.device)
+
+    def _hearing(self, pupil: Pupil) -> Hearing | None:
+        how = self.settings.codec
+        if how is None:
+            return None
+        return Hearing(
+            pupil.loaded.codec, pupil.config.lm.num_codebooks, how.temperature,
+            twice=self.settings.train.checkpointing,
+        )  # fmt: skip
 
     def run(self) -> Fitted:
         """All steps that are left."""
@@ -156,9 +187,8 @@ class Fit:
     def _advance(self) -> None:
         """One step."""
         train, each = self.settings.train, self.settings.train.accumulate
-        rate = rate_at(self.step, train)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate_at(self.step, replace(train, lr=group["highest"]))
         self.optimizer.zero_grad(set_to_none=True)
         found: dict[str, Tensor] = {}
         seen: list[Batch] = []
@@ -175,7 +205,7 @@ class Fit:
             for key, value in values.items():
                 found[key] = found.get(key, 0) + value.detach()
         # Before anything is changed: a step that is not finite is not taken.
-        norm = nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf)
+        norm = whole(nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf))
         totals = self.processes.summed(found)
         if not (math.isfinite(totals["loss"]) and bool(torch.isfinite(norm))):
             self._stop(totals["loss"], float(norm), seen)
@@ -235,14 +265,17 @@ class Fit:
     @torch.no_grad()
     def _look(self, batches: Batches) -> dict[str, float]:
         """Losses of the averaged decoder on what it does not learn."""
-        weights = {f"lm.{name}": value for name, value in self.average.items()}
+        # Of weights in parts the network itself holds those that it computes with.
+        taken = with_values(self.weights, self.average) if self.sharded else nullcontext()
+        weights = {} if self.sharded else {_place_of(n): one for n, one in self.average.items()}
         totals: dict[str, float] = {}
         self.lesson.eval()
-        for number in range(batches.per_epoch):
-            batch = batches[number].to(self.device)
-            values = functional_call(self.lesson, weights, (batch,), {"plain": True})
-            for key, value in values.items():
-                totals[key] = totals.get(key, 0.0) + float(value)
+        with taken:
+            for number in range(batches.per_epoch):
+                batch = batches[number].to(self.device)
+                values = functional_call(self.lesson, weights, (batch,), {"plain": True})
+                for key, value in values.items():
+                    totals[key] = totals.get(key, 0.0) + float(value)
         self.lesson.train()
         found = {
             "dev_loss": totals["loss"] / batches.per_epoch,
@@ -256,7 +289,8 @@ class Fit:
             return None
         if train.dev_every % train.log_every:
             raise TrainingError("train.dev_every must be a multiple of train.log_every")
-        return Batches(PackReader(Path(self.settings.pack), "dev", verify=False), train.batch, 0)
+        reader = PackReader(Path(self.settings.pack), "dev", verify=False)
+        return Batches(reader, train.batch, 0, sound=self.settings.codec is not None)
 
     def _about(self, pupil: Pupil, reader: PackReader) -> dict[str, Any]:
         shards = [[shard.file, shard.sha256] for shard in reader.index.shards]
@@ -289,29 +323,37 @@ class Fit:
             raise TrainingError(
                 f"{self.folder} was begun with another {changed}: name another run, or put it back"
             )
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(state.weights[name])
-                self.average[name].copy_(state.average[name])
+        for name, weight in self.weights.items():
+            fill(weight, state.weights[name])
+            fill(self.average[name], state.average[name])
         restore_moments(self.optimizer, self.weights, state)
         self.step, self.sums = state.step, state.sums
 
     def save(self) -> None:
         """Write the checkpoint; a kill while writing leaves the one before."""
-        if self.processes.is_first:
-            moments = moments_of(self.optimizer, self.weights)
-            save_state(
-                self.folder,
-                RunState(self.step, self.about, self.weights, self.average, moments, self.sums),
-            )
+        if not (self.processes.is_first or self.sharded):
+            return
+        moments = moments_of(self.optimizer, self.weights)
+        state = RunState(self.step, self.about, self.weights, self.average, moments, self.sums)
+        save_state(self.folder, state, writes=self.processes.is_first)
 
 
-def _optimizer(weights: dict[str, Tensor], train: TrainSettings) -> torch.optim.AdamW:
-    """Matrices are drawn towards zero, vectors are not."""
-    wide = [weight for weight in weights.values() if weight.dim() > 1]
-    narrow = [weight for weight in weights.values() if weight.dim() <= 1]
-    groups = [
-        {"params": wide, "weight_decay": train.weight_decay},
-        {"params": narrow, "weight_decay": 0.0},
+def _place_of(name: str) -> str:
+    """Where in the lesson a weight lies."""
+    return f"hearing.{name}" if name.startswith(CODEC) else f"lm.{name}"
+
+
+def _optimizer(weights: dict[str, Tensor], settings: FitSettings) -> torch.optim.AdamW:
+    """Matrices of the decoder are drawn towards zero; vectors and the codec are not."""
+    train = settings.train
+    lm = [weight for name, weight in weights.items() if not name.startswith(CODEC)]
+    wide = [weight for weight in lm if weight.dim() > 1]
+    narrow = [weight for weight in lm if weight.dim() <= 1]
+    groups: list[dict[str, Any]] = [
+        {"params": wide, "weight_decay": train.weight_decay, "highest": train.lr},
+        {"params": narrow, "weight_decay": 0.0, "highest": train.lr},
     ]
+    if settings.codec is not None:
+        codec = [weight for name, weight in weights.items() if name.startswith(CODEC)]
+        groups.append({"params": codec, "weight_decay": 0.0, "highest": settings.codec.lr})
     return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas)

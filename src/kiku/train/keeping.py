@@ -5,6 +5,8 @@
 Knows one decoder and its weights of two times; does not know batches.
 """
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -19,12 +21,20 @@ class Before:
     it is a copy.
     """
 
-    def __init__(self, lm: LM, new: range) -> None:
-        """As `lm` is now; `new` are the ids of pieces of which it knows nothing yet."""
-        self.lm, self.new = lm, new
+    def __init__(self, lm: LM, new: range, *, apart: bool = False) -> None:
+        """As `lm` is now.
+
+        Args:
+            lm: the decoder.
+            new: ids of pieces of which it knows nothing yet.
+            apart: hold a second decoder, frozen weights and all: for one whose weights are to lie
+                in parts, and cannot be exchanged while its gradient is waited for.
+        """
+        self.new, self.apart = new, apart
+        self.lm = deepcopy(lm).requires_grad_(False) if apart else lm
         self.weights = {
             name: weight.detach().clone()
-            for name, weight in lm.named_parameters()
+            for name, weight in self.lm.named_parameters()
             if weight.requires_grad
         }
 

@@ -1,10 +1,13 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""What a decoder is taught with a batch: text, and where it has the heads for it, pauses.
+"""What a decoder is taught with a batch: text, and where it has the heads for it, pauses. A codec
+that learns with it hears the batch's sound first.
 
 Positions are those of listening: position t reads the text token and the codes of frame t - 1, and
 is to say text token t. The delay is nowhere here: it is in the data.
 """
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from kiku.config import LMConfig
 from kiku.lm import LM
 from kiku.train.batches import Batch
 from kiku.train.columns import NOTHING, UNKNOWN
+from kiku.train.hearing import Heard, Hearing, nudge
 from kiku.train.keeping import Before
 from kiku.train.settings import LossSettings
 
@@ -56,7 +60,9 @@ class Lesson(nn.Module):
         settings: LossSettings,
         pad_id: int,
         dtype: torch.dtype,
-        new: range = range(0),
+        *,
+        before: Before | None = None,
+        hearing: Hearing | None = None,
     ) -> None:
         """Products are computed in `dtype`; weights stay what they are.
 
@@ -65,11 +71,12 @@ class Lesson(nn.Module):
             settings: what counts how much.
             pad_id: of PAD.
             dtype: of products.
-            new: ids of pieces of which the decoder knows nothing yet.
+            before: what the decoder said when its run began; with `settings.keep`.
+            hearing: the codec, where it learns; else the codes of a batch are what was heard.
         """
         super().__init__()
         self.lm, self.settings, self.pad_id, self.dtype = lm, settings, pad_id, dtype
-        self.before = Before(lm, new) if settings.keep else None
+        self.before, self.hearing = before, hearing
         weight = torch.ones(lm.config.text_vocab_size)
         weight[pad_id] = settings.pad_weight
         self.register_buffer("weight", weight, persistent=False)
@@ -88,17 +95,23 @@ class Lesson(nn.Module):
             how many tokens other than PAD there were and how many of them were told.
         """
         config = self.lm.config
-        text, codes = batch.text, batch.codes
+        heard = self._heard(batch)
+        text, codes = batch.text, heard.codes
         if not plain:
             text, codes = self._spoiled(text), self._hidden(codes)
         columns = columns_of(text, codes, config)
+        added = nudge(heard, codes, self.lm.code_embeddings)
+        if added is not None:  # a position reads the frame before it
+            added = torch.cat([torch.zeros_like(added[:, :1]), added[:, :-1]], dim=1)
         active = torch.ones(len(text), dtype=torch.bool, device=text.device)
         with torch.autocast(text.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16):
             state = self.lm.init_state(len(text), text.device, self.dtype, remember=False)
-            out = self.lm(columns, state, active)
+            out = self.lm(columns, state, active, added=added)
             logits = out.logits.float()
             pauses = self._pauses(out.hidden, batch.pauses)
-            moved, kept = self._moved(columns, logits, batch)
+            # Before, the codec heard what is in the pack.
+            was = batch.codes.masked_fill(codes == NOTHING, NOTHING)
+            moved, kept = self._moved(columns_of(text, was, config), logits, batch)
         wanted = batch.text
         if self.before is not None and batch.keep is not None:
             wanted = wanted.masked_fill(batch.keep[:, None], NOTHING)
@@ -116,13 +129,27 @@ class Lesson(nn.Module):
             "right": right.sum(), "spoken": spoken.sum(),
         }  # fmt: skip
 
+    def _heard(self, batch: Batch) -> Heard:
+        """The codes of a batch, by the codec as it is now where it learns."""
+        if self.hearing is None:
+            return Heard(batch.codes, ())
+        assert batch.sound is not None
+        heard = self.hearing(batch.sound)
+        return replace(heard, codes=heard.codes.masked_fill(batch.codes == NOTHING, NOTHING))
+
     def _moved(self, columns: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """How far marked examples have gone from what was said before, summed over their known
         frames, and how many frames these are."""
         none = logits.new_zeros(())
-        if self.before is None or batch.keep is None:
+        if self.before is None:
             return none, none
-        # Both read the same, hidden codes and wrong text as well: all that differs is the weights.
+        if batch.keep is None:
+            if self.before.apart:
+                # Its weights are put together by all processes, and others may have marked ones.
+                self.before.logits(columns[:1], self.dtype)
+            return none, none
+        # Both read the same, hidden codes and wrong text as well: all that differs is the weights,
+        # and, where the codec learns, what it hears.
         before = self.before.logits(columns[batch.keep], self.dtype)
         known = batch.text[batch.keep] != NOTHING
         found = self.before.divergence(before, logits[batch.keep])

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from kiku.checkpoint import Loaded, load
 from kiku.checkpoint.identity import digest_of, identity_of
+from kiku.codec import MimiEncoder
 from kiku.config import ModelConfig
 from kiku.errors import TrainingError
 from kiku.lm import LM
@@ -21,10 +22,13 @@ from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.lora import adapt
 from kiku.train.new_pieces import new_pieces_of, with_rows
 from kiku.train.peft_files import load_adapter
-from kiku.train.settings import FitSettings
+from kiku.train.settings import CodecSettings, FitSettings
 from kiku.train.shards import Index, PackReader
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+CODEC = "codec."
+"""What names of the codec's weights begin with, beside those of the decoder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +44,20 @@ class Pupil:
     new: range
     """Ids of the pieces of which it knows nothing yet."""
 
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What is trained, by name: the decoder's, and the codec's behind `CODEC`."""
+        codec = trained_weights(self.loaded.codec)
+        return {**trained_weights(self.lm), **{CODEC + name: one for name, one in codec.items()}}
 
-def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
+
+def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False) -> Pupil:
     """The decoder of a run before its first step.
 
     Args:
         settings: which model, adapters, pause heads.
         trains: whether it is to be trained, and not only to be filled with what was.
+        in_parts: whether each process will take its part of the weights out of it.
 
     Raises:
         CheckpointError: the model cannot be loaded.
@@ -56,11 +67,13 @@ def begin(settings: FitSettings, *, trains: bool = True) -> Pupil:
     # Frozen weights may be as coarse as the products that they are for.
     loaded = load(settings.model, dtype=torch.bfloat16 if frozen and trains else torch.float32)
     config, lm = _with_heads(loaded, settings.pause_heads)
-    # What is loaded lies in the file, which must stay as it is.
-    for weight in lm.parameters():
-        weight.data = weight.data.clone()
+    # What is loaded lies in the file, which must stay as it is. Who takes a part copies that.
+    if not in_parts or settings.lora is not None:
+        for weight in lm.parameters():
+            weight.data = weight.data.clone()
     torch.manual_seed(settings.train.seed)
-    lm.requires_grad_(True)
+    lm.requires_grad_(settings.codec is None or not settings.codec.alone)
+    _open(loaded.codec, config.lm.num_codebooks, settings.codec)
     new = range(0)
     if settings.lora is not None or settings.loss.keep:
         new = new_pieces_of(loaded, -1 if settings.lora is None else settings.lora.new_pieces)
@@ -101,9 +114,27 @@ def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
     return config, lm
 
 
-def trained_weights(lm: LM) -> dict[str, Tensor]:
+def trained_weights(network: nn.Module) -> dict[str, Tensor]:
     """What is trained, by name."""
-    return {name: weight for name, weight in lm.named_parameters() if weight.requires_grad}
+    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
+
+
+def _open(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None) -> None:
+    """Let parts of a codec be trained, in place: what the decoder reads nothing of is left."""
+    codec.requires_grad_(False)
+    if settings is None:
+        return
+    for part in settings.parts:
+        codec.get_submodule(part).requires_grad_(True)
+    if num_codebooks <= codec.config.num_semantic:
+        codec.quantizer.acoustic.requires_grad_(False)
+    for weight in trained_weights(codec).values():
+        weight.data = weight.data.clone()
+    if not trained_weights(codec):
+        raise TrainingError(
+            f"codec.parts names {', '.join(settings.parts)}, where this codec has no weights to "
+            "train: name more of it"
+        )
 
 
 def compute_twice(lm: LM) -> None:
@@ -145,6 +176,19 @@ def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
                 f"{folder} was packed for a model with another {key}: pack the manifest again with "
                 f"--model {pupil.loaded.files.name}"
             )
+
+
+def refuse_silent(reader: PackReader, settings: FitSettings) -> None:
+    """A codec learns from sound.
+
+    Raises:
+        TrainingError: the pack has none.
+    """
+    if settings.codec is not None and not reader.has_sound:
+        raise TrainingError(
+            f"the codec is to be trained, but {settings.pack} has no sound: pack the manifest "
+            "again with --sound, or leave the table codec out"
+        )
 
 
 def refuse_to_keep(reader: PackReader, pupil: Pupil, settings: FitSettings) -> None:

@@ -23,6 +23,7 @@ from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
 from kiku.train.places import refuse_no_pack
 from kiku.train.shards import (
+    SOUND,
     Example,
     Index,
     UnknownLetter,
@@ -182,7 +183,7 @@ def _settings(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> dict
     config = loaded.config
     layout = TextLayout.of(config, delay_s=options.delay_s, lead=options.lead)
     how = options.augmentation
-    return {
+    found = {
         "manifest": digest_of([row.to_dict() for row in rows]),
         "codec": codec_digest(loaded.codec),
         "vocabulary": vocabulary_digest(loaded.vocabulary),
@@ -200,9 +201,12 @@ def _settings(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> dict
         "seed": options.seed,
         "augmentation": None if how is None else to_plain(how),
     }
+    # Packs that were made before sound could be kept do not say that they have none.
+    return {**found, SOUND: True} if options.sound else found
 
 
 def _refuse_other(begun: dict[str, Any], asked: dict[str, Any], folder: Path) -> None:
+    begun, asked = {SOUND: False, **begun}, {SOUND: False, **asked}
     for key, value in asked.items():
         if begun.get(key) != value:
             raise TrainingError(

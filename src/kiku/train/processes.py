@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from kiku.train.settings import TrainSettings
+from kiku.train.sharding import is_sharded
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -25,19 +28,24 @@ class Processes:
         """Whether this one writes and speaks."""
         return self.rank == 0
 
+    def in_parts(self, train: TrainSettings) -> bool:
+        """Whether weights are to lie in parts on the processes."""
+        return train.shard and self.count > 1
+
     def device(self, name: str) -> str:
         """The device of this process: each has a GPU of its own."""
         return f"cuda:{self.local_rank}" if self.count > 1 and name == "cuda" else name
 
     def wrapped(self, lesson: nn.Module) -> nn.Module:
         """A module whose gradients are the mean over all processes."""
-        if self.count == 1:
+        if self.count == 1 or is_sharded(lesson):
             return lesson
         on_gpu = next(lesson.parameters()).is_cuda
         return DistributedDataParallel(lesson, device_ids=[self.local_rank] if on_gpu else None)
 
     def unsynchronised(self, module: nn.Module, *, when: bool) -> AbstractContextManager[object]:
-        """While gradients are only added up, the others need not hear of them."""
+        """While gradients are only added up, the others need not hear of them; but where they lie
+        in parts: they would be whole as long."""
         if when and isinstance(module, DistributedDataParallel):
             return module.no_sync()
         return nullcontext()

@@ -47,6 +47,9 @@ class TrainSettings:
     """What products are computed in."""
     checkpointing: bool = False
     """Compute layers a second time rather than remember them: slower, in far less memory."""
+    shard: bool = False
+    """Under torchrun: weights, gradients, moments and means in parts on the processes, rather than
+    whole on each. Alone it changes nothing."""
     seed: int = 0
     save_every: int = 200
     """Steps between checkpoints."""
@@ -90,6 +93,25 @@ class LoRASettings:
     """A folder with an adapter (PEFT's files) to go on from."""
 
 
+PARTS = ("seanet", "transformer", "downsample", "quantizer")
+"""Of a codec, in the order in which sound passes through them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodecSettings:
+    """The codec, where it learns, too."""
+
+    lr: float = 3e-5
+    """Its highest learning rate; it goes up and down with the decoder's."""
+    parts: tuple[str, ...] = PARTS
+    """Which of it learn. The codebooks never do: of the quantizer only what leads to them."""
+    temperature: float = 1.0
+    """How far from the entry that is chosen others are thought of, for the gradient alone: in
+    squared distances between neighbours in a codebook."""
+    alone: bool = False
+    """Leave the decoder as it is."""
+
+
 @dataclass(frozen=True, slots=True)
 class FitSettings:
     """All of a run."""
@@ -107,6 +129,8 @@ class FitSettings:
     loss: LossSettings = field(default_factory=LossSettings)
     lora: LoRASettings | None = None
     """None trains every weight of the decoder."""
+    codec: CodecSettings | None = None
+    """None leaves the codec as it is."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -138,9 +162,23 @@ class FitSettings:
                 raise ValueError(
                     f"lora.targets must be some of {', '.join(TARGETS)}, not {', '.join(wrong)!r}"
                 )
+        if self.codec is not None:
+            limits["codec.lr"] = (self.codec.lr, 0, 10)
+            limits["codec.temperature"] = (self.codec.temperature, 1e-3, 1e3)
+            _refuse_parts(self.codec, lora)
         for name, (value, least, most) in limits.items():
             if not least <= value <= most:
                 raise ValueError(f"{name} must lie within {least:g} to {most:g}, not {value:g}")
+
+
+def _refuse_parts(codec: CodecSettings, lora: LoRASettings | None) -> None:
+    wrong = [one for one in codec.parts if one not in PARTS]
+    if wrong or not codec.parts:
+        raise ValueError(
+            f"codec.parts must be some of {', '.join(PARTS)}, not {', '.join(wrong)!r}"
+        )
+    if codec.alone and lora is not None:
+        raise ValueError("codec.alone leaves the decoder as it is: then there is no table lora")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -183,7 +221,10 @@ def beside_file(file: Path, name: str) -> str:
     return str(file.parent / os.path.expanduser(name))
 
 
-_FREE = ("run", "device", "train.save_every", "train.log_every", "train.dev_every", "pack", "model")
+_FREE = (
+    "run", "device", "train.save_every", "train.log_every", "train.dev_every", "train.shard",
+    "pack", "model",
+)  # fmt: skip
 """Keys that may change while a run goes on: the curve does not depend on them. What is in the pack
 and in the model is compared by what they hold, not by where they lie."""
 

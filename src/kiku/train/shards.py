@@ -2,6 +2,7 @@
 
     PACK/pack.json                what was packed and how, the shards with their SHA-256
     PACK/train-00000.safetensors  0.codes [K, T], 0.text [T], 0.pauses [T, 4], 1.codes, ...
+                                  and, where asked for, 0.sound [T * frame_size] in 16 bits
 
 Knows arrays and files; does not know sound or networks.
 """
@@ -27,6 +28,12 @@ from kiku.writing import reason_of
 INDEX = "pack.json"
 _FORMAT = "kiku pack 2"
 
+SOUND = "sound"
+"""Among the settings of a pack that has the sound of its examples."""
+
+FULL_SCALE = 32768.0
+"""What a sample of 1 is in 16 bits, if there were room for it."""
+
 KEEP = "keep"
 """In what an example says about itself, where its row was marked so."""
 
@@ -40,6 +47,8 @@ class Example:
     pauses: NDArray[np.int8]  # [T, 4]
     about: Mapping[str, Any]
     """Where it comes from: path, second, speaker, language, words."""
+    sound: NDArray[np.int16] | None = None  # [T * frame_size]
+    """What the codes were made of; None where it was not asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +147,8 @@ def write_shard(folder: Path, file: str, split: str, examples: Sequence[Example]
     arrays: dict[str, NDArray[Any]] = {}
     for i, one in enumerate(examples):
         arrays |= {f"{i}.codes": one.codes, f"{i}.text": one.text, f"{i}.pauses": one.pauses}
+        if one.sound is not None:
+            arrays[f"{i}.sound"] = one.sound
     about = json.dumps([dict(one.about) for one in examples], ensure_ascii=False)
     path = folder / file
     with durable(path) as beside:
@@ -197,13 +208,25 @@ class PackReader:
         codes, text, pauses = (
             held.get_tensor(f"{i}.{name}") for name in ("codes", "text", "pauses")
         )
-        return Example(codes, text, pauses, about[i])
+        sound = held.get_tensor(f"{i}.sound") if self.has_sound else None
+        return Example(codes, text, pauses, about[i], sound)
 
     def arrays(self, number: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """codes [K, T], text [T], pauses [T, 4] of an example: all that a batch needs."""
         file, i = self._places[number]
         held = self._held(file)
         return tuple(held.get_tensor(f"{i}.{name}") for name in ("codes", "text", "pauses"))
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether the sound of each example is in the pack."""
+        return bool(self.index.settings.get(SOUND))
+
+    def sound(self, number: int) -> NDArray[np.float32]:
+        """[T * frame_size] samples of an example, exactly those that its codes were made of."""
+        file, i = self._places[number]
+        samples: NDArray[np.int16] = self._held(file).get_tensor(f"{i}.sound")
+        return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
     def _marks(self, file: str) -> list[bool]:
         about: list[dict[str, Any]] = json.loads(self._held(file).metadata()["examples"])

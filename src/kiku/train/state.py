@@ -5,6 +5,9 @@
     weights/NAME, average/NAME      what is trained, and its running mean
     first/NAME, second/NAME         AdamW's two moments; its count of steps is the run's
 
+Tensors may lie in parts on several processes: in the file they are whole. So it is the same whoever
+wrote it, and any number of processes can read it.
+
 Knows tensors by their names; does not know what they do.
 """
 
@@ -16,11 +19,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from kiku.errors import TrainingError
 from kiku.train.durable import durable
+from kiku.train.sharding import fill
+from kiku.train.tensor_files import give_parts, write_tensors
 
 FILE = "state.safetensors"
 _FORMAT = "kiku run 1"
@@ -40,8 +44,13 @@ class RunState:
     """Of the lines of the curve: what has been added up since the last one."""
 
 
-def save_state(folder: Path, state: RunState) -> None:
+def save_state(folder: Path, state: RunState, *, writes: bool = True) -> None:
     """Replace the checkpoint.
+
+    Args:
+        folder: of the run.
+        state: where it stands; every process calls this where tensors are in parts.
+        writes: whether this process writes, and does not only give its parts.
 
     Raises:
         TrainingError: it cannot be written; the one before is still there.
@@ -53,10 +62,12 @@ def save_state(folder: Path, state: RunState) -> None:
         tensors[f"average/{name}"] = value
     for name, (first, second) in state.moments.items():
         tensors[f"first/{name}"], tensors[f"second/{name}"] = first, second
-    plain = {name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}
+    if not writes:
+        give_parts(tensors)
+        return
     said = {"format": _FORMAT, "step": state.step, "about": state.about, "sums": state.sums}
     with durable(folder / FILE) as beside:
-        save_file(plain, beside, metadata={"kiku": json.dumps(said)})
+        write_tensors(beside, tensors, {"kiku": json.dumps(said)})
 
 
 def read_state(folder: Path, *, moments: bool = True) -> RunState | None:
@@ -102,11 +113,13 @@ def moments_of(
 def restore_moments(
     optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], state: RunState
 ) -> None:
-    """Give an AdamW what `moments_of` took from another."""
+    """Give an AdamW what `moments_of` took from another, in parts or whole as its weights are."""
     for name, (first, second) in state.moments.items():
         weight = named[name]
+        moments = torch.zeros_like(weight), torch.zeros_like(weight)
+        for moment, values in zip(moments, (first, second), strict=True):
+            fill(moment, values)
         optimizer.state[weight] = {
             "step": torch.tensor(float(state.step)),
-            "exp_avg": first.to(weight.device),
-            "exp_avg_sq": second.to(weight.device),
-        }
+            "exp_avg": moments[0], "exp_avg_sq": moments[1],
+        }  # fmt: skip

@@ -22,6 +22,7 @@ def write_model(
     lm: Mapping[str, Tensor],
     loaded: Loaded,
     vocabulary: Vocabulary,
+    codec: Mapping[str, Tensor] | None = None,
 ) -> tuple[str, ...]:
     """Write a model.
 
@@ -32,6 +33,7 @@ def write_model(
         lm: `state_dict` of the decoder, in the dtype to be stored.
         loaded: the model whose codec it has.
         vocabulary: in the form that it was read in, where the layout allows that.
+        codec: weights of the codec that have changed, by name.
 
     Returns:
         Names of tensors that the layout has no place for.
@@ -40,7 +42,8 @@ def write_model(
         CheckpointError: the folder cannot be written.
         UnsupportedConfig: the layout has no words for the model.
     """
-    codec = {name: value.to(torch.float32) for name, value in loaded.codec.state_dict().items()}
+    heard = {**loaded.codec.state_dict(), **(codec or {})}
+    ears = {name: value.detach().to(torch.float32) for name, value in heard.items()}
     decoder = read_mimi_decoder(loaded.files, loaded.config)
     with TemporaryDirectory() as made:
         if layout == "transformers" or not vocabulary.is_sentencepiece:
@@ -50,6 +53,6 @@ def write_model(
             path = Path(made) / "tokenizer.model"
             path.write_bytes(vocabulary.source)
         save = save_transformers if layout == "transformers" else save_native
-        save(folder, config, lm=lm, codec=codec, vocabulary=path, mimi_decoder=decoder)
+        save(folder, config, lm=lm, codec=ears, vocabulary=path, mimi_decoder=decoder)
     heads = [name for name in lm if name.startswith("pause_heads.")]
     return tuple(heads) if layout == "transformers" else ()

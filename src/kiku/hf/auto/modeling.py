@@ -8,7 +8,8 @@ and `generate` reads each frame once and ends each row with its own sound.
 """
 
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from transformers.generation.utils import GenerationMixin
 from transformers.masking_utils import create_sliding_window_causal_mask
 from transformers.models.kyutai_speech_to_text import modeling_kyutai_speech_to_text as theirs
 
+from kiku.codec import as_stored
 from kiku.errors import InputError, KikuError
 from kiku.hf.auto.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.auto.folders import transformers_folder
-from kiku.hf.auto.networks import codec_of, codes_of, decoder_of, numbers_of
+from kiku.hf.auto.networks import codec_of, codes_of, decoder_of, numbers_of, pad_hides_an_id
 from kiku.hf.engines import engine_around
 from kiku.hf.generation import Batch, check_input_values, row_lengths
 from kiku.hf.generation_config import GenerationConfig, settled
@@ -29,6 +31,17 @@ from kiku.hf.processors import wanted
 
 _MACHINERY: Any = GenerationMixin
 """transformers' way through these steps, without what its own class of this model adds to them."""
+
+
+_IS_KYUTAIS = ContextVar("_IS_KYUTAIS", default=False)
+"""Whether the model that is being loaded comes from Kyutai's own files."""
+
+_MAKES_SOUND = (
+    r"^codec_model\.(decoder|decoder_transformer|upsample)\.",
+    r"^codec_model\.quantizer\.\w+\.output_proj\.",
+)
+"""What makes sound of codes. Kyutai's own files do not hold it and nothing here uses it: a report
+that it is missing, and to be trained, would only frighten."""
 
 
 class _Embeddings(theirs.KyutaiSpeechToTextEmbeddings):
@@ -64,7 +77,10 @@ class KyutaiSpeechToTextPreTrainedModel(theirs.KyutaiSpeechToTextPreTrainedModel
     ) -> Any:
         """As in transformers; and "demo", Kyutai's own files, and whatever else kiku reads."""
         with ExitStack() as stack:
-            folder = transformers_folder(Plain, pretrained_model_name_or_path, kwargs, stack)
+            source = pretrained_model_name_or_path
+            folder = transformers_folder(Plain, source, kwargs, stack)
+            before = _IS_KYUTAIS.set(folder is not source)
+            stack.callback(_IS_KYUTAIS.reset, before)
             return super().from_pretrained(folder, *model_args, **kwargs)
 
 
@@ -118,16 +134,12 @@ class KyutaiSpeechToTextForConditionalGeneration(
 ):
     """The whole model: sound to text ids (`generate`), columns to logits and loss (`forward`)."""
 
-    # Nothing here makes sound of codes, and Kyutai's own files do not hold what would: a report
-    # that it is missing, and to be trained, would only frighten.
-    _keys_to_ignore_on_load_missing: ClassVar[list[str]] = [
-        r"^codec_model\.(decoder|decoder_transformer|upsample)\.",
-        r"^codec_model\.quantizer\.\w+\.output_proj\.",
-    ]
-
     def __init__(self, config: Any) -> None:
         """Random weights; `from_pretrained` fills in real ones."""
         super().__init__(config)
+        if _IS_KYUTAIS.get():
+            ignored: Any = self._keys_to_ignore_on_load_missing
+            self._keys_to_ignore_on_load_missing = {*(ignored or ()), *_MAKES_SOUND}
         self.model.__class__ = KyutaiSpeechToTextModel
         self.model.embed_tokens.__class__ = _Embeddings
         bos = config.bos_token_id
@@ -164,7 +176,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
         given, numbers = asked.pop("generation_config", None), numbers_of(self)
         own = {key: v for key, v in vars(self.generation_config).items() if v is not None}
         own.pop("audio_window_size", None)
-        if numbers is None or asked.keys() & _TRANSFORMERS_ONLY:
+        if numbers is None or asked.keys() & _TRANSFORMERS_ONLY or pad_hides_an_id(self):
             return None
         try:
             config = settled(GenerationConfig(**own), given, asked)
@@ -178,7 +190,10 @@ class KyutaiSpeechToTextForConditionalGeneration(
         codec, lm = codec_of(self, numbers), decoder_of(self, numbers)
         if codec is None or lm is None:
             return None
-        batch.run(engine_around(codec, lm, slots=len(batch.rows), keep_logits=False), streamer)
+        engine = engine_around(
+            codec, lm, slots=len(batch.rows), longest=batch.longest, keep_logits=False
+        )
+        batch.run(engine, streamer)
         return batch.sequences().to(self.device)
 
     def _with_codes(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -235,7 +250,8 @@ class KyutaiSpeechToTextForConditionalGeneration(
         numbers = numbers_of(self)
         codec = None if numbers is None else codec_of(self, numbers)
         if codec is None:
-            return self.codec_model.encode(samples.to(self.codec_model.dtype)).audio_codes.mT
+            with as_stored(self.device):
+                return self.codec_model.encode(samples.to(self.codec_model.dtype)).audio_codes.mT
         return codes_of(codec, samples).to(self.device)
 
     def _prepare_generation_config(self, *args: Any, **kwargs: Any) -> Any:

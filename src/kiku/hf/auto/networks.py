@@ -36,6 +36,12 @@ def numbers_of(model: Any) -> ModelConfig | None:
         return None
 
 
+def pad_hides_an_id(model: Any) -> bool:
+    """Whether a text id or a code is the pad of one of transformers' models as well: it then looks
+    up another row there than in kiku's networks."""
+    return PlainConfig(**model.config.to_dict()).pad_hides_an_id
+
+
 def codec_of(model: nn.Module, numbers: ModelConfig) -> MimiEncoder | None:
     """The codec's encoder; None where its parts are no longer those of transformers."""
     with torch.device("meta"):

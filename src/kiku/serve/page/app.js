@@ -9,6 +9,9 @@ import { clock, Wave } from "/page/wave.js";
 
 const LOOK_AGAIN_S = 5; // at a server that is not ready
 const KEPT_KEY = "kiku-key"; // in this tab alone
+const ORIGIN =
+  `The server takes no sound from a page at ${location.host}. Open it at the server's own address, ` +
+  "or have it started with --allowed-origin.";
 
 const $ = (id) => document.getElementById(id);
 const show = (node, isShown) => {
@@ -67,7 +70,12 @@ function sayServer({ state, slots, reason }) {
   if (state === "full") {
     return slots === 1 ? "The server's only slot is taken." : `All ${slots} slots are taken.`;
   }
+  if (state === "ending") return "The server is shutting down: it takes no new sound.";
+  if (state === "loading") return "The server is still loading its model.";
   if (state === "busy") return `The server is not ready: ${reason}.`;
+  if (state === "crowded") return "The server has no room for another connection.";
+  if (state === "often") return "The server was asked too often.";
+  if (state === "origin") return ORIGIN;
   if (state === "down") return "The server cannot be reached.";
   if (state === "refused") return "The server refuses the connection.";
   return "The server did not answer.";
@@ -297,7 +305,7 @@ function state(now, details) {
     sayUntil(cut + sayServer(details) + kept, details.at, kind);
   } else if (now === "plain") remark = "The server refuses to tell turns: they are left out.";
   else if (now === "unexpected") say(`These words to expect are left out: ${details.why}`, "warn");
-  if (["done", "dropped", "failed", "key"].includes(now)) over(now, details);
+  if (["done", "dropped", "failed", "key", "origin"].includes(now)) over(now, details);
 }
 
 function opened({ message: ready, isAnew }) {
@@ -314,6 +322,7 @@ function over(how, { why }) {
   if (microphone) stopMicrophone();
   transcript.setPartial("");
   if (how === "failed") say(`It ended: ${why}.`, "error");
+  if (how === "origin") say(ORIGIN, "error");
   if (how === "key") {
     if (!transcript.words.length) kept = current;
     askKey();
@@ -405,9 +414,11 @@ async function look() {
   if (talk || isPreparing) return;
   if (found.state === "key") askKey();
   else if (found.state !== "down") showKeyForm(false); // a key that was given has been taken
-  if (found.state === "busy" || found.state === "down") {
-    sayUntil(sayServer(found), Date.now() + LOOK_AGAIN_S * 1000, "error");
-    looking = setTimeout(look, LOOK_AGAIN_S * 1000);
+  if (found.state === "origin") say(ORIGIN, "error");
+  else if (!["ready", "full", "key"].includes(found.state)) {
+    const waitS = Math.max(LOOK_AGAIN_S, found.waitS ?? 0);
+    sayUntil(sayServer(found), Date.now() + waitS * 1000, "error");
+    looking = setTimeout(look, waitS * 1000);
     wasAway = true;
   } else if (wasAway) {
     wasAway = false;

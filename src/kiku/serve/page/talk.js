@@ -16,6 +16,9 @@ const ASK_S = 10;
 const MANY_REFUSALS = 4;
 const LONGEST_GAP_S = 3600; // that the server takes at once
 
+// What /ready says that has a sentence of its own.
+const REASONS = { draining: "ending", loading: "loading" };
+
 const AGAIN = new Set([1001, 1005, 1006, 1012, 1013]); // closes after which one may come back
 
 export class Talk {
@@ -252,6 +255,7 @@ export class Talk {
     const found = await askServer(this.key);
     if (this.isOver) return;
     if (found.state === "key") return this.finish("key", {});
+    if (found.state === "origin") return this.finish("origin", {});
     if (isRefused && found.state === "ready") return this.refused(found);
     this.again(found);
   }
@@ -274,36 +278,43 @@ export class Talk {
   again(found) {
     let wait = Math.min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** this.tries++);
     if (found.state === "full") wait = FULL_WAIT_S;
+    if (found.waitS > 0) wait = found.waitS;
     this.waiting = { ...found, at: Date.now() + wait * 1000, wasOpen: this.wasOpen };
     this.on.state("waiting", this.waiting);
     this.timer = setTimeout(() => this.connect(), wait * 1000);
   }
 }
 
-// How the server is: "ready", "full", "key" (it wants one), "busy" (it says why) or "down".
+// How the server is: "ready", "full", "key" (it wants one, or another), "origin" (it takes no page
+// from this address), "often" (asked too often), "crowded" (too many connections), "ending",
+// "loading", "busy" (it says why) or "down". A socket that is refused does not say by what: the same
+// path is asked without one. By a POST, as that names the page's own address as a socket does.
 export async function askServer(key) {
   try {
-    const answer = await ask("/ready");
-    const { ready, reason, slots, slots_used: used } = await answer.json();
-    const models = await askWithKey("/v1/models", key);
-    if (models.status === 401) return { state: "key" };
-    if (!ready) return { state: "busy", reason };
+    const answer = await askWithKey("/api/stream", key);
+    const { status } = answer;
+    if (status === 401) return { state: "key" };
+    if (status === 403) return { state: "origin" };
+    if (status === 429) return { state: "often", waitS: Number(answer.headers.get("Retry-After")) };
+    const { ready, reason, slots, slots_used: used } = await (await ask("/ready")).json();
+    if (!ready) return { state: REASONS[reason] ?? "busy", reason };
     if (slots > 0 && used >= slots) return { state: "full", slots };
-    return { state: "ready", slots };
+    return { state: answer.ok ? "ready" : "crowded" };
   } catch {
     return { state: "down" };
   }
 }
 
 function askWithKey(path, key) {
-  if (!key) return ask(path);
+  const method = "POST";
+  if (!key) return ask(path, { method });
   let headers;
   try {
     headers = new Headers({ Authorization: `Bearer ${key}` });
   } catch {
-    return ask(`${path}?auth_id=${encodeURIComponent(key)}`); // a key that no header can spell
+    return ask(`${path}?auth_id=${encodeURIComponent(key)}`, { method }); // no header can spell it
   }
-  return ask(path, { headers });
+  return ask(path, { method, headers });
 }
 
 // A network that is dead without a word answers nothing, and fails nothing either.

@@ -20,14 +20,14 @@ from kiku.transcription import as_done
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Transcribed:
     """What became of one recording."""
 
     path: str
     rows: list[Row]
 
 
-class Ear:
+class Transcriber:
     """Hears recordings with one model."""
 
     def __init__(self, request: Request, recognizer: Recognizer | None = None) -> None:
@@ -45,7 +45,7 @@ class Ear:
         # What is wrong with a recording stands in its row.
         warnings.filterwarnings("ignore", "(?s).*everything before was transcribed")
 
-    def hear(self, items: Sequence[Item], *, alone: bool = False) -> Iterator[Heard]:
+    def transcribe(self, items: Sequence[Item], *, alone: bool = False) -> Iterator[Transcribed]:
         """Each recording as soon as it is done; whatever is wrong with it is in its rows.
 
         Args:
@@ -68,4 +68,4 @@ class Ear:
                     raise transcript.problem
                 key = key_of(item, self._request)
                 rows = rows_of(key, transcript, options.channel, one.num_channels)
-                yield Heard(item.path, rows)
+                yield Transcribed(item.path, rows)

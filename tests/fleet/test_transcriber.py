@@ -9,9 +9,9 @@ import pytest
 
 from kiku.errors import KikuError
 from kiku.fleet import opening
-from kiku.fleet.ear import Ear, Heard
 from kiku.fleet.settings import ModelSettings, Request
 from kiku.fleet.sources import Item, find_items
+from kiku.fleet.transcriber import Transcribed, Transcriber
 from kiku.options import DecodingOptions, StreamOptions
 from kiku.stream import WordSession
 from tests.cli.simple import SimpleBackend, simple_recognizer
@@ -38,9 +38,9 @@ def test_recordings_come_when_they_are_done_not_in_order(
 ) -> None:
     long = speech(tmp_path / "long.wav", 20.0)
     short = [speech(tmp_path / f"{number}.wav", 0.8) for number in range(3)]
-    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     items = [one for path in (long, *short) for one in find_items(path)]
-    heard = [Path(one.path).name for one in ear.hear(items)]
+    heard = [Path(one.path).name for one in transcriber.transcribe(items)]
     assert heard == ["0.wav", "1.wav", "2.wav", "long.wav"]
 
 
@@ -51,10 +51,11 @@ def test_the_end_of_one_block_leaves_no_slot_idle(speech: MakeSpeech, tmp_path: 
         for block in range(3)
     ]  # fmt: skip
     backend = Watched(4)
-    ear = Ear(REQUEST, simple_recognizer(backend, "simple"))
-    heard: list[Heard] = []
+    transcriber = Transcriber(REQUEST, simple_recognizer(backend, "simple"))
+    heard: list[Transcribed] = []
     threads = [
-        threading.Thread(target=lambda b=block: heard.extend(ear.hear(b))) for block in blocks
+        threading.Thread(target=lambda b=block: heard.extend(transcriber.transcribe(b)))
+        for block in blocks
     ]
     for thread in threads:
         thread.start()
@@ -84,9 +85,9 @@ def test_recordings_in_a_store_are_opened_a_little_ahead(
         return file
 
     monkeypatch.setattr(opening, "_open", note)
-    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     try:
-        heard = ear.hear(find_items("memory://bucket"))
+        heard = transcriber.transcribe(find_items("memory://bucket"))
         first = next(heard)
         assert first.rows[0]["text"] == "zero one"
         assert len(opened) <= 16
@@ -100,7 +101,7 @@ def test_recordings_in_a_store_are_opened_a_little_ahead(
 
 def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> None:
     items = [Item(str(speech(tmp_path / f"{number}.wav")), 1) for number in range(4)]
-    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
 
     def sessions() -> set[int]:
         return {id(one) for one in gc.get_objects() if type(one) is WordSession}
@@ -109,7 +110,7 @@ def test_a_block_leaves_nothing_behind(speech: MakeSpeech, tmp_path: Path) -> No
     gc.disable()  # which comes when it likes
     try:
         before = sessions()  # of other tests
-        assert len(list(ear.hear(items))) == 4
+        assert len(list(transcriber.transcribe(items))) == 4
         left = sessions() - before
     finally:
         gc.enable()
@@ -120,30 +121,30 @@ def test_options_that_the_model_cannot_follow_are_told_before_all_else() -> None
     options = StreamOptions(decoding=DecodingOptions(hotwords=["Kyutai"]), channel="each")
     request = Request(REQUEST.settings, options)
     with pytest.raises(KikuError, match="Kyutai"):
-        Ear(request, simple_recognizer(SimpleBackend(1), "simple"))
+        Transcriber(request, simple_recognizer(SimpleBackend(1), "simple"))
 
 
 def test_a_device_that_is_gone_is_no_problem_of_a_recording(
     speech: MakeSpeech, tmp_path: Path
 ) -> None:
     backend = SimpleBackend(1)
-    ear = Ear(REQUEST, simple_recognizer(backend, "simple"))
+    transcriber = Transcriber(REQUEST, simple_recognizer(backend, "simple"))
     items = find_items(speech(tmp_path / "a.wav", 2.0))
     backend.break_at = 5
     with pytest.raises(RuntimeError, match="fell off the table"):
-        list(ear.hear(items))
-    (heard,) = ear.hear(items, alone=True)
+        list(transcriber.transcribe(items))
+    (heard,) = transcriber.transcribe(items, alone=True)
     assert heard.rows[0]["problem"] == "unexpected RuntimeError: the device fell off the table"
 
 
 def test_what_a_store_does_not_give_is_told() -> None:
     files = fsspec.filesystem("memory")
     files.pipe_file("/bucket/a.wav", b"no sound at all")
-    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
+    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(2), "simple"))
     try:
         lost = [Item("memory:///bucket/gone.wav", 5), Item("foo://a.wav", 5)]
         items = [*lost, *find_items("memory://bucket")]
-        found = {one.path: one.rows[0] for one in ear.hear(items)}
+        found = {one.path: one.rows[0] for one in transcriber.transcribe(items)}
     finally:
         files.rm("/bucket", recursive=True)
     gone = "memory:///bucket/gone.wav"
@@ -162,10 +163,10 @@ def test_silent_channels_have_rows_wherever_the_recording_lies(
     for name in ("a.wav", "cut.wav"):
         files.pipe_file(f"/bucket/{name}", (tmp_path / name).read_bytes())
     request = Request(REQUEST.settings, StreamOptions(channel="each"))
-    ear = Ear(request, simple_recognizer(SimpleBackend(3), "simple"))
+    transcriber = Transcriber(request, simple_recognizer(SimpleBackend(3), "simple"))
     try:
         items = [*find_items("memory://bucket"), *find_items(tmp_path)]
-        found = {one.path: one.rows for one in ear.hear(items)}
+        found = {one.path: one.rows for one in transcriber.transcribe(items)}
     finally:
         files.rm("/bucket", recursive=True)
     assert len(found) == 4
@@ -194,7 +195,7 @@ def test_a_store_that_breaks_off_in_the_middle(
             return self.file.read(size)
 
     monkeypatch.setattr(opening, "_open", lambda path: Broken())
-    ear = Ear(REQUEST, simple_recognizer(SimpleBackend(1), "simple"))
-    (heard,) = ear.hear([Item("s3://bucket/a.wav", 1)])
+    transcriber = Transcriber(REQUEST, simple_recognizer(SimpleBackend(1), "simple"))
+    (heard,) = transcriber.transcribe([Item("s3://bucket/a.wav", 1)])
     assert "the connection is gone" in heard.rows[0]["problem"]
     assert heard.rows[0]["words"]

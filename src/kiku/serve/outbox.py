@@ -1,0 +1,119 @@
+"""The messages of one talk on their way to its client.
+
+They are sent in order, one at a time, over the connection that the talk has at the moment; those of
+a session are kept, for a client that comes back. Knows no stream and no protocol.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from kiku.serve.figures import Figures
+from kiku.serve.history import History
+from kiku.serve.protocols.interface import Hangup, Send
+from kiku.serve.wire import Gone, Wire
+
+MOST_WAITING = 256
+"""So many messages may wait to be sent before no more are read."""
+
+
+class Outbox:
+    """What is sent to one client."""
+
+    def __init__(
+        self, figures: Figures, hung_up: Callable[[Wire, Hangup], None], *, keeps: bool
+    ) -> None:
+        """Not connected yet.
+
+        Args:
+            figures: count what is sent.
+            hung_up: is called before a connection is closed, as its last message wants it.
+            keeps: counted messages, as a client of a session may come back.
+        """
+        self._figures, self._hung_up, self._keeps = figures, hung_up, keeps
+        self._wire: Wire | None = None
+        self.waiting: deque[Send | Hangup] = deque()
+        """What is to be sent; others look at it, and change nothing."""
+        self._is_flushing = False
+        self._sends_since = 0.0  # 0: it does not
+        self._drained = asyncio.Event()
+        self._drained.set()  # nothing is being sent
+        self._num_known = 0  # messages that the client has had from another process
+        self.history = History()
+        """The counted messages."""
+        self.reason = ""
+        """Why the client is hung up on, where what does so does not say."""
+        self.is_broken = asyncio.Event()
+        """Set as soon as a connection has ended, or could not be sent to."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to send over."""
+        return self._wire is not None
+
+    def stuck_s(self, now: float) -> float:
+        """For how many seconds the client has not taken the message that is being sent."""
+        return now - self._sends_since if self._sends_since else 0.0
+
+    def connect(self, wire: Wire, first: Iterable[Send | Hangup] = ()) -> None:
+        """Send over this connection from now on, these messages first. They are not counted again,
+        and what waited is dropped: the history has it."""
+        self._wire = wire
+        self.waiting.clear()
+        self.waiting.extend(first)
+
+    def disconnect(self, wire: Wire) -> None:
+        """Send no more over this connection, if it is still the present one."""
+        if self._wire is wire:
+            self._wire = None
+
+    def take_wire(self) -> Wire | None:
+        """The present connection, over which nothing is sent any more."""
+        wire, self._wire = self._wire, None
+        return wire
+
+    def restore(self, history: History, num_received: int) -> None:
+        """Go on where another process was, of whose messages the client has had so many."""
+        self.history, self._num_known = history, num_received
+
+    def put(self, item: Send | Hangup) -> None:
+        """Have this sent by the next `flush`."""
+        if self._keeps and isinstance(item, Send) and item.counted:
+            self.history.add(item)
+            if self.history.count <= self._num_known:
+                return
+        self.waiting.append(item)
+
+    async def flush(self) -> None:
+        """Send what waits; if somebody else is at it, he sends this too."""
+        if self._is_flushing:
+            return
+        waiting, figures = self.waiting, self._figures
+        self._is_flushing = True
+        self._drained.clear()
+        try:
+            while waiting and (wire := self._wire) is not None:
+                item = waiting.popleft()
+                self._sends_since = time.monotonic()
+                if isinstance(item, Hangup):
+                    waiting.clear()
+                    self.is_broken.set()
+                    self._hung_up(wire, item)
+                    await wire.close(item.code, item.reason or self.reason)
+                    return
+                figures.num_sent += len(item.data)
+                try:
+                    await wire.send(item.data)
+                except Gone:  # who reads learns it, too
+                    self.disconnect(wire)
+                    self.is_broken.set()
+            if self._wire is None:
+                waiting.clear()  # the history of a session has them
+        finally:
+            self._is_flushing, self._sends_since = False, 0.0
+            self._drained.set()
+
+    async def drained(self) -> None:
+        """Wait until nothing is being sent."""
+        await self._drained.wait()

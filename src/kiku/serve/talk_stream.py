@@ -1,0 +1,441 @@
+"""The stream of one talk: does what the protocol asks, and tells the protocol what is heard.
+
+    asks (Open, Push, Finalize, ...) -> a decoder, where it is a container -> the stream, in order
+    the stream -> protocol.event -> messages -> the outbox
+
+Messages never wait for asks: a client whose sound finds no room is still told its words. Knows of
+its slots, and of what is kept for other processes; does not know the connection.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kiku.audio import StreamWarning
+from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
+from kiku.live_async import AsyncStream
+from kiku.options import StreamOptions
+from kiku.serve.admission import Permit
+from kiku.serve.decoder import Decoder
+from kiku.serve.figures import Figures
+from kiku.serve.keeping import Keeping
+from kiku.serve.live_recording import LiveRecording
+from kiku.serve.moving import Moved, push_gap
+from kiku.serve.outbox import Outbox
+from kiku.serve.protocols.interface import (
+    Action,
+    Actions,
+    Close,
+    Decode,
+    Finalize,
+    Gap,
+    Hangup,
+    LiveProtocol,
+    Open,
+    Push,
+    Send,
+)
+from kiku.serve.service import Service
+from kiku.serve.tasks import Tasks
+from kiku.serve.told import Overlap
+from kiku.stream import End
+
+_REJECTIONS = (AudioError, ConfigError, QueueFull, StreamClosed)
+"""What is wrong with a message, and not with the stream."""
+
+_SAVE_S = 5.0
+"""Within which what was asked of a stream must be done, so that it can be saved."""
+
+
+class TalkStream:
+    """What one client's sound goes into, and where its words come from."""
+
+    def __init__(
+        self,
+        service: Service,
+        protocol: LiveProtocol,
+        outbox: Outbox,
+        figures: Figures,
+        tasks: Tasks,
+    ) -> None:
+        """Not open.
+
+        Args:
+            service: whose slots it takes.
+            protocol: says what is to be done, and how what is heard is told.
+            outbox: for what is told.
+            figures: count it.
+            tasks: of the talk.
+        """
+        self._service, self._protocol, self._outbox = service, protocol, outbox
+        self._figures, self._tasks = figures, tasks
+        self._permit: Permit | None = None
+        self._stream: AsyncStream | None = None
+        self._decoder: Decoder | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._asking = asyncio.Lock()
+        self._asks: deque[list[Action]] = deque()
+        self._num_pushed, self._pushed_from_s = 0, 0.0  # bytes of sound, and from where on
+        self._ended_s = 0.0  # how much sound it had taken, when it has ended
+        self._overlap: Overlap | None = None  # with what another process has told
+        self.keeping: Keeping | None = None
+        """What is kept of it for other processes, if anything is."""
+        self.ended: Hangup | None = None
+        """Of a session whose stream has come to its end: how its client is hung up on."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes sound, or is still heard."""
+        return self._stream is not None
+
+    @property
+    def heard_s(self) -> float:
+        """Seconds of its sound that were heard."""
+        return 0.0 if self._stream is None else self._stream.heard_s
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of its sound that wait to be heard."""
+        return 0.0 if self._stream is None else self._stream.waiting_s
+
+    @property
+    def taken_s(self) -> float:
+        """Seconds of sound that it has taken, in the session's time."""
+        return self._ended_s if self._stream is None else self._stream.duration
+
+    @property
+    def waiting_bytes(self) -> float:
+        """What the sound that waits takes of memory: it waits in the client's own format."""
+        stream = self._stream
+        if stream is None or not self._num_pushed:
+            return 0.0
+        pushed_s = max(stream.duration - self._pushed_from_s, stream.waiting_s, 1e-3)
+        return stream.waiting_s / pushed_s * self._num_pushed
+
+    @property
+    def keeps_too_much(self) -> bool:
+        """Whether no more is read until some of what waits has been heard."""
+        return self.waiting_bytes > self._service.room_bytes
+
+    # From its beginning to its end.
+
+    def take_slots(self, options: StreamOptions) -> None:
+        """Hold what a first stream with these options will need. Raises Busy."""
+        if self._permit is None:
+            self._permit = self._service.permit(num_slots(options))
+
+    async def begin(self, first: Open) -> None:
+        """Open the first stream. Raises Busy: no slot is free."""
+        self.take_slots(first.options)
+        await self._open(first)
+        if self.keeping is not None:
+            self.keeping.opened(first.options, first.container)
+
+    async def take_over(self, moved: Moved, keeping: Keeping) -> None:
+        """In the place of `begin`: go on with that of another process.
+
+        Raises:
+            KikuError: it cannot be gone on with.
+        """
+        state = moved.state
+        self.keeping, self._overlap = keeping, moved.overlap
+        if moved.has_ended:
+            self.ended, self._ended_s = Hangup(1000), moved.end_s
+            self._give_back()
+            return
+        stream = await self._open(Open(moved.options), state)
+        if state is None:
+            await push_gap(stream, moved.start_s)
+        for gap_s, data in moved.parts:
+            given = Gap(gap_s) if gap_s else Push(moved.sound.pushed(data))
+            if state is None:
+                await self._ask(given)
+            elif isinstance(given, Gap):
+                keeping.gap(gap_s)
+            else:
+                keeping.pushed(given.samples)
+        if state is not None:
+            keeping.unknown(stream.duration, moved.num_bytes)
+        for tag, cut in moved.finalizes:
+            await self._ask(Finalize(tag, cut))
+
+    async def save(self) -> bytes | None:
+        """It as it stands, saved, and nothing more is told; None where it cannot be saved."""
+        stream, listener = self._stream, self._listener
+        if listener is not None:
+            listener.cancel()  # what it has fetched it has told
+            await asyncio.wait([listener])
+        if stream is None or self._decoder is not None:
+            return None
+        try:
+            async with asyncio.timeout(_SAVE_S), self._asking:
+                return None if self._asks else await stream.save()
+        except (TimeoutError, KikuError):
+            return None
+
+    def close(self) -> None:
+        """Give everything back; nobody comes back for what is left."""
+        self.ended = None
+        self._drop()
+        self._give_back()
+
+    async def _open(self, wanted: Open, state: bytes | None = None) -> AsyncStream:
+        options = replace(
+            wanted.options, max_queue_s=self._service.settings.read_ahead_s, when_full="block"
+        )
+        stream = self._stream = await self._service.open(options, state=state)
+        self.ended = None
+        self._num_pushed, self._pushed_from_s = 0, stream.duration
+        self._listener = self._tasks.start(partial(self._listen, stream))
+        if wanted.container:
+            decoder = self._decoder = await self._service.decoders.decode()
+            recording = LiveRecording(decoder, stream, options)
+            self._tasks.start(partial(self._hear, recording, decoder, stream))
+        return stream
+
+    def _drop(self) -> None:
+        stream, self._stream = self._stream, None
+        decoder, self._decoder = self._decoder, None
+        if stream is not None:
+            self._figures.duration += stream.duration
+            stream.stop()
+        if decoder is not None:
+            self._service.keep(decoder.close())
+
+    def _give_back(self) -> None:
+        """The slot of a stream that has ended."""
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
+
+    # What the protocol wants.
+
+    async def push(self, sound: Push) -> None:
+        """As `do` of sound alone, which most messages are: the short way where nothing waits."""
+        stream = self._stream
+        if stream is None or self._decoder is not None or self._asks or self._asking.locked():
+            return await self.do([sound])
+        self._figures.pushed()
+        try:
+            if not stream.push_now(sound.samples, sound.rate):
+                return await self.do([sound])
+            self._num_pushed += _size_of(sound.samples)
+            if self.keeping is not None:
+                self.keeping.pushed(sound.samples)
+        except _REJECTIONS as error:
+            self._figures.failed(error)
+            await self.do(self._protocol.rejected(error))
+        except Exception as error:
+            if error is not stream.failure and not isinstance(error, StreamError):
+                raise
+        return None
+
+    async def do(self, actions: Actions) -> None:
+        """Do what the protocol wants: messages at once, asks in their order."""
+        outbox, asks = self._outbox, None
+        for action in actions:
+            if action.__class__ is Send or action.__class__ is Hangup:
+                outbox.put(action)  # pyright: ignore[reportArgumentType]
+            elif asks is None:
+                asks = [action]
+            else:
+                asks.append(action)
+        if asks is not None:
+            # Before anything is awaited: what the client's next message asks comes behind.
+            self._asks.append(asks)
+        if outbox.waiting:
+            await outbox.flush()
+        if asks is not None:
+            async with self._asking:
+                while self._asks:
+                    await self._ask_all(self._asks.popleft())
+
+    async def _ask_all(self, asks: Iterable[Action]) -> None:
+        waiting, outbox = deque(asks), self._outbox
+        while waiting:
+            try:
+                more = await self._ask(waiting.popleft())
+            except _REJECTIONS as error:
+                self._figures.failed(error)
+                more = self._protocol.rejected(error)
+            except Exception as error:
+                failure = None if self._stream is None else self._stream.failure
+                if error is not failure and not isinstance(error, StreamError):
+                    raise
+                continue  # the stream has failed: its events say how
+            for action in more:
+                if isinstance(action, Send | Hangup):
+                    outbox.put(action)
+                else:
+                    waiting.append(action)
+            if outbox.waiting:
+                await outbox.flush()
+
+    async def _ask(self, action: Action) -> Actions:
+        """Ask the stream for one thing; what the protocol wants then."""
+        stream, keeping = self._stream, self.keeping
+        if isinstance(action, Open):
+            return await self._reopen(action)
+        if stream is None:
+            return ()
+        if self._decoder is not None and isinstance(action, Finalize | Gap | Decode):
+            await self._decoder.settled()  # they come behind the sound before them
+            if self._stream is not stream:
+                return ()
+        match action:
+            case Push(samples, rate):
+                self._figures.pushed()
+                if self._decoder is not None:
+                    await self._decoder.feed(bytes(samples))
+                else:
+                    await stream.push(samples, rate=rate)
+                    self._num_pushed += _size_of(samples)
+                    if keeping is not None:
+                        keeping.pushed(samples)
+            case Gap(seconds):
+                await stream.push_silence(seconds)
+                if keeping is not None:
+                    keeping.gap(seconds)
+            case Finalize(tag, cut):
+                self._figures.asked_at = time.monotonic()
+                await stream.finalize(tag, cut=cut)
+                if keeping is not None:
+                    keeping.asked(tag, cut)
+            case Decode(options):
+                await stream.set_decoding(options)
+                if keeping is not None:
+                    keeping.decoding(options)
+                return self._protocol.decoded()
+            case Close():
+                self._figures.asked_at = time.monotonic()
+                if self._decoder is not None:
+                    self._decoder.end()
+                else:
+                    await stream.close()
+                if keeping is not None:
+                    keeping.closed()
+            case _:
+                raise AssertionError(f"there is no action {action!r}")
+        return ()
+
+    async def _reopen(self, wanted: Open) -> Actions:
+        self._drop()
+        try:
+            count = num_slots(wanted.options)
+            if self._permit is None or self._permit.count != count:
+                self._give_back()
+                self._permit = self._service.permit(count)
+            await self._open(wanted)
+            self._overlap = None
+            if self.keeping is not None:
+                self.keeping.opened(wanted.options, wanted.container)
+        except KikuError as error:
+            self._figures.failed(error)
+            return self._protocol.failed(error)
+        return self._protocol.opened()
+
+    async def _hear(self, recording: LiveRecording, decoder: Decoder, stream: AsyncStream) -> None:
+        """Push the sound of the client's recording, and tell what is wrong with it."""
+        try:
+            async for part in recording.parts():
+                if isinstance(part, StreamWarning):
+                    await self._warn(part, stream)
+                    continue
+                while self.keeps_too_much:
+                    await asyncio.sleep(0.1)
+                await stream.push_chunk(part)
+                if part.data is not None:
+                    self._num_pushed += _size_of(part.data)
+        except AudioError as error:
+            if self._decoder is not decoder:  # it was stopped, and that is what it says
+                return
+            self._figures.failed(error)
+            await self.do(self._protocol.rejected(error))
+        except Exception as error:
+            if error is not stream.failure and not isinstance(error, StreamError):
+                raise
+            return  # the stream's events say how
+        with suppress(StreamError):
+            await stream.close()
+
+    async def _warn(self, warning: StreamWarning, stream: AsyncStream) -> None:
+        """Tell what the stream cannot know, as its own warnings are told."""
+        if self._stream is stream:
+            waiting_s = stream.waiting_s
+            self._figures.told(warning, waiting_s)
+            await self.do(self._protocol.event(warning, waiting_s))
+
+    # What the stream says.
+
+    async def _listen(self, stream: AsyncStream) -> None:
+        """Carry the stream's events to the protocol, to the last."""
+        protocol, heard_s, ended = self._protocol, 0.0, False
+        while not ended:
+            try:
+                if protocol.wants_progress:
+                    events = await stream.progress(heard_s)
+                else:
+                    events = await stream.batch()
+            except Exception as error:
+                if self._stream is stream:
+                    self._figures.failed(error)
+                    actions = protocol.failed(error)
+                    self._end(stream, actions)
+                    await self.do(actions)
+                return
+            if self._stream is not stream:
+                return
+            # Before the events are fetched: they are then all that belong to so much sound, and
+            # one that is done has no more.
+            is_done, heard_s = stream.done, stream.heard_s
+            try:
+                events += stream.poll()
+            except Exception:  # it is raised again when these have been told
+                is_done = False
+            actions = list[Action]()
+            waiting_s = stream.waiting_s
+            if self._overlap is not None:
+                events = self._overlap.of(events, heard_s)
+            for event in events:
+                actions += protocol.event(event, waiting_s)
+                self._figures.told(event, waiting_s)
+                if self.keeping is not None:
+                    self.keeping.say(event)
+                ended = ended or isinstance(event, End)
+            if protocol.wants_progress and not ended:
+                actions += protocol.heard(heard_s, waiting_s)
+            if ended or (not events and is_done):
+                ended = True
+                if self._outbox.reason and not any(isinstance(one, Hangup) for one in actions):
+                    actions.append(Hangup(1000))
+                self._end(stream, actions)
+            await self.do(actions)
+
+    def _end(self, stream: AsyncStream, actions: Actions) -> None:
+        """The stream has come to its end; this is told of it. Its slot is free, and a session waits
+        for its client until that has had the last messages."""
+        self._ended_s = stream.duration
+        self._drop()
+        self._give_back()
+        if self._protocol.session is None:
+            return
+        hangups = [one for one in actions if isinstance(one, Hangup)]
+        self.ended = hangups[0] if hangups else None
+        if self.keeping is not None:
+            self.keeping.ended()
+
+
+def _size_of(samples: NDArray[np.generic] | bytes) -> int:
+    return len(samples) if isinstance(samples, bytes) else samples.nbytes
+
+
+def num_slots(options: StreamOptions) -> int:
+    """How many slots a stream with these options takes."""
+    return options.format.channels if options.channel == "each" else 1

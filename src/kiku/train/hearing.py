@@ -1,0 +1,125 @@
+# pyright: basic
+# What torch gives is only partly typed.
+"""A codec that learns: sound to codes, and a way for the decoder's gradient through them.
+
+A code is a choice, and a choice has no gradient. The decoder reads the codes that the codec gives,
+the very ones of listening. For the gradient alone each choice is seen as one by chance: an entry of
+the codebook is the likelier the nearer it lies, and the decoder would have read the mean of what it
+knows of the entries. That is a straight-through estimate by way of a softmax over negative squared
+distances.
+
+The codebooks stay what they are: their entries are what the decoder's tables of embeddings, and the
+half of the codec that makes sound, call by number.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from kiku.codec import RVQ, MimiEncoder
+from kiku.nn.state import all_active
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Sound, as the decoder meets it."""
+
+    codes: Tensor  # [B, K, T] int64
+    chances: tuple[Tensor, ...]  # of each codebook [B, T, N]; none where no gradient is wanted
+
+
+class Hearing(nn.Module):
+    """A codec on its way."""
+
+    softness: Tensor
+
+    def __init__(
+        self, codec: MimiEncoder, num_codebooks: int, temperature: float, *, twice: bool = False
+    ) -> None:
+        """Parts of the codec that learn ask for gradients already.
+
+        Args:
+            codec: in float32, whatever the decoder is computed in: codes hang on it.
+            num_codebooks: so many does the decoder read.
+            temperature: of the softmax, in squared distances between neighbours in a codebook.
+            twice: compute one example after the other, and again when its gradient is asked for.
+        """
+        super().__init__()
+        self.codec, self.num_codebooks, self.twice = codec, num_codebooks, twice
+        spacings = [_spacing(codebook) for _, codebook, _ in self._quantisers()]
+        self.register_buffer("softness", temperature * torch.stack(spacings), persistent=False)
+
+    def forward(self, sound: Tensor) -> Heard:
+        """[B, T * frame_size] samples, each row from the beginning of a stream.
+
+        A row is heard as a whole and from silence, as a recording or a live stream is.
+        """
+        if self.twice and torch.is_grad_enabled():
+            rows = [checkpoint(self._latents, row[None], use_reentrant=False) for row in sound]
+            latents = torch.cat(rows)
+        else:
+            latents = self._latents(sound)
+        return self._heard(latents)
+
+    def _latents(self, sound: Tensor) -> Tensor:
+        # The state is made here: computing again begins again.
+        state = self.codec.init_state(len(sound), sound.device, sound.dtype, remember=False)
+        return self.codec.latents(sound[:, None], state, all_active(len(sound), sound.device))
+
+    def _heard(self, latents: Tensor) -> Heard:
+        """The codes of `SplitRVQ.encode`, with their chances."""
+        codes: list[Tensor] = []
+        chances: list[Tensor] = []
+        projection, residual = None, latents
+        for rvq, codebook, half_norm in self._quantisers():
+            if rvq is not projection:
+                projection = rvq
+                residual = rvq.input_proj(latents).transpose(1, 2)
+            scores = residual @ codebook.T - half_norm
+            code = scores.argmax(-1)
+            if scores.requires_grad:
+                # Of |x - c|^2 what depends on the entry is -2 scores.
+                chances.append((2 * scores / self.softness[len(codes)]).softmax(-1))
+            residual = residual - codebook[code]
+            codes.append(code)
+        return Heard(torch.stack(codes, dim=1), tuple(chances))
+
+    def _quantisers(self) -> Iterator[tuple[RVQ, Tensor, Tensor]]:
+        """The chain, codebook and half squared norms of each codebook that the decoder reads."""
+        both = (self.codec.quantizer.semantic, self.codec.quantizer.acoustic)
+        found = [(r, *one) for r in both for one in zip(r.codebooks, r.half_norms, strict=True)]
+        yield from found[: self.num_codebooks]
+
+
+def _spacing(codebook: Tensor) -> Tensor:
+    """The median squared distance from an entry [N, D] to its nearest neighbour, as a number."""
+    distances = torch.cdist(codebook, codebook).square()
+    distances.fill_diagonal_(torch.inf)
+    # Entries that are never used may lie in one place.
+    nearest = distances.min(dim=1).values
+    return nearest[nearest > 0].median() if bool((nearest > 0).any()) else nearest.new_ones(())
+
+
+def nudge(heard: Heard, codes: Tensor, tables: nn.ModuleList) -> Tensor | None:
+    """What is added to the summed embeddings of codes: nothing, with the gradient of the mean
+    embedding of each choice.
+
+    Args:
+        heard: by the codec.
+        codes: [B, K, T] that the decoder reads; those that are hidden from it have no gradient.
+        tables: the decoder's code embeddings; they do not learn this way.
+
+    Returns:
+        [B, T, D] zeros; None where no gradient is wanted.
+    """
+    total: Tensor | None = None
+    for k, chances in enumerate(heard.chances):
+        with torch.no_grad():
+            # Called rather than read: a table may lie in parts.
+            rows = tables[k](torch.arange(chances.shape[-1], device=chances.device)).float()
+        mean = (chances @ rows) * (codes[:, k] >= 0).unsqueeze(-1)
+        total = mean if total is None else total + mean
+    return None if total is None else total - total.detach()

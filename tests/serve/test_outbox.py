@@ -1,0 +1,147 @@
+"""Messages go out in order over the connection there is, and once."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from kiku.serve.figures import Figures
+from kiku.serve.history import History
+from kiku.serve.outbox import Outbox
+from kiku.serve.protocols.interface import Hangup, Send
+from kiku.serve.service import Service
+from kiku.serve.settings import Settings
+from kiku.serve.wire import Gone, Wire
+
+
+class FakeWire:
+    """Takes messages while it `takes`; dead, it takes none and says so."""
+
+    def __init__(self, *, takes: bool = True, is_dead: bool = False) -> None:
+        self.sent: list[str | bytes] = []
+        self.closed: list[tuple[int, str]] = []
+        self.is_asked, self.takes = asyncio.Event(), asyncio.Event()
+        self.is_dead = is_dead
+        if takes:
+            self.takes.set()
+
+    async def send(self, data: str | bytes) -> None:
+        self.is_asked.set()
+        await self.takes.wait()
+        if self.is_dead:
+            raise Gone
+        self.sent.append(data)
+
+    async def close(self, code: int, reason: str) -> None:
+        self.closed.append((code, reason))
+
+
+def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(test())
+
+    return run
+
+
+def outbox(hung_up: list[Hangup] | None = None, *, keeps: bool = False) -> Outbox:
+    def note(_: Wire, item: Hangup) -> None:
+        if hung_up is not None:
+            hung_up.append(item)
+
+    return Outbox(Figures(Service(Settings()), "made up"), note, keeps=keeps)
+
+
+def put(box: Outbox, *texts: str) -> None:
+    for text in texts:
+        box.put(Send(text))
+
+
+@in_a_loop
+async def test_of_two_who_flush_one_sends_for_both() -> None:
+    box, wire = outbox(), FakeWire(takes=False)
+    box.connect(as_wire(wire))
+    put(box, "one")
+    first = asyncio.create_task(box.flush())
+    await wire.is_asked.wait()
+    assert box.stuck_s(1e12) > 0
+    put(box, "two")
+    await box.flush()  # returns at once, though nothing can be sent
+    assert wire.sent == []
+    wire.takes.set()
+    await first
+    await box.drained()
+    assert wire.sent == ["one", "two"]
+    assert box.stuck_s(1e12) == 0
+
+
+@in_a_loop
+async def test_behind_a_hangup_nothing_is_sent() -> None:
+    hung_up: list[Hangup] = []
+    box, wire = outbox(hung_up), FakeWire()
+    box.connect(as_wire(wire))
+    box.reason = "nobody spoke"
+    box.put(Send("last"))
+    box.put(goodbye := Hangup(1000))
+    box.put(Send("too late"))
+    await box.flush()
+    assert wire.sent == ["last"]
+    assert wire.closed == [(1000, "nobody spoke")]
+    assert len(hung_up) == 1
+    assert hung_up[0] is goodbye
+    assert not box.waiting
+    assert box.is_broken.is_set()
+
+
+@in_a_loop
+async def test_a_client_that_comes_back_meanwhile_is_sent_the_rest() -> None:
+    box, dead, alive = outbox(keeps=True), FakeWire(takes=False, is_dead=True), FakeWire()
+    box.connect(as_wire(dead))
+    put(box, "one", "two")
+    sending = asyncio.create_task(box.flush())
+    await dead.is_asked.wait()
+    # It has had nothing: what it has missed comes from the history, and what waited is dropped.
+    box.connect(as_wire(alive), [Send("hello"), *box.history.behind(0)])
+    dead.takes.set()
+    await sending
+    assert alive.sent == ["hello", "one", "two"]
+    assert box.is_connected
+    assert box.is_broken.is_set()
+
+
+@in_a_loop
+async def test_without_a_connection_messages_stay_in_the_history_alone() -> None:
+    box, wire = outbox(keeps=True), FakeWire()
+    put(box, "one")
+    box.put(Send("greeting", counted=False))
+    await box.flush()
+    assert not box.waiting
+    box.connect(as_wire(wire))
+    await box.flush()
+    assert wire.sent == []
+    assert box.history.behind(0) == [Send("one")]
+    assert not outbox().history.count  # of a client that cannot come back nothing is kept
+
+
+@in_a_loop
+async def test_what_another_process_has_told_is_counted_and_not_sent() -> None:
+    box, wire = outbox(keeps=True), FakeWire()
+    box.restore(History(["one"], 1), num_received=2)
+    box.connect(as_wire(wire))
+    put(box, "two", "three")
+    await box.flush()
+    assert wire.sent == ["three"]
+    assert box.history.count == 3
+
+
+@in_a_loop
+async def test_the_wire_of_another_is_not_taken_away() -> None:
+    box, old, new = outbox(), FakeWire(), FakeWire()
+    box.connect(as_wire(old))
+    box.connect(as_wire(new))
+    box.disconnect(as_wire(old))
+    assert box.is_connected
+    assert box.take_wire() is new
+    assert not box.is_connected
+
+
+def as_wire(wire: FakeWire) -> Any:
+    return wire
