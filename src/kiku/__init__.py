@@ -5,8 +5,8 @@
     for word in kiku.load("demo").transcribe("talk.mp3"):
         print(word.text, word.start, word.end)
 
-Nothing is imported before it is used: `import kiku` takes no time, and what is needed to run a
-model, PyTorch above all, is imported by `load` and not before.
+Nothing is imported before it is used: `import kiku` takes no time, and the packages that run a
+model, PyTorch above all, are imported only by `load`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -104,7 +104,7 @@ def __getattr__(name: str) -> Any:
     if name not in _ROOM_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
-    globals()[name] = found  # which is found without us from now on
+    globals()[name] = found  # the next access does not come here
     return found
 
 

@@ -2,8 +2,9 @@
 
 A model may be too sure of itself, or not sure enough. `kiku evaluate --calibrate` measures on
 recordings with known text how often words of each probability are right, and writes that down.
-`StreamOptions.calibration` has streams give out those numbers instead of the model's own. The
-order of words stays: who was surer stays at least as sure. Pure numbers; knows no model.
+With `StreamOptions.calibration` streams give out those numbers instead of the model's own. The
+order of words stays: a word that was surer than another stays at least as sure. Pure numbers; knows
+no model.
 """
 
 import json
@@ -20,19 +21,20 @@ from kiku.serial import from_plain, plain_numbers, to_plain
 from kiku.writing import reason_of, write_whole
 
 Kind = Literal["isotonic", "temperature"]
-"""A curve through measured points, or one number that the log-odds are divided by."""
+"""A curve through measured points (isotonic), or one number that divides the log-odds
+(temperature)."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_POINTS = 1_000
-"""Of a curve: it is looked up for every word."""
+"""Points of a curve at most: it is looked up for every word."""
 
 _LEAST = 1e-6
-"""Probabilities nearer to 0 or 1 than this have the log-odds of this."""
+"""Distance from 0 or 1; a probability that is nearer has the log-odds of one at this distance."""
 
 
 def log_odds(probability: float) -> float:
-    """The logarithm of right against wrong; finite for 0 and 1, too."""
+    """The logarithm of the odds that a word is right; finite for 0 and 1, too."""
     kept = min(max(probability, _LEAST), 1 - _LEAST)
     return math.log(kept / (1 - kept))
 
@@ -54,19 +56,20 @@ def _are_points(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """From what a model says of a word to how often such words are right."""
+    """Converts the model's probability of a word to how often words with this probability are
+    right."""
 
     kind: Kind
-    """What it was made by."""
+    """How the probability is converted."""
     points: tuple[tuple[float, float], ...] = ()
-    """Of an isotonic one: said and right, both from 0 to 1 and rising; straight lines between
-    them, and beyond the outermost what these have."""
+    """isotonic: pairs of the model's probability and the share of words that are right, both from 0
+    to 1 and rising. Between points the curve is straight; beyond the outermost it is level."""
     temperature: float = 1.0
-    """Of the other one: above 1 makes words less sure."""
+    """temperature: the number that divides the log-odds; above 1 makes words less sure."""
     words: int = 0
-    """On how many it was measured."""
+    """How many words it was measured on."""
     model: str = ""
-    """Of which model."""
+    """Name of the model that was measured."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for what is no rising curve."""
@@ -92,7 +95,7 @@ class Calibration:
                 raise ConfigError(f"points must rise: ({next_x}, {next_y}) follows ({x}, {y})")
 
     def __call__(self, probability: float) -> float:
-        """How often words are right of which the model says `probability`."""
+        """How often words are right to which the model gives `probability`."""
         if self.kind == "temperature":
             return 1 / (1 + math.exp(-log_odds(probability) / self.temperature))
         points = self.points
@@ -110,10 +113,10 @@ class Calibration:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Calibration":
-        """From `to_dict`'s values.
+        """Build from `to_dict`'s values.
 
         Raises:
-            ConfigError: it is not what `to_dict` gave.
+            ConfigError: `values` are not what `to_dict` gave.
         """
         return from_plain(cls, values, what="the calibration", defaults=True)
 
@@ -121,7 +124,7 @@ class Calibration:
         """Write it as JSON.
 
         Raises:
-            OutputError: that is impossible.
+            OutputError: the file cannot be written.
         """
         try:
             write_whole(Path(path), json.dumps(self.to_dict(), indent=2) + "\n")
@@ -133,10 +136,10 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Calibration":
-        """What `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
-            ConfigError: it cannot be read, or is none.
+            ConfigError: the file cannot be read, or is no calibration.
         """
         name = os.fspath(path)
         try:

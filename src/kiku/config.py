@@ -1,7 +1,7 @@
 """The numbers of a model, each stated once; what follows from them is a property.
 
-These are kiku's own names. How the files of Kyutai and of transformers spell them is the business
-of `checkpoint`, which turns those spellings into these classes and back.
+The names are kiku's own. `checkpoint` knows how the files of Kyutai and of transformers spell them,
+and converts those spellings to these classes and back.
 """
 
 import dataclasses
@@ -14,14 +14,14 @@ from typing import Any, Literal, Self, cast, get_type_hints
 from kiku.errors import ConfigError, FrameError
 
 REWIND_FRAMES = 64
-"""How many frames back a slot can always be rewound exactly (see `nn.state.rewind`)."""
+"""Frames by which a slot can always be rewound exactly (see `nn.state.rewind`)."""
 
 HISTORY_FRAMES = 128
-"""How many frames back a slot's decoder can be made to read again: 10 s."""
+"""Frames, counted back from the last, that a slot's decoder can read again: 10 s."""
 
 TAIL_S = 1.0
-"""Seconds of silence after the sound and the delay, as both references append: time for the last
-words."""
+"""Seconds of silence after the sound and the delay, as both references append them: time for the
+last words."""
 
 PAD_ID = 3
 """Text id of a frame without text, in every published model."""
@@ -56,7 +56,7 @@ _KINDS: dict[Any, tuple[str, Callable[[object], bool]]] = {
     bool: ("true or false", lambda value: isinstance(value, bool)),
     tuple[int, ...]: ("whole numbers", _are_whole),
 }
-"""The type of a field -> what it is called, and whether a value is of it."""
+"""The type of a field -> its name in messages, and whether a value is of this type."""
 
 
 def _short(value: object) -> str:
@@ -64,8 +64,8 @@ def _short(value: object) -> str:
     return digits if len(digits) <= 40 else f"{digits[:40]}... ({len(digits)} digits)"
 
 
-# What no model comes near. Beyond it a number is a mistake, and would keep the machine busy, or
-# take its memory, before anything else could say so.
+# Limits that no model comes near. A number beyond them is a mistake, and would keep the machine
+# busy, or take its memory, before any other check could refuse it.
 _MANY, _WIDTH, _IDS = 1_000, 1_000_000, 10_000_000
 _WINDOW = 100_000  # over two hours
 _SECONDS = 600
@@ -81,7 +81,7 @@ class _FromDict:
 
         Raises:
             ConfigError: a key is unknown (the nearest known one is named) or missing, or a value
-                cannot be.
+                is impossible.
         """
         fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
         for key in values:
@@ -204,8 +204,8 @@ class CodecConfig(_FromDict):
     sample_rate: int = 24_000
     num_filters: int = 64
     strides: tuple[int, ...] = (4, 5, 6, 8)
-    """Of SEANet's strided convolutions, in the order the sound meets them (upstream lists them
-    reversed)."""
+    """Strides of SEANet's strided convolutions, in the order in which sound passes them (upstream
+    lists them reversed)."""
     kernel_size: int = 7
     last_kernel_size: int = 3
     residual_kernel_size: int = 3
@@ -217,7 +217,7 @@ class CodecConfig(_FromDict):
     codebook_size: int = 2048
     codebook_dim: int = 256
     project_latents: bool = True
-    """Whether a projection to `codebook_dim` stands before each quantiser."""
+    """Whether there is a projection to `codebook_dim` before each quantiser."""
 
     def __post_init__(self) -> None:
         self._check({
@@ -233,7 +233,7 @@ class CodecConfig(_FromDict):
             )
         if not self.strides or min(self.strides) < 1:
             raise ConfigError(f"strides must be positive, not {self.strides}")
-        # One after the other: a power of many large numbers takes for ever by itself.
+        # In this order: the product of many large numbers would itself take for ever.
         if len(self.strides) > _MANY or max(self.strides) > _REACH or self.hop > _REACH:
             raise ConfigError(
                 f"strides must give at most {_REACH:,} samples together; these give too many"
@@ -284,7 +284,7 @@ class LMConfig(_FromDict):
     text_vocab_size: int
     """Text ids that can be emitted: 0 .. text_vocab_size - 1 (Kyutai's `text_card`)."""
     initial_text_id: int = -1
-    """The text id of position 0; -1 means the one after the last that can be emitted, as
+    """The text id of position 0; -1 means the id after the last that can be emitted, as
     upstream."""
     num_codebooks: int = 32
     codebook_size: int = 2048
@@ -320,7 +320,7 @@ class ModelConfig(_FromDict):
     text_delay_s: float
     """Seconds by which text lags sound."""
     silence_prefix_s: float = 0.0
-    """Seconds of silence that the model wants to hear first."""
+    """Seconds of silence that the model expects before the sound."""
     pad_id: int = PAD_ID
     """Text id that means: no text in this frame."""
     word_start_id: int = WORD_START_ID

@@ -1,9 +1,9 @@
 """Every error that kiku raises on purpose.
 
     KikuError
-    ├── ConfigError                 a number or a name in a config that cannot be
+    ├── ConfigError                 an impossible number or name in a config
     │   └── UnsupportedConfig       valid upstream, not built here
-    ├── InputError                  an argument of a call that cannot be
+    ├── InputError                  an impossible argument of a call
     ├── MissingExtra                an optional package is needed; the message says how to get it
     ├── CheckpointError             files not found, damaged, or not what they should be
     ├── AudioError                  sound that cannot be read
@@ -12,7 +12,7 @@
     ├── VocabularyError             tokens or text that a vocabulary cannot hold
     ├── StreamError
     │   ├── StreamClosed            pushed or finalized after close
-    │   ├── QueueFull               sound came faster than it is heard
+    │   ├── QueueFull               sound came faster than it is processed
     │   └── NoFreeSlot              all slots are held
     ├── OutputError                 a result cannot be written where it should go
     └── TrainingError               data or a recipe that cannot be trained on
@@ -28,7 +28,7 @@ class KikuError(Exception):
 
 
 class ConfigError(KikuError, ValueError):
-    """A number or a name in a config that cannot be."""
+    """An impossible number or name in a config."""
 
 
 class UnsupportedConfig(ConfigError):
@@ -36,7 +36,7 @@ class UnsupportedConfig(ConfigError):
 
 
 class InputError(KikuError, ValueError):
-    """An argument of a call that cannot be, or does not fit the others."""
+    """An argument of a call that is impossible, or does not fit the others."""
 
 
 class MissingExtra(KikuError, ImportError):
@@ -78,7 +78,7 @@ class VocabularyError(KikuError, ValueError):
 
 
 class StreamError(KikuError):
-    """A stream was used in a way that it cannot follow."""
+    """A stream was used in a way that it does not allow."""
 
 
 class StreamClosed(StreamError):
@@ -86,7 +86,7 @@ class StreamClosed(StreamError):
 
 
 class QueueFull(StreamError):
-    """More sound waits to be heard than may; what was pushed last was not taken."""
+    """More sound waits to be processed than is allowed; the last push was not taken."""
 
 
 class NoFreeSlot(StreamError):

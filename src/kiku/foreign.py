@@ -1,4 +1,4 @@
-"""Arguments as other packages call them -> an error that says what they are called here.
+"""Arguments by the names of other packages -> an error that gives their names in kiku.
 
 Knows names; does not know what is done with the values.
 """
@@ -14,12 +14,12 @@ R = TypeVar("R")
 
 
 class Foreign(NamedTuple):
-    """An argument that there is not."""
+    """An argument that kiku does not have."""
 
     our_way: str
     """What to write instead; "{}" stands for the value."""
     neutral: Collection[Any] = (None,)
-    """Values that ask for nothing, and are taken."""
+    """Values that ask for nothing, and are accepted."""
 
 
 _SPOKEN = "the models have no such input, and write the language that is spoken"
@@ -41,7 +41,7 @@ LOADING: Mapping[str, Foreign] = {
     "local_files_only": Foreign("set HF_HUB_OFFLINE=1 before the program starts", (None, False)),
     "language": Foreign(f"leave it out: {_SPOKEN}"),
 }
-"""Of `kiku.load`."""
+"""Foreign arguments of `kiku.load`."""
 
 TRANSCRIBING: Mapping[str, Foreign] = {
     "language": Foreign(f"leave it out: {_SPOKEN}"),
@@ -69,23 +69,23 @@ TRANSCRIBING: Mapping[str, Foreign] = {
     "verbose": Foreign("write progress=callback", (None, False)),
     "callback": Foreign("write progress={}"),
 }
-"""Of `Recognizer.transcribe`."""
+"""Foreign arguments of `Recognizer.transcribe`."""
 
 
 def options_named(names: Collection[str], call: str) -> dict[str, Foreign]:
-    """Fields of an options class, which are no arguments by themselves.
+    """Foreign arguments for the fields of an options class, which are no arguments themselves.
 
     Args:
-        names: of the fields.
-        call: how they are written, "{}" in the place of the field.
+        names: names of the fields.
+        call: what to write instead, with "{}" in the place of the field.
     """
     return {name: Foreign(call.replace("{}", f"{name}={{}}"), ()) for name in names}
 
 
 def explained(known: Mapping[str, Foreign]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function that says how its own arguments are called to who uses those of others.
+    """A decorator that refuses foreign arguments with an InputError, which says what to write.
 
-    Values that ask for nothing are left out; names that nobody uses are Python's to refuse.
+    Values that ask for nothing are dropped; names that are not in `known` are left to Python.
     """
 
     def around(function: Callable[P, R]) -> Callable[P, R]:

@@ -1,4 +1,4 @@
-"""From the name of a model to a recognizer that is ready to listen."""
+"""From the name of a model to a recognizer that is ready to transcribe."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ def load(
     threads: int | None = None,
     revision: str | None = None,
 ) -> Recognizer:
-    """Load a model and make it ready to listen.
+    """Load a model and make it ready to transcribe.
 
     For ONNX Runtime a checkpoint is converted when it is first loaded, which takes a while and is
     kept (see `kiku.converted.convert`); the log says so.
@@ -36,28 +36,28 @@ def load(
             (the whole step as CUDA graphs, for many streams on a GPU; see docs/gpu.md), or
             "auto": PyTorch where `device` or `dtype` asks for it, or where it is installed and
             finds a CUDA or MPS device; else ONNX Runtime.
-        device: as PyTorch names them ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest there
+        device: as PyTorch names it ("cpu", "cuda", "cuda:1", "mps"); None takes the fastest there
             is.
         dtype: of the decoder's weights. ONNX Runtime: "float32", "int8", "int4"; None takes int8.
             PyTorch: "float32", "bfloat16", "float16", or "auto", which is the checkpoint's; None
-            takes that too. Either takes float32 for decoders below 100 million weights. The codec
-            stays in float32, but for its large matrices beside an int8 or int4 decoder.
+            takes that too. On either, None takes float32 for decoders below 100 million weights.
+            The codec stays in float32, except its large matrices when the decoder is int8 or int4.
         slots: how many streams can be open at once.
-        threads: that compute on the processor; None takes as many processors as this process may
-            use, by a container's quota and `OMP_NUM_THREADS` too. Of PyTorch's this is a setting
-            of the whole process.
+        threads: how many threads compute on the processor; None takes one for each processor that
+            this process may use, by a container's quota and `OMP_NUM_THREADS` too. With PyTorch
+            this is a setting of the whole process.
         revision: branch, tag or commit of the repository.
 
     Raises:
         CheckpointError: the model cannot be found, fetched, read or converted.
-        ConfigError: an engine, a device, a dtype or a number that cannot be, or that do not go
+        ConfigError: an engine, a device, a dtype or a number that is impossible, or that do not go
             together.
         MissingExtra: the engine is not installed.
     """
     _check_model(model)
     slots = _count("slots", slots)
     threads = None if threads is None else _count("threads", threads)
-    if model == "":  # which would be the current folder
+    if model == "":  # as a path, this is the current folder
         raise CheckpointError("'' names no model: say \"demo\", a folder, or a repository")
     from kiku.converted import is_converted
 

@@ -1,10 +1,10 @@
-"""One line of a manifest: which recording is meant, and what is said in it. What one command reads
-the others read, too: `kiku evaluate`, `kiku train` and `kiku transcribe --ray`, which hears whole
+"""One line of a manifest: which recording is meant, and what is spoken in it. All commands read the
+same rows: `kiku evaluate`, `kiku train`, and `kiku transcribe --ray`, which transcribes whole
 recordings and refuses a row with a start or an end.
 
     {"path": "a.wav", "text": "hello you", "words": [["hello", 0.32, 0.71], ["you", 0.80, 1.02]]}
 
-Knows the values of one row; files, and what a command wants of a row, are its own.
+Knows the values of one row. Does not know files, nor what a command needs of a row.
 """
 
 import json
@@ -15,14 +15,14 @@ from typing import Any, cast
 PATHS = ("path", "file", "audio", "audio_filepath")
 TEXTS = ("text", "transcript", "sentence")
 SECONDS = ("duration", "seconds")
-"""Names under which a row may have its sound, its text and its length: the first is ours, the
-others are those of data sets that many have."""
+"""Names under which a row may have its sound, its text and its length: the first is kiku's, the
+others are those of widespread data sets."""
 
 _LONGEST_S = 1e9
 
 
 class BadRow(Exception):
-    """Why a row cannot be used; whoever reads it knows where it stands."""
+    """Why a row cannot be used; the reader of the manifest knows where the row is."""
 
 
 def row_of(line: str | bytes) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def object_of(values: Any) -> dict[str, Any]:
 
 
 def path_in(row: Mapping[str, Any]) -> str:
-    """The recording's name. Raises BadRow: there is none."""
+    """The recording's path. Raises BadRow: there is none."""
     path = text_in(row, PATHS)
     if not path:
         raise BadRow(f"has no path, which names the recording; say it as {', '.join(PATHS)}")
@@ -50,7 +50,7 @@ def path_in(row: Mapping[str, Any]) -> str:
 
 
 def text_in(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
-    """The first of these values that is there. Raises BadRow: it is no text."""
+    """The first value under one of `names`; None without any. Raises BadRow: it is no text."""
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
         return None
@@ -60,7 +60,7 @@ def text_in(row: Mapping[str, Any], names: Sequence[str]) -> str | None:
 
 
 def flag_in(row: Mapping[str, Any], name: str) -> bool:
-    """Whether this is true of a row; where it says nothing, it is not. Raises BadRow: it is
+    """Whether the value of this name is true; False where there is none. Raises BadRow: it is
     neither true nor false."""
     value = row.get(name)
     if value is None or isinstance(value, bool):
@@ -69,7 +69,7 @@ def flag_in(row: Mapping[str, Any], name: str) -> bool:
 
 
 def seconds_in(row: Mapping[str, Any], *names: str) -> float | None:
-    """The first of these values that is there. Raises BadRow: it is no time."""
+    """The first value under one of `names`; None without any. Raises BadRow: it is no time."""
     name = next((name for name in names if row.get(name) is not None), None)
     if name is None:
         return None
@@ -120,6 +120,6 @@ def _is_time(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value in a message."""
+    """A value for a message, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,8 +1,7 @@
-"""What a user asks of a stream: the same objects at every door (Python, command line, server).
+"""The options of a stream: the same classes for Python, command line and server.
 
-All are frozen and check themselves; `from_dict` reads them from JSON and refuses what it does not
-know. They only hold wishes: what is done with them is the business of `audio`, `decoding`, `text`
-and `stream`.
+All are frozen and check themselves; `from_dict` reads them from JSON and refuses names that it does
+not know. They only hold values, which `audio`, `decoding`, `text` and `stream` act on.
 """
 
 import math
@@ -19,7 +18,7 @@ from kiku.errors import ConfigError, InputError
 from kiku.serial import MAX_INT, from_plain, plain_number, plain_numbers, shown, to_plain
 
 Encoding = Literal["s16le", "s32le", "f32le", "mulaw", "alaw", "opus"]
-"""How samples are written in bytes."""
+"""How samples are written as bytes."""
 
 Eagerness = Literal["low", "medium", "high"]
 """How soon a silence is taken for the end of a turn."""
@@ -28,29 +27,30 @@ WhenFull = Literal["block", "error"]
 """What a push does when enough sound waits: it waits for room, or raises QueueFull."""
 
 Channel = int | Literal["mix", "each"]
-"""Which channel of the sound is heard: one of them (from 0), all mixed, or each by itself."""
+"""Which channel of the sound is transcribed: one (from 0), all mixed, or each by itself."""
 
 MIN_INPUT_RATE, MAX_INPUT_RATE = 8_000, 192_000
-"""Samples a second of what may be pushed; the model's own rate is always understood."""
+"""Samples a second that pushed sound may have; the model's own rate is always accepted."""
 
 MAX_CHANNELS = 64
-"""Of one recording or stream."""
+"""Channels of one recording or stream at most."""
 
 MAX_HOTWORDS = 1_000
-"""Phrases of one stream: what they cost grows with their number."""
+"""Phrases of one stream at most: their cost grows with their number."""
 
 MAX_HOTWORD_CHARACTERS = 200
-"""Of one phrase."""
+"""Characters of one phrase at most."""
 
 MAX_BOOST = 20.0
-"""Nats; more is surely a mistake: a word e^20 times less likely than another was not said."""
+"""Nats of a boost at most; more is surely a mistake: a word e^20 times less likely than another was
+not spoken."""
 
 
 _MOST_FLOAT = sys.float_info.max
 
 
 class _Options:
-    """Plain values and back, for every class of options."""
+    """Conversion to plain values and back, for every class of options."""
 
     WHAT: ClassVar[str] = "the options"
 
@@ -60,10 +60,10 @@ class _Options:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """From `to_dict`'s values; those that are missing are as by default.
+        """Build from `to_dict`'s values; missing ones take their defaults.
 
         Raises:
-            ConfigError: a name that is not known (the nearest is named), or a value that cannot be.
+            ConfigError: an unknown name (the nearest known one is named), or an impossible value.
         """
         return from_plain(cls, values, what=cls.WHAT, defaults=True)
 
@@ -79,12 +79,12 @@ def _check_whole(name: str, value: Any, least: int, most: int = MAX_INT) -> None
         return
     bounds = f"at least {least}" if most == MAX_INT else f"{least} to {most}"
     if isinstance(value, int) and value > MAX_INT:
-        bounds = "below 2^62"  # saved states hold no longer ones
+        bounds = "below 2^62"  # saved states hold no larger ones
     raise ConfigError(f"{name} must be a whole number, {bounds}, not {shown(value)}")
 
 
 def _check_one_of(name: str, value: Any, known: Sequence[Any]) -> None:
-    # By type as well: True is no 1 here, and an array is equal to nothing.
+    # Compared by type as well: True is not 1 here, and an array is equal to nothing.
     if not any(isinstance(value, type(one)) and value == one for one in known) or (
         isinstance(value, bool) and not any(value is one for one in known)
     ):
@@ -103,24 +103,24 @@ def _check_kind(name: str, value: Any, kind: Any, wanted: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AudioFormat(_Options):
-    """How the sound is written that will be pushed."""
+    """How the sound that will be pushed is written."""
 
     WHAT: ClassVar[str] = "the audio format"
 
     encoding: Encoding | None = None
-    """Of bytes; None is "s16le". Arrays say themselves what they hold. A push of "opus" is one
-    packet, without container."""
+    """How bytes hold samples; None is "s16le". Arrays need no encoding: they have a dtype. A push
+    of "opus" is one packet, without container."""
     sample_rate: int | None = None
     """Samples a second; None is the model's (24,000), 8,000 for mu-law and A-law, 48,000 for
     Opus. A push may name another."""
     channels: int = 1
-    """In bytes: how many are interleaved."""
+    """How many channels are interleaved in bytes."""
     channels_axis: int | None = None
-    """In arrays of two axes: which one counts the channels; None guesses it from the shape, which
-    needs more than eight samples."""
+    """Which axis of arrays with two axes is that of the channels; None guesses it from the shape,
+    which needs more than eight samples."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for impossible values."""
         plain_numbers(self)
         _check_one_of("encoding", self.encoding, [None, *get_args(Encoding)])
         _check_whole("channels", self.channels, 1, MAX_CHANNELS)
@@ -138,16 +138,16 @@ class Hotword:
     """One or more words that are expected."""
 
     text: str
-    """As it is to be written."""
+    """The hotword as it should be written."""
     boost: float = 2.0
-    """What each word of it gains at most, in nats: a word that the model holds more than e^boost
-    times likelier still wins. 1 to 3 tip the scales between words that sound alike; names that the
-    model would never spell so by itself want 4 to 8."""
+    """Nats that each word of it gains at most: a word that the model holds more than e^boost times
+    likelier still wins. 1 to 3 decide between words that sound alike; names that the model would
+    never spell like this by itself need 4 to 8."""
     any_case: bool = True
     """Expect it also in small letters and with capitals at the beginning of its words."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for impossible values."""
         plain_numbers(self)
         if not isinstance(self.text, str) or not self.text.strip():  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"a hotword must be text with letters in it, not {self.text!r}")
@@ -168,39 +168,38 @@ _PRIOR = "language_prior"
 class DecodingOptions(_Options):
     """How the text of a stream is picked. The default is the model's own likeliest token.
 
-    It can be changed while a stream runs. How sure a word is (`Word.probability`) goes by what the
-    model says, at temperature 1, without boosts and prior: a word that stands there only because it
-    was expected shows its low probability.
+    It can be changed while a stream runs. `Word.probability` comes from the model alone, at
+    temperature 1, without boosts and prior: a word that was written only because it was expected
+    has a low probability.
     """
 
     WHAT: ClassVar[str] = "the decoding options"
 
     temperature: float = 0.0
-    """0 takes the likeliest token. 0.25 is what Kyutai serves its 1B model with: by chance a stream
-    gets out of silence or repetition where the likeliest token would keep it."""
+    """0 takes the likeliest token. 0.25 is what Kyutai serves its 1B model with: picking by chance
+    gets a stream out of silence or repetition in which the likeliest token would keep it."""
     top_k: int = 0
     """Draw among the k likeliest tokens only; 0 does not cut. Needs a temperature, as `top_p`."""
     top_p: float = 1.0
     """Draw among the likeliest tokens that together hold this probability; 1 does not cut."""
     seed: int = 0
-    """Of what is drawn: the same seed and sound give the same words."""
+    """Seed of the random numbers: the same seed and sound give the same words."""
     num_codebooks: int | None = None
     """Read only the first codebooks of each frame; None reads all. Of the 32 of the published
     models Kyutai serves 20."""
     hotwords: Sequence[str | Hotword] = ()
-    """Words and phrases that are expected, each as text or as a `Hotword`, which says how much; at
+    """Words and phrases that are expected, each as text or as a `Hotword`, which has the boost; at
     most `MAX_HOTWORDS`."""
     cooldown_s: float = 3.0
-    """A phrase that has been written is not expected again at once: its boost comes back within so
-    many seconds. So a name that was written wrongly is not written again and again. 0 leaves the
-    boost as it is."""
+    """Seconds within which the boost of a phrase comes back after the phrase has been written. So a
+    name that was written wrongly is not written again and again. 0 leaves the boost as it is."""
     language_prior: NDArray[np.float32] | None = None
-    """[V] what is added to the logits, in nats (see `kiku.decoding.language_prior`). What it gives
-    text weighs one text against another; what it gives tokens that are no text (PAD, the
-    word-start marker) weighs whether there is text."""
+    """[V] nats that are added to the logits (see `kiku.decoding.language_prior`). Values for text
+    tokens weigh one text against another; values for tokens that are no text (PAD, the word-start
+    marker) weigh whether there is text."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for impossible values."""
         plain_numbers(self)
         _check("temperature", self.temperature, "a number from 0 to 10", 0.0, 10.0)
         _check("top_p", self.top_p, "a number above 0, at most 1", math.ulp(0.0), 1.0)
@@ -214,7 +213,7 @@ class DecodingOptions(_Options):
             object.__setattr__(self, "language_prior", _prior(self.language_prior))
 
     def __eq__(self, other: object) -> bool:
-        # The one that dataclass makes asks an array whether it is true.
+        # The method that dataclass makes would ask whether an array is true, which raises.
         if not isinstance(other, DecodingOptions):
             return NotImplemented
         mine, theirs = self.language_prior, other.language_prior
@@ -235,7 +234,7 @@ class DecodingOptions(_Options):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the likeliest token is always taken, as the model says it."""
+        """Whether the model's own likeliest token is always taken."""
         return self.temperature == 0 and not self.hotwords and self.language_prior is None
 
     def to_dict(self) -> dict[str, Any]:
@@ -289,52 +288,53 @@ def _prior(given: object) -> NDArray[np.float32]:
 class TurnPolicy(_Options):
     """When a pause is the end of a turn.
 
-    The third head, 0.6, 0.4, the smoothing (next to none) and the 12 frames are what Kyutai's own
-    voice agent uses. The rest was chosen on people whom the demo model never heard;
-    `benchmarks/people.py` measures what the levels do, and docs/live.md has its table.
+    The third head, the thresholds 0.6 and 0.4, the smoothing (next to none) and the 12 frames are
+    what Kyutai's own voice agent uses. The rest was chosen on people on whom the demo model was
+    never trained; `benchmarks/people.py` measures what the levels do, and docs/live.md has its
+    table.
     """
 
     WHAT: ClassVar[str] = "the turn policy"
 
     head: int = 2
-    """Which pause head tells an end (from 0: the third is of 2 s); the later ones, being of longer
-    pauses, tell it too."""
+    """Which pause head shows an end (from 0: the third is of 2 s); the later heads, being of longer
+    pauses, show it too."""
     eager_head: int = 1
-    """Which one tells an eager end; not above `head`."""
+    """Which pause head shows an eager end; not above `head`."""
     on: float = 0.6
     """A pause begins where the smoothed probability is above this."""
     off: float = 0.4
-    """It is over where the probability is below this; not above `on`."""
+    """A pause is over where the smoothed probability is below this; not above `on`."""
     half_life_s: float = 0.01
-    """Of the smoothing: seconds in which an old value loses half its weight."""
+    """Seconds in which an old value loses half its weight in the smoothing."""
     ignored_frames: int = 12
-    """At the beginning of a stream, of which the heads say nothing useful."""
+    """Frames at the beginning of a stream, for which the heads give nothing useful."""
     hold_s: float = 0.0
-    """Seconds for which the pause must stand before it is an end."""
+    """Seconds for which the pause must last before it is an end."""
 
     eager_silence_s: float = 0.7
-    """Without heads: seconds of quiet that tell an eager end; not above `silence_s`."""
+    """Without heads: seconds of quiet that make an eager end; not above `silence_s`."""
     silence_s: float = 1.0
-    """Without heads: seconds of quiet that tell an end."""
+    """Without heads: seconds of quiet that make an end."""
     text_silence_s: float = 2.4
-    """Without heads: seconds without text that tell an end even where it is not quiet."""
+    """Without heads: seconds without text that make an end even where it is not quiet."""
     margin_db: float = 9.0
-    """What lies less above the noise than this is quiet. (With heads, quiet only tells since when
-    there is a pause.)"""
+    """Decibels; sound less than this above the noise is quiet. (With heads, quiet only shows since
+    when there is a pause.)"""
     quiet_db: float = -60.0
-    """The noise counts as at least this loud (dBFS)."""
+    """dBFS; the noise counts as at least this loud."""
     rise_db_s: float = 4.0
-    """How fast the noise is believed to grow, in dB per second."""
+    """Decibels per second by which the noise is taken to grow."""
 
     number_s: float = 1.6
     """Seconds that a pause must last where a number is being dictated."""
     word_s: float = 1.6
     """Seconds that a pause must last after a word that is left open."""
     longest_s: float = 4.0
-    """A turn ends that many seconds after its last text, whatever the rest says."""
+    """Seconds after its last text at which a turn ends in any case."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for numbers that cannot be."""
+        """Raise ConfigError for impossible numbers."""
         plain_numbers(self)
         for one in fields(self):
             value = getattr(self, one.name)
@@ -360,8 +360,8 @@ class TurnPolicy(_Options):
     def of(cls, eagerness: Eagerness) -> "TurnPolicy":
         """The policy of a level of eagerness.
 
-        On the same frames a more eager level never ends a turn later, however many it has made of
-        what is one turn for the other; only a number that it has cut may keep it longer.
+        On the same frames a more eager level never ends a turn later, even where it makes several
+        turns of one turn of the other level. Only a number that it has cut in two may delay it.
 
         Raises:
             ConfigError: there is no such level.
@@ -385,23 +385,24 @@ _POLICIES: dict[Eagerness, TurnPolicy] = {
 
 
 class RecoveryPolicy(Protocol):
-    """Decides what is to be done with a stream's decoder; see `kiku.stream.recovery`."""
+    """Decides when a stream's decoder truncates or re-decodes; see `kiku.stream.recovery`."""
 
     def decide(self, stats: Any) -> Any:
-        """From `StreamStats`: a `Truncate` or `Redecode` that is to be done now, or None."""
+        """From `StreamStats`: a `Truncate` or `Redecode` to be done at once, or None."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What keeps a stream's decoder well for hours: it forgets at pauses, and listens again where
-    it has frozen or repeats itself."""
+    """What keeps a stream's decoder working for hours: it truncates its context at pauses, and
+    re-decodes where it has frozen or repeats itself."""
 
     policies: Sequence[RecoveryPolicy] | None = None
-    """The first that wants something has its way; None is `kiku.stream.recovery.POLICIES`."""
+    """Asked in this order; what the first decides is done, if it decides on anything. None is
+    `kiku.stream.recovery.POLICIES`."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what decides nothing."""
+        """Raise ConfigError for a policy without `decide`."""
         given: Any = self.policies
         if given is None:
             return
@@ -416,23 +417,24 @@ class Recovery:
 
 
 Turns = bool | Eagerness | TurnPolicy | None
-"""Whether a stream tells turns: no, yes, how eagerly, or exactly when."""
+"""Whether a stream reports turns: no, yes, how eagerly, or exactly when."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
-    """What a stream has heard and written before its own sound; `Recognizer.prompt` makes one.
+    """Sound and text that a stream has processed before its own; `Recognizer.prompt` makes one.
 
     It can be pickled, and used with the same model on an engine of the same kind.
     """
 
     text: str
-    """Of the prompt's recording."""
+    """The text of the prompt's recording."""
     slot: bytes
-    """What the model remembers of both: some megabytes for a small model, 200 for the 1B."""
+    """What the model remembers of recording and text: some megabytes for a small model, 200 for the
+    1B."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for impossible values."""
         _check_kind("text", self.text, str, "text")
         if not isinstance(self.slot, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(
@@ -446,24 +448,25 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions(_Options):
-    """What a stream hears, how its text is picked, what it says, and how much may wait."""
+    """Which sound a stream takes, how its text is picked, what it gives out, how much may wait."""
 
     WHAT: ClassVar[str] = "the stream options"
 
     format: AudioFormat = field(default_factory=AudioFormat)
-    """How the sound is written that will be pushed; recordings know it themselves."""
+    """How the sound that will be pushed is written; recordings state it themselves."""
     channel: Channel = "mix"
-    """Which channel is heard. "each" hears every one by itself, in a slot of its own, and marks
-    words with `channel`."""
+    """Which channel is transcribed. "each" transcribes every one by itself, in a slot of its own,
+    and marks words with `channel`."""
     track: int | None = None
-    """Which audio track of a recording is heard, from 0; None is its default one."""
+    """Which audio track of a recording is transcribed, from 0; None is its default one."""
     start_s: float = 0.0
-    """Hear the sound from here on, in seconds; times still count from its beginning."""
+    """Second of the sound at which transcription begins; times still count from the sound's
+    beginning."""
     end_s: float | None = None
-    """Hear it up to here; None is its end."""
+    """Second of the sound at which transcription ends; None is its end."""
     max_duration_s: float = 86_400.0
-    """Seconds of one recording; what comes behind them is not heard, and `problem` says so. A small
-    file may claim days of silence. Live streams may be of any length."""
+    """Seconds of one recording; what comes after them is not transcribed, and `problem` says so. A
+    small file may claim days of silence. Live streams may be of any length."""
     signal_checks: bool = True
     """Warn of sound that is clipped, silent, very quiet, or lies off zero."""
     rate_check: bool | None = None
@@ -473,30 +476,31 @@ class StreamOptions(_Options):
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
     """How text is picked."""
     prompt: Prompt | None = None
-    """What the model has heard and written before: `Recognizer.prompt` makes one."""
+    """Sound and text that the model has processed before: `Recognizer.prompt` makes one."""
     calibration: Calibration | None = None
-    """What `Word.probability` is made of the model's own; None gives out that. `kiku evaluate
-    --calibrate` measures one, `Calibration.load` reads it."""
+    """Converts the model's own probability of a word to `Word.probability`; None leaves it as it
+    is. `kiku evaluate --calibrate` measures one, `Calibration.load` reads it."""
     recovery: Recovery | None = field(default_factory=Recovery)
-    """How the decoder is kept well for hours; None leaves its memory alone. False is understood as
-    None, True as `Recovery()`."""
+    """How the decoder is kept working for hours; None leaves its memory alone. False is understood
+    as None, True as `Recovery()`."""
 
     turns: Turns = None
-    """Tell when somebody begins and ends a turn: no, yes, how eagerly, or exactly when."""
+    """Report when somebody begins and ends a turn: no, yes, how eagerly, or exactly when."""
     partials: bool = False
     """Give out the pieces of a word that is still being written, as `Partial`."""
     pauses: bool = False
-    """Give out what the pause heads say after every frame, as `Pause`, where the model has them."""
+    """Give out the pause heads' probabilities after every frame, as `Pause`, where the model has
+    pause heads."""
 
     max_queue_s: float = 30.0
-    """Seconds of sound that may wait to be heard."""
+    """Seconds of sound that may wait to be processed."""
     when_full: WhenFull = "block"
-    """What a push does when so much waits: "block" waits for room, "error" raises `QueueFull`."""
+    """What a push does when this much waits: "block" waits for room, "error" raises `QueueFull`."""
     max_events: int = 10_000
-    """Events that may wait to be fetched; a stream with more is not stepped on."""
+    """Events that may wait to be fetched; a stream with more is not stepped until some were."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for impossible values."""
         plain_numbers(self)
         object.__setattr__(self, "turns", _turns(self.turns))
         object.__setattr__(self, "recovery", _recovery(self.recovery))
@@ -531,14 +535,14 @@ class StreamOptions(_Options):
 
     @property
     def turn_policy(self) -> TurnPolicy | None:
-        """`turns` as a policy; None tells no turns."""
+        """`turns` as a policy; None reports no turns."""
         return cast("TurnPolicy | None", self.turns)
 
     def to_dict(self) -> dict[str, Any]:
-        """See `_Options.to_dict`. Recovery policies of one's own cannot be written down.
+        """See `_Options.to_dict`. A caller's own recovery policies and a prompt cannot be written.
 
         Raises:
-            ConfigError: there are such.
+            ConfigError: the options have one of these.
         """
         if self.recovery is not None and self.recovery.policies is not None:
             raise ConfigError("recovery policies of one's own cannot be written down: leave them "
@@ -592,10 +596,10 @@ def _turns(turns: Any) -> TurnPolicy | None:
 
 
 def stream_options(given: Any) -> StreamOptions:
-    """What a caller gave as `options`; None is the default.
+    """A caller's `options` as StreamOptions; None is the default.
 
     Raises:
-        InputError: it is something else.
+        InputError: they are something else.
     """
     if given is None or isinstance(given, StreamOptions):
         return given or StreamOptions()
@@ -609,7 +613,7 @@ def stream_options(given: Any) -> StreamOptions:
 
 
 def decoding_options(given: Any) -> DecodingOptions:
-    """As `stream_options`, of how text is picked."""
+    """As `stream_options`, for DecodingOptions."""
     if given is None or isinstance(given, DecodingOptions):
         return given or DecodingOptions()
     raise InputError(
@@ -619,11 +623,11 @@ def decoding_options(given: Any) -> DecodingOptions:
 
 
 _EVER_S = 1e9
-"""Seconds beyond what clocks wait for, which is no limit."""
+"""Seconds; a longer timeout counts as none, since clocks cannot wait for it."""
 
 
 def timeout_s(given: Any) -> float | None:
-    """What a caller gave as `timeout`, in seconds; None is no limit.
+    """A caller's `timeout` in seconds; None is no limit.
 
     Raises:
         InputError: it is something else.
@@ -640,7 +644,7 @@ def timeout_s(given: Any) -> float | None:
 
 
 def callback(given: Any, name: str) -> Any:
-    """What a caller gave to be called; None is nothing.
+    """A caller's callback; None is no callback.
 
     Raises:
         InputError: it cannot be called.

@@ -1,8 +1,8 @@
 """Dataclasses as plain values and back, for options that arrive as JSON and for saved states.
 
-The types of the fields are the rule: what comes back is of exactly these types or it is refused
-(numbers that people write are made so), and nothing is built, counted or allocated by a number that
-stands in the values. One function writes all states of the package and one reads them, so each has
+The types of the fields decide: a value is of exactly the type of its field or it is refused
+(numbers that people write are converted to it). No number among the values makes anything be built,
+counted or allocated. One function writes all states of the package and one reads them, so each has
 one way to fail.
 
 Understood are bool, int, float, str, bytes, numpy arrays (by their dtype), Literal, None, unions,
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from kiku.errors import ConfigError
 
 MAX_INT = 2**62
-"""Whole numbers of a saved state lie between minus this and this: they fit 64 bits with room to
+"""Greatest whole number of a saved state, and minus this the least: they fit 64 bits with room to
 add."""
 
 _MAX_ITEMS = 2**20
@@ -33,17 +33,17 @@ _MAX_ITEMS = 2**20
 T = TypeVar("T")
 
 Reader = Callable[[Any, str], Any]
-"""Takes a value and the path to it; gives what it stands for, or raises ValueError."""
+"""Takes a plain value and the path to it; gives the value of the field, or raises ValueError."""
 
 
 def number_in(text: str) -> int | None:
-    """The whole number that a text is; None for any other text, and for more digits than anything
-    here counts to, of which Python reads some thousands and no more."""
+    """The whole number that a text spells; None for any other text, and for more digits than
+    anything here counts to. (Python itself refuses to read more than some thousands.)"""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def plain_number(value: Any) -> Any:
-    """A number of numpy as Python's own; anything else as it is."""
+    """A numpy number as Python's own; anything else as it is."""
     return cast("Any", value).item() if isinstance(value, np.generic) else value
 
 
@@ -55,8 +55,8 @@ def whole_number(value: Any) -> Any:
 
 
 def plain_numbers(options: Any) -> None:
-    """In a dataclass that checks itself: numbers of numpy become Python's, and floats without a
-    fraction whole numbers where the field is one."""
+    """Convert the fields of a dataclass that checks itself: numpy's numbers become Python's, and
+    floats without a fraction become whole numbers where the field is one."""
     for one in dataclasses.fields(options):
         value = getattr(options, one.name)
         kinds = get_args(one.type) or (one.type,)
@@ -66,7 +66,7 @@ def plain_numbers(options: Any) -> None:
 
 
 def to_plain(value: Any) -> Any:
-    """`value` in dicts, lists, numbers, strings, bytes and arrays; dataclasses become dicts by the
+    """`value` as dicts, lists, numbers, strings, bytes and arrays; dataclasses become dicts by the
     names of their fields."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
@@ -87,15 +87,15 @@ def from_plain(
     error: type[Exception] = ConfigError,
     defaults: bool = False,
 ) -> T:
-    """The dataclass that `to_plain` made these values of.
+    """The dataclass from which `to_plain` made these values.
 
     Args:
         cls: the dataclass.
         values: a mapping, as JSON or a saved state has it.
         what: what the values are, for the message: "the saved stream".
         error: raised for whatever is wrong with them.
-        defaults: whether fields that have a default may be missing, as people write them: numbers
-            may then be numpy's, and whole ones floats.
+        defaults: whether to read values as people write them: fields that have a default may be
+            missing, numbers may be numpy's, and whole ones floats.
 
     Raises:
         Exception: `error`, which names the field and what was found there.
@@ -130,7 +130,7 @@ def _dataclass_of(cls: type[T], values: Any, path: str, *, defaults: bool) -> T:
 
 @cache
 def _readers(cls: type[Any], defaults: bool) -> dict[str, tuple[Reader, bool]]:
-    """By field: what reads it, and whether it has a default."""
+    """By field: the function that reads it, and whether it has a default."""
     hints = get_type_hints(cls)
     missing = dataclasses.MISSING
     return {
@@ -145,7 +145,7 @@ def _readers(cls: type[Any], defaults: bool) -> dict[str, tuple[Reader, bool]]:
 
 def _reader(hint: Any, defaults: bool) -> Reader:
     origin, parts = get_origin(hint), get_args(hint)
-    if hint is Any:  # whoever owns that part reads it himself
+    if hint is Any:  # the owner of that part reads it itself
         return lambda value, path: value
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return lambda value, path: _dataclass_of(hint, value, f"{path}.", defaults=defaults)
@@ -199,7 +199,7 @@ def _wanted(hint: Any) -> str:
 def _union_reader(readers: Sequence[Reader], of_object: Reader | None, wanted: str) -> Reader:
     def read(value: Any, path: str) -> Any:
         if of_object is not None and isinstance(value, Mapping):
-            return of_object(value, path)  # its own mistakes are the ones to tell
+            return of_object(value, path)  # mistakes within the object are those to report
         problems: list[str] = []
         for one in readers:
             try:
@@ -207,7 +207,7 @@ def _union_reader(readers: Sequence[Reader], of_object: Reader | None, wanted: s
             except (ValueError, TypeError) as error:
                 problems.append(str(error))
         for problem in problems:
-            if not problem.startswith(f"{path} must be "):  # what is wrong lies deeper
+            if not problem.startswith(f"{path} must be "):  # the mistake is deeper within the value
                 raise ValueError(problem)
         raise _must(path, wanted, value)
 
@@ -272,7 +272,7 @@ _SIMPLE: Mapping[Any, Reader] = {
     type(None): _none,
 }
 
-# What people write, in place of what kiku wrote itself.
+# Readers of values that people write, instead of those that kiku wrote itself.
 _LENIENT: Mapping[Any, Reader] = {
     **_SIMPLE,
     int: lambda value, path: _int(whole_number(value), path),

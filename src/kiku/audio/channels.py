@@ -1,6 +1,6 @@
-"""Channels that come, go or are missing in a recording of which each is heard by itself.
+"""Channels that appear, disappear or are missing where each is transcribed by itself.
 
-Does not know what is heard of a channel.
+Does not know what is transcribed of a channel.
 """
 
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ from kiku.audio.chunk import Chunk
 
 @dataclass(slots=True)
 class ChannelChanges:
-    """Tells where a recording has more or fewer channels than are heard, each once."""
+    """Reports where a recording has more or fewer channels than are transcribed, each once."""
 
     num_channels: int
-    """Which are heard."""
+    """Channels that are transcribed."""
     at_first: bool = True
-    """Whether the recording had as many at first; else they are what was asked for before."""
+    """Whether this is what the recording had at first; if not, it is what the caller asked for."""
     _told: set[bool] = field(default_factory=set[bool])
 
     def look(self, chunk: Chunk, time: float) -> StreamWarning | None:
-        """What is to be told of the next chunk, which begins at `time`."""
+        """The warning about the next chunk, which begins at `time`; None where there is none."""
         count, first = chunk.num_channels, self.num_channels
         if chunk.data is None or count == first or (count > first) in self._told:
             return None

@@ -1,7 +1,7 @@
 """What is wrong with sound that can be understood all the same: clipped, silent, off zero ...
 
-Whole seconds are looked at, counted from the first sample, so how the sound is cut into chunks
-changes nothing. What lasts is told once; it is told again when it has been away for a while. Does
+Whole seconds are checked, counted from the first sample, so how the sound is cut into chunks
+changes nothing. A fault that lasts is reported once, and again if it returns after a while. Does
 not know how the sound came, nor how it is resampled.
 """
 
@@ -17,32 +17,35 @@ from kiku.audio.formats import MAX_FLOAT, MAX_LOUD, Mono
 from kiku.audio.pitch import Pitch
 from kiku.audio.power import energy
 
-_MAX_WAITING = 1_000  # nobody who waits so long without asking wants the oldest
+_MAX_WAITING = 1_000  # warnings kept until they are asked for; older ones are dropped
 QUIET_S = 10
-"""After so many seconds without it, the same warning is news again."""
+"""Seconds without a fault after which the same warning is given again if the fault returns."""
 HEARD_DB = -50.0
-"""dBFS below which words get lost (docs/live.md has what was measured)."""
-# Flat tops: at least so many samples in a row at full scale, and so large a share of a second.
+"""dBFS below which words get lost (docs/live.md has the measurements)."""
+# Clipping: least number of samples in a row at full scale, and the share of a second that such
+# samples may make up without a report.
 _MIN_RUN, _MAX_CLIPPED = 3, 1e-3
-# Root mean square of what counts as silence, -70 dBFS, and of what ends it, -60 dBFS.
+# Silence: root mean square below which it begins, -70 dBFS, and from which on, once it was
+# reported, it ends, -60 dBFS; seconds of it after which it is reported.
 _SILENCE, _NO_SILENCE, _SILENT_S = 10**-3.5, 1e-3, 10
-# No second above it: told after so many seconds of sound, and where it was louder before, which
-# makes it a pause, after so many more.
+# Quiet: root mean square that no second reaches; seconds of this after which it is reported at the
+# beginning, and after a louder second, where it may be a pause.
 _LOW, _LOW_S, _LOW_LATER_S = 10 ** (HEARD_DB / 20), 10, 60
-# A mean so far from zero, and so large beside the sound itself, for so many seconds.
+# Offset: least distance of the mean from zero, the same as a share of the root mean square of the
+# sound around its mean, and seconds of this after which it is reported.
 _OFFSET, _OFFSET_SHARE, _OFFSET_S = 0.05, 0.25, 3
 
 
 @dataclass(frozen=True, slots=True)
 class StreamWarning:
-    """Something about the sound that whoever sends it should know; it is transcribed all the same.
+    """A fault of the sound that its sender should know of; the sound is transcribed all the same.
 
     Attributes:
         kind: "clipped", "silent", "quiet", "no_words", "offset", "inverted", "not_finite",
             "wrong_rate", "rate_changed", "damaged" or "times".
         message: one sentence: what was found and what to do.
         time: seconds from the beginning of the sound to where it was noticed.
-        channel: which one, where the channels are heard one by one.
+        channel: which one, where each channel is transcribed by itself.
     """
 
     kind: str
@@ -53,48 +56,48 @@ class StreamWarning:
 
 @dataclass(slots=True)
 class SignalChecks:
-    """Looks at one sound, second by second, and collects warnings.
+    """Checks one sound, second by second, and collects warnings.
 
     Its fields are all its state, which `serial` writes and reads.
     """
 
     rate_check: bool = False
-    """Whether the pitch of voices is followed, which tells a wrong rate and costs far more than all
-    the rest."""
+    """Whether the pitch of voices is followed, which shows a wrong rate and costs far more than all
+    other checks."""
     waiting: list[StreamWarning] = field(default_factory=list[StreamWarning])
     quiet_s: dict[str, int] = field(default_factory=dict[str, int])
-    """Kinds that were told, and seconds until they are news."""
+    """By kind of warning: seconds until it may be reported again."""
     silent_s: int = 0
     """Seconds of silence in a row."""
     low_s: int = 0
-    """Seconds that are low and not silent, since the last that was loud enough."""
+    """Seconds that were quiet but not silent, since the last that was loud enough."""
     loudest: float = 0.0
-    """Root mean square of the loudest of them."""
+    """Root mean square of the loudest of these quiet seconds."""
     was_loud: bool = False
     """Whether any second was loud enough."""
     num_seconds: int = 0
-    """That were looked at."""
+    """Seconds whose level was checked."""
     offset_s: int = 0
-    """Seconds off zero in a row, negative when the mean is."""
+    """Seconds in a row with an offset; negative when the mean is below zero."""
     rate: int = 0
     rate_told: bool = False
-    """A wrong rate is told once for each rate."""
+    """Whether it was reported that this rate is wrong; that happens once for each rate."""
     pitch: Pitch = field(default_factory=Pitch)
 
     num_samples: int = 0
-    """Of the second that is being filled, as all that follows."""
+    """Samples of the second that is being filled; all fields below are of this second too."""
     total: float = 0.0
     total_squares: float = 0.0
     num_bad: int = 0
     num_clipped: int = 0
-    """Samples in runs at full scale that are over."""
+    """Samples in runs at full scale that have ended."""
     num_run: int = 0
-    """Samples of the run at full scale at the end."""
+    """Samples of a run at full scale that may still go on."""
     sound: list[npt.NDArray[np.float32]] = field(default_factory=list[npt.NDArray[np.float32]])
-    """[S] each, only for the pitch."""
+    """[S] each, kept only for the pitch."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         size, peak = self.num_samples, 1.01 * MAX_FLOAT
         counts = (self.num_bad, self.num_clipped, self.num_run, size, self.silent_s, self.rate)
         seconds = (self.low_s, self.num_seconds, self.loudest)
@@ -111,19 +114,19 @@ class SignalChecks:
             raise ValueError(f"more than {_MAX_WAITING} warnings wait")
 
     def warn(self, kind: str, message: str, time: float) -> None:
-        """Keep a warning until it is asked for."""
+        """Keep a warning until `warnings` is called."""
         self.waiting.append(StreamWarning(kind, message, time))
         del self.waiting[:-_MAX_WAITING]
 
     def warnings(self) -> list[StreamWarning]:
-        """What was found since the last call, in order."""
+        """The warnings since the last call, in order."""
         found = list(self.waiting)
         self.waiting.clear()  # the list itself stays: `AudioInput` looks into it
         return found
 
     def feed_plain(self, sound: npt.NDArray[np.float32], rate: int) -> bool:
-        """As `feed` of samples below full scale, where nothing is to be told after them, which is
-        so most often; False where it must be `feed`, and nothing was looked at."""
+        """Check samples below full scale and return True, where no warning can come of them, which
+        is the usual case. Otherwise take nothing and return False: `feed` must take them."""
         if self.num_samples + sound.size >= rate or rate != self.rate or self.num_run:
             return False
         if self.rate_check:
@@ -132,12 +135,12 @@ class SignalChecks:
         return True
 
     def feed(self, mono: Mono, clock: Clock) -> None:
-        """Look at the next samples.
+        """Check the next samples.
 
         Args:
             mono: values up to 64, which are not kept.
-            clock: of the sound, standing at the first of them; where its rate changes, `end` comes
-                first.
+            clock: the sound's clock, standing at the first of these samples; where its rate
+                changes, `end` is called first.
         """
         sound, loud, bad = mono
         if clock.rate != self.rate:
@@ -156,7 +159,7 @@ class SignalChecks:
             first = last
 
     def end(self, time: float) -> None:
-        """No more sound at this rate: tell what a part of a second tells; `time` is its end."""
+        """End the sound at this rate, at `time`: report what its last part of a second shows."""
         if self.num_samples:
             self._tell_samples(time)
             if self.num_samples >= self.rate / 2:
@@ -164,7 +167,7 @@ class SignalChecks:
             self._begin_second()
 
     def close(self, time: float) -> None:
-        """No more sound at all: tell also what would have been told of it had it gone on."""
+        """End the sound altogether: also report what would have been reported had it gone on."""
         self.end(time)
         if self.was_loud or not self.num_seconds:
             return
@@ -174,7 +177,7 @@ class SignalChecks:
             self._warn_silent("in all of the sound", time)
 
     def _add(self, sound: npt.NDArray[np.float32]) -> None:
-        """Sums in float64: their rounding cannot tell one cut from another."""
+        """Add to the sums, in float64: their rounding is too small to make the cut matter."""
         values = sound.astype(np.float64)
         size = values.size
         self.num_samples += size
@@ -183,7 +186,7 @@ class SignalChecks:
         self.total_squares += energy(values)
 
     def _add_run(self, loud: npt.NDArray[np.bool_] | None) -> None:
-        """Count the samples in runs of at least `_MIN_RUN`; a run may go on in the next chunk."""
+        """Count samples in runs of at least `_MIN_RUN`; a run may go on in the next chunk."""
         if loud is None or not loud[0]:
             self._end_run()
         if loud is None:
@@ -203,7 +206,7 @@ class SignalChecks:
         self.num_run = 0
 
     def _tell_samples(self, time: float) -> None:
-        """What single samples tell."""
+        """Report what single samples show."""
         if self._is_news("not_finite", self.num_bad > 0):
             self.warn(
                 "not_finite",
@@ -237,12 +240,12 @@ class SignalChecks:
         self.sound = []
 
     def _level(self) -> float:
-        """Root mean square of what there is of the second, around its mean."""
+        """Root mean square, around their mean, of the samples of the second so far."""
         mean = self.total / self.num_samples
         return math.sqrt(max(0.0, self.total_squares / self.num_samples - mean * mean))
 
     def _tell_level(self, level: float, time: float) -> None:
-        """Look at how loud a second is."""
+        """Check how loud a second is."""
         self.num_seconds += 1
         told = self.silent_s >= _SILENT_S
         if level < (_NO_SILENCE if told else _SILENCE):
@@ -305,7 +308,7 @@ class SignalChecks:
             )
 
     def _is_news(self, kind: str, found: bool) -> bool:
-        """Whether to tell what was found, or not found, in this second."""
+        """Whether to report a kind of fault, which was found in this second or not."""
         if found:
             news = kind not in self.quiet_s
             self.quiet_s[kind] = QUIET_S

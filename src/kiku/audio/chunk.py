@@ -1,6 +1,6 @@
 """Sound as it was given: checked, owned by kiku, not yet converted.
 
-Knows how to cut it. Does not know what came before, nor what becomes of it (`input`).
+Knows how to cut sound. Does not know what came before it, nor what becomes of it (`input`).
 """
 
 import math
@@ -15,14 +15,14 @@ from kiku.errors import AudioError
 from kiku.serial import plain_number, shown
 
 MAX_GAP_S = 3_600
-"""Seconds of one declared gap."""
+"""Seconds of one declared gap at most."""
 
 
 @dataclass(slots=True, eq=False)
 class Chunk:
-    """A piece of sound, or of declared silence. Nobody changes one, nor writes into its data, so
-    that several inputs may be fed the same. (It is not frozen because that costs as much as all the
-    rest of making one.)
+    """A piece of sound, or of declared silence. A chunk and its data are never changed, so that one
+    chunk can be fed to several inputs. (It is not frozen because that costs as much as all the rest
+    of making one.)
     """
 
     data: npt.NDArray[Any] | bytes | None
@@ -37,8 +37,8 @@ class Chunk:
     encoding: str | None = None
     """How bytes are written: "s16le", "s32le", "f32le", "mulaw", "alaw" or "opus" (one packet)."""
     peak: float | None = None
-    """No sample lies further from 0 than this; NaN where some are not numbers, None where nobody
-    looked."""
+    """No sample lies further from 0 than this; NaN where some are not numbers, None where it was
+    not measured."""
 
     @property
     def seconds(self) -> float:
@@ -46,8 +46,8 @@ class Chunk:
         return self.num_samples / self.rate
 
     def split(self, seconds: float) -> "list[Chunk]":
-        """Pieces of at most so many seconds each (and at least a sample) that are the same sound
-        together, exactly; they share its memory. A packet of Opus stays whole.
+        """Pieces of at most `seconds` each (and at least a sample) that together are exactly the
+        same sound; they share its memory. A packet of Opus stays whole.
 
         Raises:
             AudioError: `seconds` is not above 0.
@@ -63,8 +63,8 @@ class Chunk:
         ]
 
     def of_channel(self, channel: int) -> "Chunk":
-        """For an input that takes this channel alone: the chunk itself, or where it has no such
-        channel a gap of the same length."""
+        """For an input that takes this channel alone: the chunk itself, or a gap of the same length
+        where it has no such channel."""
         if self.data is None or channel < self.num_channels:
             return self
         return Chunk(None, self.rate, self.num_samples, 0)
@@ -80,7 +80,7 @@ class Chunk:
 
 
 def gap_of(seconds: float) -> Chunk:
-    """Declared silence: sound that was lost, or that nobody sent.
+    """Declared silence: sound that was lost or never sent.
 
     Gaps add up exactly: a thousand of 20.1 ms are as long as one of 20.1 s.
 
@@ -88,7 +88,7 @@ def gap_of(seconds: float) -> Chunk:
         seconds: 0 to 3,600.
 
     Raises:
-        AudioError: a length that cannot be.
+        AudioError: `seconds` is no number, or outside this range.
     """
     number = plain_number(seconds)
     if isinstance(number, bool) or not isinstance(number, int | float):

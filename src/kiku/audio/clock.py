@@ -1,4 +1,4 @@
-"""How far a sound has come, exactly, in whole numbers.
+"""The position in a sound, exactly, in whole numbers.
 
 Knows sample rates and declared gaps. Does not know what the sound is.
 """
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 GAPS_PER_S = 2**40
-"""Declared gaps are counted in units of which there are so many a second, far below a sample, so
-that they add up exactly."""
+"""Units a second in which declared gaps are counted; a unit is far below a sample, so that gaps add
+up exactly."""
 
 TICKS_PER_S = GAPS_PER_S * 3**2 * 5**3 * 7**2
-"""The unit of time in this room: gaps and samples of all usual rates (multiples of 8,000, 11,025
-and 12,000 up to 768,000) are whole numbers of it. Samples of other rates are off by less than a
-tick (1.7e-17 s) at each change of rate."""
+"""Ticks a second. Times are counted in ticks here: gaps and samples of all usual rates (multiples
+of 8,000, 11,025 and 12,000 up to 768,000) are whole numbers of ticks. Samples of other rates are
+off by less than a tick (1.7e-17 s) at each change of rate."""
 
 
 def ticks_of(seconds: float) -> int:
@@ -23,7 +23,7 @@ def ticks_of(seconds: float) -> int:
 
 @dataclass(slots=True)
 class Clock:
-    """Counts samples at the present rate, and keeps what was before.
+    """Counts samples at the present rate, and keeps the time before the last change of rate.
 
     A chunk costs one addition: `num_samples` is added to directly. Everything else is computed when
     it is asked for.
@@ -36,10 +36,10 @@ class Clock:
     whole_s: int = 0
     """Whole seconds before the last change of rate, and all declared gaps."""
     ticks: int = 0
-    """What is left of them, below one second."""
+    """The rest of that time, below one second, in ticks."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if self.rate < 1 or min(self.num_samples, self.whole_s) < 0:
             raise ValueError("a clock counts samples and seconds from 0 at a rate above 0")
         if not 0 <= self.ticks < TICKS_PER_S:
@@ -56,16 +56,16 @@ class Clock:
         return above / (TICKS_PER_S * self.rate)
 
     def num_until(self, position: int) -> int:
-        """Samples from here to the one nearest to `position` ticks; negative when it is over."""
+        """Samples from here to the one nearest to `position` ticks; negative if it has passed."""
         above = 2 * (position - self._before) * self.rate + TICKS_PER_S
         return above // (2 * TICKS_PER_S) - self.num_samples
 
     def num_at(self, rate: int) -> int:
-        """How many samples at `rate` all of the sound so far is, rounded."""
+        """How many samples at `rate` are as long as all of the sound so far, rounded."""
         return (2 * self.position * rate + TICKS_PER_S) // (2 * TICKS_PER_S)
 
     def add_gap(self, ticks: int) -> None:
-        """Let so many ticks go by."""
+        """Let a gap of `ticks` go by."""
         self._set_before(self._before + ticks)
 
     def change_rate(self, rate: int) -> None:

@@ -1,7 +1,7 @@
 """Containers and codecs as PyAV opens them -> frames of one audio track, with their timestamps.
 
 Knows PyAV and how its formats misbehave. Does not know what becomes of the frames (`files`), nor
-when one should be heard (`player`).
+when each should be played (`player`).
 """
 
 import math
@@ -35,22 +35,23 @@ if TYPE_CHECKING:
 _Asked = TypeVar("_Asked")
 _Answer = TypeVar("_Answer")
 
-# Whether a demuxer goes to another place, its offset, and from where that counts.
+# A seek that a demuxer asks for: whether there is one, its offset, and from where that counts.
 _MOVE = Struct("<?qi")
 # PyAV's own errors, and what its Python layer raises besides.
 _AV_ERRORS = (FFmpegError, ValueError, ArithmeticError, RuntimeError)
-# A demuxer that fails so often in a row will not recover.
+# A demuxer that fails this often in a row will not recover.
 _MAX_DEMUX_ERRORS = 16
-# From as many planes on, PyAV does not know where they end.
+# With this many planes or more, PyAV does not know where they end.
 _MAX_PLANES = 8
 # FFmpeg's AVFMT_GENERIC_INDEX: the format has no index of its own, and no timestamps either: they
-# are counted from the bytes and say nothing. Two have both.
+# are counted from the bytes and say nothing. The two formats named have timestamps all the same.
 _NO_INDEX, _TIMED = 0x0100, frozenset({"ogg", "flac"})
-# AVFMT_TS_DISCONT: timestamps may begin anew anywhere. (In ogg only from link to link.)
+# AVFMT_TS_DISCONT: timestamps may restart anywhere. (In ogg only from link to link.)
 _RESTARTS = 0x0200
 # Formats of which the end, or a hole, is judged by all tracks together.
 _FILMS = frozenset({"matroska", "flv", "asf", "rm", "mpegts", "mpeg"})
-# A hole in the sound is one, and no other clock, if another track goes on in its first seconds.
+# A jump in the sound's timestamps is a hole, and not a restart of its clock, if another track goes
+# on in the first seconds of it. Second number: most seconds of other tracks that are remembered.
 _FILL_S, _MAX_OTHERS = 10, 100_000
 
 
@@ -59,33 +60,33 @@ class Course:
     """How the reading of one container went."""
 
     num_packets: int = 0
-    """Of the audio track."""
+    """Packets of the audio track."""
     last_packet: "Packet[Stream] | None" = None
-    """Of the audio track."""
+    """The last packet of the audio track."""
     num_damaged: int = 0
     """Packets that could not be decoded."""
     num_damaged_last: int = 0
-    """Those after the last good frame."""
+    """Packets after the last good frame that could not be decoded."""
     file_end_s: float = 0.0
-    """The end of the last packet of any track."""
+    """Second at which the last packet of any track ends."""
     gave_up: bool = False
-    """The demuxer failed before the end."""
+    """Whether the demuxer failed before the end."""
     lacked_memory: bool = False
-    """FFmpeg could not have the memory that it asked for."""
+    """Whether FFmpeg could not have the memory that it asked for."""
 
     sound_end_s: float = 0.0
-    """The end of the last packet of the audio track."""
+    """Second at which the last packet of the audio track ends."""
     others: set[int] = field(default_factory=set[int])
-    """Seconds behind that in which packets of other tracks begin."""
+    """Whole seconds after that in which packets of other tracks begin."""
     filled_s: float | None = None
-    """The last packet of the audio track before which others filled a hole."""
+    """Start of the last packet of the audio track before which other tracks filled a hole."""
 
     def is_filled(self, start_s: float) -> bool:
-        """Whether other tracks went on before the frame of that time, and the sound did not."""
+        """Whether other tracks went on just before `start_s`, where the sound has a hole."""
         return self.filled_s is not None and abs(start_s - self.filled_s) < 1
 
     def note(self, start_s: float, seconds: float, *, is_sound: bool) -> None:
-        """A packet has come, at that time."""
+        """Take note of a packet of the audio track, or of another, and of its time."""
         self.file_end_s = max(self.file_end_s, start_s + seconds)
         if not is_sound:
             if len(self.others) < _MAX_OTHERS:
@@ -100,18 +101,18 @@ class Course:
 
 
 class _DemuxerFile:
-    """The bytes of a recording, or of one link of it, as PyAV pulls them.
+    """The bytes of a recording, or of one link of it, as PyAV reads them.
 
-    Of what is raised in its calls PyAV's C code passes on an `Exception` alone. Ctrl-C is printed
-    and forgotten, and the recording goes on or seems to end there; `SystemExit` ends the process
-    there and then. A `try` within a function does not help: a signal's handler may run where the
+    If a call that PyAV makes here raises, PyAV's C code passes on only an `Exception`. Ctrl-C is
+    printed and forgotten, and the recording goes on or seems to end there; `SystemExit` ends the
+    process at once. A `try` inside a function does not help: a signal's handler may run where the
     function begins, before its first line. So nothing that PyAV calls here begins in Python: `read`
-    and `tell` go on with generators, in the midst of a `try`; `seek` is a function in C, which
-    notes where to go before the next of them.
+    and `tell` resume generators, in the middle of a `try`; `seek` is a function in C, which notes
+    where to go before the next read or tell.
     """
 
     def __init__(self, reader: Reader, link: OggLink | None) -> None:
-        """What is raised in a call is kept in `reader`: see `_answers`."""
+        """Prepare for PyAV; what is raised in a call is kept in `reader` (see `_answers`)."""
         file = reader if link is None else link
         self.name, self.seekable = file.name, file.seekable
         place = _Place(reader, file)
@@ -119,12 +120,12 @@ class _DemuxerFile:
         next(reads)
         next(tells)
         self.read, self.tell = reads.send, tells.__next__
-        # It gives None, and PyAV asks `tell` where it does not know the new place itself.
+        # It returns None, and PyAV calls `tell` where it does not know the new place itself.
         self.seek = partial(_MOVE.pack_into, place.move, 0, True)
 
 
 class _Place:
-    """Where a demuxer is in a recording, and where it has said that it goes to."""
+    """Where a demuxer is in a recording, and where it has asked to go."""
 
     def __init__(self, reader: Reader, file: Reader | OggLink) -> None:
         """`file` is all of `reader`, or a link of it."""
@@ -151,13 +152,13 @@ class _Place:
 def _answers(
     reader: Reader, ask: Callable[[_Asked], _Answer], nothing: _Answer
 ) -> Generator[_Answer, _Asked, None]:
-    """What `ask` gives for each value that is sent, after a first `nothing`. It raises nothing:
-    errors become the reader's `failure`, and what interrupts it, as Ctrl-C does, becomes its
-    `interruption`, after which all answers are `nothing`."""
+    """A generator: first `nothing`, then what `ask` gives for each value that is sent to it. It
+    never raises: errors become the reader's `failure`, and what interrupts it, as Ctrl-C does,
+    becomes its `interruption`, after which all answers are `nothing`."""
     answer = nothing
     while True:
         try:
-            while True:  # within the `try`: a second signal may come where it goes round
+            while True:  # within the `try`: a second signal may come where the loop repeats
                 try:
                     asked = yield answer
                     answer = nothing
@@ -182,7 +183,7 @@ class _Decoder(Protocol):
 def open_container(
     reader: Reader, link: OggLink | None = None
 ) -> AbstractContextManager[InputContainer]:
-    """The container that `reader` holds, or one link of it; AudioError for what is none."""
+    """The container that `reader` holds, or one link of it; AudioError if it holds none."""
     try:
         container = av.open(
             _DemuxerFile(reader, link),
@@ -194,14 +195,14 @@ def open_container(
     except _AV_ERRORS:
         reader.raise_interruption()
         refuse(reader)
-    if reader.interruption is not None:  # what came until then may be all that opening it takes
+    if reader.interruption is not None:  # the bytes until then may be enough to open a container
         container.close()
     reader.raise_interruption()
     return container
 
 
 def refuse(reader: Reader) -> NoReturn:
-    """Say why nothing could be had from `reader`."""
+    """Raise the AudioError that says why nothing could be read from `reader`."""
     if reader.failure is not None:
         raise AudioError(
             f"{reader.label} could not be read ({reader.failure}): check the disk or the connection"
@@ -227,8 +228,8 @@ def refuse(reader: Reader) -> NoReturn:
 def audio_track(
     container: InputContainer, reader: Reader, number: int | None = None
 ) -> AudioStream:
-    """The track to hear: that of a number, from 0, or of several the default one. AudioError where
-    there is none."""
+    """The audio track to decode: the one with this number, from 0, or the default one. AudioError
+    where there is none."""
     tracks = container.streams.audio
     track = container.streams.best("audio") or next(iter(tracks), None)
     if number is not None and tracks:
@@ -281,17 +282,17 @@ def _has_timestamps(container: InputContainer) -> bool:
 
 
 def may_restart(container: InputContainer) -> bool:
-    """Whether its timestamps may begin anew anywhere."""
+    """Whether its timestamps may restart anywhere."""
     return bool(container.format.flags & _RESTARTS) and format_of(container) != "ogg"
 
 
 def start_s(container: InputContainer) -> float:
-    """What the timestamps say where the recording begins: a player counts from there."""
+    """The timestamp at which the recording begins, in seconds: a player counts from there."""
     return (getattr(container, "start_time", None) or 0) / av.time_base
 
 
 def stated_s(container: InputContainer, track: AudioStream) -> float | None:
-    """How long it says it is, or FFmpeg guesses; None where nobody knows."""
+    """Seconds that a track says it lasts, or that FFmpeg estimates; None where neither does."""
     if track.duration is not None and track.time_base is not None:
         seconds = float(track.duration * track.time_base)
     else:
@@ -303,9 +304,16 @@ def stated_s(container: InputContainer, track: AudioStream) -> float | None:
 def chunk_of(
     frame: AudioFrame, reader: Reader, first_sample: int | None, *, is_coded: bool = False
 ) -> Chunk:
-    """The samples of a frame. Of what is not a number the place is told, counted from
-    `first_sample`; None leaves it in. Floats far above full scale were integers, which is refused,
-    but not if `is_coded`: FFmpeg's decoder of Opus bursts now and then, to hundreds."""
+    """The samples of a frame.
+
+    Args:
+        frame: the frame.
+        reader: the recording that it is from.
+        first_sample: place of its first sample in the recording. An error about a NaN or infinite
+            sample names its place; None leaves such samples in.
+        is_coded: clip floats far above full scale, as FFmpeg's decoder of Opus bursts now and
+            then, to hundreds. Otherwise they were integers, and are refused.
+    """
     num_channels, num_samples = frame.layout.nb_channels, frame.samples
     try:
         packed = not frame.format.is_planar

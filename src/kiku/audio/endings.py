@@ -1,4 +1,4 @@
-"""By which names of files recordings are known, where a folder is named."""
+"""The extensions by which the recordings in a folder are found."""
 
 _ENDINGS = (
     ".3gp .aac .ac3 .aif .aiff .amr .ape .au .avi .caf .dts .flac .flv .m2ts .m4a .m4b .m4v .mka "
@@ -6,4 +6,4 @@ _ENDINGS = (
     ".vob .voc .w64 .wav .webm .wma .wmv .wv"
 )
 ENDINGS = frozenset(_ENDINGS.split())
-"""In small letters. A file that is named itself may have any."""
+"""Extensions in small letters, with the dot. A file that is named itself may have any."""

@@ -1,8 +1,8 @@
 """Recordings in any container and codec -> chunks of sound, as a stream.
 
-Nothing of a recording but the frame at hand is kept in memory. Does not know where bytes come from
-(`source`), how containers are opened (`container`), when a player would have a frame be heard
-(`player`), nor when a file holds less than it says (`truncation`).
+Only the frame at hand is kept in memory. Does not know where bytes come from (`source`), how
+containers are opened (`container`), when a player would play a frame (`player`), nor when a file
+holds less than it says (`truncation`).
 """
 
 import logging
@@ -43,12 +43,12 @@ from kiku.errors import AudioError, TruncatedAudio
 _T = TypeVar("_T")
 
 OnWarning = Callable[[StreamWarning], None]
-"""Is told what is not as it should be with a recording."""
+"""Called with each warning about a recording."""
 
 _logger = logging.getLogger(__name__)
 
-# Names of formats that are samples and nothing else, which FFmpeg takes by the ending of a file
-# (".ul", ".sw"): it says 44,100 samples a second, whatever they are.
+# Names of formats that are samples and nothing else, which FFmpeg recognises by the extension of a
+# file (".ul", ".sw"): it assumes 44,100 samples a second, whatever the rate is.
 _HEADERLESS = re.compile(r"alaw|mulaw|vidc|[fsu](8|16|24|32|64)([bl]e)?")
 # Codecs that keep floats as they were written.
 _WRITTEN_FLOATS = ("pcm_", "wavpack")
@@ -62,17 +62,17 @@ def read_file(
     """Decode a recording into chunks for `AudioInput.feed`, as the iterator is asked.
 
     Any container and codec that PyAV opens, with any rate and sample format. Sound that is missing
-    or damaged in the middle becomes a gap where the format tells its length, so that later times
+    or damaged in the middle becomes a gap where the format states its length, so that later times
     stay right, and a warning is logged.
 
     Args:
         source: a path, "-" for standard input, or a file open for reading bytes (a pipe will do).
-        on_warning: is told what is not as it should be; None logs it.
+        on_warning: called with each warning; None logs it.
         track: which of several audio tracks, from 0; None is the default one.
 
     Returns:
-        The recording's own samples, [S] or [S, C] at its own rate, in integers where it has such
-        and otherwise in float32; and gaps.
+        The recording's own samples, [S] or [S, C] at its own rate, as integers where it has
+        integers and otherwise as float32; and gaps.
 
     Raises:
         AudioError: while iterating, for no such file, a folder, no permission, not a media file, no
@@ -90,7 +90,7 @@ def read_chunks(
 
     Any container and codec that PyAV opens, with any rate and sample format. Of several audio
     tracks the default one is read; several channels become one by their mean. Sound that is missing
-    or damaged in the middle is replaced by as much silence where the format tells its length, so
+    or damaged in the middle is replaced by as much silence where the format states its length, so
     that later times stay right, and a warning is logged.
 
     Args:
@@ -109,16 +109,16 @@ def read_chunks(
             early.
     """
     chunk_size = chunk_size_of(sample_rate, chunk_s)
-    # Who takes plain samples asks for no warnings: what is not a number is refused.
+    # A caller that takes plain samples gets no warnings, so NaN and infinity are refused.
     return even_chunks(_fed(source, sample_rate), chunk_size)
 
 
 def duration_s(source: Source, track: int | None = None) -> float | None:
     """How long a recording says it is, in seconds, for a progress bar; None where it does not say.
 
-    An estimate for some formats (mp3, raw aac). Nothing is consumed: of standard input and pipes
-    nothing is known, and an open file is put back to where it stood. What cannot be read has no
-    duration either: `read_chunks` says why.
+    An estimate for some formats (mp3, raw aac). Nothing is consumed: standard input and pipes give
+    None, and an open file is put back to where it stood. A recording that cannot be read gives None
+    too; `read_chunks` says why.
     """
     return _peeked(source, track, stated_s)
 
@@ -139,7 +139,7 @@ def _peeked(
         and os.fspath(source) != "-"
         and not os.path.isfile(source)
     ):
-        return None  # a named pipe can be opened once: whoever writes into it would be cut off
+        return None  # a named pipe can be opened once: its writer would be cut off
     try:
         with open_source(source) as reader:
             if not reader.seekable():
@@ -155,19 +155,19 @@ def _peeked(
 
 @dataclass(slots=True)
 class _Read:
-    """What has been read of one recording, of all its links together."""
+    """How one recording is read, and what has been read of it, all its links together."""
 
     reader: Reader
     on_warning: OnWarning
     refuse_bad: bool
-    """Refuse what is not a number."""
+    """Whether NaN and infinity are refused."""
     clock: PlayerClock
     track: int | None = None
-    """Which one is heard, from 0."""
+    """Which audio track is read, from 0; None is the default one."""
     num_channels: int = 0
-    """Of the first frame: how many the recording has."""
+    """Channels of the first frame; 0 before it."""
     num_samples: int = 0
-    """Of the sound that was given out."""
+    """Samples of the sound so far, gaps not counted."""
 
 
 def _log(warning: StreamWarning) -> None:
@@ -182,8 +182,8 @@ def _fed(source: Source, sample_rate: int) -> Generator[npt.NDArray[np.float32],
 def _decode(
     source: Source, on_warning: OnWarning, *, refuse_bad: bool, track: int | None = None
 ) -> Generator[Chunk, None, None]:
-    """The chunks of a recording; at the end, raises what was wrong. What is not a number is refused
-    or left in."""
+    """The chunks of a recording; at the end, raises what was wrong. NaN and infinity are refused
+    with `refuse_bad`, and otherwise left in."""
     with open_source(source) as reader:
         read = _Read(reader, on_warning, refuse_bad, PlayerClock(on_warning), track)
         is_ogg = reader.peek(len(MAGIC)) == MAGIC
@@ -194,7 +194,8 @@ def _decode(
 
 
 def _decode_links(read: _Read) -> Iterator[Chunk]:
-    """An ogg recording, link by link; what is wrong with one keeps no other from being heard."""
+    """An ogg recording, link by link; a fault in one link does not keep the others from being
+    read."""
     broken: AudioError | None = None
     for link in ogg_links(read.reader):
         if broken is not None:
@@ -248,8 +249,8 @@ def _refuse_headerless(container: InputContainer, reader: Reader) -> None:
 
 
 def _as_at_first(chunk: Chunk, read: _Read) -> Chunk:
-    """The chunk with as many channels as the recording had at first, if it is mono by now: whoever
-    hears one of those goes on to hear something."""
+    """The chunk. Where it is mono and the recording had more channels at first, its channel is
+    repeated for each of them, so that a session that takes one of these still gets sound."""
     read.num_channels = read.num_channels or chunk.num_channels
     data = chunk.data
     if chunk.num_channels != 1 or read.num_channels == 1 or not isinstance(data, np.ndarray):
@@ -267,7 +268,8 @@ def _check_end(
     length_s: float | None,
     link: OggLink | None,
 ) -> None:
-    """At the end of a recording: refuse it if it held nothing, say so if it was cut off."""
+    """At the end of a recording: refuse it if it held nothing, warn if it was damaged, and raise
+    TruncatedAudio if it was cut off."""
     reader, given_s = read.reader, read.clock.given_s
     if given_s == 0:
         if reader.failure is not None or (reader.head[4:8] == b"ftyp" and not reader.seekable()):

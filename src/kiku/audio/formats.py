@@ -25,20 +25,21 @@ _SCALES: dict[str, tuple[float, float]] = {
 }
 _FLOATS = ("f2", "f4", "f8")
 MAX_FLOAT = 64.0
-"""A float recording may peak above 1, even by some factor; beyond this the values were integers."""
+"""Largest float that is taken as sound. A float recording may peak above 1, even by some factor;
+beyond this the values were integers."""
 MAX_LOUD = 8.0
 """Floats beyond this are clipped to it. Mixes peak 1 to 4 times above full scale, as nothing limits
-floats on their way; what is 18 dB above it is a broken sample, and a click of ten of them, at 64,
-made the demo model write a word. (Integers kept in floats reach thousands: `MAX_FLOAT`.)"""
+floats on their way. A sample 18 dB above full scale is broken, and a click of ten such samples, at
+64, made the demo model write a word. (Integers kept in floats reach thousands: `MAX_FLOAT`.)"""
 FULL_SCALE = 0.999
-"""From here on a sample may have been cut off."""
+"""Distance from 0 at which, or beyond which, a sample may have been cut off."""
 # More channels than this are not guessed from the shape.
 _MAX_GUESSED_CHANNELS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How the samples of bytes are written, interleaved, and at which rate if nobody says it."""
+    """How interleaved samples are written as bytes, and at which rate where none is given."""
 
     name: str
     dtype: str
@@ -61,15 +62,15 @@ ENCODINGS = {
 
 
 class Mono(NamedTuple):
-    """One channel, and what is known of its samples; a mask is None where none of them is so."""
+    """One channel, and what is known of its samples; a mask is None if it is False throughout."""
 
     sound: npt.NDArray[np.float32]
     """[S], finite."""
     loud: npt.NDArray[np.bool_] | None = None
-    """[S] which are at full scale in one of the channels."""
+    """[S] whether a sample is at full scale in one of the channels."""
     bad: npt.NDArray[np.bool_] | None = None
-    """[S] which in one of the channels were not a number, and became silence, or beyond
-    `MAX_LOUD`, and were clipped to it."""
+    """[S] whether a sample, in one of the channels, was not a number and became silence, or was
+    beyond `MAX_LOUD` and was clipped to it."""
 
     def part(self, first: int, last: int) -> "Mono":
         """The samples from `first` up to `last`."""
@@ -84,7 +85,7 @@ def width_of(encoding: str, num_channels: int) -> int:
 
 
 def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.generic]:
-    """The array behind `samples`, of a dtype that can be sound; a new one if `copy` says so."""
+    """`samples` as an array of a dtype that can be sound; a new array if `copy` is set."""
     try:
         array = np.array(samples) if copy else np.asarray(samples)
     except Exception as error:  # tensors and others raise what they like
@@ -107,7 +108,7 @@ def time_first(
     """A view of an array [S], [S, C] or [C, S] as [S] or [S, C].
 
     Raises:
-        AudioError: another shape, no channel, or one that does not say which axis is which.
+        AudioError: another shape, no channel, or a shape that does not show which axis is which.
     """
     axis = _channels_axis(array.shape, channels_axis)
     return array.T if axis == 0 else array
@@ -117,7 +118,7 @@ def simple(array: npt.NDArray[np.generic]) -> npt.NDArray[Any]:
     """`array` itself where it holds integers or float32, otherwise its values as float32."""
     if array.dtype.kind != "f":
         return array
-    # What float32 cannot hold becomes infinite, and is dealt with as such.
+    # Values that float32 cannot hold become infinite, and are treated as such.
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(np.float32, copy=False)
 
@@ -178,11 +179,13 @@ def mono_of(
     Args:
         planes: as `simple` gives them.
         channel: which one, from 0; None is the mean.
-        peak: at most so far from 0 do they reach, if that is known; NaN if some are no numbers.
-        full_scale: what counts as cut off; None does not look for it.
+        peak: largest distance of the values from 0; NaN if some are no numbers, None if unknown.
+        full_scale: distance from 0 from which on a sample counts as cut off; None does not look
+            for such samples.
 
     Returns:
-        Of [S] float32 without NaN, and not beyond `MAX_LOUD`, the sound is `planes` itself.
+        The channel. Where `planes` is [S] float32 without NaN, and not beyond `MAX_LOUD`, the sound
+        is `planes` itself.
 
     Raises:
         AudioError: floats beyond 64.
@@ -200,7 +203,7 @@ def mono_of(
     if silence:
         values -= np.float32(silence)
     if scale != 1.0:
-        # Of int16 (the most frequent) the integers tell the same, and are half as much to look at.
+        # For int16 (the most frequent) the integers show the same, and are half as much to read.
         looked_at = planes if planes.dtype.itemsize == 2 else values
         peak = peak_of(looked_at) / scale if full_scale is not None else 0.0
     elif peak is None:
@@ -225,7 +228,7 @@ def mono_of(
 
 
 def scaled(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """[C, S] of [S, C] simple values, 1 being full scale, and 0 what is no number."""
+    """[S, C] simple values -> [C, S], where 1 is full scale, and NaN and infinity are 0."""
     scale, silence = _SCALES.get(planes.dtype.str[1:], (1.0, 0.0))
     values = planes.T.astype(np.float32, order="C")
     values -= np.float32(silence)

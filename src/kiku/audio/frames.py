@@ -22,7 +22,7 @@ class FrameQueue:
             raise FrameError(f"frame_size is {frame_size}: a frame holds at least one sample")
         self.frame_size = frame_size
         self.num_samples = 0
-        """All samples that wait; to be read only."""
+        """All samples that wait; callers only read it."""
         self._pieces: deque[npt.NDArray[np.float32]] = deque()
 
     @property
@@ -31,13 +31,13 @@ class FrameQueue:
         return self.num_samples // self.frame_size
 
     def push(self, samples: npt.NDArray[np.float32]) -> None:
-        """Add [S] float32 samples, any S. They are kept as they are: nobody may write into them."""
+        """Add [S] float32 samples, any S. They are not copied, so they must not be changed."""
         if samples.size:
             self._pieces.append(samples)
             self.num_samples += samples.size
 
     def pad(self) -> int:
-        """Fill the last partial frame, if there is one, with zeros; the number of zeros added."""
+        """Fill the last partial frame, if there is one, with zeros; returns how many zeros."""
         num_zeros = -self.num_samples % self.frame_size
         self.push(np.zeros(num_zeros, np.float32))
         return num_zeros
@@ -76,7 +76,7 @@ class FrameQueue:
         return np.concatenate(pieces).reshape(num_frames, self.frame_size)
 
     def rest(self) -> npt.NDArray[np.float32]:
-        """A copy of the samples behind the last whole frame, fewer than `frame_size`."""
+        """A copy of the samples after the last whole frame, fewer than `frame_size`."""
         return self.peek()[self.num_ready * self.frame_size :]
 
     def peek(self) -> npt.NDArray[np.float32]:

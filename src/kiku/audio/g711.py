@@ -27,7 +27,8 @@ def a_law(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 def _mu_law_table() -> npt.NDArray[np.float32]:
     codes = ~np.arange(256, dtype=np.uint8)  # all bits are sent inverted
     exponent, mantissa = _parts(codes)
-    # A bias of 33 steps makes every segment twice as wide as the one below it; 4 to 16 bits.
+    # A bias of 33 steps makes every segment twice as wide as the one below it. Times 4, as the law
+    # has 14 bits and samples have 16.
     levels = ((2 * mantissa + 33) << exponent) - 33
     return _signed(4 * levels, codes & 0x80 != 0)
 

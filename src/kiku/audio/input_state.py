@@ -35,17 +35,18 @@ class InputState:
     times: Timeline
     checks: SignalChecks
     rate: int | None = None
-    """Of the last sound, declared gaps aside."""
+    """Sample rate of the last sound, declared gaps aside."""
     ended: bool = False
     begun: bytes = b""
-    """A sample whose rest has not come yet, and how it is written."""
+    """First bytes of a sample whose rest has not come yet; the next two fields say how it is
+    written."""
     begun_encoding: str = "s16le"
     begun_channels: int = 1
     damaged_s: float | None = None
     mix: Mix = field(default_factory=Mix)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if self.begun_encoding not in ENCODINGS or not 1 <= self.begun_channels <= 64:
             raise ValueError(f"there is no encoding {self.begun_encoding!r} of such channels")
         if len(self.begun) >= width_of(self.begun_encoding, self.begun_channels):
@@ -68,7 +69,7 @@ def checked_input_rate(rate: Any, own_rate: int) -> int:
     not `own_rate`, the model's."""
     if rate.__class__ is int and MIN_INPUT_RATE <= rate <= MAX_INPUT_RATE:
         return rate
-    # What is no number at all, or not whole, is for `checked_rate` to tell.
+    # `checked_rate` raises for what is no number at all, or not whole.
     whole_rate = rate if isinstance(rate, int) else checked_rate(rate)
     if whole_rate != own_rate and not MIN_INPUT_RATE <= whole_rate <= MAX_INPUT_RATE:
         raise AudioError(

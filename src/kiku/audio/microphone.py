@@ -20,11 +20,11 @@ from kiku.errors import AudioError, MissingExtra
 
 _BLOCK_S = 0.08
 _MAX_WAITING_S = 10.0
-_LOOK_S = 0.25  # between two looks at a device that says nothing
-_GONE_S = 2.0  # a device that says nothing for so long has gone
-_START_S = 3.0  # more, for one that was just opened: Bluetooth takes its time
+_LOOK_S = 0.25  # between two checks of a device that delivers nothing
+_GONE_S = 2.0  # a device that delivers nothing for this long has gone
+_START_S = 3.0  # added to that for a device just opened: Bluetooth takes its time
 _BACK_OFF_S = (0.5, 1.0, 2.0, 4.0)  # before each try to open it again; the last is repeated
-_GAP_S = 0.5  # what is missing is told in parts of so many seconds, as time goes by
+_GAP_S = 0.5  # while sound is missing, a gap of about this length is given as time goes by
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class Device:
     index: int
     name: str
     host: str
-    """The sound system by which it is reached: the same device may be there by several."""
+    """The sound system by which it is reached; several may offer the same device."""
     num_channels: int
     rate: int
     is_default: bool
 
     @property
     def full_name(self) -> str:
-        """By which sounddevice finds this one and no other."""
+        """The name by which sounddevice finds this device and no other."""
         return f"{self.name}, {self.host}"
 
 
@@ -72,13 +72,13 @@ def list_devices() -> list[Device]:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """What one callback brought."""
+    """The sound of one callback."""
 
     at: float
-    """By the clock: its end."""
+    """Clock time at which it ends, in seconds."""
     piece: Piece
     lost_s: float
-    """What came before it and found no room."""
+    """Seconds of sound just before it for which there was no room."""
 
 
 class Microphone:
@@ -98,10 +98,10 @@ class Microphone:
         """Find the microphone; it is opened by `pieces`.
 
         Args:
-            device: its number, or a part of its name; None is the one the system takes.
-            tell: is told in a sentence what happens to it.
-            clock: seconds that only grow.
-            wait: waits for an event for so many seconds at most.
+            device: its number, or a part of its name; None is the system's default.
+            tell: called with a sentence on each thing that happens to the microphone.
+            clock: gives seconds that only grow.
+            wait: waits for an event, for the given seconds at most.
 
         Raises:
             MissingExtra: sounddevice or its library is not installed.
@@ -130,7 +130,7 @@ class Microphone:
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound that nobody has taken yet."""
+        """Seconds of sound that `pieces` has not given out yet."""
         return len(self._blocks) * _BLOCK_S
 
     def stop(self) -> None:
@@ -141,11 +141,11 @@ class Microphone:
     def pieces(self) -> Iterator[Piece | Gap]:
         """The sound as it comes, until `stop`.
 
-        A device that disappears is looked for until it is back. Meanwhile gaps come, and together
-        all pieces and gaps are as long as the time that went by.
+        A device that disappears is looked for until it is back. Meanwhile gaps come: all pieces and
+        gaps together are as long as the time that went by.
 
         Raises:
-            AudioError: it cannot be opened at the beginning.
+            AudioError: the microphone cannot be opened at the beginning.
         """
         self._open()
         self._given_to = self._clock()
@@ -196,7 +196,7 @@ class Microphone:
         return not active or self._clock() - self._called_at > _GONE_S
 
     def _look_for_it(self) -> Iterator[Gap]:
-        """Wait, and then try once to open it."""
+        """Wait, giving out gaps, and then try once to open the device again."""
         if not self._away:
             self._away, self._missed = True, self.name
             self._tell(f"{self.name} has gone; listening goes on when it is back")
@@ -243,7 +243,7 @@ class Microphone:
         ) from problem
 
     def _callback(self, rate: int) -> Callable[[Any, int, Any, Any], None]:
-        """What the sound system calls, in its own thread, with every block."""
+        """The function that the sound system calls, in its own thread, with every block."""
 
         def take(samples: npt.NDArray[np.float32], num: int, _time: Any, status: Any) -> None:
             self._called_at = self._clock()
@@ -266,7 +266,7 @@ class Microphone:
 def _end(stream: Any) -> None:
     """Close a stream whose device may no longer be there."""
     if stream is not None:
-        # What the sound system says of a device that has gone is anything.
+        # The sound system may raise anything for a device that has gone.
         with suppress(Exception):
             stream.close()
 
@@ -286,7 +286,7 @@ def _sounddevice() -> Any:
 
 
 def _look_again(sd: Any) -> None:
-    """Have the sound system look which devices there are: it does so only when it begins."""
+    """Restart the sound system, which looks for devices only when it starts."""
     with suppress(sd.PortAudioError):
         sd._terminate()
     with suppress(sd.PortAudioError):
@@ -326,7 +326,7 @@ def _device(entry: Any, hosts: list[str], default: int) -> Device:
 
 
 def _find(sd: Any, wanted: str | int | None) -> Device:
-    """The device of this number or name; AudioError where that is none, or several."""
+    """The device of this number or name; AudioError where it fits none, or several."""
     found = _devices(sd)
     if wanted is None:
         return next((device for device in found if device.is_default), found[0])

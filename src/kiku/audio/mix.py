@@ -1,9 +1,9 @@
 """Several channels -> one: their mean, unless they cancel each other.
 
 Where one channel is the inverse of another (a cable or a plug wired the wrong way round), the mean
-of both is silence, however loud they are. Then the loudest is taken by itself until the mean is
-worth something again. Looks at pieces of 50 ms, counted from the first sample, so how the sound is
-cut into chunks changes nothing but for the piece in which it is noticed.
+of both is silence, however loud they are. Then the loudest is taken by itself until the channels
+cease to cancel. This is decided for pieces of 50 ms, counted from the first sample, so how the
+sound is cut into chunks changes nothing, except in the piece in which the cancelling is noticed.
 """
 
 from collections.abc import Iterator
@@ -18,13 +18,14 @@ from kiku.audio.power import energy
 
 # Pieces a second.
 _PIECES_S = 20
-# The power of the sum of all channels, by the sum of their powers: 1 where they have nothing to do
-# with one another, 0 where they cancel. (The half of one is 0.2.)
+# The power of the sum of all channels, divided by the sum of their powers: 1 where they are
+# unrelated, 0 where they cancel. (A channel and its inverse at half the amplitude give 0.2.)
 _CANCEL, _NO_CANCEL = 0.1, 0.3
 _NEARLY = 0.9
-# Mean square of what is heard at all, -60 dBFS.
+# Mean square from which on a piece counts as audible, -60 dBFS.
 _AUDIBLE = 1e-6
-# So many audible pieces of the one kind are told, of the other kind (in a row) go back to the mean.
+# Audible pieces that cancel before it is reported; audible pieces in a row that do not cancel
+# before the mean is taken again.
 _TOLD, _WELL = 10, 20
 
 
@@ -35,20 +36,20 @@ class Mix:
     rate: int = 0
     num_channels: int = 0
     channel: int | None = None
-    """Which one is heard by itself; None is the mean of all."""
+    """The channel that is taken by itself; None is the mean of all."""
     num_samples: int = 0
-    """Of the piece that is being filled, as the next two."""
+    """Samples of the piece that is being filled; the next two fields are of this piece too."""
     powers: list[float] = field(default_factory=list[float])
-    """Of each channel."""
+    """Sum of squares of each channel."""
     power: float = 0.0
-    """Of the sum of all."""
+    """Sum of squares of the sum of all channels."""
     num_cancelled: int = 0
     """Audible pieces that cancelled, since the mean was taken for the last time."""
     num_well: int = 0
-    """Audible pieces in a row that did not."""
+    """Audible pieces in a row that did not cancel, while a channel is taken by itself."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         counts = (self.rate, self.num_channels, self.num_samples, self.num_cancelled, self.num_well)
         if min(counts) < 0 or self.num_samples > max(1, self.rate // _PIECES_S):
             raise ValueError("the counts of a mix do not fit one another")
@@ -65,8 +66,8 @@ class Mix:
         peak: float | None,
         full_scale: float | None,
     ) -> Iterator[tuple[Mono, bool]]:
-        """The next of the sound, piece by piece, each with whether it is to be told that channels
-        cancel each other.
+        """Mix the next samples, piece by piece; each comes with whether to report after it that
+        channels cancel each other.
 
         Args:
             planes: [S, C] simple values, two channels or more.
@@ -77,8 +78,8 @@ class Mix:
         if (rate, planes.shape[1]) != (self.rate, self.num_channels):
             self._begin(rate, planes.shape[1])
         size, first = max(1, rate // _PIECES_S), 0
-        # What has no peak may be beyond all bounds, which is found in any channel, before anything
-        # is taken.
+        # Samples without a known peak may be beyond all bounds. The mean of all channels shows
+        # that here, before anything is taken.
         mean = mono_of(planes, None, peak=peak, full_scale=full_scale)
         powers = scaled(planes)
         while first < len(planes):
@@ -100,7 +101,7 @@ class Mix:
         self.num_samples, self.powers, self.power = 0, [0.0] * self.num_channels, 0.0
 
     def _add(self, channels: npt.NDArray[np.float32]) -> None:
-        """Sums in float64: their rounding cannot tell one cut from another."""
+        """Add to the sums, in float64: their rounding is too small to make the cut matter."""
         values = channels.astype(np.float64)
         total = values.sum(axis=0)
         self.num_samples += total.size
@@ -110,7 +111,7 @@ class Mix:
         ]
 
     def _end_piece(self) -> bool:
-        """Decide how to go on; whether it is to be told that channels cancel each other."""
+        """Decide how to go on; returns whether to report that channels cancel each other."""
         all_power, tells = sum(self.powers), False
         if all_power > _AUDIBLE * self.num_samples * self.num_channels:
             share = self.power / all_power
@@ -141,7 +142,7 @@ def mixed(planes: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def _loudest(powers: list[float]) -> int:
-    """The loudest channel; of those that are nearly as loud the first."""
+    """The loudest channel; the first, where several are nearly as loud."""
     return next(i for i, power in enumerate(powers) if power >= _NEARLY * max(powers))
 
 

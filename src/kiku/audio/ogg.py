@@ -1,4 +1,4 @@
-"""The links of an ogg recording: whole recordings that stand one behind the other in one file.
+"""The links of an ogg recording: whole recordings, one after another in one file.
 
 Internet radio begins a link with every piece of music, and joined files have one for each.
 FFmpeg gives up where a link's codec or channels differ from those of the one before, so each link
@@ -11,23 +11,23 @@ from collections.abc import Iterator
 from kiku.audio.source import Reader
 
 MAGIC = b"OggS"
-"""What every page begins with."""
+"""Bytes that every page begins with."""
 
 _HEADER_SIZE = 27
 _FIRST_PAGE, _LAST_PAGE = 0x02, 0x04
 _FLAGS, _GRANULE, _SERIAL, _NUM_SEGMENTS = 5, slice(6, 14), slice(14, 18), 26
 _CHECKSUM = slice(22, 26)
 _READ_SIZE = 16_384
-# Every byte with its bits the other way round: pages are checked with the same polynomial as zlib
-# uses, from the other end.
+# Every byte with its bits reversed: the checksum of pages uses the same polynomial as zlib, but
+# takes the bits of a byte from the other end.
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 class OggPages:
-    """The pages of an ogg recording, one by one; what lies between them is left out."""
+    """The pages of an ogg recording, one by one; other bytes between them are left out."""
 
     def __init__(self, reader: Reader) -> None:
-        """Of a recording that stands at its beginning."""
+        """Read pages from `reader`, which stands at its beginning."""
         self._reader = reader
         self._rest = b""
         self._next: bytes | None = None
@@ -48,7 +48,7 @@ class OggPages:
     def _read(self) -> bytes:
         while True:
             found = self._rest.find(MAGIC)
-            # The last bytes may be the begin of a page.
+            # The last bytes may be the beginning of a page.
             self._rest = self._rest[found if found >= 0 else max(0, len(self._rest) - 3) :]
             size = self._page_size() if found >= 0 else None
             if size is not None:
@@ -56,14 +56,14 @@ class OggPages:
                 inner = page.find(MAGIC, 1)
                 if inner < 0 or _is_whole(page):
                     return page
-                # Its end is missing, and it would swallow what comes instead.
+                # The page's end is missing, and what comes instead would be taken for it.
                 self._rest = page[inner:] + self._rest
                 continue
             data = self._reader.read(_READ_SIZE)
             if not data:
                 self.is_cut = found >= 0
                 page, self._rest = self._rest if found >= 0 else b"", b""
-                return page  # the demuxer may know what to do with a part of one
+                return page  # the demuxer may be able to use a part of a page
             self._rest += data
 
     def _page_size(self) -> int | None:
@@ -108,7 +108,7 @@ class OggLink:
         return data
 
     def skip(self) -> None:
-        """Leave out what was not read of it."""
+        """Skip the part of the link that was not read."""
         while self.read(_READ_SIZE):
             pass
 
@@ -116,7 +116,7 @@ class OggLink:
         self._waiting = page
         if len(page) < _HEADER_SIZE:
             return
-        # The first pages of all tracks stand together; behind them the next such begins a link.
+        # The first pages of all tracks stand together; after others, a first page begins a link.
         self._begun |= not _begins_track(page)
         if _begins_track(page):
             self._open.add(page[_SERIAL])
@@ -141,7 +141,8 @@ def _is_whole(page: bytes) -> bool:
 
 
 def _begins_track(page: bytes) -> bool:
-    """Whether it is the first of its track; a flag alone may be damage."""
+    """Whether a page is the first of its track: its position is 0 too, as a flag alone may be
+    damage."""
     return (
         len(page) >= _HEADER_SIZE and bool(page[_FLAGS] & _FIRST_PAGE) and not any(page[_GRANULE])
     )

@@ -20,8 +20,9 @@ from kiku.errors import AudioError
 OPUS_RATE = 48_000
 # A packet holds at most 120 ms.
 _MAX_SAMPLES = 5_760
-# A decoder that has decoded so much forgets what was before: after one second it gives the same
-# samples as one that has decoded all, to the bit. Twice that is kept.
+# Samples of the last packets that are kept. A decoder forgets what was long before: one that has
+# decoded one second gives the same samples, to the bit, as one that has decoded everything. Twice
+# that is kept.
 _MEMORY = 2 * OPUS_RATE
 
 
@@ -36,8 +37,8 @@ class OpusDecoder:
     and can be restored from them."""
 
     def __init__(self, packets: Sequence[bytes] = ()) -> None:
-        """A decoder that has decoded `packets`: none, or what `packets` gave; AudioError for
-        others."""
+        """A decoder that has decoded `packets`: none, or those from the property `packets`;
+        AudioError for others."""
         context = AudioCodecContext.create("libopus", "r")
         context.sample_rate = OPUS_RATE
         context.layout = "mono"  # the decoder mixes stereo packets down
@@ -52,7 +53,7 @@ class OpusDecoder:
 
     @property
     def packets(self) -> list[bytes]:
-        """The last two seconds of packets, from which a decoder can be made that goes on here."""
+        """The last two seconds of packets; a decoder made from them goes on from here."""
         return [packet for packet, _ in self._kept]
 
     def decode(self, packet: bytes) -> npt.NDArray[np.float32] | None:

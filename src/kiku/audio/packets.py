@@ -1,7 +1,8 @@
-"""How long a packet of coded sound is by its own first bytes.
+"""The length in bytes of a packet of coded sound, by its own first bytes.
 
-Raw streams of such packets state no length of the whole; but one that is cut off ends, but for
-chance, in the middle of a packet. Knows ADTS, LATM, MPEG audio, AC-3 and AMR; does not know files.
+Raw streams of such packets state no length of the whole. But a stream that was cut off ends in the
+middle of a packet, unless by chance the cut lies between two. Knows ADTS, LATM, MPEG audio, AC-3
+and AMR; does not know files.
 """
 
 import struct
@@ -27,12 +28,13 @@ _AMR_WB_SIZES = {**dict(enumerate((18, 24, 33, 37, 41, 47, 51, 59, 61, 6))), 14:
 
 
 def stated_size(format_name: str, packet: bytes) -> int | None:
-    """How many bytes the packet has by its header; None where that is none, or does not say.
+    """How many bytes a packet has by its header; None where it has no such header, or one that does
+    not say.
 
     Args:
         format_name: the format of the raw stream: "aac" (ADTS), "loas", "mp3" (of any layer),
             "ac3", "eac3", "amrnb" or "amrwb".
-        packet: it, or its first bytes.
+        packet: the packet, or its first bytes.
     """
     if format_name in _AMR:
         return _AMR[format_name].get(packet[0] >> 3 & 15) if packet else None
@@ -58,7 +60,7 @@ def _mpeg_audio(packet: bytes) -> int | None:
     rate_code, speed_code = header >> 12 & 15, header >> 10 & 3
     if header >> 21 != 0x7FF or version == 1 or layer == 4 or speed_code == 3:
         return None
-    if not 0 < rate_code < 15:  # 0: any rate, which it does not say
+    if not 0 < rate_code < 15:  # 0 means any rate, which the header does not say
         return None
     rates = _RATES_1 if version == 3 else _RATES_2
     bits, padding = 1_000 * rates[layer][rate_code - 1], header >> 9 & 1
@@ -78,7 +80,7 @@ def _ac3(packet: bytes) -> int | None:
     if speed_code == 3 or size_code >= 2 * len(_AC3_RATES):
         return None
     kilobits, odd = _AC3_RATES[size_code >> 1], size_code & 1
-    if speed_code == 1:  # 44.1 kHz: the sizes of two packets take turns
+    if speed_code == 1:  # 44.1 kHz: packets alternate between two sizes
         return 2 * (kilobits * 1_000 * 1_536 // 44_100 // 16 + odd)
     return kilobits * (4 if speed_code == 0 else 6)
 

@@ -1,13 +1,13 @@
-"""The pitch of voices, by which a sample rate that cannot be right is known.
+"""The pitch of voices, which shows a sample rate that cannot be right.
 
-Sound that is said to be at three times its rate sounds three times too high.
-Knows how high people speak. Does not know what to say about it (`checks`).
+Sound that is declared to have three times its rate sounds three times too high.
+Knows how high people speak. Does not know how to report a wrong rate (`checks`).
 
 The bounds were drawn around the voices of 187 speakers, children among them, so that none of
-them at its own rate is taken to be at another; who speaks higher still than the highest of them is
-an error that is known. Therefore many wrong rates are not noticed: high voices hide a rate that is
-too low, deep ones a rate that is too high, and words with long gaps have too little voice. It takes
-some ten seconds of speech. Music may be taken for voices.
+them at its own rate is taken to be at another. For a person who speaks higher than the highest of
+them the result is wrong, which is a known error. Because of these bounds many wrong rates are not
+noticed: high voices hide a rate that is too low, deep ones a rate that is too high, and words with
+long gaps have too little voice. It takes some ten seconds of speech. Music may be taken for voices.
 """
 
 from dataclasses import dataclass, field
@@ -25,39 +25,40 @@ _MAX_SHARE_VOICED = 0.95
 # The hum of the mains and tones do not move as voices do: octaves between the 20th and the 80th
 # of 100 frames.
 _MIN_SPREAD, _MAX_SPREAD = 0.08, 1.0
-# What can be told apart as a pitch at all, and where a voice's amplitude is looked for.
+# The range in which a pitch can be found, and that in which a voice's amplitude is measured.
 _PITCH_HZ = (20.0, 1_100.0)
 _VOICE_HZ = (75.0, 4_000.0)
 # Frames of 100 ms hold two periods of the lowest pitch.
 _FRAMES_PER_S = 10
 # Five seconds of vowels are enough, and are what some ten seconds of speech hold.
 _BLOCK_SIZE = 50
-# Frames below -50 dBFS, or 20 dB below the loudest of late, are not looked at.
+# Frames below -50 dBFS, or 20 dB below the loudest recent frame, are left out. The power of that
+# frame is multiplied by `_FADE` every second.
 _MIN_POWER, _MIN_SHARE, _FADE = 1e-5, 1e-2, 0.9
-# How much alike a frame and itself one period later are, from 0 to 1.
+# Least likeness of a voiced frame and itself one period later, from 0 to 1.
 _MIN_LIKENESS = 0.3
 
 
 @dataclass(slots=True)
 class Pitch:
-    """Takes whole seconds and says when the voices in them are impossibly high or low."""
+    """Takes whole seconds and shows when the voices in them are impossibly high or low."""
 
     loudest: float = 0.0
-    """Mean square of the loudest frame of late."""
+    """Mean square of the loudest recent frame."""
     num_frames: int = 0
-    """Since the last block, voiced or not."""
+    """Frames since the last block, voiced or not."""
     voiced: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
-    """Pitch and lower quarter of the voiced ones, log2 Hz."""
+    """Pitch and lower quarter of the voiced frames among these, log2 Hz."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if not (self.loudest >= 0 and len(self.voiced) <= self.num_frames):
             raise ValueError("there are more voiced frames than frames")
         if len(self.voiced) >= _BLOCK_SIZE or any(abs(x) > 64 for row in self.voiced for x in row):
             raise ValueError("these are not the pitches of voices")
 
     def feed(self, second: npt.NDArray[np.float32], rate: int) -> float:
-        """The next second, [rate] samples.
+        """Take the next second, [rate] samples.
 
         Returns:
             The pitch in Hz when there were enough voices since the last answer and no person
@@ -96,7 +97,7 @@ class Pitch:
         harmonics = np.where((hertz >= 15) & (hertz < 2_000), spectra, 0.0) ** 0.8
         likeness = np.fft.irfft(harmonics, 2 * size)[:, : int(rate_kept / _PITCH_HZ[0])]
         likeness /= likeness[:, :1] + 1e-12
-        # Before it first falls below zero it is only the likeness of neighbours.
+        # Before the likeness first falls below zero it is only that of neighbouring samples.
         beyond = np.logical_or.accumulate(likeness < 0, axis=1)
         likeness[~beyond] = 0.0
         likeness[:, : int(rate_kept / _PITCH_HZ[1])] = 0.0

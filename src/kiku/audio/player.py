@@ -1,8 +1,8 @@
-"""When sound is heard in a player: frames with timestamps -> chunks and silence on its clock.
+"""When a player would play sound: frames with timestamps -> chunks and silence on its clock.
 
 Where sound is missing, silence takes its place. Where timestamps and sound only drift apart (an
 inexact clock, packets that overlap), the sound itself is left whole: pauses are made longer or
-shorter until both agree. What differs all the same is told. Does not know containers.
+shorter until both agree. A difference that remains is reported. Does not know containers.
 """
 
 from collections import deque
@@ -15,36 +15,38 @@ import numpy as np
 from kiku.audio.checks import StreamWarning
 from kiku.audio.chunk import Chunk
 
-# A frame that is to come so much later than the one before it ended: sound is missing there.
+# A frame that should come more than this after the end of the one before: sound is missing there.
 _HOLE_S = 0.05
-# Of what comes behind a hole so much is looked at, as a timestamp alone may be late by chance.
+# Seconds and frames after a possible hole that are looked at before it is taken for one, as a
+# single timestamp may be late by chance.
 _LOOK_S, _MIN_LOOK = 0.5, 4
-# So far apart sound and clock may be; beyond it, pauses are changed.
+# How far apart sound and clock may be; beyond this, pauses are made longer or shorter.
 _NEAR_S = 0.04
-# From here on a difference is told.
+# A difference above this is reported.
 _TOLD_S = 0.1
-# A clock that goes back further than this, or ahead further than anybody records, begins anew.
+# A clock that goes back further than this, or ahead further than anybody records, has restarted.
 _BACK_S, _AHEAD_S = 2.0, 86_400.0
-# Where clocks may begin anew anywhere, a jump ahead is one that no other track fills.
+# Where clocks may restart anywhere, a longer jump ahead is a restart if no other track fills it.
 _JUMP_S = 10.0
-# A clock that so often begins anew, where none should, is none.
+# A clock that restarts this often, where none should restart, is ignored.
 _MAX_RESTARTS = 3
 # Pauses are looked for in pieces of this length.
 _PIECE_S = 0.02
-# Silence comes in parts, so that nobody holds hours of it.
+# Silence comes in parts of this length, so that hours of it are never held at once.
 _PART_S = 5.0
-# A pause is so much quieter than what is loud around it; whatever is below the last is one.
+# A pause has less than this share of the loudest recent level, which halves every `_LOUD_S`
+# seconds; a level below the last number is always a pause.
 _PAUSE, _LOUD_S, _NO_SOUND = 0.1, 5.0, 1e-3
 
 
 @dataclass(slots=True)
 class _Loudness:
-    """Tells pauses from words by what was loud lately."""
+    """Distinguishes pauses from words by the loudest recent level."""
 
     loudest: float = 0.0
 
     def is_pause(self, chunk: Chunk) -> bool:
-        """Whether nothing is said in it, as far as loudness tells."""
+        """Whether nobody speaks in the chunk, as far as loudness shows."""
         data = chunk.data
         if data is None or isinstance(data, bytes):
             return data is None
@@ -62,38 +64,39 @@ class PlayerClock:
 
     warn: Callable[[StreamWarning], None]
     given_s: float = 0.0
-    """Sound and silence given out."""
+    """Seconds of sound and silence given out."""
     silence_s: float = 0.0
-    """What of it is in the place of sound that is missing in the middle."""
+    """Seconds of silence given out for sound that is missing in the middle."""
     end_s: float = 0.0
-    """The end of the last frame by its own timestamp."""
+    """Second at which the last frame ends, by its own timestamp."""
 
     _may_restart: bool = False
     _is_filled: Callable[[float], bool] = lambda start_s: False
     _origin_s: float = 0.0
-    """What the timestamps say where the clock of what is given out says 0."""
+    """Timestamp, in seconds, that corresponds to a `given_s` of 0."""
     _late_s: float = 0.0
-    """By how much the last frame should have come later."""
+    """Seconds by which the last frame should have come later."""
     _held: list[tuple[Chunk, float]] = field(default_factory=list[tuple[Chunk, float]])
-    """Frames behind what may be a hole, with their timestamps."""
+    """Frames after a possible hole, with their timestamps."""
     _recent: deque[tuple[float, float]] = field(default_factory=deque[tuple[float, float]])
-    """Of the last frames: when they were given out, and by how much they should come later."""
+    """Of the last frames: second at which each was given out, and by how much it should come
+    later."""
     _loudness: _Loudness = field(default_factory=_Loudness)
     _was_pause: bool = False
     _is_fast: bool = False
     _worst: tuple[float, float] = (0.0, 0.0)
-    """The largest difference that a sound has, and when."""
+    """Largest difference of a frame that is no pause from its timestamp, and when it was."""
     _restarts: int = 0
     _shift_s: float = 0.0
-    """By how much timestamps have jumped without anything given out for it."""
+    """Seconds by which timestamps have jumped at restarts, for which nothing was given out."""
 
     def begin(self, *, may_restart: bool, is_filled: Callable[[float], bool]) -> None:
         """Go on with another track, whose clock begins at 0.
 
         Args:
-            may_restart: whether its timestamps may begin anew anywhere, as in broadcasts.
-            is_filled: whether other tracks went on before the frame of that time while this one
-                was silent.
+            may_restart: whether its timestamps may restart anywhere, as in broadcasts.
+            is_filled: takes the time of a frame; whether other tracks went on before it while this
+                one was silent.
         """
         self._may_restart, self._is_filled = may_restart, is_filled
         self._origin_s, self._late_s = -self.given_s, 0.0
@@ -101,11 +104,11 @@ class PlayerClock:
         self._recent.clear()
 
     def place(self, chunk: Chunk, start_s: float | None) -> Iterator[Chunk]:
-        """What is to be given out by now.
+        """Take the next frame; give out all that can be given out by then.
 
         Args:
             chunk: the next frame.
-            start_s: its timestamp, in seconds; None is right behind the frame before.
+            start_s: its timestamp, in seconds; None means right after the frame before.
         """
         if self._held:
             self._held.append((chunk, self._after_held() if start_s is None else start_s))
@@ -125,7 +128,7 @@ class PlayerClock:
             yield from self._decide()
 
     def tell(self) -> None:
-        """At the end of all, warn of what could not be made right."""
+        """At the end of all tracks, warn of the largest difference that remained."""
         worst_s, time = self._worst
         if worst_s > _TOLD_S:
             self.warn(
@@ -149,8 +152,8 @@ class PlayerClock:
         return start_s + chunk.seconds
 
     def _decide(self) -> Iterator[Chunk]:
-        """Whether sound is missing before the first that is held; it is given out, and the others
-        are looked at again."""
+        """Decide whether sound is missing before the first frame that is held. Give this frame out,
+        and place the others again."""
         held, self._held = self._held, []
         late: list[float] = []
         before_s = 0.0
@@ -162,7 +165,7 @@ class PlayerClock:
             if self._is_restart(held[0][1], hole_s):
                 self._restart(hole_s)
             else:
-                # What comes late at the beginning is not missing.
+                # A late beginning of the sound is no missing sound.
                 self.silence_s += hole_s if self.given_s else 0.0
                 yield from self._silence(hole_s, held[0][0])
         yield from self._give(held[0][0], self._late_by(held[0][1]))
@@ -170,8 +173,8 @@ class PlayerClock:
             yield from self.place(chunk, start_s)
 
     def _is_pace(self, late: list[float]) -> bool:
-        """Whether the timestamps simply go faster than the sound: they do so at every frame. Where
-        few frames are left, it is as it was before."""
+        """Whether the timestamps simply go faster than the sound: then they do so at every frame.
+        Where few frames are left, the last answer is kept."""
         steps = [after - before for before, after in pairwise(late)]
         least = (late[0] - self._late_s) / 4
         if len(steps) > 1:
@@ -185,7 +188,7 @@ class PlayerClock:
         return jumps and not self._is_filled(start_s)
 
     def _restart(self, late_s: float) -> None:
-        """Take the clock as one that begins anew here."""
+        """Treat the clock as one that restarts here."""
         self._origin_s += late_s
         self._shift_s += late_s
         self._recent.clear()
@@ -203,7 +206,7 @@ class PlayerClock:
             )
 
     def _give(self, chunk: Chunk, late_s: float) -> Iterator[Chunk]:
-        """Give a frame out, after a pause has been made longer, or as a shorter pause."""
+        """Give a frame out; if it is a pause, make it longer or shorter where the clock asks."""
         if late_s < -_BACK_S and self._is_trusted:
             self._restart(late_s)
             late_s = 0.0
@@ -238,8 +241,8 @@ class PlayerClock:
             yield chunk
 
     def _change(self, late_s: float) -> float:
-        """Seconds by which a pause is to become longer: by what all of the last frames were late,
-        as one by itself may be so by chance."""
+        """Seconds by which a pause has to become longer, below 0 for shorter: what all of the last
+        frames differ by at least, as a single one may be off by chance."""
         late = [late_s, *(late for _, late in self._recent)]
         change_s = min(late) if late_s > 0 else max(late)
         return change_s if change_s * late_s > 0 and abs(change_s) > _NEAR_S else 0.0
@@ -255,7 +258,7 @@ class PlayerClock:
 
 
 def _without(chunk: Chunk, seconds: float) -> tuple[Chunk, float]:
-    """The end of a chunk, and the seconds that it lacks now, below 0."""
+    """A chunk without its first `seconds`, and the seconds taken away, as a number below 0."""
     first = min(round(seconds * chunk.rate), chunk.num_samples)
     data = chunk.data
     assert isinstance(data, np.ndarray), "only samples have pauses"

@@ -19,9 +19,9 @@ MAX_RATE = 768_000
 # How many samples of the lower rate the filter looks back, with a margin: measured over rates from
 # 8,000 to 192,000, what lies further back than 135 changes nothing.
 _MEMORY = 192
-# What soxr has taken and not answered yet, in samples of the lower rate; 1,608 were seen.
+# Samples of the lower rate that soxr may have taken without giving output; 1,608 were seen.
 _MAX_LATE = 3_000
-# Louder than this nothing is pushed (`formats.MAX_FLOAT`).
+# Nothing louder than this is pushed (`formats.MAX_FLOAT`).
 _MAX_VALUE = 64.0
 
 
@@ -32,7 +32,7 @@ class ResamplerState:
     kept: npt.NDArray[np.float32]
     """[S] the last samples of the input."""
     num_given: int
-    """Samples of the output that were given since the first of them."""
+    """Samples of the output that were given since the first sample of `kept`."""
 
 
 class Resampler:
@@ -65,7 +65,8 @@ class Resampler:
             if self.rate_in == self.rate_out
             else soxr.ResampleStream(self.rate_in, self.rate_out, 1, "float32", "VHQ")
         )
-        # The two rates meet every `_period_in` samples of the one, `_period_out` of the other.
+        # Samples of the two rates coincide every `_period_in` of the input, `_period_out` of the
+        # output.
         common = math.gcd(self.rate_in, self.rate_out)
         self._period_in, self._period_out = self.rate_in // common, self.rate_out // common
         ratio = max(1.0, self.rate_in / self.rate_out)
@@ -74,10 +75,11 @@ class Resampler:
         self._forget()
 
     def _forget(self) -> None:
-        """Be at the beginning of a sound."""
-        self._kept = np.zeros(0, np.float32)  # input, from a meeting of the two on
-        self._num_given = 0  # output from that meeting on
-        # Of a copy: output that it has and the original has not given yet, or the other way round.
+        """Go to the beginning of a sound."""
+        self._kept = np.zeros(0, np.float32)  # input, from a place where samples coincide
+        self._num_given = 0  # output from that place on
+        # In a copy: output that it has and the original has not given yet; and how many samples the
+        # original has given that the copy does not have yet.
         self._ahead = np.zeros(0, np.float32)
         self._num_behind = 0
 
@@ -86,7 +88,7 @@ class Resampler:
         """A resampler that goes on where the one with these rates was when `save` gave the state.
 
         Raises:
-            AudioError: a rate out of range, or a state that none with these rates can have.
+            AudioError: a rate out of range, or a state that is impossible with these rates.
         """
         resampler = cls(rate_in, rate_out)
         kept, num_given = checked_mono(state.kept), state.num_given
@@ -118,7 +120,7 @@ class Resampler:
         )
 
     def push(self, samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Take the next samples and give what can be said of the output by now.
+        """Take the next samples, and give the output that is known by now.
 
         Args:
             samples: [S] mono float32 in [-1, 1] at `rate_in`, any S, finite.

@@ -1,7 +1,6 @@
 """Where the bytes of a recording come from: a path, standard input or an open file.
 
-Knows the operating system's errors and says them in kiku's words. Does not know what the bytes
-mean.
+Knows the operating system's errors and turns them into kiku's. Does not know what the bytes mean.
 """
 
 import os
@@ -14,38 +13,37 @@ from typing import BinaryIO
 
 from kiku.errors import AudioError
 
-# How much of a recording's beginning is kept, to look at its header afterwards.
+# Bytes of a recording's beginning that are kept, to look at its header afterwards.
 HEAD_SIZE = 65_536
 
 _PEEK_SIZE = 4_096
 
-# How much of its end, of what cannot go back.
+# Bytes of its end that are kept, if it cannot go back.
 _TAIL_SIZE = 8_192
 
-# Of at least two letters: one is a drive of Windows.
+# A scheme of at least two letters: a single letter is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
 
 Source = str | os.PathLike[str] | BinaryIO
 
 
 class Reader:
-    """A binary file as the demuxer pulls it, from where it stood; it remembers its head and how far
-    it was read.
+    """A binary file as the demuxer reads it; remembers the file's head and how far it was read.
 
-    Offsets count from where the file stood when it was handed over.
+    The recording begins where the file stood when it was handed over: offsets count from there.
     """
 
     def __init__(self, file: BinaryIO, label: str, suffix: str = "") -> None:
         """Read from `file`; `label` names it in messages, `suffix` (".wav") hints at the format."""
         self.label = label
-        # The demuxer is told no real name: some formats would open files by it on their own.
+        # The demuxer gets no real name: with one, some formats would open files on their own.
         self.name = f"sound{suffix}"
         self.head = b""
         self.untagged = b""  # the head without the tag before it, which may hold a large picture
         self.failure: Exception | None = None
-        """Why the last bytes that were asked for could not be had, such as a disk's error."""
+        """Why the last bytes that were asked for could not be read, such as a disk's error."""
         self.interruption: BaseException | None = None
-        """What ended a read that the demuxer asked for, such as Ctrl-C. It stays."""
+        """What interrupted a read that the demuxer asked for, such as Ctrl-C. It is never reset."""
         self._file = file
         self._peeked = b""
         self._tail = b""
@@ -62,7 +60,7 @@ class Reader:
         except ValueError as error:
             raise AudioError(f"{label} cannot be read ({error}): open it again") from None
         except OSError:
-            # Some devices only say so when they are asked to move.
+            # Some devices only show that they cannot move when they are asked to.
             self._seekable = False
         # A pipe is read as its bytes come: `read` would wait until its whole buffer is full.
         self._read = file.read if self._seekable else getattr(file, "read1", file.read)
@@ -86,7 +84,8 @@ class Reader:
             data: object = self._peeked[:num_bytes] or self._read(num_bytes)
             self._peeked = self._peeked[num_bytes:]
         except OSError as error:
-            # As an end it lets everything before it be decoded; who reads asks for it afterwards.
+            # Treated as the end, so that everything before it is decoded; the caller looks at
+            # `failure` afterwards.
             self.failure = error
             data = b""
         # More bytes than asked for would be written past the demuxer's buffer.
@@ -102,9 +101,9 @@ class Reader:
         return data
 
     def end(self, num_bytes: int) -> bytes:
-        """The last bytes, at most so many, once all was read; of a pipe no more than were kept.
+        """The last bytes, at most `num_bytes`, once all was read; of a pipe no more than were kept.
 
-        A file is left where they end.
+        A file is left at its end.
         """
         if not self._seekable:
             return self._tail[-num_bytes:]
@@ -115,13 +114,13 @@ class Reader:
         return data
 
     def raise_interruption(self) -> None:
-        """Raise what ended a read that the demuxer asked for, if anything did."""
+        """Raise what interrupted a read that the demuxer asked for, if anything did."""
         if self.interruption is not None:
             raise self.interruption
 
     def peek(self, num_bytes: int) -> bytes:
-        """At most so many of the first bytes, before any others are read; they are read again
-        afterwards."""
+        """The first bytes, at most `num_bytes`, before anything is read; `read` still begins with
+        them."""
         data = b""
         while len(data) < num_bytes and (part := self.read(_PEEK_SIZE)):
             data += part
@@ -132,7 +131,7 @@ class Reader:
         return data[:num_bytes]
 
     def _keep(self, data: bytes) -> None:
-        """Remember what stands at the beginning, and what stands behind a tag there."""
+        """Remember the beginning of the recording, and the beginning after a tag there."""
         position = self._position
         if position <= len(self.head) < HEAD_SIZE:
             self.head = (self.head + data[len(self.head) - position :])[:HEAD_SIZE]
@@ -143,8 +142,8 @@ class Reader:
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to `offset` bytes from the beginning (or as `whence` says); the new offset.
 
-        Damaged recordings send their demuxers far beyond the end, where no file system lets a file
-        be: such a place is the end.
+        Damaged recordings send their demuxers far beyond the end, to places that no file system
+        allows: then the place is the end.
         """
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
         place = min(max(0, base + offset), self.num_bytes)
@@ -162,7 +161,7 @@ class Reader:
 
 
 def tag_size(head: bytes) -> int:
-    """Bytes of the ID3 tag that stands before the sound, by the beginning of a recording."""
+    """Bytes of the ID3 tag before the sound, by the beginning of a recording; 0 without one."""
     if head[:3] != b"ID3" or len(head) < 10:
         return 0
     size = 0
@@ -200,7 +199,7 @@ def open_source(source: Source) -> Generator[Reader, None, None]:
 
 
 def _refuse_address(name: str) -> None:
-    """Nothing is fetched; a file that is really called so may be read."""
+    """Raise AudioError for an address, as nothing is fetched; a file of that name may be read."""
     found = _ADDRESS.match(name)
     if found is not None and not os.path.lexists(name):
         # A Path has folded the "//" into one "/".

@@ -1,4 +1,4 @@
-"""When a sound is: what of it was taken, what lies between a start and an end, what was given.
+"""The times of a sound: what was taken, what of it lies between a start and an end, what came out.
 
 Knows times and counts, and no samples. Does not know what the sound is.
 """
@@ -18,25 +18,25 @@ class Timeline:
     taken: Clock
     """All of the sound so far."""
     kept: Clock
-    """What of it lies between start and end."""
+    """The part of the sound between start and end."""
     owed: int = 0
-    """Ticks of silence that became no whole sample yet."""
+    """Ticks of silence that are no whole sample yet."""
     num_given: int = 0
     """Samples that came out."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what cannot be."""
+        """Raise ValueError for impossible values."""
         if abs(self.owed) > _MAX_OWED or self.taken.rate != self.kept.rate or self.num_given < 0:
             raise ValueError("the times of the sound do not fit one another")
 
     def num_missing(self, sample_rate: int) -> int:
-        """Samples that would have to come out yet, so that all is as long as what was kept."""
+        """Samples that still have to come out, so that the output is as long as what was kept."""
         return max(0, self.kept.num_at(sample_rate) - self.num_given)
 
     def add_gap(self, ticks: int, start: int, end: int | None) -> int:
-        """Let silence go by; how many samples of it at the present rate lie between start and end.
+        """Let silence go by; returns its samples between start and end, at the present rate.
 
-        What is no whole sample is owed: it counts with the next gap.
+        A rest of less than a sample is owed: it counts with the next gap.
         """
         rate, begin = self.taken.rate, self.taken.position
         last = begin + ticks if end is None else min(begin + ticks, end)
@@ -49,7 +49,7 @@ class Timeline:
         return num_samples
 
     def end_rate(self, num_rest: int, sample_rate: int) -> None:
-        """All that was taken has come out, with these last samples; owe what they do not cover."""
+        """Note that all sound has come out, these last samples included; what they lack is owed."""
         self.num_given += num_rest
         self.owed = self.kept.position - self.num_given * TICKS_PER_S // sample_rate
 

@@ -2,9 +2,9 @@
 
 FFmpeg hides most truncations: it takes the length of a wav from the size of the file, and ends
 quietly where the bytes end. So the length is looked up where it is reliable: in bytes, in packets
-or or in seconds. Raw streams (adts, mp2, mp3 without a count, ac3, amr) and MPEG's transport and
-program streams state none; there a last packet that is cut in two tells it. An ogg says at its end
-that it is one (`ogg`), and a nut ends in an index.
+or in seconds. Raw streams (adts, mp2, mp3 without a count, ac3, amr) and MPEG's transport and
+program streams state none; there a last packet that is cut in two shows the truncation. An ogg
+marks its end as such (`ogg`), and a nut ends in an index.
 """
 
 import struct
@@ -17,32 +17,33 @@ from av.audio.stream import AudioStream
 from kiku.audio.packets import stated_size
 from kiku.audio.source import Reader
 
-# What headers may be wrong by without anything missing.
+# Seconds by which headers may be wrong without anything missing.
 _TOLERANCE_S = 0.02
 _FILM_TOLERANCE_S = 0.5
 _MP3_TOLERANCE = 2  # packets: some programs count the header as one, and the last may be padding
 # Some programs count the header of a wav with its data.
 _WAV_TOLERANCE_SIZE = 64
-# Programs that write into a pipe put a length from here on, as they do not know the true one ...
+# Programs that write into a pipe do not know the length, and put one that is at least this ...
 _UNKNOWN_SIZE = 0x7FFF_0000
-# ... or a round one that is surely enough: from here on, a multiple of one of those.
+# ... or a round one that is surely enough: at least this, and a multiple of one of these.
 _MIN_ROUND_SIZE, _ROUND_SIZES = 0x2000_0000, (1_000_000, 0x10_0000)
 # Formats whose own header counts the samples, exactly.
 _COUNTED_FORMATS = frozenset(
     {"flac", "aiff", "au", "wv", "tta", "ape", "tak", "mpc", "mpc8", "nistsphere"}
 )
-# Formats without a length of all of it, of which FFmpeg says that a packet is shorter than stated.
+# Formats that state no length of the whole, but in which FFmpeg finds a packet shorter than stated.
 _SHORT_FORMATS = frozenset({"voc", "ast", "smjpeg"})
 # Formats whose own header says how long the film is.
 _FILM_FORMATS = frozenset({"matroska", "flv", "rm"})
 _VBRI_OFFSET = 36
-# Of a transport stream: bytes of a packet, what stands first in each, and how many are looked at.
+# Of a transport stream: possible bytes of a packet, the first byte of each, and how many packets
+# are looked at.
 _TS_SIZES, _TS_MARK, _TS_MARKS = (188, 192, 204), 0x47, 8
 _NUT_MAGIC, _NUT_INDEX = b"nut/multimedia container\0", bytes.fromhex("4e58dd672f23e64e")
-# Of a nut: its last version that always has an index, and how long one may be.
+# Of a nut: the last version that always has an index, and how many bytes an index may have.
 _NUT_VERSION, _NUT_INDEX_SIZE = 3, 1 << 24
-# Of a program stream: what stands before each packet, its next byte in headers of packs and at the
-# end, and so many bytes at the end are looked at.
+# Of a program stream: the bytes before each packet, the byte that follows them in headers of packs
+# and at the end, and how many bytes at the end are looked at.
 _PACKET, _PACK, _PACK_END, _PACKETS_SIZE = b"\0\0\1", b"\xba", b"\xb9", 1 << 17
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
@@ -52,19 +53,19 @@ class Heard:
     """What was found in a recording that was read to its end."""
 
     stated_s: float | None
-    """What the container gave as the duration when it was opened."""
+    """Duration that the container stated when it was opened, in seconds."""
     end_s: float
-    """Where the sound ended."""
+    """Second at which the sound ended."""
     file_end_s: float
-    """Where the last packet of any track ended."""
+    """Second at which the last packet of any track ended."""
     num_packets: int
-    """Of the audio track."""
+    """Packets of the audio track."""
     last_packet: bytes = b""
-    """Of the audio track."""
+    """The last packet of the audio track."""
     is_last_short: bool = False
-    """Whether FFmpeg says that the packet has fewer bytes than its header states."""
+    """Whether FFmpeg found that the last packet has fewer bytes than its header states."""
     start_s: float = 0.0
-    """What the timestamps say where the recording begins."""
+    """Timestamp at which the recording begins, in seconds."""
 
 
 class _Data(NamedTuple):
@@ -78,8 +79,8 @@ class _Data(NamedTuple):
 def whole_length_s(
     format_name: str, track: AudioStream, reader: Reader, heard: Heard
 ) -> float | None:
-    """How long the recording should be, in seconds, if less than that was in it (0 where nobody
-    says how long); None if it is whole.
+    """How long the recording should be, in seconds, if less than that was in it (0 where the length
+    is unknown); None if it is whole.
 
     Args:
         format_name: the container's format, "wav", "flac", "mov", "matroska" ...
@@ -111,7 +112,7 @@ def whole_length_s(
 
 
 def _length_of_data(data: _Data | None, reader: Reader, heard: Heard) -> float | None:
-    """What the data should last, in seconds, if the file ends before they do."""
+    """Seconds that the data should last, if the file ends before they do; otherwise None."""
     if data is None:
         return None
     tolerance = max(_WAV_TOLERANCE_SIZE, data.byte_rate * _TOLERANCE_S)
@@ -146,7 +147,7 @@ def _wav_data(head: bytes) -> _Data | None:
 
 
 def _avi_data(head: bytes) -> _Data | None:
-    """All of the first RIFF chunk: the index stands at its end, so an end that is missing shows."""
+    """All of the first RIFF chunk: the index is at its end, so a missing end is noticed."""
     if head[:4] != b"RIFF" or len(head) < 8:
         return None
     return _Data(8, struct.unpack_from("<I", head, 4)[0])
@@ -161,7 +162,8 @@ def _caf_data(head: bytes) -> _Data | None:
 
 
 def _w64_data(head: bytes) -> _Data | None:
-    """Names are 16 bytes long here, and sizes count name and size, and are made even to 8."""
+    """The data of a w64: names have 16 bytes there, sizes count name and size themselves, and
+    chunks are padded to a multiple of 8."""
     offset, byte_rate = 40, 0
     while head[:4] == b"riff" and offset + 24 <= len(head):
         name, size = struct.unpack_from("<4s12xQ", head, offset)
@@ -174,7 +176,7 @@ def _w64_data(head: bytes) -> _Data | None:
 
 
 def _asf_data(head: bytes) -> _Data | None:
-    """All of the file, whose size stands in its header; 0 in broadcasts."""
+    """All of the file, whose size is in its header (0 in broadcasts)."""
     place = head.find(_ASF_PROPERTIES)
     if place < 0 or len(head) < place + 48:
         return None
@@ -222,7 +224,7 @@ def _chunks(head: bytes, offset: int, layout: str) -> Iterator[tuple[bytes, int,
 
 
 class _Mp3(NamedTuple):
-    """What the first packet of an mp3 says of all of them (Xing, Info or VBRI)."""
+    """What the first packet of an mp3 states about all of them (Xing, Info or VBRI)."""
 
     num_packets: int
     packet_s: float
@@ -261,8 +263,8 @@ def _counted(head: bytes, first: int) -> int:
 
 
 def _is_cut_in_two(format_name: str, reader: Reader, heard: Heard) -> bool:
-    """Whether the last packet of a format that states no length ends in its middle. By chance a cut
-    lies between two, and cannot be known."""
+    """Whether the last packet of a format that states no length ends in its middle. A cut that by
+    chance lies between two packets cannot be noticed."""
     if format_name in _CUT:
         return _CUT[format_name](reader)
     if format_name == "amr":
@@ -279,7 +281,8 @@ def _is_cut_ts(reader: Reader) -> bool:
         for first in range(min(size, len(head))):
             marks = head[first : first + size * _TS_MARKS : size]
             if len(marks) > 1 and marks == bytes([_TS_MARK]) * len(marks):
-                # On a Blu-ray there are four bytes before each, of the next one.
+                # On a Blu-ray each packet has four bytes before its mark, so that the last one has
+                # 188 from its mark on.
                 rest = (reader.num_bytes - first) % size
                 whole = (0, 188) if size == 192 else (0,)
                 return rest not in whole and rest <= len(tail) and tail[-rest] == _TS_MARK
@@ -307,7 +310,7 @@ def _is_cut_ps(reader: Reader) -> bool:
 
 
 def _packet_size(head: bytes) -> int:
-    """Bytes of a packet, or header of a pack, of a program stream by its first 14."""
+    """Bytes of a packet, or of a pack's header, in a program stream, by its first 14 bytes."""
     if head[3:4] == _PACK_END:
         return 4
     if head[3:4] != _PACK:
@@ -320,7 +323,7 @@ def _is_cut_nut(reader: Reader) -> bool:
     """Whether a nut lacks the index at its end. FFmpeg writes one, into pipes also, unless it was
     told not to; those of later versions may say that they have none."""
     magic = len(_NUT_MAGIC)
-    place = magic + 8  # behind the size of the header, seven bits in a byte, there is the version
+    place = magic + 8  # the version follows the size of the header, which has seven bits in a byte
     while reader.head[place : place + 1] > b"\x7f":
         place += 1
     version, end = reader.head[place + 1 : place + 2], reader.end(12)
@@ -337,7 +340,7 @@ _CUT = {"mpegts": _is_cut_ts, "mpeg": _is_cut_ps, "nut": _is_cut_nut}
 
 
 def _index_end(track: AudioStream) -> int:
-    """The byte behind the last sample that an mp4's index names."""
+    """The byte after the last sample that an mp4's index names."""
     entries = track.index_entries
     if not len(entries):
         return 0

@@ -1,7 +1,7 @@
 """Hub, folder or the packaged demo -> config, tensors and vocabulary; and back.
 
     hub.py                  where files come from: a folder, a repository, the demo
-    hub_errors.py           what is said when the hub does not give it
+    hub_errors.py           the messages for when the hub does not give them
     layout.py               which layout they have, and which of them are needed
     config_native.py        Kyutai's config.json <-> ModelConfig
     config_transformers.py  transformers' config.json <-> ModelConfig
@@ -13,7 +13,7 @@
     tensor_shapes.py        the names and shapes of our tensors
     model_shapes.py         the published models without their weights, for measuring
     reading.py              the config, and which tensor of the files is which of ours
-    identity.py             what tells a checkpoint from any other
+    identity.py             what distinguishes a checkpoint from any other
     integrity.py            is this checkpoint whole?
     upload.py               a folder to a repository
 
@@ -25,7 +25,7 @@ With PyTorch:
     loading.py, saving.py   all of it together, in both directions
     mimi_decoder.py         the weights of Mimi's decoder, carried along unread
 
-Only this room downloads and uploads, and only it knows what others call things.
+Only this room downloads and uploads, and only it knows the names that others use.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from kiku.checkpoint.saving import save_native, save_transformers, to_native, to_transformers
     from kiku.checkpoint.weights import weights_of
 
-# A list of models or a download needs none of these, and some need PyTorch.
+# Imported on first use: a list of models or a download needs none of these, and some need PyTorch.
 _LATER = {
     "CorrectedValue": "corrections", "Finding": "integrity", "Loaded": "loading",
     "load": "loading", "read_config": "reading", "read_mimi_decoder": "mimi_decoder",

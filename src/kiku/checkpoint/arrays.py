@@ -39,10 +39,10 @@ _KINDS: dict[str, tuple[str, Callable[[Raw], NDArray[np.float32]]]] = {
 
 
 def mapped(stored: Stored) -> Raw:
-    """A tensor as it lies in its file: pages are read when touched, and given back with the array.
+    """A tensor as it lies in its file: pages are read when touched, and freed with the array.
 
     Raises:
-        CheckpointError: of a type that kiku does not read; or the file is gone.
+        CheckpointError: its type is one that kiku does not read, or the file is gone.
     """
     if stored.dtype not in _KINDS:
         raise CheckpointError(
@@ -53,7 +53,7 @@ def mapped(stored: Stored) -> Raw:
     if stored.num_bytes == 0:
         return np.empty(stored.shape, dtype)
     try:
-        # A plain array upon the mapping: numpy's own class would follow every slice.
+        # A plain array over the mapping: of a np.memmap every slice would be one too.
         return np.asarray(
             np.memmap(stored.file, dtype, "r", offset=stored.start, shape=stored.shape)
         )

@@ -10,7 +10,7 @@ from kiku.errors import ConfigError, UnsupportedConfig
 
 _LAYOUT = "Kyutai's layout"
 
-# What moshi takes where config.json is silent (the sampling and training keys aside).
+# Values that moshi uses for keys that config.json lacks (except sampling and training keys).
 _DEFAULTS: dict[str, Any] = {
     "existing_text_padding_id": 3,
     "existing_text_end_padding_id": 0,
@@ -20,7 +20,7 @@ _DEFAULTS: dict[str, Any] = {
     "hidden_scale": 4,
 }
 
-# Keys whose other values would be another network, and the values that kiku builds.
+# Keys of which another value would mean another network, and the values that kiku builds.
 _SUPPORTED: Supported = {
     "dep_q": (0,),
     "causal": (True,),
@@ -42,7 +42,7 @@ _SUPPORTED: Supported = {
 
 _NEEDED = ("card", "n_q", "dim", "num_heads", "num_layers", "text_card", "dep_q", "context")
 
-# Keys that do not touch the network that kiku builds.
+# Keys that do not affect the network that kiku builds.
 _FREE = frozenset({
     "model_type", "model_id", "moshi_name", "mimi_name", "mimi_config_name", "tokenizer_name",
     "lm_gen_config", "tts_config", "stt_config",
@@ -50,7 +50,7 @@ _FREE = frozenset({
     "gradient_checkpointing", "lora_name", "lora_rank", "lora_scaling",
 })  # fmt: skip
 
-_DELAY_S, _PREFIX_S = 5.0, 1.0  # what Kyutai's scripts take where there is no stt_config
+_DELAY_S, _PREFIX_S = 5.0, 1.0  # what Kyutai's scripts use where there is no stt_config
 
 _CODEC_SUPPORTED: dict[str, Supported] = {
     "seanet": {
@@ -83,7 +83,7 @@ def read_native(
         num_pause_heads: heads found among the tensors; they count where config.json does not say.
 
     Raises:
-        ConfigError: a key is missing, or a number cannot be.
+        ConfigError: a key is missing, or a number is impossible.
         UnsupportedConfig: a key or a value that kiku does not build.
     """
     _check_decoder(config)
@@ -122,7 +122,7 @@ def read_native_codec(codec: Mapping[str, Any]) -> CodecConfig:
     """CodecConfig of moshi's description of a codec (sections seanet, quantizer, transformer).
 
     Raises:
-        ConfigError: a key is missing, or a number cannot be.
+        ConfigError: a key is missing, or a number is impossible.
         UnsupportedConfig: a value that kiku does not build.
     """
     for section, supported in _CODEC_SUPPORTED.items():
@@ -212,7 +212,7 @@ def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) ->
         "positional_embedding": "rope",
         "conditioners": {},
         "cross_attention": False,
-        # without it moshi wants a tensor of the part that makes sound, though there is none
+        # without it moshi asks for a tensor of the part that makes sound, though there is none
         "depformer_multi_linear": True,
         "lm_gen_config": {"temp": 0.0, "temp_text": 0.0},
         "stt_config": {
@@ -227,7 +227,7 @@ def write_native(config: ModelConfig, *, mimi_name: str, tokenizer_name: str) ->
         values["extra_heads_dim"] = lm.pause_classes
     if config.codec != CodecConfig():
         values["mimi_config_name"] = "mimi_config.json"
-    # The start id is said by the tensors: its row is the last one of the table there.
+    # The tensors determine the start id: its row is the last one of the table there.
     left_out = ["lm.initial_text_id"]
     if not lm.num_pause_heads:
         left_out.append("lm.pause_classes")

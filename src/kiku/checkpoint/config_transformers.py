@@ -64,11 +64,11 @@ CODEC_DEFAULTS: dict[str, Any] = {
 """Values of `MimiConfig` for the keys that a file leaves out."""
 
 DECODER_THETA = 100_000.0
-"""Base of the decoder's rotary frequencies in every published model. Where a file is silent,
-transformers 4 took it too; transformers 5 takes 10,000."""
+"""Base of the decoder's rotary frequencies in every published model. Where a file does not state
+it, transformers 4 uses this too; transformers 5 uses 10,000."""
 
 CODEC_THETA = CodecConfig().transformer.rope_theta
-"""The codec's, which both take where a file is silent."""
+"""Base of the codec's rotary frequencies, which both versions use where a file lacks it."""
 
 _LAYOUT = "transformers' layout"
 
@@ -122,14 +122,14 @@ def read_transformers(
 
     Args:
         config: config.json, `filled` and corrected.
-        preprocessor: the feature extractor's values, corrected; delay and prefix are 0 where it is
-            silent, as there.
+        preprocessor: the feature extractor's values, corrected; delay and prefix are 0 where it
+            lacks them, as in transformers.
         last_head_row_is_zero: whether the last row of lm_head is a filler for the start id, as the
             conversion of the published checkpoints leaves it. If not, it is a text id like the
             others.
 
     Raises:
-        ConfigError: numbers that cannot be.
+        ConfigError: impossible numbers.
         UnsupportedConfig: a value that kiku does not build.
     """
     codec = read_transformers_codec(config.get("codec_config") or {})
@@ -337,7 +337,7 @@ def write_preprocessor(config: ModelConfig) -> dict[str, Any]:
 
 
 def _write_theta(theta: float) -> dict[str, Any]:
-    """transformers 4 reads the first spelling, 5 the second."""
+    """The base in both spellings: transformers 4 reads the first, 5 the second."""
     return {
         "rope_theta": theta,
         "rope_parameters": {"rope_type": "default", "rope_theta": theta},

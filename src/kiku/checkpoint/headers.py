@@ -1,4 +1,4 @@
-"""What lies in safetensors files: the names and shapes of their tensors, and where the numbers
+"""The headers of safetensors files: the names and shapes of their tensors, and where the numbers
 are.
 """
 
@@ -24,7 +24,7 @@ class Stored:
     """As safetensors spells it: "BF16", "F32"."""
     shape: tuple[int, ...]
     start: int
-    """Its first byte, counted from the beginning of the file."""
+    """Offset of its first byte from the beginning of the file."""
     num_bytes: int
 
 

@@ -50,18 +50,18 @@ KNOWN_REPOS: tuple[KnownRepo, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the hub and its cache are asked; the words are those of transformers."""
+    """How the hub and its cache are asked; the fields have transformers' names."""
 
     cache_dir: str | Path | None = None
-    """The cache; None is the one of the environment."""
+    """The folder of the cache; None is the one of the environment."""
     token: str | bool | None = None
-    """Who asks; None and True are whoever is logged in, False is nobody."""
+    """The token to send; None and True send that of the logged-in user, False sends none."""
     local_files_only: bool = False
-    """True: only what is cached."""
+    """Whether only cached files are used, and the hub is never asked."""
 
 
 class Folder:
-    """Files of a checkpoint that lie in a folder."""
+    """Files of a checkpoint in a folder."""
 
     def __init__(self, path: Path) -> None:
         """`path` is an existing folder."""
@@ -72,8 +72,8 @@ class Folder:
         """The file called `name`, or None.
 
         Raises:
-            CheckpointError: the name, or a link of that name, leads out of the folder; or it
-                cannot be looked at.
+            CheckpointError: the name, or a link of that name, leads out of the folder; or the file
+                cannot be accessed.
         """
         _refuse_way_out(self.name, name)
         path = self.path / name
@@ -91,8 +91,8 @@ class Folder:
         )
 
     def _holds(self, real: Path) -> bool:
-        """Whether a file without links is ours: in the folder, or where the hub's cache keeps what
-        the folders of its repositories lead to.
+        """Whether a file (its path without links) belongs to the checkpoint: it is in the folder,
+        or where the hub's cache keeps the files to which the folders of its repositories link.
         """
         folder = self.path.resolve()
         if real.is_relative_to(folder):
@@ -110,10 +110,10 @@ class Folder:
 class Repo:
     """Files of a checkpoint on the hub; downloaded when asked for, kept in the hub's cache.
 
-    All of them are of one commit: the one that the first file was found at. A push in between
-    cannot mix two models. Of a commit the cache tells what there is and what there is not, without
-    the hub; where the cache holds a branch, the hub is asked once what is the newest, and once it
-    has not answered it is not asked again.
+    All of them are of one commit: the one at which the first file was found. So a push in between
+    cannot mix two models. For a commit, the cache alone shows which files exist and which do not.
+    For a branch that the cache holds, the hub is asked once for the newest commit. Once the hub has
+    not answered, it is not asked again.
     """
 
     def __init__(
@@ -128,23 +128,23 @@ class Repo:
         self.repo_id, self.revision, self.access = repo_id, revision, access
         self.name = repo_id
         self.commit: str | None = None
-        """Of all files; None until one was found."""
+        """The commit of all files; None until one was found."""
         self.no_answer = no_answer
-        """Why the hub cannot be asked; None as long as it can."""
+        """Why the hub cannot be asked; None while it can."""
         self._answered = False
         self._known: dict[str, Path | None] = {}
 
     @property
     def asks_for(self) -> str | None:
-        """The revision of the next file."""
+        """The revision at which the next file is asked for."""
         return self.commit or self.revision
 
     def get(self, name: str) -> Path | None:
         """The local path of the file called `name`, or None if the repository has no such file.
 
         Raises:
-            CheckpointError: it cannot be reached, found, entered, or stored; or the name leads out
-                of the repository.
+            CheckpointError: the repository cannot be reached, found or entered, or the file cannot
+                be stored; or the name leads out of the repository.
         """
         _refuse_way_out(self.name, name)
         if name not in self._known:
@@ -176,7 +176,7 @@ class Repo:
         if cached is not None:
             return cached or None
         if name != _CONFIG and self._is_cached:
-            return None  # the cache is taken as whole
+            return None  # the cache is taken to be complete
         raise self.no_answer
 
     def _download(self, name: str) -> Path | None:
@@ -196,8 +196,8 @@ class Repo:
         return Path(path)
 
     def _newest(self, name: str) -> str | None:
-        """The commit at which the hub has `name`; None where it does not say. One question, no
-        waiting for a hub that does not answer: that is kept in `no_answer`.
+        """The commit at which the hub has `name`; None where it does not say. The hub is asked
+        once; if it does not answer, that is kept in `no_answer` and not waited for.
         """
         hub = import_hub()
         url = hub.hf_hub_url(self.repo_id, name, revision=self.asks_for)
@@ -227,11 +227,11 @@ class Repo:
 
     @property
     def _is_cached(self) -> bool:
-        """Whether there is something to go on with where the hub does not answer."""
+        """Whether the cache holds the config, so that kiku can go on without the hub's answer."""
         return bool(self._cached(_CONFIG))
 
     def why_not(self) -> str:
-        """Why the hub was not asked for what is missing; empty if it was."""
+        """Why the hub was not asked for the missing files; empty if it was."""
         return "" if self.no_answer is None else why_not(self._asked(""), self.no_answer)
 
     def _asked(self, name: str) -> Asked:
@@ -253,16 +253,16 @@ Place = Folder | Repo
 def open_place(
     source: str | Path | Place, *, revision: str | None = None, access: Access = Access()
 ) -> Place:
-    """What `source` names; a place that is already open is given back.
+    """The place that `source` names; a place that is already open is returned as it is.
 
     Args:
         source: "demo", a folder, or a repository such as "kyutai/stt-1b-en_fr". A folder that
-            exists wins over a repository of that name; for a folder called "demo" say "./demo".
+            exists wins over a repository of that name; write "./demo" for a folder called "demo".
         revision: of a repository: branch, tag or commit.
         access: how the hub and its cache are asked.
 
     Raises:
-        CheckpointError: it is none of these, or may not be looked at.
+        CheckpointError: it is none of these, or may not be accessed.
     """
     if isinstance(source, Folder | Repo):
         return source
@@ -295,7 +295,8 @@ def open_place(
 def file_elsewhere(name: str, place: Place) -> Path | None:
     """Follow `hf://owner/repo/file`, as Kyutai's configs allow; None for a plain name.
 
-    `place` is where the name stands: another repository is asked as it is.
+    `place` is the checkpoint whose config has the name: the other repository is asked in the same
+    way as this one.
 
     Raises:
         CheckpointError: the address leads nowhere, or to a file of this machine (`file://`), which
@@ -331,13 +332,13 @@ def is_local(source: str | Path) -> bool:
     """Whether `open_place` finds it on this machine: the demo, or a folder.
 
     Raises:
-        CheckpointError: it may not be looked at.
+        CheckpointError: it may not be accessed.
     """
     return str(source) == DEMO or _kind_of(source)[1] == "folder"
 
 
 def demo_folder() -> Path:
-    """Where the model inside the package lies. A folder of one's own may be called "demo", too."""
+    """The folder of the model inside the package. (Users may have a folder called "demo", too.)"""
     return Path(__file__).resolve().parent.parent / DEMO
 
 
@@ -351,20 +352,20 @@ def _demo() -> Folder:
 
 
 def _kind_of(source: str | Path) -> tuple[Path, Literal["folder", "file", "nothing"]]:
-    """What lies on this machine under that name.
+    """What is on this machine under that name.
 
     Raises:
-        CheckpointError: it may not be looked at.
+        CheckpointError: it may not be accessed.
     """
     path = Path(source)
-    if source == "":  # which would be the current folder
+    if source == "":  # as a path, this is the current folder
         return path, "nothing"
     try:
         path = path.expanduser()
         if path.is_dir():
             return path, "folder"
         return path, "file" if path.is_file() else "nothing"
-    except RuntimeError:  # of ~, where nobody is at home
+    except RuntimeError:  # ~, where there is no home folder
         return path, "nothing"
     except OSError as e:
         if e.errno == errno.ENAMETOOLONG:
@@ -373,7 +374,7 @@ def _kind_of(source: str | Path) -> tuple[Path, Literal["folder", "file", "nothi
 
 
 def _refuse_way_out(place: str, name: str) -> None:
-    """A checkpoint names its own files only: plain names, in folders of its own at most.
+    """Check that a name leads to a file of the checkpoint: a plain name, at most in a folder of it.
 
     Raises:
         CheckpointError: the name leads elsewhere, on any system.
@@ -387,7 +388,7 @@ def _refuse_way_out(place: str, name: str) -> None:
 
 
 def _cache_around(folder: Path) -> Path | None:
-    """The hub's cache, where the folder is one of a repository at some commit."""
+    """The hub's cache that holds the folder as a repository at some commit; None elsewhere."""
     for parent in folder.parents:
         if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
             return parent.parent.parent

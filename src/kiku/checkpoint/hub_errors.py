@@ -1,5 +1,5 @@
-"""What is said when the hub does not give what was asked for: one sentence each, and no raw lines
-of its library.
+"""The messages for when the hub does not give what was asked for: one sentence each, and no raw
+lines of its library.
 """
 
 import errno
@@ -14,13 +14,13 @@ from kiku.errors import CheckpointError
 
 _log = logging.getLogger(__name__)
 
-# Parts of the hub's library that report what goes wrong while they try again.
+# Parts of the hub's library that log what goes wrong while they try again.
 _TALKERS = ("utils._http", "file_download")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One file of a repository."""
+    """The file of a repository that was asked for."""
 
     repo_id: str
     revision: str | None
@@ -29,7 +29,7 @@ class Asked:
 
     @property
     def where(self) -> str:
-        """The repository in words."""
+        """The repository, and its revision if one was given, for messages."""
         return self.repo_id + (f" at {self.revision}" if self.revision else "")
 
 
@@ -43,12 +43,12 @@ def import_hub() -> Any:
 
 
 def is_http(error: Exception) -> bool:
-    """Whether the library below the hub's raised it."""
+    """Whether the HTTP library under the hub's raised it."""
     return type(error).__module__.split(".")[0] in ("httpx", "httpx2", "requests")
 
 
 def why_not(asked: Asked, error: Exception) -> str:
-    """Why the hub was not, or could not be asked."""
+    """Why the hub was not asked, or could not be reached."""
     offline = import_hub().errors.OfflineModeIsEnabled
     if isinstance(error, offline) or isinstance(error.__cause__, offline):
         said = "local_files_only" if asked.local_files_only else "--offline or HF_HUB_OFFLINE"
@@ -59,7 +59,7 @@ def why_not(asked: Asked, error: Exception) -> str:
 
 @contextmanager
 def own_words(repo_id: str, name: str) -> Generator[None]:
-    """Keep raw lines of the hub's library from people: what comes of it is said in one sentence."""
+    """Hide the raw log lines of the hub's library; log in one sentence that it tries again."""
     reworded = _Reworded(f"{name} of {repo_id}")
     loggers = [logging.getLogger(f"huggingface_hub.{part}") for part in _TALKERS]
     for logger in loggers:
@@ -72,7 +72,7 @@ def own_words(repo_id: str, name: str) -> Generator[None]:
 
 
 class _Reworded(logging.Filter):
-    """Drops what the library says of its troubles, and says once that it tries again."""
+    """Drops the library's warnings, and logs once that it tries again."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -87,10 +87,10 @@ class _Reworded(logging.Filter):
 
 @contextmanager
 def explained(asked: Asked, *, cache: str | Path | None, known: str) -> Generator[None]:
-    """Turn what the hub's library raises into one sentence each.
+    """Turn each exception of the hub's library into a CheckpointError of one sentence.
 
     Args:
-        asked: what for.
+        asked: the file that is asked for.
         cache: the hub's cache; None is the one of the environment.
         known: repositories to name where there is none.
     """

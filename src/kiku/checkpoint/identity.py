@@ -1,4 +1,4 @@
-"""What tells a checkpoint from any other, wherever it lies."""
+"""The identity of a checkpoint: what distinguishes it from any other, wherever its files are."""
 
 import hashlib
 import json
@@ -12,15 +12,15 @@ from kiku.checkpoint.layout import Files
 from kiku.config import ModelConfig
 from kiku.errors import CheckpointError
 
-# Weights up to this size are read whole to tell them from others; of larger ones so many pieces,
-# and the ends and the middle of each tensor.
+# A file of weights up to this size goes whole into the identity; of a larger one this many pieces
+# do, and the ends and the middle of each tensor.
 _SMALL_FILE = 64 * 2**20
 _NUM_PIECES, _PIECE_BYTES = 64, 16 * 1024
 _TENSOR_BYTES = 4 * 1024
 
 
 def identity_of(files: Files, config: ModelConfig) -> str:
-    """A digest that tells a checkpoint from any other, wherever it lies.
+    """A digest that distinguishes a checkpoint from any other, wherever its files are.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -37,21 +37,22 @@ def identity_of(files: Files, config: ModelConfig) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a whole file, in hexadecimal."""
+    """The SHA-256 of a whole file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(values: Any) -> str:
-    """Of anything that JSON can hold, whatever the order of its keys."""
+    """The SHA-256 of anything that JSON can hold, whatever the order of its keys."""
     plain = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def _weights(path: Path) -> Mapping[str, Any]:
-    """Small files by all that is in them. Big ones, which would take seconds, by their tensors'
-    names and places, pieces of the whole and of each tensor, and the time of the last change (or
-    the commit). Some stores give all files one time (Nix, Bazel): there the pieces count alone.
+    """What identifies a file of weights. A small one: all of its bytes. A big one, which would take
+    seconds: its tensors' names and places, pieces of the whole and of each tensor, and the time of
+    the last change (or the commit). Some stores give all files the same time (Nix, Bazel): there
+    only the pieces distinguish them.
     """
     size = path.stat().st_size
     if size <= _SMALL_FILE:
@@ -67,7 +68,7 @@ def _weights(path: Path) -> Mapping[str, Any]:
         pieces += [(one.start + at, length) for at in (0, rest // 2, rest)]
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        for at, length in sorted(pieces):  # forwards, which disks like
+        for at, length in sorted(pieces):  # in the order of the file, for the sake of disks
             file.seek(at)
             digest.update(file.read(length))
     when = commit_of(path) or path.stat().st_mtime_ns

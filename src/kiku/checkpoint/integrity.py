@@ -1,4 +1,4 @@
-"""Is this checkpoint whole? One line for each thing that was looked at."""
+"""Is this checkpoint whole? One line for each thing that was checked."""
 
 import warnings
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from kiku.checkpoint.reading import open_files, shortened
 from kiku.errors import KikuError
 from kiku.text import Vocabulary
 
-# Of files that Kyutai published under these names.
+# The checksums of files that Kyutai published under these names.
 _KNOWN_SHA256 = {
     "mimi-pytorch-e351c8d8@125.safetensors": (
         "09b782f0629851a271227fb9d36db65c041790365f11bbe5d3d59369cf863f50"
@@ -24,7 +24,7 @@ _KNOWN_SHA256 = {
     ),
 }
 
-# model.safetensors is everybody's name: known by its size.
+# Many checkpoints have a model.safetensors: that one is recognised by its size.
 _KNOWN_BY_SIZE = {
     5_234_275_128: (
         "stt-2.6b-en",
@@ -35,7 +35,7 @@ _KNOWN_BY_SIZE = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result for one thing that was checked."""
 
     what: str
     ok: bool
@@ -45,10 +45,10 @@ class Finding:
 def verify(
     source: str | Path, *, revision: str | None = None, checksums: bool = True
 ) -> list[Finding]:
-    """Look at everything that can be looked at without running the model.
+    """Check everything that can be checked without running the model.
 
     Args:
-        source: "demo", a folder or a repository id. (Of converted models: `verify_converted`.)
+        source: "demo", a folder or a repository id. (For converted models: `verify_converted`.)
         revision: of a repository.
         checksums: false to skip reading whole files for those whose checksum is known.
 

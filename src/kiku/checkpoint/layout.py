@@ -55,13 +55,13 @@ def find(
     Args:
         source: "demo", a folder, a repository id, or one of these as `hub.open_place` gave it.
         revision: of a repository: branch, tag or commit.
-        weights: false to leave the weights where they are (for a look at the config).
+        weights: false to leave the weights out (to read the config alone).
         needs_vocabulary: false to accept a checkpoint without one.
 
     Raises:
         CheckpointError: not found, not reachable, or files are missing; all the missing ones are
             listed.
-        ConfigError: config.json names a file by something that is not a name.
+        ConfigError: config.json has something that is not a name where a file should be named.
         UnsupportedConfig: it is another kind of model.
     """
     place = open_place(source, revision=revision)
@@ -206,7 +206,7 @@ def _refuse_missing(place: Place, missing: list[str]) -> None:
 
 
 def _there(place: Place) -> str:
-    """What stands in the folder instead, and a hint where other formats are found."""
+    """For a message: what is in the folder instead, and a hint where other formats are found."""
     names = place.listing()
     if not isinstance(place, Folder):
         return f" in the cache, and {place.why_not()}" if place.no_answer else ""

@@ -1,4 +1,4 @@
-"""From a folder, a repository or the demo to networks that are ready to listen."""
+"""From a folder, a repository or the demo to networks that are ready to transcribe."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Loaded:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of the text tokens.
+        """The vocabulary of the text tokens.
 
         Raises:
             CheckpointError: the checkpoint has none (it was loaded with `needs_vocabulary=False`).
@@ -59,14 +59,13 @@ def load(
 ) -> Loaded:
     """Load a checkpoint of any layout.
 
-    On the CPU the weights are mapped, not read: pages come from the disk when touched, and what is
-    stored as the network wants it is never copied.
+    On the CPU the weights are mapped, not read: pages come from the disk when touched, and tensors
+    that are stored as the network needs them are never copied.
 
     Args:
         source: "demo", a folder, a repository id, or what `find` gave.
-        dtype: of the decoder: "float32", "bfloat16", "float16" or the torch.dtype; "auto" takes
-            what is stored; None does so too, but takes float32 for decoders below 100 million
-            weights.
+        dtype: of the decoder: "float32", "bfloat16", "float16" or the torch.dtype. "auto" takes the
+            stored one; None does so too, but takes float32 for decoders below 100 million weights.
         device: where to put the networks.
         revision: of a repository: branch, tag or commit.
         needs_vocabulary: false to accept a checkpoint without one.
@@ -74,10 +73,10 @@ def load(
     Raises:
         CheckpointError: files are missing or damaged, or the tensors are not those of the config
             (all of them are listed).
-        ConfigError: the config or `dtype` cannot be.
+        ConfigError: the config or `dtype` is impossible.
         UnsupportedConfig: it is another kind of model.
     """
-    # before gigabytes are fetched for a dtype that there is not
+    # checked before gigabytes are fetched for a dtype that does not exist
     wanted = None if dtype is None or dtype == "auto" else as_dtype(dtype)
     if isinstance(source, Files):
         files = source
@@ -108,9 +107,9 @@ def as_dtype(value: str | torch.dtype) -> torch.dtype:
 
 
 def _fill(module: nn.Module, source: Source, dtype: torch.dtype | None) -> None:
-    """Give a network on the meta device its weights, in `dtype`; what is stored so stays mapped.
+    """Give a network on the meta device its weights in `dtype`; those stored in it stay mapped.
 
-    None is the dtype that the first layer's attention is stored in.
+    None is the dtype in which the first layer's attention is stored.
     """
     tensors = MappedTensors(source.stored)
     if dtype is None:

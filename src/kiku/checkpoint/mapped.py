@@ -25,9 +25,9 @@ class MappedTensors:
         return self._open[file].get_tensor(name)
 
     def borrowed(self, names: Iterable[str]) -> list[Tensor]:
-        """The same, through a mapping of its own, which ends with the last of these tensors.
+        """Tensors as `mapped` gives them, through a separate mapping that ends with the last one.
 
-        For tensors of which a changed copy is kept: their pages do not stay in memory.
+        For tensors of which only a changed copy is kept: their pages do not stay in memory.
         """
         names = list(names)
         handles = {

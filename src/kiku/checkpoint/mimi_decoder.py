@@ -15,7 +15,8 @@ from kiku.config import CodecConfig, ModelConfig
 
 
 def read_mimi_decoder(files: Files, config: ModelConfig) -> dict[str, Tensor]:
-    """What `load` skips of the codec, mapped, under Kyutai's names; empty if the files lack it.
+    """The tensors of the codec that `load` skips, mapped, under Kyutai's names; empty if the files
+    lack them.
 
     Raises:
         CheckpointError: a file is damaged.
@@ -44,7 +45,7 @@ def read_mimi_decoder(files: Files, config: ModelConfig) -> dict[str, Tensor]:
 def mimi_decoder_to_transformers(
     decoder: Mapping[str, Tensor], config: CodecConfig
 ) -> dict[str, Tensor]:
-    """Kyutai's names -> transformers' flat names; tensors that are not there stay away."""
+    """Kyutai's names -> transformers' flat names; tensors that are missing are left out."""
     theirs: dict[str, Tensor] = {}
     for pair in _table(config).pairs():
         if all(name in decoder for name in pair.ours):
@@ -68,7 +69,7 @@ def _as_stored(name: str) -> str:
 
 
 def _table(config: CodecConfig) -> Table:
-    """`ours` are Kyutai's names here."""
+    """The name table of Mimi's decoder; `ours` are Kyutai's names here."""
     native = "decoder_transformer.transformer.layers.{layer}."
     flat = TRANSFORMERS_CODEC + "decoder_transformer.layers.{layer}."
     ours, theirs = "decoder.model.", TRANSFORMERS_CODEC + "decoder.layers."

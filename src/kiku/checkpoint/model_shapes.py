@@ -1,4 +1,4 @@
-"""The published models' numbers without their weights, and random weights of any config: for
+"""The published models' configs without their weights, and random weights for any config: for
 measuring how fast a model would be before it is fetched."""
 
 import math
@@ -13,7 +13,7 @@ from kiku.checkpoint.tensor_shapes import Shapes, codec_shapes, lm_shapes
 from kiku.config import CodecConfig, LMConfig, ModelConfig, TransformerConfig
 
 Weights = Callable[[str], NDArray[np.float32]]
-"""As `kiku.graph.Weights`: gives the tensor with a name."""
+"""Gives the tensor with a name, as `kiku.graph.Weights` does."""
 
 _HIDDEN_SCALE, _ROPE_THETA = 2.75, 100_000.0  # a gated width of 5632 at 2048
 _NUM_NORMALS = 4_194_301  # prime, so that no two rows of a matrix begin at the same place
@@ -46,9 +46,9 @@ SHAPES: Mapping[str, ModelConfig] = {
 def random_weights(config: ModelConfig, seed: int = 0) -> tuple[Weights, Weights]:
     """Weights of codec and decoder with which codes and tokens vary as they would in a model.
 
-    A tensor depends on its name, `seed` and its shape alone. The numbers are a few million
-    normals, taken over and over from another place and with another sign: a model of a billion is
-    made in seconds, and no two of its matrices are alike.
+    A tensor depends on its name, `seed` and its shape alone. The numbers are a few million normals,
+    used over and over, each time from another place and with another sign. So a model of a billion
+    weights is made in seconds, and no two of its matrices are alike.
     """
     normals = np.random.default_rng(seed).standard_normal(_NUM_NORMALS, np.float32)
 

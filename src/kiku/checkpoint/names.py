@@ -1,9 +1,9 @@
 """Upstream tensor names and kiku's: one table per upstream file, read in both directions.
 
-A row pairs a pattern of ours with one or more of theirs. `{letters}` stand for the places of an
-axis (layers, codebooks ...). An axis that both sides name is run through: one pair per place. An
-axis that only one side names is gathered: all its places belong to one tensor of the other side,
-in order.
+A row pairs a pattern of our names (kiku's) with one or more of theirs (upstream's). `{letters}`
+stand for the places of an axis (layers, codebooks ...). An axis that both sides name is run
+through: one pair per place. An axis that only one side names is gathered: all its places belong to
+one tensor of the other side, in order.
 """
 
 import itertools
@@ -43,7 +43,7 @@ _NATIVE_ATTENTION = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A pattern of ours, the patterns of theirs with the same numbers, and how to turn them."""
+    """Patterns of ours, the patterns of theirs with the same numbers, and how to convert these."""
 
     ours: str | tuple[str, ...]
     theirs: str | tuple[str, ...]
@@ -61,7 +61,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Everything that one upstream file calls its tensors."""
+    """All names of tensors in one upstream file."""
 
     rows: tuple[Row, ...]
     axes: Axes
@@ -157,7 +157,7 @@ def native_lm(config: LMConfig) -> Table:
 
 
 def native_codec(config: CodecConfig) -> Table:
-    """Kyutai's codec file; the half that makes sound is skipped."""
+    """Kyutai's codec file; Mimi's decoder, the half that makes sound, is skipped."""
     layer = "encoder_transformer.transformer.layers.{layer}."
     ours = "transformer.layers.{layer}."
     return Table(
@@ -310,7 +310,7 @@ def _count(num: int) -> list[tuple[int]]:
 
 
 def _seanet_rows(prefix: str, conv: str) -> tuple[Row, ...]:
-    """Rows of the convolutions; `conv` is what upstream wraps one in."""
+    """Rows of the convolutions; `conv` is the part of the name in which upstream wraps one."""
     residual = "seanet.stages.{of_stage}.residuals.{residual}."
     block = prefix + "{residual_at}.block."
     return (

@@ -1,6 +1,6 @@
-"""From the files of a checkpoint to its config, and to which tensor of them is which of ours.
+"""From the files of a checkpoint to its config, and to which of their tensors is which of ours.
 
-No PyTorch, and no numbers of the weights.
+Needs no PyTorch, and reads no numbers of the weights, except one row of transformers' head.
 """
 
 import math
@@ -35,21 +35,21 @@ _TIMING = ("audio_delay_seconds", "audio_silence_prefix_seconds")
 
 
 def read_config(files: Files) -> ModelConfig:
-    """The numbers of a checkpoint, corrected (with a warning each) where its files are wrong.
+    """The config of a checkpoint, corrected (with a warning each) where its files are wrong.
 
     Without the weights (`find(..., weights=False)`) pause heads that config.json does not mention
-    go unseen.
+    are not noticed.
 
     Raises:
         CheckpointError: a file is damaged, or cannot be read.
-        ConfigError: the config cannot be.
+        ConfigError: the config is impossible.
         UnsupportedConfig: it is another kind of model.
     """
     return _read_config(files, read_headers(files.lm))
 
 
 class Source:
-    """The tensors in the files of one network, under the names that we expect."""
+    """The tensors in the files of one network, under the names that kiku expects."""
 
     def __init__(self, table: Table, stored: Mapping[str, Stored], ours: Shapes) -> None:
         """`ours` are the shapes of our tensors; nothing is compared yet."""
@@ -66,7 +66,7 @@ class Source:
             self._names[canonical] = name
 
     def problems(self) -> list[str]:
-        """One line for each tensor that is missing, unexpected, mis-shaped or there twice."""
+        """One line for each tensor that is missing, unexpected, mis-shaped or present twice."""
         expected = self._table.expected(self._ours)
         found = list(self._twice)
         for name, wanted in expected.items():
@@ -91,7 +91,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A checkpoint of which the headers are read, and nothing of the weights."""
+    """A checkpoint of which the config and the headers have been read, but not the weights."""
 
     files: Files
     config: ModelConfig
@@ -103,7 +103,7 @@ class Opened:
         return self.lm.problems() + self.codec.problems()
 
     def refuse_problems(self) -> None:
-        """Do nothing if all tensors are as the config says.
+        """Check that all tensors are as the config says.
 
         Raises:
             CheckpointError: they are not; all that are wrong are listed.
@@ -144,7 +144,7 @@ def tables(layout: Layout, config: ModelConfig) -> tuple[Table, Table]:
 
 @contextmanager
 def _blamed_on(file: Path) -> Generator[None]:
-    """Say in which file the value stands that cannot be."""
+    """Name the file in errors about an impossible value."""
     try:
         yield
     except ConfigError as e:
@@ -207,7 +207,7 @@ def _timing(values: Any) -> dict[str, Any]:
 
 
 def shortened(problems: list[str]) -> list[str]:
-    """The first of many, and how many more there are."""
+    """The first of many problems, and how many more there are."""
     left = len(problems) - _SHOWN
     return problems if left <= 1 else [*problems[:_SHOWN], f"and {left:,} more"]
 

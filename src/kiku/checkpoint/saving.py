@@ -52,9 +52,9 @@ def save_native(
 ) -> None:
     """Write a checkpoint in Kyutai's layout: config.json, two safetensors files, the vocabulary.
 
-    A codec that is not the published one is described in mimi_config.json, in moshi's own words.
-    moshi loads the folder as it is if `mimi_decoder` is given: its codec insists on the part that
-    makes sound.
+    A codec that is not the published one is described in mimi_config.json, in moshi's own terms.
+    moshi loads the folder as it is if `mimi_decoder` is given: its codec needs the part that makes
+    sound.
 
     Args:
         folder: made if need be; files of these names are replaced.
@@ -66,7 +66,7 @@ def save_native(
         mimi_decoder: what `read_mimi_decoder` gave.
 
     Raises:
-        UnsupportedConfig: Kyutai's layout has no words for this model.
+        UnsupportedConfig: Kyutai's layout cannot describe this model.
         CheckpointError: the folder cannot be written.
     """
     tokenizer_name = "tokenizer.json" if vocabulary.suffix == ".json" else _VOCABULARY_FILE
@@ -106,7 +106,7 @@ def save_transformers(
             random, with a warning.
 
     Raises:
-        UnsupportedConfig: transformers' layout has no words for this model.
+        UnsupportedConfig: transformers' layout cannot describe this model.
         CheckpointError: the folder cannot be written, or the vocabulary is not a tokenizer.json.
     """
     if vocabulary is not None and vocabulary.suffix != ".json":

@@ -1,5 +1,5 @@
-"""Supported values: what a config must have, because another value would be another network; and
-what a layout can say, because a number that it cannot would be lost.
+"""Supported values: those that a config must have, because others would mean another network; and
+those that a layout can express, because others would be lost when it is written.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,7 +13,7 @@ Supported = Mapping[str, tuple[Any, ...]]
 
 
 def check_supported(values: Mapping[str, Any], supported: Supported, section: str = "") -> None:
-    """Compare what `values` says with `supported`; keys that are absent are left alone.
+    """Check that `values` are among those of `supported`; keys that are absent are left alone.
 
     `section` names the part of the file in the message.
 
@@ -35,13 +35,13 @@ def check_said(
     *,
     left_out: Collection[str] = (),
 ) -> None:
-    """Compare `config` with what its own reader makes of what was written.
+    """Check that a config was written in a layout without loss, by reading it back.
 
     Args:
-        layout: what it was written in, for the message.
-        config: that was written.
-        read: reads what was written.
-        left_out: numbers that are known to be lost, as "lm.num_pause_heads".
+        layout: the layout in which it was written, for the message.
+        config: the config that was written.
+        read: reads back what was written.
+        left_out: numbers that are known to be lost, such as "lm.num_pause_heads".
 
     Raises:
         UnsupportedConfig: a number is lost, or another one is read.
@@ -60,7 +60,7 @@ def check_said(
 def _differences(
     wanted: Mapping[str, Any], found: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Name, wanted and found value, where they differ."""
+    """Name, wanted value and found value, for each value that differs."""
     for name, value in wanted.items():
         if isinstance(value, Mapping):
             part = cast(Mapping[str, Any], value)

@@ -1,7 +1,7 @@
 """Names and shapes of the tensors that a model of some config has, as kiku's modules name them.
 
-Written down apart from the modules, so that it can be asked where there is no torch. Knows no
-file's names; those are `names`' business.
+Written down separately from the modules, so that it works without torch. Does not know the names in
+files (`names`).
 """
 
 import math
@@ -24,7 +24,7 @@ def is_small(config: LMConfig) -> bool:
 
 
 def lm_shapes(config: LMConfig) -> Shapes:
-    """Of `kiku.lm.LM`."""
+    """The tensors of `kiku.lm.LM`."""
     dim = config.transformer.dim
     shapes: Shapes = {"text_embedding.weight": (config.text_rows, dim)}
     for k in range(config.num_codebooks):
@@ -38,7 +38,7 @@ def lm_shapes(config: LMConfig) -> Shapes:
 
 
 def codec_shapes(config: CodecConfig) -> Shapes:
-    """Of `kiku.codec.MimiEncoder`."""
+    """The tensors of `kiku.codec.MimiEncoder`."""
     dim, step = config.latent_dim, config.downsample
     shapes = _seanet(config)
     shapes |= _transformer(config.transformer)

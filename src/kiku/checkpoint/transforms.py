@@ -1,5 +1,4 @@
-"""How the numbers of an upstream tensor become ours, and back. The names are the business of
-`names`.
+"""How the numbers of an upstream tensor become ours, and back. Does not know names (`names`).
 
 `read` takes numpy's arrays as well as PyTorch's tensors, and gives the same kind back.
 """
@@ -21,10 +20,10 @@ Array = Any
 
 
 class Transform(Protocol):
-    """Both directions; what `read` undoes, `write` does."""
+    """A conversion in both directions: `read` undoes what `write` does."""
 
     copies: ClassVar[bool]
-    """Whether `read` gives new memory rather than views of what it was given."""
+    """Whether `read` gives new memory rather than views of its arguments."""
 
     def read(self, theirs: Sequence[Array]) -> list[Array]:
         """Upstream's arrays -> ours."""
@@ -128,7 +127,7 @@ class OneTable:
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """transformers' head has a row for every id of the text table; zeros where it is never said."""
+    """transformers' head has a row for every id of the text table; zeros for ids never picked."""
 
     num_said: int
     num_rows: int
@@ -191,7 +190,8 @@ class SplitHalves:
 
 @dataclass(frozen=True, slots=True)
 class Centroids:
-    """Upstream keeps sums of what was assigned to each code and how often; we keep the quotient.
+    """Upstream keeps, for each code, the sum of the vectors assigned to it and their number; we
+    keep the quotient.
 
     Takes, and gives, the sums of all codebooks, then all their counts, then all their flags.
     """

@@ -1,4 +1,4 @@
-"""A folder to a repository on the hub."""
+"""Uploading a folder to a repository on the hub."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,15 @@ class Upload:
     message: str
     description: str | None = None
     private: bool | None = None
-    """Of a repository that is made; None is what the account does."""
+    """Whether a repository that has to be made is private; None is the account's default."""
     token: str | bool | None = None
-    """None is the one that is logged in."""
+    """The token to send; None is that of the logged-in user."""
     revision: str | None = None
     """A branch, made if needed; None is the main one."""
     create_pr: bool = False
 
     def send(self, folder: Path) -> str:
-        """Upload all files of `folder`; the address of the commit is returned.
+        """Upload all files of `folder`; returns the address of the commit.
 
         Raises:
             CheckpointError: the hub refuses it, or cannot be reached.

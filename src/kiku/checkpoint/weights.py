@@ -12,7 +12,7 @@ from kiku.checkpoint.reading import Source, open_files
 from kiku.config import ModelConfig
 
 Weights = Callable[[str], NDArray[np.float32]]
-"""Our name of a tensor -> a float32 copy of it. Nothing is kept: whoever asks twice reads twice."""
+"""Our name of a tensor -> a float32 copy of it. Nothing is kept: each call reads it again."""
 
 
 def weights_of(files: Files, config: ModelConfig) -> tuple[Weights, Weights]:
@@ -23,9 +23,9 @@ def weights_of(files: Files, config: ModelConfig) -> tuple[Weights, Weights]:
         config: what `read_config` gave for them.
 
     Returns:
-        For `kiku.codec.MimiEncoder` and for `kiku.lm.LM`: from the names of their `state_dict()`
-        (`KeyError` for another) to a new array. The files are mapped while one is read, so memory
-        holds about one tensor.
+        For `kiku.codec.MimiEncoder` and for `kiku.lm.LM`: from a name in its `state_dict()`
+        (`KeyError` for another) to a new array. The files are mapped only while a tensor is read,
+        so memory holds about one tensor.
 
     Raises:
         CheckpointError: files are damaged, or the tensors are not those of the config (all of them

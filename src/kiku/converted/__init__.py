@@ -1,11 +1,11 @@
 """Checkpoints as ONNX graphs in folders: made once per checkpoint and precision, then only opened.
 
-    conversion.py  convert: what is there already is used, everything else is made
-    build.py       the making, in a folder beside, which gets its name when it is whole
+    conversion.py  convert: what exists already is used, everything else is made
+    build.py       makes a model in a folder that gets its final name once it is complete
     model.py       a converted model: is it one, open it
     manifest.py    what a folder says of itself, and whether that is true
     integrity.py   is it whole? one line for each file
-    cache.py       where they are kept, and under which names
+    cache.py       where converted models are kept, and under which names
     lock.py        one process at a time
 
 A folder holds all that is needed to run the model, so it can be copied to a machine that has

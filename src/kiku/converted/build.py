@@ -1,4 +1,4 @@
-"""The making of a converted model: in a folder beside, which gets its name when it is whole."""
+"""Making a converted model, in a folder that gets its final name once the model is complete."""
 
 import errno
 import logging
@@ -33,7 +33,7 @@ from kiku.errors import CheckpointError, KikuError
 
 _TELL_EVERY_S = 5.0
 
-# Of the decoder, scales and all, a little more than measured.
+# Bytes of the decoder's weights, with their scales, a little more than measured.
 _BYTES_PER_WEIGHT = {"float32": 4.0, "int8": 1.15, "int4": 0.75}
 
 _log = logging.getLogger(__name__)
@@ -41,19 +41,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be made, from what."""
+    """What to convert, and to what."""
 
     files: Files
     config: ModelConfig
     name: str
     precision: str
     identity: str
-    """Of the checkpoint (see `checkpoint.identity`)."""
+    """Identity of the checkpoint (see `checkpoint.identity`)."""
     format: int
     revision: str | None
 
     def manifest(self, files: Mapping[str, Checked]) -> Manifest:
-        """What stands beside these files."""
+        """The manifest for these files."""
         return Manifest(
             format=self.format,
             kiku=version("kiku"),
@@ -67,16 +67,16 @@ class Order:
 
 
 class Build:
-    """One conversion. Whoever runs it holds the folder's lock."""
+    """One conversion. The caller of `run` holds the folder's lock."""
 
     def __init__(self, order: Order, folder: Path) -> None:
-        """`folder` is where the model is to stand in the end; nothing is touched yet."""
+        """`folder` is where the model will be in the end; nothing is touched yet."""
         self.order, self.folder = order, folder
         self.part = folder.with_name(folder.name + PART)
-        """Where it is made. One that is there was left by a run that was stopped."""
+        """The folder in which the model is made. If it exists, a stopped run has left it."""
 
     def run(self) -> None:
-        """Make it, and put it in the place of what is in the folder.
+        """Make the model, and replace the folder with it.
 
         Raises:
             CheckpointError: the tensors are not those of the config.
@@ -114,7 +114,7 @@ class Build:
 
     @contextmanager
     def tidied(self) -> Generator[None]:
-        """As `explained`; and what cannot be finished is removed. For the holder of the lock."""
+        """As `explained`; also removes what cannot be finished. For the holder of the lock only."""
         with self.explained():
             try:
                 yield
@@ -128,7 +128,7 @@ class Build:
 
     @contextmanager
     def explained(self) -> Generator[None]:
-        """Turn what a disk says into one sentence each."""
+        """Turn each error of a disk into one sentence."""
         try:
             yield
         except OSError as e:
@@ -146,7 +146,7 @@ class Build:
 
     @property
     def _elsewhere(self) -> str:
-        """How to have it on another disk."""
+        """Advice on how to put the model on another disk, for messages."""
         in_cache = is_in_cache(self.folder)
         return f"{'set KIKU_CACHE to' if in_cache else 'choose'} another folder that you may write"
 
@@ -169,7 +169,7 @@ class Build:
 
 
 class _Told:
-    """The weights, and now and then a word about how many of them have been read."""
+    """The weights; logs now and then how many of them have been read."""
 
     def __init__(self, config: ModelConfig, codec: Weights, lm: Weights) -> None:
         self.codec, self.lm = self._told_by(codec), self._told_by(lm)
@@ -196,10 +196,11 @@ def _is_full(error: OSError) -> bool:
 
 
 def _settled(path: Path) -> Checked:
-    """What a finished file must be from now on."""
+    """The size and checksum of a finished file."""
     size = path.stat().st_size
     if size > READ_WHOLE:
-        # Later it is taken by its size, which a crash of the machine would leave as it is.
+        # Later only its size is checked, which a crash of the machine may leave right while data
+        # are lost.
         with path.open("rb+") as file:
             os.fsync(file.fileno())
     return Checked(size, sha256_of(path))

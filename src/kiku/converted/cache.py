@@ -21,7 +21,7 @@ from kiku.converted.manifest import MANIFEST, name_in, stated_in
 from kiku.errors import CheckpointError, KikuError
 
 PART = ".part"
-"""What a folder's name ends with while it is in the making."""
+"""The end of a folder's name while the model in it is being made."""
 
 _GONE = ".gone"
 _ENTRY = re.compile(r"(?P<name>.+)-(?P<precision>[a-z0-9]+)-[0-9a-f]{12}(?P<part>\.part)?")
@@ -33,12 +33,12 @@ class Entry:
 
     folder: Path
     name: str
-    """Of the checkpoint, as far as a folder's name can hold it."""
+    """Name of the checkpoint, as far as a folder's name can hold it."""
     title: str
-    """Of the checkpoint, as its manifest says it."""
+    """Name of the checkpoint, as its manifest has it."""
     precision: str
     is_whole: bool
-    """False: a conversion was stopped here, or is going on."""
+    """Whether the model is complete; if not, a conversion was stopped here, or is going on."""
     num_bytes: int
 
 
@@ -50,14 +50,14 @@ def cache_folder() -> Path:
     """Where converted models are kept; it need not exist. `KIKU_CACHE` moves it.
 
     Raises:
-        NoCache: there is no home to keep it in, or `KIKU_CACHE` leads nowhere.
+        NoCache: there is no home folder, or `KIKU_CACHE` leads nowhere.
     """
     chosen = os.environ.get("KIKU_CACHE")
     try:
         if chosen:
             return Path(chosen).expanduser().absolute() / "onnx"
         return _caches().absolute() / "kiku" / "onnx"
-    except (RuntimeError, OSError) as e:  # of ~; of a folder that was removed under a process
+    except (RuntimeError, OSError) as e:  # ~ without a home; a current folder that was removed
         if chosen:
             reason = str(e).rstrip(".")
             raise NoCache(
@@ -70,13 +70,13 @@ def cache_folder() -> Path:
 
 
 def _caches() -> Path:
-    """Where this system's programs keep what can be made again."""
+    """Where programs on this system keep data that can be made again."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
     chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # Whoever specified it asks for one that is no absolute path to be ignored.
+    # Its specification says to ignore a path that is not absolute.
     return chosen if chosen.is_absolute() else Path.home() / ".cache"
 
 
@@ -90,7 +90,7 @@ def is_in_cache(folder: Path) -> bool:
 
 @cache
 def temporary_folder() -> Path:
-    """A folder for models that goes with this process; for where there is no cache."""
+    """A folder for models where there is no cache; it is removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="kiku-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -118,10 +118,10 @@ def entries() -> list[Entry]:
 
 
 def entries_of(name: str, precision: str | None = None) -> list[Entry]:
-    """Those of one checkpoint, named as for `convert`, or one by the name of its folder.
+    """The entries of one checkpoint, named as for `convert`, or the entry with that folder name.
 
-    Of the demo, and of a checkpoint in a folder, those that were made of its files: others may be
-    called alike.
+    For the demo, and for a checkpoint in a folder, only entries that were made from its files:
+    other checkpoints may have the same name.
     """
     title, identity = name_of(name), _identity_of(name)
     return [
@@ -138,18 +138,20 @@ def _is_of(entry: Entry, title: str, identity: str | None) -> bool:
         return entry.name == readable(title)
     if identity is None:
         return entry.title == title
-    # The same files by a name that looks alike have one conversion, with the first one's title.
+    # The same files under two names that are alike in a folder's name share one conversion, which
+    # has the title of the first.
     return entry.name == readable(title) and identity == stated[1]
 
 
 def _identity_of(name: str) -> str | None:
-    """Of the demo, or of a checkpoint in a folder, as it is now; None for others."""
+    """The identity of the demo, or of a checkpoint in a folder, by its present files; None for
+    others."""
     try:
         if name != DEMO and not Path(name).expanduser().is_dir():
             return None
         files = find(name)
         return identity_of(files, read_config(files))
-    except (KikuError, OSError, RuntimeError):  # no checkpoint, or nobody is at home there
+    except (KikuError, OSError, RuntimeError):  # no checkpoint, or no home folder of that name
         return None
 
 
@@ -157,7 +159,7 @@ def remove(entry: Entry) -> None:
     """Take a folder out of the cache.
 
     Raises:
-        CheckpointError: it is in the making, or cannot be removed.
+        CheckpointError: it is being made, or cannot be removed.
     """
 
     def refuse() -> None:
@@ -171,14 +173,14 @@ def remove(entry: Entry) -> None:
 
 
 def put_away(folder: Path) -> None:
-    """Remove a folder, if it is there: nobody ever sees half of it under its name. Of a link to a
-    folder the link alone is removed.
+    """Remove a folder, if it exists; half of it is never seen under its name. Of a link to a folder
+    only the link is removed.
     """
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
-        # Not the number of the process, which may come again (in a container it is always 1): what
-        # one left that was killed would be in the way.
+        # Not the number of the process, which may be used again (in a container it is always 1):
+        # what a killed process left would be in the way.
         folder.replace(folder.with_name(f"{folder.name}{_GONE}-{secrets.token_hex(4)}"))
     for left in folder.parent.glob(f"{glob.escape(folder.name)}{_GONE}-*"):
         if left.is_symlink():
@@ -188,12 +190,12 @@ def put_away(folder: Path) -> None:
 
 
 def lock_of(folder: Path) -> Path:
-    """The file that is locked by whoever writes `folder`; it is another one for each folder. It
-    stays where it is: whoever waits for a file must not see it replaced.
+    """The file that a writer of `folder` locks; each folder has its own. It is never removed: a
+    process that waits for a file must not see it replaced.
 
-    It lies in `locks` beside the cache, or, of a folder elsewhere, hidden beside that folder. So it
-    is found from the folder alone: who shares a volume may have caches apart, and the volume under
-    other paths.
+    It lies in `locks` beside the cache or, for a folder elsewhere, hidden beside that folder. So it
+    is found from the folder alone: processes that share a volume may have different caches, and see
+    the volume under different paths.
     """
     place = folder.parent.resolve()
     try:
@@ -206,20 +208,20 @@ def lock_of(folder: Path) -> Path:
 
 
 def name_of(source: str | Path) -> str:
-    """What to call a checkpoint in public: a folder by the last part of its path, others as they
-    are named.
+    """The public name of a checkpoint: for a folder the last part of its path, for others the name
+    as given.
     """
     if str(source) == DEMO:
         return DEMO
     try:
         path = Path(source).expanduser()
         return path.resolve().name if path.is_dir() else str(source)
-    except (OSError, RuntimeError):  # nobody is at home there, or it may not be looked into
+    except (OSError, RuntimeError):  # no home folder of that name, or no access
         return str(source)
 
 
 def readable(name: str) -> str:
-    """A name as a part of a file name."""
+    """A name in characters that are safe in a file name."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip(".-")[:60] or "model"
 
 
@@ -232,5 +234,5 @@ def place_of(name: str, precision: str, identity: str, format: int) -> Path:
 def _size_of(folder: Path) -> int:
     try:
         return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-    except OSError:  # somebody removes it meanwhile
+    except OSError:  # it is being removed meanwhile
         return 0

@@ -1,6 +1,6 @@
-"""From a checkpoint to a folder of ONNX graphs, unless it is there already.
+"""From a checkpoint to a folder of ONNX graphs, unless it exists already.
 
-A folder appears under its name when it is whole, whatever ends the making of it.
+A folder gets its name only once it is complete, however the making of it ends.
 """
 
 import logging
@@ -38,8 +38,8 @@ _IN_THIS_PROCESS = Lock()
 
 
 def default_precision(config: LMConfig) -> str:
-    """What a decoder is converted to unless told otherwise: 8 bits are nearly as exact as the
-    published bfloat16, and half as much to read; small decoders have no need to save.
+    """The default precision of a decoder: 8 bits are nearly as exact as the published bfloat16, and
+    half as much to read; small decoders need not save memory.
     """
     return "float32" if is_small(config) else "int8"
 
@@ -53,10 +53,10 @@ def convert(
     checksums: bool = False,
     lasting: bool = False,
 ) -> ConvertedModel:
-    """Make the graphs of a checkpoint, unless they are there already.
+    """Make the graphs of a checkpoint, unless they exist already.
 
-    Memory holds about one tensor at a time. Whatever ends it, no half of a model is ever taken for
-    one. Several processes may ask for the same: one works, the others wait.
+    Memory holds about one tensor at a time. However it ends, half a model is never taken for a
+    whole one. Several processes may ask for the same model: one makes it, the others wait.
 
     Args:
         source: "demo", a folder, a repository id, or what `find` gave.
@@ -64,14 +64,14 @@ def convert(
             float32 for decoders below 100 million weights.
         revision: of a repository: branch, tag or commit.
         folder: where to put it; None is the cache (see `cache.cache_folder`).
-        checksums: if it is there already, read all of it to see whether it is undamaged.
-        lasting: where there is no cache, the demo too is an error. Else it goes to a temporary
-            folder, which goes with this process.
+        checksums: if the graphs exist already, read all of them to see whether they are undamaged.
+        lasting: where there is no cache, raise for the demo too. Otherwise the demo goes to a
+            temporary folder, which is removed when this process ends.
 
     Raises:
         CheckpointError: the checkpoint cannot be found, fetched or read, its tensors are not those
             of its config, or the folder cannot be written (no space left, above all).
-        ConfigError: a precision that there is not, or a config that cannot be.
+        ConfigError: a precision that does not exist, or an impossible config.
         UnsupportedConfig: another kind of model, or a shape that ONNX Runtime cannot run.
     """
     from kiku.graph import FORMAT, check_precision
@@ -98,14 +98,14 @@ def convert(
     except NoCache as e:
         if lasting or files.config.parent.resolve() != demo_folder():
             raise
-        # It takes a second: whoever tries it should not need a home first.
+        # Converting the demo takes a second: trying it should not need a home folder first.
         _log.warning("%s; the demo is kept in a temporary folder until the program ends", e)
         place = _temporary(e) / precision
         return _convert(order, place, lock=_IN_THIS_PROCESS, checksums=checksums)
 
 
 def _target(folder: Path) -> Path:
-    """Where it is to be put, as it was asked for.
+    """The absolute path of the folder that the caller asked for.
 
     Raises:
         CheckpointError: nothing can be put there.
@@ -120,14 +120,14 @@ def _target(folder: Path) -> Path:
 
 
 def _temporary(why: NoCache) -> Path:
-    """A folder for this process alone, which needs no lock that others see: where there is no
-    cache, there may be no such locks either.
+    """A folder for this process alone. It needs no lock between processes: where there is no cache,
+    there may be no place for such locks either.
 
     Raises:
         CheckpointError: there is none, as in a container that cannot be written at all.
     """
     try:
-        # A fork has the folder of its parent.
+        # A forked process has its parent's folder, so each has a folder of its own within it.
         return temporary_folder() / str(os.getpid())
     except OSError as e:
         reason = e.strerror or str(e)
@@ -167,7 +167,7 @@ def _convert(
 
 
 def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> ConvertedModel | None:
-    """What is in the folder, if it is what was ordered, and whole."""
+    """The model in the folder, if it is the one that was ordered, and whole."""
     if not is_converted(folder):
         _refuse_strangers(folder)
         return None
@@ -188,7 +188,8 @@ def _existing(order: Order, folder: Path, *, checksums: bool, tell: bool) -> Con
 
 
 def _refuse_strangers(folder: Path) -> None:
-    """Nothing that kiku did not write is ever replaced. In the cache everything is its own."""
+    """Raise if a folder holds what kiku did not write, which is never replaced. In the cache
+    everything is kiku's own."""
     if is_in_cache(folder) or not folder.exists():
         return
     known = {MANIFEST, *VOCABULARIES, *GRAPH_FILES}
@@ -201,7 +202,7 @@ def _refuse_strangers(folder: Path) -> None:
 
 
 def _forget_older(order: Order, folder: Path) -> None:
-    """Take away what an older version of kiku made of the same checkpoint in the cache."""
+    """Remove from the cache what an older version of kiku made from the same checkpoint."""
     if not is_in_cache(folder):
         return
     for entry in entries():

@@ -9,11 +9,11 @@ from kiku.errors import KikuError
 
 
 def verify_converted(folder: str | Path, *, checksums: bool = True) -> list[Finding]:
-    """Look at everything that can be looked at without running the model.
+    """Check everything that can be checked without running the model.
 
     Args:
-        folder: with the graphs.
-        checksums: false to take big files by their size alone.
+        folder: the one with the graphs.
+        checksums: false to check only the size of big files.
 
     Returns:
         What was found; all is well if every `ok` is true. Whatever is wrong is a finding, not an

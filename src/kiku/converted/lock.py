@@ -12,11 +12,12 @@ _POLL_S = 0.1
 
 @contextmanager
 def locked(path: Path, waiting: Callable[[], None]) -> Generator[None]:
-    """Hold the lock for as long as the block runs. The file stays; it is empty.
+    """Hold the lock while the block runs. The file stays; it is empty.
 
     Args:
         path: of the lock file; its folder is made.
-        waiting: called once if another process (or thread) holds it. What it raises ends the wait.
+        waiting: called once if another process (or thread) holds the lock. If it raises, there is
+            no wait.
 
     Raises:
         OSError: the file cannot be made, or is a link.

@@ -1,4 +1,4 @@
-"""What a converted model says of itself: `kiku-onnx.json`, beside the graphs."""
+"""The manifest of a converted model: `kiku-onnx.json`, beside the graphs."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,19 +19,19 @@ GRAPH_FILES: tuple[str, ...] = (
 """The graphs and their weights."""
 
 ADVICE = "; convert the model again"
-"""With which every error about a converted model ends."""
+"""The end of every error message about a converted model."""
 
 VOCABULARIES = ("tokenizer.model", "tokenizer.json")
 
 _Kind = TypeVar("_Kind", int, str)
 
 READ_WHOLE = 32 * 2**20
-"""Files of so many bytes at most are read and compared whenever a model is opened (20 ms)."""
+"""Bytes; files up to this size are read and compared whenever a model is opened (20 ms)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a file must be."""
+    """The size and checksum that a file must have."""
 
     num_bytes: int
     sha256: str
@@ -39,15 +39,15 @@ class Checked:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Of a converted model."""
+    """The manifest of a converted model."""
 
     format: int
-    """`kiku.graph.FORMAT` of whoever wrote it."""
+    """`kiku.graph.FORMAT` of the kiku that wrote it."""
     kiku: str
-    """Version of whoever wrote it."""
+    """Version of the kiku that wrote it."""
     precision: str
     name: str
-    """Of the checkpoint: "demo", a repository id, the last part of a folder's path."""
+    """Name of the checkpoint: "demo", a repository id, the last part of a folder's path."""
     revision: str | None
     """The commit, if it came from a repository."""
     identity: str
@@ -62,11 +62,11 @@ class Manifest:
 
     @property
     def num_bytes(self) -> int:
-        """Of all files."""
+        """Bytes of all files together."""
         return sum(file.num_bytes for file in self.files.values())
 
     def to_json(self) -> str:
-        """What stands in the file."""
+        """The contents of the file."""
         values: dict[str, Any] = {
             "format": self.format,
             "kiku": self.kiku,
@@ -85,7 +85,7 @@ class Manifest:
 
         Args:
             folder: where the files are.
-            checksums: false to take big files by their size alone.
+            checksums: false to check only the size of big files.
         """
         for name, wanted in self.files.items():
             yield name, _problem(folder / name, wanted, checksums=checksums)
@@ -96,7 +96,7 @@ def read_manifest(path: Path, *, format: int) -> Manifest:
 
     Args:
         path: of the file.
-        format: the one that can be run.
+        format: the only one that can be run.
 
     Raises:
         CheckpointError: it cannot be read, is damaged, or is of another format.
@@ -116,7 +116,7 @@ def read_manifest(path: Path, *, format: int) -> Manifest:
     if checksum != _checksum(values):
         raise CheckpointError(f"{path} is damaged{ADVICE}")
     try:
-        # The checksum says that kiku wrote it: what could still be wrong is a foreign hand's work.
+        # The checksum shows that kiku wrote it: a value can only be wrong if it was forged.
         source = values["source"]
         return Manifest(
             format=_text_or_number(values["format"], int),

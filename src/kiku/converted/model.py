@@ -19,22 +19,22 @@ class ConvertedModel:
 
     @property
     def config(self) -> ModelConfig:
-        """The numbers of the model."""
+        """The model's config."""
         return self.manifest.config
 
     @property
     def precision(self) -> str:
-        """Of the decoder's weights: one of `kiku.graph.PRECISIONS`."""
+        """Precision of the decoder's weights: one of `kiku.graph.PRECISIONS`."""
         return self.manifest.precision
 
     @property
     def name(self) -> str:
-        """Of the checkpoint that it was made from."""
+        """Name of the checkpoint that it was made from."""
         return self.manifest.name
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Of the text tokens, read anew.
+        """The vocabulary of the text tokens, read from its file at each access.
 
         Raises:
             CheckpointError: the checkpoint had none.
@@ -46,7 +46,7 @@ class ConvertedModel:
 
 
 def expanded(folder: str | Path) -> Path:
-    """A folder as it was named, with the home that its `~` stands for.
+    """The path of a folder as it was given, with `~` replaced by the home folder.
 
     Raises:
         CheckpointError: there is no such home.
@@ -61,8 +61,8 @@ def expanded(folder: str | Path) -> Path:
 
 
 def is_converted(folder: str | Path) -> bool:
-    """Whether this names a folder with a converted model, be it whole or not. "demo" names none: it
-    is the model inside the package; for a folder called so say "./demo".
+    """Whether this names a folder with a converted model, whole or not. "demo" names none: it is
+    the model inside the package; for a folder of that name write "./demo".
     """
     return str(folder) != DEMO and _has_manifest(Path(folder))
 
@@ -70,7 +70,7 @@ def is_converted(folder: str | Path) -> bool:
 def _has_manifest(folder: Path) -> bool:
     try:
         return (folder.expanduser() / MANIFEST).is_file()
-    except (OSError, RuntimeError):  # nobody is at home there, or it may not be looked into
+    except (OSError, RuntimeError):  # no home folder of that name, or no access
         return False
 
 
@@ -78,8 +78,8 @@ def open_converted(folder: str | Path, *, checksums: bool = False) -> ConvertedM
     """Open what `convert` made, here or on another machine.
 
     Args:
-        folder: with the graphs.
-        checksums: read big files too, rather than take them by their size.
+        folder: the one with the graphs.
+        checksums: read big files too, rather than check only their size.
 
     Raises:
         CheckpointError: it is not there, not whole, damaged, or of another version of kiku.

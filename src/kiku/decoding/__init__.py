@@ -4,10 +4,11 @@
     hotwords.py   words and phrases that are expected: what their pieces gain
     language.py   a prior that keeps a stream in a language
     pieces.py     what kind of piece each token of a vocabulary is
-    prompt.py     a text that is given
-    picker.py     all of them together, as `kiku.options.DecodingOptions` asks for
+    prompt.py     a given text, written as if the model had chosen it
+    picker.py     sampling, hotwords and prior together, as `kiku.options.DecodingOptions` says
 
-What picks tokens remembers; its `save` is plain values, and its `restore` refuses what cannot be.
+A picker remembers its stream: `save` gives its memory as plain values, and `restore` refuses
+impossible values.
 """
 
 from kiku.decoding.hotwords import HotwordBoosts, PhraseTrie

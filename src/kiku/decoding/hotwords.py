@@ -1,8 +1,8 @@
 """Words and phrases that are expected: what their pieces gain while a stream is being written.
 
-Knows pieces and frames; does not know logits or sound. `picker` asks for boosts and tells what was
-written. What a token costs does not grow with the square of anything: the strengths of all phrases
-are one array, and the strongest below each piece is one pass over it.
+Knows pieces and frames; does not know logits or sound. `picker` asks for boosts and reports what
+was written. The work for a token does not grow with the square of anything: the strengths of all
+phrases are one array, and one pass over it finds the strongest below each piece.
 """
 
 import unicodedata
@@ -25,17 +25,17 @@ spelled in five ways, have 60,000; with more, building would take seconds and a 
 megabytes."""
 
 _MAX_PATHS = 16
-"""Beginnings of phrases that are followed at once; the longest stay. Names begin inside one another
-twice or three times; a phrase that repeats one word would do so at every word."""
+"""Beginnings of phrases that are followed at once, at most; the longest stay. Names begin inside
+one another two or three times; a phrase that repeats one word would do so at every word."""
 
 _NEVER = -(2**61)
-"""When a phrase was written that was not."""
+"""Token index at which a phrase was written that was never written."""
 
 _ROOT = 0
 
 
 def written_ways(hotword: Hotword) -> list[str]:
-    """The ways in which it may stand in a text; its own comes first."""
+    """The ways in which a hotword may be written in a text; its own spelling comes first."""
     text = unicodedata.normalize("NFC", " ".join(hotword.text.split()))
     if not hotword.any_case:
         return [text]
@@ -65,11 +65,11 @@ class PhraseTrie:
         """
         self.hotwords = tuple(hotwords)
         self.boosts = np.array([hotword.boost for hotword in hotwords], np.float64)
-        """[P] of each phrase, in nats."""
+        """[P] boost of each phrase, in nats."""
         self.kinds = piece_kinds(vocabulary, num_tokens)
         spellings = sorted(_spellings(hotwords, vocabulary, num_tokens))
         self.phrase_of = np.array([phrase for _, phrase in spellings], np.int64)
-        """[Z] by spelling: whose it is."""
+        """[Z] by spelling: index of the phrase that it spells."""
         self._build([tokens for tokens, _ in spellings])
         begins = self.kinds.begins_word[self.token]
         begins[_ROOT] = False
@@ -77,7 +77,7 @@ class PhraseTrie:
         self.goes_on_with_word: list[bool] = (words > 0).tolist()
         """By node: whether a phrase goes on there with another word."""
         self.whole = self.strongest_below(_ROOT, self.boosts)
-        """[C] by child of the root: the strength of the strongest phrase that begins so."""
+        """[C] by child of the root: boost of the strongest phrase that begins with its token."""
 
     def _build(self, spellings: Sequence[tuple[int, ...]]) -> None:
         """The nodes of sorted spellings, level by level: a node begins where a spelling differs
@@ -112,13 +112,13 @@ class PhraseTrie:
         self.end_child: list[int] = ends.tolist()
 
     def child(self, node: int, token: int) -> int:
-        """Where `token` leads from a node; the root where no phrase goes on so."""
+        """The node that `token` leads to from a node; the root where no phrase goes on with it."""
         first, end = self.first_child[node], self.end_child[node]
         place = first + int(np.searchsorted(self.token[first:end], token))
         return place if place < end and self.token[place] == token else _ROOT
 
     def find(self, tokens: Sequence[int]) -> int:
-        """The node of a beginning; the root where no phrase begins so."""
+        """The node that `tokens` lead to; the root where no phrase begins with them."""
         node = _ROOT
         for token in tokens:
             node = self.child(node, token)
@@ -127,7 +127,7 @@ class PhraseTrie:
         return node
 
     def tokens_to(self, node: int) -> list[int]:
-        """What has been written at a node."""
+        """The tokens from the root to a node."""
         tokens: list[int] = []
         while node != _ROOT:
             tokens.append(int(self.token[node]))
@@ -147,7 +147,7 @@ class PhraseTrie:
         return self.phrase_of[low : low + self.num_ends[node]]
 
     def phrases_through(self, node: int) -> NDArray[np.int64]:
-        """Which phrases begin as a node does, or are it."""
+        """Which phrases begin with the tokens of a node, or consist of them."""
         return self.phrase_of[int(self.low[node]) : self.high[node]]
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -190,20 +190,21 @@ def _spell(text: str, vocabulary: Vocabulary, num_tokens: int) -> tuple[int, ...
 
 @dataclass(slots=True)
 class _Path:
-    """A beginning of phrases that has been written."""
+    """A beginning of one or more phrases that the stream has written."""
 
     node: int
     spent: float
-    """Nats by which the boost carried the pieces of the word that is being written."""
+    """Nats of the boost that the pieces of the word that is being written needed to win."""
     helped: bool
-    """Whether any piece stands there only because of the boost."""
+    """Whether any piece was written only because of the boost."""
     word_over: bool
-    """Only another word may come: no text or a marker has been written since."""
+    """Whether only another word may follow, since PAD, a word-start marker or punctuation was
+    written after the last piece."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedPath:
-    """A `_Path` in any trie."""
+    """A `_Path` as tokens, so that it can be found in another trie."""
 
     tokens: list[int]
     spent: float
@@ -217,12 +218,12 @@ class SavedPath:
 
 @dataclass(frozen=True, slots=True)
 class BoostsState:
-    """What a stream has written of its hotwords, whatever trie they lie in."""
+    """What a stream has written of its hotwords, in terms that do not depend on the trie."""
 
     num_tokens: int
     paths: list[SavedPath]
     written: dict[str, int]
-    """By the text of a phrase: when it was written."""
+    """By the text of a phrase: index of the token at which it was written."""
 
     def __post_init__(self) -> None:
         if self.num_tokens < 0 or not all(0 <= at <= self.num_tokens for at in
@@ -234,13 +235,13 @@ class HotwordBoosts:
     """What one stream has written of the hotwords, and what their next pieces gain.
 
     A path is a beginning of a phrase that has been written. Its next pieces gain what is left of
-    the boost for this word: what the pieces before had needed is gone, so that not even a word of
-    many pieces is preferred by more than its boost. No text and word-start markers leave a path
-    alone that stands between two words; other text ends it.
+    the boost for the current word: what the earlier pieces of the word needed to win is subtracted,
+    so that even a word of many pieces is preferred by no more than its boost. PAD and word-start
+    markers keep a path that stands between two words; other text ends it.
 
-    A phrase that has been written gains nothing at first, and its boost comes back evenly (its
-    cooldown), so that a name once written wrongly is not written again and again. The same goes for
-    one that the boost began and that then was not said: its boost is taken back.
+    A phrase that has just been written gains nothing at first, and its boost comes back evenly (its
+    cooldown), so that a name once written wrongly is not written again and again. The same holds
+    for a phrase that was begun because of the boost and then not completed.
     """
 
     def __init__(self, trie: PhraseTrie, frame_rate: float, cooldown_s: float) -> None:
@@ -249,7 +250,8 @@ class HotwordBoosts:
         Args:
             trie: of the hotwords.
             frame_rate: tokens per second.
-            cooldown_s: seconds in which the boost of a phrase comes back; 0 never takes it away.
+            cooldown_s: seconds until the boost of a written phrase is whole again; 0 keeps it
+                whole.
         """
         self._trie = trie
         self._cooldown = cooldown_s * frame_rate  # in tokens
@@ -261,8 +263,8 @@ class HotwordBoosts:
         """[V] what the next token gains, in nats, each at least 0; None where none gains.
 
         Args:
-            word_begins: whether it begins a word, as the model sees it. If not, no other word is
-                begun in the middle of one, however strongly it is expected.
+            word_begins: whether the model alone would begin a word with this token. If not, no
+                boost begins a word in the middle of another, however strong it is.
         """
         if not word_begins and not self._paths:
             return None
@@ -283,7 +285,7 @@ class HotwordBoosts:
         return gains.astype(np.float32) if gains.any() else None
 
     def _strengths(self) -> NDArray[np.float64]:
-        """[P] the boost of each phrase, as far as its cooldown has come."""
+        """[P] boost of each phrase, as far as it has come back in its cooldown."""
         boosts = self._trie.boosts
         ages = self._num_tokens - self._written
         cooling = ages < self._cooldown
@@ -335,7 +337,7 @@ class HotwordBoosts:
         self._num_tokens += 1
 
     def _give_up(self, path: _Path) -> None:
-        """Cool the phrases down that the boost began and that were not said to their end."""
+        """Start the cooldown of the phrases that the boost began and that were not completed."""
         if path.helped:
             whole = self._trie.phrases_at(path.node)
             kept = self._written[whole]
@@ -354,8 +356,7 @@ class HotwordBoosts:
         )  # fmt: skip
 
     def go_on(self, state: BoostsState) -> None:
-        """Go on where `state` was asked for. Phrases that are not expected any more are left
-        out."""
+        """Go on from where `state` was taken. Phrases that are not in this trie are left out."""
         trie = self._trie
         found = [(trie.find(path.tokens), path) for path in state.paths[:_MAX_PATHS]]
         self._paths = [
@@ -375,7 +376,7 @@ class HotwordBoosts:
         """As `go_on`, with what `save` gave.
 
         Raises:
-            StreamError: it is not what `save` gave.
+            StreamError: `saved` is not what `save` gave.
         """
         what = "the saved course of the hotwords"
         self.go_on(from_plain(BoostsState, saved, what=what, error=StreamError))

@@ -9,14 +9,14 @@ from kiku.errors import ConfigError, VocabularyError
 from kiku.text import Vocabulary
 
 STRENGTH = 4.0
-"""What a piece of the other language loses at most, in nats."""
+"""Nats that a piece of the other language loses at most."""
 
 _MARGIN = 1.0
-"""A piece may be e times rarer in the wanted language than in the other and lose nothing: so much
-texts of one language differ by."""
+"""Nats; a piece may be e times rarer in the wanted language than in the other and lose nothing,
+since texts of one language differ by this much."""
 
 _SMOOTHING = 2.0
-"""As if every piece had been seen so often, in both languages equally."""
+"""Occurrences that are added for every piece, in both languages equally."""
 
 
 def language_prior(
@@ -29,8 +29,8 @@ def language_prior(
     """What each token loses for belonging to another language: a `DecodingOptions.language_prior`.
 
     A piece loses the logarithm of how much rarer it is in the wanted language than in the other,
-    beyond a factor of e, and at most `strength`. Pieces of both languages, of none of them, PAD and
-    markers lose nothing, so it is only weighed what is written, not whether.
+    beyond a factor of e, and at most `strength`. Pieces of both languages, pieces of neither, PAD
+    and markers lose nothing. So the prior affects which text is written, not whether any is.
 
     Args:
         vocabulary: the model's, one for both languages.
@@ -43,8 +43,8 @@ def language_prior(
         [V] float32, from -strength to 0.
 
     Raises:
-        ConfigError: the strength cannot be, or one of the languages has no sentences that the
-            vocabulary can spell.
+        ConfigError: `strength` is no number above 0, or one of the languages has no sentences that
+            the vocabulary can spell.
     """
     if not (np.isfinite(strength) and strength > 0):
         raise ConfigError(f"strength must be a number of nats above 0, not {strength}")
@@ -54,7 +54,7 @@ def language_prior(
             raise ConfigError(
                 f"there is no sentence of the {what} language that the vocabulary can spell"
             )
-    # As shares of all pieces; what was seen in neither language is as rare in both.
+    # As shares of all pieces; a piece that was seen in neither language is equally rare in both.
     least = _SMOOTHING / sum(count.sum() for count in counts)
     shares = [count / count.sum() + least for count in counts]
     rarer = np.log(shares[0] / shares[1])

@@ -1,8 +1,8 @@
 """How a stream's text tokens are picked: by chance or not, with words that are expected, with a
 prior over tokens.
 
-Whether there is text in a frame, the model says alone: what is expected only weighs one text
-against another. So nothing is written on silence, however strong the wish.
+The model alone decides whether there is text in a frame: expected words only weigh one text against
+another. So nothing is written on silence, however strong the boosts.
 """
 
 from copy import deepcopy
@@ -28,15 +28,15 @@ def token_picker(
     config: ModelConfig,
     after: "TokenPicker | None" = None,
 ) -> "TokenPicker | None":
-    """What picks the tokens of one stream; None where that is the likeliest one, which engines take
-    by themselves, and faster.
+    """The picker of one stream's tokens; None where each token is the likeliest one, which engines
+    pick by themselves, and faster.
 
     Args:
-        options: what is wanted; `num_codebooks` belongs to the engine.
+        options: how to pick; `num_codebooks` is not used here, but by the engine.
         vocabulary: the model's.
         config: the model's.
-        after: what picked them so far, where the options of a stream change: what makes sense goes
-            on (see `TokenPicker.restore`).
+        after: the stream's picker so far, where its options change: the new one goes on from it as
+            far as that makes sense (see `TokenPicker.go_on`).
 
     Raises:
         ConfigError: the vocabulary cannot spell a hotword, they are too many, or the prior is of
@@ -52,20 +52,21 @@ def token_picker(
 
 @dataclass(frozen=True, slots=True)
 class PickerState:
-    """All that a picker remembers; how it picks is not in it."""
+    """All that a picker remembers; its options are not in it."""
 
     sampler: SamplerState | None
     hotwords: BoostsState | None
 
 
 class TokenPicker:
-    """Picks the tokens of one stream, in order; it is a `Picker`, and remembers.
+    """Picks the tokens of one stream, in order; a `Picker` that remembers.
 
-    First it picks as if nothing were expected. If that is no text, it stays. If it is text, it
-    picks once more, among the texts alone, with the boosts and the prior, and with the same chance.
+    First it picks as if no words were expected. If the token is no text, that is the result. If it
+    is text, it picks once more, among the texts alone, with the boosts and the prior, and with the
+    same random numbers.
 
-    A copy (`copy.deepcopy`) goes on by itself, exactly so, and costs little: what never changes is
-    shared.
+    A copy (`copy.deepcopy`) goes on by itself, exactly as the original would, and costs little:
+    what never changes is shared.
     """
 
     def __init__(
@@ -127,10 +128,10 @@ class TokenPicker:
         )
 
     def go_on(self, state: PickerState) -> None:
-        """Go on where `state` was asked for: exactly so with the same options.
+        """Go on from where `state` was taken, exactly if the options are the same.
 
-        With others, what still makes sense goes on: chance, if the seed is the same; what has been
-        written of hotwords that are still expected.
+        With other options, it takes over what still makes sense: the place in the random numbers,
+        if the seed is the same; what has been written of hotwords that are still expected.
         """
         sampler, noise = self._sampler, state.sampler
         if sampler is not None and noise is not None and noise.seed == sampler.params.seed:
@@ -146,7 +147,7 @@ class TokenPicker:
         """As `go_on`, with what `save` gave.
 
         Raises:
-            StreamError: it is not what `save` gave; nothing has changed then.
+            StreamError: `saved` is not what `save` gave; nothing has changed then.
         """
         self.go_on(from_plain(PickerState, saved, what="the saved picker", error=StreamError))
 
@@ -164,9 +165,9 @@ class _Setting:
         self.is_text = kinds.is_text.copy()
         self.is_text[[token for token in self.boundaries if token < num_tokens]] = False
         self.besides: NDArray[np.float32] | None = None
-        """[V] the prior of what is no text, 0 elsewhere; None where it is 0 everywhere."""
+        """[V] prior of the tokens that are no text, 0 elsewhere; None where it is 0 everywhere."""
         self.among: NDArray[np.float32] | None = None
-        """[V] the prior of texts, 0 elsewhere."""
+        """[V] prior of the text tokens, 0 elsewhere; None where it is 0 everywhere."""
         prior = options.language_prior
         if prior is not None:
             if prior.shape != (num_tokens,):

@@ -23,7 +23,7 @@ class PieceKinds:
 
 @lru_cache(maxsize=4)  # asking for every piece takes milliseconds, and streams share vocabularies
 def piece_kinds(vocabulary: Vocabulary, num_tokens: int) -> PieceKinds:
-    """Of the vocabulary's first `num_tokens` pieces: those that a model writes."""
+    """The kinds of the vocabulary's first `num_tokens` pieces: those that a model writes."""
     tokens = range(num_tokens)
     is_text = np.array([vocabulary.is_text(token) for token in tokens], np.bool_)
     begins_word = np.array([vocabulary.starts_word(token) for token in tokens], np.bool_)

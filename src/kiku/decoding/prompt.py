@@ -11,23 +11,24 @@ from kiku.text import Vocabulary
 
 
 class PromptPicker:
-    """Lets the model say when each piece of a given text comes, and nothing but that text.
+    """Lets the model decide when each piece of a given text is written, and write nothing else.
 
     Of every frame's logits only PAD, the word-start marker and the next piece count, until all
-    pieces are written; from then on nothing is text. So Kyutai's own example of prompting does it.
+    pieces are written; after that no text is written. Kyutai's own example of prompting does the
+    same.
     """
 
     def __init__(self, text: str, vocabulary: Vocabulary, config: ModelConfig) -> None:
-        """Before the first frame.
+        """Start before the first frame.
 
         Raises:
-            ConfigError: nothing to say, or the vocabulary cannot spell it.
+            ConfigError: the text is empty, or the vocabulary cannot spell it.
         """
         pieces = vocabulary.encode(text) if text.strip() else []
         if not pieces:
             raise ConfigError("a prompt needs a text, that of its recording")
         self.left = deque(pieces)
-        """Pieces that were not written yet."""
+        """Pieces that have not been written yet."""
         self._others = [config.pad_id, config.word_start_id]
 
     def __call__(self, logits: NDArray[np.float32]) -> int:

@@ -15,19 +15,18 @@ Picker = Callable[[NDArray[np.float32]], int]
 remember."""
 
 _REACH = 42.0
-"""How far a score may lie behind the best and still win by chance."""
+"""Nats by which a score may lie below the best and still win by chance."""
 
 _LEAST = 2.0**-54
 """Half of the smallest number above 0 that is drawn: in place of 0, which has no logarithm."""
 
 _BLOCK = 4
-"""Numbers that Philox gives at once: so many fewer blocks than numbers it is moved on by."""
+"""Numbers in a block of Philox, which is moved on by whole blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How a `Sampler` draws, in plain numbers: what an engine may also do by itself, on a
-    device."""
+    """How a `Sampler` draws, in plain numbers, with which an engine may also draw on a device."""
 
     temperature: float = 1.0
     """Above 0; 0.25 is what Kyutai serves its 1B model with."""
@@ -36,10 +35,10 @@ class SamplingParams:
     top_p: float = 1.0
     """Draw among the likeliest tokens that together hold this probability; in (0, 1]."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for impossible values."""
         if not (self.temperature > 0 and self.top_k >= 0 and 0 < self.top_p <= 1):
             raise ConfigError(
                 f"sampling needs temperature > 0, top_k >= 0 and 0 < top_p <= 1, not "
@@ -67,8 +66,8 @@ class SamplerState:
 class Sampler:
     """Draws from the softmax at a temperature, among the likeliest tokens.
 
-    The n-th call with a given seed uses the same noise whatever else runs beside it, so a stream's
-    words do not depend on its neighbours or on how its sound was cut.
+    The n-th call with a given seed uses the same noise whatever else runs, so a stream's words do
+    not depend on its neighbours or on how its sound was cut.
     """
 
     def __init__(
@@ -84,12 +83,12 @@ class Sampler:
 
     @classmethod
     def of(cls, params: SamplingParams) -> "Sampler":
-        """The sampler that draws so."""
+        """A sampler with these parameters."""
         return cls(**asdict(params))
 
     def go_on(self, state: SamplerState) -> None:
-        """Go on with the noise of `state`, whatever the seed was here; it is this one's from now
-        on."""
+        """Go on with the noise of `state`, whatever this sampler's seed was. `state` is not copied:
+        it changes with every draw."""
         bits = np.random.Philox(state.seed)
         bits.advance(state.drawn // _BLOCK)
         self.state = state
@@ -97,16 +96,17 @@ class Sampler:
         self._random.random(state.drawn % _BLOCK)
 
     def draw(self, num_tokens: int) -> NDArray[np.float64]:
-        """[V] numbers from 0 to 1, the chance of the next token; each call moves on."""
-        # One number per token of the vocabulary, whatever will be cut: so the chance of call n
-        # never depends on logits.
+        """[V] random numbers from 0 to 1 for the next token; each call gives the next ones."""
+        # One number per token of the vocabulary, whatever will be cut: so the numbers of call n
+        # never depend on logits.
         self.state.drawn += num_tokens
         return self._random.random(num_tokens)
 
     def pick(self, logits: NDArray[np.float32], drawn: NDArray[np.float64]) -> int:
         """[V] and what `draw` gave -> a token. The same numbers may be used more than once."""
-        # Gumbel noise: the largest noisy score is a draw from the softmax. It lies between -4 and
-        # 37, so who is further behind cannot win, and most of a vocabulary needs no logarithms.
+        # Gumbel noise: the largest noisy score is a draw from the softmax. The noise lies between
+        # -4 and 37, so a token that is further below the best than that span cannot win, and most
+        # of a vocabulary needs no logarithms.
         best = logits.max()
         near = np.flatnonzero(logits >= best - np.float32(_REACH * self.params.temperature))
         scores = self.scores(logits[near].astype(np.float64) - float(best))
@@ -136,14 +136,14 @@ class Sampler:
         return other
 
     def save(self) -> dict[str, Any]:
-        """How far the noise has come, in values for JSON."""
+        """Which noise, and how much of it was used, in values for JSON."""
         return to_plain(self.state)
 
     def restore(self, saved: Any) -> None:
         """As `go_on`, with what `save` gave.
 
         Raises:
-            StreamError: it is not what `save` gave.
+            StreamError: `saved` is not what `save` gave.
         """
         what = "the saved noise of a sampler"
         self.go_on(from_plain(SamplerState, saved, what=what, error=StreamError))

@@ -4,11 +4,11 @@ Axis letters, here and in every room: `B` slots, `T` frames or positions, `S` sa
 `K` codebooks, `C` channels of a convolution, `L` length of what a convolution sees, `D` width,
 `H` heads, `P` remembered past, `V` vocabulary, `E` pause heads.
 
-Every remembering module follows one contract:
+Every module that has a memory follows one contract:
 
-* `init_state(batch_size, device, dtype)` is the only maker of its state: a dataclass of tensors,
-  slot axis first.
+* `init_state(batch_size, device, dtype)` alone makes its state: a dataclass of tensors, slot axis
+  first.
 * `forward(x, state, active)` reads and advances the state in place, only for the slots where
   `active` is true.
-* There is no mode. Offline is a fresh state and a long `x`.
+* There is no offline mode: a whole file is a fresh state and a long `x`.
 """

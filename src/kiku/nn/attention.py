@@ -13,7 +13,7 @@ from kiku.nn.state import KVRing
 
 @dataclass(frozen=True)
 class Places:
-    """Where the new positions of one call stand; the same for every layer, so computed once a
+    """Where the new positions of one call are. The same for every layer, so computed once a
     call."""
 
     cos: Tensor  # [B, 1, T, D / 2]
@@ -34,7 +34,7 @@ def visible_places(
         active: [B] slots whose new keys are written.
         capacity: places of the ring; 0 means the keys are just the new ones.
         window: keys that a query sees, its own included.
-        num_places: P, places that are looked at, from the first; at most the capacity.
+        num_places: P, places that are read, counted from the first; at most the capacity.
 
     Returns:
         [B, T, P] (P = T where the capacity is 0).

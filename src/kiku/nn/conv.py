@@ -13,7 +13,7 @@ class ConvState:
     """The inputs that the next window still needs."""
 
     past: Tensor  # [B, C, P], P = effective kernel - stride
-    begun: Tensor  # [B] whether anything was heard; replicate padding asks for it
+    begun: Tensor  # [B] whether any input has come; replicate padding needs it
 
 
 class CausalConv1d(nn.Module):
@@ -30,7 +30,7 @@ class CausalConv1d(nn.Module):
         bias: bool = True,
         padding: Literal["zeros", "replicate"] = "zeros",
     ) -> None:
-        """`padding` is what stands before the first input: zeros, or that input repeated."""
+        """`padding` is what comes before the first input: zeros, or that input repeated."""
         super().__init__()
         self.conv = nn.Conv1d(
             channels_in, channels_out, kernel_size, stride, dilation=dilation, bias=bias
@@ -41,7 +41,7 @@ class CausalConv1d(nn.Module):
     def init_state(
         self, batch_size: int, device: torch.device | str, dtype: torch.dtype
     ) -> ConvState:
-        """Nothing heard yet."""
+        """The state before any input."""
         past = torch.zeros(
             batch_size, self.conv.in_channels, self.past_size, device=device, dtype=dtype
         )
@@ -57,7 +57,7 @@ class CausalConv1d(nn.Module):
             return self.conv(x)
         past = state.past
         if self.padding == "replicate":
-            # A copy, because the gradient of `where` wants its condition as it was.
+            # A copy, because the gradient of `where` needs its condition unchanged.
             past = torch.where(state.begun.clone()[:, None, None], past, x[..., :1])
             state.begun.logical_or_(active)
         x = torch.cat([past, x], dim=-1)

@@ -1,4 +1,4 @@
-"""What is true of every state: its leaves are tensors and their first axis is the slot.
+"""Operations on every state: its leaves are tensors, and their first axis is the slot.
 
 So copying a slot, moving, sizing, saving and rewinding are written once, here. A fresh slot is a
 copy of a fresh one-slot state; no module resets itself.
@@ -74,15 +74,15 @@ def mark(state: Any, slot: int) -> Mark:
 def rewind(state: Any, slot: int, to: Mark) -> None:
     """Put `slot` back where it stood, exactly.
 
-    Holds while the slot has advanced by at most `REWIND_FRAMES` since: so long the rings still hold
-    every entry that the older window needs.
+    This works while the slot has advanced by at most `REWIND_FRAMES` since the mark: until then the
+    rings still hold every entry that the older window needs.
     """
     for leaf, kept in zip(_walk(state, rings=False), to.tensors, strict=True):
         leaf[slot].copy_(kept)
 
 
 def save_slot(state: Any, slot: int) -> list[Tensor]:
-    """A copy of one slot on the CPU, rings included: what outlives the process."""
+    """A copy of one slot on the CPU, rings included, which can outlive the process."""
     return [leaf[slot].detach().to("cpu", copy=True) for leaf in leaves(state)]
 
 

@@ -90,7 +90,7 @@ class Transformer(nn.Module):
     """Layers over one shared window; positions are counted per slot and never wrap in practice."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        """No norm at the end: whoever reads the output adds one where the model has it."""
+        """There is no norm at the end: the caller adds one where the model has it."""
         super().__init__()
         self.config = config
         self.rope = Rope(config.head_dim, config.rope_theta)
@@ -131,11 +131,11 @@ class Transformer(nn.Module):
         Args:
             x: [B, T, D].
             state: what is remembered; advanced in place where `active`.
-            active: [B] which slots are given something now.
+            active: [B] which slots get input in this call.
             trace: if given, the input of each layer [B, T, D] is appended, span by span (T at
-                most `config.span`), for those who look inside.
-            horizon: no active slot will have come further than this after the call; what lies
-                beyond in the rings is then not read, which young streams feel. None reads all.
+                most `config.span`), for inspection.
+            horizon: no active slot will be past this position after the call. Places of the rings
+                beyond it are then not read, which makes young streams faster. None reads all.
 
         Returns:
             [B, T, D]; rows of inactive slots hold no meaning.

@@ -1,9 +1,9 @@
 """Words and segments written as txt, srt, vtt, tsv and json.
 
 Pure functions from words or segments to the text of a file; nothing here opens one. All take the
-same arguments, so `FORMATS[name](words, options)` serves whoever has only the name of a format.
-Where words name their channel, so does each caption; cues of one channel never overlap, but people
-who speak at once are shown at once.
+same arguments, so a caller that has only the name of a format can use
+`FORMATS[name](words, options)`. Where words name their channel, each caption does too. Cues of one
+channel never overlap; people who speak at once are shown at once.
 Knows file formats; does not know where words come from.
 """
 
@@ -43,9 +43,10 @@ def write_json(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     "segments": [{"id", "start", "end", "text", "words": [{"word", "start", "end", ...}]}]}`
 
     The segments are sentences and phrases under whisper's names, and each text and word in them
-    begins with a space, as whisper's do: what reads whisper's files reads this. Times are seconds,
-    to the millisecond. A probability that is not known (NaN) is null. Words of one channel also
-    have `"channel"`, and so have their segments. What is not whole says `"partial": true`.
+    begins with a space, as whisper's do: a program that reads whisper's files reads this one.
+    Times are seconds, to the millisecond. A probability that is not known (NaN) is null. Words of
+    one channel also have `"channel"`, and so have their segments. With `options.partial` the
+    document has `"partial": true`.
     """
     flat = [
         word for item in words for word in (item.words if isinstance(item, Segment) else [item])
@@ -99,7 +100,7 @@ def write_srt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
     channels speak at once; `[1] ` before the text of channel 1."""
     found = cues(words, options, room_for_label=True)
     shots = [shot for cue in found for shot in shots_of(cue, highlight=options.highlight_words)]
-    # FFmpeg and pysubs2 take an empty file for no subtitles at all, and refuse it.
+    # FFmpeg and pysubs2 do not recognise an empty file as subtitles, and refuse it.
     return "".join(map(srt_shot, range(1, len(shots) + 1), shots)) or EMPTY_SRT
 
 
@@ -113,9 +114,9 @@ def write_vtt(words: Captionable, options: CaptionOptions = DEFAULTS) -> str:
 
 
 EMPTY_SRT = "1\n00:00:00,000 --> 00:00:00,001\n\n\n"
-"""What stands in a srt file in which nothing is said: one cue without text."""
+"""Contents of a srt file without words: one cue without text."""
 VTT_HEAD = "WEBVTT\n\n"
-"""What stands before the first cue of a vtt file."""
+"""Text before the first cue of a vtt file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +127,10 @@ class Shot:
     end_ms: int
     cue: Cue
     marked: int | None = None
-    """Which of its words is underlined."""
+    """Index of the cue's underlined word; None where no word is underlined."""
 
     def lines(self, escape: Callable[[str], str]) -> str:
-        """Its text."""
+        """The text to show, each word passed through `escape`, the marked one underlined."""
         at, lines = 0, list[str]()
         for line in self.cue.lines:
             texts = [escape(plain(word.text)) for word in line]
@@ -141,7 +142,8 @@ class Shot:
 
 
 def shots_of(cue: Cue, *, highlight: bool) -> Iterator[Shot]:
-    """The cue itself; or, if each word is to be underlined while it is spoken, its parts."""
+    """The cue as one shot; with `highlight`, a shot for each word, underlined while it is spoken,
+    and for each time between words."""
     shown_ms = cue.start_ms
     words = [word for line in cue.lines for word in line] if highlight else []
     for at, word in enumerate(words):
@@ -177,7 +179,7 @@ FORMATS: Mapping[str, Callable[[Captionable, CaptionOptions], str]] = MappingPro
         "tsv": write_tsv,
     }
 )
-"""Writer by name, which is also the ending of the file."""
+"""Writer of a format by its name, which is also the file's extension."""
 
 
 def timestamp(ms: int, *, mark: str = ".") -> str:

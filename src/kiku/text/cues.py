@@ -1,8 +1,8 @@
 """Words -> cues that can be read: where cues and lines break, and how long each is shown.
 
 The rules are those of professional subtitles (docs/captions.md compares them with Netflix's guide):
-short lines, breaks where the sentence has joints, time enough to read. Among all ways to cut what
-was said the one with the least cost is taken; the costs below are in no unit, only their order and
+short lines, breaks where the sentence has joints, time enough to read. Among all ways to cut the
+words, the one with the least cost is taken. The costs below have no unit: only their order and
 rough distance matter. Does not know file formats.
 """
 
@@ -23,7 +23,7 @@ Captionable: TypeAlias = Sequence[Word] | Sequence[Segment]
 
 @dataclass(frozen=True, slots=True)
 class CaptionOptions:
-    """What a writer may be told; each reads what concerns it."""
+    """Options of the writers; each writer reads those of its own format."""
 
     model: str = ""
     """json: name of the model."""
@@ -32,19 +32,19 @@ class CaptionOptions:
     max_line_width: int | None = 42
     """srt, vtt: characters in a line, unless one word is longer; None means one line for all."""
     max_line_count: int | None = 2
-    """srt, vtt: lines in a cue, more text opens another cue; None means any number."""
+    """srt, vtt: lines in a cue; more text opens another cue; None means any number."""
     min_duration_s: float = 5 / 6
-    """srt, vtt: a cue is shown for so long at least, where what follows lets it."""
+    """srt, vtt: seconds for which a cue is shown at least, where the next cue allows it."""
     max_duration_s: float = 7.0
-    """srt, vtt: a cue is shown for so long at most."""
+    """srt, vtt: seconds for which a cue is shown at most."""
     max_chars_per_s: float = 17.0
-    """srt, vtt: a cue stays until it can be read at this speed, where what follows lets it."""
+    """srt, vtt: a cue stays until it can be read at this speed, where the next cue allows it."""
     min_gap_s: float = 0.25
-    """srt, vtt: between two cues there is no gap, or one at least so long."""
+    """srt, vtt: seconds between two cues at least, unless one follows the other at once."""
     highlight_words: bool = False
     """srt, vtt: underline each word while it is spoken."""
     partial: bool = False
-    """json: the words are not all that were said; it then says `"partial": true`."""
+    """json: not all words of the sound are there; the file then has `"partial": true`."""
 
     def __post_init__(self) -> None:
         plain_numbers(self)
@@ -91,15 +91,15 @@ Block: TypeAlias = list[tuple[Word, ...]]
 """The lines of one cue."""
 
 _MAX_PAUSE_S = 1.0
-"""Over a longer silence no cue stays."""
+"""Seconds of silence; a longer one ends a cue."""
 _LATE_MS = 500
-"""So much later than its words a cue may come, for the sake of a short one before it."""
+"""Milliseconds by which a cue may come after its words, so that a short one before it stays."""
 
 
 def cues(words: Captionable, options: CaptionOptions, *, room_for_label: bool = False) -> list[Cue]:
     """All cues, in the order in which they begin. Those of one channel never overlap.
 
-    Words are cut into cues anew; segments are kept, and each is cut by itself.
+    Words are cut into cues freely, between pauses. Segments are kept: each is cut by itself.
     """
     found: list[Cue] = []
     for runs in _by_channel(words):
@@ -107,19 +107,19 @@ def cues(words: Captionable, options: CaptionOptions, *, room_for_label: bool = 
         for at, run in enumerate(runs):
             following = runs[at + 1][0].start if at + 1 < len(runs) else None
             found += maker.add(run, following)
-    # WebVTT asks for the order of their beginnings, which several channels may not have yet.
+    # WebVTT wants cues in the order in which they begin; here they are still channel by channel.
     return sorted(found, key=lambda cue: cue.start_ms)
 
 
 class CueMaker:
-    """Makes the cues of one channel, run of words after run."""
+    """Makes the cues of one channel, one run of words after another."""
 
     def __init__(self, options: CaptionOptions, *, room_for_label: bool = False) -> None:
-        """Before the first word.
+        """Start before the first word.
 
         Args:
             options: what cues are like.
-            room_for_label: what is written has the channel's name in the line.
+            room_for_label: leave room in the line for the channel's `label`.
         """
         self._options, self._room_for_label = options, room_for_label
         self._shown_until_ms = 0
@@ -147,7 +147,7 @@ class CueMaker:
         wanted_ms = max(least_ms, math.ceil(1000 * chars / options.max_chars_per_s))
         spoken_ms = _ms(block[-1][-1].end) - start_ms
         shown_ms = min(max(spoken_ms, wanted_ms), next_ms - start_ms)
-        # What would flash by keeps the next one waiting, but not for long.
+        # A cue that would only flash by delays the next one, by `_LATE_MS` at most.
         shown_ms = min(max(shown_ms, min(least_ms, patience_ms)), most_ms)
         gap_ms, least_gap_ms = next_ms - start_ms - shown_ms, _ms(options.min_gap_s)
         if 0 < gap_ms < least_gap_ms:
@@ -164,7 +164,7 @@ class CueMaker:
 def cut(
     words: Sequence[Word], options: CaptionOptions, *, room_for_label: bool = False
 ) -> list[Block]:
-    """Cut words of one channel into cues, and these into lines: the way of the least cost."""
+    """Cut words of one channel into cues, and these into lines, at the least cost."""
     spoken = [word for word in words if plain(word.text)]
     if not spoken:
         return []
@@ -181,7 +181,7 @@ def plain(text: str) -> str:
 
 
 def width_of(line: Sequence[Word]) -> int:
-    """Characters of a line."""
+    """How many characters a line has."""
     return sum(len(plain(word.text)) for word in line) + len(line) - 1
 
 
@@ -195,7 +195,8 @@ def _ms(seconds: float) -> int:
 
 
 def _by_channel(words: Captionable) -> Iterator[list[Sequence[Word]]]:
-    """Of each channel the words that are cut together: given segments, or all between pauses."""
+    """For each channel its runs of words, each cut into cues by itself: the given segments, or all
+    words between two pauses."""
     given = [item for item in words if isinstance(item, Segment)]
     runs: list[Sequence[Word]] = [segment.words for segment in given if segment.words]
     if not given:
@@ -247,7 +248,7 @@ _CLINGING_WORDS = (
 _CONJUNCTIONS = frozenset(_CONJUNCTION_WORDS.split())
 _PREPOSITIONS = frozenset(_PREPOSITION_WORDS.split())
 _CLINGING = frozenset(_CLINGING_WORDS.split()) | _PREPOSITIONS
-"""What a break should not follow: it belongs to the next word."""
+"""Words that a break should not follow, since they belong to the next word."""
 
 
 def _break_cost(word: str, following: str, pause_s: float) -> float:
@@ -294,7 +295,7 @@ class _Run:
             self._sentences.append(self._sentences[-1] + ends_here)
 
     def cues(self) -> list[tuple[int, int]]:
-        """Where the cues begin and end (the place behind the last word)."""
+        """For each cue the index of its first word, and that after its last word."""
         count = len(self._words)
         least, begun = [0.0] + [math.inf] * count, [0] * (count + 1)
         for first in range(count):
@@ -302,7 +303,7 @@ class _Run:
                 if last > first + 1 and not self._fits(first, last):
                     break
                 cost = least[first] + self._cue_cost(first, last)
-                if last == first + 1:  # there must be a way
+                if last == first + 1:  # one word alone is always possible, so there is some way
                     cost = min(cost, 1e9)
                 if cost < least[last]:
                     least[last], begun[last] = cost, first
@@ -322,19 +323,20 @@ class _Run:
         return self._before[last] - self._before[first] - 1
 
     def _fits(self, first: int, last: int) -> bool:
-        """Whether these words can be one cue. If not, no more of them can either."""
+        """Whether the words from `first` to before `last` can be one cue. If they cannot, they
+        cannot with more words either."""
         words, options = self._words, self._options
         if words[last - 1].end - words[first].start > options.max_duration_s:
             return False
         count, size = options.max_line_count, self._size(first, last)
         if count is None or size <= self._width:
             return True
-        if count == 2:  # whether two lines do is asked where they are weighed
+        if count == 2:  # a bound only; `_second_line` finds whether the words fit into two lines
             return size <= 2 * max(self._width, self._longest) + 1
         return count > 2 and len(self._filled(first, last)) < count
 
     def _filled(self, first: int, last: int) -> list[int]:
-        """Where lines break if each takes as much as it can: the fewest lines there can be."""
+        """Where lines break if each takes as many words as fit: the fewest lines possible."""
         breaks: list[int] = []
         begin = first
         for at in range(first + 1, last):
@@ -366,12 +368,12 @@ class _Run:
         return self._ends_here[at] and (at == 0 or self._ends_here[at - 1])
 
     def _second_line(self, first: int, last: int) -> tuple[float, int]:
-        """The best place for a second line to begin, and what it costs; where there is none, the
-        last word."""
+        """The least cost of a second line, and the index of the word that begins it. Where no
+        place fits, infinity and the last word."""
         best = math.inf, last - 1
         for at in range(first + 1, last):
             top, bottom = self._size(first, at), self._size(at, last)
-            # One long word cannot be helped.
+            # A single word may be longer than a line: it cannot be cut.
             if (top > self._width and at - first > 1) or (bottom > self._width and last - at > 1):
                 continue
             cost = _LINE * self._breaks[at - 1]

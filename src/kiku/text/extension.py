@@ -1,8 +1,8 @@
-"""More pieces behind those that a vocabulary has, or a vocabulary made of texts alone.
+"""Extending a vocabulary with new pieces, or training a vocabulary from texts alone.
 
-Old ids stay what they are. Unless it is asked for otherwise, each new piece has a letter that was
-in no old one: so whatever the vocabulary could spell before, it spells as before, and a model that
-knew how to write something still knows.
+Old ids keep their pieces. By default each new piece has a letter that is in no old piece. So every
+text that the vocabulary could spell is cut as before, and a model that has learned to write
+something can still write it.
 """
 
 import io
@@ -23,40 +23,42 @@ from kiku.text.vocabulary import SPACE, Vocabulary
 Kind = Literal["bpe", "unigram"]
 
 _LONGEST = 16
-"""Letters of a piece at most."""
+"""Letters of a joined piece at most."""
 _SELDOM = 2
-"""A pair of pieces that comes less often becomes no piece of its own."""
+"""Occurrences; a pair of pieces that occurs less often does not become a piece."""
 
 _Pair = tuple[str, str]
 _New = tuple[str, _Pair | None]
-"""A new piece, and the two that it was joined of; None for a letter."""
+"""A new piece, and the two pieces that it was joined from; None for a letter."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A vocabulary that has grown."""
+    """An extended vocabulary, and what is new in it."""
 
     vocabulary: Vocabulary
     letters: tuple[str, ...]
-    """That were lacking, the most frequent first."""
+    """Letters that the old vocabulary lacked, the most frequent first."""
     pieces: tuple[str, ...]
-    """All new ones, letters first, in the order of their ids."""
+    """All new pieces, letters first, in the order of their ids."""
     recut: tuple[str, ...]
-    """Words that could be spelled before, and are cut into other pieces now."""
+    """Words that the old vocabulary could spell and the new one cuts into other pieces."""
 
 
 def extended(
     vocabulary: Vocabulary, words: Mapping[str, int], *, most: int, any_letters: bool = False
 ) -> Extension:
-    """The letters that some words need and a vocabulary lacks, and what they often stand in.
+    """Extend a vocabulary with the letters that words lack in it, and with frequent joined pieces.
 
-    Pieces are joined as byte-pair encoding joins them, beginning with how the words are cut now.
+    Pieces are joined as byte-pair encoding joins them, beginning with the pieces into which the
+    words are cut once the letters are there.
 
     Args:
-        vocabulary: which grows.
-        words: each with how often it comes.
-        most: new pieces, letters among them; the letters are all taken, however many they are.
-        any_letters: also join pieces of letters that it has. Old words may be cut otherwise then.
+        vocabulary: the one to extend.
+        words: each with how often it occurs.
+        most: new pieces at most, letters included; all letters are added, however many they are.
+        any_letters: also join pieces of letters that the vocabulary has. Words that it could spell
+            may then be cut into other pieces.
 
     Raises:
         VocabularyError: new pieces would move old ids, or the file is of a kind that cannot grow.
@@ -95,12 +97,12 @@ def trained(texts: Sequence[str], *, size: int, kind: Kind) -> Vocabulary:
     """A SentencePiece vocabulary of some texts, whose first ids are those of Kyutai's.
 
     Args:
-        texts: what it is to spell.
-        size: ids at most, the four special ones among them.
+        texts: the texts that it has to spell.
+        size: ids at most, the four special ones included.
         kind: how pieces are found.
 
     Raises:
-        VocabularyError: so many ids do not hold the letters of the texts.
+        VocabularyError: `size` ids do not suffice for the letters of the texts.
     """
     model = io.BytesIO()
     try:
@@ -121,7 +123,7 @@ def trained(texts: Sequence[str], *, size: int, kind: Kind) -> Vocabulary:
 def _joined(
     cuts: Mapping[tuple[str, ...], int], there: set[str], most: int, wanted: Callable[[str], bool]
 ) -> list[_New]:
-    """The pairs of neighbours that come most often, one after the other, each made one piece."""
+    """New pieces: the most frequent pair of neighbours is joined to one, again and again."""
     held = [(list(cut), count) for cut, count in cuts.items()]
     found: list[_New] = []
     while len(found) < most:
@@ -152,7 +154,7 @@ def _join(cut: list[str], pair: _Pair) -> None:
 
 
 def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
-    """The vocabulary with these pieces behind its own; old ids are looked at one by one."""
+    """The vocabulary with these pieces after its own; it is checked that each id has its piece."""
     old = [vocabulary.piece(i) for i in range(len(vocabulary))]
     if vocabulary.is_sentencepiece:
         model = read_sentencepiece_model(vocabulary.source)
@@ -176,8 +178,8 @@ def _grown(vocabulary: Vocabulary, new: Sequence[_New]) -> Vocabulary:
 
 
 def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) -> list[Piece]:
-    """New pieces with scores that put them behind all others (BPE), or before the two that they
-    were joined of (unigram: of what is likelier than both together)."""
+    """New pieces with their scores. In a BPE model they rank after all others. In a unigram model
+    each is likelier than the two that it was joined from together, so it is preferred to them."""
     scores, pieces = dict(known), list[Piece]()
     least = min(scores.values(), default=-1.0)
     for text, pair in new:
@@ -192,7 +194,7 @@ def _scored(new: Sequence[_New], known: Mapping[str, float], *, ranked: bool) ->
 
 
 def _scores(vocabulary: Vocabulary) -> tuple[dict[str, float], bool]:
-    """What a tokenizer.json says of its pieces, and whether they are ranked by merges."""
+    """The scores of the pieces in a tokenizer.json, and whether merges rank them instead."""
     vocab: Any = json.loads(vocabulary.source)["model"]["vocab"]
     if isinstance(vocab, dict):
         return {}, True
@@ -202,7 +204,7 @@ def _scores(vocabulary: Vocabulary) -> tuple[dict[str, float], bool]:
 
 
 def _normaliser(vocabulary: Vocabulary) -> Callable[[str], str]:
-    """What a vocabulary makes of a text before it cuts it."""
+    """The normalisation that a vocabulary applies to a text before it cuts it; spaces removed."""
     if vocabulary.is_sentencepiece:
         processor = SentencePieceProcessor(model_proto=vocabulary.source)
         return lambda text: cast(str, processor.normalize(text)).replace(SPACE, "")  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]

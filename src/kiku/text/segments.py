@@ -16,7 +16,7 @@ _ABBREVIATIONS = frozenset(
     {"mr.", "mrs.", "ms.", "dr.", "prof.", "st.", "jr.", "sr.", "gen.", "capt.", "lt.", "sgt."}
     | {"rev.", "gov.", "sen.", "mm.", "mme.", "mmes.", "mlle.", "mlles.", "vs.", "e.g.", "i.e."}
 )
-"""English and French ones that stand before a capital letter as a rule."""
+"""English and French abbreviations that usually stand before a capital letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ def segments(
 
     Args:
         words: in the order they were spoken.
-        max_gap_s: a longer silence between two words parts them.
-        max_duration_s: no segment is longer, unless a single word is.
+        max_gap_s: seconds; a longer silence between two words ends a segment.
+        max_duration_s: seconds; no segment is longer, unless a single word is.
 
     Raises:
         ConfigError: a limit is not above 0.
@@ -61,7 +61,7 @@ def segments(
     for word in words:
         by_channel.setdefault(word.channel, []).append(word)
     found = [_cut(group, max_gap_s, max_duration_s) for group in by_channel.values()]
-    if len(found) == 1:  # as they come: words made elsewhere may run backwards
+    if len(found) == 1:  # not sorted: words that a caller made may run backwards
         return found[0]
     return sorted((one for group in found for one in group), key=lambda one: one.start)
 
@@ -94,6 +94,6 @@ def ends_sentence(text: str, following: str) -> bool:
     if not bare.endswith(".") or bare.endswith("..."):
         return True
     lowered = bare.lstrip(OPENING).lower()
-    # "Mr. Quilter", "J. S. Bach" and "e.g. this" go on; so does what a small letter follows.
+    # "Mr. Quilter", "J. S. Bach" and "e.g. this" go on; a small letter also continues a sentence.
     is_initial = len(lowered) == 2 and lowered[0].isalpha()
     return not (is_initial or lowered in _ABBREVIATIONS or following[:1].islower())

@@ -1,9 +1,9 @@
-"""What stands in a SentencePiece `.model` file.
+"""The contents of a SentencePiece `.model` file.
 
 The file is one protobuf message, of which kiku needs a handful of fields; they are described here
 and protobuf reads them. SentencePiece ships a description too (`sentencepiece_model_pb2`), but each
-release of it refuses all versions of protobuf older than the one that it was generated with, and
-onnx, to which kiku owes protobuf, is content with much older ones.
+release of it refuses all versions of protobuf older than the one that it was generated with. kiku
+gets protobuf through onnx, which accepts much older ones.
 Knows the file; does not know how text is encoded or decoded.
 """
 
@@ -23,11 +23,11 @@ _MESSAGES: dict[str, list[tuple[str, int, str]]] = {
     ],
     "Normalizer": [("charsmap", 2, "bytes")],
 }  # fmt: skip
-"""Name, number and type of the fields in use, by message; all others are skipped, and kept where a
-file is written again."""
+"""Name, number and type of the fields in use, by message. All others are skipped when a file is
+read, and kept when it is written again."""
 
 _DEFAULTS = {"kind": "1", "type": "1"}
-"""Of fields that may be absent and are not 0 then: a normal piece, a unigram model."""
+"""Values of fields that may be absent and then are not 0: a normal piece, a unigram model."""
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = 1, 2, 3, 4
 """Kinds of piece that kiku tells apart (`type` in the file)."""
@@ -62,7 +62,7 @@ def read_sentencepiece_model(data: bytes) -> SentencePieceModel:
     """The contents of a `.model` file.
 
     Raises:
-        VocabularyError: `data` is cut short, damaged, or something else altogether.
+        VocabularyError: `data` is cut short, damaged, or of another format.
     """
     model = _parsed(data)
     return SentencePieceModel(
@@ -75,10 +75,10 @@ def read_sentencepiece_model(data: bytes) -> SentencePieceModel:
 
 
 def with_more_pieces(data: bytes, pieces: Sequence[Piece]) -> bytes:
-    """A `.model` file with pieces behind those that it has; nothing else is changed.
+    """A `.model` file with more pieces after its own; nothing else is changed.
 
     Raises:
-        VocabularyError: `data` is damaged, or something else altogether.
+        VocabularyError: `data` is damaged, or of another format.
     """
     model = _parsed(data)
     for piece in pieces:
@@ -111,8 +111,8 @@ def _piece(number: int, piece: Any) -> Piece:
 
 @cache
 def _model_class() -> Any:
-    """The class of the whole message, by `_MESSAGES`."""
-    # Here, since protobuf is not needed where a vocabulary is a tokenizer.json.
+    """The protobuf class of the whole message that `_MESSAGES` describes."""
+    # Imported here, since protobuf is not needed where a vocabulary is a tokenizer.json.
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(
@@ -129,7 +129,7 @@ def _model_class() -> Any:
                 field.type = getattr(field, f"TYPE_{kind.upper()}")
             if field_name in _DEFAULTS:
                 field.default_value = _DEFAULTS[field_name]
-    # A pool of its own: what other packages describe under the same names is theirs.
+    # A pool of its own, since other packages may describe messages under the same names.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("kiku.Model"))

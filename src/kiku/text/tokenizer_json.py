@@ -1,7 +1,7 @@
-"""`tokenizer.json`, the vocabulary file of transformers' checkpoints: read, and made anew.
+"""`tokenizer.json`, the vocabulary file of transformers' checkpoints: read, extended and made.
 
-Knows how a SentencePiece model is said in the terms of the `tokenizers` library. Decoding through
-what it writes is decoding by kiku's own rule (see `vocabulary`), special pieces left out.
+Knows how to express a SentencePiece model in the terms of the `tokenizers` library. A file that is
+made here decodes by kiku's own rule (see `vocabulary`), with special pieces left out.
 """
 
 import base64
@@ -27,17 +27,17 @@ from kiku.text.sentencepiece_model import (
 
 
 def read_tokenizer_json(data: bytes) -> Tokenizer:
-    """What a `tokenizer.json` describes.
+    """The tokenizer that a `tokenizer.json` describes.
 
     Raises:
-        VocabularyError: `data` is cut short, damaged, or something else altogether.
+        VocabularyError: `data` is cut short, damaged, or of another format.
     """
     try:
-        # First, for tokenizers panics on some files that are not JSON, and ends the process where
-        # it believes a length that it cannot allocate.
+        # Checked first: tokenizers panics on some files that are not JSON, and ends the process if
+        # the file names a length for which there is no memory.
         json.loads(data, object_pairs_hook=_checked)
         tokenizer = Tokenizer.from_str(data.decode())
-        # Lengths of a batch, which may be of any size, are no business of ours.
+        # The file may ask to pad and cut to lengths of any size; kiku does neither.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -50,8 +50,8 @@ def read_tokenizer_json(data: bytes) -> Tokenizer:
 
 
 def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """One object of the file, where its rules of normalisation are not longer than they say."""
-    for name, value in pairs:  # of which one name may come twice, and the library reads both
+    """One JSON object of the file, once its normalisation rules are as long as they say."""
+    for name, value in pairs:  # not as a dict: a name may occur twice, and the library reads both
         if name == "precompiled_charsmap" and isinstance(value, str):
             try:
                 _check_charsmap(base64.b64decode(value, validate=True))
@@ -61,9 +61,9 @@ def _checked(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_charsmap(charsmap: bytes) -> None:
-    """Raise ValueError where the index of normalisation rules is longer than what is there.
+    """Raise ValueError where the index of normalisation rules is longer than the data.
 
-    The library asks for as much memory as the first four bytes say, and aborts without it.
+    The library allocates as much memory as the first four bytes say, and aborts if it fails.
     """
     size = struct.unpack("<I", charsmap[:4])[0] if len(charsmap) >= 4 else 0
     if len(charsmap) < 4 or size > len(charsmap) - 4:
@@ -98,16 +98,16 @@ def tokenizer_json(model: SentencePieceModel) -> str:
 def with_more_pieces(
     data: bytes, pieces: Sequence[Piece], merges: Sequence[tuple[str, str]]
 ) -> bytes:
-    """A `tokenizer.json` with pieces behind those that it has; nothing else is changed.
+    """A `tokenizer.json` with more pieces after its own; nothing else is changed.
 
     Args:
         data: the file.
-        pieces: their scores count in a unigram model.
-        merges: for a BPE model, the pairs of pieces that make the longer ones of them.
+        pieces: the new ones; only a unigram model uses their scores.
+        merges: for a BPE model, the pairs of pieces from which the longer new ones are joined.
 
     Raises:
-        VocabularyError: it has tokens of other kinds behind its pieces, whose ids the new ones
-            would take; or it is neither unigram nor BPE.
+        VocabularyError: the file has tokens of other kinds after its pieces, whose ids the new
+            pieces would take; or it is neither unigram nor BPE.
     """
     values: dict[str, Any] = json.loads(data)
     model: dict[str, Any] = values["model"]
@@ -183,7 +183,7 @@ def _bpe(model: SentencePieceModel) -> BPE:
 
 
 def _merges(pieces: Sequence[Piece], ids: dict[str, int]) -> list[tuple[str, str]]:
-    """Which pairs of pieces become one, best first: every split of a piece into two others."""
+    """The pairs of pieces that are joined, best first: every split of a piece into two others."""
     ranked: list[tuple[float, int, int, int, tuple[str, str]]] = []
     for whole, piece in enumerate(pieces):
         if piece.kind in (UNKNOWN, CONTROL, USER_DEFINED):

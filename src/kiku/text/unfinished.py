@@ -1,14 +1,14 @@
 """Whether the words so far look as if more must follow: a number being dictated, a word left open.
 
-English and French. Knows words; does not know sound, time or turns. A guess, so whoever uses it
-waits a little longer because of it and never for ever.
+English and French. Knows words; does not know sound, time or turns. It is a guess: a caller may
+wait a little longer because of it, but never for ever.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 Unfinished = Literal["number", "word"]
-"""A number or a spelling that may go on; a word that does not end a sentence."""
+"""`number`: a number or a spelling that may go on. `word`: a word that does not end a sentence."""
 
 
 def _set(words: str) -> frozenset[str]:
@@ -16,18 +16,19 @@ def _set(words: str) -> frozenset[str]:
 
 
 _LONGEST_NUMBER = 16
-"""Digits of a card; a telephone number has 15 at most. Who has said so many is done."""
+"""Digits of the longest number, that of a bank card; a telephone number has 15 at most. A speaker
+who has dictated this many is done."""
 
 _LEAST_NUMBER = 3
-"""Fewer are an answer ("two", "twenty five") and not a dictation."""
+"""Digits, number words or letters; fewer are an answer ("two", "twenty five"), no dictation."""
 
 _STRAYS = 1
-"""Words within a number that are none of it: one that was misheard, or "then"."""
+"""Words that may stand in a number without belonging to it: one misheard word, or "then"."""
 
 _CLOSING = ".,;:!?…\"'\u201d\u2019»)]}-\u2013\u2014"
 _OPENING = "\"'\u201c\u2018\u2019«([{+-#"
 _GOES_ON = (",", ":", ";", "-", "\u2013", "\u2014", "…", "...", "'", "\u2019")
-"""Ends of a word that say themselves that more follows."""
+"""Endings of a word that by themselves show that more follows."""
 
 _OPEN_EN = _set(
     "a an the my your our their every of from into onto at for to than with without between "
@@ -40,10 +41,11 @@ _OPEN_FR = _set(
     "pendant et ou mais car que qui parce puisque lorsque quand comme je tu il on ils j'ai "
     "c'est qu euh heu euhm ben"
 )
-"""What hardly ever ends a sentence. Left out is what may well ("on" in "turn it on", "avec")."""
+"""Words that hardly ever end a sentence. Words that may well end one are left out ("on" in "turn it
+on", "avec")."""
 
 _FOREIGN = _set("an but for or i a on son ton car par pour en comme sur qui me")
-"""Open in one language and good for a last word in the other ("my son", "un an", "le but")."""
+"""Open words of one language that may end a sentence in the other ("my son", "un an", "le but")."""
 
 _UNITS_EN = "zero oh one two three four five six seven eight nine"
 _TEENS_EN = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
@@ -55,18 +57,19 @@ _NUMBERS = _set(" ".join((_UNITS_EN, _TEENS_EN, _TENS_EN, _UNITS_FR, _TEENS_FR, 
 
 _REPEATS = _set("double triple")
 _BETWEEN = _REPEATS | frozenset(["plus", "dash", "dot", "point", "and", "tiret", "virgule", "et"])
-"""What stands within a dictated number without being part of it."""
+"""Words that may stand within a dictated number without being part of it."""
 
 
 def unfinished(texts: Sequence[str]) -> Unfinished | None:
-    """Whether more is likely to follow.
+    """Whether more words are likely to follow, and why; None where the words look complete.
 
-    "number": the words end in at least three digits, number words or spelled letters, and not yet
-    in as many as the longest numbers have; or in "double" or "plus" of such a number. A full stop
-    is no sign of the end there, since the models put it at any hesitation; but "in 1998." is done.
+    "number": the words end in at least three digits, number words or spelled letters, or in two
+    letters, but in fewer than the longest numbers have; or they end in a word such as "double" or
+    "plus" that belongs to a number. A full stop is no sign of the end of a number, since the
+    models put one at any hesitation; but a single number with a full stop is done ("in 1998.").
 
-    "word": the last word is one that hardly ever is the last (an article, a preposition, a
-    conjunction, a filler), or its own punctuation says that more follows (a comma, an apostrophe).
+    "word": the last word hardly ever ends a sentence (an article, a preposition, a conjunction, a
+    filler), or its own punctuation shows that more follows (a comma, an apostrophe).
 
     Args:
         texts: the words of the turn so far, in order.
@@ -116,8 +119,8 @@ def _size(bare: str) -> int:
 
 
 def _open_words(texts: Sequence[str]) -> frozenset[str]:
-    """The open words of the language that the words seem to be of; of both, where they do not tell
-    it, without those that may well be the last in the other."""
+    """The open words of the language that the words seem to be in. Where the words do not show
+    the language: those of both, without those that may end a sentence in the other."""
     said = [_bare(text) for text in texts[:-1]]
     english = sum(word in _OPEN_EN - _FOREIGN for word in said)
     french = sum(word in _OPEN_FR - _FOREIGN for word in said)
@@ -127,5 +130,5 @@ def _open_words(texts: Sequence[str]) -> frozenset[str]:
 
 
 def _bare(text: str) -> str:
-    """In small letters, without the punctuation around it."""
+    """A word in small letters, without the punctuation around it."""
     return text.lower().replace("\u2019", "'").strip(_CLOSING + _OPENING)

@@ -1,10 +1,10 @@
 """Text tokens and the pieces of text that they stand for.
 
 One class reads both files in use: a SentencePiece `.model` (native checkpoints, as Kyutai lays them
-out) and a `tokenizer.json` (transformers' checkpoints). Each is cut into tokens by the library that
-defines it, `sentencepiece` and `tokenizers`: neither reads the other's file, and a conversion cuts
-some texts otherwise than the model was trained with. The decoding rule is ours, stated once, and
-the same for both:
+out) and a `tokenizer.json` (transformers' checkpoints). Text is cut into tokens by the library that
+defines the file, `sentencepiece` or `tokenizers`: neither reads the other's file, and a converted
+file cuts some texts into other tokens than the model was trained with. The decoding rule is kiku's
+own, and the same for both:
 
 * ids 0 to 3, control pieces and ids outside the vocabulary give nothing (0 is the word-start
   marker, 3 is PAD);
@@ -36,7 +36,7 @@ from kiku.text.tokenizer_json import read_tokenizer_json, tokenizer_json
 SPACE = "▁"
 """How a piece spells a space (U+2581)."""
 MAX_ID = 2**22
-"""Ids of a vocabulary are below this: what a damaged file says costs no more memory than that."""
+"""Ids; those of a vocabulary are below this, so a damaged file cannot cost more memory."""
 NUM_SPECIAL = 4
 """The first ids, which never are text: `<unk>` (the word-start marker), `<s>`, `</s>`, `<pad>`."""
 
@@ -53,17 +53,17 @@ class Vocabulary:
         encoder: Callable[[str], list[int]],
         source: bytes,
     ) -> None:
-        """Put together what was read from a file; `load` and its neighbours do the reading.
+        """Put together what was read from a file; the class methods do the reading.
 
         Args:
             pieces: the spelling of each id, in order.
             control_ids: ids that are never text, besides 0 to 3.
-            encoder: from text to ids.
+            encoder: cuts text into ids.
             source: the file, byte for byte.
         """
         self._pieces = tuple(pieces)
         self._not_text = frozenset(control_ids) | frozenset(range(NUM_SPECIAL))
-        # What each piece writes; None for a byte, which only means something beside others.
+        # The text of each piece; None for a byte, which only means something next to others.
         self._texts = tuple(
             None if _BYTE_PIECE.fullmatch(piece) else piece.replace(SPACE, " ")
             for piece in self._pieces
@@ -117,7 +117,7 @@ class Vocabulary:
                 (`<unk>`, `<s>`, `</s>`, `<pad>`).
 
         Raises:
-            VocabularyError: a piece is empty or stands there twice, or there are fewer than five.
+            VocabularyError: a piece is empty or occurs twice, or there are fewer than five.
         """
         if len(pieces) <= NUM_SPECIAL:
             raise VocabularyError(
@@ -173,7 +173,7 @@ class Vocabulary:
         return cls(pieces, control, encode, data)
 
     def __reduce__(self) -> tuple[Callable[[bytes], Self], tuple[bytes]]:
-        # What cuts text belongs to a library, and is made again from the file.
+        # The encoder belongs to a library, so it is not pickled but made again from the file.
         return type(self).from_bytes, (self.source,)
 
     def __len__(self) -> int:
@@ -236,20 +236,20 @@ class Vocabulary:
         return (text + _utf8(bytes(run)) if run else text).removeprefix(" ")
 
     def lacking(self, text: str) -> tuple[str, ...]:
-        """The letters of `text` that have no piece of their own, each once; bytes are none."""
+        """The letters of `text` that no piece spells, each once; byte pieces do not count."""
         if self._spells(text):
             return ()
         letters = dict.fromkeys(_composed("".join(text.split())))
         return tuple(letter for letter in letters if not self._spells(letter))
 
     def _spells(self, text: str) -> bool:
-        """Whether pieces of text are enough for `text`."""
+        """Whether pieces of text spell all of `text`, without byte pieces."""
         tokens = self._encoder(_composed(text))
         return all(self.is_text(token) and self._texts[token] is not None for token in tokens)
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of `text`; all of them stand for text. White space of any kind is one space,
-        and an accent or a jamo is one letter with what it belongs to, as pieces have them (NFC):
+        """The tokens of `text`; all of them stand for text. Any run of white space is one space.
+        An accent or a jamo is first joined to the letter it belongs to (NFC), as in the pieces:
         some systems and keyboards write them apart.
 
         Raises:
@@ -271,7 +271,7 @@ def _composed(text: str) -> str:
 
 
 def _utf8(data: bytes) -> str:
-    """`data` as text, one U+FFFD for each wrong byte: as SentencePiece; Python merges several."""
+    """`data` as text, one U+FFFD for each wrong byte as in SentencePiece; Python merges several."""
     text = ""
     while True:
         try:

@@ -1,8 +1,7 @@
 """From the model's text tokens, one a frame, to words with times and probabilities.
 
-A word ends where the first PAD or word-start marker follows its pieces, and also where a piece that
-begins with "▁" arrives while it is open: the model often leaves out the marker between quick words
-("roast beef").
+A word ends at the first PAD or word-start marker after its pieces. It also ends where a piece that
+begins with "▁" follows: the model often leaves out the marker between quick words ("roast beef").
 Knows tokens and frames; does not know audio, slots or sockets. Pure: no clock, no input, no output.
 """
 
@@ -17,10 +16,12 @@ from kiku.errors import ConfigError, StreamError
 from kiku.serial import from_plain, to_plain
 
 MAX_TOKENS = 2**40
-"""Tokens of one stream at most: some thousand years. A saved stream with more is damaged."""
+"""Tokens of one stream at most, which are some thousand years. A saved stream with more is
+damaged."""
 
 _MAX_LOGPROB = 1e300
-"""Logarithms beyond this are saved as this: a saved stream holds finite numbers only."""
+"""Nats; a larger log-probability, of either sign, is saved as this: a saved stream holds finite
+numbers only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +35,19 @@ class Word:
     end: float
     """Seconds of the source; never before `start`."""
     probability: float
-    """That the whole word is right, 0 to 1: as the model sees it, the product over its pieces; or
-    what `StreamOptions.calibration` makes of that."""
+    """Probability that the whole word is right, 0 to 1: the model's, which is the product over its
+    pieces, or what `StreamOptions.calibration` makes of that."""
     channel: int | None = None
-    """Which channel of the sound it was heard in, from 0; None where all are mixed."""
+    """Channel of the sound in which it was spoken, from 0; None where all are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partial:
-    """The word that is being written, as far as its pieces are known. It may still become longer,
-    and only the `Word` that follows counts."""
+    """The word that is being written, as far as its pieces are known. It may still become longer;
+    only the `Word` that follows is final."""
 
     text: str
-    """From the beginning of the word; never empty."""
+    """The beginning of the word; never empty."""
     start: float
     """Seconds of the source."""
     channel: int | None = None
@@ -54,14 +55,14 @@ class Partial:
 
 
 def without_unfinished(text: str) -> str:
-    """The text of an open word without a letter at its end of which only some bytes have come:
-    these decode to U+FFFD, and the next piece makes another letter of them."""
+    """The text of an open word without its last letter, if only some bytes of that have come: they
+    decode to U+FFFD until the next piece completes the letter."""
     return text.rstrip("\ufffd")
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """From the index of a text token to the place in the sound that it speaks of."""
+    """Converts the index of a text token to the second of the sound that it speaks of."""
 
     frame_rate: float
     """Frames per second."""
@@ -88,7 +89,7 @@ class Timing:
 
 
 class Pieces(Protocol):
-    """What is asked of a vocabulary here; `Vocabulary` has it."""
+    """What a `WordBuilder` needs of a vocabulary; `Vocabulary` provides it."""
 
     def is_text(self, token: int) -> bool:
         """Whether `token` stands for text."""
@@ -112,17 +113,17 @@ class _State:
     pieces: tuple[int, ...]
     """Tokens of the open word."""
     first: int
-    """Index of the first of them."""
+    """Index of the first token of the open word."""
     logprob: float
-    """Sum over them."""
+    """Log-probabilities of the tokens of the open word, added up."""
 
 
 class WordBuilder:
-    """Words from tokens, given out as soon as they are decided.
+    """Makes words from tokens, and gives out each as soon as it is decided.
 
     A piece without "▁" that follows a PAD or a marker begins a word of its own, since the word
-    before has already been given out; a lone "▁" opens a word that the next pieces spell. What
-    decodes to nothing is no word.
+    before has already been given out. A lone "▁" opens a word that the next pieces spell. Pieces
+    that decode to nothing make no word.
     """
 
     __slots__ = (
@@ -156,9 +157,9 @@ class WordBuilder:
             timing: where the tokens lie in the sound.
             pad_id: the token of a frame without text.
             word_start_id: the token that stands before most words.
-            channel: which channel of the sound the words are of; None where all are mixed.
-            calibration: from the model's probability of a word to the one that is given out; None
-                gives out the model's.
+            channel: the channel of the sound that the words are from; None where all are mixed.
+            calibration: converts the model's probability of a word to the one in its `Word`; None
+                leaves it as it is.
         """
         self._vocabulary = vocabulary
         self._timing = timing
@@ -167,8 +168,8 @@ class WordBuilder:
         self._channel = channel
         self._calibration = calibration
         self.num_tokens = 0
-        """How many tokens have been pushed, which is the index of the next one. To be read only; a
-        plain number, as it is asked for after every frame."""
+        """How many tokens have been pushed, which is the index of the next one. Callers only read
+        it. It is no property since it is read after every frame."""
         self._expects_word = False
         self._pieces: list[int] = []
         self._first = 0
@@ -202,8 +203,8 @@ class WordBuilder:
         return ended
 
     def pass_pad(self) -> bool:
-        """Take a PAD where no word is open or announced, as `push` would, which then changes
-        nothing but the count; False where it does, and nothing was taken."""
+        """Take a PAD and return True, where no word is open or announced: `push` would also change
+        nothing but the count then. Otherwise take nothing and return False."""
         if self._pieces or self._expects_word:
             return False
         self.num_tokens += 1
@@ -211,7 +212,7 @@ class WordBuilder:
 
     @property
     def partial(self) -> Partial | None:
-        """The word that is open, if there is one whose pieces say anything yet."""
+        """The open word; None where none is open, or its pieces make no text yet."""
         if not self._pieces:
             return None
         text = without_unfinished(self._vocabulary.decode(self._pieces).strip())
@@ -223,7 +224,7 @@ class WordBuilder:
         return bool(self._pieces) or self._expects_word
 
     def at(self, index: int) -> Self:
-        """Another one, which stands before token `index` and has no word open."""
+        """A copy that stands before token `index` and has no word open."""
         other = copy.copy(self)
         other.num_tokens = other._first = index
         other._expects_word = False
@@ -231,13 +232,13 @@ class WordBuilder:
         return other
 
     def fork(self) -> Self:
-        """Another one that stands in the same place; neither changes the other."""
+        """A copy that stands in the same place; neither changes the other."""
         other = copy.copy(self)
         other._pieces = list(self._pieces)
         return other
 
     def save(self) -> dict[str, Any]:
-        """Where it stands, in values for JSON."""
+        """What it remembers, in values for JSON."""
         return to_plain(
             _State(
                 self.num_tokens,
@@ -252,7 +253,7 @@ class WordBuilder:
         """Go on where `save` was called.
 
         Raises:
-            StreamError: it is not what `save` gave, or of another vocabulary.
+            StreamError: `values` are not from `save`, or from another vocabulary.
         """
         state = from_plain(_State, values, what="the saved stream", error=StreamError)
         if not 0 <= state.first <= state.num_tokens <= MAX_TOKENS:
@@ -293,7 +294,7 @@ class WordBuilder:
 
 
 def _probability(logprob: float) -> float:
-    """`exp(logprob)` in [0, 1]: rounding may lift a sum above 0, and NaN deserves no trust."""
+    """`exp(logprob)` in [0, 1]: rounding may lift a sum above 0, and NaN counts as 0."""
     return 0.0 if math.isnan(logprob) else math.exp(min(logprob, 0.0))
 
 
