@@ -1,5 +1,5 @@
-"""B slots and their state, one step on a device. Torch and ONNX Runtime are imported only with the
-backend that needs them (`kiku.engine.torch`, `kiku.engine.onnx`)."""
+"""The engine: B slots and their state, stepped together on a device. Torch and ONNX Runtime are
+imported only with the backend that needs them (`kiku.engine.torch`, `kiku.engine.onnx`)."""
 
 from kiku.decoding import Picker, SamplingParams
 from kiku.engine.backend import Backend, Said, StepOutput

@@ -1,4 +1,4 @@
-"""What passes between the engine and what it computes with, in numpy's terms."""
+"""The interface between the slot engine and a backend, which computes for it: numpy arrays only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from kiku.config import CodecConfig, LMConfig
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What n slots said to their frames, packed: N rows, one slot's after the other's."""
+    """The decoder's output for frames of n slots, packed: N rows, one slot's after the other's."""
 
     tokens: NDArray[np.int64]
     """[N]"""
@@ -21,14 +21,15 @@ class StepOutput:
     pauses: NDArray[np.float32] | None
     """[N, E] probability that the speaker has stopped; None without pause heads"""
     logits: NDArray[np.float32] | None = None
-    """[N, V] where the engine was asked to keep them"""
+    """[N, V]; None unless the engine was asked to keep them"""
     counts: Sequence[int] = (1,)
-    """[n] how many rows are each slot's"""
+    """[n] how many rows each slot has"""
     failures: Mapping[int, BaseException] = field(default_factory=dict[int, BaseException])
-    """By the place of a slot: what its picker failed with. Its rows then mean nothing."""
+    """The error that a slot's picker raised, by the slot's index among the n. The rows of such a
+    slot mean nothing."""
 
     def row(self, i: int) -> "StepOutput":
-        """What was said to the i-th slot alone."""
+        """The output of the i-th slot alone."""
         first = i if len(self.tokens) == len(self.counts) else sum(self.counts[:i])
         part = slice(first, first + self.counts[i])
         return StepOutput(
@@ -41,7 +42,7 @@ class StepOutput:
         )
 
     def raise_failure(self) -> "StepOutput":
-        """Raise what a picker failed with, if one did; else the output itself."""
+        """Raise the error of a picker that failed; if none did, give the output itself."""
         for error in self.failures.values():
             raise error
         return self
@@ -49,16 +50,16 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the decoder said to columns: [n, T] of several slots, or [T] of one."""
+    """The decoder's output for columns: [n, T] of several slots, or [T] of one."""
 
     tokens: NDArray[np.int64]
-    """[..., T] the likeliest"""
+    """[..., T] the likeliest token after each column"""
     logprobs: NDArray[np.float32]
-    """[..., T] theirs"""
+    """[..., T] natural logarithms of their probabilities"""
     pauses: NDArray[np.float32] | None
-    """[..., T, E]"""
+    """[..., T, E] probability that the speaker has stopped; None without pause heads"""
     logits: NDArray[np.float32] | None
-    """[..., T, V] where they were wanted"""
+    """[..., T, V]; None unless they were asked for"""
 
     def of(self, i: int, count: int) -> "Said":
         """The first `count` columns of the i-th slot."""
@@ -71,10 +72,10 @@ class Said:
 
 
 class Backend(Protocol):
-    """The two networks and what they remember of B slots, on a device.
+    """The two networks and their state for B slots, on a device.
 
-    Batched: arrays over the slots that take part, no lists per slot. What a slot is, who holds it
-    and how tokens are picked is the business of `SlotEngine`.
+    Calls are batched: they take arrays over the slots that take part, not a list for each slot.
+    Who holds a slot and how tokens are picked is left to `SlotEngine`.
     """
 
     codec_config: CodecConfig
@@ -85,24 +86,25 @@ class Backend(Protocol):
     width: int
     """Columns that one call of `read` takes of a slot at most."""
     reads_alike: bool
-    """Whether what `read` says to a column is the same bit for bit, however many columns are read
-    with it: then their number may follow the time that passes take."""
+    """Whether `read` gives the same output for a column, bit for bit, however many columns it reads
+    in one pass. Only then may their number follow the time that passes take."""
     description: str
-    """For people: "onnx int8"."""
+    """What runs the model, for people: "onnx int8"."""
     first: Said
-    """[1, 1] what the decoder says to the initial column, with logits."""
+    """[1, 1] the decoder's output for the initial column, with logits."""
 
     @property
     def signature(self) -> str:
-        """Of the kind of backend and the model: saved slots of another one do not fit."""
+        """Identifies the kind of backend and the model. A slot saved under another one does not
+        fit."""
         ...
 
     def forget(self, slot: int) -> None:
-        """Make the codec's part of a slot as new."""
+        """Reset the codec's state of a slot to that of a new one."""
         ...
 
     def begin(self, slot: int) -> None:
-        """The decoder's part of a slot has read the initial column, and nothing else."""
+        """Set the decoder's state of a slot to that after the initial column, and nothing else."""
         ...
 
     def encode(self, slots: NDArray[np.int64], frames: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -117,24 +119,26 @@ class Backend(Protocol):
         *,
         logits: bool,
     ) -> Said:
-        """Let the decoder read `counts[i]` columns of each slot, of [n, T, 1 + K]; -1 is a code
-        that it does not read. What lies beyond the counts, in and out, means nothing."""
+        """Let the decoder read the first `counts[i]` columns of the i-th slot, of [n, T, 1 + K].
+
+        A code of -1 is left out. Columns and outputs beyond the counts mean nothing.
+        """
         ...
 
     def rewind(self, slots: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
-        """Put the decoder back by so many of the columns that each slot read last."""
+        """Put the decoder back by the last `columns[i]` columns that it read of the i-th slot."""
         ...
 
     def mark(self, slot: int) -> Any:
-        """Where the slot stands. Costs a copy of what the convolutions remember."""
+        """Mark where the slot stands, for `go_back`. Costs a copy of the convolutions' state."""
         ...
 
     def go_back(self, slot: int, mark: Any) -> None:
-        """Put the slot back to where `mark` found it, at most `REWIND_FRAMES` ago."""
+        """Put the slot back to where `mark` was taken, at most `REWIND_FRAMES` ago."""
         ...
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """All that is remembered of a slot, by name."""
+        """The whole state of a slot, as arrays by name."""
         ...
 
     def restore(self, slot: int, saved: Mapping[str, NDArray[Any]]) -> None:

@@ -1,11 +1,12 @@
-"""Exact block decoding: many frames of a slot in few passes of the decoder, token for token what
-single frames give.
+"""Exact block decoding: many frames of a slot in few passes of the decoder, with the same tokens as
+frame by frame.
 
-All codes of a block are known; only the text feeds back. So the block's text is guessed, all its
-columns are read in one pass, and the tokens up to and including the first wrong guess are right:
-each was computed from right tokens only. The slot is rewound behind them and the rest is read
-again, with what the last pass said there as the next guess. A token is picked once, in order, from
-logits that no later pass changes; so a sampler draws the same numbers as frame by frame.
+All codes of a block are known; only the text feeds back. So the text of the block is guessed, and
+all its columns are read in one pass. The tokens up to and including the first wrong guess are
+right, because each was computed from right tokens only. The slot is then rewound to just after
+them, and the rest is read again with the tokens of the last pass as guesses. Each token is picked
+once, in order, from logits that no later pass changes. So a sampler draws the same random numbers
+as it would frame by frame.
 """
 
 from collections.abc import Sequence
@@ -35,24 +36,25 @@ class Block:
         """Before the first pass.
 
         Args:
-            slot: whose block it is.
+            slot: whose frames these are.
             codes: [T, K] of its frames.
             token: the text token before them.
             picker: picks the tokens; None takes the likeliest.
             guess: the token that is guessed where nothing better is known.
             word_start: the token that opens a word, and never follows itself.
-            keep_logits: whether they are handed on.
+            keep_logits: whether `output` has the logits.
         """
         self.slot, self.keep_logits = slot, keep_logits
         self._picker = picker
         self.failure: BaseException | None = None
-        """What the picker failed with; the tokens from there on are the likeliest."""
+        """The error that the picker raised; the tokens from there on are the likeliest."""
         self._word_start = word_start
         self.num_frames = len(codes)
         self.done = 0
         self.num_passes = 0
         self.columns = np.empty((len(codes), 1 + codes.shape[1]), np.int64)
-        """[T, 1 + K] as they were read, once all is done: no guess is left among the tokens."""
+        """[T, 1 + K] as the decoder reads them. When all are done, every guess among the text
+        tokens has been replaced by the token that was picked."""
         self.columns[:, 1:] = codes
         self.columns[:, 0] = guess
         self.columns[0, 0] = token
@@ -63,7 +65,7 @@ class Block:
 
     @property
     def wants_logits(self) -> bool:
-        """Whether the likeliest token and its probability are not enough."""
+        """Whether passes must give logits, because the likeliest token alone is not enough."""
         return self.keep_logits or self._picker is not None or self.num_frames > 1
 
     @property
@@ -77,7 +79,7 @@ class Block:
         return self.columns[self.done : self.done + width]
 
     def accept(self, said: Said) -> int:
-        """Take what is right of a pass; gives how many of its columns were read in vain."""
+        """Take the right tokens of a pass; return how many of its columns were read in vain."""
         asked = len(said.tokens)
         for i in range(asked):
             token = self._pick(said, i)
@@ -85,7 +87,7 @@ class Block:
             if i + 1 == asked:
                 break
             if self.columns[self.done, 0] != token:
-                # All that comes was computed from a wrong token: as a guess it is still good.
+                # The later tokens were computed from a wrong one, but are still good guesses.
                 self.columns[self.done, 0] = token
                 later = slice(self.done + 1, self.done + asked - i - 1)
                 self.columns[later, 0] = said.tokens[i + 1 : asked - 1]
@@ -96,10 +98,10 @@ class Block:
         return 0
 
     def _mend(self, said: Said, i: int) -> None:
-        """Guess what a word begins with that nobody had guessed to begin.
+        """Guess the token after a word start that had not been guessed.
 
-        Having read no word start, the decoder asks for one again a frame later; what it would say
-        next best is then more often right than not.
+        As the decoder did not read the word start, it gives one again a frame later. Its second
+        choice there is more often right than not.
         """
         after = self.done + 1
         if after >= self.num_frames or i + 1 >= len(said.tokens) or said.logits is None:
@@ -126,7 +128,8 @@ class Block:
     def _picked(
         self, picker: Picker, logits: NDArray[np.float32], token: int, logprob: float
     ) -> tuple[int, float]:
-        """What the picker picks; where it fails, the likeliest: its slot will be told."""
+        """The picker's token and its log-probability. If the picker raises, the error is kept in
+        `failure`, and the likeliest token is taken."""
         try:
             picked = int(picker(logits.copy()))
             if not 0 <= picked < len(logits):
@@ -139,7 +142,7 @@ class Block:
             return token, logprob
 
     def output(self) -> StepOutput:
-        """Of the whole block: n = 1."""
+        """The output of the whole block, as that of one slot (n = 1)."""
         return StepOutput(
             np.array(self._tokens, np.int64),
             np.array(self._logprobs, np.float32),
@@ -157,15 +160,15 @@ def logprob_of(logits: NDArray[np.float32], token: int) -> float:
 
 
 def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> StepOutput:
-    """Bring blocks of any lengths through the decoder side by side.
+    """Decode blocks of any lengths, all in the same passes.
 
     Args:
-        backend: has the decoder.
+        backend: runs the decoder.
         blocks: n of them.
-        widths: say how many columns of a slot a pass reads, and learn from it.
+        widths: chooses how many columns of a slot a pass reads, and learns from each pass.
 
     Returns:
-        What was said to all, packed.
+        The output of all blocks, packed.
     """
     waiting = list(blocks)
     while waiting:
@@ -190,7 +193,7 @@ def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> 
 
 
 def joined(rows: Sequence[StepOutput]) -> StepOutput:
-    """What several slots said, packed."""
+    """The outputs of several slots, packed into one."""
     pauses = [row.pauses for row in rows if row.pauses is not None]
     logits = [row.logits for row in rows if row.logits is not None]
     return StepOutput(

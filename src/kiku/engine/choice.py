@@ -16,30 +16,30 @@ DTYPES: dict[EngineName, tuple[str, ...]] = {
     "torch": ("float32", "bfloat16", "float16", "auto"),
     "cuda": ("float32", "bfloat16", "float16", "auto"),
 }
-"""What each engine can keep a decoder's weights in; "auto" is what the checkpoint has."""
+"""Dtypes in which each engine can keep a decoder's weights; "auto" is the checkpoint's own."""
 
-# Where the drivers of NVIDIA's and AMD's devices show themselves.
+# Files that exist where a driver of an NVIDIA or AMD device is loaded.
 _SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 def choose_engine(
     engine: str, *, device: str | None, dtype: str | None, converted: bool = False
 ) -> EngineName:
-    """The engine that is meant.
+    """Choose the engine that runs a model.
 
-    "auto" is ONNX Runtime, which is the fastest on a processor; it is PyTorch where a device or a
-    dtype asks for that, or where it is installed and has a device to run on. "cuda" is taken only
-    where it is asked for.
+    "auto" is ONNX Runtime, which is the fastest on a processor. It is PyTorch if the device or the
+    dtype needs that, or if PyTorch is installed and has a device to run on. "cuda" is taken only
+    if it is asked for.
 
     Args:
         engine: "auto", "onnx", "torch" or "cuda".
         device: as for `kiku.load`.
         dtype: as for `kiku.load`.
-        converted: the model is one that was converted for ONNX Runtime.
+        converted: whether the model was converted for ONNX Runtime.
 
     Raises:
-        ConfigError: these do not go together, or there is no such engine or dtype.
-        MissingExtra: it is PyTorch, which is not installed.
+        ConfigError: the arguments contradict each other, or there is no such engine or dtype.
+        MissingExtra: the engine needs PyTorch, which is not installed.
     """
     if engine not in ("auto", "onnx", "torch", "cuda"):
         raise ConfigError(f"there is no engine {engine!r}; use 'auto', 'onnx', 'torch' or 'cuda'")
@@ -94,9 +94,9 @@ def _has_torch() -> bool:
 
 
 def _has_torch_device() -> bool:
-    """Whether PyTorch is here and has a device other than the processor.
+    """Whether PyTorch is installed and has a device other than the processor.
 
-    It takes a second or more to import, so it is asked only where there are signs of a device.
+    Importing it takes a second or more, so that is done only where there are signs of a device.
     """
     torch: Any = sys.modules.get("torch")
     if torch is None:
@@ -107,7 +107,7 @@ def _has_torch_device() -> bool:
 
 
 def _sees_device() -> bool:
-    """Whether this machine looks as if PyTorch had a device on it."""
+    """Whether this machine shows signs of a device that PyTorch could use."""
     if sys.platform == "darwin":
         return os.uname().machine == "arm64"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -137,6 +137,6 @@ def usable_threads(root: Path = Path("/")) -> int:
 def _asked_of_openmp() -> int | None:
     """`OMP_NUM_THREADS`, or its first number where it lists one for each level."""
     first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    # Nine digits are more than any machine has; of thousands Python refuses to make a number.
+    # Nine digits are more than any machine has; Python refuses to convert thousands of digits.
     number = int(first[:9]) if first.isdecimal() else 0
     return number if number > 0 else None

@@ -1,7 +1,7 @@
-"""A fixed number of slots over a backend: the only open, step, mark and save in the house.
+"""A fixed number of slots over a backend: the one place that opens, steps, marks and saves slots.
 
-A slot that is opened has read the initial column and yielded text token 0. Frame t then yields
-token t + 1: so the token that follows a frame comes in the same step as the frame.
+A newly opened slot has read the initial column and yielded text token 0. Frame t then yields
+token t + 1, so the token that follows a frame comes in the same step as the frame.
 """
 
 import json
@@ -28,30 +28,31 @@ from kiku.engine.widths import Widths
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 
 MAX_POSITION = 2**40
-"""Frames of a slot: a thousand years."""
+"""Frames that a slot may have read at most: more than a thousand years of sound."""
 
 _LEFT_OUT = -1
 """The code of a codebook that the decoder is not to read."""
 
 _KEY = "kiku"
-"""Under this key of a saved slot's metadata stands the backend's signature."""
+"""Key under which the metadata of a saved slot holds the backend's signature."""
 
 
 @dataclass(slots=True)
 class _Slot:
-    """A slot that is held."""
+    """What the engine knows of an open slot."""
 
     picker: Picker | None
     num_codebooks: int
     token: int = 0
-    """The last that was picked."""
+    """The last token that was picked."""
     work: str = ""
-    """In the middle of what it is: "truncate" or "redecode"."""
+    """The work that the slot is in the middle of: "truncate" or "redecode"; "" for none."""
     left: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 0), np.int64))
-    """Columns [T, 1 + K] that are still to be read again for that."""
+    """Columns [T, 1 + K] that this work has still to read again."""
 
     def take(self, most: int | None) -> NDArray[np.int64]:
-        """The next `most` of what is left (None is all); with the last of it the work is over."""
+        """Take the next `most` columns that are left (None takes all); the last one ends the
+        work."""
         columns = self.left[:most]
         self.left = self.left[len(columns) :]
         if not len(self.left):
@@ -82,10 +83,10 @@ class SlotEngine:
         """All slots are free.
 
         Args:
-            backend: computes.
-            pad_id: the token that most frames have, a guess that changes no token.
-            word_start_id: the one that opens a word, likewise.
-            keep_logits: give the logits out.
+            backend: runs the networks.
+            pad_id: the token that most frames have. Used as a guess, which changes no token.
+            word_start_id: the token that opens a word. Used for guesses too.
+            keep_logits: whether outputs have logits.
         """
         self.backend = backend
         self.pad_id, self.word_start_id, self.keep_logits = pad_id, word_start_id, keep_logits
@@ -96,7 +97,7 @@ class SlotEngine:
         self.num_passes = 0
         """How often the decoder was run since the engine was made."""
         self.widths = Widths(backend.width, is_held=not backend.reads_alike)
-        """How many columns of a slot a pass reads when blocks are decoded."""
+        """Chooses how many columns of a slot a pass reads when blocks are decoded."""
         self._lm = backend.lm_config
         self._held: dict[int, _Slot] = {}
         self._history = History(backend.num_slots, self._lm.num_codebooks)
@@ -104,7 +105,7 @@ class SlotEngine:
 
     @property
     def description(self) -> str:
-        """For people: "onnx int8"."""
+        """What runs the model, for people: "onnx int8"."""
         return self.backend.description
 
     @property
@@ -114,7 +115,7 @@ class SlotEngine:
 
     @property
     def free_slots(self) -> int:
-        """How many slots nobody holds."""
+        """How many slots are not open."""
         return self.num_slots - len(self._held)
 
     # Slots.
@@ -125,13 +126,14 @@ class SlotEngine:
         *,
         num_codebooks: int | None = None,
     ) -> tuple[int, StepOutput]:
-        """Take the lowest free slot: its number, and token 0. Low ones are near one another, which
-        batches like.
+        """Open the lowest free slot; give its number, and the output with token 0.
+
+        The lowest, so that open slots are near one another: such a batch costs less.
 
         Args:
             picker: picks each token; None takes the likeliest.
-            num_codebooks: of how many codebooks the decoder reads the codes, the first ones; None
-                reads all. The slot then gives what a model without the others would.
+            num_codebooks: how many codebooks, from the first on, the decoder reads the codes of;
+                None reads all. The slot then gives what a model without the others would.
 
         Raises:
             NoFreeSlot: all are held.
@@ -148,7 +150,7 @@ class SlotEngine:
             self.backend.forget(slot)
             self._history.forget(slot)
             return slot, self._begin(slot).raise_failure()
-        except BaseException:  # a picker may raise anything, and nobody knows of the slot yet
+        except BaseException:  # a picker may raise anything, and no caller has the slot yet
             self.close(slot)
             raise
 
@@ -162,13 +164,13 @@ class SlotEngine:
         return _Slot(picker, limit)
 
     def _begin(self, slot: int) -> StepOutput:
-        """The decoder forgets the slot, and reads its initial column."""
+        """Let the decoder forget the slot and read its initial column."""
         lm, held = self._lm, self._held[slot]
         self.backend.begin(slot)
         codes = np.full((1, lm.num_codebooks), lm.initial_code, np.int64)
         block = self._block(slot, codes, lm.initial_text_id)
         said = self.backend.first
-        if held.num_codebooks < lm.num_codebooks:  # it has read the codes of all codebooks
+        if held.num_codebooks < lm.num_codebooks:  # `first` is for all codebooks
             one, slots = np.ones(1, np.int64), np.array([slot])
             self.backend.rewind(slots, one)
             said = self.backend.read(slots, block.ask(1)[None], one, logits=True)
@@ -186,7 +188,7 @@ class SlotEngine:
         *,
         num_codebooks: int | None = None,
     ) -> None:
-        """From the next frame on, pick tokens and read codes so, as if opened with it.
+        """Set how tokens are picked and codes are read from the next frame on (see `open`).
 
         Raises:
             StreamError: the slot is not open.
@@ -196,11 +198,11 @@ class SlotEngine:
         held.picker, held.num_codebooks = new.picker, new.num_codebooks
 
     def close(self, slot: int) -> None:
-        """Give a slot back; a free one stays free."""
+        """Free a slot; a free one stays free."""
         self._held.pop(slot, None)
 
     def _of(self, slot: int, *, idle: bool = False) -> _Slot:
-        """An open slot; where it must be `idle`, one that is not in the middle of work."""
+        """An open slot; with `idle`, it must not be in the middle of work either."""
         check_process(self._pid)
         held = self._held.get(slot)
         if held is None:
@@ -222,13 +224,13 @@ class SlotEngine:
     ) -> StepOutput:
         """Advance `slots`, each by frames of its own.
 
-        The codec takes a slot's frames at once; the decoder reads those of all slots in few passes
-        (see `blocks`), which they share.
+        The codec takes all frames of a slot at once. The decoder reads those of all slots in a few
+        passes that they share (see `blocks`).
 
         Args:
             slots: n different open slots.
             frames: [N, frame_size] samples in [-1, 1], packed one slot after the other.
-            counts: [n] how many are each slot's, 1 to `max_block`; None is one each.
+            counts: [n] how many frames each slot has, 1 to `max_block`; None is one each.
 
         Raises:
             FrameError: frames of another size or number, none, or too many.
@@ -242,8 +244,8 @@ class SlotEngine:
         frames: NDArray[np.float32],
         counts: Sequence[int] | None = None,
     ) -> NDArray[np.int64]:
-        """The first half of a step: codes [N, K], as many codebooks as the decoder reads. Only the
-        codec advances. Raises as `step`."""
+        """The first half of a step: frames -> codes [N, K] of the codebooks that the decoder reads.
+        Only the codec advances. Raises as `step`."""
         K = self._lm.num_codebooks
         if counts is None:
             counts = [1] * len(slots)
@@ -289,8 +291,8 @@ class SlotEngine:
         codes: NDArray[np.int64],
         counts: Sequence[int] | None = None,
     ) -> StepOutput:
-        """The second half: codes [N, K] -> what the decoder says. Only the decoder advances.
-        Raises as `step`."""
+        """The second half of a step: codes [N, K] -> the decoder's output. Only the decoder
+        advances. Raises as `step`."""
         if counts is None:
             counts = [1] * len(slots)
         self._check_step(slots, counts, codes.shape, (self._lm.num_codebooks, "codes"))
@@ -310,7 +312,7 @@ class SlotEngine:
     def _decode_frame(
         self, slots: Sequence[int], held: Sequence[_Slot], codes: NDArray[np.int64]
     ) -> StepOutput:
-        """A frame of each slot, and the likeliest token: all at once."""
+        """Decode one frame of each slot in one pass; every slot takes its likeliest token."""
         numbers = np.array(slots)
         columns = np.empty((len(slots), 1 + codes.shape[1]), np.int64)
         columns[:, 0] = [one.token for one in held]
@@ -350,9 +352,9 @@ class SlotEngine:
     # Going back.
 
     def mark(self, slot: int) -> object:
-        """Where the slot stands now: for `go_back`. Costs a copy of what the convolutions remember.
+        """Mark where the slot stands, for `go_back`. Costs a copy of the convolutions' state.
 
-        How its tokens are picked is not part of it.
+        How the slot's tokens are picked is not part of the mark.
 
         Raises:
             StreamError: the slot is not open, or in the middle of work.
@@ -361,10 +363,10 @@ class SlotEngine:
         return _Mark(self.backend.mark(slot), held.token, int(self._history.counts[slot]))
 
     def go_back(self, slot: int, mark: object) -> None:
-        """Put the slot back to where `mark` found it, exactly.
+        """Put the slot back to where `mark` was taken, exactly.
 
-        Holds while it has advanced by at most `REWIND_FRAMES` since, and was neither opened anew
-        nor restored nor truncated nor made to decode again.
+        The mark is valid while the slot has advanced by at most `REWIND_FRAMES` since, and was not
+        opened again, restored, truncated or re-decoded.
 
         Raises:
             StreamError: the slot is not open, or in the middle of work.
@@ -380,8 +382,9 @@ class SlotEngine:
     def truncate(self, slot: int, frames: int, *, most: int | None = None) -> int:
         """Let the decoder forget all but the last `frames` frames and their text.
 
-        It reads the initial column and then those columns again, their text as it was picked. The
-        next token follows the last one as if nothing had happened. The codec goes on.
+        The decoder reads the initial column, and then those columns again with the text that was
+        picked. The next token follows the last one as if nothing had happened. The codec's state
+        stays as it is.
 
         Args:
             slot: an open one.
@@ -389,11 +392,11 @@ class SlotEngine:
             most: columns that this call reads at most, at least 1; None reads all.
 
         Returns:
-            How many are left. While there are some, the slot can do nothing else: call this again,
-            as often as it takes. Other slots may be stepped in between.
+            How many columns are left. While there are any, the slot can do nothing else: call this
+            again until none is left. Other slots may be stepped in between.
 
         Raises:
-            StreamError: the slot is not open, or decodes again.
+            StreamError: the slot is not open, or is being re-decoded.
             FrameError: `most` is below 1.
         """
         held = self._at_work(slot, "truncate", most)
@@ -408,7 +411,7 @@ class SlotEngine:
         return len(held.left)
 
     def _reread_initial(self, slot: int, held: _Slot) -> None:
-        """The decoder has read the slot's initial column; no token is picked."""
+        """Let the decoder forget the slot and read its initial column, without picking a token."""
         picker, token = held.picker, held.token
         held.picker = None
         try:
@@ -419,15 +422,15 @@ class SlotEngine:
     def redecode(
         self, slot: int, frames: int, *, most: int | None = None
     ) -> tuple[StepOutput, int]:
-        """As `truncate`, but the decoder says anew what it hears in those frames.
+        """As `truncate`, but the text of those frames is decoded again.
 
         Returns:
-            What it said to the frames of this call, and how many are left.
+            The output for the frames of this call, and how many are left.
 
         Raises:
             StreamError: the slot is not open, or is being truncated.
             FrameError: `most` is below 1.
-            Exception: what the slot's picker raised; such a slot can only be closed.
+            Exception: what the slot's picker raised; the slot can then only be closed.
         """
         held = self._at_work(slot, "redecode", most)
         if not held.work:
@@ -450,10 +453,10 @@ class SlotEngine:
     # Saving.
 
     def save(self, slot: int) -> bytes:
-        """Everything that the slot remembers, for the same model on a backend of the same kind:
-        some megabytes for a small model, 200 for the 1B.
+        """The whole state of a slot, to be restored with the same model on a backend of the same
+        kind: some megabytes for a small model, 200 megabytes for the 1B.
 
-        How its tokens are picked is not part of it.
+        How the slot's tokens are picked is not part of it.
 
         Raises:
             StreamError: the slot is not open, or in the middle of work.
@@ -468,11 +471,11 @@ class SlotEngine:
         )
 
     def restore(self, slot: int, saved: bytes) -> None:
-        """Put what `save` gave into an open slot; saved slots are outside bytes.
+        """Put what `save` gave into an open slot. The bytes come from outside, so they are checked.
 
         Raises:
-            StreamError: it comes from another model or kind of backend, or is damaged, and nothing
-                was changed; or the slot is not open.
+            StreamError: the bytes come from another model or kind of backend, or are damaged, and
+                nothing was changed; or the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
         try:

@@ -1,8 +1,9 @@
-"""The backend for GPUs: the whole step as CUDA graphs over fixed addresses, one wait a step.
+"""The backend for GPUs: whole steps as CUDA graphs over fixed addresses; the host waits once a
+step.
 
 The same code runs on a processor with graphs off, slowly: that is how it is tested. What the device
-computes is in `kiku.engine.gpu`; here is what the host knows: how far every slot has come, and what
-was read ahead of it.
+computes is in `kiku.engine.gpu`. This module has what the host knows: how far every slot has come,
+and what the decoder has read ahead for it.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -57,7 +58,7 @@ def cuda_engine(
     the other arguments.
 
     Raises:
-        ConfigError: there is no such device or dtype, or its memory does not hold so many slots.
+        ConfigError: there is no such device or dtype, or the slots do not fit into its memory.
     """
     options = options or GpuOptions()
     backend = CudaBackend(codec, lm, slots=slots, device=device, options=options)
@@ -77,8 +78,8 @@ class _Mark:
 
 
 class CudaBackend:
-    """`Backend` on a GPU. Calls go over rows, a few of the slots or all of them; idle slots cost
-    memory alone."""
+    """`Backend` on a GPU. A call has a row for each of a few slots, or for all; an idle slot costs
+    only memory."""
 
     max_block = REWIND_FRAMES
     reads_alike = False
@@ -110,7 +111,7 @@ class CudaBackend:
             lm = lm.to(self.device).eval().requires_grad_(False)
             digest = digest_of_model(codec, lm)
             with torch.inference_mode():
-                table = one_table(lm)  # on their stream: to it goes back what it replaces
+                table = one_table(lm)  # on the caller's stream, which gets the freed memory
         dtype = lm.out_norm.weight.dtype
         kv = dtype if options.kv == "auto" else RING_DTYPES[options.kv]
         self.description, self.signature = self._names(dtype, kv, digest)
@@ -125,7 +126,7 @@ class CudaBackend:
     def _made(
         self, codec: MimiEncoder, lm: LM, kv: torch.dtype, table: tuple[Tensor, Tensor]
     ) -> Launches:
-        """Memory of all slots, and every call over it."""
+        """Allocate the state of all slots, and make every launch over it."""
         options, device = self.options, self.device
         with self._on_device():
             self._pasts, self._codec_rings, self._rings = self._memories(codec, lm, kv)
@@ -150,7 +151,7 @@ class CudaBackend:
         )
 
     def _room(self, codec: MimiEncoder, kv: torch.dtype) -> Room:
-        """What the slots take, and what is free for them."""
+        """How much memory the slots take, and how much is free for them."""
         lm, slots = self.lm_config, self.num_slots
         pasts = Pasts(codec, 0, torch.device("meta")).width
         each = slot_bytes(codec.config, lm, kv, pasts, self.width)
@@ -161,7 +162,7 @@ class CudaBackend:
         return Room(slots, each, workspace, free, kv)
 
     def _memories(self, codec: MimiEncoder, lm: LM, kv: torch.dtype) -> tuple[Pasts, Rings, Rings]:
-        """Memory of all slots."""
+        """Allocate the state of all slots: convolutions, the codec's rings, the decoder's rings."""
         slots, device, inner = self.num_slots, self.device, codec.config.transformer
         latents = self.width * inner.positions_per_frame
         return (
@@ -171,9 +172,9 @@ class CudaBackend:
         )
 
     def _prime(self) -> tuple[Said, dict[str, Tensor]]:
-        """What the decoder says to the initial column, and what its rings then hold."""
+        """The decoder's output for the initial column, and what its rings then hold."""
         lm = self.lm_config
-        # All rows of a call alike: those that nobody needs write to the spare slot too.
+        # All rows of a call are alike: those that are not needed write to the spare slot too.
         n = self.launches.rows[1][0]
         columns = np.full((n, 1, 1 + lm.num_codebooks), lm.initial_code, np.int64)
         columns[:, 0, 0] = lm.initial_text_id
@@ -208,7 +209,7 @@ class CudaBackend:
         self._ahead.forget(slot)
 
     def begin(self, slot: int) -> None:
-        """See `Backend.begin`: what the initial column left in the rings."""
+        """See `Backend.begin`: copies what the initial column left in the rings."""
         with self._on_device():
             self._rings.put_first(slot, self._primed)
         self._read[slot] = 1
@@ -218,8 +219,8 @@ class CudaBackend:
     # Steps.
 
     def encode(self, slots: Ints, frames: NDArray[np.float32]) -> Ints:
-        """See `Backend.encode`. Where one call takes all the frames, the decoder reads ahead in
-        it."""
+        """See `Backend.encode`. Where one launch takes all the frames, the decoder reads ahead in
+        the same launch."""
         n, T, _ = frames.shape
         codes = np.empty((n, T, self.codec_config.num_codebooks), np.int64)
         with self._on_device():
@@ -280,7 +281,7 @@ class CudaBackend:
         return said
 
     def _answer(self, slots: Ints, rows: Ints, said: Said) -> None:
-        """Give what was read ahead."""
+        """Fill `rows` of `said` with what was read ahead for `slots`."""
         T = said.tokens.shape[1]
         said.tokens[rows], said.logprobs[rows], pauses = self._ahead.take(slots, T)
         if said.pauses is not None:
@@ -292,7 +293,7 @@ class CudaBackend:
             said.logits[rows] = launch.logits[places, :T].cpu().numpy()
 
     def _read_now(self, slots: Ints, columns: Ints, start: Ints, said: Said) -> None:
-        """One launch of the decoder for n slots, whose answer fills `said`."""
+        """Run one launch of the decoder for n slots, and fill `said` with its output."""
         n, T, _ = columns.shape
         launch = self.launches.of("read", self._size(T), n)
         given, told = launch.given.host, launch.told.host
@@ -312,7 +313,7 @@ class CudaBackend:
         return next(size for size in self.options.sizes if size >= T)
 
     def _said(self, n: int, T: int, *, logits: bool) -> Said:
-        """To be filled."""
+        """An output of zeros, to be filled."""
         lm = self.lm_config
         return Said(
             np.zeros((n, T), np.int64),
@@ -346,8 +347,8 @@ class CudaBackend:
         self._ahead.put_token(slot, mark.token)
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """See `Backend.save`; of keys and values the window only, in the dtype they are kept in
-        (bfloat16 and float8 as their bits)."""
+        """See `Backend.save`. Of keys and values it holds the window only, in the dtype they are
+        kept in (bfloat16 and float8 as their bits)."""
         heard, read = int(self._heard[slot]), int(self._read[slot])
         with self._on_device():
             codec = {**self._pasts.save(slot), **self._codec_rings.save(slot, heard)}
@@ -378,10 +379,10 @@ class CudaBackend:
 
 
 def pick_gpu(name: str | None) -> torch.device:
-    """The device of that name; "cuda" without one.
+    """The device called `name`; None and "auto" are "cuda".
 
     Raises:
-        ConfigError: there is none, or it is of another kind.
+        ConfigError: there is no such device, or it is neither a CUDA device nor the processor.
     """
     device = pick_device("cuda" if name in (None, "auto") else name)
     if device.type not in ("cuda", "cpu"):
@@ -392,7 +393,7 @@ def pick_gpu(name: str | None) -> torch.device:
 
 
 def _parts(T: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Where each call for T frames begins, and how many it takes: as few calls as there can be."""
+    """Where each call for T frames begins, and how many frames it takes: as few calls as can be."""
     at = 0
     while at < T:
         size = max(size for size in sizes if size <= T - at)

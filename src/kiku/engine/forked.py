@@ -1,8 +1,8 @@
-"""What must not happen in a process that was forked from one that had loaded a model.
+"""Protection of a process that was forked from one that had loaded a model.
 
-A fork copies the memory and leaves the threads behind: whoever then waits for a pool of threads,
-be it only to end it, waits for ever. So engines refuse to work in another process than their own,
-and what holds a pool is never destroyed there.
+A fork copies the memory but not the threads. Code that then waits for a thread pool, even only to
+end it, waits for ever. So an engine refuses to work in another process than its own, and an object
+that holds a thread pool is never destroyed there.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ _pid = _first_pid = os.getpid()
 
 
 class Held:
-    """Something native that holds threads of its own."""
+    """A native object that holds threads of its own."""
 
     def __init__(self, native: Any) -> None:
         """Around `native`, which must not be destroyed in a forked process."""
@@ -26,7 +26,7 @@ class Held:
 
 
 def process() -> int:
-    """The number of this process; cheaper than asking the system."""
+    """The id of this process, as noted here: cheaper than asking the system."""
     return _pid
 
 
@@ -52,7 +52,7 @@ def _after_fork() -> None:
     global _pid
     _pid = os.getpid()
     for held in list(_held):
-        # Once more than anybody will ever give back: its destructor is never called.
+        # This reference is never given back, so the destructor is never called.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(held.native))
 
 

@@ -1,4 +1,4 @@
-"""Whether the operators of `kiku-kernels` are used: asked once, proved by running one."""
+"""Whether the operators of `kiku-kernels` are used: decided once, after running one of them."""
 
 import functools
 import logging
@@ -14,21 +14,21 @@ from kiku.graph import Variant, product_model
 _log = logging.getLogger(__name__)
 
 _OPERATORS = 2
-"""What `kiku_kernels.OPERATORS` must be: the graphs are written for these."""
+"""The version that `kiku_kernels.OPERATORS` must be: the graphs are written for it."""
 
 _OFF = ("off", "0", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class Kernels:
-    """What runs the products of matrices, attention, and the codec's own parts."""
+    """The operators that run matrix products, attention, and the codec's own parts."""
 
     library: str | None
     """The file with kiku's operators; None leaves all to ONNX Runtime."""
     processor: str
-    """Which of them this machine uses, such as "avx2"; "" without."""
+    """Which of kiku's kernels this machine uses, such as "avx2"; "" if none are used."""
     reason: str
-    """Why there are none, in a few words; "" where there are."""
+    """Why kiku's operators are not used, in a few words; "" if they are."""
 
     @property
     def variant(self) -> Variant:
@@ -42,7 +42,7 @@ class Kernels:
 
 
 ONNX_RUNTIME = Kernels(None, "", "ONNX Runtime's own are asked for")
-"""All is left to ONNX Runtime."""
+"""Leaves all to ONNX Runtime."""
 
 
 def _none(reason: str) -> Kernels:
@@ -51,12 +51,13 @@ def _none(reason: str) -> Kernels:
 
 @functools.cache
 def kernels() -> Kernels:
-    """Those of this process. `KIKU_KERNELS=off` in the environment leaves all to ONNX Runtime."""
+    """The operators that this process uses. With `KIKU_KERNELS=off` in the environment all is left
+    to ONNX Runtime."""
     if os.environ.get("KIKU_KERNELS", "").lower() in _OFF:
         return _none("KIKU_KERNELS is off")
     try:
         found = _installed()
-    except Exception as error:  # of a package that is damaged anything may come
+    except Exception as error:  # a damaged package may raise anything
         return _refused(f"it is damaged ({type(error).__name__}: {error}): install it again")
     if found.library is not None and (problem := _problem(found)):
         return _refused(problem)
@@ -64,13 +65,13 @@ def kernels() -> Kernels:
 
 
 def _refused(problem: str) -> Kernels:
-    """None, although they are there: without this line one would wonder why all is slower."""
+    """No operators, although the package is installed. The warning says why all is slower."""
     _log.warning("kiku-kernels is not used: %s", problem)
     return _none(problem)
 
 
 def _installed() -> Kernels:
-    """What the package says that it has, or why there are none."""
+    """The operators that the package offers, or the reason why there are none."""
     try:
         import kiku_kernels
     except ModuleNotFoundError as error:
@@ -92,7 +93,7 @@ def _installed() -> Kernels:
 
 
 def _problem(found: Kernels) -> str:
-    """What is wrong with the operators: one of them is run on numbers whose product is known."""
+    """What is wrong with the operators, or "": one is run on numbers whose product is known."""
     generator = np.random.default_rng(0)
     x = generator.integers(-126, 127, (3, 128))
     x[:, 0] = 127  # so a row's scale is 1, and nothing is rounded

@@ -16,26 +16,26 @@ _SLACK_FRAMES = 80
 that lies in the buffer, slower; fewer, the moves more frequent."""
 
 _MAX_POSITION = 2**42
-"""Of a saved slot: what a slot hears in more than a thousand years."""
+"""Positions that a saved slot may have come to at most: more than a thousand years of sound."""
 
 _KEPT_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
-"""What keys and values are kept in; a saved slot may have been kept in the other."""
+"""Dtypes of keys and values; a saved slot may have either, whichever is kept here."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLayout:
-    """Where the packed positions of a call belong."""
+    """To which slots, and where in them, the packed positions of a call belong."""
 
     slots: range
     """The neighbouring slots that the call goes over; some may be idle."""
     inputs: dict[str, NDArray[np.generic]]
-    """As the graph declares them."""
+    """The same for the graph: its inputs, by the names that it declares."""
 
 
 class Memory(ABC):
     """What the attention of B slots remembers: keys and values of each layer, [B, H, P, D].
 
-    How they lie there depends on the operator that reads them.
+    Their order along P depends on the operator that reads them.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Memory(ABC):
         """
         self.config, self.num_slots, self.capacity = config, num_slots, capacity
         shape = (num_slots, config.num_heads, capacity, config.head_dim)
-        # Zeros that nobody has touched cost no memory.
+        # Zeros cost no memory until they are written to.
         self.dtype = dtype
         self.keys: list[NDArray[Any]] = [np.zeros(shape, dtype) for _ in range(config.num_layers)]
         self.values: list[NDArray[Any]] = [np.zeros(shape, dtype) for _ in range(config.num_layers)]
@@ -70,7 +70,7 @@ class Memory(ABC):
 
     @abstractmethod
     def _places(self, layer: int, slot: int, count: int) -> Any:
-        """Where the last `count` positions of a slot lie along P, in order: to index with."""
+        """An index along P: where the last `count` positions of a slot lie, in order."""
 
     def forget(self, slot: int) -> None:
         """Make a slot as new."""
@@ -123,16 +123,16 @@ class Memory(ABC):
         for layer in range(self.config.num_layers):
             places = self._restored_places(layer, slot, seen)
             for name, buffers in (("keys", self.keys), ("values", self.values)):
-                kept = np.clip(saved[f"{name}.{layer}"], -most, most)  # 16 bits reach less far
+                kept = np.clip(saved[f"{name}.{layer}"], -most, most)  # 16 bits have less range
                 buffers[layer][slot][:, places] = kept
 
     def _restored_places(self, layer: int, slot: int, seen: int) -> Any:
-        """Where the last `seen` positions are to lie in a slot that was forgotten."""
+        """An index along P: where the last `seen` positions go in a slot that was forgotten."""
         return self._places(layer, slot, seen)
 
 
 class RingMemory(Memory):
-    """For the operators of `kiku-kernels`: position p lies at p mod P, nothing is ever moved."""
+    """For the operators of `kiku-kernels`: position p lies at p mod P, and nothing is moved."""
 
     def __init__(
         self,
@@ -175,8 +175,8 @@ class OrderedMemory(Memory):
     """For ONNX Runtime's own operator: a layer's keys lie in order from place 0; new ones are
     appended.
 
-    Before the buffer is full, what the window and a rewind still need is moved to its beginning:
-    not in all layers at once, so that no step waits for all of them.
+    Before the buffer is full, the keys that the window and a rewind still need are moved to its
+    beginning: not in all layers at once, so that no step waits for all of them.
     """
 
     def __init__(self, config: TransformerConfig, num_slots: int, max_block: int) -> None:
@@ -204,14 +204,14 @@ class OrderedMemory(Memory):
         return slice(0, seen)
 
     def make_room(self, slots: range, positions: int) -> None:
-        """See to it that every one of `slots` can append so many positions."""
+        """Make room for `positions` new positions in each of `slots`."""
         places = self.position[slots.start : slots.stop] - self._starts[:, slots.start : slots.stop]
         limits = self._limits[:, slots.start : slots.stop]
         for layer, offset in np.argwhere(places + positions > limits):
             self._move(int(layer), slots.start + int(offset))
 
     def _move(self, layer: int, slot: int) -> None:
-        """Bring what a layer still needs of a slot to the beginning of its buffer."""
+        """Move the keys and values of a slot that a layer still needs to the buffer's beginning."""
         start, position = int(self._starts[layer, slot]), int(self.position[slot])
         new_start = max(start, position - self._kept)
         width = self.config.head_dim * self.keys[layer].itemsize
@@ -224,7 +224,7 @@ class OrderedMemory(Memory):
         self._limits[layer, slot] = self.capacity
 
     def _lengths(self, slots: range, counts: NDArray[np.int32]) -> NDArray[np.int32]:
-        """[L, B] keys of each layer after appending `counts` [B], less one (0 at least)."""
+        """[L, B] keys of each layer after `counts` [B] are appended, minus one (0 at least)."""
         part = slice(slots.start, slots.stop)
         places = self.position[part] - self._starts[:, part] + counts - 1
         return np.maximum(places, 0).astype(np.int32)
@@ -244,7 +244,7 @@ class OrderedMemory(Memory):
         places[given] = np.arange(int(counts.sum()))
         pad[rows] = places
         unpad = (rows[:, None] * most + np.arange(most))[given]  # packed -> place among the padded
-        # ONNX Runtime asks for as many angles as there are keys.
+        # ONNX Runtime wants at least as many angles as there are keys.
         num_angles = max(self.capacity, len(over) * most)
         shape = (num_angles, self.config.head_dim // 2)
         cos, sin = (np.zeros(shape, np.float32) for _ in range(2))

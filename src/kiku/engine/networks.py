@@ -1,4 +1,4 @@
-"""The two networks as sessions of ONNX Runtime, with what each remembers of every slot."""
+"""The two networks as sessions of ONNX Runtime, with the state of each for every slot."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,17 +26,17 @@ from kiku.graph import (
 )
 
 _CODEC_FRAMES = 16
-"""Frames that the codec takes at once, at most: with more it is no quicker."""
+"""Frames that the codec takes at once, at most; more would be no quicker."""
 
 _CODEC_NUMBERS = 1 << 20
-"""Numbers that its first layer writes at once, at most: 8 frames of Mimi. Sixteen would be quicker
-by a seventh, and take 28 MB more."""
+"""Numbers that the codec's first layer writes at once, at most: 8 frames of Mimi. Sixteen frames
+would be quicker by a seventh, but take 28 MB more."""
 
 WIDTH = 16
 """Columns that the decoder reads in one pass of a block."""
 
 _MAX_BINDINGS = 32
-"""Groups of slots whose buffers stay bound."""
+"""Groups of slots whose buffers stay bound, at most."""
 
 Array = NDArray[Any]
 
@@ -63,8 +63,8 @@ class Network:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         options.enable_mem_pattern = False  # shapes change from call to call
-        # Between two operators threads wait busily, which is quickest; but not between two calls:
-        # then it is the other network's turn, and its threads need the processors.
+        # Threads spin while they wait between two operators, which is quickest. Between two calls
+        # they must not: then the other network runs, and its threads need the processors.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         used.register(options)
         path = folder / graph_file(name, used.variant)
@@ -89,18 +89,18 @@ class Network:
     def run(
         self, layout: BatchLayout, inputs: dict[str, Array], outputs: tuple[str, ...]
     ) -> list[Array]:
-        """One call, which gives `outputs`; positions are not advanced."""
+        """Run the session once and give `outputs`; positions are not advanced."""
         binding = self._binding(layout.slots, outputs)
         for name, array in {**layout.inputs, **inputs}.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name in outputs:  # bound anew, for their shapes change
+        for name in outputs:  # bound again, as their shapes change
             binding.bind_output(name)
         self._session.run_with_iobinding(binding)
         return [value.numpy() for value in binding.get_outputs()[-len(outputs) :]]
 
     def _binding(self, slots: range, outputs: tuple[str, ...]) -> Any:
         """A binding whose keys and values, in and out, are the buffers of `slots`."""
-        if (slots, outputs) in self._bindings:  # and now it is the youngest
+        if (slots, outputs) in self._bindings:  # it moves to the end, as the last used
             self._bindings[slots, outputs] = self._bindings.pop((slots, outputs))
             return self._bindings[slots, outputs]
         binding: Any = self._session.io_binding()
@@ -118,7 +118,7 @@ class Network:
 
 
 def _dtype_of_keys(session: Any) -> type[np.floating[Any]]:
-    """What the graph keeps keys and values in."""
+    """The dtype in which the graph keeps keys and values."""
     types = {one.name: one.type for one in session.get_inputs()}
     return np.float16 if types["keys_0"] == "tensor(float16)" else np.float32
 
@@ -133,7 +133,7 @@ class CodecMark:
 
 
 class Codec(Network):
-    """The codec's session, keys and values, and what the convolutions remember of every slot."""
+    """The codec's session, keys and values, and the convolutions' state for every slot."""
 
     def __init__(
         self, folder: Path, config: ModelConfig, num_slots: int, threads: int, used: Kernels
@@ -195,7 +195,7 @@ class Codec(Network):
             past[slot] = kept
 
     def save(self, slot: int) -> dict[str, Array]:
-        """All that it remembers of a slot, by name."""
+        """The codec's whole state of a slot, as arrays by name."""
         pasts = {f"past.{name}": past[slot] for name, past in self._pasts.items()}
         return {"begun": self._begun[slot], **pasts, **self.memory.save(slot)}
 
@@ -217,7 +217,7 @@ class Codec(Network):
 
 
 def _neighbours(slots: NDArray[np.int64]) -> slice | NDArray[np.int64]:
-    """What to index with: of neighbouring slots in order a slice, which copies nothing."""
+    """An index for `slots`: a slice if they are neighbours in order, because it copies nothing."""
     first, n = int(slots[0]), len(slots)
     return slice(first, first + n) if np.array_equal(slots, np.arange(first, first + n)) else slots
 
@@ -236,12 +236,12 @@ class Decoder(Network):
         column = np.full((1, 1, 1 + config.lm.num_codebooks), config.lm.initial_code, np.int64)
         column[0, 0, 0] = config.lm.initial_text_id
         self.first = self.read(slot, column, one, logits=True)
-        """What the decoder says to the initial column."""
+        """The decoder's output for the initial column."""
         self._primed = self.memory.save(0)
         self.memory.forget(0)
 
     def begin(self, slot: int) -> None:
-        """See `Backend.begin`: a copy of one that has read the initial column."""
+        """See `Backend.begin`: copies the state of a slot that has read the initial column."""
         self.memory.restore(slot, self._primed)
 
     def read(

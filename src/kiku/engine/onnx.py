@@ -1,7 +1,7 @@
 """The backend for processors: ONNX Runtime over the graphs of `kiku.graph`; torch is not needed.
 
 Each of the two graphs is one session. A call goes over neighbouring slots, reads the weights once
-for all that is new in them, and writes keys and values in place.
+for all their new positions, and writes keys and values in place.
 """
 
 import hashlib
@@ -36,12 +36,12 @@ def onnx_engine(
     """An engine of `slots` slots on the processor.
 
     Args:
-        folder: with the files that `kiku.graph` wrote.
-        config: of the model that they hold.
+        folder: has the files that `kiku.graph` wrote.
+        config: of the model in these files.
         slots: how many.
-        threads: that compute; None takes the processors that this process may use.
-        keep_logits: give the logits out.
-        precision: of the files, for people.
+        threads: how many compute; None is one for each processor that this process may use.
+        keep_logits: whether outputs have logits.
+        precision: of the files, to be shown to people.
         used: the operators; None takes kiku's own where they can be used.
 
     Raises:
@@ -63,11 +63,11 @@ _PIECE_BYTES = 64
 
 
 def _fingerprint(folder: Path) -> str:
-    """Of codec and decoder: the graphs, in which small weights stand, and pieces of every large
-    weight, for all of them would take seconds."""
+    """A digest of codec and decoder. It covers the graphs, which contain the small weights, and
+    pieces of every large weight; whole ones would take seconds."""
     digest = hashlib.sha256()
     for name in (CODEC_GRAPH, DECODER_GRAPH):
-        # The same for both variants: a slot goes from one to the other.
+        # The same graph for both variants, as a saved slot goes from one to the other.
         graph = (folder / graph_file(name, Variant.PLAIN)).read_bytes()
         digest.update(graph)
         with (folder / f"{name}.data").open("rb") as file:
@@ -141,7 +141,7 @@ class OnnxBackend:
         return self._decoder.read(slots, columns, counts, logits=logits)
 
     def rewind(self, slots: NDArray[np.int64], columns: NDArray[np.int64]) -> None:
-        """See `Backend.rewind`: keys and values of what came later are written over."""
+        """See `Backend.rewind`: the keys and values after that point will be overwritten."""
         self._decoder.memory.position[slots] -= columns
 
     def mark(self, slot: int) -> Any:
@@ -155,7 +155,7 @@ class OnnxBackend:
         self._decoder.memory.position[slot] = mark.position
 
     def save(self, slot: int) -> dict[str, NDArray[Any]]:
-        """See `Backend.save`; of keys and values the window only."""
+        """See `Backend.save`. Of keys and values it holds the window only."""
         codec, decoder = self._codec.save(slot), self._decoder.memory.save(slot)
         return {f"codec.{name}": array for name, array in codec.items()} | {
             f"decoder.{name}": array for name, array in decoder.items()

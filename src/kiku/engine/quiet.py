@@ -1,7 +1,7 @@
-"""ONNX Runtime, loaded so that it reports to nobody: no device id, no database, no request.
+"""ONNX Runtime, loaded with its telemetry off: no device id, no database, no request.
 
-It looks at a variable of the environment when it is loaded, which is put back afterwards; where
-somebody else has loaded it before, its own switch must do. (What it would start besides is a thread
+ONNX Runtime reads an environment variable while it is loaded; the variable is put back afterwards.
+If other code has loaded it before, its own switch must do. (Telemetry would also start a thread
 that keeps a forked process from ending.)
 """
 

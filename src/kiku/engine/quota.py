@@ -1,4 +1,4 @@
-"""How much of the processors a container, or a service, may use: the quota of its control group."""
+"""How many processors a container, or a service, may use: the quota of its control group."""
 
 import math
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ _FILES = Path("sys/fs/cgroup")
 def quota_of_processors(root: Path = Path("/")) -> int | None:
     """Processors that Linux gives to this process at most, rounded up; None if it sets no limit.
 
-    A group's limit holds for all groups in it, so the smallest on the way to the top counts. In a
-    container the way is often written as outside of it, where only its top can be seen.
+    A group's limit holds for all groups in it, so the smallest on the path to the top counts. In a
+    container the path is often the one outside the container, of which only the top can be seen.
     """
     quotas = [quota for folder in _groups(root) if (quota := _quota_in(folder)) is not None]
     return max(1, math.ceil(min(quotas))) if quotas else None
@@ -25,14 +25,14 @@ def _groups(root: Path) -> Iterator[Path]:
         lines = ["0::/", "1:cpu:/"]
     for line in lines:
         controllers, _, path = line.partition(":")[2].partition(":")
-        if controllers == "":  # version 2; "unified" is where both are in use
+        if controllers == "":  # version 2; in "unified" where both are in use
             tops = [root / _FILES, root / _FILES / "unified"]
         elif "cpu" in controllers.split(","):
             tops = [root / _FILES / controllers, root / _FILES / "cpu"]
         else:
             continue
         way = PurePosixPath("/") / path
-        if ".." in way.parts:  # a group beside the top that is seen from here
+        if ".." in way.parts:  # a group outside the top that can be seen
             way = PurePosixPath("/")
         for top in tops:
             yield from (top / group.relative_to("/") for group in (way, *way.parents))

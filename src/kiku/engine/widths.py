@@ -1,8 +1,8 @@
 """How many columns of each slot a pass of the decoder reads, when blocks are decoded.
 
-A wide pass brings more tokens if its guesses are right, and costs more, on one processor hardly
-and on another twice as much. Neither is known beforehand: both are learned from the passes that
-are made. Whatever the width, the tokens are the same.
+A wide pass brings more tokens if its guesses are right, but costs more: hardly more on one
+processor, twice as much on another. Neither is known beforehand, so both are learned from the
+passes that are made. The tokens are the same at any width.
 """
 
 import time
@@ -13,29 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 
 _LIKELY, _LIKELY_WEIGHT = 0.8, 4.0
-"""A first guess is right so often as long as nobody knows better, and one behind it as often as the
-one before; so many guesses outweigh that."""
+"""The assumed share of first guesses that are right, and the number of observed guesses that weigh
+as much as an assumption. Each later guess is assumed to be right as often as the one before it."""
 
 _MEMORY = 0.99
-"""What a guess weighs after one more: some hundred count."""
+"""Factor on the weight of earlier guesses with each new one: about the last hundred count."""
 
 _FIXED = 4
-"""A pass costs as much as so many columns and those that it has, as long as nobody knows better."""
+"""Columns whose cost is added to that of a pass's own columns, to estimate an unknown cost."""
 
 _NEW_COST, _NEWS = 0.2, 0.7
-"""The share that a pass has in the mean of passes as large, and where there was none for long."""
+"""The share of a new pass in the mean cost of passes of its size: usually, and where there was none
+of that size for `_LOOK_AGAIN` passes."""
 
 _STANDSTILL = 2.0
-"""A pass counts as so many times the mean at most: others had the processor."""
+"""Multiple of the mean that a pass counts as at most: a slower one had to share the processor."""
 
 _FIRST = 3
-"""Of so many passes of a size the quickest counts, not the mean."""
+"""Number of first passes of a size of which the quickest counts, not the mean."""
 
 _TICK = 1e-9
-"""What a pass takes at least, whatever the clock says."""
+"""Seconds that a pass counts as at least, whatever the clock says."""
 
 _LOOK_AGAIN = 64
-"""After so many passes a width beside the best one is tried: costs change."""
+"""Passes after which a width next to the best one is tried, because costs change."""
 
 
 @dataclass(slots=True)
@@ -43,14 +44,14 @@ class _Cost:
     """What passes of some size cost."""
 
     columns: float
-    """In the mean, as `seconds`."""
+    """Columns of a pass, in the mean; `seconds` is a mean too."""
     seconds: float
     last: int
     """The number of the last pass."""
     num_passes: int = 1
 
     def add(self, columns: int, seconds: float, number: int) -> None:
-        """One more pass. The first may have been slow, as first ones are: the quickest counts."""
+        """Add one more pass. First passes are often slow, so the quickest of them counts."""
         share = _NEW_COST if number - self.last < _LOOK_AGAIN else _NEWS
         self.last = number
         self.num_passes += 1
@@ -75,7 +76,8 @@ class Widths:
 
         Args:
             most: the widest.
-            is_held: always the widest, so that the last bits of logits do not depend on time.
+            is_held: always choose the widest, so that the last bits of logits do not depend on
+                how long passes take.
             clock: gives seconds.
         """
         self.clock = clock
@@ -87,7 +89,7 @@ class Widths:
 
     @contextmanager
     def holding(self, width: int) -> Generator[None]:
-        """Meanwhile read so many, whatever they cost: for who measures the width itself."""
+        """Choose `width` in this context whatever it costs: to measure that width itself."""
         before, self._held = self._held, width
         try:
             yield
@@ -95,8 +97,8 @@ class Widths:
             self._held = before
 
     def choose(self, left: Sequence[int]) -> int:
-        """How many columns of each slot the next pass reads at most; `left` are those that slots
-        still have."""
+        """How many columns of each slot the next pass reads at most; `left` is how many each slot
+        still has."""
         if self._held is not None:
             return self._held
         gains, speeds = self._gains(), list[float]()
@@ -116,11 +118,11 @@ class Widths:
 
         Args:
             counts: columns that were read of each slot.
-            in_vain: those behind a wrong guess.
+            in_vain: how many of them came after a wrong guess.
             seconds: how long it took.
         """
         for count, wrong in zip(counts, in_vain, strict=True):
-            # The first column is no guess; behind the first wrong one nothing is known.
+            # The first column is no guess; after the first wrong one nothing is known.
             right = count - wrong - 1
             tried = right + (wrong > 0)
             self._guessed[:tried] *= _MEMORY
@@ -135,7 +137,7 @@ class Widths:
             known.add(columns, seconds, self._num_passes)
 
     def _gains(self) -> list[float]:
-        """Tokens that a pass over so many columns of a slot brings, from none to the most."""
+        """Expected tokens of a pass over 0, 1, 2, ... columns of a slot, up to the most."""
         likely, reached, sums = _LIKELY, 1.0, [0.0, 1.0]
         for right, guessed in zip(self._right.tolist(), self._guessed.tolist(), strict=True):
             likely = (right + _LIKELY_WEIGHT * likely) / (guessed + _LIKELY_WEIGHT)
@@ -144,7 +146,7 @@ class Widths:
         return sums
 
     def _cost(self, columns: int) -> float:
-        """Seconds of a pass over so many columns; few where it is not known, so it is tried."""
+        """Seconds of a pass over `columns`; a low estimate where unknown, so that it is tried."""
         size = columns.bit_length()
         if size in self._costs:
             return self._costs[size].seconds

@@ -1,17 +1,17 @@
-"""How many words a model hears rightly, how soon and how surely: on recordings with known text.
+"""Word errors, latency and confidence of a model, measured on recordings with known text.
 
     from kiku.evaluate import evaluate
 
     evaluation = evaluate(["dev.jsonl"], kiku.load("demo"))
     print(evaluation.figures.word_errors.rate)
 
-    manifest.py     rows of manifests -> utterances, and what is wrong with the others
-    folders.py      recordings with their texts beside them, likewise
-    hearing.py      utterances through a model, as live streams or as recordings
-    store.py        what was heard, kept as it comes
-    normalising.py  texts as they are compared
-    aligning.py     two texts word by word
-    scoring.py      what was heard beside what was said: errors, times, latencies, trust
+    manifest.py     rows of manifests -> utterances, and what is wrong with the other rows
+    folders.py      folders of recordings with their texts -> the same
+    hearing.py      runs utterances through a model, as live streams or as recordings
+    store.py        results, kept as they come
+    normalising.py  makes texts comparable
+    aligning.py     aligns two texts word by word
+    scoring.py      results against references: errors, times, latencies, trust
     figures.py      many utterances in a few figures; groups
     trust.py        reliability, and calibrations that fit
     chance.py       intervals, and the paired bootstrap
@@ -21,8 +21,8 @@
     picture.py      the reliability picture, as SVG
     clips.py        short pieces of sound for the page
 
-Nothing here imports torch. Only `hearing` touches a model; all that is counted is counted from
-what it noted, so a report can be made again without hearing anything.
+Nothing here imports torch. Only `hearing` touches a model. All figures are counted from what it
+noted, so a report can be made again without running the model.
 """
 
 from kiku.calibration import Calibration

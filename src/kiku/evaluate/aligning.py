@@ -1,6 +1,6 @@
-"""Two texts word by word: what was heard rightly, wrongly, not at all, and in addition.
+"""Alignment of two texts word by word: equal, substituted, deleted and inserted words.
 
-Knows words as text; knows no times and no sound.
+Works on the text of words only: without times and without sound.
 """
 
 from collections.abc import Sequence
@@ -18,21 +18,21 @@ PairKind = Literal["equal", "substitute", "delete", "insert"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A word of the reference and what was heard for it; or one of them alone."""
+    """A word of the reference and the word recognized for it; or one of them alone."""
 
     kind: PairKind
     reference: int | None
-    """Index of the word that was said; None of one that was not."""
+    """Index of the word of the reference; None for an insertion."""
     heard: int | None
-    """Index of the word that was heard; None where nothing was."""
+    """Index of the word that was recognized; None for a deletion."""
 
 
 def align(reference: Sequence[str], heard: Sequence[str]) -> tuple[Pair, ...]:
-    """The fewest substitutions, deletions and insertions that explain what was heard.
+    """Align two texts with the fewest substitutions, deletions and insertions.
 
     Args:
         reference: words without spaces in them.
-        heard: likewise.
+        heard: the words that were recognized, likewise.
     """
     found = _words(" ".join(reference), " ".join(heard))
     pairs: list[Pair] = []
@@ -50,7 +50,7 @@ def align(reference: Sequence[str], heard: Sequence[str]) -> tuple[Pair, ...]:
 
 
 def character_errors(reference: str, heard: str) -> int:
-    """The fewest characters to change, leave out and add; spaces count."""
+    """The fewest substitutions, deletions and insertions of characters; spaces count."""
     found = _characters(reference, heard)
     return found.substitutions + found.deletions + found.insertions
 
@@ -59,7 +59,7 @@ def sources(tokens: Sequence[str], words: Sequence[Sequence[str]]) -> list[range
     """Which words each token of a normalised text comes from.
 
     Normalising may join words ("twenty five" -> "25"), split them ("don't" -> "do not") and drop
-    them ("uh"); whole texts are normalised, so this is found afterwards.
+    them ("uh"). As whole texts are normalised, this has to be found afterwards.
 
     Args:
         tokens: of the whole text, normalised.
@@ -78,7 +78,7 @@ def sources(tokens: Sequence[str], words: Sequence[Sequence[str]]) -> list[range
                 index = single[cast("int", pair.heard)][1]
                 found[cast("int", pair.reference)] = range(index, index + 1)
             continue
-        # What was rewritten comes from all that it stands for.
+        # Rewritten tokens come from all the words that they replace.
         of = [single[pair.heard][1] for pair in some if pair.heard is not None]
         for pair in some:
             if pair.reference is not None and of:
@@ -87,7 +87,7 @@ def sources(tokens: Sequence[str], words: Sequence[Sequence[str]]) -> list[range
 
 
 def check_extra() -> None:
-    """Raise MissingExtra where what this room needs is not installed."""
+    """Raise MissingExtra if the extra that `kiku.evaluate` needs is not installed."""
     _words("", "")
 
 

@@ -1,7 +1,7 @@
-"""What chance does to a figure: the bootstrap over utterances, and two models on the same ones.
+"""How much of a figure may be chance: the bootstrap over utterances, for one model and for two.
 
-An error rate of a few hundred words could as well have been another. Utterances are drawn again
-and again with replacement; what 95 of 100 drawings give is the interval.
+An error rate of a few hundred words could easily have been another one. So utterances are drawn
+again and again, with replacement; the range that 95 of 100 drawings give is the interval.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
-"""Drawings, unless others are asked for."""
+"""Number of drawings, unless another is asked for."""
 
 _AT_ONCE = 2_000_000
-"""Draws that are made at once: 16 MB."""
+"""Utterances that are drawn at once, over all drawings: 16 MB of indices."""
 
 Counts = NDArray[np.int64]
 
@@ -29,7 +29,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """By how much one error rate is above another on the same utterances."""
+    """Two error rates on the same utterances, and by how much they differ."""
 
     first: float
     second: float
@@ -37,7 +37,7 @@ class Difference:
     """`second - first`: below 0 the second makes fewer errors."""
     interval: Interval
     p: float
-    """How often chance alone would make so large a difference, either way."""
+    """How often chance alone would make a difference at least as large, in either direction."""
     utterances: int
     words: int
     better: int
@@ -48,7 +48,8 @@ class Difference:
 def rate_interval(
     errors: Sequence[int], words: Sequence[int], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Interval:
-    """Of an error rate: errors and words of each utterance; at least one word in all."""
+    """The interval of an error rate, from errors and words of each utterance; there must be at
+    least one word in all."""
     wrong, of = np.array(errors, np.int64), np.array(words, np.int64)
 
     def rate(drawn: Counts) -> NDArray[np.float64]:
@@ -65,7 +66,7 @@ def difference_of(
     seed: int = 0,
     resamples: int = RESAMPLES,
 ) -> Difference:
-    """Two models' errors on the same utterances: the same drawings for both.
+    """Compare two models' errors on the same utterances, with the same drawings for both.
 
     Args:
         first: errors of each utterance.
@@ -82,7 +83,7 @@ def difference_of(
 
     drawn = _drawn(rate, len(gap), seed, resamples)
     total = int(of.sum())
-    # One more on either side: no number of drawings shows that something is impossible.
+    # One is added to either count: no number of drawings shows that something is impossible.
     below, above = int((drawn <= 0).sum()), int((drawn >= 0).sum())
     p = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
     return Difference(

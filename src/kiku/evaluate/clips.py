@@ -1,4 +1,4 @@
-"""Short pieces of sound as text that a page can hold, and where in an utterance its errors lie."""
+"""Short pieces of sound as text that a page can contain, and where an utterance's errors lie."""
 
 import base64
 import io
@@ -16,15 +16,15 @@ from kiku.evaluate.aligning import Pair
 from kiku.evaluate.scoring import Scored
 
 CLIP_RATE = 16_000
-"""Samples a second: enough to hear words by."""
+"""Samples a second: enough to understand words."""
 
 _BITS_PER_S = 32_000
 
 WHOLE_S = 15.0
-"""An utterance up to so long is one excerpt."""
+"""Seconds up to which a whole utterance is one excerpt."""
 
 AROUND_S = 2.0
-"""Of a longer one, so much before and behind an error."""
+"""Seconds before and after an error that an excerpt of a longer utterance has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Excerpt:
 
 
 def excerpts(scored: Scored) -> list[Excerpt]:
-    """The parts of an utterance that hold its errors; none where it has none."""
+    """The parts of an utterance that contain its errors; none if it has no errors."""
     first = scored.utterance.start_s
     last = first + scored.heard.seconds
     if not scored.errors:
@@ -71,8 +71,8 @@ def _inside(
 
 
 def _places(scored: Scored, first: float, last: float) -> list[tuple[float, float]]:
-    """Where each pair lies: by the word heard, else by the reference, else between its
-    neighbours. Never falling."""
+    """Start and end of each pair: those of the recognized word, else of the reference word, else
+    between its neighbours. They never go back in time."""
     known: list[tuple[float, float] | None] = []
     for pair in scored.pairs:
         tokens = [] if pair.heard is None else [scored.found[pair.heard]]
@@ -87,18 +87,18 @@ def _places(scored: Scored, first: float, last: float) -> list[tuple[float, floa
             span = (before, max(before, after))
         start = min(max(span[0], before), last)
         places.append((start, min(max(span[1], start), last)))
-        # What lies between two known words begins where the first of them ends.
+        # A pair between two known words begins where the first of them ends.
         before = places[-1][1] if known[index] is not None else places[-1][0]
     return places
 
 
 def data_uri(samples: NDArray[np.float32], rate: int) -> str:
-    """Sound as an address that holds it: MP3, which every browser plays; WAV where this build of
-    FFmpeg writes none.
+    """Sound as a data URI: MP3, which every browser plays, or WAV if this build of FFmpeg cannot
+    write MP3.
 
     Args:
         samples: [S] in [-1, 1].
-        rate: theirs, in Hz.
+        rate: of the samples, in Hz.
     """
     integers = (np.clip(samples, -1, 1) * 32767).astype("<i2")
     data, kind = _mp3(integers, rate)
@@ -118,7 +118,7 @@ def _mp3(samples: NDArray[np.int16], rate: int) -> tuple[bytes, str]:
             frame.sample_rate = rate
             for packet in (*stream.encode(frame), *stream.encode(None)):
                 container.mux(packet)
-    except (FFmpegError, ValueError):  # it is not built in, or takes no such rate
+    except (FFmpegError, ValueError):  # MP3 is not built in, or not for this rate
         return b"", "mpeg"
     return buffer.getvalue(), "mpeg"
 

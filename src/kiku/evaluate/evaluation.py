@@ -1,4 +1,4 @@
-"""Manifests and a model -> an evaluation: what was heard, scored, in figures and on paper."""
+"""Manifests and a model -> an evaluation: results, scored, and their figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,15 +29,15 @@ from kiku.options import StreamOptions
 from kiku.recognizer import Recognizer
 
 OnHeard = Callable[[int, int], object]
-"""Is told how many utterances have been heard, and of how many."""
+"""Called with how many utterances are done, and how many there are."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model made of some utterances."""
+    """A model's results for some utterances, and their figures."""
 
     settings: Mapping[str, Any]
-    """Which model, and how it heard."""
+    """The model, and how utterances were run through it."""
     scored: tuple[Scored, ...]
     """In the order of the manifests."""
     problems: tuple[Problem, ...] = ()
@@ -47,16 +47,16 @@ class Evaluation:
     by: tuple[str, ...] = ()
     """Fields by which groups were asked for."""
     heard: int = field(default=0, compare=False)
-    """How many utterances were heard now; the others had been before."""
+    """How many utterances were run through the model by this call; the others had results."""
 
     @cached_property
     def figures(self) -> Figures:
-        """Of all utterances."""
+        """The figures of all utterances."""
         return figures_of(self.scored, seed=self.seed)
 
     @cached_property
     def confusions(self) -> Confusions:
-        """Of all utterances."""
+        """The commonest errors in all utterances."""
         return confusions_of(self.scored)
 
     @cached_property
@@ -72,7 +72,7 @@ class Evaluation:
 
     @property
     def trusts(self) -> list[Trust]:
-        """How sure each word was, and whether it was right."""
+        """Each word's probability, and whether the word was right."""
         return [trust for one in self.scored for trust in one.trusts]
 
     @property
@@ -82,14 +82,15 @@ class Evaluation:
 
     @property
     def took_s(self) -> float:
-        """Seconds that this took the machine."""
+        """Seconds that the machine took for it."""
         return sum(one.heard.took_s for one in self.scored)
 
     def calibration(self, kind: Kind = "isotonic") -> Calibration:
-        """What makes words as often right as they are sure; for `StreamOptions.calibration`.
+        """A calibration under which words are right as often as their probabilities say, for
+        `StreamOptions.calibration`.
 
         Raises:
-            InputError: too few words, or the words were heard with a calibration already.
+            InputError: too few words, or the results were made with a calibration already.
         """
         if self.settings.get("options", {}).get("calibration") is not None:
             raise InputError(
@@ -98,7 +99,7 @@ class Evaluation:
         return fit_calibration(self.trusts, kind, model=str(self.settings.get("model", "")))
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything in plain values. Only `speed` is another each time."""
+        """Everything in plain values. Only `speed` differs from run to run."""
         took_s = self.took_s
         return {
             "settings": dict(self.settings),
@@ -143,23 +144,23 @@ def evaluate(
     by: Sequence[str] = (),
     on_heard: OnHeard | None = None,
 ) -> Evaluation:
-    """Hear what manifests name, and compare it with what is said there.
+    """Run the recordings of manifests through a model, and compare its words with their texts.
 
     Args:
         manifests: files of JSON lines, or folders of recordings with their texts; or what
             `read_manifests` made of them.
         recognizer: the model; all of its slots are used.
-        options: how it hears; None is as a live stream does.
-        folder: results are kept here as they come, and what is there is not heard again (`forget`
-            forgets it); None keeps them in memory.
+        options: how recordings are run through the model; None runs them as live streams.
+        folder: results are kept here as they come, and utterances that have one here are not run
+            again (`forget` deletes the results); None keeps results in memory.
         normalise: how texts are made comparable: "auto", "english", "basic" or "none".
-        by: fields to make groups by, such as "speaker"; "length" is one of every utterance.
-        on_heard: is told how far it is.
+        by: fields to make groups by, such as "speaker"; every utterance has the field "length".
+        on_heard: called after each utterance.
 
     Raises:
-        InputError: a manifest that cannot be used at all, or options that cannot be.
+        InputError: a manifest cannot be used at all, or an option is invalid.
         MissingExtra: the extra `evaluate` is not installed.
-        ConfigError: the folder holds what was heard otherwise.
+        ConfigError: the folder holds results of other settings.
         OutputError: the folder cannot be written.
     """
     options = options or HearingOptions()
@@ -191,12 +192,12 @@ def read_evaluation(
     normalise: str = "auto",
     by: Sequence[str] = (),
 ) -> Evaluation:
-    """An earlier evaluation from its folder; nothing is heard. Utterances that it does not hold, or
-    of which it holds another recording or part, are problems.
+    """Read an earlier evaluation from its folder; no model is run. Utterances without a result in
+    the folder, or with a result of another recording or part, become problems.
 
     Args:
         manifests: as for `evaluate`: texts are read from these.
-        folder: that it was written to.
+        folder: the one that the evaluation was written to.
         normalise: as for `evaluate`.
         by: as for `evaluate`.
 
@@ -211,7 +212,7 @@ def read_evaluation(
 
 
 def check(manifest: Manifest, *, by: Sequence[str], normalise: str) -> None:
-    """Say at once what could otherwise be found wrong after an hour.
+    """Raise at once for mistakes that would otherwise be found after an hour.
 
     Raises:
         InputError: there is no such field, or no such way to make texts comparable.
@@ -228,7 +229,7 @@ def check(manifest: Manifest, *, by: Sequence[str], normalise: str) -> None:
 
 
 _HEARD_BY = ("decoding", "recovery", "turns", "calibration")
-"""Of a stream's options those that change what an evaluation finds."""
+"""The stream options that change the results of an evaluation."""
 
 
 def _settings(recognizer: Recognizer, options: HearingOptions) -> dict[str, Any]:
@@ -245,7 +246,7 @@ def _settings(recognizer: Recognizer, options: HearingOptions) -> dict[str, Any]
 
 
 def _is_done(heard: Heard | None, wanted: HeardPart) -> bool:
-    """Whether this result stands: what had a problem may have none now."""
+    """Whether this result can be kept; one with a problem is run again, as it may have none now."""
     return heard is not None and heard.problem is None and heard.part == wanted
 
 
@@ -290,10 +291,10 @@ def _evaluation(
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two evaluations of the same utterances, the second beside the first."""
+    """Two evaluations of the same utterances, the second compared with the first."""
 
     first: Mapping[str, Any]
-    """Settings of the first."""
+    """Settings of the first evaluation; `second` are those of the second."""
     second: Mapping[str, Any]
     difference: Difference
     alone: int
@@ -314,8 +315,9 @@ class Comparison:
 def compare(
     first: Evaluation, second: Evaluation, *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Comparison:
-    """Whether the second makes fewer errors than the first, and whether that may be chance: a
-    paired bootstrap over the utterances that both have and in which something is said.
+    """Find whether the second makes fewer errors than the first, and whether that may be chance.
+
+    This is a paired bootstrap over the utterances that both have and in which something is said.
 
     Args:
         first: of one model, precision or setting.
@@ -324,8 +326,8 @@ def compare(
         resamples: how often utterances are drawn.
 
     Raises:
-        InputError: they have no utterance in common or none with a word, were normalised
-            otherwise, or are of utterances with other texts.
+        InputError: they have no utterance in common, or none with a word; were normalised
+            differently; or have different texts for an utterance.
     """
     if first.normalise != second.normalise:
         raise InputError(
@@ -359,7 +361,7 @@ def compare(
 
 
 def _check_texts(pairs: Sequence[tuple[Scored, Scored]]) -> None:
-    """Raise InputError where a name means one utterance here and another there."""
+    """Raise InputError if an id stands for different texts in the two evaluations."""
     other = [pair for pair in pairs if pair[0].normalised[0] != pair[1].normalised[0]]
     if other:
         one, two = other[0]

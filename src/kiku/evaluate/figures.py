@@ -14,20 +14,20 @@ from kiku.evaluate.scoring import Scored
 from kiku.evaluate.trust import Reliability, reliability
 
 NUM_CONFUSIONS = 20
-"""The commonest of each kind that are told."""
+"""How many of the commonest errors of each kind are reported."""
 
 LENGTH = "length"
-"""A group that every utterance has: how long it is."""
+"""Name of a field that every utterance has: the group of its length."""
 
 _LENGTHS_S = (2, 5, 10, 20)
-"""Where one group of lengths ends and the next begins."""
+"""Seconds at which one group of lengths ends and the next begins."""
 
 _TEN_MINUTES_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Many seconds in a few numbers."""
+    """Many durations in a few numbers, in seconds."""
 
     count: int
     median: float
@@ -36,8 +36,8 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float], *, absolute: bool = False) -> "Spread | None":
-        """Of some values; None where there are none. With `absolute`, median and p95 are of how far
-        they lie from 0, and the mean still says to which side."""
+        """The spread of some values; None if there are none. With `absolute`, median and p95 are
+        those of the absolute values; the mean keeps the sign, and so says to which side."""
         if not values:
             return None
         given = np.asarray(values, np.float64)
@@ -49,19 +49,19 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class WordErrors:
-    """Errors of the words that were said."""
+    """Word errors of utterances in which something is said."""
 
     utterances: int
     seconds: float
     words: int
-    """Of the references."""
+    """Words of the references."""
     substitutions: int
     deletions: int
     insertions: int
     rate: float
-    """Of all three together, in parts of the words said."""
+    """Errors of all three kinds, divided by the words of the references."""
     interval: Interval
-    """Where it lies in 95 of 100 drawings of utterances."""
+    """Where the rate lies in 95 of 100 drawings of utterances."""
     whole: int
     """Utterances without an error."""
     characters: int
@@ -71,12 +71,12 @@ class WordErrors:
 
 @dataclass(frozen=True, slots=True)
 class Invented:
-    """Words that were written where nothing was said."""
+    """Words that the model wrote in utterances in which nothing is said."""
 
     utterances: int
     seconds: float
     words: int
-    """Normalised, as those of the word errors."""
+    """Counted after normalising, like those of the word errors."""
     per_ten_minutes: float
 
 
@@ -94,7 +94,7 @@ class Turns:
 
 @dataclass(frozen=True, slots=True)
 class Confusions:
-    """What was taken for what, the commonest first, with how often."""
+    """The commonest errors of each kind, the commonest first, each with its count."""
 
     substitutions: tuple[tuple[str, str, int], ...]
     deletions: tuple[tuple[str, int], ...]
@@ -103,16 +103,16 @@ class Confusions:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of some utterances. What nothing is known of is None."""
+    """The figures of some utterances; None for those of which nothing is known."""
 
     word_errors: WordErrors | None
     invented: Invented | None
     start_error: Spread | None
     end_error: Spread | None
     latency: Spread | None
-    """From the end of a word, by the reference, until it was given out."""
+    """From the end of a word, by the reference, until the word was emitted."""
     own_latency: Spread | None
-    """From the end of a word, as the model places it."""
+    """From the end of a word, as the model places it, until the word was emitted."""
     turns: Turns | None
     reliability: Reliability | None
 
@@ -127,13 +127,13 @@ def figures_of(scored: Sequence[Scored], *, seed: int = 0) -> Figures:
         Spread.of([x for one in scored for x in one.latencies]),
         Spread.of([x for one in scored for x in one.own_latencies]),
         _turns(scored),
-        # Of what was written in silence, too: it was all wrong.
+        # Words that were written in silence count too: all of them are wrong.
         reliability([trust for one in scored for trust in one.trusts]),
     )
 
 
 def word_errors_of(scored: Sequence[Scored], *, seed: int = 0) -> WordErrors | None:
-    """Errors of utterances in which something is said; None where there are no words of it."""
+    """Errors of utterances in which something is said; None if their references have no words."""
     wrong, words = [one.errors for one in scored], [len(one.reference) for one in scored]
     if not any(words):
         return None
@@ -204,7 +204,7 @@ def confusions_of(scored: Sequence[Scored], most: int = NUM_CONFUSIONS) -> Confu
 
 
 def words_of(scored: Scored, pair: Pair) -> tuple[str, str]:
-    """What was said and what was heard of a pair; "" where there is none."""
+    """The reference word and the recognized word of a pair; "" for one that is missing."""
     said = "" if pair.reference is None else scored.reference[pair.reference].text
     got = "" if pair.heard is None else scored.found[pair.heard].text
     return said, got
@@ -221,7 +221,7 @@ def length_of(seconds: float) -> str:
 
 
 def groups_by(scored: Sequence[Scored], name: str) -> dict[str, list[Scored]]:
-    """Utterances by the value of a field, in the order of its values; those that lack it stand
+    """Utterances by the value of a field, in the order of its values; those without the field are
     under "".
 
     Raises:

@@ -1,7 +1,7 @@
-"""Folders of recordings with their texts beside them -> what is said in which.
+"""Folders of recordings with their texts next to them -> which text belongs to which recording.
 
-Two shapes: `ID.trans.txt` files whose lines are a recording's name and its text, as LibriSpeech
-has them; and a `.txt` of the same name beside a recording.
+Two layouts are known: `ID.trans.txt` files whose lines are a recording's name and its text, as
+LibriSpeech has them; and a `.txt` of the same name next to a recording.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ _SUFFIXES = (
     ".flac", ".wav", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".mp4", ".mkv", ".aiff",
     ".wma", ".amr",
 )  # fmt: skip
-"""Of a folder, what is sound. A manifest may name any file."""
+"""Suffixes of the files in a folder that are recordings. A manifest may name any file."""
 
 _LISTED = ".trans.txt"
 _PARTS_OF_LIBRISPEECH = 3
-"""Speaker, chapter, utterance: 1688-142285-0003."""
+"""Parts of a recording's name: speaker, chapter, utterance, as in 1688-142285-0003."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Found:
     """A recording with its text; or, without one of them, what is missing."""
 
     id: str
-    """The path below the folder."""
+    """The path relative to the folder."""
     path: Path | None
     text: str | None
     problem: str = ""
@@ -32,7 +32,7 @@ class Found:
 
 
 def utterances_in(folder: Path) -> Iterator[Found]:
-    """All recordings in a folder and those inside it, by name."""
+    """All recordings in a folder and its subfolders, by name."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and _is_visible(path))
     sounds = {path.with_suffix(""): path for path in files if path.suffix.lower() in _SUFFIXES}
     told: set[Path] = set()

@@ -1,9 +1,9 @@
-"""Utterances through a model: what it wrote, when, and how sure it was.
+"""Runs utterances through a model, and notes its words, when they came, and their probabilities.
 
-As a live stream hears it: sound comes in chunks of a frame, and after each is noted which words had
-been given out, in the stream's own time. No clock is asked but for how fast it went. Without
-chunks the same sound is heard as a recording, in blocks: the words are the same, and come sooner;
-when they would have been given out is not known then.
+By default each utterance is run as a live stream. Sound is pushed in chunks of a frame, and after
+each chunk the words that the stream has emitted are noted, with the stream's own time. A clock is
+used only to measure the speed. Without chunks the same sound is run as a recording, in blocks: the
+words are the same, and the run is faster, but when each word would have been emitted is not known.
 """
 
 import os
@@ -29,18 +29,18 @@ from kiku.stream import WordSession
 from kiku.text import TurnEnd, TurnEndEager, Word
 
 LIVE_CHUNK_S = 0.08
-"""Of a live stream: a frame of the published models."""
+"""Seconds of a live stream's chunk: a frame of the published models."""
 
 _RECORDED_CHUNK_S = 5.0
-"""Of a recording: as much as one step takes."""
+"""Seconds of a recording's chunk: as much as one step takes."""
 
 _MOST_S = 86_400.0
-"""Seconds of one utterance: a small file may claim days of silence."""
+"""Seconds of one utterance at most: a small file may claim days of silence."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeardWord:
-    """A word that was given out."""
+    """A word that the model emitted."""
 
     text: str
     start: float
@@ -48,29 +48,29 @@ class HeardWord:
     end: float
     probability: float
     given: float | None
-    """How much of the file had been heard when it was given out; None where that is not known."""
+    """Seconds of the file that had been processed when the word was emitted; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeardPart:
-    """Which sound was heard, and whether for turns. A name alone may come to mean something else:
-    a row is given another part, a file is recorded again."""
+    """Which sound a result is of, and whether turns were detected. The id alone does not tell: its
+    row may be given another part of the file, or the file may be recorded again."""
 
     path: str
     """Absolute."""
     size: int
-    """Bytes of the file; 0 where it was gone."""
+    """Bytes of the file; 0 if it was gone."""
     modified_ns: int
-    """When the file was last written, as the system counts; 0 where it was gone."""
+    """When the file was last written, in nanoseconds as the system counts; 0 if it was gone."""
     start_s: float
     end_s: float | None
     turns: bool
-    """Whether ends of turns were told."""
+    """Whether ends of turns were detected."""
 
     @classmethod
     def of(cls, utterance: Utterance, stream: StreamOptions) -> Self:
-        """What would be heard of an utterance now."""
-        # A file's name may be no text; as it is only compared, any spelling will do.
+        """The part that a run would use for an utterance now."""
+        # A file's name may not be valid text; as it is only compared, any spelling will do.
         path = os.path.abspath(utterance.path).encode("utf-8", "backslashreplace").decode()
         turns = bool(utterance.turns) or stream.turns is not None
         try:
@@ -81,8 +81,8 @@ class HeardPart:
         return cls(path, size, modified_ns, utterance.start_s, utterance.end_s, turns)
 
     def differs_from(self, wanted: "HeardPart") -> str:
-        """In what these results are not those of `wanted`; "" where they may stand for them: the
-        same files may lie in another folder by now, and nobody has to look at turns."""
+        """How a result of this part differs from one of `wanted`; "" if it can be used as one. The
+        same file may be in another folder by now, and turns that are not wanted do no harm."""
         pairs: dict[str, tuple[object, object]] = {
             "path": (PurePath(self.path).name, PurePath(wanted.path).name),
             "size": (self.size, wanted.size),
@@ -95,34 +95,34 @@ class HeardPart:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came of one utterance."""
+    """The result of one utterance."""
 
     id: str
     part: HeardPart
     seconds: float
-    """Of sound."""
+    """Seconds of sound."""
     words: tuple[HeardWord, ...]
     ends: tuple[float, ...]
-    """When turns were told to have ended, in seconds of the file heard."""
+    """When ends of turns were emitted: seconds of the file that had been processed by then."""
     eager_ends: tuple[float, ...]
     took_s: float
-    """Of the machine's time: the only number that is another one each time."""
+    """Seconds of the machine's time: the only number that differs from run to run."""
     problem: str | None = None
-    """Why it was not heard, or not to its end: then it is not evaluated."""
+    """Why the utterance was not run, or not to its end. It is not evaluated then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HearingOptions:
-    """How utterances are heard."""
+    """How utterances are run through the model."""
 
     stream: StreamOptions = field(default_factory=StreamOptions)
-    """Its decoding, recovery, turns and calibration are as in any stream; which part of a file is
-    heard is said by the manifest."""
+    """Decoding, recovery, turns and calibration work as in any stream. Which part of a file is used
+    is stated by the manifest."""
     chunk_s: float | None = LIVE_CHUNK_S
-    """Of the sound that is pushed at once; None hears recordings."""
+    """Seconds of sound that are pushed at once; None runs utterances as recordings."""
 
     def __post_init__(self) -> None:
-        """Raise InputError for what cannot be."""
+        """Raise InputError for a value that is not allowed."""
         chunk_s: Any = self.chunk_s
         is_number = isinstance(chunk_s, int | float) and not isinstance(chunk_s, bool)
         if chunk_s is not None and not (is_number and 0.01 <= chunk_s <= 10):
@@ -147,12 +147,12 @@ def hear(
     *,
     clock: Clock = perf_counter,
 ) -> Iterator[Heard]:
-    """Hear utterances side by side in all slots; each is given as soon as it is done.
+    """Run utterances side by side in all slots; yield each result as soon as it is done.
 
     Args:
         recognizer: nothing else may be using it meanwhile.
-        utterances: in which order they begin.
-        options: how.
+        utterances: in the order in which they begin.
+        options: how they are run.
         clock: gives seconds.
 
     Raises:
@@ -195,14 +195,14 @@ def hear(
 
 
 class _Hearing:
-    """One utterance on its way."""
+    """One utterance on its way through the model."""
 
     def __init__(
         self, recognizer: Recognizer, utterance: Utterance, options: HearingOptions
     ) -> None:
         self.took_s = 0.0
         self._utterance = utterance
-        # Before the sound is read: a file that is written meanwhile is heard again.
+        # Noted before the sound is read, so a file that is written meanwhile will be run again.
         self._part = HeardPart.of(utterance, options.stream)
         self._config = config = recognizer.config
         self._live = options.chunk_s is not None
@@ -245,7 +245,8 @@ class _Hearing:
 
     @property
     def _given(self) -> float | None:
-        """How much of the stream had been heard by now, silence behind its end included."""
+        """Seconds of the file processed so far, silence after its end included; None for a
+        recording."""
         if not self._live:
             return None
         config = self._config
@@ -274,7 +275,7 @@ class _Hearing:
         return self._session.done
 
     def result(self) -> Heard:
-        """What came of it."""
+        """The utterance's result."""
         failure = self._session.failure
         problem = self._problem if failure is None else str(failure)
         if problem is None and not self._pushed:
@@ -286,7 +287,7 @@ class _Hearing:
         )  # fmt: skip
 
     def leave(self) -> None:
-        """Give the slot back in the middle."""
+        """Free the slot before the utterance is done."""
         for binding in self._bindings:
             self._scheduler.release(binding)
         self._scheduler.drive(lambda: self._session.done)

@@ -1,8 +1,9 @@
-"""What was said in which recording: manifests and folders -> utterances, and what is wrong with
-the others.
+"""Manifests and folders -> utterances, which are recordings with their texts, and the problems of
+the other rows.
 
-A manifest has a JSON object on each line. A row that cannot be used is a `Problem` and keeps no
-other from being evaluated. Does not open sound: whether it can be heard is seen when it is.
+A manifest has a JSON object on each line. A row that cannot be used becomes a `Problem`, and the
+others are evaluated all the same. No sound is opened here: whether a recording can be read turns
+out when it is run.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,15 +27,15 @@ from kiku.manifest_rows import (
 from kiku.writing import reason_of
 
 _OWN = {*PATHS, *TEXTS, "id", "words", "turns", "start", "end"}
-"""What is no group."""
+"""Fields of a row by which no groups are made."""
 
 MAX_WORDS = 100_000
-"""Of one row."""
+"""Words, or turns, that one row may have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """From where to where something is said, in seconds of the file."""
+    """The time during which something is said, in seconds of the file."""
 
     start: float
     end: float
@@ -42,7 +43,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class SpokenWord:
-    """A word whose place is known."""
+    """A word of a reference, with the time at which it is said."""
 
     text: str
     start: float
@@ -55,7 +56,7 @@ class Utterance:
     """A recording, or a part of one, and what is said in it."""
 
     id: str
-    """Its own in all manifests of a run."""
+    """Unique in all manifests of a run."""
     path: Path
     text: str
     """Empty where nothing is said."""
@@ -64,11 +65,11 @@ class Utterance:
     end_s: float | None = None
     """Where it ends; None is the end of the file."""
     words: tuple[SpokenWord, ...] = ()
-    """With times, where they are known."""
+    """The words with their times, if these are known."""
     turns: tuple[Span, ...] = ()
-    """Where somebody's turn begins and ends, where that is known."""
+    """When each speaker's turn begins and ends, if that is known."""
     fields: Mapping[str, str] = field(default_factory=dict[str, str])
-    """All else that the row says, such as language, speaker and split: groups are made by these."""
+    """The other fields of the row, such as language, speaker and split, to make groups by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +96,12 @@ def read_manifests(
 
     Args:
         paths: files of JSON lines, or folders: with `.trans.txt` files as LibriSpeech has them, or
-            with a `.txt` beside each recording.
+            with a `.txt` next to each recording.
         only: fields and the values that they must have.
 
     Raises:
-        InputError: a path leads nowhere or to something else; or no row can be used, which
-            says why the first cannot.
+        InputError: a path does not exist, or is neither of these; or no row can be used (the error
+            says why the first cannot).
     """
     found: dict[str, Utterance] = {}
     problems: list[Problem] = []
@@ -219,7 +220,7 @@ def _id(row: Mapping[str, Any], name: str, start_s: float, end_s: float | None) 
 
 
 def _exact(seconds: float) -> str:
-    """All digits: parts that lie beside each other have names of their own."""
+    """Seconds with all their digits, so that neighbouring parts have different ids."""
     return repr(seconds).removesuffix(".0")
 
 
@@ -271,7 +272,7 @@ def _turns(value: Any) -> Iterator[Span]:
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, str]:
-    """What groups can be made by: values that have a name."""
+    """Fields to make groups by: those whose values are text or numbers."""
     return {
         str(name): str(value)
         for name, value in row.items()

@@ -1,4 +1,4 @@
-"""Texts as they are compared: without what two writers of the same words may do differently."""
+"""Makes texts comparable: removes what two writers of the same words may do differently."""
 
 import re
 import unicodedata
@@ -13,9 +13,10 @@ Normalise = Callable[[str], str]
 """A text -> words with single spaces between them."""
 
 Choice = Literal["auto", "english", "basic", "none"]
-"""`english` is Whisper's, which also spells out contractions, writes numbers in digits and takes
-British spelling for American; `basic` leaves out case and punctuation; `none` changes nothing;
-`auto` takes `english` for rows in English, or of no language, and `basic` for others."""
+"""`english` is Whisper's normaliser, which also spells out contractions, writes numbers in digits
+and turns British into American spelling; `basic` drops case and punctuation; `none` changes
+nothing; `auto` takes `english` for rows in English, or without a language, and `basic` for others.
+"""
 
 CHOICES: tuple[Choice, ...] = get_args(Choice)
 
@@ -23,11 +24,11 @@ _APOSTROPHES = str.maketrans("\u2019\u02bc\u2018\uff07", "''''")
 
 
 def normaliser(choice: str, language: str | None = None) -> Normalise:
-    """What makes texts of a language comparable.
+    """The function that makes texts of a language comparable.
 
     Raises:
         InputError: there is no such choice.
-        MissingExtra: Whisper's is wanted and not installed.
+        MissingExtra: Whisper's normaliser is needed, and not installed.
     """
     if choice not in CHOICES:
         raise InputError(f"normalise by one of {', '.join(CHOICES)}, not {choice!r}")
@@ -54,10 +55,10 @@ def _as_it_is(text: str) -> str:
 
 
 def basic(text: str) -> str:
-    """Small letters, without punctuation and symbols; accents stay, and so do apostrophes inside a
+    """Lower case, without punctuation and symbols; accents stay, and so do apostrophes inside a
     word."""
     folded = unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES)
-    # Folding may take letters apart again.
+    # Folding may decompose letters again.
     kept = "".join(map(_kept, unicodedata.normalize("NFC", folded)))
     return _as_it_is(re.sub(r"(?<!\w)'+|'+(?!\w)", " ", kept))
 

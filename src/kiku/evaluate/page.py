@@ -1,7 +1,7 @@
 """One HTML page that needs nothing else: figures, and each error to be seen and heard.
 
-There is no script in it. All text comes from outside, so all of it is escaped; what the page may
-load is forbidden to it but for the sound that it holds.
+There is no script in it. All text comes from outside, so all of it is escaped. The page's policy
+forbids it to load anything but the sound that it contains.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,13 +54,13 @@ def page(
     *,
     most: int,
 ) -> str:
-    """The page.
+    """The page, as HTML.
 
     Args:
-        evaluation: what is told.
+        evaluation: the one to show.
         tables: its figures.
         comparison: with another evaluation, whose words are shown below.
-        most: utterances that are shown and can be heard.
+        most: how many utterances are shown, with their sound.
     """
     title = f"{evaluation.settings.get('model')}: evaluation"
     head = (
@@ -109,7 +109,7 @@ def _table(table: Table) -> str:
 
 
 def _shown(scored: Sequence[Scored], most: int) -> list[Scored]:
-    """Those with the most errors; among equals in the order of the manifests."""
+    """Utterances with errors, the most first; those with as many in the order of the manifests."""
     wrong = [one for one in scored if one.errors]
     return sorted(wrong, key=lambda one: -one.errors)[:most]
 
@@ -127,7 +127,7 @@ def _heading(evaluation: Evaluation, count: int) -> str:
 
 
 def _others(comparison: Comparison, evaluation: Evaluation) -> dict[str, Scored]:
-    """By utterance: what the other evaluation has."""
+    """The other evaluation's results, by utterance."""
     mine = {id(one) for one in evaluation.scored}
     return {
         first.utterance.id: second if id(first) in mine else first
@@ -154,7 +154,7 @@ def _utterance(scored: Scored, other: Scored | None) -> str:
 
 
 def _sound(scored: Scored) -> tuple[NDArray[np.float32] | None, str]:
-    """The samples, or why there are none any more."""
+    """The samples, or the reason why they cannot be read."""
     try:
         return sound_of(scored.utterance, CLIP_RATE), ""
     except AudioError as error:

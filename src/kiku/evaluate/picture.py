@@ -1,17 +1,19 @@
-"""The reliability picture: how sure the model was, and how often it was right, as SVG."""
+"""The reliability picture, as SVG: words' probabilities, and how often the words were right."""
 
 from kiku.evaluate.trust import Reliability
 
 _SIZE, _LEFT, _TOP, _RIGHT, _BOTTOM = 300, 52, 14, 14, 46
-"""Of the square, and of what lies around it, in pixels."""
+"""Pixels of the square's side, and of the margins around it."""
 
 _TICKS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def reliability_svg(found: Reliability) -> str:
-    """A bar for each bin that holds words: as high as the part that is right, as opaque as it holds
-    many of the words; a dot where the model said it would be; and the diagonal on which both are
-    equal."""
+    """Draw the bins that hold words, and the diagonal on which both numbers are equal.
+
+    Each bin has a bar: as high as the share of its words that is right, and the more opaque the
+    more words it holds. On each bar a dot marks the mean probability of the bin's words.
+    """
     width, height = _LEFT + _SIZE + _RIGHT, _TOP + _SIZE + _BOTTOM
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '

@@ -15,10 +15,10 @@ from kiku.evaluate.trust import as_rows
 from kiku.writing import reason_of, write_whole
 
 FILES = ("report.json", "report.md", "report.html")
-"""Of a report, in its folder."""
+"""Files of a report, in its folder."""
 
 PAGE_UTTERANCES = 300
-"""With errors, that the page shows unless another number is asked for: those with the most."""
+"""Utterances that the page shows, unless another number is asked for: those with most errors."""
 
 
 def write_report(
@@ -31,10 +31,10 @@ def write_report(
     """Write a report as JSON, Markdown and one HTML page that needs nothing else.
 
     Args:
-        evaluation: what is told.
-        folder: is made where it is not there; an earlier report in it is replaced.
-        comparison: of this evaluation with another, told too.
-        page_utterances: how many utterances with errors the page shows and lets hear.
+        evaluation: the one to report.
+        folder: made if it does not exist; an earlier report in it is replaced.
+        comparison: of this evaluation with another, to be reported too.
+        page_utterances: how many utterances with errors the page shows, with their sound.
 
     Returns:
         The files.
@@ -64,7 +64,7 @@ def write_report(
 
 
 def tables(evaluation: Evaluation, comparison: Comparison | None = None) -> list[Table]:
-    """All that a report tells in numbers, but for the time that it took."""
+    """All numbers of a report, except for the time that the run took."""
     figures = evaluation.figures
     found = [Table("Figures", ("", ""), tuple(_summary(figures)))]
     if comparison is not None:
@@ -158,7 +158,7 @@ def _compared(comparison: Comparison) -> Iterable[tuple[str, str]]:
 
 
 def label(settings: Any) -> str:
-    """Which model heard, in a few words."""
+    """The model and its engine, in a few words."""
     return f"{settings.get('model')}, {settings.get('engine')}"
 
 
@@ -191,7 +191,7 @@ def _minutes(seconds: float) -> str:
 
 
 def speed(evaluation: Evaluation) -> str:
-    """How fast it went: another number each time."""
+    """How fast the run was; differs from run to run."""
     took_s = evaluation.took_s
     if not took_s:
         return ""
@@ -202,7 +202,7 @@ def speed(evaluation: Evaluation) -> str:
 
 
 def markdown(evaluation: Evaluation, comparison: Comparison | None = None) -> str:
-    """A report that goes into a README."""
+    """The report as Markdown, fit for a README."""
     settings = evaluation.settings
     chunk_s = settings.get("chunk_s")
     how = "as recordings" if chunk_s is None else f"live, in chunks of {chunk_s:g} s"

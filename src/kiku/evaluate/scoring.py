@@ -1,4 +1,4 @@
-"""What was heard beside what was said, utterance by utterance: errors, times, latencies, trust."""
+"""Results against references, utterance by utterance: errors, times, latencies, trust."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,19 +12,19 @@ from kiku.evaluate.normalising import Normalise
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A normalised word, and where it lies, as far as that is known."""
+    """A normalised word and its times, as far as they are known."""
 
     text: str
     start: float | None = None
     """Seconds of the file."""
     end: float | None = None
     given: float | None = None
-    """How much of the file had been heard when all of it had been given out."""
+    """Seconds of the file that had been processed when all of the word had been emitted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """How sure a word was, and whether it was right."""
+    """A word's probability, and whether the word was right."""
 
     probability: float
     right: bool
@@ -32,18 +32,18 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class TurnErrors:
-    """Ends of turns that were told, beside those that were marked."""
+    """Ends of turns that were emitted, compared with those that the manifest marks."""
 
     turns: int
     false_ends: int
-    """Told while somebody spoke on."""
+    """Ends emitted while the speaker went on."""
     false_eager_ends: int
     misses: int
-    """Turns whose end was not told before the next one, or the end of the sound."""
+    """Turns whose end was not emitted before the next turn, or the end of the sound."""
     end_delays: tuple[float, ...]
-    """Seconds from the end of a turn until its end was told."""
+    """Seconds from the end of a turn until its end was emitted."""
     eager_delays: tuple[float, ...]
-    """Until it was told, or thought probable."""
+    """Seconds from the end of a turn until an end or an eager end was emitted."""
 
 
 @dataclass(frozen=True)
@@ -56,30 +56,30 @@ class Scored:
     found: tuple[Token, ...]
     pairs: tuple[Pair, ...]
     characters: int
-    """Of the reference, spaces included."""
+    """Characters of the reference, spaces included."""
     character_errors: int
     trusts: tuple[Trust, ...] = ()
     turns: TurnErrors | None = None
     normalised: tuple[str, str] = field(default=("", ""))
-    """Reference and what was heard, as they were compared."""
+    """The reference and the recognized text, as they were compared."""
 
     def count(self, kind: PairKind) -> int:
-        """Pairs of a kind."""
+        """How many pairs are of a kind."""
         return sum(pair.kind == kind for pair in self.pairs)
 
     @cached_property
     def errors(self) -> int:
-        """Substitutions, deletions and insertions."""
+        """How many substitutions, deletions and insertions there are."""
         return len(self.pairs) - self.count("equal")
 
     @property
     def has_speech(self) -> bool:
-        """Whether anything is said in it, be it of a kind that is not compared, such as "Hmm."."""
+        """Whether anything is said in it, even if that is not compared, such as "Hmm."."""
         return bool(self.utterance.text.strip())
 
     @cached_property
     def start_errors(self) -> tuple[float, ...]:
-        """Of words that are right: seconds by which they were said to begin too late."""
+        """For words that are right: seconds by which their recognized starts are too late."""
         return tuple(
             round(got.start - said.start, 4)
             for said, got in self._right
@@ -88,7 +88,7 @@ class Scored:
 
     @cached_property
     def end_errors(self) -> tuple[float, ...]:
-        """Of words that are right: seconds by which they were said to end too late."""
+        """For words that are right: seconds by which their recognized ends are too late."""
         return tuple(
             round(got.end - said.end, 4)
             for said, got in self._right
@@ -97,8 +97,8 @@ class Scored:
 
     @cached_property
     def latencies(self) -> tuple[float, ...]:
-        """Of words that are right: seconds heard from the end of the word, by the reference, until
-        it was given out."""
+        """For words that are right: seconds of sound from the end of the word, by the reference,
+        until it was emitted."""
         return tuple(
             round(got.given - said.end, 4)
             for said, got in self._right
@@ -107,8 +107,8 @@ class Scored:
 
     @cached_property
     def own_latencies(self) -> tuple[float, ...]:
-        """Of all words: seconds heard from the end of the word, as the model places it, until it
-        was given out."""
+        """For all words: seconds of sound from the end of the word, as the model places it, until
+        it was emitted."""
         words = self.heard.words
         return tuple(round(word.given - word.end, 4) for word in words if word.given is not None)
 
@@ -122,7 +122,7 @@ class Scored:
 
 
 def score(utterance: Utterance, heard: Heard, normalise: Normalise) -> Scored:
-    """Compare what was heard of an utterance with its text."""
+    """Compare the words recognized in an utterance with its text."""
     said = normalise(utterance.text)
     got = normalise(" ".join(word.text for word in heard.words))
     reference, found = said.split(), got.split()
@@ -157,14 +157,15 @@ def _reference_tokens(
 def _found_token(text: str, words: Sequence[HeardWord]) -> Token:
     if not words:
         return Token(text)
-    # The last is given out last.
+    # The last word is emitted last.
     return Token(text, words[0].start, words[-1].end, words[-1].given)
 
 
 def _trusts(
     words: Sequence[HeardWord], of_words: Sequence[range], pairs: Sequence[Pair]
 ) -> tuple[Trust, ...]:
-    """Of each word that is part of the normalised text: it is right if all that came of it is."""
+    """The trust of each word that is part of the normalised text. A word is right if all tokens
+    that came from it are."""
     right: dict[int, bool] = {}
     for pair in pairs:
         if pair.heard is not None:

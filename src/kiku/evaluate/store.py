@@ -1,7 +1,7 @@
-"""What was heard, kept as it comes: a line for each utterance, so that a run that was stopped goes
-on where it was.
+"""Results, kept as they come: a line for each utterance, so that a run that was stopped goes on
+where it was.
 
-The first line says how it was heard; what was heard otherwise is not mixed with it.
+The first line has the settings of the run; results of other settings are not mixed with these.
 """
 
 import json
@@ -20,21 +20,22 @@ from kiku.serial import from_plain, to_plain
 from kiku.writing import reason_of
 
 NAME = "results.jsonl"
-"""Of the file in its folder."""
+"""Name of the file of results in its folder."""
 
 
 class Store:
-    """Results by utterance, in a folder or in memory. As a context manager it holds the folder."""
+    """Results by utterance, in a folder or in memory. Until it is closed, or left as a context
+    manager, no other run can write into the folder."""
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
-        """Look what is there already.
+        """Read the results that the folder holds already.
 
         Args:
             folder: None keeps everything in memory.
-            settings: how utterances are heard, in plain values.
+            settings: how utterances are run through the model, in plain values.
 
         Raises:
-            ConfigError: what is there was heard otherwise.
+            ConfigError: the results in the folder are of other settings.
             OutputError: the file is damaged, or cannot be read or written.
         """
         self.settings = dict(settings)
@@ -80,7 +81,7 @@ class Store:
         """Keep a result.
 
         Raises:
-            OutputError: that is impossible; what was kept before is still there.
+            OutputError: it cannot be written; earlier results are still there.
         """
         self.heard[heard.id] = heard
         if self._file is not None:
@@ -109,9 +110,9 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Another run may write into the folder."""
+        """Close the file, and let another run write into the folder."""
         if self._file is not None:
-            with suppress(OSError):  # what it did not take has been told
+            with suppress(OSError):  # what it did not take has been reported
                 self._file.close()
         if self._lock is not None:
             self._lock.release()
@@ -119,10 +120,10 @@ class Store:
 
 
 def forget(folder: str | Path) -> None:
-    """Forget what was heard into a folder: the next evaluation hears everything.
+    """Delete the results in a folder: the next evaluation there runs every utterance.
 
     Raises:
-        OutputError: that is impossible.
+        OutputError: the file cannot be removed.
     """
     path = Path(folder) / NAME
     try:
@@ -132,7 +133,7 @@ def forget(folder: str | Path) -> None:
 
 
 def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Heard]]:
-    """How an earlier run heard its utterances, and what.
+    """Read the settings of an earlier run, and its results by utterance.
 
     Raises:
         OutputError: there are no results, or they are damaged.
@@ -151,8 +152,8 @@ def read_results(folder: Path) -> tuple[dict[str, Any], dict[str, Heard]]:
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, dict[str, Heard], int]:
-    """Settings, results by id, and bytes of whole lines: a run that was killed may have left a part
-    of one."""
+    """Settings, results by id, and how many bytes are whole lines: a run that was killed may have
+    left a part of a line."""
     data = path.read_bytes()
     lines = data.split(b"\n")
     torn = lines.pop()
@@ -195,7 +196,7 @@ def _check_same(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Pat
 def _differences(
     there: Mapping[str, Any], wanted: Mapping[str, Any], before: str = ""
 ) -> Iterator[str]:
-    """What differs, at whatever depth: options.decoding.temperature 0.0, not 0.5."""
+    """The values that differ, at any depth: options.decoding.temperature 0.0, not 0.5."""
     for name in sorted({*there, *wanted}):
         old, new = there.get(name), wanted.get(name)
         if isinstance(old, dict) and isinstance(new, dict):

@@ -1,4 +1,4 @@
-"""Whether words are as often right as the model is sure of them, and a curve that makes it so."""
+"""Whether words are right as often as their probabilities say, and calibrations that make it so."""
 
 import math
 from collections.abc import Sequence
@@ -12,44 +12,44 @@ from kiku.errors import InputError
 from kiku.evaluate.scoring import Trust
 
 NUM_BINS = 10
-"""Of the reliability table, all of one width."""
+"""Bins of the reliability table, all of the same width."""
 
 LEAST_WORDS = 100
-"""For a calibration: fewer say nothing."""
+"""Words that a calibration needs at least; fewer say nothing."""
 
 _WORDS_PER_POINT = 25
-"""Of a curve, at least."""
+"""Words for each point of a curve, at least."""
 
 _MOST_POINTS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Words that the model is about equally sure of."""
+    """Words of about the same probability."""
 
     low: float
     high: float
     words: int
     said: float
-    """Their mean probability; 0 where there are none."""
+    """Their mean probability; 0 if there are none."""
     right: float
-    """What part of them is right."""
+    """The share of them that is right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How sure words were, and how often right."""
+    """Words' probabilities, compared with how often the words were right."""
 
     words: int
     ece: float
-    """Expected calibration error: by how much both differ, on average over words."""
+    """Expected calibration error: by how much the two differ, on average over words."""
     brier: float
     """Mean squared difference between a word's probability and 1 or 0."""
     bins: tuple[Bin, ...]
 
 
 def reliability(trusts: Sequence[Trust]) -> Reliability | None:
-    """The table of some words; None where there are none."""
+    """The reliability table of some words; None if there are none."""
     if not trusts:
         return None
     said = np.array([one.probability for one in trusts])
@@ -81,7 +81,7 @@ def fit_calibration(
         trusts: probabilities as the model gives them, and whether the words were right.
         kind: "isotonic" is any rising curve, for a thousand words and more; "temperature" is one
             number, for fewer.
-        model: which model they are of.
+        model: name of the model that the words are from.
 
     Raises:
         InputError: too few words, or none of them right or wrong.
@@ -101,11 +101,11 @@ def fit_calibration(
 
 
 def _curve(trusts: Sequence[Trust]) -> tuple[tuple[float, float], ...]:
-    """Rising points: means of neighbours, of which those that fall are put together (pool adjacent
+    """Rising points: means over neighbouring words, merged wherever they would fall (pool adjacent
     violators)."""
     ordered = sorted(trusts, key=lambda one: (one.probability, one.right))
     count = max(2, min(_MOST_POINTS, len(ordered) // _WORDS_PER_POINT))
-    blocks: list[tuple[float, float, int]] = []  # sums of what was said and right, and words
+    blocks: list[tuple[float, float, int]] = []  # sum of probabilities, right words, words
     for index in range(count):
         first, last = (len(ordered) * place // count for place in (index, index + 1))
         some = ordered[first:last]
@@ -125,7 +125,7 @@ def _must_join(before: tuple[float, float, int], after: tuple[float, float, int]
 
 
 def _temperature(trusts: Sequence[Trust]) -> float:
-    """The one under which what was right is likeliest, by golden section."""
+    """The temperature under which the outcomes are likeliest, by golden-section search."""
     odds = np.array([log_odds(one.probability) for one in trusts])
     signs = np.where([one.right for one in trusts], 1.0, -1.0)
 
@@ -141,8 +141,8 @@ def _temperature(trusts: Sequence[Trust]) -> float:
 
 
 def crossed_ece(groups: Sequence[Sequence[Trust]], kind: Kind) -> float | None:
-    """The calibration error to expect on recordings that the calibration was not made of: each half
-    of the utterances under the one made of the other. None where a half is too small.
+    """The calibration error to expect on other recordings than those the calibration was made of:
+    each half of the utterances is calibrated by the other half. None if a half is too small.
 
     Args:
         groups: the words of each utterance.

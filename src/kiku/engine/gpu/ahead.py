@@ -1,11 +1,12 @@
-"""What the decoder has read before anybody asked.
+"""Reading ahead: what the decoder has read before the engine asked for it.
 
-A step gives the device frames and gets text: one call and one wait. But an engine asks twice, for
-codes and then for what the decoder says to columns with them. So with the first question the
-decoder reads the columns that will most likely come with the second: the token that it last said,
-the codes, and guesses behind them. If just those come, the answer is already there. If others come,
-the slot has not moved, for how far it has come is known on the host; what was written ahead in its
-ring is seen by nobody.
+A step should give the device frames and get text in one call, with one wait. But the engine asks
+twice: `encode` for codes, then `read` for the decoder's output for columns with these codes. So
+while it encodes, the device also lets the decoder read the columns that `read` will most likely
+bring: the slot's last token with the first codes, and guessed tokens with the later ones. If `read`
+brings just those, the answer is already there. If it brings others, nothing is lost: only the host
+knows how far a slot has come, so the slot has not moved, and what was written ahead in its ring is
+never seen.
 """
 
 import numpy as np
@@ -18,10 +19,10 @@ Bools = NDArray[np.bool_]
 
 
 class Ahead:
-    """Answers, by slot, and what is needed to guess the next question."""
+    """The decoder's output for columns read ahead, by slot, and what is needed to guess columns."""
 
     def __init__(self, num_slots: int, width: int, num_codebooks: int, num_pauses: int) -> None:
-        """Nothing read ahead, nothing said."""
+        """Nothing is read ahead, and no slot has a token."""
         self._counts = np.zeros(num_slots, np.int64)
         self._columns = np.zeros((num_slots, width, 1 + num_codebooks), np.int64)
         self._tokens = np.zeros((num_slots, width), np.int64)
@@ -46,8 +47,8 @@ class Ahead:
         self._run[slots] = run
 
     def answers(self, slots: Ints, columns: Ints, counts: Ints, run: int | None) -> Ints:
-        """The rows among these questions that are answered; where logits are wanted, only while
-        `run` is the last launch, whose logits are still there."""
+        """Indices of the slots whose columns were all read ahead. If logits are wanted, `run` is
+        the last launch, and only its slots count: its logits alone are still there."""
         T = int(columns.shape[1])
         beyond = np.arange(T) >= counts[:, None]
         other: Bools = np.not_equal(self._columns[slots, :T], columns)
@@ -58,7 +59,7 @@ class Ahead:
         return np.flatnonzero(good)
 
     def take(self, slots: Ints, T: int) -> tuple[Ints, NDArray[np.float32], NDArray[np.float32]]:
-        """Tokens, log-probabilities and pauses [n, T, ...] of answered slots."""
+        """Tokens, log-probabilities and pauses [n, T, ...] that were read ahead for these slots."""
         return self._tokens[slots, :T], self._logprobs[slots, :T], self._pauses[slots, :T]
 
     def rows(self, slots: Ints) -> Ints:
@@ -66,35 +67,35 @@ class Ahead:
         return self._rows[slots]
 
     def forget(self, slots: Ints | int) -> None:
-        """The slots have moved: what was read ahead of them is worth nothing."""
+        """Drop what was read ahead, because the slots have moved."""
         self._counts[slots] = 0
 
-    # The next question.
+    # To guess the next columns.
 
     def note(self, slots: Ints, columns: Ints, tokens: Ints, counts: Ints) -> None:
-        """This was read and said, of columns [n, T, 1 + K]."""
+        """Note which columns [n, T, 1 + K] the decoder has read, and the tokens that it gave."""
         self._said[slots, : tokens.shape[1]] = tokens
         self._num_said[slots] = counts
         self._limits[slots] = (columns[:, 0, 1:] >= 0).sum(-1)
 
     def note_back(self, slots: Ints, columns: Ints) -> None:
-        """Of that, so many columns were taken back."""
+        """Note how many of those columns were taken back."""
         self._num_said[slots] -= columns
 
     def next_tokens(self, slots: Ints) -> Ints:
-        """[n] what each slot said last."""
+        """[n] the last token of each slot."""
         last = np.maximum(self._num_said[slots] - 1, 0)
         return self._said[slots, last]
 
     def limits(self, slots: Ints) -> Ints:
-        """[n] of how many codebooks each slot reads the codes."""
+        """[n] how many codebooks each slot reads the codes of."""
         return self._limits[slots]
 
     def token_state(self, slot: int) -> int:
-        """What a mark keeps: the token that the slot said last."""
+        """The part of a mark: the slot's last token."""
         return int(self.next_tokens(np.array([slot]))[0])
 
     def put_token(self, slot: int, token: int) -> None:
-        """The slot said this last."""
+        """Set the slot's last token."""
         self._said[slot, 0] = token
         self._num_said[slot] = 1

@@ -1,8 +1,8 @@
-"""Attention over rings: what every form of it does, the one in plain PyTorch, and which is taken.
+"""Attention over rings: what every form of it does, the form in plain PyTorch, and the choice.
 
-The plain one copies whole rings to float32, which is right and slow. The Triton kernels of
-`ring_attention` read only what a slot's queries see; without Triton, or where they fail, the plain
-one is used.
+The plain form copies whole rings to float32, which is correct but slow. The Triton kernels of
+`ring_attention` read only what a slot's queries see. Without Triton, or where its kernels fail, the
+plain form is used.
 """
 
 import logging
@@ -43,9 +43,9 @@ class Attend(Protocol):
             qkv: [R, T, 3, H, D] what the input projection gave.
             angles: cosines and sines [R, 1, T, D / 2] of the new positions.
             rings: of all slots; written at the new positions.
-            layer: which layer's.
-            slots: [R] whose rows these are.
-            start: [R] positions that each had heard before.
+            layer: the layer's number.
+            slots: [R] the slot of each row.
+            start: [R] positions that each slot has processed before.
 
         Returns:
             [R, T, H * D] in the dtype of `qkv`.
@@ -75,7 +75,7 @@ def attend_plainly(
 
 
 def _attend(q: Tensor, rings: Rings, layer: int, slots: Tensor, start: Tensor) -> Tensor:
-    """[R, H, T, D] -> [R, H, T, D] over rings that hold the new keys already."""
+    """[R, H, T, D] -> [R, H, T, D] over rings that already hold the new keys."""
     T, D = q.shape[2:]
     keys, values = rings.read(layer, slots)
     everyone = torch.ones_like(slots, dtype=torch.bool)
@@ -84,7 +84,7 @@ def _attend(q: Tensor, rings: Rings, layer: int, slots: Tensor, start: Tensor) -
     )  # [R, T, C]
     scores = (q * D**-0.5) @ keys.transpose(2, 3)  # [R, H, T, C]
     weights = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
-    # What lies in a ring from before a slot was opened may be anything, and 0 times NaN is NaN.
+    # A ring may hold anything from before its slot was opened, and 0 times NaN is NaN.
     seen = visible.any(1)[:, None, :, None]  # [R, 1, C, 1]
     return weights @ values.masked_fill(~seen, 0.0)
 
@@ -111,7 +111,8 @@ def pick_attend(name: str, rings: Rings, device: torch.device) -> Attend:
 def kernel_fault(rings: Rings, device: torch.device) -> str | None:
     """Why the Triton kernels cannot be used for such rings on such a device; None if they can.
 
-    They are tried: Triton compiles when a kernel is first run, and wants a C compiler for that.
+    They are run to find out: Triton compiles a kernel when it is first run, and needs a C compiler
+    for that.
     """
     if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return "Triton's kernels run on CUDA devices"
@@ -134,12 +135,12 @@ def kernel_fault(rings: Rings, device: torch.device) -> str | None:
 
 
 _TOLERANCE = 0.05
-"""Of numbers of about 1: keys in 8 bits may round to another neighbour in a few places."""
+"""Difference allowed in numbers of about 1: a few keys in 8 bits may round to the other side."""
 
 
 def _disagreement(attend: Attend, like: Rings, device: torch.device) -> float:
-    """The greatest difference to the plain form, on a small ring of random numbers that has gone
-    round, for one query and for several of two rows."""
+    """The greatest difference from the plain form, on a small ring of random numbers that has
+    wrapped around, for one query and for several queries of two rows."""
     config = replace(like.config, num_layers=1, window=40)
     differences: list[Tensor] = []
     random = torch.Generator(device).manual_seed(0)

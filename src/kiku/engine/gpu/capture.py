@@ -8,16 +8,16 @@ import torch
 Work = Callable[[], None]
 
 _WARM_UPS = 2
-"""Runs before a capture: kernels are compiled, and libraries make what they keep."""
+"""Runs before a capture, in which kernels are compiled and libraries allocate what they keep."""
 
 RECORDING = threading.Lock()
-"""Held while anything is recorded: PyTorch records one graph of a process at a time, and gives no
-memory back to a device meanwhile."""
+"""Held while anything is recorded: PyTorch records one graph of a process at a time, and cannot
+give memory back to a device during that."""
 
 
 class Graphs:
-    """Pieces of work by a key. Where graphs are off each is simply called, which is the same work:
-    on a processor, and to look for what a graph hides."""
+    """Pieces of work by a key, each recorded as a graph. With graphs off each is simply called,
+    which does the same work: for a processor, and to find errors that a graph hides."""
 
     def __init__(self, device: torch.device, *, enabled: bool) -> None:
         """Nothing recorded."""
@@ -25,15 +25,15 @@ class Graphs:
         self._device = device
         self._works: dict[Hashable, Work] = {}
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        # What one graph computes on the way is of no use to another, and they never run at once:
-        # so all share their memory.
+        # No graph needs what another one leaves in memory, and no two run at once: so all share
+        # their memory.
         self._pool = torch.cuda.graph_pool_handle() if enabled else None
         self._side = _recordable(device) if device.type == "cuda" else None
 
     def add(self, key: Hashable, work: Work) -> None:
         """Record `work`, which reads and writes fixed addresses, and never asks the host.
 
-        It is run a few times first: what it changes must be nobody's.
+        It is run a few times first, so what it changes must not belong to any stream of sound yet.
         """
         side = self._side
         if side is not None:
@@ -44,7 +44,7 @@ class Graphs:
             torch.cuda.current_stream(self._device).wait_stream(side)
         if self.enabled:
             graph = torch.cuda.CUDAGraph()
-            # Other threads may call CUDA meanwhile: a stream of sound is read on to a device, say.
+            # Other threads may call CUDA meanwhile, for example to put sound on a device.
             with (
                 RECORDING,
                 torch.cuda.graph(
@@ -64,10 +64,12 @@ class Graphs:
 
 
 def _recordable(device: torch.device) -> torch.cuda.Stream:
-    """The stream that the caller is on. The default one cannot be recorded: in its place another.
+    """The CUDA stream that the caller is on, or a new one in place of the default stream, which
+    cannot be recorded.
 
-    One for all, and for what runs beside the graphs: each further one would keep memory of its own,
-    and a workspace of cuBLAS. It is run on before it is recorded, so nothing is made meanwhile."""
+    All graphs share it with what runs outside of them: each further stream would keep memory of its
+    own, and a cuBLAS workspace. Work runs on it before it is recorded, so recording makes neither.
+    """
     current = torch.cuda.current_stream(device)
     is_default = current == torch.cuda.default_stream(device)
     return torch.cuda.Stream(device) if is_default else current

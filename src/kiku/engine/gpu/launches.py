@@ -1,5 +1,5 @@
-"""Every call that the device is given: which there are, what goes in and comes out, and the one
-place where the host waits."""
+"""Every call that the device is given: which calls there are, what goes in and comes out, and the
+one place where the host waits."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from kiku.engine.gpu.room import MAX_FRAMES, SIZES
 from kiku.engine.gpu.trays import Buffers, Fields, Tray, nbytes
 
 ROWS = (1, 8, 64, 512)
-"""Rows of a call, beside as many as there can be: so few do not cost as much as all."""
+"""Numbers of rows that calls come in, besides the most possible: so a few rows cost less than
+all."""
 
 Kind = Literal["step", "encode", "read"]
-"""The codec and then the decoder; the codec alone; the decoder alone."""
+"""What a call runs: the codec and then the decoder; the codec alone; the decoder alone."""
 
 _KINDS: tuple[Kind, ...] = ("step", "encode", "read")
 
 
 @dataclass(frozen=True)
 class LaunchOptions:
-    """Which calls there are."""
+    """Which calls there are, and how they run."""
 
     graphs: bool
     """Whether they are recorded as CUDA graphs."""
     guess: int
-    """The token that a step reads in all columns behind a row's first."""
+    """The token that a "step" reads in all columns after a row's first."""
     sizes: Sequence[int] = SIZES
     """See `SIZES`; ascending, and 1 is among them."""
     rows: Sequence[int] = ROWS
@@ -52,13 +53,13 @@ class Launches:
     def __init__(
         self, network: Network, num_slots: int, device: torch.device, options: LaunchOptions
     ) -> None:
-        """Record them; nobody has a slot yet.
+        """Record all calls; no slot is in use yet.
 
         Args:
-            network: computes.
+            network: what the calls run.
             num_slots: B; the slot of that number is the spare one.
             device: of the network.
-            options: which there are.
+            options: which calls there are.
         """
         self._network, self._device, self._spare = network, device, num_slots
         self._guess, self.sizes = options.guess, options.sizes
@@ -80,7 +81,7 @@ class Launches:
         most = max(T * R for _, T, R in keys)
         self._logits = torch.empty(most, self._vocab, device=device)
         self.last: Launch | None = None
-        """What ran last: its logits are still there."""
+        """The call that ran last: its logits are still there."""
         self._launches = {key: self._made(*key) for key in keys}
         for launch in self._launches.values():
             self.graphs.add(launch.key, self._work(launch))
@@ -116,7 +117,7 @@ class Launches:
         return Launch((kind, T, R), given, told, self._logits[: R * T].view(R, T, self._vocab))
 
     def _work(self, launch: Launch) -> Callable[[], None]:
-        """What is recorded. For the first runs all rows are the spare slot's."""
+        """The work to be recorded. In its first runs all rows belong to the spare slot."""
         kind, T, R = launch.key
         for name, array in launch.given.host.items():
             array[...] = self._spare if name == "slots" else 0
@@ -124,7 +125,7 @@ class Launches:
         return lambda: self.compute(kind, T, R)
 
     def compute(self, kind: Kind, T: int, R: int) -> None:
-        """The work of one call, from the device's side of its trays to the device's side."""
+        """Do the work of one call, from the input on the device to the output on the device."""
         launch = self._launches[kind, T, R]
         given, told = launch.given.device, launch.told.device
         columns = given.get("columns")
@@ -151,11 +152,11 @@ class Launches:
             launch.given.send()
             self.graphs.run(launch.key)
             launch.told.fetch()
-        finally:  # whoever interrupts it may fill `given` anew, which is still being read
+        finally:  # after an interrupt, too: the next call fills `given`, which is still being read
             self.wait()
 
     def wait(self) -> None:
-        """Until the device has done all that it was asked for."""
+        """Wait until the device has done all work that it was given."""
         if self._device.type == "cuda":
             torch.cuda.current_stream(self._device).synchronize()
 
@@ -170,6 +171,7 @@ def _tell(spoken: Spoken, launch: Launch) -> None:
 
 
 def row_sizes(T: int, num_slots: int, rows: Sequence[int] = ROWS) -> tuple[int, ...]:
-    """Numbers of rows that calls of T frames come in, ascending: of `rows`, and the most."""
+    """Numbers of rows that calls of T frames come in, ascending: those of `rows` below the most
+    possible, and the most."""
     most = max(1, min(num_slots, MAX_FRAMES // T))
     return (*(n for n in sorted(rows) if n < most), most)

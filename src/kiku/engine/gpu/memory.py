@@ -16,8 +16,8 @@ from kiku.errors import ConfigError
 
 
 def slot_bytes(codec: CodecConfig, lm: LMConfig, kv: torch.dtype, pasts: int, width: int) -> int:
-    """Bytes of one slot; `pasts` numbers are what the convolutions remember of it, and `width`
-    frames go in one call at most."""
+    """Bytes of one slot. The convolutions remember `pasts` numbers of it, and one call takes
+    `width` frames at most."""
     latents = width * codec.transformer.positions_per_frame
     return (
         ring_bytes(codec.transformer, latents, torch.float32)
@@ -28,34 +28,34 @@ def slot_bytes(codec: CodecConfig, lm: LMConfig, kv: torch.dtype, pasts: int, wi
 
 @dataclass(frozen=True)
 class Room:
-    """What an engine's slots take, and what there is for them."""
+    """The memory that an engine's slots take, and the memory that is free for them."""
 
     slots: int
     each: int
     """Bytes of a slot."""
     workspace: int
-    """Bytes that computing takes beside them."""
+    """Bytes that computing takes besides the slots."""
     free: int | None
-    """Bytes that are free beside the weights; None where nobody knows."""
+    """Bytes that are free besides the weights; None where that is not known."""
     kv: torch.dtype
-    """What the decoder's keys and values are kept in."""
+    """The dtype of the decoder's keys and values."""
 
     @property
     def fit(self) -> int:
-        """How many slots do; one more is the spare slot."""
+        """How many slots fit, not counting the spare slot."""
         return slots_in(self.free or 0, self.each, self.workspace)
 
     def check(self) -> None:
-        """Raise unless they fit.
+        """Raise unless the slots fit.
 
         Raises:
-            ConfigError: they do not; it says how many would.
+            ConfigError: they do not fit; it says how many would.
         """
         if self.free is not None and self.slots > self.fit:
             raise self._refused(self.fit)
 
     def ran_out(self) -> ConfigError:
-        """What is said where they were to fit and did not: fewer than were asked for may."""
+        """The error if memory ran out though the slots were to fit: it advises a lower number."""
         return self._refused(max(0, min(self.fit, self.slots) - 1))
 
     def _refused(self, fit: int) -> ConfigError:
@@ -69,9 +69,9 @@ class Room:
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free of a GPU's memory."""
-    # PyTorch keeps what freed tensors took, and CUDA counts it as taken: that of an engine that is
-    # gone, say, whose parts know one another and so wait to be collected.
+    """Bytes of a GPU's memory that are free."""
+    # PyTorch keeps the memory of freed tensors, and CUDA counts it as taken. An engine that was
+    # dropped may still hold tensors: its parts refer to one another, and wait to be collected.
     gc.collect()
     with RECORDING:
         torch.cuda.empty_cache()
@@ -80,11 +80,11 @@ def free_bytes(device: torch.device) -> int:
 
 @contextmanager
 def told_as(refusal: Callable[[], ConfigError]) -> Generator[None]:
-    """Whatever runs out of a device's memory meanwhile is told as that."""
+    """Raise `refusal()` in place of any error by which a device runs out of memory meanwhile."""
     try:
         yield
     except RuntimeError as error:
-        # The libraries and graphs have no error of their own for it.
+        # Libraries and graphs have no error class of their own for it.
         signs = ("out of memory", "ALLOC_FAILED")
         if isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs):
             raise refusal() from error
@@ -92,7 +92,7 @@ def told_as(refusal: Callable[[], ConfigError]) -> Generator[None]:
 
 
 def no_weights(codec: nn.Module, lm: nn.Module, device: torch.device) -> ConfigError:
-    """What is said where not even the weights fit."""
+    """The error if not even the weights fit."""
     weights = [*codec.state_dict().values(), *lm.state_dict().values()]
     size = sum(weight.nbytes for weight in weights) / 1e9
     return ConfigError(

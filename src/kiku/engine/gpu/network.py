@@ -1,5 +1,5 @@
-"""The two networks over rows of slots: every shape is fixed, all that is remembered stays at its
-address, and nothing asks the host. So a call can be captured as a CUDA graph."""
+"""The two networks over rows of slots: every shape is fixed, all state stays at its address, and
+nothing asks the host. So a call can be captured as a CUDA graph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,30 +16,30 @@ from kiku.lm import LM
 from kiku.nn.transformer import Transformer, TransformerLayer
 
 _FRAMES = 256
-"""Frames that the convolutions take at once: more need gigabytes between their layers, and are no
-quicker."""
+"""Frames that the convolutions take at once, at most: more would need gigabytes between the layers,
+and be no quicker."""
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """What the decoder said to columns."""
+    """The decoder's output for columns."""
 
     logits: Tensor  # [R, T, V] float32
     tokens: Tensor  # [R, T] the likeliest
-    logprobs: Tensor  # [R, T] theirs
+    logprobs: Tensor  # [R, T] of these tokens
     pauses: Tensor | None  # [R, T, E]
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """Keys and values of a network, and who attends to them."""
+    """Keys and values of a network, and the attention that reads them."""
 
     rings: Rings
     attend: Attend
 
 
 class Network:
-    """Codec and decoder with what they remember of all slots."""
+    """Codec and decoder, with their state for all slots."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Network:
         Args:
             pcm: [R, T * frame_size] samples.
             slots: [R].
-            start: [R] latents that each slot's codec has come to.
+            start: [R] latents that each slot's codec has processed.
 
         Returns:
             [R, T, K] codes.
@@ -86,13 +86,13 @@ class Network:
         return self.codec.quantizer.encode(latents).transpose(1, 2)
 
     def columns(self, codes: Tensor, texts: Tensor, limits: Tensor, guess: int) -> Tensor:
-        """What the decoder is to read of T frames.
+        """The columns that the decoder reads for T frames.
 
         Args:
             codes: [R, T, K] of all codebooks.
             texts: [R] each row's last token.
-            limits: [R] of how many codebooks each reads the codes.
-            guess: the token behind the first frame.
+            limits: [R] how many codebooks each row reads the codes of.
+            guess: the text token of all columns after the first.
 
         Returns:
             [R, T, 1 + K'].
@@ -147,7 +147,7 @@ def _advance(
 
 
 def one_table(lm: LM) -> tuple[Tensor, Tensor]:
-    """The decoder's embeddings one below the other, and where each begins [1 + K].
+    """The decoder's embeddings stacked in one table, and the row where each begins [1 + K].
 
     The modules' weights become views of the table, so nothing is kept twice.
     """

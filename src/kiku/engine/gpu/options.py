@@ -1,4 +1,4 @@
-"""What may be chosen of the GPU engine."""
+"""The options of the GPU engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class GpuOptions:
     """How a `CudaBackend` computes."""
 
     kv: str = "auto"
-    """What the decoder's keys and values are kept in: "float32", "bfloat16", "float16", "float8"
-    (e4m3, with a scale for each); "auto" is the dtype of the weights."""
+    """The dtype of the decoder's keys and values: "float32", "bfloat16", "float16", "float8" (e4m3,
+    with a scale for each key and value); "auto" is the dtype of the weights."""
     attention: str = "auto"
     """By Triton's kernels ("triton") or in plain PyTorch ("plain"); "auto" takes the kernels on a
     CUDA device where they work."""
@@ -28,20 +28,22 @@ class GpuOptions:
     tf32: bool = False
     """Let the codec's products round to TF32: quicker, but some codes differ."""
     guess: int = PAD_ID
-    """The token that most frames have: what is guessed behind a frame; changes no token."""
+    """The token that most frames have: the guess for the text after a frame. It changes no
+    token."""
     sizes: Sequence[int] = SIZES
-    """Frames, or columns, that a call takes of each slot; ascending, 1 among them. More sizes take
-    more graphs."""
+    """Numbers of frames, or columns, that a call may take of each slot; ascending from 1. More
+    sizes need more graphs."""
     rows: Sequence[int] = ROWS
-    """Slots that a call takes, beside all of them; likewise."""
+    """Numbers of slots that a call may take, besides all of them. More of them need more graphs."""
     memory_bytes: int | None = None
-    """Of the device, that slots may take beside the weights; None is all that is free."""
+    """Bytes on the device that slots may take besides the weights; None is all that is free."""
 
     def check(self, device: torch.device) -> None:
-        """Raise where they cannot be on that device.
+        """Raise if the options are invalid, or the device has no graphs to record.
 
         Raises:
-            ConfigError: there is no such dtype, or calls of such sizes cannot be, or no graphs.
+            ConfigError: there is no such dtype or attention, a size of calls is invalid, or graphs
+                are asked for on a device that has none.
         """
         if self.graphs and device.type != "cuda":
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What the codec's convolutions remember, of all slots in one tensor: a slot is one row of it, so
+"""The state of the codec's convolutions, for all slots in one tensor. A slot is one row of it, so
 marking, forgetting and going back are one copy each."""
 
 import dataclasses
@@ -18,11 +18,11 @@ _State = TypeVar("_State")
 
 
 class Pasts:
-    """[B + 1, N] float32: for each slot the pasts of all convolutions, one behind the other."""
+    """[B + 1, N] float32: for each slot the pasts of all convolutions, one after the other."""
 
     def __init__(self, codec: MimiEncoder, num_slots: int, device: torch.device) -> None:
         """Nothing heard."""
-        # On no device: only the shapes are wanted.
+        # On the meta device, as only the shapes are needed.
         self._seanet = codec.seanet.init_state(1, "meta", torch.float32)
         self._downsample = codec.downsample.init_state(1, "meta", torch.float32)
         self._shapes: dict[str, tuple[int, int]] = {}
@@ -37,11 +37,11 @@ class Pasts:
         self.rows = torch.zeros(num_slots + 1, self.width, device=device)
 
     def states(self, rows: Tensor, begun: Tensor) -> tuple[SEANetState, ConvState]:
-        """What the codec's modules take, as views of `rows` [R, N]: they advance `rows` in place.
+        """The states for the codec's modules, as views of `rows` [R, N] that they advance in place.
 
         Args:
             rows: a copy of some rows.
-            begun: [R] which of them have heard anything.
+            begun: [R] whether each slot has processed any sound.
         """
         parts = self._views(rows)
 

@@ -7,22 +7,23 @@ import torch
 
 
 class Place:
-    """Entered around everything that an engine gives its device to do. Every thread has a device
-    and a stream of its own that it is on; what is given to two streams may run in either order."""
+    """A device and a CUDA stream, entered around all work that an engine gives its device. Each
+    thread has a current device and stream of its own, and work on two streams may run in either
+    order."""
 
     def __init__(self, device: torch.device) -> None:
-        """Nothing given yet."""
+        """No work is given yet."""
         self.device = device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def follow(self) -> None:
-        """What is given from now on waits for what the calling thread's stream was given before."""
+        """Let work from now on wait for what was given to the calling thread's stream before."""
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(self.device))
 
     @contextmanager
     def entered(self) -> Generator[None]:
-        """The calling thread is there meanwhile, and then where it was."""
+        """Put the calling thread on this device and stream, and afterwards back where it was."""
         if self._stream is None:
             yield
         else:

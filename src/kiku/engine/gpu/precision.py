@@ -1,5 +1,5 @@
-"""Whether products of float32 on a GPU may be rounded to TF32: which PyTorch keeps for the whole
-process, and in two ways."""
+"""Whether products of float32 on a GPU may be rounded to TF32. PyTorch has one setting of it for
+the whole process, in an old and a new form."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ _matmul: Any = torch.backends.cuda.matmul
 
 @dataclass(frozen=True)
 class _Setting:
-    """One of the process: what it is, how it is changed, and what it is to be."""
+    """A setting of the process: how to read it, how to change it, and its two values."""
 
     now: Callable[[], Any]
     put: Callable[[Any], Any]
@@ -25,15 +25,16 @@ class _Setting:
 
 
 def _settings() -> list[_Setting]:
-    """From PyTorch 2.9 on these products have settings of their own. Whoever has touched those can
-    no longer ask for the old ones, which fail then; while they follow the old ones themselves."""
+    """The settings to change. From PyTorch 2.9 on these products have new settings of their own.
+    Once a process has set the new ones, reading the old ones fails; but setting the old ones
+    changes the new ones too."""
 
     def of(owner: Any, name: str, exact: Any, quick: Any) -> _Setting:
         return _Setting(
             lambda: getattr(owner, name), lambda value: setattr(owner, name, value), exact, quick
         )
 
-    # A search for the quickest kernels would find others in every process.
+    # cuDNN's search for the quickest kernels would find others in every process.
     search = of(_cudnn, "benchmark", False, False)
     if hasattr(_cudnn, "conv"):
         products = (of(one, "fp32_precision", "ieee", "tf32") for one in (_matmul, _cudnn.conv))
@@ -47,11 +48,12 @@ def _settings() -> list[_Setting]:
 
 
 class _Products:
-    """Who is inside, and what there was before the first one came: threads share the settings."""
+    """The callers inside `products`, and the settings before the first one came in. All threads
+    share the settings."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.inside: list[bool] = []  # whether each lets them round
+        self.inside: list[bool] = []  # for each caller, whether products may round
         self.before: list[tuple[_Setting, Any]] = []
 
     def enter(self, tf32: bool) -> None:
@@ -82,9 +84,9 @@ if hasattr(os, "register_at_fork"):  # threads that are inside stay in the paren
 
 @contextmanager
 def products(*, tf32: bool = False) -> Generator[None]:
-    """Products and convolutions of float32 are exact meanwhile, or with `tf32` may be rounded
-    unless somebody else needs them exact; afterwards all is as it was. cuDNN would round to TF32,
-    whose codes differ from those of every other device."""
+    """Make products and convolutions of float32 exact meanwhile. With `tf32` they may be rounded,
+    unless another caller needs them exact. Afterwards the settings are put back. By itself cuDNN
+    would round to TF32, and then codes differ from those of every other device."""
     _PRODUCTS.enter(tf32)
     try:
         yield

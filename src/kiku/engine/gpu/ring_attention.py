@@ -2,8 +2,8 @@
 # What Triton gives is not typed.
 """Attention by the Triton kernels: which of them, in how many programs, over what memory.
 
-How many programs there are follows from shapes alone, never from how far slots have come: so
-nothing asks the host, and the calls can be recorded in a CUDA graph.
+The number of programs follows from shapes alone, never from how far slots have come. So nothing
+asks the host, and the calls can be recorded in a CUDA graph.
 """
 
 from typing import Any
@@ -19,24 +19,25 @@ ring_kernels: Any = untyped_kernels
 assert FLOAT8_MAX == 448.0  # the kernel divides by it
 
 ONE_BY_ONE = 2
-"""Up to so many queries have a program each. The second finds the keys of the first in the cache;
-more are worth a tensor core, which takes sixteen."""
+"""Number of queries up to which each has a program of its own. The second query finds the keys of
+the first in the cache; more than two are worth a tensor core, which takes sixteen."""
 
 _SIXTEEN = 16
 
 _FUSED = {"enable_fp_fusion": True}
-"""A product and a sum may be rounded once. Triton's default is to change, so it is said."""
+"""A product and the sum after it may be rounded once. Stated because Triton's default is going to
+change."""
 
 _PROGRAMS_EACH = 2
-"""Programs of a multiprocessor that are wanted at least: a row's keys are shared out for that."""
+"""Programs wanted for each multiprocessor, at least: to get them, a row's keys are shared out."""
 
 _MULTIPROCESSORS = 132
-"""Of an H100 or H200; asked of the device where there is one."""
+"""Multiprocessors of an H100 or H200, for the interpreter; a CUDA device is asked instead."""
 
 _NUMBERS = 4096
-"""Of keys in a block: with as many of values some 16 kilobytes in 16 bits, of which a
-multiprocessor holds several at once. Fetching 4.8 TB/s needs some 25 kilobytes on their way to
-each."""
+"""Numbers of the keys in a block. With as many of values that makes some 16 kilobytes in 16 bits,
+and a multiprocessor holds several blocks at once. Fetching 4.8 TB/s needs some 25 kilobytes on
+their way to each multiprocessor."""
 
 
 def attend_by_kernel(
@@ -62,7 +63,7 @@ def attend_by_kernel(
     window = rings.config.window
     block, splits = shares(R * T if single else R, H, D, min(window - 1 + T, rings.capacity),
                            _multiprocessors(qkv.device))  # fmt: skip
-    # Where nothing is split the parts are not touched.
+    # If the keys are not split, `parts` and `tops` are not used.
     parts = torch.empty((R, T, H, splits, D) if splits > 1 else (1,), device=qkv.device)
     tops = torch.empty((2, R, T, H, splits) if splits > 1 else (2, 1), device=qkv.device)
     given = (queries, slots, start, keys, values, *scales, out, parts, tops[0], tops[1])
@@ -84,13 +85,13 @@ def attend_by_kernel(
 
 
 def shares(programs: int, heads: int, width: int, keys: int, processors: int) -> tuple[int, int]:
-    """Keys of a block, and into how many parts each head's keys go.
+    """Keys of a block, and into how many parts each head's keys are split.
 
     Args:
-        programs: that there are without splitting, of each head.
+        programs: of each head, without splitting.
         heads: H.
         width: D.
-        keys: that a row's queries see at most.
+        keys: the most that a row's queries see.
         processors: multiprocessors of the device.
     """
     block = max(16, _NUMBERS // width)
@@ -109,7 +110,7 @@ def fits(rings: Rings, device: torch.device) -> bool:
 
 
 def _power(n: int) -> int:
-    """The smallest power of two that is not less."""
+    """The smallest power of two that is not less than n."""
     return 1 << (n - 1).bit_length()
 
 

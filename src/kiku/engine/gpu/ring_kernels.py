@@ -2,12 +2,12 @@
 # What Triton gives is not typed, and it comes with PyTorch for CUDA only.
 """Attention over rings as Triton kernels, which read only what each slot's queries see.
 
-Three kernels, or two: the first turns queries and keys and puts keys and values into the ring, the
-second attends, and where a few rows would leave most of the device idle each row's keys are shared
-out among several programs, whose parts the third puts together.
+Three kernels, or two. The first turns queries and keys, and puts keys and values into the ring. The
+second attends. If a few rows would leave most of the device idle, each row's keys are shared out
+among several programs, and the third kernel joins their results.
 
-What is said once for all kernels: axes are [R, T, H, D] for what is new and [B, H, C, D] for rings;
-names in capitals are known when a kernel is compiled. A position's place is its remainder by C.
+In all kernels axes are [R, T, H, D] for new positions and [B, H, C, D] for rings, and names in
+capitals are known when a kernel is compiled. A position's place is its remainder by C.
 """
 
 import triton
@@ -27,8 +27,8 @@ def place_kernel(
     """Turn one position's queries and keys; write its keys and values into the ring.
 
     A program takes all heads (HEADS is a power of two) of one new position. Pairs (0, 1), (2, 3),
-    ... are turned, so even and odd numbers are loaded apart. `queries` [R, T, H, D] float32 are
-    left multiplied by SCALE.
+    ... are turned, so even and odd numbers are loaded separately. `queries` [R, T, H, D] float32
+    are stored multiplied by SCALE.
     """
     row, step = tl.program_id(0), tl.program_id(1)
     slot = tl.load(slots + row)
@@ -63,8 +63,8 @@ def _put(
     ring, scales, entry, pairs, even, odd, inside, heads_inside,
     D: tl.constexpr, SCALED: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
-    """Numbers [HEADS, D / 2] of both kinds into the ring; in float8 with a scale for each head, the
-    same bits as `to_float8` gives."""
+    """Put even and odd numbers, [HEADS, D / 2] each, into the ring. In float8 each head has a
+    scale, and the bits are those that `to_float8` gives."""
     at = ring + entry * D + 2 * pairs
     if SCALED:
         greatest = tl.maximum(tl.max(tl.abs(even), 1), tl.max(tl.abs(odd), 1))
@@ -87,7 +87,7 @@ def attend_one_kernel(
 ):  # fmt: skip
     """One query of one head over its share of the keys that it sees, N at a time.
 
-    The arithmetic is a few operations a byte, so it is done in float32 as it comes: tensor cores
+    There are only a few operations for each byte, so they are done in plain float32: tensor cores
     would want sixteen queries.
     """
     new, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -110,7 +110,7 @@ def attend_one_kernel(
         heard = at + tl.arange(0, N)
         held = heard < end
         places = (origin + heard) % C
-        # Both are asked for before either is used: so more bytes are on their way.
+        # Both are loaded before either is used, so that more bytes are on their way.
         key = _numbers(keys, places, dims, held, D, SCALED).to(tl.float32)
         value = _numbers(values, places, dims, held, D, SCALED).to(tl.float32)
         score = tl.sum(key * query[None, :], 1)  # [N]
@@ -142,8 +142,8 @@ def attend_several_kernel(
 ):  # fmt: skip
     """All T queries of one row and head over a share of the keys that any of them sees.
 
-    M is T, or more: what a tensor core takes at once. Queries that are not there see what they may,
-    and are not stored.
+    M is what a tensor core takes at once: T, or more. What is computed for queries beyond T is not
+    stored.
     """
     row, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     slot = tl.load(slots + row)
@@ -195,7 +195,7 @@ def attend_several_kernel(
 
 @triton.jit
 def join_kernel(parts, tops, sums, out, D: tl.constexpr, SPLITS: tl.constexpr, MOST: tl.constexpr):
-    """One query of one head from its parts; those that had no keys weigh nothing."""
+    """Join the parts of one query of one head; parts that had no keys weigh nothing."""
     at = tl.program_id(0)
     numbers = tl.arange(0, MOST)
     there = numbers < SPLITS
@@ -211,8 +211,8 @@ def join_kernel(parts, tops, sums, out, D: tl.constexpr, SPLITS: tl.constexpr, M
 
 @triton.jit
 def _share(count, part, N: tl.constexpr):
-    """From and to which of `count` keys a program goes. Shares are whole blocks, so a slot that has
-    heard little is read by few programs, and the others end at once."""
+    """The first key of a program's share of `count` keys, and the end of the share. Shares are
+    whole blocks: a slot with few keys is read by few programs, and the others end at once."""
     each = tl.cdiv(tl.cdiv(count, N), tl.num_programs(2)) * N
     begin = part * each
     return begin, tl.minimum(begin + each, count)
@@ -220,7 +220,7 @@ def _share(count, part, N: tl.constexpr):
 
 @triton.jit
 def _numbers(ring, places, dims, held, D: tl.constexpr, SCALED: tl.constexpr):
-    """[N, D] of a head's keys or values, as they are kept."""
+    """[N, D] of a head's keys or values, in the dtype in which they are kept."""
     at = ring + places[:, None] * D + dims[None, :]
     if SCALED:
         found = tl.load(at, mask=held[:, None], other=0).to(tl.float8e4nv, bitcast=True)
@@ -231,10 +231,10 @@ def _numbers(ring, places, dims, held, D: tl.constexpr, SCALED: tl.constexpr):
 
 @triton.jit
 def _product(wide, narrow):
-    """float32 [M, X] times [X, Y] of what is kept: as if both were float32.
+    """float32 [M, X] times [X, Y] in the dtype that is kept, as if both were float32.
 
-    Tensor cores multiply what has 16 bits, so the wide side goes in two: what 16 bits hold, and the
-    rest. That leaves an error of about 2^-17, far below that of the keys themselves.
+    Tensor cores multiply numbers of 16 bits, so the float32 side is split in two: what 16 bits
+    hold, and the rest. The error left is about 2^-17, far below that of the keys themselves.
     """
     if narrow.dtype == tl.float32:
         product = tl.dot(wide, narrow, input_precision="ieee")

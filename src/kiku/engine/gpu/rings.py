@@ -1,8 +1,7 @@
 """Keys and values of all slots of one transformer, on the device, at addresses that never change.
 
-Position `p` of a slot lies in place `p mod C`. How far each slot has come is known on the host
-alone and comes along with every call: so opening a slot, or going back, moves nothing on the
-device.
+Position `p` of a slot lies in place `p mod C`. Only the host knows how far each slot has come, and
+passes it with every call. So opening a slot, or going back, moves nothing on the device.
 """
 
 from collections.abc import Mapping
@@ -22,10 +21,10 @@ FLOAT8 = torch.float8_e4m3fn
 
 FLOAT8_MAX = 448.0
 LEAST_SCALE = 1e-20
-"""In place of 0, where a key is nothing but zeros."""
+"""Used in place of 0 if a key is nothing but zeros."""
 
 _BITS = {torch.bfloat16: torch.int16, FLOAT8: torch.uint8}
-"""What numpy has no type for is saved as its bits."""
+"""Dtypes that numpy does not have, and the integers as which their bits are saved."""
 
 RING_DTYPES: dict[str, torch.dtype] = {
     "float32": torch.float32,
@@ -33,7 +32,7 @@ RING_DTYPES: dict[str, torch.dtype] = {
     "float16": torch.float16,
     "float8": FLOAT8,
 }
-"""What keys and values may be kept in, by name."""
+"""The dtypes in which keys and values may be kept, by name."""
 
 
 class Rings:
@@ -114,8 +113,8 @@ class Rings:
             kept[:, slot, :, 0].copy_(first[name])
 
     def save(self, slot: int, position: int) -> dict[str, NDArray[Any]]:
-        """What the next step of a slot that has come to `position` can see, oldest first: arrays
-        [L, H, P, ...] on the host."""
+        """The keys and values that the next step of a slot at `position` can see, oldest first:
+        arrays [L, H, P, ...] on the host."""
         places = self._places(position)
         return {name: _as_array(kept[:, slot][:, :, places]) for name, kept in self.tensors.items()}
 
@@ -125,10 +124,10 @@ class Rings:
         return places.to(self.keys.device)
 
     def check(self, position: int, saved: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-        """What `restore` may put into a slot.
+        """The saved arrays as tensors that `restore` can put into a slot.
 
         Raises:
-            ValueError: the arrays do not fit the position, or cannot be.
+            ValueError: the arrays do not fit the position, or hold invalid numbers.
             LookupError: one of them is missing.
         """
         if not 0 <= position <= 4 * MAX_POSITION:
@@ -158,7 +157,7 @@ def ring_bytes(config: TransformerConfig, max_new: int, dtype: torch.dtype) -> i
 
 
 def to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., D] -> the bits of its numbers in 8 bits, and the scale [...] that they are of."""
+    """[..., D] -> its numbers in float8, as bits, and the scale [...] to multiply them by."""
     wide = x.float()
     scale = wide.abs().amax(-1).clamp(min=LEAST_SCALE) / FLOAT8_MAX
     return (wide / scale.unsqueeze(-1)).to(FLOAT8).view(torch.uint8), scale

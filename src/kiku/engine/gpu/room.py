@@ -1,6 +1,6 @@
-"""How much of a device's memory computing takes, and how many slots have room beside it.
+"""How much of a device's memory computing takes, and how many slots fit into the rest.
 
-Numbers alone, without PyTorch: `kiku plan` reckons with them where that is not installed.
+Arithmetic only, without PyTorch: `kiku plan` uses it where PyTorch is not installed.
 """
 
 from kiku.config import REWIND_FRAMES, CodecConfig, LMConfig, TransformerConfig
@@ -9,7 +9,7 @@ SIZES = (1, 4, 16)
 """Frames, or columns, of each row in one call."""
 
 MAX_FRAMES = 2048
-"""Rows times frames of a call at most."""
+"""Rows times frames of a call, at most."""
 
 ROWS_AT_ONCE = 32
 """Rows whose rings are copied at once: a thousand would take tens of gigabytes."""
@@ -18,21 +18,22 @@ _GRAPHS = 1_000_000_000
 """What recorded graphs and the libraries keep, roughly."""
 
 _BETWEEN_LAYERS = 6
-"""Outputs of the codec's first layer that are there at once, roughly."""
+"""Size of what is in memory between the codec's layers at once, in outputs of its first layer,
+roughly."""
 
 _CODEC_FRAMES = 256
 _FLOAT32 = 4  # bytes
 
 
 def ring_capacity(config: TransformerConfig, max_new: int) -> int:
-    """Places of a ring: the window, the new positions of a call, and room to go back. What a call
-    writes beyond a slot's count lies within `max_new`, and is overwritten before it is seen."""
+    """Places of a ring: the window, the new positions of a call, and room to go back. A call may
+    write beyond a slot's count, within `max_new`; that is overwritten before it is seen."""
     return config.window - 1 + max_new + REWIND_FRAMES * config.positions_per_frame
 
 
 def workspace_bytes(codec: CodecConfig, lm: LMConfig, num_slots: int, width: int) -> int:
-    """Bytes that computing takes beside weights and slots, roughly; `width` frames of a slot go in
-    one call at most."""
+    """Bytes that computing takes besides weights and slots, roughly; one call takes `width` frames
+    of a slot at most."""
     frames = min(MAX_FRAMES, num_slots * width)
     convolutions = min(frames, _CODEC_FRAMES) * codec.frame_size * codec.num_filters
     logits = frames * lm.text_vocab_size
@@ -47,5 +48,5 @@ def workspace_bytes(codec: CodecConfig, lm: LMConfig, num_slots: int, width: int
 
 
 def slots_in(free: float, each: float, workspace: float) -> int:
-    """How many slots fit into what is free beside the weights; one more is the spare slot."""
+    """How many slots fit into what is free besides the weights, not counting the spare slot."""
     return max(0, int((free - workspace) // each) - 1)

@@ -1,5 +1,5 @@
-"""What travels between host and device: all of one direction in one copy, between memory at fixed
-addresses on both sides."""
+"""Transfers between host and device: one copy for all arrays of a direction, between memory at
+fixed addresses on both sides."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,18 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 _ALIGNMENT = 256
-"""Of each array, in bytes: what CUDA's own allocations have."""
+"""Bytes to which each array is aligned, as CUDA's own allocations are."""
 
 Fields = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and dtype of each array, by name."""
 
 
 class Buffers:
-    """The same number of bytes on the host (pinned, where the device is another one) and on the
-    device."""
+    """The same number of bytes on the host (pinned if the device is a GPU) and on the device."""
 
     def __init__(self, nbytes: int, device: torch.device) -> None:
-        """What lies in them means nothing yet."""
+        """Allocate both; their contents mean nothing yet."""
         pinned = device.type == "cuda"
         self.host = torch.empty(nbytes, dtype=torch.uint8, pin_memory=pinned)
         self.device = torch.empty(nbytes, dtype=torch.uint8, device=device)
@@ -32,7 +31,7 @@ class Tray:
     time."""
 
     def __init__(self, fields: Fields, buffers: Buffers) -> None:
-        """Views; nothing is moved."""
+        """Make views of the buffers; nothing is moved."""
         self._size = nbytes(fields)
         self._bytes = (buffers.host[: self._size], buffers.device[: self._size])
         self.device = _views(fields, buffers.device)
@@ -46,13 +45,13 @@ class Tray:
         device.copy_(host, non_blocking=True)
 
     def fetch(self) -> None:
-        """Device to host; does not wait: the arrays are there once the device was waited for."""
+        """Device to host; does not wait: the arrays are filled once the device has finished."""
         host, device = self._bytes
         host.copy_(device, non_blocking=True)
 
 
 def nbytes(fields: Fields) -> int:
-    """What a tray of these takes."""
+    """Bytes that a tray of these fields takes."""
     return sum(_padded(shape, dtype) for shape, dtype in fields.values())
 
 
