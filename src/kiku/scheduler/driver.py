@@ -124,26 +124,26 @@ class Driver:
         """
         self.wake()  # who drives may have brought sound
         self.check_may_wait()
-        me = threading.get_ident()
+        me, scheduler = threading.get_ident(), self._scheduler
         ends = math.inf if timeout is None else time.monotonic() + timeout
         while True:
             with self.changed:
                 if until():
                     return True
                 self._check_ending()
-                if not self._may_lead(me):
+                if not self._may_lead(me, scheduler):
                     now = time.monotonic()
                     if now >= ends:
                         return False
                     self._rests = True
-                    if not (until() or self._may_lead(me)):
+                    if not (until() or self._may_lead(me, scheduler)):
                         self.changed.wait(min(_LOOK_S, ends - now, max(0.0, self.again_at - now)))
                     continue
                 self._leader = me
             # Whoever pushes meanwhile sees somebody lead, and has nobody to wake.
-            if me == self._worker_id and (gather_s := self._scheduler.gather_s) > 0:
+            if me == self._worker_id and (gather_s := scheduler.gather_s) > 0:
                 time.sleep(gather_s)
-            self._lead()
+            self._lead(scheduler)
             if time.monotonic() >= ends:
                 with self.changed:
                     return until()
@@ -161,15 +161,15 @@ class Driver:
             self.changed.wait_for(lambda: self._leader is None and self._is_own(me))
             self._check_ending()
             self._leader = me
-        return self._lead()
+        return self._lead(self._scheduler)
 
-    def _lead(self) -> int:
+    def _lead(self, scheduler: "Scheduler") -> int:
         """A round, and then it is another's turn."""
         self._news = self._called = False
         self.round_began = time.perf_counter()
         moved = 1
         try:
-            moved = self._scheduler.round()
+            moved = scheduler.round()
             return moved
         finally:
             self._leader = self.round_began = None
@@ -178,11 +178,11 @@ class Driver:
                     self._news = True
                 self._notify()
 
-    def _may_lead(self, me: int) -> bool:
+    def _may_lead(self, me: int, scheduler: "Scheduler") -> bool:
         """Whether this thread is to make the next round."""
         if self._leader is not None or not self._is_own(me):
             return False
-        return self._news or self._scheduler.has_more or time.monotonic() >= self.again_at
+        return self._news or scheduler.has_more or time.monotonic() >= self.again_at
 
     def _is_own(self, me: int) -> bool:
         worker = self._worker
