@@ -33,6 +33,7 @@ SOUND_S = 20.0
 that is cut off there could be heard as one or as none."""
 
 _AGAIN_S = 0.2
+_GREET_S = 10.0
 _PATIENCE_S = 90.0
 _ALIVE_S = (5.0, 15.0)
 """A service lives for so long before it is killed."""
@@ -64,7 +65,7 @@ class Dialect(Protocol):
 
     def read(self, message: str | bytes) -> tuple[str, Word | None, float]:
         """What it is: "" for what does not count, "ready" with how many seconds were taken, "word",
-        "end", "error" with its text, or "other"."""
+        "end", "error" with its text, or "other"; and where a word ends, if it says so."""
         ...
 
 
@@ -103,8 +104,7 @@ class Kyutais:
     """Kyutai's, which clients of moshi-server speak."""
 
     def address(self, query: dict[str, Any]) -> str:
-        """See `Dialect`; its clients do not say where the last word ends that they have had."""
-        query = {name: value for name, value in query.items() if name != "told"}
+        """See `Dialect`."""
         return "/api/asr-streaming?" + urlencode(query)
 
     def sound(self, samples: NDArray[np.float32]) -> bytes:
@@ -122,7 +122,9 @@ class Kyutais:
             case "Ready":
                 return "ready", None, given["taken"] / RATE
             case "Word":
-                return "word", (given["text"], given["start_time"]), given["start_time"]
+                return "word", (given["text"], given["start_time"]), 0.0
+            case "EndWord":
+                return "other", None, given["stop_time"]
             case "Error":
                 return "error", (given["message"], 0.0), 0.0
             case kind:
@@ -202,8 +204,7 @@ class Client:
             query |= {"after": self._count, "told": self._told_s}
         url = self._url + self._dialect.address(query)
         async with connect(url, compression=None, max_size=None, ping_interval=None) as socket:
-            async with asyncio.timeout(10):
-                _, _, taken_s = self._dialect.read(await socket.recv())
+            taken_s = await self._greeting(socket)
             self._greeted(round(taken_s * RATE))
             sending = asyncio.create_task(self._send(socket))
             try:
@@ -217,6 +218,18 @@ class Client:
                 if not self._is_over:
                     self._seen.cuts += 1
                     self._cut_at = asyncio.get_running_loop().time()
+
+    async def _greeting(self, socket: ClientConnection) -> float:
+        """How much the service has taken, as it says first."""
+        try:
+            async with asyncio.timeout(_GREET_S):
+                kind, _, taken_s = self._dialect.read(await socket.recv())
+        except TimeoutError:
+            socket.transport.abort()  # a goodbye would end the session
+            raise
+        if kind != "ready":
+            raise TimeoutError("it has no room yet")
+        return taken_s
 
     def _greeted(self, taken: int) -> None:
         """Go on where the service says that its sound ends."""
@@ -259,7 +272,8 @@ class Client:
         self._count += kind not in ("", "ready")
         if kind == "word" and word is not None:
             self.words.append(word)
-            self._told_s = end_s
+        if kind != "ready":
+            self._told_s = max(self._told_s, end_s)
         if kind == "error" and word is not None:
             self._seen.errors.append(word[0])
         self._is_over = self._is_over or kind == "end"

@@ -356,6 +356,31 @@ def test_clients_of_kyutais_protocol_move(pair: Pair, sound: np.ndarray, said: s
     assert steps == list(range(1, len(steps) + 1))
 
 
+@pytest.mark.parametrize("cut_s", [4.0, 5.5])
+def test_clients_of_kyutais_protocol_may_say_how_far_they_were_told(
+    pair: Pair, sound: np.ndarray, said: str, cut_s: float
+):
+    a, b = pair
+    with kyutai(a.ws, "?session=far", max_queue=None) as first:
+        first.until("Ready")
+        first.speak(sound[: 20 * FRAME])
+        first.until("EndWord")
+        wait_for(lambda: kept(a, len(first.messages) - 1))
+        (watched,) = a.app.sockets._keeper._watched.values()
+        watched.due = float("inf")  # it dies here, and only its client does not know
+        first.speak(sound[20 * FRAME : round(cut_s * RATE)])
+        while len(first.text.split()) < 3:
+            first.receive()
+        end_s = first.until("EndWord")["stop_time"]
+        # It has lost count of its messages, but not of what was said.
+        query = f"?session=far&after={len(first.messages) + 25}&told={end_s}"
+        with kyutai(b.ws, query) as second:
+            second.speak(sound[second.receive()["taken"] :])
+            second.finish()
+    both = [*first.messages, *second.messages]
+    assert " ".join(one["text"] for one in both if one["type"] == "Word") == said
+
+
 def test_it_may_come_back_to_the_first_process_and_is_not_heard_twice(
     pair: Pair, sound: np.ndarray, said: str
 ):

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import pytest
+
 from kiku.serve.figures import Figures
 from kiku.serve.history import History
 from kiku.serve.outbox import Outbox
@@ -62,7 +64,12 @@ async def test_of_two_who_flush_one_sends_for_both() -> None:
     put(box, "one")
     first = asyncio.create_task(box.flush())
     await wire.is_asked.wait()
-    assert box.stuck_s(1e12) > 0
+    stuck_s = box.stuck_s(1e12)
+    assert stuck_s > 0
+    box.held_up(1e12, 5.0)
+    assert box.stuck_s(1e12) == pytest.approx(stuck_s - 5.0)
+    box.held_up(1e12, 1e13)
+    assert box.stuck_s(1e12) == 0, "but it is not to be waited for longer than from now on"
     put(box, "two")
     await box.flush()  # returns at once, though nothing can be sent
     assert wire.sent == []

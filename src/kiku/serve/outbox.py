@@ -56,6 +56,11 @@ class Outbox:
         """For how many seconds the client has not taken the message that is being sent."""
         return now - self._sends_since if self._sends_since else 0.0
 
+    def held_up(self, now: float, seconds: float) -> None:
+        """For so long nobody could send: the client is not to blame for that."""
+        if self._sends_since:
+            self._sends_since = min(now, self._sends_since + seconds)
+
     def connect(self, wire: Wire, first: Iterable[Send | Hangup] = ()) -> None:
         """Send over this connection from now on, these messages first. They are not counted again,
         and what waited is dropped: the history has it."""

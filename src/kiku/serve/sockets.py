@@ -235,15 +235,19 @@ class Sockets:
             self._sweeping = asyncio.create_task(self._sweep())
 
     async def _sweep(self) -> None:
+        before = time.monotonic()
         while self.talks:
             await asyncio.sleep(LOOK_S)
-            self.look(time.monotonic())
+            now = time.monotonic()
+            self.look(now, held_up_s=max(0.0, now - before - LOOK_S))
+            before = now
 
-    def look(self, now: float) -> None:
-        """See who is silent, who takes nothing, and how much sound waits."""
+    def look(self, now: float, held_up_s: float = 0.0) -> None:
+        """See who is silent, who takes nothing, and how much sound waits. For so long nothing was
+        read or written since the last look, whatever clients did: this process was held up."""
         waiting = 0.0
         for talk in list(self.talks):
-            talk.look(now)
+            talk.look(now, held_up_s)
             talk.figures.flush()
             waiting += talk.waiting_bytes
         self._service.share_out(waiting, max(1, len(self.talks)))

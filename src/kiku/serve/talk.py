@@ -358,10 +358,18 @@ class Talk:
 
     # Time.
 
-    def look(self, now: float) -> None:
-        """See whether the client has been silent, or takes nothing; called several times a
-        second."""
+    def look(self, now: float, held_up_s: float = 0.0) -> None:
+        """See whether the client has been silent, or takes nothing; called several times a second.
+
+        Args:
+            now: a clock in seconds.
+            held_up_s: for so long this process did nothing since the last call: it is not the
+                client's silence.
+        """
         settings, protocol = self._service.settings, self._protocol
+        if self._reads_since:
+            self._reads_since = min(now, self._reads_since + held_up_s)
+        self._outbox.held_up(now, held_up_s)
         if self._outbox.stuck_s(now) > settings.write_s:
             _LOG.warning("%s takes no messages: it is dropped", self.id)
             self.figures.errors("SlowReader")
