@@ -20,6 +20,7 @@ from kiku.serve.keeper import Keeper
 from kiku.serve.keeping import Keeping
 from kiku.serve.keys import subprotocol_of
 from kiku.serve.logs import connection_line
+from kiku.serve.memory import Backlog, give_back
 from kiku.serve.protocols.interface import LiveProtocol, ModelCard, Refusal, Request
 from kiku.serve.service import Service
 from kiku.serve.session_store import open_store
@@ -63,6 +64,7 @@ class Sockets:
         self.talks: set[Talk] = set()
         self._sessions: dict[tuple[str, str], Talk] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self._backlog = Backlog()
         store = service.settings.session_store
         self._keeper = None if store is None else Keeper(service, open_store(store))
 
@@ -251,6 +253,8 @@ class Sockets:
             talk.figures.flush()
             waiting += talk.waiting_bytes
         self._service.share_out(waiting, max(1, len(self.talks)))
+        if self._backlog.has_gone(waiting):
+            self._service.keep(give_back())
 
     async def end_all(self) -> None:
         """Tell everybody that the service ends, and hang up; whoever does not listen is dropped."""
