@@ -1,4 +1,4 @@
-"""What a plan takes for granted, line by line, with its numbers."""
+"""The assumptions of a plan, one line each, with their numbers."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ _MEGA, _GIGA, _TERA = 1e6, 1e9, 1e12
 def assumptions(
     config: ModelConfig, hardware: Hardware, options: Options, parts: Sequence[Part]
 ) -> tuple[str, ...]:
-    """One sentence each."""
+    """All assumptions, one sentence each."""
     return (
         *_of_hardware(hardware),
         *_of_reading(config, options, parts),

@@ -1,6 +1,6 @@
 """What is installed here, which of the processor's instructions are used, and what speed to expect.
 
-Looks and measures; says nothing itself.
+Only looks and measures; prints nothing.
 """
 
 import importlib.metadata
@@ -47,7 +47,7 @@ _MICROPHONE = "sounddevice"
 _INSTRUCTIONS = {
     "avx512": "AVX-512 VNNI", "avxvnni": "AVX-VNNI", "avx2": "AVX2", "neon": "dot product",
 }  # fmt: skip
-"""By the name of kiku's kernels: what they multiply with."""
+"""Name of kiku's kernels -> the instructions that they multiply with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Expected:
     limit_ms: float
     """Reading the weights from memory, and nothing else."""
     typical_ms: float
-    """At the share of it that is usual."""
+    """At the usual share of the limit, `TYPICAL_SHARE`."""
 
     @property
     def real_time(self) -> bool:
@@ -80,7 +80,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All of it."""
+    """All that `examine` finds."""
 
     kiku: str
     python: str
@@ -93,10 +93,10 @@ class Report:
     bandwidth_gb_s: float | None
     expected: tuple[Expected, ...]
     cache: str | None
-    """None where there is no folder for converted models."""
+    """The folder for converted models; None if there is none."""
     cache_bytes: int
     microphones: int | None
-    """None where the package for them is not installed."""
+    """How many there are; None if the package for them is not installed."""
 
     @property
     def missing(self) -> list[str]:
@@ -109,7 +109,7 @@ class Report:
 
 
 def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
-    """Look around, and read the memory for half a second.
+    """Examine this installation and machine, and read the memory for half a second.
 
     Args:
         bandwidth: measures bytes a second; None is `read_bandwidth` over 256 MiB.
@@ -137,7 +137,7 @@ def examine(*, bandwidth: Callable[[], float] | None = None) -> Report:
 
 
 def kernels(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
-    """Which instructions multiply, and by whom.
+    """Which instructions multiply matrices, and whose operators use them.
 
     Args:
         machine: this one.
@@ -169,7 +169,7 @@ def kernels(machine: Machine, own: "Kernels") -> tuple[Kernel, ...]:
 
 
 def expected(bandwidth: float) -> tuple[Expected, ...]:
-    """For the published models, at `bandwidth` bytes a second."""
+    """Expected times of the published models, if memory is read at `bandwidth` bytes a second."""
     found: list[Expected] = []
     for shape, config in SHAPES.items():
         for precision, share in TYPICAL_SHARE.items():
@@ -230,5 +230,5 @@ def _microphones() -> int | None:
     try:
         devices = importlib.import_module(_MICROPHONE).query_devices()
         return sum(1 for device in devices if device["max_input_channels"] > 0)
-    except Exception:  # without a sound system it raises what it likes
+    except Exception:  # without a sound system it may raise anything
         return 0

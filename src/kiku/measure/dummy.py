@@ -1,5 +1,5 @@
 """Dummy models: of any shape, with random weights, ready to be measured. A step costs the same
-whatever the weights say."""
+whatever the weights are."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from kiku.recognizer import Recognizer
 from kiku.text import Vocabulary
 
 NOTE = "dummy_model.json"
-"""The file by which a folder is known to hold a dummy model."""
+"""Name of the file that marks a folder as a dummy model."""
 
 
 def shape_of(name: str) -> ModelConfig:
@@ -96,7 +96,7 @@ def _read(note: Path) -> Mapping[str, Any]:
 
 
 def _vocabulary(config: ModelConfig) -> Vocabulary:
-    """As many pieces as the decoder can say."""
+    """A vocabulary with a piece for each token of the decoder."""
     special = ["<unk>", "<s>", "</s>", "<pad>"]
     count = config.lm.text_vocab_size
     return Vocabulary.from_pieces([*special, *(f"▁w{i}" for i in range(4, count))][:count])

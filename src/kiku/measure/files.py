@@ -26,13 +26,13 @@ class FileSpeed:
     block_s: float
     """Seconds that it took in blocks."""
     single_s: float
-    """And frame by frame."""
+    """Seconds that it took frame by frame."""
     speed: float
     """Seconds of sound in a second, in blocks."""
     ratio: float
     """How many times faster blocks are."""
     frames_per_pass: float
-    """Of the decoder, in blocks."""
+    """Frames that a pass of the decoder brought, in blocks."""
     words: int
     same_words: bool
 
@@ -42,7 +42,7 @@ class FileSpeed:
 
 
 def capped(recognizer: Recognizer, max_block: int) -> Recognizer:
-    """The same model, at most so many frames a step."""
+    """The same model, with at most `max_block` frames of a session in a step."""
     return Recognizer(
         recognizer.scheduler.engine,
         recognizer.config,
@@ -107,13 +107,13 @@ def acceptance(recognizer: Recognizer, samples: NDArray[np.float32], max_block: 
     """Frames that one pass of the decoder brings on average in blocks of at most `max_block`."""
     engine = recognizer.scheduler.engine
     before = engine.num_passes
-    with engine.widths.holding(min(max_block, engine.backend.width)):  # not what is best here
+    with engine.widths.holding(min(max_block, engine.backend.width)):  # not the quickest here
         frames = _count_frames(capped(recognizer, max_block), samples)
     return round(frames / (engine.num_passes - before), 2)
 
 
 def _count_frames(recognizer: Recognizer, samples: NDArray[np.float32]) -> int:
-    options = StreamOptions(recovery=None)  # which would cut blocks short
+    options = StreamOptions(recovery=None)  # recovery would cut blocks short
     session = WordSession(recognizer.config, recognizer.vocabulary, options)
     counts: list[int] = []
     member = Member(session, on_output=lambda out: counts.append(len(out.tokens)))
@@ -121,14 +121,14 @@ def _count_frames(recognizer: Recognizer, samples: NDArray[np.float32]) -> int:
     session.push(session.input.check(samples))
     session.close()
     recognizer.scheduler.drive(lambda: session.done)
-    return sum(counts[1:])  # the first is of no frame
+    return sum(counts[1:])  # the first output belongs to no frame
 
 
 def product(
     single_ms: float, pass_ms: Callable[[int], float], frames_per_pass: dict[int, float]
 ) -> tuple[int, float]:
-    """How many times faster blocks would be: single steps of one model against its passes, at the
-    acceptance measured on another.
+    """How many times faster blocks would be than single steps: from one model's times, and the
+    frames per pass that were measured on another.
 
     Args:
         single_ms: a step of one frame.

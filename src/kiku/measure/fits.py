@@ -1,4 +1,4 @@
-"""What memory and time allow of a model on a machine."""
+"""How many streams of a model memory and time allow on a machine."""
 
 import math
 from dataclasses import dataclass
@@ -14,20 +14,21 @@ from kiku.measure.hardware import Hardware, within
 from kiku.measure.roofline import CALL_FRAMES, KV_BITS, codec, decoder, most_streams, step_ms
 
 DTYPES = ("float32", "bfloat16", "int8", "int4", "fp8")
-"""Of weights."""
+"""Dtypes of weights."""
 
 DRIVER_BYTES = 500_000_000
-"""What CUDA itself takes of a GPU's memory in a process, roughly: an engine does not find it."""
+"""Bytes of a GPU's memory that CUDA itself takes in a process, roughly: not free to an engine."""
 
 ENOUGH = 0.9
-"""Recordings are taken together until they go so fast, of what a full memory would bring."""
+"""Share of the speed at full memory that is enough: more recordings run at once until it is
+reached."""
 
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32", "float8": "fp8"}
 _ON_GPU = tuple(
     name for name in DTYPES if name in {*ENGINE_DTYPES["torch"], *ENGINE_DTYPES["cuda"]}
 )
 _KV_ON_GPU = tuple(name for name in KV_BITS if name != "int8")
-"""What kiku's engines for GPUs keep weights, and keys and values, in."""
+"""Dtypes in which kiku's engines for GPUs keep weights (`_ON_GPU`), and keys and values."""
 
 Basis = Literal["measured", "roofline"]
 
@@ -42,10 +43,10 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is taken for granted, and can be chosen.
+    """The assumptions of a plan that can be chosen.
 
     Raises:
-        InputError: a value cannot be.
+        InputError: a value is not allowed.
     """
 
     dtype: str | None = None
@@ -53,14 +54,14 @@ class Options:
     on a processor."""
     kv_dtype: str | None = None
     """Of keys and values; None is bfloat16 on a GPU, and on a processor what kiku keeps there with
-    kiku-kernels: float16 where weights are rounded, else float32."""
+    kiku-kernels: float16 if weights are rounded, else float32."""
     p99_ms: float = 80.0
-    """What 99 of 100 steps may take."""
+    """Milliseconds that 99 of 100 steps may take at most."""
     efficiency: float = 0.5
     """The roofline's time, divided by the p99 of a step."""
     memory_share: float = 0.9
-    """Of the memory, for weights and streams at most. On a GPU what the engine keeps for computing
-    may leave less."""
+    """Share of the memory for weights and streams, at most. On a GPU the memory that the engine
+    keeps for computing may leave less."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("dtype", DTYPES), ("kv_dtype", tuple(KV_BITS))):
@@ -74,7 +75,7 @@ class Options:
         within("memory_share", self.memory_share, 1)
 
     def chosen(self, hardware: Hardware, config: ModelConfig) -> "Options":
-        """With types in the place of None.
+        """The same options, with a type in place of each None.
 
         Raises:
             InputError: no engine of kiku has these types on a GPU.
@@ -109,7 +110,7 @@ class Fits:
         options: Options,
         own: known.Measured | None = None,
     ) -> None:
-        """`options` with all types chosen; `own` was measured on this very machine."""
+        """`options` have all types chosen; `own` was measured on this very machine."""
         dtype, kv_dtype = str(options.dtype), str(options.kv_dtype)
         on_gpu = hardware.kind == "gpu"
         parts = (
@@ -118,9 +119,9 @@ class Fits:
         )
         self.parts = parts
         self.fixed = Figure(sum(part.kept_bytes for part in parts), "roofline")
-        """Memory whatever the streams."""
+        """Bytes of memory that are used however many streams there are."""
         self.stream = Figure(sum(part.kept_stream_bytes for part in parts), "roofline")
-        """Memory of a stream."""
+        """Bytes of memory of each stream."""
         if own is not None and own.fixed_bytes is not None and own.stream_bytes is not None:
             self.fixed = Figure(own.fixed_bytes, "measured")
             self.stream = Figure(own.stream_bytes, "measured")
@@ -128,7 +129,7 @@ class Fits:
         self._own = own
 
     def by_memory(self) -> Figure | None:
-        """Streams that have room; None where the memory is not known."""
+        """How many streams fit into the memory; None if its size is not known."""
         if (usable := self._usable) is None:
             return None
         room = max(0, math.floor((usable - self.fixed.value) / self.stream.value))
@@ -137,7 +138,7 @@ class Fits:
         return Figure(room, self.stream.basis)
 
     def workspace(self, streams: int) -> int:
-        """Memory that the engine for GPUs keeps for computing beside so many streams."""
+        """Bytes that the engine for GPUs keeps for computing, besides those of the streams."""
         config = self._config
         return workspace_bytes(config.codec, config.lm, streams, CALL_FRAMES)
 
@@ -151,7 +152,7 @@ class Fits:
         return low
 
     def by_time(self) -> Figure:
-        """Streams whose steps have a p99 within what they may take."""
+        """How many streams there can be with the p99 of a step within `p99_ms`."""
         options = self._options
         ms = options.p99_ms
         expected = most_streams(self.parts, self._hardware, ms * options.efficiency)
@@ -162,11 +163,11 @@ class Fits:
         return Figure(expected, "roofline")
 
     def at_best(self) -> int:
-        """Streams by time, if all of the roofline were reached."""
+        """How many streams time would allow if all of the roofline were reached."""
         return most_streams(self.parts, self._hardware, self._options.p99_ms)
 
     def step(self, streams: int) -> Figure:
-        """The p99 of a step, in ms."""
+        """The p99 of a step of `streams` streams, in ms."""
         seen = {} if self._own is None else dict(self._own.live)
         if streams in seen:
             return Figure(seen[streams], "measured")
@@ -174,7 +175,7 @@ class Fits:
         return Figure(at_best / self._options.efficiency, "roofline")
 
     def recordings(self, at_most: int) -> tuple[Figure, int]:
-        """Seconds of sound a second, and how many recordings at once bring that."""
+        """Seconds of sound a second, and how many recordings at once reach that."""
         if self._own is not None and self._own.speed is not None:
             return Figure(self._own.speed, "measured"), 1
         at_once = 1
@@ -183,11 +184,11 @@ class Fits:
         return Figure(self._speed(at_once), "roofline"), at_once
 
     def bytes_of(self, streams: int) -> float:
-        """Memory in use."""
+        """Bytes of memory in use by `streams` streams and what all share."""
         return self.fixed.value + streams * self.stream.value
 
     def problem(self) -> str:
-        """What is too big for a single stream."""
+        """Why not even one stream fits."""
         options, usable = self._options, self._usable
         weights = f"the weights take {size(self.fixed.value)}"
         if usable is not None and self.bytes_of(1) > usable:
@@ -217,7 +218,8 @@ class Fits:
 
     @property
     def _beside_weights(self) -> float | None:
-        """What the engine finds free of a GPU's memory; None on a processor."""
+        """Bytes of a GPU's memory that the engine finds free besides the weights; None on a
+        processor, or if the memory is not known."""
         memory = self._hardware.memory_bytes
         if memory is None or self._hardware.kind != "gpu":
             return None
@@ -234,7 +236,7 @@ class Fits:
 
 
 def size(num_bytes: float) -> str:
-    """Bytes for people."""
+    """A number of bytes, as people read it."""
     if num_bytes < 1e9:
         return f"{num_bytes / 1e6:,.1f} MB"
     return f"{num_bytes / 1e9:,.2f} GB"

@@ -9,7 +9,7 @@ from kiku.measure.machine import Machine
 
 _GB, _TERA = 1e9, 1e12
 _LEAST, _MOST = 1e-6, 1e7  # GB, GB/s and TFLOPS beyond these are a mistake
-_FLOAT32_PART = 16  # of a GPU of which only the rate in bfloat16 is known, as of an H100
+_FLOAT32_PART = 16  # bfloat16's rate by float32's, if only the former is known: an H100's
 
 # What one core of 3.7 GHz does: two multiply-add units of 256 bits; products of 8-bit numbers in
 # one instruction or in several; 16 bits at twice the rate of 32 where there are instructions.
@@ -29,7 +29,7 @@ class Hardware:
     name: str
     kind: Literal["gpu", "cpu"]
     memory_bytes: float | None
-    """None where nobody told."""
+    """None if it is not known."""
     bandwidth: float
     """Bytes a second that its memory gives."""
     rates: Mapping[str, float]
@@ -38,10 +38,10 @@ class Hardware:
     source: str
     """Where these numbers are from."""
     cores: int | None = None
-    """Of a processor."""
+    """Cores of a processor; None for a GPU."""
 
     def computed_as(self, dtype: str) -> str:
-        """The type that numbers are turned into where they have no units of their own: int4 into
+        """The type that numbers are turned into if the hardware has no units for theirs: int4 into
         int8, fp8 into bfloat16, bfloat16 into float32."""
         while dtype not in self.rates:
             dtype = _TURNED_INTO[dtype]
@@ -66,8 +66,8 @@ def _gpu(
     return Hardware(name, "gpu", memory_gb * _GB, bandwidth_gb_s * _GB, rates, source)
 
 
-# Data sheets give most rates "with sparsity": of those, the half stands here. float32 is that of
-# the ordinary cores, not TF32, which would change the codec's codes. GeForce: 16 and 8 bits with
+# Data sheets give most rates "with sparsity": half of such a rate is stated here. float32 is that
+# of the ordinary cores, not TF32, which would change the codec's codes. GeForce: 16 and 8 bits with
 # sums in float32.
 GPUS: Mapping[str, Hardware] = {
     # NVIDIA Blackwell datasheet (HGX B200, per GPU)
@@ -142,13 +142,13 @@ def gpu(
 
     Args:
         name: one of `GPUS`, or any other where all three numbers are given.
-        memory_gb: in place of the data sheet's, as for a part of a GPU.
+        memory_gb: in place of the data sheet's, for example for a part of a GPU.
         bandwidth_gb_s: likewise.
         tflops: dense, in bfloat16. 8 bits are then taken to be as fast, and float32 to be 16 times
             slower.
 
     Raises:
-        InputError: it is not known, or a number cannot be.
+        InputError: the GPU is not known, or a number is out of range.
     """
     given = {"memory_gb": memory_gb, "bandwidth_gb_s": bandwidth_gb_s, "tflops": tflops}
     for what, value in given.items():
@@ -181,7 +181,7 @@ def cpu(
     """A processor by its numbers, with instructions for 8-bit products.
 
     Raises:
-        InputError: a number cannot be.
+        InputError: a number is out of range.
     """
     within("cores", cores, least=1)
     within("bandwidth_gb_s", bandwidth_gb_s)
@@ -191,7 +191,8 @@ def cpu(
 
 
 def cpu_of(machine: Machine, bandwidth: float) -> Hardware:
-    """A machine that was looked at, and whose memory was read at `bandwidth` bytes a second."""
+    """The hardware of a machine whose memory was measured to be read at `bandwidth` bytes a
+    second."""
     memory = None if machine.memory_bytes is None else machine.memory_bytes / _GB
     has = machine.instructions or ()
     best = next((name for name in _CORE_INT8 if name in has), "")
@@ -215,12 +216,12 @@ def _rates_of(tflops: float) -> dict[str, float]:
 
 
 def within(what: str, value: float, most: float = _MOST, *, least: float = _LEAST) -> None:
-    """Refuse what is not above 0, and what is absurd.
+    """Check that a value is from `least` to `most`: above 0, and not absurd.
 
     Raises:
-        InputError: it is.
+        InputError: it is not.
     """
-    if not least <= value <= most:  # of NaN neither holds
+    if not least <= value <= most:  # true of NaN, too
         seen = str(value)
         seen = seen if len(seen) <= 40 else f"{seen[:40]}..."
         raise InputError(f"{what} must be from {least:g} to {most:,.0f}, not {seen}")

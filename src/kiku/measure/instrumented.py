@@ -1,4 +1,4 @@
-"""The instrumented engine, which notes how long its parts take, and a text written beforehand."""
+"""The instrumented engine, which notes how long its parts take, and scripts for its text."""
 
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -15,10 +15,10 @@ from kiku.recognizer import Recognizer
 
 
 class Script:
-    """Picks what it is told to, and otherwise silence: for models whose weights are random."""
+    """A picker that picks the tokens of a script, and else silence: for random weights."""
 
     def __init__(self, pad_id: int) -> None:
-        """Silence."""
+        """The script is empty: all is silence."""
         self._pad_id = pad_id
         self.next: deque[int] = deque()
         """The tokens of the next frames."""
@@ -28,20 +28,21 @@ class Script:
         return self.next.popleft() if self.next else self._pad_id
 
     def __deepcopy__(self, memo: Any) -> "Script":
-        """There is one script for a slot and for its looks ahead."""
+        """The same script: a slot shares it with its finalize work."""
         return self
 
 
 class InstrumentedEngine:
-    """Notes how long what is asked of an engine takes; otherwise it is that engine."""
+    """Notes how long the calls of an engine take; otherwise it behaves as that engine."""
 
     def __init__(
         self, engine: SlotEngine, *, script: Script | None = None, clock: Clock = perf_counter
     ) -> None:
-        """Around `engine`; with a script, every slot follows that."""
+        """Wrap `engine`; with a script, every slot follows it."""
         self._engine, self._script, self._clock = engine, script, clock
         self.codec: list[float] = []
-        """Seconds of each step."""
+        """Seconds that the codec took in each step; the lists below are of the decoder in each
+        step, and of each call that truncates or re-decodes."""
         self.decoder: list[float] = []
         self.truncations: list[float] = []
         self.redecodes: list[float] = []
@@ -51,12 +52,12 @@ class InstrumentedEngine:
 
     @property
     def engine(self) -> SlotEngine:
-        """This, as what it stands for."""
+        """This object, typed as the engine that it wraps."""
         return cast(SlotEngine, self)
 
     @property
     def passes(self) -> int:
-        """That the decoder has made."""
+        """How many passes the decoder has made."""
         return self._engine.num_passes
 
     def clear(self) -> None:
@@ -96,7 +97,7 @@ class InstrumentedEngine:
         return out
 
     def truncate(self, slot: int, frames: int, *, most: int | None = None) -> int:
-        """See `SlotEngine.truncate`. Each call counts: it is what others wait for."""
+        """See `SlotEngine.truncate`. Each call is noted by itself, as other streams wait for it."""
         with self._noted(self.truncations):
             return self._engine.truncate(slot, frames, most=most)
 
@@ -117,7 +118,8 @@ class InstrumentedEngine:
 def instrumented(
     recognizer: Recognizer, *, script: Script | None = None, clock: Clock = perf_counter
 ) -> tuple[Recognizer, InstrumentedEngine]:
-    """The same model with a scheduler of its own, and what notes its times; all slots are free."""
+    """The same model with a scheduler of its own, and the engine that notes its times. All slots
+    must be free."""
     notes = InstrumentedEngine(recognizer.scheduler.engine, script=script, clock=clock)
     same = Recognizer(notes.engine, recognizer.config, recognizer.vocabulary, name=recognizer.name)
     return same, notes

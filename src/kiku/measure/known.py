@@ -1,6 +1,6 @@
-"""What was measured or published about how many streams fit: figures to stand beside estimates.
+"""Measured and published figures of how many streams fit, to be shown next to estimates.
 
-`measured.json` is made from benchmarks/results by benchmarks/plan_data.py; a test sees that they
+`measured.json` is made from benchmarks/results by benchmarks/plan_data.py; a test checks that they
 agree.
 """
 
@@ -22,24 +22,24 @@ from kiku.measure.roofline import Part, step_ms
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What others say that a GPU does."""
+    """A published figure: how many streams a GPU serves."""
 
     model: str
     gpu: str
     streams: int
     step_ms: float
-    """That a step takes at most, by what they say."""
+    """Milliseconds that a step takes at most, if the figure is right."""
     says: str
     source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What is published, beside the roofline."""
+    """A published figure, compared with the roofline."""
 
     published: Published
     share: float
-    """The roofline's time of such a step, divided by what they say at most."""
+    """The roofline's time of such a step, divided by the published `step_ms`."""
 
 
 _README = "README of kyutai-labs/delayed-streams-modeling"
@@ -59,39 +59,41 @@ PUBLISHED = (
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Rows of the benchmarks, of one model in one type of weights and keys on one machine."""
+    """Benchmark results of one model on one machine, with one type of weights and one of keys."""
 
     machine: str
     kv_dtype: str = "float32"
-    """Of the keys and values."""
+    """Type of the keys and values."""
     live: tuple[tuple[int, float], ...] = ()
     """Streams with full windows, and the p99 of a step in ms; fewest first."""
     fixed_bytes: float | None = None
     stream_bytes: float | None = None
     speed: float | None = None
-    """Of one recording alone: seconds of sound a second."""
+    """Seconds of sound a second, for one recording alone."""
     source: tuple[str, ...] = ()
-    """Dates and commits of what it is from."""
+    """Dates and commits of the benchmarks."""
 
     def streams_within(self, ms: float) -> int:
-        """The most streams whose steps, and those of all fewer, were within `ms`. More streams take
-        no less: where they seem to, something else had the machine for a while, as it may again."""
+        """The most streams whose steps were within `ms`, as were the steps of all fewer streams.
+        More streams never take less time: if they seem to, something else used the machine for a
+        while, and may do so again."""
         within = takewhile(lambda row: row[1] <= ms, self.live)
         return max((streams for streams, _ in within), default=0)
 
     def exceeded(self, ms: float) -> bool:
-        """Whether more streams than those were tried, and took longer."""
+        """Whether a number of streams was tried whose steps took longer than `ms`."""
         return any(p99 > ms for _, p99 in self.live)
 
     @property
     def noise(self) -> tuple[int, int] | None:
-        """Streams that took longer than more of them, by more than a tenth; None where none did."""
+        """A number of streams that took longer than a larger number, by more than a tenth, and that
+        larger number; None if there is no such pair."""
         pairs = combinations(self.live, 2)
         return next(((few, more) for (few, a), (more, b) in pairs if a > 1.1 * b), None)
 
 
 def shape_of(config: ModelConfig) -> str | None:
-    """The name under which figures of a model of these numbers stand, whatever it is called."""
+    """The name under which figures of a model of this shape are kept, whatever it is called."""
     for name, known in {**SHAPES, DEMO: _demo()}.items():
         if config.lm.transformer == known.lm.transformer:
             return name

@@ -1,5 +1,5 @@
-"""What the memory allows: a step of the decoder reads every weight once, so it cannot be faster
-than that."""
+"""The least time that the memory allows: a step of the decoder reads every weight once, and cannot
+be faster than that."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from kiku.config import LMConfig
 _BITS = {"float32": 32, "bfloat16": 16, "float16": 16, "int8": 8, "fp8": 8, "int4": 4}
 _SCALE_BITS, _BLOCK = 32, 128
 _GROUP = 64  # rows of a rounded matrix are filled up to a multiple of it (see graph.tiles)
-_HEAD_BITS = 8  # of the text head: never fewer
+_HEAD_BITS = 8  # of the text head's weights, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Limit:
     window_bytes: int
     """Keys and values of a full window, which a step reads too."""
     ms: float
-    """For the weights."""
+    """Milliseconds to read the weights; `ms_full_window` is with a full window."""
     ms_full_window: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -32,7 +32,7 @@ class Limit:
 
 
 def weight_bytes(config: LMConfig, precision: str) -> int:
-    """What a step reads of the decoder's weights; of the embeddings it reads next to nothing."""
+    """Bytes of the decoder's weights that a step reads; of the embeddings it reads next to none."""
     bits = _BITS[precision]
     total = 0.0
     for name, shape in lm_shapes(config).items():
@@ -48,14 +48,14 @@ def weight_bytes(config: LMConfig, precision: str) -> int:
 
 
 def window_bytes(config: LMConfig, key_bits: int = 32) -> int:
-    """Keys and values of one stream's full window. Of int8 and int4 kiku-kernels
-    keeps them in 16 bits."""
+    """Bytes of keys and values of one stream's full window. For int8 and int4 kiku-kernels keeps
+    them in 16 bits."""
     t = config.transformer
     return 2 * key_bits // 8 * t.num_layers * t.num_heads * t.head_dim * t.window
 
 
 def limit(config: LMConfig, precision: str, bandwidth: float, key_bits: int = 32) -> Limit:
-    """At `bandwidth` bytes a second."""
+    """The limit if memory is read at `bandwidth` bytes a second."""
     weights, window = weight_bytes(config, precision), window_bytes(config, key_bits)
     return Limit(
         precision,
@@ -75,7 +75,7 @@ def share_of_limit(
     full_window: bool = False,
     key_bits: int = 32,
 ) -> float:
-    """How much of the possible speed a measured step has reached: 1 is all of it. With a full
-    window the step has its keys and values to read, too."""
+    """The share of the possible speed that a measured step has reached: 1 is all of it. With a full
+    window the step has to read keys and values, too."""
     least = limit(config, precision, bandwidth, key_bits)
     return round((least.ms_full_window if full_window else least.ms) / decoder_ms, 3)

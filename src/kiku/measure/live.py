@@ -1,5 +1,5 @@
-"""Live streams through the real loop: what a round of them costs, how long a frame waits, and how
-soon the words are there after `finalize`.
+"""Live streams through the real loop: what a round costs, how long a frame waits, and how soon the
+words are there after `finalize`.
 
 Unlike in `speed`, words, clients and the driver are part of what is measured.
 """
@@ -27,8 +27,8 @@ from kiku.stream import ContextPolicy, Finalized, WordSession
 from kiku.text import Word
 
 Window = Literal["empty", "kept", "full"]
-"""What streams remember: next to nothing; as much as the usual truncation leaves, each at
-another place between two of them; or all that they can, without truncation."""
+"""How much streams remember: next to nothing; what the usual truncation leaves, with each stream at
+another point between two truncations; or all that they can, without truncation."""
 
 WINDOWS: tuple[Window, ...] = ("empty", "kept", "full")
 
@@ -36,7 +36,7 @@ _STAGGER = 37
 """Frames by which one stream of a full window is older than the next."""
 
 _KEPT = 0.9
-"""Of the window: what the oldest stream of a kept one has filled when the measuring begins."""
+"""Share of the window that the oldest stream has filled when measuring begins, with "kept"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +46,21 @@ class LiveLoad:
     streams: int
     window: Window
     step: Times
-    """Every stream has one new frame: until all have been heard, words included."""
+    """In step, every stream has one new frame: until all are processed, words included."""
     codec: Times | None
-    """Its part of `step`, where the engine can tell."""
+    """The codec's part of `step`, if the engine can tell."""
     decoder: Times | None
     delay: Times
-    """Out of step, the streams' frames spread evenly over the time of one: from when a frame is
-    there until it has been heard."""
+    """Out of step, the frames of all streams are spread evenly over the length of a frame: from
+    when a frame is there until it has been processed."""
     frames_per_step: float
     """Out of step."""
     busy: float
     """Out of step: the scheduler's share of the time. Near 1 there are too many streams, and
     `delay` grows for as long as is measured."""
     truncation: Times | None
-    """Of pieces of truncations meanwhile, each part of a step; None if there was none."""
+    """Times of the pieces of truncations meanwhile, each part of a step; None if there were
+    none."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -67,7 +68,7 @@ class LiveLoad:
 
 
 class _Streams:
-    """Streams in their slots, and the sound that they hear."""
+    """Streams in their slots, and the sound that is pushed into them."""
 
     def __init__(
         self, recognizer: Recognizer, sound: NDArray[np.float32] | None, clock: Clock
@@ -83,7 +84,7 @@ class _Streams:
         self._next: list[int] = []
 
     def enter(self, streams: int, window: Window) -> None:
-        """Open streams that remember what they should."""
+        """Open `streams` streams, and let them remember what `window` asks for."""
         recovery = Recovery([ContextPolicy()]) if window == "kept" else None
         options = StreamOptions(recovery=recovery)
         script = Script(self.config.pad_id)  # silence is the quickest to decode
@@ -91,12 +92,12 @@ class _Streams:
             session = WordSession(self.config, self.rec.vocabulary, options)
             self.sessions.append(session)
             self.heard.append(0)
-            self._next.append(17 * i)  # each hears another place of the sound
+            self._next.append(17 * i)  # each begins at another place of the sound
             member = Member(session, SlotOptions(script), on_output=self._count(i))
             self.bindings += self.rec.scheduler.open(Opening([member]))
         past, engine = full_window(self.config), self.rec.scheduler.engine
         if window == "full":
-            # One listens, the others take its memory over.
+            # One processes the sound, the others copy its state.
             self.push(0, past)
             self._drain()
             for binding in self.bindings[1:]:
@@ -121,7 +122,7 @@ class _Streams:
             self.rec.scheduler.release(binding)
 
     def push(self, i: int, count: int) -> None:
-        """So many frames into one stream."""
+        """Push `count` frames into one stream."""
         which = np.arange(self._next[i], self._next[i] + count) % len(self._frames)
         self._next[i] += count
         session = self.sessions[i]
@@ -155,7 +156,7 @@ class _Streams:
 
     def out_of_step(self, count: int) -> tuple[list[float], int, float]:
         """Seconds that each frame took, how many steps there were, and the scheduler's share of the
-        time. Nobody sleeps: where no frame waits, the time of the next one has come."""
+        time. Nothing sleeps: if no frame waits, the time jumps to that of the next one."""
         streams, frame_s = len(self.sessions), 1 / self.config.frame_rate
         coming = deque((k * streams + i, i) for k in range(count) for i in range(streams))
         waiting: list[deque[float]] = [deque() for _ in self.sessions]
@@ -198,10 +199,10 @@ def live_load(
     Args:
         recognizer: with as many slots, all free.
         streams: how many.
-        window: what they remember.
-        sound: [S] what they hear, over and over; None is noise.
+        window: how much they remember.
+        sound: [S] pushed into them, over and over; None is noise.
         count: frames of each that are measured, in step and again out of step.
-        warmup: frames before them that are not.
+        warmup: frames before these that are not measured.
         clock: gives seconds.
     """
     live = _Streams(recognizer, sound, clock)
@@ -227,18 +228,18 @@ def live_load(
 
 @dataclass(frozen=True, slots=True)
 class Flushes:
-    """From `finalize` to `Finalized`."""
+    """What `finalize` costs, measured until `Finalized`."""
 
     total: Times
     codec: Times | None
-    """All its work for one flush, where the engine can tell."""
+    """All work of the codec for one finalize, if the engine can tell."""
     decoder: Times | None
     passes: float | None
-    """Of the decoder for one flush, on average."""
+    """Passes of the decoder for one finalize, on average."""
     words: float
-    """That came with one flush, on average; those that seemed to be still spoken count too."""
+    """Words that came with one finalize, on average; those that seemed unfinished count too."""
     sooner_s: float
-    """Without it, the text would have come so much later: the model's delay."""
+    """Seconds by which the text would have come later without finalize: the model's delay."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -254,14 +255,14 @@ def flushes(
     past: int = 0,
     clock: Clock = perf_counter,
 ) -> Flushes:
-    """Push sound into a live stream, wait until it has been heard, and finalize; again and again.
+    """Push sound into a live stream, wait until it is processed, and finalize; again and again.
 
     Args:
-        recognizer: with a slot, all of them free.
+        recognizer: with at least one slot; all are free.
         sounds: [S] each; after each of them `finalize` is called. The first warms up.
-        script: the text, where the model's own is not wanted.
-        says: the tokens that the script has for the frames of each flush; then it is silent.
-        past: frames that the stream hears before the first sound.
+        script: gives the text in place of the model; None takes the model's own.
+        says: the tokens that the script has for the frames of each finalize; then it is silent.
+        past: frames that the stream processes before the first sound.
         clock: gives seconds.
     """
     rec, notes = instrumented(recognizer, script=script, clock=clock)
@@ -306,7 +307,7 @@ def _until_heard(rec: Recognizer, live: LiveStream) -> None:
 
 
 def _until_finalized(live: LiveStream) -> int:
-    """Words until then."""
+    """How many words come until `Finalized`."""
     words = 0
     for event in live.events():
         words += isinstance(event, Word)

@@ -34,7 +34,7 @@ _APPLE = {"FEAT_DotProd": "dot product", "FEAT_I8MM": "i8mm", "FEAT_BF16": "BF16
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What programs find here."""
+    """The machine, as programs find it."""
 
     processor: str
     architecture: str
@@ -50,7 +50,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """As the system describes it."""
+    """This machine, as the system describes it."""
     name, instructions = _processor()
     return Machine(name, platform.machine(), instructions, usable_threads(), _memory_bytes())
 
@@ -99,8 +99,8 @@ def _memory_bytes() -> int | None:
 
 
 def resident_bytes() -> int | None:
-    """Memory of this process that is not elsewhere, mapped files included; None where the system
-    does not tell."""
+    """Bytes of this process that are in memory, mapped files included; None if the system does not
+    tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, IndexError, ValueError):
@@ -109,7 +109,7 @@ def resident_bytes() -> int | None:
 
 
 def private_bytes() -> int | None:
-    """Memory of this process alone, without mapped files; None where the system does not tell."""
+    """Bytes of this process alone, without mapped files; None if the system does not tell."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon:"))
@@ -118,17 +118,17 @@ def private_bytes() -> int | None:
 
 
 class MemoryReader:
-    """Reads memory with all threads, to see how fast that goes at the moment: on a machine that is
-    shared the speed changes from minute to minute."""
+    """Reads memory with all threads, to measure how fast that is at the moment: on a shared machine
+    the speed changes from minute to minute."""
 
     def __init__(
         self, size: int = 1 << 30, *, threads: int | None = None, clock: Clock = perf_counter
     ) -> None:
-        """Write what will be read.
+        """Write the memory that will be read.
 
         Args:
-            size: of what is read, in bytes: many times the processor's caches.
-            threads: None takes all that this process may use.
+            size: bytes that are read: many times the processor's caches.
+            threads: how many read; None takes all that this process may use.
             clock: gives seconds.
         """
         self._size, self._clock = size, clock
@@ -136,9 +136,9 @@ class MemoryReader:
 
     def bandwidth(self, seconds: float = 2.0) -> float:
         """Bytes a second that all threads together read: the best of as many rounds as fit into
-        the time, but of one with each way of reading at least."""
+        the time, but of at least one round for each way of reading."""
         best, rounds, began = 0.0, 0, self._clock()
-        with ThreadPoolExecutor(len(self._parts)) as pool:  # numpy lets go of the interpreter
+        with ThreadPoolExecutor(len(self._parts)) as pool:  # numpy lets other threads run
             while rounds < len(_READERS) or self._clock() - began < seconds:
                 reader = _READERS[rounds % len(_READERS)]
                 started = self._clock()
@@ -172,4 +172,5 @@ def _whole_sum(part: NDArray[np.float32]) -> int:
 
 
 _READERS = (_largest, _sum, _whole_sum)
-"""Which is the fastest depends on the processor; none of them computes as long as it reads."""
+"""Ways of reading. Which is the fastest depends on the processor; all of them read for longer than
+they compute."""

@@ -1,8 +1,8 @@
 """How many live streams of a model fit on a machine, how fast recordings go, and how many machines
-that takes.
+are needed.
 
-Estimates are of the roofline; where the benchmarks measured this model on this machine, their
-figure stands in its place, and every figure says which it is.
+Estimates are those of the roofline. If the benchmarks measured this model on this machine, their
+figure takes the place of the estimate; every figure says which of the two it is.
 """
 
 import math
@@ -24,18 +24,18 @@ _MOST = 1e12  # streams, hours, prices
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the machines shall do.
+    """The work that the machines have to do.
 
     Raises:
-        InputError: a value cannot be.
+        InputError: a value is not allowed.
     """
 
     streams: int | None = None
-    """Live, at once."""
+    """Live streams at once."""
     hours_per_day: float | None = None
-    """Of recordings, a day."""
+    """Hours of recordings a day."""
     price: float | None = None
-    """Of a machine for an hour, in any currency."""
+    """Price of a machine for an hour, in any currency."""
 
     def __post_init__(self) -> None:
         if self.streams is not None:
@@ -51,37 +51,37 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """Machines for what is wanted."""
+    """The machines that the wanted work needs."""
 
     machines: int
     memory_bytes_each: float
-    """In use on each."""
+    """Bytes in use on each machine."""
     machine_hours_per_day: float
     cost_per_day: float | None
-    """None where nobody told a price."""
+    """None if no price is given."""
     basis: Basis
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What fits, why, and what it takes."""
+    """How much fits, why, and how many machines are needed."""
 
     model: str
     hardware: Hardware
     options: Options
-    """With the types that were chosen."""
+    """The options, with the types that were chosen."""
     fixed_bytes: Figure
-    """Memory of the weights, and where it was measured of the program."""
+    """Bytes of the weights; if measured, those of the program too."""
     stream_bytes: Figure
-    """Memory of a stream."""
+    """Bytes of a stream."""
     by_memory: Figure | None
     """Live streams; None where the memory is not known."""
     by_time: Figure
     """Live streams whose steps are within `p99_ms`."""
     at_most: int
-    """By memory, and by time with an efficiency of 1."""
+    """Live streams by memory, and by time with an efficiency of 1."""
     streams: Figure
-    """The smaller of memory and time."""
+    """Live streams: the smaller of `by_memory` and `by_time`."""
     step_ms: Figure | None
     """A step of that many streams, p99; None without any."""
     recordings: Figure | None
@@ -92,7 +92,7 @@ class Plan:
     live_need: Need | None
     recordings_need: Need | None
     published: tuple[known.Beside, ...]
-    """What others say of this model on this GPU."""
+    """What others have published of this model on this GPU."""
     measured: tuple[known.Measured, ...]
     """What the benchmarks found for this model and type, on whatever processor."""
     assumptions: tuple[str, ...]
@@ -106,7 +106,7 @@ _USUAL, _NOTHING = Options(), Wanted()
 
 
 def model_of(name: str) -> tuple[str, ModelConfig]:
-    """A model's name and numbers; of a repository that is not known only small files are fetched.
+    """A model's name and numbers; of an unknown repository only small files are fetched.
 
     Args:
         name: "1b", "2.6b", "demo", a repository, a folder with a checkpoint or a converted model.
@@ -133,12 +133,12 @@ def plan(
     *,
     machine: str | None = None,
 ) -> Plan:
-    """How many live streams fit, how fast recordings go, and how many machines that takes.
+    """Find how many live streams fit, how fast recordings go, and how many machines are needed.
 
     Args:
         model: as `model_of` takes it, or a model's numbers.
         hardware: see `hardware.gpu`, `hardware.cpu` and `hardware.cpu_of`.
-        options: types of numbers, what a step may take, and what is assumed.
+        options: types of numbers, how long a step may take, and other assumptions.
         wanted: streams or hours, for which machines are counted.
         machine: `hardware` as `known.described` names it: what the benchmarks measured there takes
             the place of estimates.

@@ -1,9 +1,9 @@
 """The least time and memory that a step of live streams can take: what has to be read, and what has
 to be computed.
 
-A step reads every weight once, whoever takes part, and the keys and values of every stream; it
-computes for every stream. Whichever of reading and computing takes longer is the time of a network.
-Sums on the way between layers are taken to stay in caches.
+A step reads every weight once, however many streams there are, and the keys and values of every
+stream; it computes for every stream. The time of a network is the longer of reading and computing.
+Results that pass between layers are assumed to stay in caches.
 """
 
 import math
@@ -45,19 +45,20 @@ class Part:
     """In memory for each stream."""
 
     def ms(self, hardware: Hardware, streams: int) -> float:
-        """Of a step, at best."""
+        """Milliseconds of a step of `streams` streams, at best."""
         read = (self.weight_bytes + streams * self.stream_bytes) / hardware.bandwidth
         computed = sum(streams * count / hardware.rate(dtype) for dtype, count in self.ops)
         return 1000 * max(read, computed)
 
 
 def step_ms(parts: Sequence[Part], hardware: Hardware, streams: int) -> float:
-    """A step of so many streams, one frame each, at best: one network after the other."""
+    """Milliseconds of a step of `streams` streams, one frame each, at best: one network after the
+    other."""
     return sum(part.ms(hardware, streams) for part in parts)
 
 
 def most_streams(parts: Sequence[Part], hardware: Hardware, ms: float) -> int:
-    """How many streams a step of `ms` follows at best; 0 if not one."""
+    """How many streams a step of `ms` milliseconds can serve, at best; 0 if not even one."""
     low, high = 0, 1
     while high < _MOST and step_ms(parts, hardware, high) <= ms:
         low, high = high, 2 * high
@@ -88,13 +89,14 @@ def decoder(config: LMConfig, dtype: str, kv_dtype: str, *, on_gpu: bool = False
 
 
 def codec_dtype(dtype: str) -> str:
-    """Of the codec's large matrices beside a decoder of `dtype`: 8 bits on processors where that
-    has no more, else float32, in which the decoder was trained on its codes."""
+    """The type of the codec's large matrices next to a decoder of `dtype`. On processors they have
+    8 bits if the decoder has no more; else float32, in which the decoder was trained on the codec's
+    codes."""
     return "int8" if dtype in ("int8", "int4") else "float32"
 
 
 def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) -> Part:
-    """The codec beside a decoder of `dtype`; see `codec_dtype`."""
+    """The codec next to a decoder of `dtype`; see `codec_dtype`."""
     t = config.transformer
     eight_bits = codec_dtype(dtype) == "int8"
     products: dict[str, float] = {}
@@ -105,7 +107,7 @@ def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) 
         if len(shape) > 1:
             own, uses = "int8" if small else "float32", _uses(config, name)
             products[own] = products.get(own, 0.0) + 2.0 * math.prod(shape) * uses
-        # A convolution remembers what its kernel reaches back to; codebooks are none.
+        # A convolution remembers what its kernel reaches back to; codebooks are no convolutions.
         if len(shape) == 3 and not name.startswith("quantizer"):
             past += shape[1] * (shape[2] - 1) * _FLOAT32
             largest = max(largest, shape[0] * _uses(config, name) * _FLOAT32)
@@ -113,7 +115,7 @@ def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) 
     attention = 4.0 * t.num_layers * t.num_heads * t.head_dim * t.window * positions
     products["float32"] = products.get("float32", 0.0) + attention
     keys = "float16" if eight_bits else "float32"  # as kiku-kernels keep them
-    # On a GPU calls are cut, so that what is between layers does not grow with the streams.
+    # On a GPU calls are split, so the results between layers do not grow with the streams.
     alive = 0.0 if on_gpu else _ALIVE * largest
     return Part(
         "codec",
@@ -126,8 +128,8 @@ def codec(config: CodecConfig, dtype: str = "float32", *, on_gpu: bool = False) 
 
 
 def _is_in_8_bits(name: str, shape: Shape) -> bool:
-    """Whether a matrix of the codec has no more where the decoder's have none: those of the
-    transformer, and of large convolutions; not those by which codes are found."""
+    """Whether a matrix of the codec has 8 bits if the decoder's have no more. Those of the
+    transformer and of large convolutions have; those by which codes are found have not."""
     if name.startswith("transformer"):
         return len(shape) == 2
     return not name.startswith("quantizer") and len(shape) == 3 and math.prod(shape) >= LARGE
@@ -141,8 +143,8 @@ def places(t: TransformerConfig, *, on_gpu: bool) -> int:
 
 
 def keys_bytes(t: TransformerConfig, positions: int, dtype: str) -> float:
-    """Keys and values of one stream's `positions`; in 8 bits each has a float32 scale for each
-    head."""
+    """Bytes of the keys and values of one stream's `positions`; in 8 bits each has a float32 scale
+    for each head."""
     bits = KV_BITS[dtype] + (32 / t.head_dim if KV_BITS[dtype] == 8 else 0)
     return 2 * t.num_layers * t.num_heads * t.head_dim * positions * bits / 8
 
@@ -154,8 +156,8 @@ def _matrices(config: LMConfig) -> Iterator[Shape]:
 
 
 def _looked_up_bytes(config: LMConfig, dtype: str) -> float:
-    """Embeddings, of which a step reads a few rows (8 bits and a scale for each row, where the
-    weights have no more than that), and norms."""
+    """Bytes of norms, and of embeddings, of which a step reads only a few rows. Embeddings have 8
+    bits and a scale for each row, if the weights have no more than 8 bits."""
     number = {"float32": 4, "bfloat16": 2}.get(dtype, 1)
     total = 0.0
     for name, shape in lm_shapes(config).items():

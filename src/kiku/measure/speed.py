@@ -1,5 +1,5 @@
-"""How long the steps of an engine take: live streams, blocks, hours on end; in all, and of its two
-networks one by one.
+"""How long the steps of an engine take: live streams, blocks, hours on end; in all, and for each of
+its two networks.
 """
 
 import math
@@ -23,14 +23,14 @@ Frames = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Steps in which every stream hears one frame."""
+    """Steps in which every stream advances by one frame."""
 
     streams: int
     past: int
-    """Frames that the streams had heard before."""
+    """Frames that the streams had processed before."""
     step: Times
     codec: Times
-    """Its part of `step`."""
+    """The codec's part of `step`."""
     decoder: Times
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,7 +40,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Steps in which one stream hears several frames."""
+    """Steps in which one stream advances by several frames."""
 
     size: int
     past: int
@@ -52,7 +52,7 @@ class Block:
     frames_per_pass: float | None
     """Frames that one pass of the decoder brought on average."""
     all_accepted: bool
-    """Every guess was made right, so that a block costs the fewest passes that it can."""
+    """Whether every guess was made to be right, so that a block costs the fewest passes."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -80,7 +80,7 @@ class Soak:
 
 
 def noise(config: ModelConfig, seconds: float = 20.0, seed: int = 0) -> NDArray[np.float32]:
-    """[S] noise whose loudness wanders, for models that need not understand."""
+    """[S] noise of changing loudness, for models that need not recognize anything."""
     random = np.random.default_rng(seed)
     count = max(1, round(seconds * config.frame_rate))
     loudness = 0.4 * random.random((count, 1), np.float32)
@@ -96,7 +96,7 @@ def full_window(config: ModelConfig) -> int:
 
 
 class Speed:
-    """Measures one engine, which nobody else uses meanwhile."""
+    """Measures one engine, which nothing else uses meanwhile."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Speed:
         Args:
             engine: all slots free.
             config: of its model.
-            sound: [S] what the streams hear, over and over; None is `noise`.
+            sound: [S] the streams' sound, over and over; None is `noise`.
             clock: gives seconds.
 
         Raises:
@@ -129,9 +129,9 @@ class Speed:
 
         Args:
             streams: how many; the engine has as many slots.
-            past: frames that each has heard before (`full_window` fills the memory).
+            past: frames that each has processed before (`full_window` fills the memory).
             count: steps that are measured.
-            warmup: steps before them that are not.
+            warmup: steps before these that are not measured.
         """
         slots = self.listeners(streams, past)
         try:
@@ -145,10 +145,11 @@ class Speed:
 
         Args:
             size: at most the engine's `max_block`.
-            past: frames that the stream has heard before.
+            past: frames that the stream has processed before.
             count: blocks that are measured, after two that are not.
-            accept_all: let the text be silence throughout, so that every guess is right: the cost
-                of a pass. Otherwise what the model says: the cost of real decoding.
+            accept_all: make the text silence throughout, so that every guess is right: this
+                measures the cost of a pass. Otherwise the text is the model's own: this measures
+                the cost of real decoding.
         """
         slots = self.listeners(1, past, silent=accept_all)
         try:
@@ -218,19 +219,19 @@ class Speed:
         )
 
     def fill(self, slots: Sequence[int], past: int) -> None:
-        """Let open slots hear so many frames, in blocks."""
+        """Step open slots through `past` frames, in blocks."""
         self._advance(slots, 0, past)
 
     def listeners(self, count: int, past: int, *, silent: bool = False) -> list[int]:
-        """Open slots that have heard `past` frames.
+        """Open slots that have processed `past` frames.
 
-        Their text until then was silence, which is the quickest to decode; one slot listens, the
-        others take its memory over.
+        Their text until then was silence, which is the quickest to decode. One slot processes the
+        frames, and the others copy its state.
 
         Args:
             count: how many.
             past: frames.
-            silent: let the text be silence from then on, too; for one slot.
+            silent: make the text silence from then on, too; for one slot only.
         """
         if past == 0:
             return [self._open(silent) for _ in range(count)]
@@ -262,7 +263,7 @@ class Speed:
             at += block
 
     def _blocks(self, streams: int, size: int, first: int) -> Iterator[Frames]:
-        """[n, size, frame_size] the frames of every stream from `first` on; each stream hears
+        """[n, size, frame_size] the frames of every stream from `first` on; each stream is at
         another place of the sound."""
         count = len(self._frames)
         offsets = np.arange(streams)[:, None] * 17 + np.arange(size)
@@ -299,7 +300,7 @@ def _packed(frames: Frames) -> tuple[Frames, list[int]]:
 
 
 class _Silence:
-    """Chooses the same token always: with the padding token every guess of a block is right."""
+    """Picks the same token always: with the padding token every guess of a block is right."""
 
     def __init__(self, token: int) -> None:
         self._token = token
@@ -309,5 +310,5 @@ class _Silence:
 
 
 def _each(seconds: Sequence[float], size: int) -> float:
-    """The median in milliseconds, for one of `size` frames."""
+    """The median in milliseconds, divided by the `size` frames."""
     return round(float(np.median(seconds)) * 1000 / size, 3)

@@ -17,11 +17,11 @@ from typing import Any
 from kiku.errors import KikuError
 
 Runner = Callable[[Sequence[str]], str]
-"""Runs a command; gives its standard output."""
+"""Runs a command, and gives its standard output."""
 
 
 class ChildFailed(KikuError):
-    """A process that should measure did not come back with a result."""
+    """A process that should measure ended without a result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Memory:
 
     after_load: int
     after_a_minute: int
-    """One stream has heard a minute."""
+    """When one stream has processed a minute of sound."""
     per_slot: int
-    """More for another stream that has heard as much."""
+    """More bytes for another stream that has processed as much."""
     libraries: int
     """Before the model was loaded."""
     private: int | None = None
@@ -49,9 +49,9 @@ class Start:
 
     loaded_s: float
     first_tokens_s: float
-    """The model has said something about the first sound."""
+    """When the model had given output for the first sound."""
     first_word_s: float | None
-    """None where it heard no word."""
+    """None if it recognized no word."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -59,7 +59,7 @@ class Start:
 
 
 def run(command: Sequence[str]) -> str:
-    """Run it to its end.
+    """Run a command to its end.
 
     Raises:
         ChildFailed: it ended with an error, or was killed.
@@ -79,11 +79,11 @@ def memory(
     Args:
         model: what `kiku.load` takes, or the folder of a dummy model.
         precision: as `kiku.load`'s dtype.
-        threads: that compute.
+        threads: how many compute.
         runner: starts the process.
 
     Raises:
-        ChildFailed: it did not work.
+        ChildFailed: the process failed, or gave no result.
     """
     job = {"what": "memory", "model": model, "precision": precision, "threads": threads}
     found = _ask(job, runner)
@@ -104,11 +104,11 @@ def start(
         model: as for `memory`.
         sound: a recording.
         precision: as `kiku.load`'s dtype.
-        threads: that compute.
+        threads: how many compute.
         runner: starts the process.
 
     Raises:
-        ChildFailed: it did not work.
+        ChildFailed: the process failed, or gave no result.
     """
     job = {
         "what": "start", "model": model, "precision": precision, "threads": threads,

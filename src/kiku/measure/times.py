@@ -10,7 +10,7 @@ Clock = Callable[[], float]
 """Seconds since some moment, as `time.perf_counter` gives them."""
 
 REAL_TIME_MS = 80.0
-"""What a step of live streams may take: the length of a published model's frame."""
+"""Milliseconds that a step of live streams may take: the length of a published model's frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Times:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> "Times":
-        """Of at least one duration in seconds."""
+        """The summary of durations in seconds; there must be at least one."""
         assert seconds
         ms = np.asarray(seconds, np.float64) * 1000
         p90, p95, p99 = (float(np.percentile(ms, p, method="higher")) for p in (90, 95, 99))
