@@ -1486,3 +1486,11 @@ def test_a_task_waits_for_room_as_long_as_it_says() -> None:
         assert isinstance([event async for event in stream.events()][-1], End)
 
     asyncio.run(main())
+
+
+def test_what_is_shown_of_a_stream_is_what_was_heard() -> None:
+    rec = recognizer()
+    with rec.stream() as stream, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream._first, "pending", lambda: 0)
+        stream.push_silence(3.0)
+        assert repr(stream) == f"<LiveStream 0.0 s heard, {stream.waiting_s:.1f} s wait>"

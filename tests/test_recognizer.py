@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku import End, Event, Recognizer, StreamOptions, Transcription, Word, recognizer
+from kiku import AudioFormat, End, Event, Recognizer, StreamOptions, Transcription, Word, recognizer
 from kiku.audio import Chunk, StreamWarning, array_chunks
 from kiku.decoding import SamplingParams
 from kiku.engine import StepOutput
@@ -1145,3 +1145,19 @@ def test_tokens_of_no_samples_are_refused(wrong: Any) -> None:
 def test_the_text_of_a_prompt_is_a_text(wrong: Any) -> None:
     with pytest.raises(InputError, match="the text of a prompt must be a text"):
         echo()[0].prompt(wrong, np.zeros(5 * SIZE, np.float32), rate=1_000)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1, -2])
+def test_an_array_of_many_channels_says_which_axis_is_time(axis: int) -> None:
+    rec, _ = echo()
+    mono = spoken([3, 0, ONE, 3, TWO, 3, 3], SIZE)
+    many = np.stack([mono] * 12, axis=axis)
+    with pytest.raises(AudioError, match=r"StreamOptions\(format=AudioFormat\(channels_axis=0\)\)"):
+        rec.transcribe(many, PLAIN, rate=CONFIG.sample_rate)
+    told = replace(PLAIN, format=AudioFormat(channels_axis=axis))
+    totals: list[float | None] = []
+    found = rec.transcribe(
+        many, told, rate=CONFIG.sample_rate, progress=lambda _, total: totals.append(total)
+    )
+    assert found.text == rec.transcribe(mono, PLAIN, rate=CONFIG.sample_rate).text == "one two"
+    assert totals[-1] == pytest.approx(len(mono) / CONFIG.sample_rate)

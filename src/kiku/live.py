@@ -91,7 +91,7 @@ class LiveStream:
 
     def __repr__(self) -> str:
         state = "done" if self.done else f"{self.waiting_s:.1f} s wait"
-        return f"<LiveStream {self.duration:.1f} s heard, {state}>"
+        return f"<LiveStream {self.heard_s:.1f} s heard, {state}>"
 
     def _tell(self) -> None:
         if self._waits:

@@ -353,7 +353,10 @@ class Recognizer:
         """As `transcription`, for recordings that go side by side."""
         wait_s, told = timeout_s(timeout), callback(progress, "progress")
         _refuse_single(sources)
-        wanted = replace(stream_options(options), format=AudioFormat())
+        wanted = stream_options(options)
+        # A recording knows how it is written, but an array not which of its axes is time.
+        axis = wanted.format.channels_axis
+        wanted = replace(wanted, format=AudioFormat(channels_axis=axis))
         if wanted.rate_check is None:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
@@ -366,7 +369,7 @@ class Recognizer:
         if isinstance(source, int | float):  # one of a list of numbers
             samples_of([source], rate)
         found: list[StreamWarning] = []
-        chunks, length = _read(source, rate, found.append, options.track)
+        chunks, length = _read(source, rate, options, found.append)
         end_s = math.inf if options.end_s is None else options.end_s
         # What comes behind the end is not heard anyway.
         most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
@@ -396,7 +399,7 @@ class Recognizer:
                 f"the text of a prompt must be a text, not {shown(text)}: give what is said in the "
                 "recording, and the recording behind it"
             )
-        chunks, _ = _read(source, rate)
+        chunks, _ = _read(source, rate, StreamOptions())
         _refuse_rate_of_files([source], rate)
         return read_prompt(self.scheduler, self.config, self.vocabulary, text, chunks)
 
@@ -482,7 +485,10 @@ class Recognizer:
 
 
 def _read(
-    source: Source, rate: int | None, on_warning: OnWarning | None = None, track: int | None = None
+    source: Source,
+    rate: int | None,
+    options: StreamOptions,
+    on_warning: OnWarning | None = None,
 ) -> tuple[Iterator[Chunk], Callable[[], float | None]]:
     """The sound of a recording, of which nothing is read yet, and a look at how long it says it is.
 
@@ -494,8 +500,10 @@ def _read(
     known = source_of(source)
     samples = samples_of(known, rate)
     if samples is not None:
-        return _array_chunks(*samples), partial(_seconds_of, *samples)
-    return read_file(known, on_warning=on_warning, track=track), partial(duration_s, known, track)
+        axis = options.format.channels_axis
+        return _array_chunks(*samples, axis), partial(_seconds_of, *samples, axis)
+    chunks = read_file(known, on_warning=on_warning, track=options.track)
+    return chunks, partial(duration_s, known, options.track)
 
 
 def _refuse_single(sources: Any) -> None:
@@ -532,15 +540,19 @@ def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:
     return None if length_s is None else min(length_s, end_s, options.max_duration_s)
 
 
-def _seconds_of(samples: NDArray[np.generic], rate: int) -> float | None:
+def _seconds_of(samples: NDArray[np.generic], rate: int, channels_axis: int | None) -> float | None:
     try:
-        return max(np.shape(samples), default=0) / rate
+        shape = np.shape(samples)
+        is_told = channels_axis is not None and len(shape) == 2
+        return (shape[1 - channels_axis % 2] if is_told else max(shape, default=0)) / rate
     except (TypeError, ValueError, ArithmeticError):  # which is told when they are read
         return None
 
 
-def _array_chunks(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:
-    yield from array_chunks(samples, rate)
+def _array_chunks(
+    samples: NDArray[np.generic], rate: int, channels_axis: int | None
+) -> Iterator[Chunk]:
+    yield from array_chunks(samples, rate, channels_axis=channels_axis)
 
 
 def _decoded_chunks(source: Any, rate: int | None) -> Iterator[Chunk]:

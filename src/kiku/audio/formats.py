@@ -256,7 +256,8 @@ def _channels_axis(shape: tuple[int, ...], channels_axis: int | None) -> int | N
         if not shape[axis] <= _MAX_GUESSED_CHANNELS < shape[1 - axis]:
             raise AudioError(
                 f"in samples of shape {list(shape)} the channels cannot be told from time: "
-                "pass channels_axis=0 or channels_axis=1"
+                "say which axis they are, StreamOptions(format=AudioFormat(channels_axis=0)) or "
+                "channels_axis=1"
             )
     elif channels_axis in (0, 1, -1, -2):
         axis = channels_axis % 2
