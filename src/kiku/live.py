@@ -210,7 +210,8 @@ class LiveStream:
             raise self.queue_full(taken_s)
 
     def has_room(self, seconds: float) -> bool:
-        """Whether so much sound may be pushed; also where pushing it would raise at once."""
+        """Whether `seconds` of sound fit into the queue; also true of a stream that is closed or
+        failed, where a push raises at once."""
         return self.waiting_s + seconds <= self._max_queue_s or self._is_closed
 
     def queue_full(self, taken_s: float = 0.0) -> QueueFull:

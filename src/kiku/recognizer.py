@@ -520,8 +520,8 @@ def _refuse_single(sources: Any) -> None:
 
 
 def _refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
-    """A rate that nothing here takes was meant for something else, such as bytes without a header;
-    beside samples in a list, files are heard at their own."""
+    """Refuse a rate where every source is a file: files know theirs, and bytes without a header
+    were probably meant. In a list with samples among the files it is the rate of the samples."""
     if rate is None or not sources or not all(map(_is_file, sources)):
         return
     raise InputError(

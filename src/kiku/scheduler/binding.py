@@ -158,7 +158,7 @@ class Binding:
 
 
 def interrupted() -> StreamError:
-    """What those are told for whom something was under way when Ctrl-C came."""
+    """The error for clients whose work was under way when Ctrl-C came."""
     return StreamError("the stream was interrupted in the middle of a step")
 
 
@@ -174,7 +174,7 @@ def told_of(error: BaseException) -> Exception:
 
 
 def is_ctrl_c(error: BaseException) -> bool:
-    """Whether it is the main thread's own Ctrl-C, which nobody else may be told of in its place."""
+    """Whether this is Ctrl-C in the main thread: it must be raised there, not told to a client."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     return isinstance(error, KeyboardInterrupt) and in_main_thread
 

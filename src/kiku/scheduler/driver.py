@@ -1,11 +1,11 @@
-"""Who drives: one thread at a time leads, and all others wait for what it brings about.
+"""Which thread makes the rounds: exactly one at a time, the leader.
 
-Whoever calls `drive` and finds nobody leading leads: it makes one round after another until its own
-wish holds. The others wait on one condition. While live streams are open a thread of the driver's
-own leads and callers only wait, so that a Ctrl-C in one of them breaks no step.
+`drive(until)` makes rounds itself if no other thread does, until its condition holds. Other callers
+wait on one condition variable. While live streams are open a thread of the driver's own leads and
+callers only wait, so that a Ctrl-C in one of them interrupts no step.
 
-The condition is held for a moment and never while a round runs. `wake` does not take it at all
-where somebody leads and nobody waits: a thousand pushes beside a step cost a flag each.
+The condition variable is held for moments, never while a round runs. `wake` does not take it at all
+where a thread leads and none waits: a thousand pushes during a step set a flag each.
 """
 
 import atexit
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
-"""Who waits looks so often by himself: the garbage collector may have made a stream leave at a
-moment when it could wake nobody."""
+"""Seconds after which a waiting thread looks by itself: the garbage collector may have freed a
+stream at a moment when it could wake no thread."""
 
 _END_S = 30.0
-"""At the end of the program a step that is under way is waited for so long."""
+"""Seconds for which the end of the program waits for a step that is under way."""
 
 
 class Driver:
@@ -46,9 +46,9 @@ class Driver:
         self.round_began: float | None = None
         """When the round that is under way began (`time.perf_counter`); None in between."""
         self._owner = weakref.ref(scheduler)
-        self._news = False  # since the last round began
-        self._rests = False  # whether somebody waits whom nobody has woken
-        self._called = False  # whether all were told, and nobody has led since
+        self._news = False  # something may have changed since the last round began
+        self._rests = False  # a thread waits and has not been notified
+        self._called = False  # all were notified, and no round has begun since
         self._leader: int | None = None
         self._worker: threading.Thread | None = None
         self._ending = False
@@ -140,7 +140,7 @@ class Driver:
                         self.changed.wait(min(_LOOK_S, ends - now, max(0.0, self.again_at - now)))
                     continue
                 self._leader = me
-            # Whoever pushes meanwhile sees somebody lead, and has nobody to wake.
+            # Threads that push from here on see a leader, and need not wake anyone.
             if me == self._worker_id and (gather_s := scheduler.gather_s) > 0:
                 time.sleep(gather_s)
             self._lead(scheduler)

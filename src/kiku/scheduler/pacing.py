@@ -29,25 +29,27 @@ _LATE_S = 0.01
 """A live frame that is so much later than expected is waited for no longer."""
 
 _SILENT_S = 0.25
-"""Who is so much later has fallen silent; until then a frame may still come at any moment."""
+"""Seconds by which a frame may be late before its stream counts as silent; until then it may still
+come at any moment."""
 
 _MARGIN = 0.75
-"""Of the time until the next live frame so much is used: steps are not all alike."""
+"""Share of the time until the next live frame that recordings may use: steps are not all alike."""
 
 _CREEP_S = 0.002
-"""By which a frame may be expected later than the last one came: the expectation clings to the
-earliest."""
+"""Seconds by which the expected time of a stream's frames may move later with each frame: it
+follows the earliest frames."""
 
 _COST_FADES = 0.95
-"""What of a known cost is believed still after a step that was cheaper, or was not made for it: one
-standstill of the machine must not hold up recordings for good."""
+"""Factor by which a remembered cost falls after a step that was cheaper, or that was not made
+because of it: one standstill of the machine must not hold up recordings for good."""
 
 Waiting = Sequence[tuple[Binding, int]]
 
 
 class StepCosts:
-    """What a step of recordings costs, learnt from the steps: one frame costs more than a tenth of
-    what ten cost. Sizes are told apart by powers of two."""
+    """Seconds that a step of recordings takes by its number of frames, learnt from the steps. It is
+    not in proportion: one frame costs more than a tenth of ten. Numbers are grouped by powers of
+    two."""
 
     def __init__(self, frame_s: float) -> None:
         """Unknown: a frame is taken to cost `frame_s` seconds."""

@@ -9,9 +9,9 @@
     stop, forgotten         | step: frames of all sessions through the engine, and their output back
       -> leaving            |
 
-The driver's condition is never held while the engine, a session or a callback runs, but for
-`released` of a session that leaves while nobody leads. A client's lock (see `live`) is therefore
-never held while this one is asked for.
+Order of locks: the driver's condition is never held while the engine, a session or a callback runs,
+except for `released` of a session that is freed while no thread leads. So no thread asks for it
+while it holds a client's lock (see `live`).
 """
 
 import copy
@@ -36,17 +36,17 @@ from kiku.stream import Work
 _LOG = logging.getLogger(__name__)
 
 SHARED_PIECE = 8
-"""Frames that work reads before it is the others' turn: about as much as a step costs them."""
+"""Frames of one piece of work; the other sessions wait for it about as long as for a step."""
 
 STREAMS_PER_PIECE = 16
-"""One piece of work is done between two steps, and one more for so many streams: that many make a
-step longer by as much."""
+"""Streams for which one more piece of work is done between two steps, besides the first: as many
+make a step longer by about one piece."""
 
 GATHER_FROM = 16
 GATHER_S = 0.004
-"""Of so many live streams the frames of so many seconds are stepped together: frames come at any
-moment, and waking the driver for each costs more than all the rest. A step that takes longer
-gathers them by itself."""
+"""With at least `GATHER_FROM` live streams the driver's thread waits `GATHER_S` seconds before a
+round, so that more frames share a step: frames come at any moment, and to wake up for each costs
+more than all the rest. Where a step takes longer than that, frames gather by themselves."""
 
 T = TypeVar("T")
 
@@ -71,7 +71,7 @@ class Scheduler:
         self.on_step: OnStep | None = None
         """Is told, by whoever drives, the frames of each step and the seconds that it took."""
         self.num_failed = 0
-        """Steps that failed in a row: by a session's fault it is one, by the engine's no end."""
+        """Steps that failed in a row: a session's fault makes one fail, a broken engine all."""
         self._step_s = 0.0  # that the last step took
         self._driver = Driver(self)
 

@@ -13,14 +13,14 @@ from kiku.text import Partial, Word, WordBuilder
 from kiku.text.words import without_unfinished
 
 _SAME_S = 0.4
-"""The same text so near in time is the same word."""
+"""Seconds between the starts of two words of the same text that are taken for one."""
 
 _PLACE_S = 0.12
-"""Whatever the text, what is so near in time is the same word: it was heard with silence after it
-at first."""
+"""Seconds between the starts of two words of any text that are taken for one: the first was decoded
+with silence after it."""
 
 _RECENT = 32
-"""Words given out last that are known again when they are decoded once more."""
+"""Words, the last that were emitted, which are recognised when they are decoded once more."""
 
 
 class EmittedWords:

@@ -65,8 +65,8 @@ class StreamStats:
     window: int
     """Frames that the decoder can see."""
     age: int
-    """Frames that it remembers, as far as they go beyond its window too: since it was opened,
-    truncated or made to decode again, what it kept included."""
+    """Frames since the decoder was opened, truncated or made to decode again, and those that it
+    kept then; they may be more than its window."""
     num_frames: int
     """Heard by the stream so far."""
     speech: Sequence[bool]
@@ -107,14 +107,15 @@ class ContextPolicy:
     """
 
     soft: float = 0.6
-    """From this share of the window on it is done at the next pause."""
+    """Share of the window, up to 1: from there on the context is truncated at the next pause."""
     spare_s: float = 2.0
-    """So long before the window is full it is done anyhow."""
+    """Seconds before the window is full at which it is truncated without a pause."""
     pause_s: float = 0.5
-    """Without text or speech for so long there is a pause."""
+    """Seconds without text and speech that make a pause."""
     keep_s: float = 2.0
-    """What is kept; at most two fifths of the window. It is read again, for which others wait, and
-    on people the demo made as many errors with one second as with two or four."""
+    """Seconds of context that are kept, at most two fifths of the window. They are read again, and
+    other streams wait for it. On recordings of people the demo model made as many errors with one
+    second as with two or four."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""
@@ -139,16 +140,16 @@ class ContextPolicy:
 class StallPolicy:
     """Decode again where there is speech and no text.
 
-    Speech that the model knows no words for looks the same. So each time that it did not help, it
-    waits twice as long.
+    Speech for which the model knows no words looks the same. So after each time that it did not
+    help, the policy waits twice as long.
     """
 
     after_s: float = 5.0
-    """Of speech without text."""
+    """Seconds without text after which it acts."""
     share: float = 0.6
-    """Of this time there must be speech."""
+    """Share of that time in which there must be speech, up to 1."""
     most_s: float = 8.0
-    """So far it goes back at most."""
+    """Seconds that it goes back at most."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for numbers that cannot be."""

@@ -4,9 +4,9 @@ A session owns what concerns one client: the silence before and after its sound,
 text, its time, its words and turns, and what is to be done in its slot. The scheduler asks what is
 `pending`, takes frames, and gives back what the engine said.
 
-Two hands touch a session. The client's puts sound and requests into `_inbox`, and takes from
-`events`: both are deques, which need no lock. Everything else belongs to whoever drives the
-scheduler, one thread at a time.
+Two threads use a session. The client's thread appends sound and requests to `_inbox` and pops from
+`events`: both are deques, which need no lock. All else is touched only by the thread that drives
+the scheduler; there is one at a time.
 """
 
 import math
@@ -43,10 +43,11 @@ _LEVELS = 64
 """Frames whose loudness is kept for a finalize: 5 s."""
 
 _WORDLESS_S = 1.0
-"""Seconds of frames loud enough to be heard: without a word in them, that is told."""
+"""Seconds of frames that were loud enough for speech: if there are as many and no word came, the
+end brings a "no_words" warning."""
 
 _ENOUGH = REWIND_FRAMES
-"""Frames that are converted ahead of the engine: what one step takes at most."""
+"""Frames that are converted ahead of the engine: as many as one step takes at most."""
 
 _MAX_REQUESTS = 32
 """Requests to finalize that may wait."""
@@ -144,13 +145,15 @@ class WordSession:
         self._num_frames = 0  # taken; all but those of the step under way were heard
         self._levels: deque[float] = deque(maxlen=_LEVELS)  # dBFS of the last frames heard
         self.heard_s = 0.0
-        """Seconds of sound that were heard in whole frames: what there is to tell of them stands in
-        `events`."""
+        """Seconds of sound that were processed, in whole frames. All events of that sound are in
+        `events` already."""
         self._num_loud = 0  # frames heard that were loud enough for words
         self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
         self._turn_time = self._warned_at = 0.0
-        self._late: list[Word] = []  # given out since the last frame: the endpointer is to learn
-        self.is_closing = self._closed = False  # by the client's hand, by the driver's
+        self._late: list[
+            Word
+        ] = []  # emitted since the last frame, which the endpointer has not seen
+        self.is_closing = self._closed = False  # by the client, by the driver
         self._cut = False
         self.has_ended = False
         """Whether its last event, or its failure, is there."""
@@ -324,8 +327,8 @@ class WordSession:
         return ready if ready < due_in else due_in
 
     def _convert(self, enough: int, most: int | None = None) -> None:
-        """Turn what the client gave into frames, until so many samples wait; at most so many
-        pieces."""
+        """Convert what the client gave into frames until `enough` samples wait; at most `most` of
+        its pieces."""
         inbox, frames = self._inbox, self._frames
         while inbox and frames.num_samples < enough and most != 0:
             most = None if most is None else most - 1
@@ -342,7 +345,7 @@ class WordSession:
                 self._add_end()
 
     def _note_warnings(self) -> None:
-        # They are told when the decoder has come so far, however the sound was cut.
+        # They are emitted when the decoder has come to their time, however the sound was cut.
         if self.input.untold:
             self._warnings += self.input.warnings()
 
@@ -408,8 +411,8 @@ class WordSession:
             self.on_change()
 
     def _note_heard(self) -> None:
-        # Not before the events are there: who knows how much was heard, and fetches the events
-        # then, has all that belong to it.
+        # Only after the events are queued: a client that reads `heard_s` first and the events then
+        # has every event of that sound.
         self.heard_s = max(self.heard_s, self._now)
 
     @property
@@ -450,7 +453,7 @@ class WordSession:
         """Say what else there is to say after a frame."""
         now = self._now
         if now <= self.input.start_s:
-            return  # the silence before the sound
+            return  # this is the silence that is put before the sound
         # What begins at the end of this frame may not have been pushed yet: it is told after the
         # next one, whether it was or not.
         while self._warnings and self._warnings[0].time < now:
@@ -458,7 +461,7 @@ class WordSession:
         if self._options.pauses and heads is not None:
             self.events.append(Pause(now, tuple(heads), self._channel))
         if self._endpointer is not None:
-            if now > self._turn_time:  # otherwise a finalize has been ahead
+            if now > self._turn_time:  # otherwise a finalize has reported a later time
                 self._turn_time = now
             words = [*self._late, *words]
             self.events += self._endpointer.push(self._turn_time, heads, level, words, word_open)

@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     from kiku.stream.session import WordSession
 
 _FRESH_S = 2.0
-"""A word that began longer ago is over, however loud it is."""
+"""Seconds since its start after which a word counts as over, however loud the sound is."""
 
 _DROP_DB = 12.0
-"""A word is over when it has become so much quieter than it was."""
+"""Decibels by which the sound must have become quieter for a word to count as over."""
 
 _QUIET_DB = -55.0
-"""What is quieter than this (dBFS) is no speech."""
+"""dBFS; quieter sound is no speech."""
 
 _LATE_S = 0.25
-"""Words may be placed so much behind the end of the sound; later ones were never said."""
+"""Seconds by which a word may start after the end of the sound; later ones come of the silence
+alone, and nobody spoke them."""
 
 _MORE = 4
-"""Frames of silence that are heard further while a word is not decided."""
+"""Frames of silence that are added while a word is not decided."""
 
 Tokens = tuple[list[int], list[float]]
 """Text tokens and the natural logarithms of their probabilities, one for each frame."""
@@ -153,16 +154,16 @@ class Finalize:
         self._size, self._rate = config.frame_size, config.frame_rate
         self._num_steps = 0
         rest = state.rest
-        # Frame t brings token t + 1: so that is the text of all the sound, and mostly the token
-        # after it, which ends a word. `_accept` asks for more if it does not.
+        # Frame t yields token t + 1. So these frames give the text of all the sound, and mostly one
+        # token more, which ends the last word; if it does not, `_accept` asks for more silence.
         silent = math.ceil(config.text_delay_s * config.frame_rate)
         frames = np.zeros((-(-rest.size // self._size) + silent, self._size), np.float32)
         frames.ravel()[: rest.size] = rest
         self._next = frames[: REWIND_FRAMES - _MORE]
         short_s = (len(frames) - len(self._next)) / self._rate
         self.time = max(0.0, state.time - short_s)
-        """Up to where all words are known: with a delay of more than four seconds not up to where
-        it was asked, for the slot can go back no further."""
+        """Time up to which all words are known. With a delay of text above four seconds it lies
+        before the time that was asked for: a slot rewinds `REWIND_FRAMES` at most."""
         self._builder: WordBuilder | None = None
         self._words: list[Word] = []
 

@@ -95,7 +95,8 @@ class _Memory:
     """Of the last start or end; the next start is not before it."""
     noise_db: float | None = None
     sound_at: float = 0.0
-    """Where it was last not quiet, or what the last text speaks of if that is later."""
+    """The later of two: the end of the last frame that was not quiet, and the time of which the
+    latest text speaks."""
     text_at: float = 0.0
     """When text last came."""
     complete_to: float = -1.0
