@@ -262,7 +262,7 @@ def test_options_that_cannot_be_are_refused(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e300, 10**400])
 @pytest.mark.parametrize("name", ["streams", "hours_per_day", "price"])
-def test_wishes_that_cannot_be_are_refused(name: str, value: float) -> None:
+def test_targets_that_cannot_be_are_refused(name: str, value: float) -> None:
     if name == "price" and value == 0:
         value = -1e-9  # what costs nothing can be
     with pytest.raises(InputError, match=f"{name} must be from .* to"):

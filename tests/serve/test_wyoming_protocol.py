@@ -419,12 +419,12 @@ def test_a_program_holds_for_the_utterances_behind_it() -> None:
 
 
 def test_names_and_terms_are_expected_names_more() -> None:
-    wishes = Transcribe(
+    asked = Transcribe(
         name="whisper-1", language="de", context={"a": 1},
         transcript_names=["Ada  Lovelace", " ", "x" * 300], transcript_terms=["engine", "engine"],
     )  # fmt: skip
     protocol = new()
-    (opened,) = protocol.received(wire(wishes, START))
+    (opened,) = protocol.received(wire(asked, START))
     assert isinstance(opened, Open)
     assert [(word.text, word.boost) for word in opened.options.decoding.phrases] == [
         ("Ada Lovelace", 3.0), ("engine", 2.0),
@@ -438,10 +438,10 @@ def test_names_and_terms_are_expected_names_more() -> None:
 
 
 def test_as_many_are_expected_as_can_be_names_first() -> None:
-    wishes = Transcribe(
+    asked = Transcribe(
         transcript_terms=["term"], transcript_names=[f"name {i}" for i in range(MAX_HOTWORDS)]
     )
-    (opened,) = new().received(wire(wishes, START))
+    (opened,) = new().received(wire(asked, START))
     assert isinstance(opened, Open)
     assert len(opened.options.decoding.phrases) == MAX_HOTWORDS
     assert "term" not in {word.text for word in opened.options.decoding.phrases}

@@ -150,9 +150,7 @@ class WordSession:
         self._num_loud = 0  # frames heard that were loud enough for words
         self._warnings: deque[StreamWarning] = deque()  # of sound that has not been heard yet
         self._turn_time = self._warned_at = 0.0
-        self._late: list[
-            Word
-        ] = []  # emitted since the last frame, which the endpointer has not seen
+        self._late: list[Word] = []  # emitted since the last frame, for the endpointer
         self.is_closing = self._closed = False  # by the client, by the driver
         self._cut = False
         self.has_ended = False

@@ -45,7 +45,7 @@ from kiku.serve.protocols.parameters import Parameter
 from kiku.serve.protocols.wyoming_info import PATIENT_PROGRAM, PROGRAM, info
 from kiku.serve.protocols.wyoming_messages import Malformed, Message, MessageReader, message_bytes
 from kiku.serve.protocols.wyoming_sound import SoundFormat, widened
-from kiku.serve.protocols.wyoming_wishes import NAME_BOOST, TERM_BOOST, Wishes
+from kiku.serve.protocols.wyoming_transcribe import NAME_BOOST, TERM_BOOST, TranscribeData
 from kiku.stream import End, Event
 from kiku.text import TurnEnd, TurnStart, Word
 
@@ -115,7 +115,7 @@ class WyomingProtocol(Base):
         self._is_over = False  # nothing more comes
         self._is_broken = False  # nothing that comes can be understood
         self._program = PROGRAM
-        self._wishes: Wishes | None = Wishes()  # None where they cannot be
+        self._asked: TranscribeData | None = TranscribeData()  # None where they cannot be
         self._awaits_sound = False  # since a transcribe
         self._state = _State.IDLE
         self._drops = False  # the rest of an utterance that is over, up to its audio-stop
@@ -227,18 +227,18 @@ class WyomingProtocol(Base):
 
     def _wish(self, message: Message) -> Actions:
         """What is wished for the next utterance."""
-        self._wishes, self._awaits_sound = None, True
+        self._asked, self._awaits_sound = None, True
         try:
-            wishes = msgspec.convert(dict(message.data), Wishes)
+            asked = msgspec.convert(dict(message.data), TranscribeData)
         except msgspec.ValidationError as error:
             return self._refuse("invalid", f"transcribe cannot be done: {error}")
-        if wishes.name and not self._model.answers_to(wishes.name):
+        if asked.name and not self._model.answers_to(asked.name):
             return self._refuse(
                 "unknown-model",
-                f"there is no model {wishes.name[:80]!r} (transcribe.name): this is "
+                f"there is no model {asked.name[:80]!r} (transcribe.name): this is "
                 f"{self._model.name!r}",
             )
-        self._wishes = wishes
+        self._asked = asked
         return ()
 
     def _refuse(self, code: str, text: str) -> Actions:
@@ -257,8 +257,8 @@ class WyomingProtocol(Base):
         return actions
 
     def _start(self, message: Message) -> Actions:
-        wishes, self._wishes, self._awaits_sound = self._wishes, Wishes(), False
-        if wishes is None:  # which its error has told
+        asked, self._asked, self._awaits_sound = self._asked, TranscribeData(), False
+        if asked is None:  # which its error has told
             return self._drop()
         try:
             format = msgspec.convert(dict(message.data), SoundFormat)
@@ -266,7 +266,7 @@ class WyomingProtocol(Base):
             return [*self._drop(), _error("invalid", f"{message.type} cannot be heard: {error}")]
         self._begin(format)
         self._state, self._was_refused, self._is_opening = _State.HEARING, False, True
-        return [Open(self._options(format, wishes))]
+        return [Open(self._options(format, asked))]
 
     def _drop(self) -> Actions:
         """No sound of the utterance that begins is heard."""
@@ -274,11 +274,11 @@ class WyomingProtocol(Base):
         self._was_refused = self._drops = True
         return actions
 
-    def _options(self, format: SoundFormat, wishes: Wishes) -> StreamOptions:
+    def _options(self, format: SoundFormat, asked: TranscribeData) -> StreamOptions:
         return StreamOptions(
             format=format.audio_format,
-            decoding=DecodingOptions(hotwords=wishes.hotwords),
-            turns=wishes.eagerness if self._program == PROGRAM else None,
+            decoding=DecodingOptions(hotwords=asked.hotwords),
+            turns=asked.eagerness if self._program == PROGRAM else None,
         )
 
     def _chunk(self, message: Message) -> Actions:
@@ -304,9 +304,9 @@ class WyomingProtocol(Base):
     def _stop(self) -> Actions:
         if self._state is _State.HEARING:
             return self._finish()
-        wishes, awaited = self._wishes, self._awaits_sound
-        self._wishes, self._awaits_sound = Wishes(), False
-        if wishes is None or not awaited:
+        asked, awaited = self._asked, self._awaits_sound
+        self._asked, self._awaits_sound = TranscribeData(), False
+        if asked is None or not awaited:
             return ()
         self._words = []  # of no sound
         return [_send("transcript-start"), *self._transcript()]

@@ -1,4 +1,4 @@
-"""What Wyoming's clients wish for an utterance with `transcribe`."""
+"""What Wyoming clients ask for with `transcribe`, for one utterance."""
 
 from typing import Literal
 
@@ -17,7 +17,7 @@ _EAGERNESS: dict[str | None, Eagerness] = {
 }
 
 
-class Wishes(msgspec.Struct, frozen=True):
+class TranscribeData(msgspec.Struct, frozen=True):
     """The data of `transcribe`."""
 
     name: str | None = None
