@@ -1,4 +1,4 @@
-"""Builds the package with hatchling, and asks for a compiler only where one is of use."""
+"""Builds the package with hatchling, and asks for a compiler only if it can be used."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ from build_library import TARGETS, built, own_compiler, this_target
 
 
 def get_requires_for_build_wheel(config_settings: dict[str, object] | None = None) -> list[str]:
-    """What pip installs first."""
+    """The packages that pip installs before it builds a wheel."""
     return [*_for_wheel(config_settings), *_compiler()]
 
 
@@ -23,8 +23,8 @@ def get_requires_for_build_editable(config_settings: dict[str, object] | None = 
 
 
 def _compiler() -> list[str]:
-    """zig, which is a compiler in a package, unless `CXX` names another, the library is built
-    already, or this is a system that there are no kernels for."""
+    """The package of zig, which is a compiler; nothing if `CXX` names another compiler, the library
+    is built already, or there are no kernels for this system."""
     target = os.environ.get("KIKU_KERNELS_TARGET") or this_target()
     has_no_use = own_compiler(target) or target not in TARGETS or built(target).exists()
     return [] if has_no_use else ["ziglang>=0.13,<1"]

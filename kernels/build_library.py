@@ -1,8 +1,8 @@
-"""Builds the library of kernels: with `CXX` where it is set, else with zig, which is a package.
+"""Builds the library of kernels: with `CXX` if it is set, else with zig, which is a package.
 
     python build_library.py OUT [TARGET]
 
-TARGET is one of `TARGETS`, for another system than this one; only zig builds for those.
+TARGET is one of `TARGETS`, to build for another system than this one; only zig can do that.
 """
 
 import hashlib
@@ -18,8 +18,9 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent / "cpp"
 
-# No exceptions, no library of C++ when it runs: the file needs the C library only. And a * b + c is
-# rounded twice unless the source says otherwise: else GCC chooses, for each processor anew.
+# Without exceptions and the C++ library, the file needs only the C library when it runs. And
+# a * b + c is rounded twice unless the source says otherwise; else GCC would choose for each
+# processor.
 FLAGS = (
     "-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
     "-fno-threadsafe-statics", "-ffp-contract=off", "-Wall", "-Wextra",
@@ -32,7 +33,7 @@ X86 = {
     "processor_avx512.cpp": _AVX512,
 }  # fmt: skip
 ARM = {"library.cpp": (), "processor_neon.cpp": ("dotprod",)}
-"""By source file: the instructions that it is built with."""
+"""Source file -> the instructions that it is built with."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class CannotBuild(Exception):
 
 
 def this_target() -> str:
-    """The name of this system in `TARGETS`; another name where it is not one of them."""
+    """The name of this system in `TARGETS`; another name if it is not one of them."""
     system = {"Linux": "linux", "Darwin": "macos", "Windows": "windows"}.get(platform.system(), "")
     machine = platform.machine().lower()
     machine = {"amd64": "x86_64", "arm64": "arm64" if system == "macos" else "aarch64"}.get(
@@ -69,7 +70,7 @@ def this_target() -> str:
 
 
 def own_compiler(name: str) -> str:
-    """The command in `CXX` where a target is this system; "" where zig is to build it."""
+    """The command in `CXX` if the target is this system; "" if zig has to build it."""
     return os.environ.get("CXX", "").strip() if name == this_target() else ""
 
 
@@ -103,7 +104,7 @@ def build(out: Path, name: str | None = None, extra: tuple[str, ...] = ()) -> Ta
     zig = [sys.executable, "-m", "ziglang", "c++", "-target", target.zig]
     try:
         _link(shlex.split(own) if own else zig, target, out, extra, is_zig=not own)
-    except (CannotBuild, ValueError) as error:  # shlex's, for what is no command
+    except (CannotBuild, ValueError) as error:  # shlex's, for a malformed command
         if own:
             raise CannotBuild(f"CXX is {own!r} (without it zig is taken): {error}") from error
         raise
@@ -113,7 +114,7 @@ def build(out: Path, name: str | None = None, extra: tuple[str, ...] = ()) -> Ta
 def _link(
     compiler: list[str], target: Target, out: Path, extra: tuple[str, ...], *, is_zig: bool
 ) -> None:
-    """Compile the files side by side, and make the library of them."""
+    """Compile the files side by side, and link them to the library."""
 
     def compiled(source: str, folder: str) -> str:
         features = target.files[source]
@@ -137,7 +138,7 @@ def _for_zig(features: tuple[str, ...]) -> list[str]:
 def _for_others(features: tuple[str, ...], target: Target) -> list[str]:
     if target.files is ARM:
         return ["-march=armv8.2-a+dotprod"] if features else []
-    # GCC takes what its own headers leave open on purpose for a mistake.
+    # GCC would warn of values that its own headers leave uninitialized on purpose.
     return [
         *(f"-m{feature}" for feature in features),
         "-Wno-maybe-uninitialized",

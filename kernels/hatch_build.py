@@ -1,5 +1,5 @@
-"""Puts the native library into the wheel, or beside the sources where these are what is installed;
-where it cannot be built, there is the reason in its place."""
+"""Puts the native library into the wheel, or next to the sources if these are installed in place.
+If it cannot be built, a file with the reason takes its place."""
 
 import contextlib
 import os
@@ -22,13 +22,13 @@ REASON = "without_library.txt"
 class KernelsHook(BuildHookInterface):
     """Called by hatchling for each wheel.
 
-    KIKU_KERNELS_TARGET builds for another system (see `build_library.TARGETS`); then, and where
-    KIKU_KERNELS_NEEDED is set, a failure ends the build.
+    With KIKU_KERNELS_TARGET it builds for another system (see `build_library.TARGETS`). Then, and
+    if KIKU_KERNELS_NEEDED is set, a failure ends the build.
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Build, and say what goes where in the wheel; version is "editable" for `pip install -e`,
-        whose wheel holds nothing but the address of the sources."""
+        """Build the library, and set where it goes in the wheel. `version` is "editable" for
+        `pip install -e`, whose wheel holds only the address of the sources."""
         chosen = os.environ.get("KIKU_KERNELS_TARGET")
         name = chosen or this_target()
         is_editable = version == "editable"
@@ -48,13 +48,13 @@ class KernelsHook(BuildHookInterface):
         if is_editable:
             return
         build_data["pure_python"] = False
-        # What zig builds runs on every system of its tag; what CXX builds, on one like this.
+        # What zig builds runs on every system of its tag; what CXX builds, on systems like this.
         here = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         own = own_compiler(name) and not chosen
         build_data["tag"] = f"py3-none-{here if own else target.wheel}"
 
     def _library(self, name: str) -> tuple[Path, Target]:
-        """The file with the library for a target, which is built unless it is there."""
+        """The file with the library for a target; it is built unless it exists."""
         out = built(name)
         if not os.access(Path(self.root), os.W_OK):
             out = Path(tempfile.mkdtemp()) / out.name
@@ -67,7 +67,7 @@ class KernelsHook(BuildHookInterface):
         return out, target
 
     def _beside_sources(self, file: str, place: str) -> None:
-        """Put a file where the package is imported from, in place of what an earlier build put."""
+        """Put a file where the package is imported from, in place of an earlier build's files."""
         goal = Path(self.root) / "src" / place
         part = goal.with_name(f"part.{os.getpid()}")
         shutil.copyfile(file, part)

@@ -4,10 +4,10 @@
     advice.py       mistakes on the command line -> the command that was meant
     transcribe.py   kiku transcribe: its options, and whether they make sense
     transcribe_fleet.py  kiku transcribe --ray
-    run.py          one recording after the other, whatever happens to each
+    run.py          one recording after the other; a failure of one does not stop the others
     listen.py       kiku listen: its options, and whether they make sense
     listening.py    one live stream from its first sound to its last word
-    feed.py         sound -> a live stream, in its own time
+    feed.py         sound -> a live stream, at the sound's own speed
     live_results.py events -> txt, srt and JSON lines, written while they come
     captions_view.py  live captions on a terminal
     options.py      options that several commands take, and what they make of a stream
@@ -18,7 +18,7 @@
     raw.py          samples without a header
     outputs.py      recordings -> names of files, written whole or not at all
     word_output.py  words on standard output, as they come
-    progress.py     how far it is, on standard error
+    progress.py     progress, on standard error
     models.py       kiku models list | info | verify | pull | convert | rm
     bench.py        kiku bench
     plan.py         kiku plan
@@ -29,8 +29,8 @@
     columns.py      rows of text as a table
     terminal.py     the only place that writes to standard output and standard error
 
-Nothing here imports torch or onnxruntime: `kiku --help` answers at once. This file imports nothing
-that takes time, so that Ctrl-C is quiet from the beginning.
+Nothing here imports torch or onnxruntime, so `kiku --help` answers at once. This file imports
+nothing that takes time, so that Ctrl-C is quiet from the beginning.
 """
 
 import os
@@ -44,7 +44,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `kiku`. Standard streams that are closed (None) lead nowhere from then on.
+    """Run `kiku`. Standard streams that are closed (None) are replaced by the null device.
 
     Args:
         arguments: what follows the program's name; None takes them from the command line.
@@ -59,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_closed() -> None:
-    """Give what is closed, as under some daemons, somewhere to go: results may be for files."""
-    # In the order of their numbers: each takes the lowest that is free, which is its own. Else the
-    # first file that is written would have it, and get what libraries say.
+    """Open the null device for closed streams, as some daemons leave them: results may be files."""
+    # In the order of their numbers: each takes the lowest number that is free, which is its own.
+    # Otherwise the first file that is written would get that number, and what libraries print.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
@@ -69,11 +69,11 @@ def _open_closed() -> None:
 
 @contextmanager
 def _quiet_interrupts() -> Generator[None]:
-    """While the block imports, Ctrl-C ends the program at once: a module that is interrupted half
-    way may make any other error of it."""
+    """Let Ctrl-C end the program at once while the block imports: a module that is interrupted
+    half way may turn it into any other error."""
     quiet = "kiku.cli.app" not in sys.modules
     try:
-        # Who ignores Ctrl-C, or has a handler of his own, keeps that.
+        # A program that ignores Ctrl-C, or has a handler of its own, keeps that.
         quiet = quiet and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if quiet:
             signal.signal(signal.SIGINT, _leave)

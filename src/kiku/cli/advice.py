@@ -1,4 +1,4 @@
-"""What to type instead: a mistake on the command line is answered with the command that was meant.
+"""Answers a mistake on the command line with the command that was probably meant.
 
 Knows how typer words its errors; does not know what the commands do.
 """
@@ -24,8 +24,8 @@ def advise(error: typer.TyperException, arguments: Sequence[str], program: Any) 
     """What is wrong, and what to type instead.
 
     Args:
-        error: what typer says.
-        arguments: what was typed behind `kiku`.
+        error: typer's error.
+        arguments: what was typed after `kiku`.
         program: typer's command `kiku`, which has all others.
     """
     meant = _no_option(error, arguments) or _no_command(error, arguments)
@@ -35,7 +35,7 @@ def advise(error: typer.TyperException, arguments: Sequence[str], program: Any) 
             return f"{said}; did you mean  {shlex.join(['kiku', *right])}"
     else:
         said = error.format_message().rstrip(".")
-    # Where a value lacks behind an option, the error does not know of which command.
+    # If the value of an option is missing, the error does not know the command.
     command = _command(error) if getattr(error, "ctx", None) else _typed(arguments, program)
     return f"{said}; {command} --help tells what there is"
 
@@ -54,11 +54,11 @@ def _typed(arguments: Sequence[str], program: Any) -> str:
 
 
 def empty_argument(arguments: Sequence[str]) -> str | None:
-    """What is wrong where an argument is empty, as "$TALK" is where TALK is not set: a path would
+    """What is wrong if an argument is empty, as "$TALK" is if TALK is not set: as a path it would
     be the current folder.
 
     Args:
-        arguments: what was typed behind `kiku`.
+        arguments: what was typed after `kiku`.
     """
     for before, typed in zip(["kiku", *arguments], arguments, strict=False):
         name, equals, value = typed.partition("=") if typed.startswith("--") else ("", "", "")
@@ -69,7 +69,7 @@ def empty_argument(arguments: Sequence[str]) -> str | None:
 
 
 _Meant = tuple[str, list[str]] | None
-"""What is wrong, and the right arguments, or none where they cannot be told."""
+"""What is wrong, and the right arguments, or none if they cannot be guessed."""
 
 
 def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
@@ -100,7 +100,7 @@ def _no_option(error: typer.TyperException, arguments: Sequence[str]) -> _Meant:
 
 
 def _commands(error: typer.TyperException) -> list[str]:
-    """Those that there are where the error is from."""
+    """The commands of the program or group that the error is from."""
     context: Any = getattr(error, "ctx", None)
     return context.command.list_commands(context) if hasattr(context, "command") else []
 
@@ -139,7 +139,7 @@ def _no_command(error: typer.TyperException, arguments: Sequence[str]) -> _Meant
 
 
 def _command(error: typer.TyperException) -> str:
-    """The command that did not understand: "kiku transcribe"."""
+    """The command that the error is from: "kiku transcribe"."""
     return getattr(getattr(error, "ctx", None), "command_path", None) or "kiku"
 
 
@@ -149,5 +149,5 @@ def _renamed(argument: str, typed: str, right: str) -> str:
 
 
 def _is_recording(typed: str) -> bool:
-    """Whether somebody who typed this meant a recording, or a folder of such."""
+    """Whether this looks like a recording, or a folder of recordings."""
     return Path(typed).suffix.lower() in ENDINGS or "/" in typed or os.path.exists(typed)

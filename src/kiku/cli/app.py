@@ -1,4 +1,4 @@
-"""The commands, and what every one of them does with errors: one sentence and an exit code."""
+"""The commands, and how each of them reports an error: with one sentence and an exit code."""
 
 import os
 import sys

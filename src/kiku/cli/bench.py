@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Precision(StrEnum):
-    """What the decoder's weights are kept in."""
+    """Types of the decoder's weights."""
 
     INT8 = "int8"
     INT4 = "int4"
@@ -34,14 +34,14 @@ class Precision(StrEnum):
 
 
 class Shape(StrEnum):
-    """The published models' numbers."""
+    """Shapes of the published models."""
 
     ONE_B = "1b"
     TWO_B = "2.6b"
 
 
 SIZES = (1, 4, 8, 16, 32, 64)
-"""The blocks that are tried."""
+"""Block sizes that are tried, in frames."""
 
 _ANY_RATE = 24_000
 
@@ -113,7 +113,7 @@ def bench(
     if shape is not None and source is not None and source.name == "COMMANDLINE":
         raise typer.BadParameter(f"it is instead of {model}; leave one out", param_hint="--shape")
     if sound is not None:
-        next(read_chunks(str(sound), _ANY_RATE), None)  # what is none is told before any work
+        next(read_chunks(str(sound), _ANY_RATE), None)  # raises early if it is no recording
     if file is not None:
         refuse_folder(file)
     meter = Meter(quiet=False)
@@ -167,7 +167,7 @@ def _dummy_model(shape: Shape, precision: Precision, folder: Path) -> str:
 
 
 def _measure(job: _Job, parts: Sequence[str], stack: ExitStack) -> dict[str, Any]:
-    """Each part of `parts` -> plain numbers."""
+    """Measure each of `parts`; the results are plain values."""
     from kiku.measure import subprocesses
     from kiku.measure.dummy import open_model
 
@@ -226,7 +226,7 @@ def _samples(job: _Job, recognizer: "Recognizer") -> "NDArray[np.float32]":
 
 
 def _noise_file(stack: ExitStack) -> Path:
-    """A short recording of noise, for those who have no other."""
+    """A short recording of noise, used if no other is given."""
     import wave
 
     import numpy as np

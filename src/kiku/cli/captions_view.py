@@ -19,7 +19,7 @@ from kiku.stream import End, Event, StreamWarning
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 
 SURE, UNSURE = 0.9, 0.6
-"""Words at least as probable are shown plainly, and in yellow; others in red."""
+"""Probabilities from which on words are shown plainly, and in yellow; others are red."""
 
 _METER_WIDTH = 16
 _HOT_DB, _FULL_DB = -12.0, -4.0
@@ -44,12 +44,12 @@ class CaptionsView:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is drawn yet. What is told by functions is asked from another thread.
+        """Nothing is drawn yet. The functions are called from another thread.
 
         Args:
             title: what is listened to.
-            levels_db: how loud it is now, and was at its loudest lately.
-            lag_s: seconds of sound that are not understood yet.
+            levels_db: how loud the sound is now, and its loudest sample lately.
+            lag_s: seconds of sound that came and are not processed yet.
             heard_s: seconds of sound that came.
             console: where it is drawn; None is standard output.
             clock: seconds that only grow.
@@ -60,7 +60,7 @@ class CaptionsView:
         self._width = self._console.width
         self._cutter = Cutter()
         self._partials: dict[int | None, Partial] = {}
-        self._state = ""  # where no turns are told, it is not known
+        self._state = ""  # stays unknown if no turns are emitted
         self._shown: deque[tuple[Word, ...]] = deque(maxlen=_MAX_SHOWN)
         self._now, self._drawn_at = clock, -math.inf
         self._live = Live(
@@ -82,21 +82,21 @@ class CaptionsView:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        # What was open is not lost with the rest of the view.
+        # The open lines must not be lost with the rest of the view.
         self._partials = {}
         for line in self._cutter.end():
             self._print(line.words)
         self._live.stop()
 
     def tick(self) -> None:
-        """Draw the bottom anew, if that is due; to be called all the time."""
+        """Draw the bottom again, if that is due; to be called all the time."""
         if self._now() - self._drawn_at >= _DRAW_S:
             self._fit()
             self._drawn_at = self._now()
             self._live.refresh()
 
     def take(self, event: Event) -> None:
-        """Show what this changes."""
+        """Show what this event changes."""
         self._fit()
         if isinstance(event, StreamWarning):
             self.note(event.message, style="yellow")
@@ -113,16 +113,16 @@ class CaptionsView:
         self._state = _state(event) or self._state
 
     def note(self, text: str, *, style: str = "dim") -> None:
-        """A line about what happens, among the captions."""
+        """Print a note on a line among the captions."""
         self._console.print(self._row("", Text(text, style=style)))
 
     def close(self, *, whole: bool) -> bool:
-        """Leaving it does what is to be done."""
+        """Do nothing: leaving the view closes it."""
         return True
 
     def _fit(self) -> None:
-        """Begin a clean screen where the width has changed: how terminals break lines anew, and so
-        where the bottom now stands, cannot be known."""
+        """Begin a clean screen if the width has changed: how the terminal has wrapped its lines,
+        and so where the bottom is, cannot be known."""
         if self._console.width != self._width:
             self._width = self._console.width
             self._console.clear()
@@ -131,7 +131,7 @@ class CaptionsView:
                 self._draw(words)
 
     def render(self) -> RenderableType:
-        """What stands at the bottom: the open line of each channel, and how it goes."""
+        """The bottom of the view: the open line of each channel, and the status."""
         rows: list[RenderableType] = []
         partials = dict(self._partials)
         for line in self._cutter.open:
@@ -157,7 +157,7 @@ class CaptionsView:
         return row
 
     def _status(self) -> Text:
-        """On one line, whatever the width: what matters least is cut off."""
+        """The status, cut to one line; its least important part comes last."""
         mean_db, peak_db = self._levels_db()
         plain = self._console.options.ascii_only
         text = Text()
@@ -168,14 +168,14 @@ class CaptionsView:
         text.append(f"  lag {lag_s:4.1f} s", "" if lag_s < 2 else "yellow" if lag_s < 10 else "red")
         text.append(f"  {self._state:8}", "bold" if self._state == "speech" else "dim")
         text.append(f" {self._title}", "dim")
-        # The terminal shows Ctrl-C as ^C behind it, which must not begin another line.
+        # The terminal shows Ctrl-C as ^C after it, which must not begin another line.
         width = max(1, self._console.width - _MARGIN)
         text.truncate(width, overflow="crop" if plain else "ellipsis")
         return text
 
 
 def words_as_text(words: Iterable[Word], partial: Partial | None = None) -> Text:
-    """Words in the colours of their probability, and what is known of the next."""
+    """Words in the colours of their probability, and the beginning of the next word."""
     text = Text()
     given: list[tuple[Word | Partial, str]] = [(word, _colour(word.probability)) for word in words]
     given += [] if partial is None else [(partial, "dim italic")]
@@ -192,7 +192,7 @@ def meter(mean_db: float, peak_db: float, *, plain: bool, width: int = _METER_WI
     Args:
         mean_db: how long the bar is.
         peak_db: where the mark is.
-        plain: use letters that every terminal has.
+        plain: use characters that every terminal has.
         width: cells.
     """
     filled = _share(mean_db) * width

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 
 def columns(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as lines whose columns stand below one another."""
+    """Rows as lines whose columns are aligned."""
     table = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = (

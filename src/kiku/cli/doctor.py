@@ -1,4 +1,4 @@
-"""`kiku doctor`: what is here, and what to expect of it."""
+"""`kiku doctor`: what is installed here, and what speed to expect of it."""
 
 import json
 from collections.abc import Iterable

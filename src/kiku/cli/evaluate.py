@@ -1,4 +1,4 @@
-"""`kiku evaluate`: how well a model hears recordings whose text is known."""
+"""`kiku evaluate`: how well a model recognizes recordings whose text is known."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _CALIBRATION = "calibration.json"
 
 _SHOWN_PROBLEMS = 10
-"""That are told one by one; the report has all."""
+"""Problems that are printed one by one; the report has all."""
 
 _Manifests = Annotated[
     list[Path],
@@ -103,7 +103,7 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Figures and errors 
 
 @dataclass(frozen=True, slots=True)
 class RowOptions:
-    """Which recordings are heard, and how."""
+    """Which recordings are run through the model, and how."""
 
     TITLE: ClassVar[str] = SoundOptions.TITLE
 
@@ -180,7 +180,7 @@ def evaluate(
     recognizer = load_with(model, meter, slots=rows.slots)
     if recognizer is None:
         return INTERRUPTED
-    if output is not None and report.fresh:  # what no model will hear again is kept
+    if output is not None and report.fresh:  # results stay if no model is loaded
         forget(output)
     job = _Job(manifest, output, report.normalise, tuple(by), report.against, kind, report.page)
     options = HearingOptions(stream=stream, chunk_s=None if rows.recorded else LIVE_CHUNK_S)
@@ -204,7 +204,7 @@ def _kind(calibrate: str | None, output: Path | None) -> Kind | None:
 def _check_output(
     output: Path, manifests: Sequence[Path], report: ReportOptions, calibration: Path | None
 ) -> None:
-    """Refuse a folder in which what is written would replace what is read, or what others wrote."""
+    """Refuse a folder in which results would replace a file that is read, or one of others."""
     from kiku.evaluate.report import FILES
     from kiku.evaluate.store import NAME
 
@@ -218,7 +218,7 @@ def _check_output(
             raise typer.BadParameter(
                 f"{path} is read here, and would be replaced; name another folder", param_hint="-o"
             )
-        # Whatever an evaluation writes stands beside its results.
+        # Files that an evaluation writes are always next to its results.
         if path.name != NAME and exists(path) and not exists(output / NAME):
             raise OutputError(
                 f"{path} is of no evaluation (there is no {NAME} beside it); name another folder, "
@@ -251,7 +251,7 @@ class _Job:
     page: int
 
     def run(self, recognizer: "Recognizer", options: "HearingOptions", meter: Meter) -> int:
-        """Hear, tell, write; the exit code."""
+        """Run the recordings, print and write the results; give the exit code."""
         from kiku.evaluate import evaluate as heard_and_scored
         from kiku.evaluate.report import speed
 
@@ -333,14 +333,14 @@ def _write_calibration(evaluation: "Evaluation", kind: Kind, path: Path) -> None
 
 
 class _Progress:
-    """How many recordings have been heard, told every tenth part."""
+    """How many recordings are done, reported after every tenth of them."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         self.done = self.of = 0
 
     def tell(self, done: int, of: int) -> None:
-        """One more was heard."""
+        """Note that one more is done."""
         before, self.done, self.of = self.done, done, of
         if 10 * done // of > 10 * before // of:
             self._meter.note(f"{done} of {of} heard")

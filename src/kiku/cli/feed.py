@@ -1,4 +1,4 @@
-"""Sound -> a live stream, in a thread of its own: from a microphone, or a recording in its time."""
+"""Sound -> a live stream, in a thread of its own: a microphone, or a recording at its own speed."""
 
 import math
 import os
@@ -22,13 +22,13 @@ from kiku.errors import QueueFull, StreamClosed
 from kiku.live import LiveStream
 
 _CHUNK_S = 0.08
-_WAIT_S = 0.2  # so long a stop may take
-_SILENCE_S = 1.0  # gaps are pushed in parts, each when there is room
+_WAIT_S = 0.2  # that a stop may take
+_SILENCE_S = 1.0  # of one part: gaps are pushed in parts, each when there is room
 
 FLOOR_DB = -60.0
-"""What is not louder counts as silence."""
+"""Loudness up to which sound counts as silence, in dBFS."""
 _HOLD_S = 1.5
-"""So long the loudest sample stands."""
+"""Seconds for which the loudest sample is shown."""
 
 
 class Sound(Protocol):
@@ -36,11 +36,11 @@ class Sound(Protocol):
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of it that have come and were not taken."""
+        """Seconds of the sound that have come and were not taken yet."""
         ...
 
     def pieces(self) -> Iterator[Piece | Gap]:
-        """The sound, each piece when it is time for it."""
+        """The sound in pieces, each at its time."""
         ...
 
     def stop(self) -> None:
@@ -49,7 +49,7 @@ class Sound(Protocol):
 
 
 class Played:
-    """A recording in its own time, or faster or slower."""
+    """A recording at its own speed, or faster or slower."""
 
     waiting_s = 0.0
 
@@ -70,12 +70,12 @@ class Played:
         Args:
             source: a path, or "-" for standard input.
             speed: seconds of sound in a second; 0 is as fast as possible.
-            start_s: what comes before is not waited for.
-            end_s: what comes after does not come out; None is its end.
-            raw: how its samples are written, where it has no header.
+            start_s: sound before this comes without waiting.
+            end_s: sound after this is left out; None is the end of the recording.
+            raw: how the samples are written, if there is no header.
             track: which of several audio tracks, from 0; None is the default one.
             clock: seconds that only grow.
-            wait: waits for an event for so many seconds at most.
+            wait: waits for an event, for a number of seconds at most.
         """
         self._source, self._speed, self._raw = source, speed, raw
         self._track = track
@@ -91,8 +91,8 @@ class Played:
         """Pieces of 80 ms at most, each when its last sample would have been spoken.
 
         Raises:
-            AudioError: it cannot be read.
-            TruncatedAudio: it ends too early; after all that is there.
+            AudioError: the recording cannot be read.
+            TruncatedAudio: it ends too early; raised after all pieces that are there.
         """
         begun, given_s = self._clock(), 0.0
         for part in self._parts():
@@ -113,17 +113,17 @@ class Played:
                 yield from chunk.split(_CHUNK_S)
 
     def _wait_until(self, due: float) -> None:
-        """Wait by the clock from the beginning, so that what a wait takes too long does not add
+        """Wait until `due`, counted from the beginning, so that delays of single waits do not add
         up."""
         while not self._stopped.is_set() and (left_s := due - self._clock()) > 0:
             self._wait(self._stopped, left_s)
 
     def _standard_input(self) -> str | BinaryIO:
         try:
-            # A file does not keep a reader waiting, and some are read from their end.
+            # A file does not keep a reader waiting, and some formats are read from the end.
             if not sys.stdin.seekable():
                 return cast("BinaryIO", _Pipe(sys.stdin.fileno(), self._stopped))
-        except (AttributeError, OSError, ValueError):  # closed, or what stands in for it
+        except (AttributeError, OSError, ValueError):  # closed, or replaced
             pass
         return STDIN
 
@@ -135,8 +135,8 @@ def _piece(chunk: Chunk) -> Piece | Gap:
 
 
 class _Pipe:
-    """A pipe whose reader can be stopped while it waits: a thread that still read when the program
-    ends would spoil that."""
+    """A pipe whose reader can be stopped while it waits: a thread that still reads would disturb
+    the end of the program."""
 
     name = "standard input"
 
@@ -155,15 +155,15 @@ class _Pipe:
 
 
 class Level:
-    """How loud it is. One thread tells it, any may look."""
+    """How loud the sound is. One thread sets it, any thread may read it."""
 
     def __init__(self) -> None:
-        """Silence."""
+        """Begin with silence."""
         self.mean_db = self.peak_db = -math.inf
         self._peak_left_s = 0.0
 
     def add(self, samples: npt.NDArray[np.generic], rate: int) -> None:
-        """The next piece, [S] or [S, C]."""
+        """Take the next piece, [S] or [S, C]."""
         if not samples.size:
             return
         floats = _floats(samples)
@@ -174,7 +174,7 @@ class Level:
             self.peak_db, self._peak_left_s = peak_db, _HOLD_S
 
     def silence(self) -> None:
-        """Nothing comes."""
+        """Note that no sound comes."""
         self.mean_db = self.peak_db = -math.inf
 
 
@@ -186,21 +186,21 @@ class Feed:
 
         Args:
             sound: what is pushed.
-            stream: nobody else pushes to it.
-            notices: what is told of the sound meanwhile.
+            stream: the one to push to; nothing else pushes to it.
+            notices: messages about the sound meanwhile.
         """
         self._sound, self._stream = sound, stream
         self.notices = notices
         self.level = Level()
         self.problem: Exception | None = None
-        """What ended the sound before its time, once the stream is closed."""
+        """The error that ended the sound too early; set once the stream is closed."""
         self._stopped = threading.Event()
-        # It may sit in a read that never ends, which must not keep the program.
+        # A daemon, because it may be in a read that never ends, which must not keep the program.
         self._thread = threading.Thread(target=self._run, name="kiku-feed", daemon=True)
 
     @property
     def lag_s(self) -> float:
-        """Seconds of sound that have come and are not understood yet."""
+        """Seconds of sound that have come and are not processed yet."""
         return self._stream.waiting_s + self._sound.waiting_s
 
     def start(self) -> None:
@@ -227,13 +227,13 @@ class Feed:
         except StreamClosed:
             pass  # it was stopped while it waited for sound
         except Exception as error:
-            if not self._stopped.is_set():  # a sound that is stopped seems to be cut off
+            if not self._stopped.is_set():  # a sound that is stopped looks cut off
                 self.problem = error
         finally:
             self._close()
 
     def _close(self) -> None:
-        with suppress(Exception):  # what the stream has failed with comes behind its events
+        with suppress(Exception):  # an error of the stream comes after its events
             self._stream.close()
 
     def _push(self, piece: Piece) -> None:
@@ -253,7 +253,7 @@ class Feed:
 
 
 def _floats(samples: npt.NDArray[np.generic]) -> npt.NDArray[np.float64]:
-    """In [-1, 1], whatever the samples are kept in; what is no number is 0."""
+    """Samples of any type as floats in [-1, 1]; NaN and infinity become 0."""
     floats = np.nan_to_num(samples.astype(np.float64), posinf=0.0, neginf=0.0)
     if samples.dtype.kind == "f":
         return floats

@@ -1,4 +1,4 @@
-"""What was named on the command line -> the recordings to transcribe, in order."""
+"""Paths on the command line -> the recordings to transcribe, in order."""
 
 import glob
 import os
@@ -24,11 +24,11 @@ class Recording:
     source: str
     """A path, or "-" for standard input."""
     folder: str = ""
-    """Where it lies below the folder that was named: its results go into one of the same name."""
+    """Its folder relative to the one that was named: results go into a folder of the same name."""
 
     @property
     def label(self) -> str:
-        """What it is called when people are told about it."""
+        """Its name in messages."""
         return "standard input" if self.source == STDIN else self.source
 
     @property
@@ -42,7 +42,7 @@ class Recording:
         return "stdin" if self.source == STDIN else Path(self.source).name
 
     def num_channels(self, raw: RawFormat | None = None, track: int | None = None) -> int:
-        """How many channels are expected of it; two where neither it nor anybody says it."""
+        """How many channels it is expected to have; two if nothing tells."""
         if raw is not None:
             return raw.num_channels
         count = None if self.source == STDIN else num_channels(self.source, track)
@@ -60,8 +60,8 @@ def find_recordings(
         recursive: take those of folders inside folders, too.
 
     Returns:
-        The recordings, and in the place of a path that leads to none what is wrong with it. Files
-        are not opened.
+        The recordings, and in place of a path that leads to none an error that says why. Files are
+        not opened.
     """
     found: dict[str, Recording | AudioError] = {}
     for path in paths:
@@ -77,7 +77,7 @@ _Found: TypeAlias = Recording | AudioError
 
 
 def _key(one: _Found) -> str:
-    """The same for one file by two names."""
+    """A key that is the same for one file under two names."""
     if not isinstance(one, Recording):
         return str(one)
     return one.source if one.source == STDIN else os.path.realpath(one.source)
@@ -99,7 +99,7 @@ def _lead_to(path: str, recursive: bool) -> list[_Found]:
     try:
         if place.is_dir():
             return _in_folder(place, recursive)
-        # Links that lead nowhere are there as little as what has no name.
+        # A link that leads nowhere counts as missing.
         place.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise AudioError(f"{path}: no such file or folder; check the name") from None
@@ -114,11 +114,11 @@ def _unreadable(path: str | Path, error: OSError | ValueError) -> AudioError:
 
 
 def _matching(pattern: str, recursive: bool) -> list[_Found]:
-    """What a pattern stands for: as a shell would have it, and "**" for any folders between."""
+    """The recordings that match a pattern, as in a shell; "**" stands for any folders between."""
     names = sorted(glob.glob(pattern, recursive=True))
     if not names:
         raise AudioError(f"{pattern}: no file has such a name; check the pattern")
-    # A pattern for everything finds folders, too, of which not all have recordings.
+    # A pattern for everything finds folders, too, and not all of them have recordings.
     files: list[_Found] = [Recording(name) for name in names if not Path(name).is_dir()]
     return files or [one for name in names for one in _lead_to(name, recursive)]
 
@@ -135,9 +135,9 @@ def _in_folder(folder: Path, recursive: bool) -> list[_Found]:
 
 
 def _walk(folder: Path, recursive: bool, below: str = "") -> Iterator[_Found]:
-    """Those of the folder itself, then those of the folders in it."""
+    """The recordings of the folder itself, then those of the folders in it."""
     inner: list[Path] = []
-    # Names with a dot in front are what systems leave behind, such as "._talk.mp3".
+    # Files whose names begin with a dot are left behind by systems, such as "._talk.mp3".
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
         if path.suffix.lower() in ENDINGS and path.is_file():
             yield Recording(str(path), below)
@@ -146,5 +146,5 @@ def _walk(folder: Path, recursive: bool, below: str = "") -> Iterator[_Found]:
     for path in inner:
         try:
             yield from _walk(path, recursive, os.path.join(below, path.name))
-        except OSError as error:  # which does not hide the others
+        except OSError as error:  # must not hide the others
             yield _unreadable(path, error)

@@ -1,4 +1,4 @@
-"""What ends a command before its time: Ctrl-C, and what counts as Ctrl-C."""
+"""Signals that end a command early: Ctrl-C, and those that are handled like it."""
 
 import signal
 from collections.abc import Generator
@@ -8,23 +8,23 @@ from types import FrameType
 from kiku.cli.terminal import INTERRUPTED
 
 _NAMES = ("SIGTERM", "SIGHUP")
-"""A service or a batch system that wants the machine back, and a terminal that was closed."""
+"""Sent by a service or a batch system that wants the machine back, and by a closed terminal."""
 
 
 class Ending:
     """Which signal ended the command, if one did."""
 
     def __init__(self) -> None:
-        """None has."""
+        """No signal has come."""
         self._number = int(signal.SIGINT)
 
     @property
     def code(self) -> int:
-        """The exit code that shells give to whatever that signal ended."""
+        """The exit code that shells use for a program that was ended by this signal."""
         return INTERRUPTED - int(signal.SIGINT) + self._number
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """Do what Ctrl-C does now."""
+        """Do what Ctrl-C does at the moment."""
         self._number = number
         ctrl_c = signal.getsignal(signal.SIGINT)
         if callable(ctrl_c):
@@ -34,8 +34,8 @@ class Ending:
 
 
 def was_interrupted(error: BaseException) -> bool:
-    """Whether Ctrl-C is what an error comes from: a compiled module that is interrupted while it is
-    imported makes an `ImportError` of it."""
+    """Whether an error was caused by Ctrl-C: a compiled module that is interrupted while it is
+    imported raises an `ImportError` instead."""
     cause = error.__cause__
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
@@ -46,12 +46,12 @@ def was_interrupted(error: BaseException) -> bool:
 
 @contextmanager
 def all_like_ctrl_c() -> Generator[Ending, None, None]:
-    """While the block runs, whatever asks the program to end is as Ctrl-C: results are kept."""
+    """Handle all requests to end the program like Ctrl-C in this block, so results are kept."""
     ending, before = Ending(), dict[int, signal.Handlers | int]()
     try:
         for name in _NAMES:
             number = getattr(signal, name, None)
-            # Who ignores one (`nohup`), or has a handler of his own, keeps that.
+            # A program that ignores one (`nohup`), or has a handler of its own, keeps that.
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, ending.note)
                 before[number] = signal.SIG_DFL

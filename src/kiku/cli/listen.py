@@ -1,4 +1,4 @@
-"""`kiku listen`: what it is told."""
+"""`kiku listen`: its options, and whether they make sense."""
 
 import os
 import sys
@@ -35,7 +35,7 @@ from kiku.text import CaptionOptions
 
 
 class TurnsWanted(StrEnum):
-    """How soon a silence is the end of a turn."""
+    """How eagerly a silence is taken for the end of a turn."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -172,20 +172,20 @@ def listen(
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """What is listened to."""
+    """The sound that is listened to."""
 
     sound: Sound
     label: str
     stem: str
-    """Of the names of its files."""
+    """Name of its files, without an ending."""
     num_channels: int = 1
-    """That are transcribed one by one."""
+    """Channels that are transcribed separately."""
     has_end: bool = False
-    """A file has; a microphone and a pipe go on until somebody stops them."""
+    """Whether it ends by itself. A file does; a microphone and a pipe go on until stopped."""
 
 
 def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat | None) -> _Heard:
-    """The recording of this name; AudioError where there is none."""
+    """The recording of this name; AudioError if there is none."""
     found, *others = find_recordings([source])
     if others:
         raise typer.BadParameter(
@@ -204,21 +204,21 @@ def _recording(source: str, speed: float, options: StreamOptions, raw: RawFormat
 
 
 def _microphone(mic: str | None, notices: deque[str]) -> _Heard:
-    """The microphone of this number or name; AudioError where there is none."""
+    """The microphone of this number or name; AudioError if there is none."""
     number = None if mic is None else number_in(mic)
     microphone = Microphone(mic if number is None else number, tell=notices.append)
-    # What a microphone records is called by the time: there is no better name for it.
+    # Files of a microphone are named by the time: there is no better name.
     return _Heard(microphone, microphone.name, f"heard-{datetime.now():%Y-%m-%d-%H%M%S}")
 
 
 def _live(options: StreamOptions, heard: _Heard, turns: TurnsWanted) -> StreamOptions:
-    """The same, of a stream that is captioned."""
+    """The same options for a stream that is captioned live."""
     return replace(
         options,
         format=AudioFormat(channels=heard.num_channels, channels_axis=1),
         turns=None if turns is TurnsWanted.OFF else turns.value,
         partials=True,
-        rate_check=heard.has_end,  # a header may lie, a microphone's driver does not
+        rate_check=heard.has_end,  # a header may be wrong, a microphone's driver is not
     )
 
 
@@ -230,7 +230,7 @@ class _Outputs:
     files: Mapping[str, Path]
     captions: CaptionOptions
     has_end: bool
-    """What is heard has an end, and files are partial until that."""
+    """Whether the sound has an end; files are called partial until it is reached."""
     force: bool
     quiet: bool
 
@@ -241,7 +241,7 @@ class _Outputs:
         return not self.quiet and sys.stdout.isatty() and is_text
 
     def sinks(self) -> list[Sink]:
-        """All but the captions; files are begun."""
+        """All outputs but the captions; files are begun."""
         if not self.files and not self.in_view:
             return [Printed(TEXTS[self.formats[0]](self.captions))]
         begun: list[LiveFile] = []
@@ -249,7 +249,7 @@ class _Outputs:
             for format, path in self.files.items():
                 text = TEXTS[format](self.captions)
                 begun.append(LiveFile(path, text, force=self.force, has_end=self.has_end))
-        except OutputError:  # empty files of the others would be in the way of the next run
+        except OutputError:  # empty files would be in the way of the next run
             for file in begun:
                 file.discard()
             raise
@@ -315,7 +315,7 @@ def _formats(given: Sequence[str] | None, output: Path | None) -> list[str]:
 def _files(
     output: Path | None, stem: str, formats: Sequence[str], *, force: bool
 ) -> Mapping[str, Path]:
-    """Where results go, by format; refused before anything is loaded if they cannot."""
+    """Where results go, by format; raises before anything is loaded if they cannot go there."""
     if output is None:
         return {}
     if format_of(output, TEXTS) is None:

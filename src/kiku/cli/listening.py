@@ -17,34 +17,34 @@ from kiku.live import LiveStream
 from kiku.stream import End, Event, StreamWarning
 
 _LOOK_S = 0.1
-"""So long a Ctrl-C or a notice may wait to be seen."""
+"""Seconds that a Ctrl-C or a notice may wait until it is seen."""
 
 
 class Sink(Protocol):
-    """Is given every event."""
+    """An output that is given every event."""
 
     def take(self, event: Event) -> None:
-        """Make of it what it likes; OutputError where that is impossible."""
+        """Write an event; OutputError if that is impossible."""
         ...
 
     def close(self, *, whole: bool) -> bool:
-        """Nothing more comes; whether all of it is where it should be.
+        """Finish: nothing more comes. Give whether all of it is where it should be.
 
         Args:
-            whole: all of the sound was heard.
+            whole: whether all of the sound was processed.
         """
         ...
 
 
 class Interrupts:
-    """How often Ctrl-C was pressed. It does not break into what is being written."""
+    """Counts how often Ctrl-C was pressed, so that it does not interrupt a write."""
 
     def __init__(self) -> None:
-        """Not yet."""
+        """Ctrl-C was not pressed yet."""
         self.count = 0
 
     def note(self, _number: int, _frame: FrameType | None) -> None:
-        """Once more. The third time it does break in: something must be stuck."""
+        """Count one more. The third one does interrupt: something must be stuck."""
         self.count += 1
         if self.count > 2:
             raise KeyboardInterrupt
@@ -52,7 +52,7 @@ class Interrupts:
 
 @contextmanager
 def counted_interrupts() -> Generator[Interrupts, None, None]:
-    """While the block runs, Ctrl-C is counted."""
+    """Count Ctrl-C, instead of interrupting, while the block runs."""
     interrupts = Interrupts()
     try:
         before = signal.signal(signal.SIGINT, interrupts.note)
@@ -66,7 +66,7 @@ def counted_interrupts() -> Generator[Interrupts, None, None]:
 
 
 class Listening:
-    """A stream, what feeds it, and who is told of its events."""
+    """A stream, the feed that pushes sound into it, and the outputs of its events."""
 
     def __init__(
         self,
@@ -82,12 +82,12 @@ class Listening:
         """Get ready.
 
         Args:
-            stream: that nobody has pushed to.
-            sound: what is listened to.
-            notices: what is told of the sound, from any thread.
-            sinks: are given every event.
-            label: what the sound is called.
-            quiet: do not tell on standard error what is no error.
+            stream: a new one, to which nothing was pushed.
+            sound: the sound to listen to.
+            notices: messages about the sound, from any thread.
+            sinks: the outputs; each is given every event.
+            label: name of the sound.
+            quiet: print nothing but errors on standard error.
             debug: let unexpected errors through.
         """
         self._stream, self._label = stream, label
@@ -100,7 +100,7 @@ class Listening:
         self._at_end = False
 
     def show(self, view: CaptionsView) -> None:
-        """Draw it there."""
+        """Draw the captions in a view."""
         self._view = view
         self._sinks.append(view)
 
@@ -123,7 +123,7 @@ class Listening:
         return self._code(interrupts)
 
     def _follow(self, interrupts: Interrupts) -> None:
-        """Give out the events to the last one."""
+        """Give the events to the outputs, to the last one."""
         handled = 0
         while True:
             event = self._stream.next_event(_LOOK_S)
@@ -154,15 +154,15 @@ class Listening:
             try:
                 sink.take(event)
             except OutputError as error:
-                # The others, and the sound, go on.
+                # The other outputs, and the sound, go on.
                 self._failed = True
                 self._sinks.remove(sink)
                 sink.close(whole=False)
                 terminal.error(str(error))
 
     def _is_news(self, warning: StreamWarning) -> bool:
-        """Whether it is to be told; if so, and there is no view, it is."""
-        # A stream warns as often as something is found; a device comes and goes.
+        """Whether a warning is to be shown; if there is no view, this prints it."""
+        # A stream may repeat a warning, of which the first is enough. A device comes and goes.
         if warning.kind != "device":
             if warning.kind in self._warned:
                 return False
@@ -172,7 +172,7 @@ class Listening:
         return True
 
     def _end(self, interrupts: Interrupts) -> None:
-        """Whatever happened: nothing runs on, and what was written is on its way."""
+        """Stop everything, whatever happened, and close the outputs."""
         self.feed.stop()
         if not self._stream.done:
             self._stream.stop()

@@ -30,7 +30,7 @@ from kiku.text.cues import Cue, CueMaker
 
 class Cutter:
     """Events -> lines, each as soon as nothing can be added to it: a turn is one line, or several
-    where it has several sentences."""
+    if it has several sentences."""
 
     def __init__(self) -> None:
         """Before the first word."""
@@ -42,11 +42,11 @@ class Cutter:
         return self._lines.open
 
     def end(self) -> list[Segment]:
-        """What was open: nothing more comes."""
+        """End the open lines, because nothing more comes, and give them."""
         return self._lines.end_all()
 
     def take(self, event: Event) -> list[Segment]:
-        """The lines that are whole by this event."""
+        """The lines that become whole by this event."""
         match event:
             case Word():
                 return self._lines.add(event)
@@ -62,7 +62,7 @@ class Text(Protocol):
     """Makes the text of a file, event by event."""
 
     def take(self, event: Event) -> str:
-        """What is to be appended."""
+        """The text to append for an event."""
         ...
 
 
@@ -111,8 +111,8 @@ class _Cues:
 
 
 class Srt:
-    """SubRip subtitles, cue after cue: what `write_srt` gives for the same lines. (Where channels
-    are transcribed one by one, cues of two of them may change places.)"""
+    """SubRip subtitles, cue after cue: what `write_srt` gives for the same lines. (If channels are
+    transcribed separately, cues of two of them may change places.)"""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first cue."""
@@ -129,7 +129,7 @@ class Srt:
 
 
 class Vtt:
-    """WebVTT subtitles, in the same way."""
+    """WebVTT subtitles, cue after cue, as in `Srt`."""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first cue."""
@@ -143,7 +143,7 @@ class Vtt:
 
 
 class Json:
-    """One document, when nothing more comes: what `write_json` gives."""
+    """One document, at the end: what `write_json` gives."""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first word."""
@@ -151,7 +151,7 @@ class Json:
         self._words: list[Word] = []
 
     def take(self, event: Event) -> str:
-        """Nothing until the end, and then all of it."""
+        """Nothing until the end, and then the whole document."""
         if isinstance(event, Word):
             self._words.append(event)
         if not isinstance(event, End):
@@ -161,13 +161,13 @@ class Json:
 
 
 class JsonLines:
-    """Every event as it is, but for the pieces of words."""
+    """Every event on a line, except for partial words."""
 
     def __init__(self, options: CaptionOptions = DEFAULTS) -> None:
         """Before the first event."""
 
     def take(self, event: Event) -> str:
-        """The event on a line."""
+        """The event as one line of JSON; nothing for a partial word."""
         if isinstance(event, Partial):
             return ""
         values = {key: _json(value) for key, value in event_to_dict(event).items()}
@@ -181,25 +181,25 @@ TEXTS: Mapping[str, Callable[[CaptionOptions], Text]] = {
     "json": Json,
     "jsonl": JsonLines,
 }
-"""By format, which is also the ending of the file."""
+"""Format, which is also the ending of the file -> its text."""
 
 
 class Printed:
-    """Standard output: each line at once."""
+    """Prints each line on standard output at once."""
 
     def __init__(self, text: Text) -> None:
-        """`text` makes it."""
+        """Print what `text` makes of events."""
         self._text = text
         self._failing = False
 
     def take(self, event: Event) -> None:
-        """Print what is whole by now. What a full disk does not take stays in Python's buffer, and
-        is tried again with the next."""
+        """Print what is whole by now. Text that a full disk does not take stays in Python's buffer,
+        and is tried again with the next."""
         if text := self._text.take(event):
             self._print(text)
 
     def close(self, *, whole: bool) -> bool:
-        """Nothing more comes; whether all of it was printed."""
+        """Finish; give whether all of it was printed."""
         if self._failing:
             self._print("")
         return not self._failing
@@ -215,34 +215,35 @@ class Printed:
 
 
 class LiveFile:
-    """A file that grows while it is heard, and is whole at every moment.
+    """A file that grows as the sound is transcribed, and is valid at every moment.
 
-    What the disk does not take is kept in memory and tried again with whatever comes next, and
-    printed in the end if it still does not fit: no word is lost.
+    Text that the disk does not take is kept in memory, and tried again with the next. If it still
+    does not fit at the end, it is printed: no word is lost.
     """
 
     def __init__(self, path: Path, text: Text, *, force: bool, has_end: bool = False) -> None:
         """Begin the file.
 
         Args:
-            path: where it is.
-            text: makes it.
-            force: replace what is there.
-            has_end: a recording has an end; until that is reached the file is called partial. (A
-                microphone is heard until somebody stops it, and nothing is missing then.)
+            path: where it will be.
+            text: makes its text from events.
+            force: replace a file that is there.
+            has_end: whether the sound has an end, as a recording does. The file is called partial
+                until the end is reached. (A microphone goes on until it is stopped, and nothing is
+                missing then.)
 
         Raises:
             OutputError: it is there already, or cannot be written.
         """
         self._final, self._text, self._force = path, text, force
         self.path = partial_of(path) if has_end else path
-        """Where it is now."""
+        """Where the file is at the moment."""
         try:
             if not force:
                 refuse_existing({"": path})
             if force or has_end:
-                self.path.unlink(missing_ok=True)  # which may be a link to something else
-            # No buffer: what was written is there, whatever becomes of this program.
+                self.path.unlink(missing_ok=True)  # it may be a link to something else
+            # No buffer: what was written stays, whatever happens to this program.
             self._file = self.path.open("xb", buffering=0)
         except FileExistsError:
             raise OutputError(f"{path} exists already; --force overwrites it") from None
@@ -259,10 +260,10 @@ class LiveFile:
             self._write()
 
     def close(self, *, whole: bool) -> bool:
-        """Nothing more comes; whether all of it is in the file.
+        """Finish; give whether all of it is in the file.
 
         Args:
-            whole: it was heard to its end.
+            whole: whether the sound was processed to its end.
         """
         if self._waiting:
             self._write()
@@ -276,7 +277,7 @@ class LiveFile:
         return not whole or self.path == self._final or self._finish()
 
     def discard(self) -> None:
-        """Leave nothing behind: nothing was heard."""
+        """Remove the file, because it has nothing in it."""
         with suppress(OSError):
             self._file.close()
             self.path.unlink()
@@ -284,7 +285,7 @@ class LiveFile:
     def _write(self) -> None:
         rest = self._waiting
         try:
-            self._file.seek(self._size)  # behind what was there when it last went well
+            self._file.seek(self._size)  # after the last write that succeeded
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
@@ -307,11 +308,11 @@ class LiveFile:
             terminal.echo(f"==> {self.path} <==\n{self._waiting.decode()}")
         except OutputError as error:
             terminal.error(str(error))
-        except ReaderGone:  # nobody is there to be told; the other files are to be closed, too
+        except ReaderGone:  # nobody reads it; the other files must be closed, too
             pass
 
     def _finish(self) -> bool:
-        """Give it the name of what is whole."""
+        """Rename the file from its partial to its final name."""
         try:
             if not self._force:
                 refuse_existing({"": self._final})
@@ -331,7 +332,7 @@ class LiveFile:
 
 
 def _json(value: Any) -> Any:
-    """To the tenth of a millisecond; JSON knows no NaN."""
+    """A value for JSON: rounded to the tenth of a millisecond; NaN, which JSON lacks, is None."""
     if not isinstance(value, float):
         return value
     return None if math.isnan(value) else round(value, 4)

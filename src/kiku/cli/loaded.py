@@ -1,4 +1,4 @@
-"""Loading a model for a command, with notes for whoever looks on."""
+"""Loading a model for a command, with notes for the user meanwhile."""
 
 import os
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class ModelSettings:
     model_dir: ModelDir = None
 
     def __post_init__(self) -> None:
-        """Refuse names that there are not; BadParameter says which there are."""
+        """Raise BadParameter for an unknown engine or dtype; it lists those that there are."""
         for option, name, known in (
             ("--engine", self.engine, _ENGINES),
             ("--dtype", self.dtype, _DTYPES),
@@ -54,7 +54,7 @@ class ModelSettings:
                 )
 
     def apply(self) -> None:
-        """Set what other packages and processes look for in the environment, before they do."""
+        """Set variables of the environment, before other packages and processes read them."""
         if self.offline:
             os.environ["HF_HUB_OFFLINE"] = "1"
         if self.model_dir is not None:
@@ -62,7 +62,7 @@ class ModelSettings:
 
 
 def load_with(settings: ModelSettings, meter: Meter, *, slots: int = 1) -> Recognizer | None:
-    """The model, ready; None where Ctrl-C stopped it, which has been told.
+    """Load the model; None if Ctrl-C stopped that, which has been reported.
 
     Raises:
         KikuError: see `kiku.load`.

@@ -1,4 +1,4 @@
-"""`kiku loadtest`: how many people a service can listen to at once."""
+"""`kiku loadtest`: how many clients a service can transcribe at once."""
 
 import asyncio
 import json
@@ -72,7 +72,7 @@ def loadtest(
     for name, value in (("--most-s", most_s), ("--seconds", seconds)):
         if not (math.isfinite(value) and value * RATE >= 1):
             raise ConfigError(f"{name} must be a number of seconds above 0, not {value:g}")
-    if key is not None and key == os.environ.get("KIKU_API_KEY"):  # where the service has a list
+    if key is not None and key == os.environ.get("KIKU_API_KEY"):  # which may be the service's list
         key = next((one.strip() for one in key.split(",") if one.strip()), None)
     sounds = _sounds(audio or [], RATE, most_s)
     if come_back:
@@ -91,7 +91,7 @@ def loadtest(
 
 
 def _sounds(paths: Sequence[str], rate: int, most_s: float) -> "list[NDArray[np.float32]]":
-    """The recordings [S] that are named or lie in folders, at most so many seconds of each."""
+    """The recordings [S] that are named or are in folders, at most `most_s` seconds of each."""
     import numpy as np
 
     from kiku.audio import read_chunks

@@ -1,6 +1,4 @@
-"""`kiku models`: which there are, what they are, whether they are whole, fetching and converting
-them.
-"""
+"""`kiku models`: lists, describes, checks, downloads and converts models."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -162,7 +160,7 @@ def remove_model(model: _Model, precision: _Precision = None) -> int:
 
 def _entry(entry: Entry, all_of_them: Sequence[Entry]) -> tuple[str, ...]:
     note = "" if entry.is_whole else "not finished"
-    # Two of one name, from different files, are told apart by their folders.
+    # Two of one name, from different files, are distinguished by their folders.
     same = [one for one in all_of_them if _called(one) == _called(entry)]
     note = note if len(same) == 1 else f"{entry.folder.name} {note}".rstrip()
     return *_called(entry), _megabytes(entry), note

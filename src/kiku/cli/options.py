@@ -1,4 +1,4 @@
-"""Options that several commands take: which model, on what it runs, and what it transcribes how."""
+"""Options that several commands take: the model, where it runs, what it transcribes, and how."""
 
 import os
 from collections.abc import Generator, Iterable, Sequence
@@ -145,7 +145,7 @@ Raw = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class SoundOptions:
-    """Which part of a recording is heard."""
+    """Which part of a recording is transcribed."""
 
     TITLE: ClassVar[str] = "What is heard"
 
@@ -157,7 +157,7 @@ class SoundOptions:
 
     @property
     def raw_format(self) -> RawFormat | None:
-        """What `--raw` says; BadParameter if it cannot be."""
+        """The format that `--raw` names; BadParameter if it is invalid."""
         return raw_format(self.raw)
 
 
@@ -184,7 +184,7 @@ class TextOptions:
             raise typer.BadParameter(f"{sound}: no such file", param_hint="--prompt-audio")
 
     def prompted(self, options: StreamOptions, recognizer: Recognizer) -> StreamOptions:
-        """The options with the prompt, which the model hears now; BadParameter if it cannot be."""
+        """The options with the prompt, which the model reads now; BadParameter if it is invalid."""
         if self.prompt is None or self.prompt_audio is None:
             return options
         with mistake_in("--prompt"):
@@ -203,7 +203,7 @@ class WritingOptions:
     highlight_words: HighlightWords = False
 
     def refuse(self, formats: Iterable[str]) -> None:
-        """Raise BadParameter for what is about captions where none of the formats is one."""
+        """Raise BadParameter for options of captions if none of the formats is a caption format."""
         if not _CAPTIONS.isdisjoint(formats):
             return
         for option, is_given in (
@@ -215,7 +215,7 @@ class WritingOptions:
                 raise typer.BadParameter("it is about srt and vtt: add -f srt", param_hint=option)
 
     def captions(self, model: str) -> CaptionOptions:
-        """What writers of captions are told."""
+        """The options for writers of captions."""
         return CaptionOptions(
             model,
             max_line_width=self.max_line_width or None,
@@ -225,10 +225,10 @@ class WritingOptions:
 
 
 def raw_format(text: str | None) -> RawFormat | None:
-    """What `--raw` says.
+    """The format that `--raw` names.
 
     Raises:
-        typer.BadParameter: it cannot be.
+        typer.BadParameter: it is invalid.
     """
     if text is None:
         return None
@@ -240,7 +240,7 @@ def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
     """The formats that were named, each once: with commas, or by an option for each.
 
     Raises:
-        typer.BadParameter: there is none of such a name.
+        typer.BadParameter: there is no format of such a name.
     """
     names = list(known)
     chosen = [name.strip().lower() for some in given or () for name in some.split(",")]
@@ -255,7 +255,7 @@ def formats_of(given: Sequence[str] | None, known: Iterable[str]) -> list[str]:
 def heard(
     sound: SoundOptions, text: TextOptions, max_duration: float | None = None
 ) -> StreamOptions:
-    """What both commands ask of a stream; see `stream_options`. Their prompt comes later."""
+    """Stream options of `transcribe` and `listen`; see `stream_options`. The prompt comes later."""
     text.refuse()
     return stream_options(
         hotwords=text.hotwords, temperature=text.temperature, channel=sound.channel,
@@ -269,10 +269,10 @@ def stream_options(
     end: float | None, track: int | None = None, max_duration: float | None = None,
     calibration: Path | None = None,
 ) -> StreamOptions:  # fmt: skip
-    """What all commands that transcribe are told of the sound and its text.
+    """Stream options from what is common to all commands that transcribe.
 
     Raises:
-        typer.BadParameter: something of it cannot be.
+        typer.BadParameter: one of them is invalid.
     """
     phrases = [_hotword(text) for text in hotwords or ()]
     with mistake_in("--hotword"):
@@ -295,13 +295,13 @@ def stream_options(
 
 
 def _hotword(text: str) -> Hotword:
-    """As in "Kyutai" or "Kyutai:4"; "10:30" is written "10:30:2"."""
+    """A hotword as in "Kyutai" or "Kyutai:4"; "10:30" is written "10:30:2"."""
     word, _, boost = text.rpartition(":")
     with mistake_in("--hotword"):
         try:
             strength = float(boost) if word else None
         except ValueError:
-            strength = None  # a colon of its own
+            strength = None  # the colon belongs to the word
         return Hotword(text) if strength is None else Hotword(word, strength)
 
 
@@ -318,7 +318,7 @@ def _channel(name: str) -> Channel:
 
 @contextmanager
 def mistake_in(option: str) -> Generator[None, None, None]:
-    """Within, what cannot be is a mistake in this option."""
+    """Report a ConfigError in this block as a mistake in `option`."""
     try:
         yield
     except ConfigError as error:

@@ -18,10 +18,10 @@ def make_folder(
 
     Args:
         path: of the folder.
-        wants: what -o is to name, for whoever named a file.
+        wants: what -o has to name, for the message if a file was named.
 
     Raises:
-        OutputError: that is impossible, or nothing may be written in it.
+        OutputError: the folder cannot be made, or nothing may be written in it.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -34,18 +34,18 @@ def make_folder(
 
 
 PARTIAL = ".partial"
-"""What stands before the ending of a result that is not whole: talk.partial.srt."""
+"""Put before the ending of a result that is not whole: talk.partial.srt."""
 
 
 def format_of(path: Path, known: Collection[str]) -> str | None:
-    """The format that a path names by its ending, if it is a file's: talk.srt. None for what is a
-    folder, or will be one."""
+    """The format that a path names by its ending, if it is a file's: talk.srt. None for a folder,
+    or a path that will be one."""
     ending = path.suffix.removeprefix(".").lower()
     return ending if ending in known and not os.path.isdir(path) else None
 
 
 def partial_of(path: Path) -> Path:
-    """The name of a result as long as it is not whole: talk.srt -> talk.partial.srt."""
+    """The name of a result while it is not whole: talk.srt -> talk.partial.srt."""
     return path.with_name(f"{path.stem}{PARTIAL}{path.suffix}")
 
 
@@ -64,7 +64,7 @@ def name_outputs(
     named: dict[Recording, Path] = {}
     taken: dict[str, Recording] = {}
     for recording, stem in zip(recordings, stems, strict=True):
-        # What comes of "talk.partial.wav" must not look like a part of what comes of "talk.wav".
+        # The result of "talk.partial.wav" must not look like a partial result of "talk.wav".
         alone = stems.count(stem) == 1 and not stem[1].endswith(PARTIAL)
         name = Path(recording.folder, recording.stem if alone else recording.name)
         other = taken.setdefault(str(name).casefold(), recording)
@@ -81,7 +81,8 @@ def name_outputs(
 
 
 def exists(path: Path) -> bool:
-    """Whether a result stands there, or a link: devices and pipes are there to be written to."""
+    """Whether a file, or a link, is there already. Devices and pipes do not count: results may be
+    written to them."""
     return os.path.lexists(path) and not is_device(path)
 
 
@@ -97,10 +98,10 @@ def refuse_existing(paths: Mapping[str, Path]) -> None:
 
 
 def refuse_no_file(path: Path) -> None:
-    """Check that a file can stand there, and neither a folder nor a device does.
+    """Check that there is neither a folder nor a device where a file is to be.
 
     Raises:
-        OutputError: one does.
+        OutputError: there is one.
     """
     refuse_folder(path)
     if is_device(path):
@@ -108,24 +109,24 @@ def refuse_no_file(path: Path) -> None:
 
 
 def refuse_folder(path: Path) -> None:
-    """Check that no folder stands where a file is to be written.
+    """Check that there is no folder where a file is to be written.
 
     Raises:
-        OutputError: one does.
+        OutputError: there is one.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder; name a file in it")
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file that is there."""
+    """Whether two paths lead to the same existing file."""
     with suppress(OSError):
         return os.path.samefile(one, other)
     return False
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write `text` to `path` so that whoever looks sees the old file or the whole new one. A link
+    """Write `text` to `path` so that a reader sees either the old file or the whole new one. A link
     is replaced, not followed; the folder is made if need be.
 
     Raises:
@@ -140,6 +141,6 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def forget_partial(path: Path) -> None:
-    """Remove the partial result beside a whole one."""
+    """Remove the partial result next to a whole one."""
     with suppress(OSError):
         partial_of(path).unlink(missing_ok=True)

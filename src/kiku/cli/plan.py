@@ -72,7 +72,7 @@ _Price = Annotated[
 _ARGUMENTS = (
     "memory_gb", "bandwidth_gb_s", "memory_share", "p99_ms", "kv_dtype", "hours_per_day", "tflops",
 )  # fmt: skip
-_WORDS = ("cores", "dtype", "efficiency", "price", "streams")  # which may be only words, too
+_WORDS = ("cores", "dtype", "efficiency", "price", "streams")  # may be ordinary words
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 
@@ -156,7 +156,7 @@ def _processor(
 
 
 def _as_typed(message: str) -> str:
-    """With options in the place of the arguments' names."""
+    """The message with the names of options in place of those of arguments."""
     message = message.replace("give streams", "give --streams")
     for name in _ARGUMENTS:
         message = message.replace(name, "--" + name.replace("_", "-"))

@@ -1,5 +1,5 @@
-"""How far it is, on standard error: seconds of sound, speed, time left. On a terminal by bars that
-move, elsewhere by a line now and then."""
+"""Progress on standard error: seconds of sound, speed, time left. On a terminal it is shown by bars
+that move, elsewhere by a line now and then."""
 
 import logging
 import sys
@@ -17,18 +17,18 @@ from rich.text import Text
 from kiku.cli import terminal
 
 LINE_EVERY_S = 30.0
-"""So often a line is written where no bars move."""
+"""Seconds between two lines where no bars are shown."""
 
 
 class Meter:
     """Bars for one recording and for all, below the words that are not on a whole line yet."""
 
     def __init__(self, *, quiet: bool, forced: bool = False) -> None:
-        """Look whether there is somebody to show anything to.
+        """Look whether standard error is a terminal.
 
         Args:
             quiet: show nothing.
-            forced: write notes as lines where there is no terminal.
+            forced: write notes as lines if there is no terminal.
         """
         self._console = Console(stderr=True, highlight=False)
         self.visible = not quiet and self._console.is_interactive
@@ -38,7 +38,7 @@ class Meter:
         self._since = time.monotonic()
 
     def note(self, text: str) -> None:
-        """A line about what happens, for whoever looks on."""
+        """Show a line about what happens."""
         if self.visible:
             self._console.print(Text(text, style="dim"), soft_wrap=True)
         elif self._notes_in_lines:
@@ -46,7 +46,7 @@ class Meter:
 
     @contextmanager
     def noting(self) -> "Generator[None, None, None]":
-        """While the block runs, what kiku logs about long work is shown as notes."""
+        """Show what kiku logs about long work as notes, while the block runs."""
         logger, handler = logging.getLogger("kiku"), _Notes(self)
         level = logger.level
         if self.visible or self._notes_in_lines:
@@ -59,7 +59,7 @@ class Meter:
             logger.setLevel(level)
 
     def closing(self, num_recordings: int) -> None:
-        """The line at the end: how much sound, how fast."""
+        """Show the line at the end: how much sound, and how fast."""
         seconds = max(time.monotonic() - self._since, 1e-3)
         what = "1 recording" if num_recordings == 1 else f"{num_recordings} recordings"
         speed = self.heard_s / seconds
@@ -67,10 +67,10 @@ class Meter:
 
     @contextmanager
     def showing(self, durations: Sequence[float | None]) -> "Generator[Bars, None, None]":
-        """Bars, or lines, for as long as the block runs.
+        """Show bars, or lines, while the block runs.
 
         Args:
-            durations: seconds of every recording to come, None where unknown.
+            durations: seconds of every recording to come, None if unknown.
         """
         self._since = time.monotonic()
         bars = Bars(durations)
@@ -91,8 +91,8 @@ class Meter:
 
 @contextmanager
 def _told_of(bars: "Bars") -> Generator[None, None, None]:
-    """While the block runs, a line every half a minute: long silence looks like a program that
-    hangs, and what is soon over needs none."""
+    """Print a line every half a minute while the block runs: a long silence looks like a program
+    that hangs, and short work needs no line."""
     stopped = threading.Event()
 
     def tell() -> None:
@@ -109,7 +109,7 @@ def _told_of(bars: "Bars") -> Generator[None, None, None]:
 
 
 class _Notes(logging.Handler):
-    """Log records as notes, but for warnings: whoever looks on or not is told of those."""
+    """Shows log records as notes, except for warnings, which are printed in any case."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__(logging.INFO)
@@ -121,7 +121,7 @@ class _Notes(logging.Handler):
 
 
 class Bars:
-    """What is shown; asked again several times a second."""
+    """The bars that are shown; rendered several times a second."""
 
     def __init__(self, durations: Sequence[float | None]) -> None:
         """Before the first recording."""
@@ -156,9 +156,9 @@ class Bars:
 
         Args:
             label: its name.
-            duration: its seconds, None where unknown.
-            heard_s: tells how many seconds have been heard; called from another thread.
-            pending: tells the words that are not on a whole line yet; likewise.
+            duration: its seconds, None if unknown.
+            heard_s: gives how many seconds are processed; called from another thread.
+            pending: gives the words that are not on a whole line yet; likewise.
         """
         self._before_s += self._heard_s()
         self._index += 1
@@ -166,11 +166,11 @@ class Bars:
         if self._one is not None:
             self._progress.remove_task(self._one)
         self._title = title = label if self._num == 1 else f"{self._index}/{self._num} {label}"
-        # A name is text, also where it looks like markup.
+        # A name is plain text, even if it looks like markup.
         self._one = self._progress.add_task(title.replace("[", r"\["), total=duration)
 
     def line(self) -> str:
-        """How far it is, in one line."""
+        """The progress in one line."""
         task = next((one for one in self._progress.tasks if one.id == self._one), None)
         if task is None:
             return "the first recording is opened"
@@ -198,7 +198,7 @@ class _Seconds(ProgressColumn):
     """12.4 / 60.0 s of sound."""
 
     def render(self, task: Task) -> Text:
-        """Seconds done, and of how many if that is known."""
+        """Seconds done, and the total if it is known."""
         of = "" if task.total is None else f" / {clock(task.total)}"
         return Text(f"{clock(task.completed)}{of}", style="progress.download")
 
@@ -207,21 +207,21 @@ class _Speed(ProgressColumn):
     """Seconds of sound per second."""
 
     def render(self, task: Task) -> Text:
-        """Empty until there is something to go by."""
+        """The speed; empty until it is known."""
         return Text(f"{task.speed:.1f}x" if task.speed else "", style="progress.data.speed")
 
 
 class _Left(ProgressColumn):
-    """The time it will still take."""
+    """The time that is left."""
 
     def render(self, task: Task) -> Text:
-        """Empty where the length is unknown."""
+        """The time left; empty if the length is unknown."""
         left = task.time_remaining
         return Text("" if left is None else f"{clock(left)} left", style="progress.remaining")
 
 
 def clock(seconds: float) -> str:
-    """Seconds below a minute with a unit, above as 1:02:03."""
+    """A duration: below a minute in seconds with their unit, above as 1:02:03."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,6 +1,6 @@
-"""Samples without a header, as `arecord -t raw` gives them: the header of a wav is put before them.
+"""Samples without a header, as `arecord -t raw` gives them: a WAV header is put before them.
 
-Knows how a wav begins; does not know what is done with the sound.
+Knows how a WAV file begins; does not know what is done with the sound.
 """
 
 import struct
@@ -23,15 +23,15 @@ _ENCODINGS = {
     "alaw": (_A_LAW, 1),
     "mulaw": (_MU_LAW, 1),
 }
-"""What a wav calls it, and bytes of a sample."""
+"""Encoding -> its number in a WAV header, and bytes of a sample."""
 
 _ANY_SIZE = 0xFFFFFFFF
-"""How a wav says that it ends where the bytes end."""
+"""The size in a WAV header which says that the file ends where its bytes end."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawFormat:
-    """How samples are written that do not say it themselves."""
+    """How samples without a header are written."""
 
     encoding: str
     rate: int
@@ -39,10 +39,10 @@ class RawFormat:
 
     @classmethod
     def parse(cls, text: str) -> "RawFormat":
-        """As in "s16le,16000,1"; one channel may be left out.
+        """Read a format such as "s16le,16000,1"; without the last number there is one channel.
 
         Raises:
-            ConfigError: it is no such thing.
+            ConfigError: the text is no such format.
         """
         encoding, *counts = (part.strip().lower() for part in text.split(","))
         if encoding not in _ENCODINGS:
@@ -62,7 +62,7 @@ class RawFormat:
         return made
 
     def header(self) -> bytes:
-        """What stands before such samples in a wav of any length."""
+        """The header of a WAV file of such samples, of any length."""
         tag, width = _ENCODINGS[self.encoding]
         frame = width * self.num_channels
         form = struct.pack(
@@ -80,7 +80,7 @@ class _Readable(Protocol):
 
 
 class _Headed:
-    """A file that begins with something that is not in it."""
+    """A file with bytes put before it."""
 
     def __init__(self, head: bytes, file: _Readable, name: str) -> None:
         self._head, self._file, self.name = head, file, name
@@ -94,7 +94,7 @@ class _Headed:
 
 @contextmanager
 def opened(source: Source, raw: RawFormat | None) -> Generator[Source]:
-    """The recording as it can be read: itself, or with the header that it lacks.
+    """The recording in a form that can be read: as it is, or with the header that it lacks.
 
     Raises:
         AudioError: there is no such file, or it may not be read.

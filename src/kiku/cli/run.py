@@ -1,4 +1,4 @@
-"""One recording after the other: whatever happens to one, what was heard of it is kept."""
+"""One recording after the other; if one fails, the words found so far are kept."""
 
 import json
 import sys
@@ -25,34 +25,34 @@ from kiku.text import FORMATS, CaptionOptions, Word
 from kiku.transcription import Transcription
 
 TXT = "txt"
-"""The format that is shown while it comes."""
+"""The format whose text is shown as it comes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is wanted of every recording."""
+    """What to do with every recording."""
 
     formats: Sequence[str]
     to_files: bool
-    """Results go into files; else onto standard output, in one format."""
+    """Whether results go into files; else they go to standard output, in one format."""
     captions: CaptionOptions
     words: bool
-    """txt is a table of words."""
+    """Whether txt is a table of words."""
     force: bool
     skip_existing: bool
     quiet: bool
     several: bool
-    """More than one recording was named."""
+    """Whether more than one recording was named."""
     options: StreamOptions = field(default_factory=StreamOptions)
-    """What is heard, and how."""
+    """Which part of the sound is transcribed, and how."""
     raw: RawFormat | None = None
-    """How samples are written that have no header."""
+    """How samples without a header are written."""
     at_once: int = 1
-    """Recordings that go side by side."""
+    """Recordings that are transcribed side by side."""
 
     @property
     def is_json_lines(self) -> bool:
-        """Several documents on one output: one a line."""
+        """Whether several JSON documents go to one output, each on a line."""
         return self.formats == ["json"] and not self.to_files and self.several
 
     def document(
@@ -84,9 +84,9 @@ class Run:
 
         Args:
             recognizer: has a free slot.
-            request: what is wanted.
-            outputs: the files for each recording; empty where they go to standard output.
-            meter: shows how far it is.
+            request: what to do with every recording.
+            outputs: the files for each recording; empty if results go to standard output.
+            meter: shows the progress.
             debug: let unexpected errors through.
         """
         self._recognizer = recognizer
@@ -112,7 +112,7 @@ class Run:
         return Flow() if self._on_terminal and not self._meter.visible else Lines()
 
     def all(self, found: Sequence[Recording | KikuError]) -> int:
-        """Transcribe the recordings; the exit code. What is no recording has been told of."""
+        """Transcribe the recordings; give the exit code. Errors in `found` were printed before."""
         durations = self._durations(found)
         self._side_by_side = self._begun_at_once(list(durations))
         num_failed = 0
@@ -133,8 +133,8 @@ class Run:
         return FAILED if num_failed else 0
 
     def _begun_at_once(self, recordings: Sequence[Recording]) -> Mapping[Recording, Transcription]:
-        """The recordings as they go side by side, each in a slot as soon as one is free; none where
-        they go one after the other."""
+        """Begin the recordings side by side, each in a slot as soon as one is free; none if they
+        go one after the other."""
         if self._request.at_once == 1 or len(recordings) == 1:
             return {}
         several = self._recognizer.transcriptions(
@@ -143,7 +143,7 @@ class Run:
         return dict(zip(recordings, several, strict=True))
 
     def _keep_others(self) -> None:
-        """Deliver what is known of those that went beside the one that was interrupted."""
+        """Deliver the words so far of recordings that ran next to the interrupted one."""
         self._interrupted, bars = True, Bars([])
         for recording, result in self._side_by_side.items():
             if recording not in self._told and result.so_far:
@@ -151,9 +151,9 @@ class Run:
                     self._one(recording, None, bars)
 
     def _durations(self, found: Sequence[Recording | KikuError]) -> dict[Recording, float | None]:
-        """Seconds of each recording, if somebody wants to see how far it is."""
+        """Seconds of each recording, if the progress is shown; else None."""
         recordings = [item for item in found if isinstance(item, Recording)]
-        # To look into hundreds of files takes a while, which lines in a log are not worth.
+        # Opening hundreds of files takes a while, which is not worth it for lines in a log.
         wanted = self._meter.visible or len(recordings) == 1
         wanted &= self._request.raw is None and not self._request.quiet
         track = self._request.options.track
@@ -163,12 +163,12 @@ class Run:
         }
 
     def _one(self, recording: Recording, duration: float | None, bars: Bars) -> bool:
-        """Transcribe one recording; whether all of it went well."""
+        """Transcribe one recording; give whether all of it succeeded."""
         files = self._outputs.get(recording, {})
         try:
             with opened(recording.source, self._request.raw) as source:
                 return self._of_source(recording, source, files, duration, bars)
-        except AudioError as error:  # of a file that cannot even be opened
+        except AudioError as error:  # the file cannot even be opened
             terminal.error(str(error))
             self._deliver_nothing()
             return False
@@ -223,15 +223,15 @@ class Run:
     def _follow(
         self, recording: Recording, result: Transcription
     ) -> Exception | KeyboardInterrupt | None:
-        """Show the words as they come; what ended them before their time, if anything did."""
+        """Show the words as they come; give the error that ended them too early, if one did."""
         shown = 0
         stopped: Exception | KeyboardInterrupt | None = None
         is_cut = self._interrupted and not result.done
-        if is_cut:  # one beside it was interrupted, and with it all
+        if is_cut:  # another was interrupted, and with it all
             result.stop()
         try:
             self._output.begin(recording.label if self._request.several else None)
-            # What the recognizer warns of is told as the problem that it is.
+            # The recognizer's warning is reported below, as the recording's problem.
             with warnings.catch_warnings(action="ignore"):
                 for word in result:
                     self._output.add(word)
@@ -245,7 +245,7 @@ class Run:
             if self._debug and not isinstance(error, KikuError):
                 raise
             stopped = KeyboardInterrupt() if self._interrupted else error
-        # The slot is for the next recording; the word that was open is the last of this one.
+        # Free the slot for the next recording; the open word becomes the last of this one.
         result.stop()
         try:
             for word in result.so_far[shown:]:
@@ -259,7 +259,7 @@ class Run:
         return stopped
 
     def _tell_warnings(self, recording: Recording, result: Transcription) -> None:
-        """What was not as it should be with the sound, each kind once for each channel."""
+        """Print the warnings about the sound, each kind once for each channel."""
         if self._request.quiet:
             return
         told: set[tuple[str, int | None]] = set()
@@ -273,7 +273,7 @@ class Run:
         self, files: Mapping[str, Path], words: Sequence[Word], duration: float, *,
         whole: bool = True,
     ) -> bool:  # fmt: skip
-        """Write or print the result; whether it is where it should be."""
+        """Write or print the result; give whether it is where it should be."""
         request = self._request
         if not request.to_files:
             (ending,) = request.formats
@@ -295,12 +295,12 @@ class Run:
         return good
 
     def _deliver_nothing(self) -> None:
-        """Keep the lines of json in step with the recordings."""
+        """Print a line without a result, so that lines of JSON match the recordings."""
         if self._request.is_json_lines:
             self._say("null\n")
 
     def _say(self, text: str) -> bool:
-        """Put it on standard output; whether that took it."""
+        """Print text on standard output; give whether that succeeded."""
         try:
             terminal.echo(text)
         except OutputError as error:
@@ -310,7 +310,7 @@ class Run:
 
 
 def _stopped(recording: Recording, why: Exception | KeyboardInterrupt, heard_s: float) -> str:
-    """What ended a recording before its time."""
+    """The message about what ended a recording too early."""
     if isinstance(why, KeyboardInterrupt):
         return f"interrupted after {heard_s:.1f} s of {recording.label}"
     return _labelled(recording, describe(why))
@@ -321,7 +321,7 @@ def _labelled(recording: Recording, message: str) -> str:
 
 
 def _where(files: Collection[Path], spoken: bool) -> str:
-    """Where its words are until then."""
+    """The part of a message that says where the words until then are."""
     if files:
         return f"; its words until then are in {', '.join(map(str, files))}"
     return "; what was said until then is above" if spoken else ""

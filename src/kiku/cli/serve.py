@@ -1,4 +1,4 @@
-"""`kiku serve`: the service, as it is set on the command line, in the environment or in a file."""
+"""`kiku serve`: the service, with settings from the command line, the environment or a file."""
 
 import os
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ def _option(name: str, metavar: str, help: str) -> typer.models.OptionInfo:
     return typer.Option(name, metavar=metavar, help=help, show_default=False)
 
 
-# Fields are named as those of `kiku.serve.settings.Settings`; None is not given.
+# Fields are named as those of `kiku.serve.settings.Settings`; None means not given.
 
 
 @dataclass(frozen=True, slots=True)
 class AddressOptions:
-    """Where clients come to."""
+    """The addresses at which clients connect."""
 
     TITLE: ClassVar[str] = "Where it listens"
 
@@ -38,7 +38,7 @@ class AddressOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServedModelOptions:
-    """Who listens, on what."""
+    """The model, and where it runs."""
 
     TITLE: ClassVar[str] = "The model"
 
@@ -98,7 +98,7 @@ class AccessOptions:
 
 @dataclass(frozen=True, slots=True)
 class BoundOptions:
-    """How much is taken."""
+    """How much the service takes at once."""
 
     TITLE: ClassVar[str] = "How much it takes"
 
@@ -127,7 +127,7 @@ class BoundOptions:
 
 @dataclass(frozen=True, slots=True)
 class KeptOptions:
-    """What is written down."""
+    """What is kept and logged."""
 
     TITLE: ClassVar[str] = "What it keeps and tells"
 
@@ -173,7 +173,8 @@ def serve(
         raise MissingExtra("kiku serve", "serve") from error
     given = dict(_given(address, model, access, bounds, kept))
     try:
-        Settings.gathered(given, {})  # by themselves: what a file or the environment has is no slip
+        # Alone first: a mistake in a file or the environment is not one of the command line.
+        Settings.gathered(given, {})
     except ConfigError as error:
         raise typer.BadParameter(str(error)) from error
     settings = Settings.gathered(given, os.environ, config)
@@ -182,7 +183,7 @@ def serve(
     warn_of_unknown_names(os.environ)
 
     def announce(address: str) -> None:
-        # Clients may come already, and wait; whether it can be loaded is not known yet.
+        # Clients may connect already, and wait; whether the model can be loaded is not known yet.
         terminal.echo(
             f"loading {settings.model}, which then answers at {address}; Ctrl-C ends it\n"
         )
@@ -192,7 +193,7 @@ def serve(
 
 
 def _given(*themes: Any) -> Iterator[tuple[str, Any]]:
-    """What was said on the command line, by the names of the settings."""
+    """The options given on the command line, by the names of the settings."""
     for theme in themes:
         for one in fields(theme):
             value = getattr(theme, one.name)

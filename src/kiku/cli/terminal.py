@@ -1,4 +1,4 @@
-"""Standard output for results, standard error for everything said about them."""
+"""Standard output for results, standard error for messages about them."""
 
 import logging
 import os
@@ -12,19 +12,19 @@ from typing import TextIO
 from kiku.errors import KikuError, OutputError
 
 FAILED, MISUSED, INTERRUPTED, READER_GONE = 1, 2, 130, 141
-"""Exit codes: something could not be done, the command makes no sense, Ctrl-C, and `| head`."""
+"""Exit codes: something failed, the command makes no sense, Ctrl-C, and a reader that is gone."""
 
 
 class ReaderGone(Exception):
-    """Whoever read our standard output has gone (`kiku ... | head`): there is nobody to tell."""
+    """The reader of our standard output is gone (`kiku ... | head`): no one reads results."""
 
 
 def echo(text: str) -> None:
-    """Put `text` on standard output at once.
+    """Print `text` on standard output at once.
 
     Raises:
-        ReaderGone: nobody reads it any more.
-        OutputError: it takes no more (a full disk); later it may.
+        ReaderGone: its reader is gone.
+        OutputError: it cannot be written (a full disk); later it may work again.
     """
     try:
         sys.stdout.write(text)
@@ -40,17 +40,17 @@ def echo(text: str) -> None:
 
 
 def error(message: str) -> None:
-    """Put a message on standard error; it is lost where nobody reads that (`2>&1 | head`)."""
+    """Print a message on standard error; it is lost if nobody reads that (`2>&1 | head`)."""
     try:
         sys.stderr.write(f"kiku: {message}\n")
         sys.stderr.flush()
     except OSError:
-        # Whoever wants the results may still be there: no reason to stop.
+        # The reader of the results may still be there, so this is no reason to stop.
         _mute(sys.stderr)
 
 
 def describe(error: Exception) -> str:
-    """What went wrong, in one sentence: kiku's errors say it themselves."""
+    """An error in one sentence: for kiku's own errors, their message."""
     if isinstance(error, KikuError):
         return str(error)
     if _is_out_of_memory(error):
@@ -62,7 +62,7 @@ def describe(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # PyTorch says it with a RuntimeError, or one derived from it; its CPU allocator in other words.
+    # PyTorch raises a RuntimeError, or one derived from it; its CPU allocator words it differently.
     said = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
@@ -71,8 +71,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _mute(stream: TextIO) -> None:
-    """Send what comes later nowhere: Python flushes once more at its end, and would fail again."""
-    # What stands in for a stream in a program that calls `main` may have no number.
+    """Send later output to the null device: Python flushes once more at its end, and would fail."""
+    # A program that calls `main` may have replaced the stream by one without a number.
     with suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -81,7 +81,7 @@ def _mute(stream: TextIO) -> None:
 
 @dataclass
 class Context:
-    """How a command behaves whatever it does."""
+    """What all commands share."""
 
     debug: bool = False
     """Let errors through with their traceback."""
@@ -96,10 +96,10 @@ class _LogLines(logging.Handler):
 
 @contextmanager
 def plain_output() -> Generator[None, None, None]:
-    """Within, warnings and log records come out as lines, and no letter stops the output."""
+    """Print warnings and log records as lines in this block; no character stops the output."""
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
-            # A terminal that lacks a letter shows something in its place rather than losing all.
+            # A character that the terminal lacks is replaced, rather than losing all output.
             reconfigure(errors="backslashreplace")
     logger, handler = logging.getLogger("kiku"), _LogLines(logging.WARNING)
     logger.addHandler(handler)
@@ -112,11 +112,11 @@ def plain_output() -> Generator[None, None, None]:
         logger.removeHandler(handler)
         try:
             sys.stdout.flush()
-        except OSError:  # what it did not take has been told of
+        except OSError:  # the error has been reported
             _mute(sys.stdout)
 
 
 def _write_warning(message: Warning | str, category: type[Warning], *_where: object) -> None:
-    # What libraries tell their developers is not for whoever runs a command.
+    # Warnings for developers of libraries are not for users of a command.
     if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | ResourceWarning):
         error(f"warning: {message}")

@@ -1,7 +1,7 @@
-"""Options in themes: a command takes some dataclasses, whose fields are its options.
+"""Options in themes: a command takes dataclasses as arguments, and their fields are its options.
 
-Each class has a `TITLE`, under which `--help` lists its options; several may share one. Does not
-know what any option means.
+Each class has a `TITLE`, under which `--help` lists its options; several may share one. Nothing
+here knows what an option means.
 """
 
 import inspect
@@ -18,8 +18,8 @@ _ORDINARY = "Options"
 
 
 def themed(command: Callable[..., int]) -> Callable[..., int]:
-    """The function as typer takes it: with an option for each field of the dataclasses among its
-    arguments, which it gets made of those."""
+    """Turn a command into a function for typer: each dataclass among its arguments is replaced by
+    an option for each of its fields, and built from these when the command is called."""
     hints = get_type_hints(command, include_extras=True)
     signature = inspect.signature(command)
     themes: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class ThemedCommand(TyperCommand):
     """A command whose help lists its options under the titles of their themes."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the arguments, the themes in the order of the command's, and what has none."""
+        """Write the arguments, the themes in the command's order, and options without a theme."""
         listed: dict[str, list[tuple[str, str]]] = {"Arguments": []}
         for parameter in self.get_params(ctx):
             ordinary = "Arguments" if parameter.param_type_name == "argument" else _ORDINARY

@@ -1,4 +1,4 @@
-"""`kiku train`: teach a model, from recordings to something that `kiku serve` takes."""
+"""`kiku train`: train a model, from recordings to a model that `kiku serve` takes."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class _Kind(StrEnum):
 
 
 _SHOWN = 20
-"""So many dropped rows are printed; pack.json has them all."""
+"""Dropped rows that are printed; pack.json has them all."""
 
 _Manifest = Annotated[
     list[Path],
@@ -218,7 +218,7 @@ def align(
 
 
 def _check_aligned(files: Sequence[Path], manifests: Sequence[Path], *, force: bool) -> None:
-    """Refuse what cannot be written, or would replace what is there, before anything is learned."""
+    """Refuse files that cannot be written, or that exist, before anything is learned."""
     for path in files:
         refuse_no_file(path)
         if any(same_file(path, one) for one in manifests):
@@ -297,13 +297,13 @@ def export(
 
 
 class _Counter:
-    """A line on standard error every so often."""
+    """Prints progress as a line on standard error now and then."""
 
     def __init__(self, what: str) -> None:
         self._meter, self._what, self._next = Meter(quiet=False, forced=True), what, 0.1
 
     def told(self, done: int, of: int, seconds: float) -> None:
-        """Every tenth of the way."""
+        """Print a line at every tenth of the way."""
         if done / of >= self._next and done < of:
             self._next = done / of + 0.1
             self._meter.note(f"{self._what} {done:,} of {of:,}, {seconds / 3600:.2f} h of sound")

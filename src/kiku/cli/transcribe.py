@@ -1,4 +1,4 @@
-"""`kiku transcribe`: what it is told."""
+"""`kiku transcribe`: its options, and whether they make sense."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -74,7 +74,7 @@ _Slots = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class RecordingOptions:
-    """Which recordings there are, and how many are heard at once."""
+    """Which recordings there are, and how many are transcribed at once."""
 
     TITLE: ClassVar[str] = SoundOptions.TITLE
 
@@ -158,7 +158,7 @@ def _run(
     file_format: str | None, settings: ModelSettings, text: TextOptions, meter: Meter, *,
     debug: bool,
 ) -> int:  # fmt: skip
-    """Transcribe what was named, one after the other; the exit code."""
+    """Transcribe the recordings that were named; give the exit code."""
     recordings = [item for item in found if isinstance(item, Recording)]
     outputs = _outputs(request, recordings, output, file_format)
     to_do = _to_do(found, outputs, request)
@@ -186,8 +186,8 @@ def _to_do(
     outputs: Mapping[Recording, Mapping[str, Path]],
     request: Request,
 ) -> list[Recording | KikuError]:
-    """What is left of what was named: not those that are done, and of those that would overwrite a
-    file the error in their place."""
+    """What is left to do: recordings that are done are left out, and one that would overwrite a
+    file is replaced by the error."""
     left: list[Recording | KikuError] = []
     for item in found:
         if not isinstance(item, Recording):
@@ -208,7 +208,7 @@ def _to_do(
 def _check_file(
     output: Path | None, file_format: str | None, named: Sequence[str], count: int
 ) -> None:
-    """Refuse a file that cannot hold what was asked for."""
+    """Refuse a single file for results that need several."""
     if file_format is None:
         return
     if count > 1:

@@ -1,4 +1,4 @@
-"""`kiku transcribe --ray`: its own options, and what they make of `kiku.fleet`."""
+"""`kiku transcribe --ray`: its own options, and the calls of `kiku.fleet`."""
 
 import os
 import re
@@ -56,7 +56,7 @@ _FORMATS = ("jsonl", "parquet", "srt", "vtt", "txt", "tsv")
 
 @dataclass(frozen=True, slots=True)
 class FleetOptions:
-    """What is about `--ray`."""
+    """Options of `--ray`."""
 
     TITLE: ClassVar[str] = "On many machines"
 
@@ -69,7 +69,7 @@ class FleetOptions:
     price: Price = None
 
     def refuse(self) -> None:
-        """Raise BadParameter where one of the others is given without `--ray`."""
+        """Raise BadParameter if one of the others is given without `--ray`."""
         for one in fields(self):
             if getattr(self, one.name) != one.default and one.name != "ray":
                 option = "--" + one.name.replace("_", "-")
@@ -94,14 +94,14 @@ def on_ray(
     slots: int | None,
     quiet: bool,
 ) -> int:
-    """Transcribe on Ray; the exit code."""
+    """Transcribe on Ray; give the exit code."""
     from kiku import fleet as room
 
     address, sources = _address_in(paths)
     if output is None:
         raise typer.BadParameter("--ray writes into a folder: name one", param_hint="-o")
     named = formats_of(formats, _FORMATS) or ["jsonl"]
-    settings.apply()  # which processes of this machine inherit
+    settings.apply()  # processes of this machine inherit that
     model = room.ModelSettings(
         settings.model, settings.revision, settings.engine, settings.device, settings.dtype,
         settings.threads, slots,
@@ -129,7 +129,7 @@ def on_ray(
 
 
 def _address_in(paths: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The address among what was named, and the rest."""
+    """The cluster's address among the paths, if there is one, and the other paths."""
     found = [path for path in paths if _ADDRESS.fullmatch(path) and not os.path.lexists(path)]
     if len(found) > 1:
         raise typer.BadParameter(f"two addresses: {' and '.join(found)}", param_hint="--ray")
@@ -142,7 +142,7 @@ def _address_in(paths: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 class _Lines:
-    """How far it is, in a line now and then."""
+    """Prints the progress as a line now and then."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet, self._next_s = quiet, time.monotonic() + LINE_EVERY_S
@@ -154,7 +154,7 @@ class _Lines:
 
 
 def line_of(progress: "Progress") -> str:
-    """How far it is, in one line."""
+    """The progress in one line."""
     left = "" if progress.left_s is None else f", {clock(progress.left_s)} left"
     failed = f", {progress.failed} failed" if progress.failed else ""
     return (

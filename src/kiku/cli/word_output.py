@@ -8,23 +8,23 @@ from kiku.text import Word, segments
 
 
 class Output(Protocol):
-    """Is given every recording and word, and writes what it likes."""
+    """A way to write words: it is given every recording and every word."""
 
     def begin(self, title: str | None) -> None:
-        """A recording starts; `title` is None where there is only one."""
+        """Begin a recording; `title` is None if it is the only one."""
         ...
 
     def add(self, word: Word) -> None:
-        """A word was decided."""
+        """Take a word that is final."""
         ...
 
     def end(self) -> None:
-        """Nothing more comes of this recording."""
+        """End a recording: no more words come."""
         ...
 
     @property
     def pending(self) -> str:
-        """Words that were decided but are not on standard output yet."""
+        """Final words that are not on standard output yet."""
         ...
 
 
@@ -32,13 +32,13 @@ class Nothing:
     """Writes no words: the result follows at the end."""
 
     def begin(self, title: str | None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def add(self, word: Word) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     @property
     def pending(self) -> str:
@@ -47,13 +47,13 @@ class Nothing:
 
 
 class _Titled:
-    """Puts a title over what is shown of a recording, where there are several."""
+    """Prints a title before the words of a recording, if there are several recordings."""
 
     def __init__(self) -> None:
         self._begun = False
 
     def begin(self, title: str | None) -> None:
-        """The title, an empty line apart from what was before."""
+        """Print the title, after an empty line if other words came before."""
         if title is not None:
             terminal.echo(f"{chr(10) if self._begun else ''}==> {title} <==\n")
         self._begun = True
@@ -63,11 +63,11 @@ class Table(_Titled):
     """One word a line, with start, end and probability."""
 
     def add(self, word: Word) -> None:
-        """The word, at once."""
+        """Print the word at once."""
         terminal.echo(table_line(word))
 
     def end(self) -> None:
-        """All words are out."""
+        """Do nothing: all words are printed."""
 
     @property
     def pending(self) -> str:
@@ -76,8 +76,8 @@ class Table(_Titled):
 
 
 class Lines(_Titled):
-    """Text, each line as soon as it is complete: what `write_txt` gives, sooner. (Where channels
-    are transcribed one by one, lines of two of them may change places.)"""
+    """Text, each line as soon as it is complete: what `write_txt` gives, sooner. (If channels are
+    transcribed separately, lines of two of them may change places.)"""
 
     def __init__(self) -> None:
         """Before the first recording."""
@@ -85,13 +85,13 @@ class Lines(_Titled):
         self._cutter = LineCutter()
 
     def add(self, word: Word) -> None:
-        """The line before it, if this word begins another."""
+        """Print the line before the word, if the word begins another."""
         for line in self._cutter.add(word):
             terminal.echo(f"{line_text(line)}\n")
 
     def end(self) -> None:
-        """What is left."""
-        # Taken first: what standard output does not take must not begin the next recording.
+        """Print the lines that are left."""
+        # Taken first: a line that cannot be printed must not begin the next recording.
         for line in self._cutter.end_all():
             terminal.echo(f"{line_text(line)}\n")
 
@@ -113,7 +113,7 @@ class Flow(_Titled):
         self._line: list[Word] = []
 
     def add(self, word: Word) -> None:
-        """The word, on the same line or the next."""
+        """Print the word, on the same line or the next."""
         goes_on = False
         if self._line and self._line[-1].channel == word.channel:
             cut = segments([*self._line, word])
@@ -123,7 +123,7 @@ class Flow(_Titled):
         terminal.echo(before + word.text)
 
     def end(self) -> None:
-        """The end of the last line."""
+        """End the last line."""
         line, self._line = self._line, []
         if line:
             terminal.echo("\n")

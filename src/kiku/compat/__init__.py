@@ -2,7 +2,7 @@
 
     faster_whisper.py       WhisperModel and BatchedInferencePipeline
     whisper_arguments.py    what their arguments mean here
-    whisper_functions.py    decode_audio and the other functions beside them
+    whisper_functions.py    decode_audio and the package's other functions
 
-What these models cannot do is refused, or a warning says that it changes nothing.
+An argument for something that these models cannot do is refused, or ignored with a warning.
 """

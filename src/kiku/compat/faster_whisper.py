@@ -1,4 +1,4 @@
-"""faster-whisper's interface, of Kyutai's models: a program changes its import and its model.
+"""faster-whisper's interface for Kyutai's models: a program changes its import and its model.
 
     from kiku.compat.faster_whisper import WhisperModel
 
@@ -7,7 +7,7 @@
     for segment in segments:
         print(f"[{segment.start:.2f}s -> {segment.end:.2f}s] {segment.text}")
 
-Work happens while the segments are iterated over. What is new is better written for `kiku.load`.
+Work happens while the segments are iterated over. New programs should rather use `kiku.load`.
 """
 
 import math
@@ -50,7 +50,7 @@ from kiku.text.segments import Segment as Sentence
 from kiku.transcription import Transcription
 
 SAMPLE_RATE = 16_000
-"""Of arrays, as faster-whisper takes them."""
+"""Rate of arrays in Hz, as faster-whisper takes them."""
 
 _SEEKS_PER_S = 100
 
@@ -97,22 +97,22 @@ class Segment(Values):
     id: int
     """From 1."""
     seek: int
-    """Hundredths of a second: where it begins."""
+    """Where it begins, in hundredths of a second."""
     start: float
     """Seconds."""
     end: float
     text: str
     """With a space before it."""
     tokens: list[int]
-    """Of the text, in the model's own vocabulary."""
+    """Tokens of the text, in the model's own vocabulary."""
     avg_logprob: float
-    """The mean over the tokens."""
+    """Mean log-probability over the tokens."""
     compression_ratio: float
-    """Bytes of the text for one of it compressed."""
+    """Bytes of the text, divided by those of the text compressed."""
     no_speech_prob: float
-    """0: there are words."""
+    """Always 0, as there are words."""
     words: list[Word] | None
-    """If `word_timestamps` asked for them."""
+    """The words, if `word_timestamps` asked for them."""
     temperature: float | None
 
 
@@ -121,13 +121,14 @@ class TranscriptionInfo(Values):
     """What is known before the first segment."""
 
     language: str | None
-    """What was asked for, or the only one that the model hears; else None: none is detected."""
+    """The language that was asked for, or the only one that the model knows; else None, as no
+    language is detected."""
     language_probability: float
-    """1, or NaN where the language is None."""
+    """1, or NaN if the language is None."""
     duration: float
-    """Seconds; NaN where the recording does not say it."""
+    """Seconds; NaN if the recording does not state its length."""
     duration_after_vad: float
-    """The same: nothing is cut out."""
+    """The same as `duration`: nothing is cut out."""
     all_language_probs: list[tuple[str, float]] | None
     transcription_options: TranscriptionOptions
     """The arguments of the call, and faster-whisper's defaults for the others."""
@@ -135,7 +136,7 @@ class TranscriptionInfo(Values):
 
 
 class WhisperModel:
-    """A Kyutai model that is called as faster-whisper's `WhisperModel` is."""
+    """A Kyutai model with the interface of faster-whisper's `WhisperModel`."""
 
     def __init__(
         self,
@@ -160,19 +161,19 @@ class WhisperModel:
             device_index: which CUDA device; one.
             compute_type: "int8", "float16" ...; int8 is for processors, others run in half
                 precision instead, and a warning says so.
-            cpu_threads: 0 takes those that the process may use.
-            num_workers: calls that run side by side.
-            download_root: nothing but None: HF_HOME says where models are kept.
-            local_files_only: nothing but False for what is not in a folder: HF_HUB_OFFLINE=1 says
-                that nothing is downloaded.
-            files: nothing but None.
+            cpu_threads: how many threads compute; 0 is as many as the process may use.
+            num_workers: how many calls can run side by side.
+            download_root: only None is allowed: HF_HOME says where models are kept.
+            local_files_only: only False is allowed, except for a model in a folder:
+                HF_HUB_OFFLINE=1 says that nothing is downloaded.
+            files: only None is allowed.
             revision: branch, tag or commit of the repository.
-            use_auth_token: nothing but None: HF_TOKEN holds it.
+            use_auth_token: only None is allowed: HF_TOKEN holds the token.
             **model_kwargs: change nothing, and a warning says so.
 
         Raises:
-            InputError: the name of a Whisper model.
-            UnsupportedConfig: what cannot be done here.
+            InputError: it is the name of a Whisper model.
+            UnsupportedConfig: an argument asks for something that is not possible here.
             CheckpointError: see `kiku.load`.
             ConfigError: see `kiku.load`.
         """
@@ -194,18 +195,19 @@ class WhisperModel:
             model_size_or_path, device=place, dtype=dtype, slots=num_workers,
             threads=cpu_threads or None, revision=revision,
         )  # fmt: skip
-        """What does the work: `stream` and all else that faster-whisper has not."""
+        """The recognizer that does the work. It has `stream` and all else that faster-whisper
+        lacks."""
 
     @property
     def supported_languages(self) -> list[str]:
-        """Those that the published models hear; none is known of others."""
+        """Languages of a published model, or of the demo; for other models none is known."""
         found = next((one for one in KNOWN_REPOS if one.repo_id == self.recognizer.name), None)
         if found is not None:
             return found.languages.split(", ")
         return ["en"] if self.recognizer.name == DEMO else []
 
     def detect_language(self, *_: Any, **__: Any) -> Any:
-        """These models tell no language.
+        """Not possible: these models detect no language.
 
         Raises:
             UnsupportedConfig: always.
@@ -228,22 +230,22 @@ class WhisperModel:
 
         Args:
             audio: a path, a file open for reading bytes, or samples at 16 kHz.
-            language: one of those that the model hears; the models have no such input, and write
-                what is spoken.
-            task: nothing but "transcribe".
-            temperature: of several the first is taken.
+            language: one of those that the model knows. The models have no such input, and write
+                whatever is spoken.
+            task: only "transcribe" is allowed.
+            temperature: if there are several, the first is taken.
             word_timestamps: give each segment its words.
             clip_timestamps: "start,end" in seconds; one clip.
             hotwords: words that are expected; with commas between them, phrases.
-            **others: faster-whisper's other arguments change nothing: values that ask for something
-                are named in a warning, or refused where the text would have to be another.
+            **others: faster-whisper's other arguments, which change nothing. Values that ask for
+                something are named in a warning, or refused if they would have to change the text.
 
         Returns:
-            Segments as they are decided, and what is known beforehand.
+            Segments as soon as they are final, and what is known beforehand.
 
         Raises:
-            UnsupportedConfig: what these models cannot do.
-            InputError: an argument that faster-whisper has not.
+            UnsupportedConfig: an argument asks for something that these models cannot do.
+            InputError: faster-whisper has no such argument.
             AudioError: the recording cannot be read.
         """
         known = self.supported_languages
@@ -269,7 +271,7 @@ class WhisperModel:
         try:
             for number, sentence in enumerate(_sentences(transcription), 1):
                 yield self._segment(number, sentence, with_words, temperature)
-        finally:  # who looks at the first ones only gives the slot back
+        finally:  # free the slot if only the first segments are used
             transcription.stop()
 
     def _segment(
@@ -303,10 +305,10 @@ class WhisperModel:
 
 
 class BatchedInferencePipeline:
-    """faster-whisper's way to transcribe windows side by side; a stream has none."""
+    """faster-whisper's way to transcribe windows side by side; a stream has no windows."""
 
     def __init__(self, model: WhisperModel) -> None:
-        """Around a model that is loaded."""
+        """Wrap a model that is loaded."""
         self.model = model
 
     def transcribe(
@@ -332,7 +334,7 @@ def _is_file(audio: Audio) -> bool:
 
 
 def _length_s(audio: Audio) -> float:
-    """Seconds of a recording. One that cannot be read is told now, as faster-whisper does."""
+    """Seconds of a recording. One that cannot be read raises now, as in faster-whisper."""
     if not _is_file(audio):
         shape = np.shape(cast("Any", audio))
         return shape[0] / SAMPLE_RATE if shape else math.nan
@@ -345,13 +347,13 @@ def _length_s(audio: Audio) -> float:
 
 
 def _comes_once(path: str | os.PathLike[str]) -> bool:
-    """Whether what is read of it is gone."""
-    with suppress(OSError):  # of a name that is too long: reading it tells so
+    """Whether the recording can be read only once, like a pipe."""
+    with suppress(OSError):  # the name is too long, say: reading it will raise
         return os.fspath(path) == "-" or Path(path).is_fifo()
     return False
 
 
 def _warn(message: str) -> None:
-    """To the program that has called the caller."""
+    """Warn the program that called the calling method."""
     if message:
         warnings.warn(message, stacklevel=3)

@@ -1,6 +1,6 @@
 """Arguments of faster-whisper's calls -> what they mean to kiku, in one table.
 
-Knows what they ask of Whisper; does not know how anything is transcribed.
+Knows what they mean for Whisper; does not know how anything is transcribed.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from kiku.options import DecodingOptions, StreamOptions
 from kiku.serial import plain_number
 
 TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-"""What faster-whisper tries one after the other; the first is what is taken here."""
+"""Temperatures that faster-whisper tries one after the other; only the first is used here."""
 
 _WHISPERS = ("tiny", "base", "small", "medium", "large", "turbo", "distil-")
 """How the names of Whisper's sizes begin."""
@@ -23,7 +23,7 @@ _NO_FALLBACK = "a decoder that stalls or repeats itself listens again by itself"
 _PUNCTUATION = "punctuation always stands at its word"
 _PREPENDED = "\"'“¿([{-"
 _APPENDED = "\"'.\u3002,\uff0c!\uff01?\uff1f:\uff1a\u201d)]}\u3001"
-"""What faster-whisper puts at the word before."""
+"""Punctuation that faster-whisper appends to the word before it."""
 
 _IDLE: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "beam_size": ((5, 1), _GREEDY),
@@ -53,7 +53,8 @@ _IDLE: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "log_progress": ((False,), "no bar is drawn; kiku.load(...).transcribe has progress="),
     "batch_size": ((None, 8, 16), "load the model with num_workers=N to have N calls side by side"),
 }
-"""What changes nothing here: the values that ask for nothing, and why others change nothing."""
+"""Arguments that change nothing here: the values that ask for nothing, and why the others change
+nothing."""
 
 _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "task": (("transcribe", None), "the models write what is said and do not translate it"),
@@ -61,7 +62,8 @@ _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "prefix": ((None, ""), "the models take no prompt: name words in hotwords"),
     "suppress_tokens": (([-1], (-1,), [], (), None), "the models have other tokens than Whisper"),
 }
-"""What would have to change the text and cannot: the values that ask for nothing, and why."""
+"""Arguments that would have to change the text but cannot: the values that ask for nothing, and why
+others are refused."""
 
 _DTYPES: Mapping[str, str | None] = {
     "default": None, "auto": None, "float32": "float32", "float16": "float16",
@@ -71,7 +73,7 @@ _DTYPES: Mapping[str, str | None] = {
 
 
 class Values:
-    """A record that older programs take for a named tuple."""
+    """A record that older programs can use like a named tuple."""
 
     def _asdict(self) -> dict[str, Any]:
         return asdict(cast("Any", self))
@@ -79,8 +81,8 @@ class Values:
 
 @dataclass(slots=True, kw_only=True)
 class TranscriptionOptions(Values):
-    """What a recording was transcribed with, as faster-whisper tells it. Most of it changes nothing
-    here: it is what was asked for."""
+    """The options of a transcription, as faster-whisper reports them. They are those that were
+    asked for; most of them change nothing here."""
 
     beam_size: int = 5
     best_of: int = 5
@@ -113,7 +115,7 @@ class TranscriptionOptions(Values):
     def of(
         cls, temperature: float | Sequence[float], others: Mapping[str, Any], **known: Any
     ) -> "TranscriptionOptions":
-        """Of the arguments of a call; those that are no options are told elsewhere."""
+        """The options among the arguments of a call; the other arguments are reported elsewhere."""
         names = {one.name for one in fields(cls)}
         options = {name: value for name, value in others.items() if name in names}
         several = isinstance(temperature, list | tuple)
@@ -122,10 +124,10 @@ class TranscriptionOptions(Values):
 
 
 def refuse_whispers(model: str) -> None:
-    """Whisper's sizes are other models.
+    """Refuse the names of Whisper's sizes, which are other models.
 
     Raises:
-        InputError: it is the name of one.
+        InputError: it is such a name.
     """
     name = str(model).rpartition("/")[2].removeprefix("faster-").removeprefix("whisper-")
     if name.startswith(_WHISPERS) and "stt" not in name:
@@ -139,7 +141,7 @@ def device_of(device: str, index: int | Sequence[int]) -> str | None:
     """The device as `kiku.load` names it.
 
     Raises:
-        UnsupportedConfig: several devices.
+        UnsupportedConfig: there are several devices.
     """
     index = plain_number(index)
     indices: list[int] = [index] if isinstance(index, int) else list(index)
@@ -153,10 +155,10 @@ def device_of(device: str, index: int | Sequence[int]) -> str | None:
 
 
 def dtype_of(compute_type: str, device: str | None) -> tuple[str | None, str]:
-    """The dtype as `kiku.load` names it, and what is to be said about it, or "".
+    """The dtype as `kiku.load` names it, and a remark about it, or "".
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: there is no compute type of this name.
     """
     if compute_type not in _DTYPES:
         raise ConfigError(f"compute_type must be one of {', '.join(_DTYPES)}, not {compute_type!r}")
@@ -168,11 +170,11 @@ def dtype_of(compute_type: str, device: str | None) -> tuple[str | None, str]:
 
 
 def check(given: Mapping[str, Any]) -> str:
-    """What is to be said of arguments that change nothing here, or "".
+    """A remark about arguments that change nothing here, or "".
 
     Raises:
         InputError: there is no such argument.
-        UnsupportedConfig: one asks for what these models cannot do.
+        UnsupportedConfig: an argument asks for something that these models cannot do.
     """
     idle: list[str] = []
     for name, value in given.items():
@@ -190,15 +192,15 @@ def check(given: Mapping[str, Any]) -> str:
 
 
 def _is_one_of(value: Any, neutral: Iterable[Any]) -> bool:
-    # `0 == False`, but who says 0 where False is meant asks for the same.
+    # `0 == False`, but 0 in place of False asks for the same.
     return any(type(value) in (type(one), int, float) and value == one for one in neutral)
 
 
 def language_of(asked: str | None, known: Sequence[str]) -> str | None:
-    """The language that is transcribed; None where the model hears several and none was said.
+    """The language that is transcribed; None if the model knows several and none was asked for.
 
     Raises:
-        UnsupportedConfig: the model does not know the one that is asked for.
+        UnsupportedConfig: the model does not know the language that is asked for.
     """
     if asked is None:
         return known[0] if len(known) == 1 else None
@@ -215,11 +217,11 @@ def options_of(
     hotwords: str | None,
     clip_timestamps: str | Iterable[float],
 ) -> StreamOptions:
-    """What a recording is heard with.
+    """The options with which a recording is transcribed.
 
     Raises:
-        ConfigError: numbers that cannot be.
-        UnsupportedConfig: several clips.
+        ConfigError: a number is invalid.
+        UnsupportedConfig: there are several clips.
     """
     temperature = plain_number(temperature)
     first = temperature if isinstance(temperature, int | float) else [*temperature, 0.0][0]
@@ -232,7 +234,7 @@ def options_of(
 
 
 def _phrases(text: str) -> list[str]:
-    """Hotwords from a prompt of them: with commas phrases, without words."""
+    """Hotwords from a text of them: phrases if there are commas between them, else single words."""
     parts = text.split(",") if "," in text else text.split()
     return [part.strip() for part in parts if part.strip()]
 

@@ -1,6 +1,6 @@
-"""What stands beside the models in faster-whisper: `decode_audio` and its other functions.
+"""The functions of faster-whisper that need no model: `decode_audio` and others.
 
-Knows files and names of models; knows no model.
+Works with files and names of models, never with a model.
 """
 
 import warnings
@@ -23,7 +23,7 @@ ABSENT = {
     "download_model": "a model is downloaded when WhisperModel(name) first loads it, or beforehand "
     "by the command  kiku models pull NAME",
 }
-"""What faster-whisper has and this has not, and what to do instead."""
+"""Names that faster-whisper has and this module lacks, and what to do instead."""
 
 
 @overload
@@ -52,15 +52,15 @@ def decode_audio(
 
     Args:
         input_file: a path, or a file open for reading bytes.
-        sampling_rate: samples a second of what comes out.
-        split_stereo: give the first two channels apart; of one channel both are the same.
+        sampling_rate: samples a second of the result.
+        split_stereo: give the first two channels separately; if there is one, both are the same.
 
     Returns:
-        [S] float32 mono, or two such arrays. A recording that ends too early gives what is there,
-        and a warning.
+        [S] float32 mono, or two such arrays. A recording that ends too early gives the samples that
+        are there, and a warning.
 
     Raises:
-        AudioError: it cannot be read, or a rate that cannot be.
+        AudioError: the recording cannot be read, or the rate is invalid.
     """
     if not split_stereo:
         return _joined([*_to_its_end(read_chunks(input_file, sampling_rate))])
@@ -77,10 +77,10 @@ def decode_audio(
 def format_timestamp(
     seconds: float, always_include_hours: bool = False, decimal_marker: str = "."
 ) -> str:
-    """Seconds as `01:02.345`, with hours where there are some, or always.
+    """Seconds as `01:02.345`, with hours if there are some, or always.
 
     Raises:
-        InputError: a time before 0.
+        InputError: the time is below 0.
     """
     if not seconds >= 0:
         raise InputError(f"a time must be at least 0 seconds, not {seconds!r}")
@@ -105,11 +105,11 @@ def _in_two_channels(chunk: Chunk) -> Chunk:
 
 
 def _to_its_end(parts: Iterable[Any]) -> Generator[Any, None, None]:
-    """`parts`, of which a recording that ends too early says so in a warning."""
+    """All of `parts`; if the recording ends too early, a warning says so."""
     try:
         yield from parts
     except TruncatedAudio as error:
-        warnings.warn(str(error), stacklevel=3)  # of who called `decode_audio`
+        warnings.warn(str(error), stacklevel=3)  # the caller of `decode_audio`
 
 
 def _joined(parts: Iterable[Mono]) -> Mono:

@@ -12,7 +12,7 @@ class History:
     """Columns of B slots in rings of the last frames."""
 
     def __init__(self, num_slots: int, num_codebooks: int) -> None:
-        """Nothing read."""
+        """All slots are new and empty."""
         self._columns = np.zeros((num_slots, _ROOM, 1 + num_codebooks), np.int32)
         self.counts = np.zeros(num_slots, np.int64)
         """Columns that each slot has read since it was opened, not counting the initial one."""

@@ -45,7 +45,7 @@ class Memory(ABC):
         capacity: int,
         dtype: type[np.floating[Any]],
     ) -> None:
-        """Nothing heard.
+        """All slots are new and empty.
 
         Args:
             config: of the transformer.
@@ -141,7 +141,7 @@ class RingMemory(Memory):
         max_block: int,
         dtype: type[np.floating[Any]] = np.float32,
     ) -> None:
-        """Nothing heard; one call appends `max_block` positions at most."""
+        """All slots are empty; one call appends `max_block` positions at most."""
         kept = config.window - 1 + REWIND_FRAMES * config.positions_per_frame
         super().__init__(config, num_slots, kept + max_block, dtype)
 
@@ -180,7 +180,7 @@ class OrderedMemory(Memory):
     """
 
     def __init__(self, config: TransformerConfig, num_slots: int, max_block: int) -> None:
-        """Nothing heard; one call appends `max_block` positions at most."""
+        """All slots are empty; one call appends `max_block` positions at most."""
         self._kept = config.window - 1 + REWIND_FRAMES * config.positions_per_frame
         slack = _SLACK_FRAMES * config.positions_per_frame
         super().__init__(config, num_slots, self._kept + max_block + slack, np.float32)

@@ -21,7 +21,7 @@ class Pasts:
     """[B + 1, N] float32: for each slot the pasts of all convolutions, one after the other."""
 
     def __init__(self, codec: MimiEncoder, num_slots: int, device: torch.device) -> None:
-        """Nothing heard."""
+        """All slots are new and empty."""
         # On the meta device, as only the shapes are needed.
         self._seanet = codec.seanet.init_state(1, "meta", torch.float32)
         self._downsample = codec.downsample.init_state(1, "meta", torch.float32)

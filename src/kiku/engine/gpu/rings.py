@@ -46,7 +46,7 @@ class Rings:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
-        """Nothing heard.
+        """All slots are new and empty.
 
         Args:
             config: of the transformer.
