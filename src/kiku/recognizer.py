@@ -543,8 +543,9 @@ def _wanted_s(length_s: float | None, options: StreamOptions) -> float | None:
 def _seconds_of(samples: NDArray[np.generic], rate: int, channels_axis: int | None) -> float | None:
     try:
         shape = np.shape(samples)
-        is_told = channels_axis is not None and len(shape) == 2
-        return (shape[1 - channels_axis % 2] if is_told else max(shape, default=0)) / rate
+        if channels_axis is not None and len(shape) == 2:
+            return shape[1 - channels_axis % 2] / rate
+        return max(shape, default=0) / rate
     except (TypeError, ValueError, ArithmeticError):  # which is told when they are read
         return None
 
