@@ -1,5 +1,6 @@
 """SEANet's encoder: sound to latents at the transformer's rate, by strided convolutions."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +11,11 @@ from kiku.config import CodecConfig
 from kiku.nn.conv import CausalConv1d, ConvState
 
 
-def as_stored(device: torch.device) -> torch.autocast:
+def as_stored(device: torch.device) -> AbstractContextManager[object]:
     """In it everything is computed in the dtype that it is stored in, whatever `torch.autocast` the
     caller is in: with less than float32 the codes are others."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
