@@ -136,36 +136,23 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
                 cache of another kind.
         """
         refuse_unknown(kwargs, "forward")
-        if (input_ids is None) == (inputs_embeds is None):
-            raise InputError("give exactly one of input_ids and inputs_embeds")
-        if self.training and self.config.attention_dropout:
-            raise UnsupportedConfig(
-                f"attention_dropout={self.config.attention_dropout} is not built: set it to 0.0 in "
-                "the config before training"
-            )
-        given_cache, past = use_cache, own_past(past_key_values)
-        if use_cache is None:
-            use_cache = self.config.use_cache and not torch.is_grad_enabled()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not (use_cache or past)):
+        self._check_input(input_ids, inputs_embeds)
+        past, grad = own_past(past_key_values), torch.is_grad_enabled()
+        wants_cache = self.config.use_cache and not grad if use_cache is None else use_cache
+        says_states = self._says("output_hidden_states", output_hidden_states)
+        says_weights = self._says("output_attentions", output_attentions)
+        trace: list[Tensor] | None = [] if says_states else None
+        weights: list[Tensor] | None = [] if says_weights else None
+        with torch.set_grad_enabled(grad and not (wants_cache or past)):
             embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
             embeds = embeds.to(self.dtype)
-            layout = layout_of(
-                attention_mask, position_ids, embeds, past, self.lm.config.transformer.window
-            )
-            if layout.view is not None and (given_cache or past is not None):
-                raise InputError(
-                    "this attention_mask or these position_ids are taken without a past only: "
-                    "leave past_key_values and use_cache=True out"
-                )
-            if past is None and use_cache and layout.view is None:
+            window = self.lm.config.transformer.window
+            layout = layout_of(attention_mask, position_ids, embeds, past, window)
+            if layout.view is not None:
+                _refuse_past(use_cache, past)
+            elif past is None and wants_cache:
                 past = KyutaiSpeechToTextCache(self.lm, len(embeds))
                 begin_with(past_key_values, past)
-            trace: list[Tensor] | None = (
-                [] if self._says("output_hidden_states", output_hidden_states) else None
-            )
-            weights: list[Tensor] | None = (
-                [] if self._says("output_attentions", output_attentions) else None
-            )
             by = self._checkpoint if self.training and torch.is_grad_enabled() else None
             hidden = read_columns(self.lm, embeds, past, layout, trace, weights, by)
         out = BaseModelOutputWithPast(
@@ -175,6 +162,25 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
             None if weights is None else tuple(weights),
         )
         return out if self._says("return_dict", return_dict, True) else out.to_tuple()
+
+    def _check_input(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
+        """Raise what `forward` does for inputs or a config that it cannot read with."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise InputError("give exactly one of input_ids and inputs_embeds")
+        if self.training and self.config.attention_dropout:
+            raise UnsupportedConfig(
+                f"attention_dropout={self.config.attention_dropout} is not built: set it to 0.0 in "
+                "the config before training"
+            )
+
+
+def _refuse_past(use_cache: bool | None, past: object) -> None:
+    """Raise InputError for a past beside a mask or positions that are read as one piece only."""
+    if use_cache or past is not None:
+        raise InputError(
+            "this attention_mask or these position_ids are taken without a past only: leave "
+            "past_key_values and use_cache=True out"
+        )
 
 
 class KyutaiSpeechToTextForConditionalGeneration(Generates):

@@ -88,6 +88,14 @@ class WordSession:
 
     Words come in the order they were spoken, each once, never revised. After `close` the remaining
     words come, then one `End`.
+
+    Args:
+        config: of the model that will listen.
+        vocabulary: its text tokens.
+        options: what it hears and says; None is words alone.
+        channel: the channel that it hears where each is heard by itself; marks its events.
+        padded: put the model's silence before the sound and let its delay run out after it.
+            Without, the model hears exactly what is pushed (whole frames of it).
     """
 
     def __init__(
@@ -99,16 +107,7 @@ class WordSession:
         channel: int | None = None,
         padded: bool = True,
     ) -> None:
-        """A session that no scheduler knows yet.
-
-        Args:
-            config: of the model that will listen.
-            vocabulary: its text tokens.
-            options: what it hears and says; None is words alone.
-            channel: the channel that it hears where each is heard by itself; marks its events.
-            padded: put the model's silence before the sound and let its delay run out after it.
-                Without, the model hears exactly what is pushed (whole frames of it).
-        """
+        """A session that no scheduler knows yet."""
         options = options or StreamOptions()
         self._config, self._vocabulary, self._options = config, vocabulary, options
         self._channel, self._padded, self._prompted = channel, padded, options.prompt is not None
@@ -152,7 +151,7 @@ class WordSession:
         self._turn_time = self._warned_at = 0.0
         self._late: list[Word] = []  # emitted since the last frame, for the endpointer
         self.is_closing = self._closed = False  # by the client, by the driver
-        self._cut = False
+        self._cut = False  # closed by `cut`
         self.has_ended = False
         """Whether its last event, or its failure, is there."""
         self.done = False
