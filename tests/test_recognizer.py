@@ -892,8 +892,11 @@ def test_no_more_of_an_array_is_read_than_is_asked_for(monkeypatch: pytest.Monke
     rec, _ = echo()
     num_read = 0
 
-    def counted(samples: NDArray[np.generic], rate: int) -> Iterator[Chunk]:
+    def counted(
+        samples: NDArray[np.generic], rate: int, channels_axis: int | None
+    ) -> Iterator[Chunk]:
         nonlocal num_read
+        assert channels_axis is None
         for chunk in array_chunks(samples, rate):
             num_read += 1
             yield chunk

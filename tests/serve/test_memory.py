@@ -59,7 +59,7 @@ class Waiting:
     waiting_bytes: float = LARGE_BYTES
     figures = SimpleNamespace(flush=lambda: None)
 
-    def look(self, now: float) -> None:
+    def look(self, now: float, held_up_s: float) -> None:
         pass
 
 
