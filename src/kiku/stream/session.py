@@ -209,7 +209,9 @@ class WordSession:
     def push(self, chunk: Chunk) -> None:
         """Take sound that `input.check` has let through. Who pushes keeps to `max_queue_s`."""
         self._pushed_s += chunk.num_samples / chunk.rate
-        self._give_in(chunk)
+        self._inbox.append(chunk)  # as `_give_in`, which costs a call for every chunk
+        if self.on_input is not None:
+            self.on_input()
 
     def _give_in(self, item: Chunk | FinalizeRequest | Literal["close"]) -> None:
         self._inbox.append(item)
@@ -410,7 +412,9 @@ class WordSession:
     def _note_heard(self) -> None:
         # Only after the events are queued: a client that reads `heard_s` first and the events then
         # has every event of that sound.
-        self.heard_s = max(self.heard_s, self._now)
+        now = self._now
+        if now > self.heard_s:
+            self.heard_s = now
 
     @property
     def may_go_on(self) -> bool:
@@ -442,7 +446,8 @@ class WordSession:
         if self._options.partials and is_text and partial is not None:
             self.events.append(partial)
         self._tracker.add(is_text, level, pause)
-        self._tell_frame(level, heads, words, partial is not None)
+        if self._tells_each_frame or self._warnings or self._late:
+            self._tell_frame(level, heads, words, partial is not None)
 
     def _tell_frame(
         self, level: float, heads: Sequence[float] | None, words: Sequence[Word], word_open: bool
