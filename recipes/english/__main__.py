@@ -18,11 +18,16 @@ from recipes.english.teacher import model_file, read_variables
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="A model of ordinary English.")
 
 
+_Data = Annotated[Path, typer.Option(help="Folder of recordings, as for recipes.demo.")]
+_Caches = Annotated[Path, typer.Option(help="Folder for caches.")]
+_Teacher = Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")]
+
+
 @app.command()
 def gate(
-    data: Annotated[Path, typer.Option(help="Folder of recordings, as for recipes.demo.")],
+    data: _Data,
     out: Annotated[Path, typer.Option(help="Folder for caches, checkpoints and the log.")],
-    teacher: Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")],
+    teacher: _Teacher,
     minutes: Annotated[float, typer.Option(help="Of two processors.")] = 360.0,
     said_hours: Annotated[float, typer.Option(help="Of synthetic speech.")] = 10.0,
     start: Annotated[
@@ -41,9 +46,9 @@ def gate(
 
 @app.command("teacher")
 def teacher_parts(
-    data: Annotated[Path, typer.Option(help="Folder of recordings, as for recipes.demo.")],
-    out: Annotated[Path, typer.Option(help="Folder for caches.")],
-    teacher: Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")],
+    data: _Data,
+    out: _Caches,
+    teacher: _Teacher,
     count: Annotated[int, typer.Option(help="Readers' recordings that are heard.")] = 24,
 ) -> None:
     """What the teacher's states are worth when a part of it is missing: a table."""
@@ -57,9 +62,9 @@ def teacher_parts(
 
 @app.command()
 def ceiling(
-    data: Annotated[Path, typer.Option(help="Folder of recordings, as for recipes.demo.")],
-    out: Annotated[Path, typer.Option(help="Folder for caches.")],
-    teacher: Annotated[list[Path], typer.Option(help="The two wheels of Whisper base.")],
+    data: _Data,
+    out: _Caches,
+    teacher: _Teacher,
     rounds: Annotated[int, typer.Option(help="Times through all recordings.")] = 8,
 ) -> None:
     """Word errors of who learns to read the whole teacher's states: a table by rounds."""

@@ -23,6 +23,24 @@ def test_text_goes_to_standard_output(run: Run, speech: Speech, tmp_path: Path) 
     assert (ran.code, ran.out, ran.err) == (0, "zero one two\n", "")
 
 
+def test_a_dash_names_standard_output(
+    run: Run, speech: Speech, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = speech(tmp_path / "talk.wav")
+    without, dash = run("transcribe", path), run("transcribe", path, "-o", "-")
+    assert (dash.code, dash.out) == (0, without.out)
+    captions = run("transcribe", path, "-f", "srt", "-o", "-")
+    assert captions.out.startswith("1\n00:00:")
+    heard = run("listen", "--from", path, "--speed", 0, "-o", "-")
+    assert heard.code == 0
+    assert heard.out.split() == without.out.split()
+    refused = run("transcribe", path, "-o", "-", "--force")
+    assert "--force: it is about files" in refused.err
+    assert "folder: name one" in run("transcribe", path, "--ray", "-o", "-").err
+    assert [one.name for one in tmp_path.iterdir()] == ["talk.wav"]
+
+
 def test_words_are_a_table_of_start_end_and_probability(
     run: Run, speech: Speech, tmp_path: Path
 ) -> None:

@@ -587,6 +587,18 @@ def recorded(data: Path, split: str, count: int) -> None:
     (data / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
 
 
+def given_to_a_run(folder: Path) -> tuple[Path, Path]:
+    """A folder of recordings, and a wheel with a teacher."""
+    data = folder / "data"
+    data.mkdir()
+    recorded(data, "train", 40)
+    recorded(data, "dev", 4)
+    wheel = folder / "teacher.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("x/data/model.bin.part1", as_ctranslate2(teacher_of(trunk())))
+    return data, wheel
+
+
 @torch.no_grad()
 def test_small_weights_are_nearly_the_same(tmp_path: Path) -> None:
     made = trunk()
@@ -609,15 +621,9 @@ def test_small_weights_are_nearly_the_same(tmp_path: Path) -> None:
 
 
 def test_the_gate_trains_resumes_and_measures(tmp_path: Path, monkeypatch) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    recorded(data, "train", 40)
-    recorded(data, "dev", 4)
+    data, wheel = given_to_a_run(tmp_path)
     monkeypatch.setattr(gate_room, "NUM_PIECES", PIECES)
     monkeypatch.setattr(gate_room, "trunk_config", lambda: trunk_config(DIM, LAYERS))
-    wheel = tmp_path / "teacher.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("x/data/model.bin.part1", as_ctranslate2(teacher_of(trunk())))
     gate = Gate(
         data, tmp_path / "out", (wheel,), budget_s=0.5, said_hours=0, batch_s=16.0, still_batches=2
     )
@@ -674,14 +680,8 @@ def test_a_reader_of_states_learns_to_spell_them(tmp_path: Path, monkeypatch) ->
 
 
 def test_the_ceiling_is_a_table(tmp_path: Path, monkeypatch) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    recorded(data, "train", 40)
-    recorded(data, "dev", 4)
+    data, wheel = given_to_a_run(tmp_path)
     monkeypatch.setattr(english_commands, "NUM_PIECES", PIECES)
-    wheel = tmp_path / "teacher.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("x/data/model.bin.part1", as_ctranslate2(teacher_of(trunk())))
     arguments = ["--data", data, "--out", tmp_path / "out", "--teacher", wheel, "--rounds", 2]
     ran = CliRunner().invoke(english_commands.app, ["ceiling", *map(str, arguments)])
     assert ran.exit_code == 0, ran.output

@@ -518,13 +518,20 @@ def test_a_session_that_moves_to_another_process_goes_on(
         assert b.service.metrics.sessions_moved.labels(how)._value.get() == 1
 
 
+@contextmanager
+def full(demo: kiku.Recognizer) -> Generator[tuple[Running, ExitStack]]:
+    """A service whose four slots are taken, until the stack is closed."""
+    with running(demo) as service, ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(kyutai(service.ws)).until("Ready")
+        yield service, others
+
+
 @needs_chromium
 def test_a_server_that_is_full_is_said_and_tried_again(
     tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
 ):
-    with running(demo) as service, ExitStack() as others:
-        for _ in range(4):
-            others.enter_context(kyutai(service.ws)).until("Ready")
+    with full(demo) as (service, others):
         tab.open(service.http)
         tab.choose("#file", DIGITS)
         tab.wait(f"/All 4 slots are taken. *Trying again in/.test({NOTICE})")
@@ -593,9 +600,7 @@ def test_a_server_that_is_started_says_that_it_loads_its_model(
 def test_turns_are_not_left_out_where_a_slot_has_just_come_free(
     tab: Tab, demo: kiku.Recognizer, said: dict[Path, str]
 ):
-    with running(demo) as service, ExitStack() as others:
-        for _ in range(4):
-            others.enter_context(kyutai(service.ws)).until("Ready")
+    with full(demo) as (service, others):
         tab.open(service.http)
         tab.run("""
             window.rawFetch = fetch;

@@ -22,7 +22,7 @@ from kiku.cli.listening import Listening, Sink
 from kiku.cli.live_results import TEXTS, LiveFile, Printed
 from kiku.cli.loaded import ModelSettings, load_with
 from kiku.cli.options import SoundOptions, TextOptions, WritingOptions, formats_of, heard
-from kiku.cli.outputs import PARTIAL, format_of, make_folder, refuse_existing
+from kiku.cli.outputs import PARTIAL, STANDARD, format_of, make_folder, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.raw import RawFormat
 from kiku.cli.terminal import INTERRUPTED
@@ -131,11 +131,12 @@ def listen(
     if place.list_mics:
         _say_devices()
         return 0
-    wanted = _formats(writing.formats, files.output)
+    output = None if str(files.output) == STANDARD else files.output
+    wanted = _formats(writing.formats, output)
     options = heard(sound, text)
     _check(place, options, sound.raw)
     writing.refuse(wanted)
-    if files.force and files.output is None:
+    if files.force and output is None:
         raise typer.BadParameter("it is about files: add -o DIR", param_hint="--force")
     notices: deque[str] = deque()
     hearing = (
@@ -143,7 +144,7 @@ def listen(
         if place.source is None
         else _recording(place.source, place.speed, options, sound.raw_format)
     )
-    named = _files(files.output, hearing.stem, wanted, force=files.force)
+    named = _files(output, hearing.stem, wanted, force=files.force)
     outputs = _Outputs(
         wanted, named, writing.captions(model.model), hearing.has_end, files.force, quiet
     )

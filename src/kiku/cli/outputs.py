@@ -33,6 +33,9 @@ def make_folder(
         raise OutputError(f"nothing may be written in {path}; choose another folder with -o")
 
 
+STANDARD = "-"
+"""What -o names where results are to go to standard output, as without it."""
+
 PARTIAL = ".partial"
 """Put before the ending of a result that is not whole: talk.partial.srt."""
 

@@ -18,7 +18,7 @@ from kiku.cli.options import (
     formats_of,
     heard,
 )
-from kiku.cli.outputs import exists, format_of, make_folder, name_outputs, refuse_existing
+from kiku.cli.outputs import STANDARD, exists, format_of, make_folder, name_outputs, refuse_existing
 from kiku.cli.progress import Meter
 from kiku.cli.run import TXT, Request, Run
 from kiku.cli.terminal import FAILED, INTERRUPTED
@@ -111,9 +111,11 @@ def transcribe(
 ) -> int:
     """Write down what is said in recordings, word by word as it is recognised.
 
-    Without -o the text goes to standard output. A recording that cannot be read does not stop the
-    others; the exit code is then 1. Ctrl-C keeps what was transcribed, as talk.partial.txt.
+    Without -o, or with -o -, the text goes to standard output. A recording that cannot be read does
+    not stop the others; the exit code is then 1. Ctrl-C keeps what was transcribed, as
+    talk.partial.txt.
     """
+    output = None if files.output == STANDARD else files.output
     options = heard(sound, text, recordings.max_duration)
     if fleet.ray:
         refuse_with_ray({
@@ -124,13 +126,13 @@ def transcribe(
             "--highlight-words": writing.highlight_words,
         })  # fmt: skip
         return on_ray(
-            paths, files.output, writing.formats, model, options, fleet, slots=recordings.slots,
+            paths, output, writing.formats, model, options, fleet, slots=recordings.slots,
             quiet=quiet,
         )  # fmt: skip
     fleet.refuse()
     found = find_recordings(paths, recursive=recordings.recursive)
     named = formats_of(writing.formats, FORMATS)
-    place = None if files.output is None else Path(files.output)
+    place = None if output is None else Path(output)
     file_format = None if place is None else format_of(place, FORMATS)
     _check_file(place, file_format, named, len(found))
     request = Request(
