@@ -45,7 +45,7 @@ _MESSAGE_S = 2e-5
 """Seconds that the application needs for a message, at least."""
 
 _OTHERS = 4.0
-"""How many times the length of a long turn the other connections then have for theirs."""
+"""Factor: after a long turn a connection rests this many times as long, so that others go on."""
 
 _PAUSED_S = 0.25
 """Seconds between checks whether more may be read, if `_wake` is not called before."""
@@ -243,7 +243,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         return data[at:]
 
     def _take_frame(self, data: bytes, at: int) -> int:
-        """Read the frame that begins at `at`, as far as it has come. Returns its end."""
+        """Read the frame at `at`, as far as it has come. Returns where the next one begins."""
         if self._passing:
             end = min(at + self._passing, len(data))
             self._passing -= end - at

@@ -33,7 +33,7 @@ class FormError(Exception):
 
 
 class FormReader:
-    """Reads one form. The part named as `file` says is its file, whatever its other headers are."""
+    """Reads one form. The part whose name is `file` is its file, whatever its other headers are."""
 
     def __init__(self, content_type: str | None, file: str = "file") -> None:
         """Read a body with this `Content-Type`.

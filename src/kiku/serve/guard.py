@@ -107,7 +107,7 @@ class Guard:
 
 
 def _unauthorised(request: Request) -> Refusal:
-    """The refusal for want of a key, in the form that clients of its path expect."""
+    """The refusal of a request without a known key, in the form that its path's clients expect."""
     message = "the key is missing, or not known"
     headers = {"WWW-Authenticate": "Bearer"}
     if request.path.endswith("/listen"):

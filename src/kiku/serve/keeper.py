@@ -190,7 +190,7 @@ class Keeper:
             self._service.keep(watched.talk.let_go())
 
     def _down(self, error: Exception) -> None:
-        """Note that the store cannot be used, and complain."""
+        """Note that the store cannot be used, and count and log that."""
         self._is_down = True
         self._complain(error)
 

@@ -108,7 +108,7 @@ class Keeping:
         self.identity, self._history, self._rate = identity, history, model_rate
         self.name = name_of(identity.owner, identity.session)
         self.generation: int | None = None
-        """Under which this process owns the session in the store; None before it is begun there."""
+        """Generation under which this process owns the session; None before the store has it."""
         self.told = Told()
         self._plain: dict[str, Any] = {}  # the options, as they are written
         self._follow(StreamOptions())
@@ -236,7 +236,7 @@ class Keeping:
         self, protocol: LiveProtocol, now: float, heard_s: float, resume_s: float,
         state: bytes | None = None,
     ) -> Snapshot | None:  # fmt: skip
-        """What there is to write now; None where nothing has changed, or the session cannot move.
+        """What there is to write now; None if nothing has changed, or the session cannot move.
 
         Args:
             protocol: of the talk.

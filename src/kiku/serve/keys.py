@@ -1,4 +1,4 @@
-"""Who may come in: keys in headers, in the query, and in the subprotocols of a browser's socket."""
+"""Checks clients' keys: in headers, in the query, and in the subprotocols of browsers' sockets."""
 
 import hashlib
 import hmac

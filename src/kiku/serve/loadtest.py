@@ -27,14 +27,14 @@ _END_S = 20.0
 """Seconds that a client waits for the rest of its words after its last sound."""
 
 AGAIN_S = 1.0
-"""Seconds until a client comes again that got no slot, or was not heard to the end."""
+"""Seconds until a client that got no slot, or was not heard to the end, comes again."""
 
 _FOR_GOOD = {
     401: "the key is missing or not known there: give --key",
     403: "it lets no such client in",
     404: "there is no socket of this protocol: see --url and --protocol",
 }
-"""Statuses that would be answered again to any client, and what each means."""
+"""HTTP statuses that every later client would get, too, and what each means."""
 
 _FALLS_BEHIND_S = 0.3
 """Seconds by which streams in real time may be later than one stream alone."""

@@ -46,8 +46,8 @@ _GREET_S = 10.0
 """Seconds that a client waits for the service's greeting before it connects again."""
 
 _PATIENCE_S = 60.0
-"""Seconds after which a client is lost that cannot come back, or that hears nothing of the
-service."""
+"""Seconds after which a client counts as lost: without a way back, or without a message while it
+waits for its last words."""
 
 _FRAME_BYTES = 2 * round(FRAME_S * RATE)
 

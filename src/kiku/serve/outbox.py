@@ -79,7 +79,7 @@ class Outbox:
         return wire
 
     def restore(self, history: History, num_received: int) -> None:
-        """Go on with another process's history, of which the client has had `num_received`."""
+        """Go on with another process's history; the client has had `num_received` messages."""
         self.history, self._num_known = history, num_received
 
     def put(self, item: Send | Hangup) -> None:

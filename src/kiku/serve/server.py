@@ -23,7 +23,7 @@ _RECEIVE_BYTES = 2**18
 pings."""
 
 _GONE_MS = 60_000
-"""Milliseconds after which a client is gone whose system does not answer."""
+"""Milliseconds without an answer of its system after which a client is gone."""
 
 _ANSWER_S = 8
 """Seconds within which requests that the end has broken off must be answered: longer than a client

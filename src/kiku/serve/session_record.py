@@ -1,6 +1,6 @@
 """The values of a session in a store, by name, as msgpack: how they are written and read.
 
-    head            who and what it is, how far its client was told, which other values belong to it
+    head            whose it is, how far its client was told, which other values belong to it
     G.sN            the sound of about a second, as it came (G is the generation that wrote it)
     G.mN            the messages of about a second
     state           a saved stream, of a process that ended in an orderly way

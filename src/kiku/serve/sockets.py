@@ -209,7 +209,7 @@ class Sockets:
         self._service.metrics.connections.labels(talk.protocol_name).dec()
         self._service.end()
         await talk.end()
-        if self._keeper is not None:  # nobody waits for a store
+        if self._keeper is not None:  # not awaited: a store may be slow
             self._service.keep(self._keeper.forget(talk))
         _LOG.info(*connection_line(talk, time.monotonic() - talk.began_at))
 

@@ -80,7 +80,7 @@ class Talk:
         self.code = 1006
         """Close code with which the connection ended."""
         # What `look` looks at.
-        self._reads_since = 0.0  # 0 while it does not read
+        self._reads_since = 0.0  # 0 while no message is awaited
         self._num_quiet = 0
 
     @property

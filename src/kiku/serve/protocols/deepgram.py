@@ -56,7 +56,7 @@ from kiku.text.segments import ends_sentence
 PARAMETERS = LISTEN_PARAMETERS
 
 FINAL_AFTER_S = 5.0
-"""Seconds after the beginning of the first word at which words become final, even in a sentence."""
+"""Seconds from the start of the first word after which words become final, even mid-sentence."""
 
 GAP_S = 1.0
 """Seconds of silence between two words; a longer one parts results, as it parts segments."""
@@ -75,7 +75,7 @@ and a word is decided by the frame after it."""
 
 @dataclass(slots=True)
 class _Channel:
-    """What one channel has said that is not final yet."""
+    """What was said in one channel and is not final yet."""
 
     index: int
     start: float = 0.0
@@ -406,7 +406,7 @@ class DeepgramProtocol(Base):
         if self._query.container and isinstance(error, AudioError):  # no more of it is heard
             is_cut = isinstance(error, TruncatedAudio)
             if is_cut and self._closing:
-                return ()  # the client itself has ended amid it
+                return ()  # the client ended in the middle of it
             self._why = None if is_cut else (1008, f"{_NO_SOUND}: {error}")
         if isinstance(error, QueueFull | StreamClosed):  # of a `Finalize`, left unanswered
             self._finalizes.give_up(len(self._channels))

@@ -392,7 +392,7 @@ class FluxProtocol(Base):
             **more,
         )
 
-    # What cannot be.
+    # Errors.
 
     def _fatal(self, code: str, description: str, close: int = 1011) -> list[Action]:
         message = {"type": "Error", "sequence_id": self._num_sent, "code": code,
@@ -407,7 +407,7 @@ class FluxProtocol(Base):
             return [self._not_configured(str(error))]
         if isinstance(error, AudioError):
             if isinstance(error, TruncatedAudio) and self._closing:
-                return ()  # the client itself has ended amid it
+                return ()  # the client ended in the middle of it
             return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
         if isinstance(error, QueueFull | StreamClosed):  # of a `ForceEndTurn`, left unanswered
             self._forced.give_up()

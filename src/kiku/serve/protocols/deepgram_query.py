@@ -119,7 +119,7 @@ def listen_query(request: Request, model: ModelCard) -> ListenQuery:
     """Read the query of `/v1/listen`, live.
 
     Raises:
-        Refusal: it asks for what cannot be had.
+        Refusal: it asks for what is not available.
     """
     _check(request, model, LISTEN_PARAMETERS)
     channels = _whole(request, "channels", 1, MAX_CHANNELS) or 1
@@ -149,7 +149,7 @@ def flux_query(request: Request, model: ModelCard) -> FluxQuery:
     """Read the query of `/v2/listen`.
 
     Raises:
-        Refusal: it asks for what cannot be had.
+        Refusal: it asks for what is not available.
     """
     _check(request, model, FLUX_PARAMETERS)
     format, container = _format(request, 1, False)
@@ -177,7 +177,7 @@ def file_query(request: Request, model: ModelCard) -> FileQuery:
     """Read the query of a recording.
 
     Raises:
-        Refusal: it asks for what cannot be had.
+        Refusal: it asks for what is not available.
     """
     _check(request, model, FILE_PARAMETERS)
     channels = _whole(request, "channels", 1, MAX_CHANNELS) or 1

@@ -3,7 +3,7 @@
     socket --bytes--> received() --> [Open, Push, Finalize, Close, Send, Hangup ...] --> the talk
     stream --event--> event()    --> [Send, Hangup ...]                              --> the talk
 
-A protocol object belongs to one connection and keeps what that connection has said. Its methods are
+A protocol object belongs to one connection and keeps that connection's state. Its methods are
 called one at a time, never wait, and know no socket, task or clock: the talk (`kiku.serve.talk`),
 which runs it, does what the actions say, in their order.
 """

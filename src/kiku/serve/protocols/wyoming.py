@@ -49,14 +49,14 @@ from kiku.stream import End, Event
 from kiku.text import TurnEnd, TurnStart, Word
 
 GIVE_UP_S = 2.0
-"""Seconds without a message after which a client that got an error is hung up on: older versions of
+"""Seconds of silence after which a client that got an error is hung up on: older versions of
 Home Assistant do not read errors, and wait for a transcript as long as there is a connection."""
 
 SILENT_S = 30.0
 """Seconds without sound after which an utterance is over."""
 
 NOTHING_S = 15.0
-"""Seconds of sound in which nobody has spoken after which an utterance is over."""
+"""Seconds of sound without speech after which an utterance is over."""
 
 CAUGHT_UP_S = 1.0
 """Seconds of sound; if more of it waits, a recording is being sent, whose end may have come."""
