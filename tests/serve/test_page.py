@@ -19,7 +19,7 @@ import pytest
 
 import kiku
 from kiku.serve.page import HEADERS, Page
-from kiku.serve.protocols.interface import ModelCard, Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, ModelCard, Refusal
 from kiku.serve.protocols.own import OwnProtocol
 from tests.serve.browser import CHROMIUM, PATIENCE_S, Tab, chromium
 from tests.serve.clients import RATE, kyutai, samples_of
@@ -503,7 +503,7 @@ def test_a_session_that_moves_to_another_process_goes_on(
             a.call(lambda: a.app.drain(0))
         else:
             (talk,) = a.app.sockets.talks
-            wait_for(lambda: talk.keeping is not None and talk.keeping._num_stored >= 2)
+            wait_for(lambda: talk.recorder is not None and talk.recorder._num_stored >= 2)
             balancer.target = b.port
             balancer.cut()
         tab.run("delete window.left")
@@ -1034,7 +1034,7 @@ def test_a_model_that_tells_no_turns_is_heard_without(
 ):
     begun = OwnProtocol.__init__
 
-    def begin(self: OwnProtocol, request: Request, model: ModelCard) -> None:
+    def begin(self: OwnProtocol, request: ClientRequest, model: ModelCard) -> None:
         if request.first("turns") is not None:
             raise Refusal(400, {"error": "this model tells no turns"})
         begun(self, request, model)
@@ -1056,7 +1056,7 @@ def test_a_server_that_tells_no_turns_any_more_is_come_back_to(
 ):
     begun = OwnProtocol.__init__
 
-    def begin(self: OwnProtocol, request: Request, model: ModelCard) -> None:
+    def begin(self: OwnProtocol, request: ClientRequest, model: ModelCard) -> None:
         if request.first("turns") is not None and request.first("after") is not None:
             raise Refusal(400, {"error": "this model tells no turns"})
         begun(self, request, model)

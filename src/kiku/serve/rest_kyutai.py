@@ -24,7 +24,15 @@ from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
 from kiku.serve.service import Service
-from kiku.serve.uploads import STALLED, Encoded, TooLarge, Upload, beside, body, while_there
+from kiku.serve.uploads import (
+    STALLED,
+    Encoded,
+    TooLarge,
+    UploadedFile,
+    body,
+    transcript_headers,
+    while_there,
+)
 from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
 
 _LOG = logging.getLogger("kiku.serve")
@@ -104,11 +112,11 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
     request, began = request_of(http.scope, http.scope["kiku.id"]), time.monotonic()
     status = 499
     try:
-        async with Upload() as upload:
-            most = service.settings.max_upload_bytes
+        async with UploadedFile() as upload:
+            max_bytes = service.settings.max_upload_bytes
             received = service.metrics.received.labels(_PROTOCOL)
             try:
-                async for piece in body(request.headers, http.receive, most):
+                async for piece in body(request.headers, http.receive, max_bytes):
                     received.inc(len(piece))
                     await upload.write(piece)
             except Gone:
@@ -133,17 +141,17 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
         )  # fmt: skip
 
 
-async def _words(service: Service, upload: Upload) -> _Answer:
-    async with service.hear(upload.path, StreamOptions(), _PROTOCOL) as heard:
-        async for _ in heard:
+async def _words(service: Service, upload: UploadedFile) -> _Answer:
+    async with service.transcribe_upload(upload.path, StreamOptions(), _PROTOCOL) as transcription:
+        async for _ in transcription:
             pass
-        transcript = heard.transcript
+        transcript = transcription.transcript
     messages = [message for word in transcript.words for message in word_messages(word)]
     if isinstance(transcript.problem, TruncatedAudio):
         messages.append({"type": "Error", "message": str(transcript.problem)})
     elif transcript.problem is not None:
         raise transcript.problem
-    return messages, beside(transcript)
+    return messages, transcript_headers(transcript)
 
 
 def _refusal_of(error: KikuError) -> Refusal:

@@ -237,14 +237,14 @@ def _from_file(path: Path, kinds: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError(f"{path} sets {key}, which is not known; {_nearest(key, known)}")
         shown = "" if name in SECRET else f", not {value!r}"
         checked = _checked(value, kinds[name], f"{key} in {path}", shown)
-        values[name] = _beside(path, checked) if name in _PATHS else checked
+        values[name] = _relative_to(path, checked) if name in _PATHS else checked
     return values
 
 
 _PATHS = ("api_keys_file", "session_store")
 
 
-def _beside(file: Path, path: str | Path) -> Any:
+def _relative_to(file: Path, path: str | Path) -> Any:
     """A path that stands in `file`, relative to its folder; an address stays as it is."""
     if "://" in str(path) or not str(path):
         return path
@@ -296,8 +296,8 @@ def unknown_names(environment: Mapping[str, str]) -> Iterator[str]:
 
 def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
     """Log names that are set in the environment and change nothing."""
-    for told in unknown_names(environment):
-        _log.warning("%s", told)
+    for message in unknown_names(environment):
+        _log.warning("%s", message)
 
 
 def _checked(value: Any, kind: Any, what: str, shown: str) -> Any:

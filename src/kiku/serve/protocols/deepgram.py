@@ -39,12 +39,12 @@ from kiku.serve.protocols.interface import (
     Action,
     Actions,
     Base,
+    ClientRequest,
     Close,
     Decode,
     ModelCard,
     Open,
     Refusal,
-    Request,
     ServerEnds,
     brief,
     round_s,
@@ -95,12 +95,12 @@ class DeepgramProtocol(Base):
 
     name = "deepgram"
 
-    def __init__(self, request: Request, model: ModelCard) -> None:
+    def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Raises `Refusal` for a query that is not valid here."""
         self._request, self._model = request, model
         self._query: ListenQuery = listen_query(request, model)
         self._sound = SoundIntake(self._query.options, self._query.container)
-        self.first = self._sound.first
+        self.initial_open = self._sound.initial_open
         self.subprotocol = "token" if "token" in request.subprotocols else None
         self.quiet_after_s = (IDLE_S,)
         self.wants_progress = self._query.utterance_end_s is not None or not self._query.ends
@@ -123,7 +123,7 @@ class DeepgramProtocol(Base):
         """503: clients give up for good at any status below 500."""
         return busy(self._request, retry_after_s)
 
-    def unfit(self, error: Exception) -> Refusal:
+    def unsupported(self, error: Exception) -> Refusal:
         """400, and why."""
         return refusal(self._request, str(error))
 
@@ -210,10 +210,10 @@ class DeepgramProtocol(Base):
 
     def event(self, event: Event, waiting_s: float) -> Actions:
         """The results and other messages that follow from an event."""
-        told: list[Action] = []
+        actions: list[Action] = []
         if not isinstance(event, Finalized | End):
-            told += self._held(self._channel(getattr(event, "channel", None)))
-        return [*told, *self._event(event)]
+            actions += self._held(self._channel(getattr(event, "channel", None)))
+        return [*actions, *self._event(event)]
 
     def _event(self, event: Event) -> Actions:
         match event:
@@ -223,19 +223,19 @@ class DeepgramProtocol(Base):
                         *self._word(channel, event)]  # fmt: skip
             case Partial():
                 channel = self._channel(event.channel)
-                told = self._silence(channel, event.start - _SLACK_S)
+                actions = self._silence(channel, event.start - _SLACK_S)
                 channel.partial = event
-                return [*told, *self._interim(channel)]
+                return [*actions, *self._interim(channel)]
             case TurnStart(time) if self._query.starts:
                 channel = self._channel(event.channel)
                 return [send({"type": "SpeechStarted", "channel": self._index(channel),
                               "timestamp": round_s(time)})]  # fmt: skip
             case TurnEnd(time) if self._query.ends:
                 channel = self._channel(event.channel)
-                told = self._silence(channel, self._known(time - _SLACK_S))
+                actions = self._silence(channel, self._known(time - _SLACK_S))
                 channel.turn_end = time
                 is_asked = self._finalizes.is_open(channel.index)
-                return told if is_asked else [*told, *self._held(channel)]
+                return actions if is_asked else [*actions, *self._held(channel)]
             case Finalized(time, open_word, tag) if self._finalizes.is_answered_by(
                 tag, event.channel or 0
             ):
@@ -278,7 +278,7 @@ class DeepgramProtocol(Base):
             actions.append(self._final(channel, word.end))
         return [*actions, *self._interim(channel)]
 
-    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+    def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Make words final that are due, and report gaps between words."""
         known = self._known(seconds - _SLACK_S)
         actions: list[Action] = []
@@ -290,7 +290,7 @@ class DeepgramProtocol(Base):
         """The messages that follow if no further word begins before `known`.
 
         Called also where the next word begins: of sound that comes faster than it is spoken,
-        seconds are heard between two calls of `heard`.
+        seconds are heard between two calls of `progress`.
         """
         if channel.partial is not None or not self.wants_progress:
             return []
@@ -307,7 +307,7 @@ class DeepgramProtocol(Base):
         return actions
 
     def _end(self, duration: float) -> Actions:
-        actions = [*self.heard(duration), *self._rest(duration)]
+        actions = [*self.progress(duration), *self._rest(duration)]
         if self._why is not None:
             return [*actions, hangup(*self._why)]
         if self._is_idle:

@@ -25,12 +25,12 @@ from kiku.serve.protocols.interface import (
     Action,
     Actions,
     Base,
+    ClientRequest,
     Close,
     Decode,
     ModelCard,
     Open,
     Refusal,
-    Request,
     ServerEnds,
     brief,
     round_s,
@@ -58,7 +58,7 @@ class Thresholds(msgspec.Struct):
     eot_timeout_ms: float | None = None
 
 
-class Configure(msgspec.Struct, tag_field="type"):
+class FluxConfigure(msgspec.Struct, tag_field="type", tag="Configure"):
     """Other settings from now on."""
 
     thresholds: Thresholds | None = None
@@ -71,7 +71,7 @@ class ForceEndTurn(msgspec.Struct, tag_field="type"):
     """The client ends the turn now."""
 
 
-class CloseStream(msgspec.Struct, tag_field="type"):
+class FluxCloseStream(msgspec.Struct, tag_field="type", tag="CloseStream"):
     """No more sound comes."""
 
 
@@ -84,8 +84,8 @@ class _Settings:
     timeout_ms: int
 
 
-Message = Configure | ForceEndTurn | CloseStream
-_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+FluxMessage = FluxConfigure | ForceEndTurn | FluxCloseStream
+_DECODER: msgspec.json.Decoder[FluxMessage] = msgspec.json.Decoder(FluxMessage)
 
 
 class _Unavailable(Exception):
@@ -99,12 +99,12 @@ class FluxProtocol(Base):
     quiet_after_s = (IDLE_S,)
     wants_progress = True
 
-    def __init__(self, request: Request, model: ModelCard) -> None:
+    def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Raises `Refusal` for a query that is not valid here."""
         query = flux_query(request, model)
         self._request, self._model = request, model
         self._sound = SoundIntake(query.options, query.container)
-        self.first = self._sound.first
+        self.initial_open = self._sound.initial_open
         self.subprotocol = "token" if "token" in request.subprotocols else None
         self._opened_with = query.threshold
         self._keyterms = list(query.keyterms)
@@ -130,7 +130,7 @@ class FluxProtocol(Base):
         """503: clients give up for good at any status below 500."""
         return busy(self._request, retry_after_s)
 
-    def unfit(self, error: Exception) -> Refusal:
+    def unsupported(self, error: Exception) -> Refusal:
         """400, and why."""
         return refusal(self._request, str(error))
 
@@ -155,18 +155,18 @@ class FluxProtocol(Base):
             why = f"{brief(f'the message cannot be understood ({error})')}: {message[:MAX_ECHO]}"
             return [self._send("Warning", code="UNPARSABLE_CLIENT_MESSAGE", description=why)]
         match given:
-            case Configure():
+            case FluxConfigure():
                 return self._configure(given)
             case ForceEndTurn():
                 return [*self._sound.rest(), self._forced.ask()]
-            case CloseStream():
+            case FluxCloseStream():
                 return self._close()
 
     def _close(self) -> list[Action]:
         self._closing = True
         return [*self._sound.rest(), Close()]
 
-    def _configure(self, wanted: Configure) -> Actions:
+    def _configure(self, wanted: FluxConfigure) -> Actions:
         """Apply all of a `Configure` or nothing, but for key terms that the model cannot expect."""
         if self._configuring is not None:
             return [self._not_configured("the Configure before this one has no answer yet: wait "
@@ -256,11 +256,11 @@ class FluxProtocol(Base):
             case Word():
                 return self._text(event, None)
             case TurnEndEager(time, probability):
-                return [*self.heard(time), *self._eager_end(time, probability)]
+                return [*self.progress(time), *self._eager_end(time, probability)]
             case TurnResumed(time):
                 return self._resume(self._known(time))
             case TurnEnd(time, probability):
-                return [*self.heard(time), *self._turn_end(time, probability)]
+                return [*self.progress(time), *self._turn_end(time, probability)]
             case Finalized(time, _, tag) if self._forced.is_answered_by(tag):
                 # Without a word that is certain there is no turn yet.
                 return self._end_turn(time, "manual") if self._in_turn and self._words else ()
@@ -313,14 +313,14 @@ class FluxProtocol(Base):
             return ()
         return self._end_turn(self._known(time), "manual" if self._forced.is_open() else "model")
 
-    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+    def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """End the turn if nothing was said for too long."""
         return self._silence(self._known(seconds - _SLACK_S))
 
     def _silence(self, known: float) -> Actions:
         """The messages that follow if no further word begins before `known`. Called also where the
         next word begins: of sound that comes faster than it is spoken, seconds are heard between
-        two calls of `heard`.
+        two calls of `progress`.
 
         New settings take effect once the sound before them has been heard.
         """
@@ -353,7 +353,7 @@ class FluxProtocol(Base):
         return actions
 
     def _end(self, duration: float) -> Actions:
-        actions = [*self.heard(duration)]
+        actions = [*self.progress(duration)]
         if self._in_turn:
             actions += self._end_turn(duration, "model")
         if self._idle:

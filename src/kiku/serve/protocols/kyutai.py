@@ -19,13 +19,13 @@ from kiku.options import StreamOptions
 from kiku.serve.protocols.interface import (
     Actions,
     Base,
-    Finalize,
+    ClientRequest,
+    FinalizeStream,
     Hangup,
     ModelCard,
     Open,
     Push,
     Refusal,
-    Request,
     Send,
     ServerEnds,
     brief,
@@ -127,12 +127,12 @@ class KyutaiProtocol(Base):
     name = "kyutai"
     quiet_after_s = (TELL_AFTER_S, IDLE_S)
 
-    def __init__(self, request: Request, model: ModelCard) -> None:
+    def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Accept any request, as the key was checked before. Raises `Refusal` for a session whose
         name is too long."""
         self._options = StreamOptions(pauses=model.num_pause_heads > 0)
         self.session = session_of(request)
-        self.first = Open(self._options)
+        self.initial_open = Open(self._options)
         self._container: bool | None = None  # not known before the first sound
         self._num_steps = self._num_markers = 0
         self._untold = False  # whether sound has come since the last finalize
@@ -189,7 +189,7 @@ class KyutaiProtocol(Base):
             case Marker(id):
                 self._num_markers += 1
                 self._untold = False
-                return [Finalize(f"{self._num_markers} {id}")]
+                return [FinalizeStream(f"{self._num_markers} {id}")]
             case Init():
                 self._container, self._num_steps, self._untold = None, 0, False
                 return [Open(self._options)]
@@ -237,7 +237,7 @@ class KyutaiProtocol(Base):
         if not self._untold:
             return ()
         self._untold = False
-        return [Finalize(_QUIET)]
+        return [FinalizeStream(_QUIET)]
 
     def rejected(self, error: Exception) -> Actions:
         """Say why, and close: the protocol has no milder way."""

@@ -23,7 +23,7 @@ _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 @dataclass(slots=True)
-class Item:
+class ConversationItem:
     """What was said between two commits."""
 
     id: str
@@ -48,7 +48,7 @@ class Item:
         return {"token": token, "logprob": log, "bytes": list(token.encode())}
 
 
-class Teller:
+class RealtimeMessages:
     """Makes the messages of one connection. Places in the sound are in `UNITS_PER_S`, counted over
     the whole connection, and never go back."""
 
@@ -89,30 +89,30 @@ class Teller:
             },
         )
 
-    def new_item(self) -> Item:
+    def new_item(self) -> ConversationItem:
         """An item whose first word or sound has come."""
         self._num_items += 1
-        return Item(f"item_{self._prefix}{self._num_items:06x}")
+        return ConversationItem(f"item_{self._prefix}{self._num_items:06x}")
 
     def _ms(self, at: int) -> int:
         self._last_ms = max(self._last_ms, at * 1000 // UNITS_PER_S)
         return self._last_ms
 
-    def started(self, item: Item, at: int) -> Send:
+    def started(self, item: ConversationItem, at: int) -> Send:
         """The message that somebody begins to speak in an item."""
         item.is_spoken = True
         return self.event(
             "input_audio_buffer.speech_started", audio_start_ms=self._ms(at), item_id=item.id
         )
 
-    def stopped(self, item: Item, at: int) -> Send:
+    def stopped(self, item: ConversationItem, at: int) -> Send:
         """The message that somebody has stopped speaking in an item."""
         item.is_spoken = False
         return self.event(
             "input_audio_buffer.speech_stopped", audio_end_ms=self._ms(at), item_id=item.id
         )
 
-    def word(self, item: Item, word: Word, *, logprobs: bool) -> Send:
+    def word(self, item: ConversationItem, word: Word, *, logprobs: bool) -> Send:
         """Add a word to an item. Returns the message with it."""
         item.words.append(word)
         index = len(item.words) - 1
@@ -123,7 +123,7 @@ class Teller:
         )  # fmt: skip
 
     def committed_item(
-        self, item: Item, at: int, error: Exception | None, *, logprobs: bool
+        self, item: ConversationItem, at: int, error: Exception | None, *, logprobs: bool
     ) -> list[Send]:
         """The messages that end an item, with its transcript or with the error it failed with.
 
@@ -135,14 +135,14 @@ class Teller:
         """
         messages = [self.stopped(item, at)] if item.is_spoken else []
         messages.append(self.event(_COMMITTED, item_id=item.id, previous_item_id=self._last_id))
-        told = {
+        echo = {
             "id": item.id, "object": "realtime.item", "type": "message", "status": "completed",
             "role": "user", "content": [{"type": "input_audio", "transcript": None}],
         }  # fmt: skip
         kinds = ("created",) if self.beta else ("added", "done")
         for kind in kinds:
             messages.append(
-                self.event(f"conversation.item.{kind}", previous_item_id=self._last_id, item=told)
+                self.event(f"conversation.item.{kind}", previous_item_id=self._last_id, item=echo)
             )
         seconds = max(0, at - self.committed) / UNITS_PER_S
         self._last_id, self.committed = item.id, max(self.committed, at)
@@ -160,7 +160,7 @@ class Teller:
             messages.append(self._failed(item, error))
         return messages
 
-    def _failed(self, item: Item, error: Exception) -> Send:
+    def _failed(self, item: ConversationItem, error: Exception) -> Send:
         return self.event(
             f"{_TRANSCRIPTION}.failed",
             item_id=item.id,

@@ -13,7 +13,7 @@ MAX_WAITING = 20_000
 
 
 @dataclass(slots=True)
-class Sound:
+class PendingAudio:
     """Sound to be pushed."""
 
     data: bytes
@@ -42,16 +42,16 @@ class Reopen:
 
 
 @dataclass(slots=True)
-class Rewords:
+class ChangeDecoding:
     """Decoding options are to change."""
 
     decoding: DecodingOptions
 
 
-Step = Sound | Commit | Reopen | Rewords
+Step = PendingAudio | Commit | Reopen | ChangeDecoding
 
 
-class Waiting:
+class PendingSteps:
     """Steps, the oldest first."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ class Waiting:
     def add(self, step: Step) -> None:
         """Add a step after all others."""
         self._steps.append(step)
-        if isinstance(step, Sound):
+        if isinstance(step, PendingAudio):
             self._num_bytes += len(step.data)
 
     def put_first(self, step: Reopen) -> None:
@@ -96,7 +96,7 @@ class Waiting:
     def pop(self) -> None:
         """Remove the first step, which is done."""
         step = self._steps.popleft()
-        if isinstance(step, Sound):
+        if isinstance(step, PendingAudio):
             self._num_bytes -= len(step.data)
 
     def forget(self, options: StreamOptions) -> None:
@@ -106,11 +106,11 @@ class Waiting:
         units = 0
         while steps and not isinstance(steps[-1], Commit):
             step = steps.pop()
-            if isinstance(step, Rewords):
+            if isinstance(step, ChangeDecoding):
                 kept.appendleft(step)
             elif not isinstance(step, Commit):
                 units += step.units  # also those of a Reopen, which the new one replaces
-                self._num_bytes -= len(step.data) if isinstance(step, Sound) else 0
+                self._num_bytes -= len(step.data) if isinstance(step, PendingAudio) else 0
         steps += kept
         steps.append(Reopen(options, drops=True, units=units))
 
