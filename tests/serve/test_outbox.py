@@ -115,6 +115,35 @@ async def test_a_client_that_comes_back_meanwhile_is_sent_the_rest() -> None:
 
 
 @in_a_loop
+async def test_a_message_whose_sending_is_cancelled_is_sent_by_the_next_flush() -> None:
+    box, wire = outbox(keeps=True), FakeWire(takes=False)
+    box.connect(as_wire(wire))
+    put(box, "one", "two")
+    sending = asyncio.create_task(box.flush())
+    await wire.is_asked.wait()
+    sending.cancel()  # as at the end of the process, while there is no room in the socket
+    await asyncio.wait([sending])
+    wire.takes.set()
+    put(box, "three")
+    await box.flush()
+    assert wire.sent == ["one", "two", "three"]
+
+
+@in_a_loop
+async def test_a_message_that_an_earlier_connection_took_drops_none_of_the_next() -> None:
+    box, old, new = outbox(keeps=True), FakeWire(takes=False), FakeWire()
+    box.connect(as_wire(old))
+    put(box, "one", "two")
+    sending = asyncio.create_task(box.flush())
+    await old.is_asked.wait()
+    box.connect(as_wire(new), box.history.after(0))  # the client has had nothing, and says so
+    old.takes.set()
+    await sending
+    assert old.sent == ["one"]
+    assert new.sent == ["one", "two"]
+
+
+@in_a_loop
 async def test_without_a_connection_messages_stay_in_the_history_alone() -> None:
     box, wire = outbox(keeps=True), FakeWire()
     put(box, "one")

@@ -99,7 +99,7 @@ class Outbox:
         self._drained.clear()
         try:
             while waiting and (wire := self._wire) is not None:
-                item = waiting.popleft()
+                item = waiting[0]  # it waits until it was sent: this task may be cancelled before
                 self._sends_since = time.monotonic()
                 if isinstance(item, Hangup):
                     waiting.clear()
@@ -107,12 +107,15 @@ class Outbox:
                     self._hung_up(wire, item)
                     await wire.close(item.code, item.reason or self.reason)
                     return
-                counters.num_sent += len(item.data)
                 try:
                     await wire.send(item.data)
                 except Gone:  # the task that reads learns it, too
                     self.disconnect(wire)
                     self.is_broken.set()
+                    continue
+                counters.num_sent += len(item.data)
+                if self._wire is wire:  # otherwise other messages wait: those of a newer connection
+                    waiting.popleft()
             if self._wire is None:
                 waiting.clear()  # the history of a session has them
         finally:
