@@ -159,7 +159,7 @@ class SessionKeeper:
         resume_s = self._service.settings.resume_s
         found: list[tuple[_Watched, Snapshot]] = []
         for one in watched:
-            snapshot = one.recorder.snapshot(one.talk.protocol, now, one.talk.heard_s, resume_s)
+            snapshot = one.recorder.snapshot(one.talk.protocol, now, one.talk.told_s, resume_s)
             if snapshot is not None:
                 found.append((one, snapshot))
         if found:
@@ -229,7 +229,7 @@ class SessionKeeper:
             recorder, settings = watched.recorder, self._service.settings
             recorder.mark_changed()
             snapshot = recorder.snapshot(
-                talk.protocol, time.monotonic(), talk.heard_s, settings.resume_s
+                talk.protocol, time.monotonic(), talk.told_s, settings.resume_s
             )
             if snapshot is not None:
                 await self._write_all([(watched, snapshot)], _CHECK_S)
@@ -248,7 +248,7 @@ class SessionKeeper:
             return
         watched.recorder.mark_changed()
         snapshot = watched.recorder.snapshot(
-            talk.protocol, time.monotonic(), talk.heard_s, self._service.settings.resume_s, state
+            talk.protocol, time.monotonic(), talk.told_s, self._service.settings.resume_s, state
         )
         if snapshot is None:
             return

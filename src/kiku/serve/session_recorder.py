@@ -34,7 +34,8 @@ from kiku.serve.session_store import MAX_VALUE_BYTES, Claim, name_of
 from kiku.stream import Event
 
 MAX_HEARD_S = 10.0
-"""Seconds of heard sound that are kept, at most: the words in older sound have been sent."""
+"""Seconds of heard and told sound that are kept, at most: the words in older sound are among the
+messages."""
 
 _LEVEL_WINDOW_S = 1.0
 """Seconds of sound kept before the end of the last word: to find a quiet place after it, one needs
@@ -238,7 +239,7 @@ class SessionRecorder:
     # What is written.
 
     def snapshot(
-        self, protocol: LiveProtocol, now: float, heard_s: float, resume_s: float,
+        self, protocol: LiveProtocol, now: float, told_s: float, resume_s: float,
         state: bytes | None = None,
     ) -> Snapshot | None:  # fmt: skip
         """What there is to write now; None if nothing has changed, or the session cannot move.
@@ -246,7 +247,7 @@ class SessionRecorder:
         Args:
             protocol: of the talk.
             now: a clock in seconds.
-            heard_s: how much of the sound was heard.
+            told_s: how much of the sound was heard and is told, or among the messages.
             resume_s: how long a client may stay away.
             state: of the stream, saved; if given, the stream does not go on here.
         """
@@ -257,7 +258,7 @@ class SessionRecorder:
             state = None
         options = self._options
         each = options.format.channels if options.channel == "each" else 0
-        from_s = max(self.progress.until_s(each), heard_s - MAX_HEARD_S, 0.0)
+        from_s = max(self.progress.until_s(each), told_s - MAX_HEARD_S, 0.0)
         drop = self._left + self._drop_sound(from_s - _LEVEL_WINDOW_S) + self._drop_messages(
             now - _TCP_GIVE_UP_S - resume_s
         )  # fmt: skip

@@ -114,6 +114,11 @@ class Talk:
         return self._stream.heard_s
 
     @property
+    def told_s(self) -> float:
+        """See `TalkStream.told_s`."""
+        return self._stream.told_s
+
+    @property
     def waiting_bytes(self) -> float:
         """See `TalkStream.waiting_bytes`."""
         return self._stream.waiting_bytes

@@ -86,6 +86,7 @@ class TalkStream:
         self._asking = asyncio.Lock()
         self._asks: deque[list[Action]] = deque()
         self._num_pushed, self._pushed_from_s = 0, 0.0  # bytes, and from which second on
+        self._told_s: float | None = None  # see `told_s`; None while nothing is being told
         self._ended_s = 0.0  # sound it had taken when it ended
         self._overlap: Overlap | None = None  # with what another process has told
         self.recorder: SessionRecorder | None = None
@@ -102,6 +103,13 @@ class TalkStream:
     def heard_s(self) -> float:
         """Seconds of its sound that were heard."""
         return 0.0 if self._stream is None else self._stream.heard_s
+
+    @property
+    def told_s(self) -> float:
+        """Seconds of its sound whose events were given to the outbox, all of them. Less than
+        `heard_s` while a client takes no messages: events that come meanwhile wait in the stream,
+        and only their sound brings them back if this process is killed."""
+        return self.heard_s if self._told_s is None else self._told_s
 
     @property
     def waiting_s(self) -> float:
@@ -194,7 +202,7 @@ class TalkStream:
             wanted.options, max_queue_s=self._service.settings.read_ahead_s, when_full="block"
         )
         stream = self._stream = await self._service.open(options, state=state)
-        self.ended = None
+        self.ended = self._told_s = None
         self._num_pushed, self._pushed_from_s = 0, stream.duration
         self._listener = self._tasks.start(partial(self._listen, stream))
         if wanted.container:
@@ -432,7 +440,9 @@ class TalkStream:
                 if self._outbox.reason and not any(isinstance(one, Hangup) for one in actions):
                     actions.append(Hangup(1000))
                 self._end(stream, actions)
+            self._told_s = heard_s
             await self.do(actions)
+            self._told_s = None
 
     def _end(self, stream: AsyncStream, actions: Actions) -> None:
         """Note that the stream has come to its end; `actions` say so to the client. Its slots are

@@ -1,0 +1,184 @@
+"""Talks that are resumed in orders of events that take a slow disk, a full socket and a kill: no
+word is lost, none is told twice."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any
+
+import pytest
+
+import kiku
+from tests.serve.toy import (
+    RATE,
+    Connection,
+    ToyService,
+    settle,
+    toy_sound,
+    toy_store,
+)
+
+__all__ = ["toy_store"]
+
+pytestmark = pytest.mark.usefixtures("toy_store")
+
+FRAME_BYTES = 3_840
+
+
+def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @wraps(test)
+    def run(**given: Any) -> None:
+        asyncio.run(test(**given))
+
+    return run
+
+
+class Client:
+    """Keeps its sound, counts messages, and comes back to any service."""
+
+    def __init__(self, num_words: int, *, says_told: bool = True) -> None:
+        self._sound, self._says_told = toy_sound(num_words), says_told
+        self.connection: Connection | None = None
+        self.words: list[str] = []
+        self.messages: list[dict[str, Any]] = []
+        """Those of its session that it has read, without greetings."""
+        self.ready: dict[str, Any] = {}
+        self._num_read = 0  # of this connection
+        self._told_s = 0.0
+        self._num_sent = 0  # bytes
+        self._has_closed = False
+        self.num_resumed = self.num_begun = 0
+
+    @property
+    def has_ended(self) -> bool:
+        return bool(self.messages) and self.messages[-1]["type"] == "end"
+
+    async def connect(self, service: ToyService, **query: Any) -> None:
+        query = {"session": "s", "rate": RATE, **query}
+        if self.ready:
+            query["after"] = len(self.messages)
+            if self._says_told:
+                query["told"] = self._told_s
+            if "generation" in self.ready:
+                query["generation"] = self.ready["generation"]
+        self.connection, self._num_read = Connection(service.app, **query), 0
+        await settle()
+        self.greet()
+
+    def greet(self) -> None:
+        """Read the greeting, if it has come."""
+        connection = self.connection
+        if connection is None or self._num_read or not connection.messages:
+            return
+        known, self.ready = bool(self.ready), connection.messages[0]
+        assert self.ready["type"] == "ready"
+        self._num_read = 1
+        self._num_sent, self._has_closed = self.ready["taken_bytes"], False
+        if known and not self.ready.get("resumed", self._num_sent > 0):
+            self.words, self.messages, self._told_s = [], [], 0.0
+            self.num_begun += 1
+        self.num_resumed += known
+
+    def read(self, count: int = 1_000) -> None:
+        """Read so many of the messages that have come."""
+        self.greet()
+        while self.connection is not None and count > 0:
+            if self._num_read >= len(self.connection.messages):
+                break
+            message = self.connection.messages[self._num_read]
+            self._num_read += 1
+            if message["type"] == "lag":
+                continue
+            count -= 1
+            self.messages.append(message)
+            if message["type"] == "word":
+                self.words.append(message["text"])
+                self._told_s = message["end"]
+
+    async def speak(self, num_frames: int) -> None:
+        """Send so much more of the sound, and after all of it that no more comes."""
+        self.greet()
+        if self.connection is None or not self.connection.is_open:
+            return
+        for _ in range(num_frames):
+            piece = self._sound[self._num_sent : self._num_sent + FRAME_BYTES]
+            self._num_sent += len(piece)
+            if piece:
+                self.connection.give(piece)
+        if self._num_sent >= len(self._sound) and not self._has_closed:
+            self._has_closed = True
+            self.connection.tell(type="close")
+        await settle()
+
+    async def finish(self, service: ToyService) -> None:
+        """Send the rest, and read to the end."""
+        await self.speak(10_000)
+        await service.hear(1e6)
+        self.read()
+        assert self.has_ended
+
+    def cut(self) -> None:
+        """Lose the connection. What was not read never came."""
+        if self.connection is not None and self.connection.code is None:
+            self.connection.cut()
+        self.connection = None
+
+
+def texts(count: int) -> list[str]:
+    return [str(i) for i in range(count)]
+
+
+@in_a_loop
+async def test_nothing_comes_between(demo: kiku.Recognizer) -> None:
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.finish(a)
+    assert client.words == texts(12)
+
+
+@in_a_loop
+async def test_words_that_a_client_without_room_was_not_told_are_heard_again(
+    demo: kiku.Recognizer,
+) -> None:
+    """It sends on for half a minute, and its service is killed."""
+    a, b, client = ToyService(demo), ToyService(demo), Client(50)
+    await client.connect(a)
+    assert client.connection is not None
+    await client.speak(20)
+    await a.hear(1.6)
+    client.read()
+    client.connection.has_room.clear()
+    for _ in range(35):
+        await client.speak(12)
+        await a.hear(1.0)
+        await a.write()
+    assert a.talks[0].heard_s > 30
+    await a.kill(writes=False)
+    client.cut()
+    await client.connect(b)
+    assert client.num_resumed == 1
+    assert client.num_begun == 0
+    await client.finish(b)
+    assert client.words == texts(50)
+
+
+@in_a_loop
+async def test_a_message_without_room_comes_once_from_a_service_that_ends(
+    demo: kiku.Recognizer,
+) -> None:
+    a, b, client = ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    assert client.connection is not None
+    client.connection.has_room.clear()
+    await client.speak(40)
+    await a.hear(3.2)
+    ending = asyncio.create_task(a.end())
+    await settle()
+    client.connection.has_room.set()
+    await ending
+    client.read()
+    assert client.connection.code == 1012
+    await client.connect(b)
+    await client.finish(b)
+    assert client.words == texts(12)
+    assert b.app.service.metrics.sessions_moved.labels("exactly")._value.get() == 1
