@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kiku
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
 from kiku.serve.client_progress import ClientProgress, Overlap
 from kiku.serve.message_history import MessageHistory
@@ -19,6 +20,9 @@ from kiku.serve.session_store import Claim
 from kiku.serve.takeover import ReturningClient, Takeover, plan_takeover
 from kiku.stream import End, Event, Pause, WordEnd
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
+from tests.serve.clients import samples_of
+from tests.serve.conftest import EXAMPLES
+from tests.serve.own_client import bytes_of
 
 RATE, FRAME = 24_000, 1_920
 WHO = Identity("demo", "kiku", "me", "one")
@@ -260,11 +264,50 @@ def test_what_is_gone_on_with_is_the_sound_as_it_was(sizes: list[int], encoding:
 def test_a_quiet_place_is_found_behind_a_word():
     loud = np.tile(np.linspace(-0.5, 0.5, 100, dtype=np.float32), RATE * 3 // 100)
     loud[round(1.3 * RATE) : 2 * RATE] = 0.001
-    assert 1.3 <= first_quiet_after(loud, RATE, 0.0, 1.0) <= 1.45
-    assert 1.5 <= first_quiet_after(loud, RATE, 0.0, 1.5) <= 1.6
-    assert first_quiet_after(loud, RATE, 0.0, 2.2) == 2.2
-    assert 11.3 <= first_quiet_after(loud, RATE, 10.0, 11.0) <= 11.45
-    assert first_quiet_after(loud[:100], RATE, 0.0, 5.0) == 5.0
+    for time, first_s, earliest, latest in (
+        (1.0, 0.0, 1.3, 1.45), (1.5, 0.0, 1.5, 1.6), (11.0, 10.0, 11.3, 11.45),
+    ):  # fmt: skip
+        found = first_quiet_after(loud, RATE, first_s, time)
+        assert found is not None
+        assert earliest <= found <= latest
+    assert first_quiet_after(loud, RATE, 0.0, 2.2) is None
+    assert first_quiet_after(loud[: round(1.35 * RATE)], RATE, 0.0, 1.0) is None
+    assert first_quiet_after(loud[:100], RATE, 0.0, 5.0) is None
+
+
+@pytest.mark.parametrize("behind_s", [0.02, 0.1, 0.16, 0.24, 0.32])
+def test_the_rest_of_a_told_word_is_no_word_where_the_stored_sound_ends_behind_it(
+    demo: kiku.Recognizer, behind_s: float
+):
+    rate = demo.config.sample_rate
+    format = AudioFormat(encoding="s16le", sample_rate=rate)
+    data = bytes_of(samples_of(EXAMPLES / "answers.mp3"))
+    wanted = decoded(demo, format, data, 0.0)
+    for i in range(2, len(wanted) - 1):
+        kept, told_s = Kept(StreamOptions(format=format)), wanted[i].end
+        num_stored = 2 * round((told_s + behind_s) * rate)
+        kept.keeping.pushed(data[:num_stored])
+        for word in wanted[: i + 1]:
+            kept.keeping.note_event(word)
+        kept.write(heard_s=told_s)
+        one = kept.move(0)
+        assert one is not None
+        assert one.overlap is not None
+        assert one.num_bytes == num_stored
+        again = decoded(demo, format, data[one.num_before :], one.start_s)
+        told = [event.text for event in one.overlap.of(again, 0.0) if isinstance(event, Word)]
+        assert told == [word.text for word in wanted[i + 1 :]], (i, wanted[i], one.start_s)
+
+
+def decoded(demo: kiku.Recognizer, format: AudioFormat, data: bytes, start_s: float) -> list[Word]:
+    """What a stream hears in sound that begins at `start_s`."""
+    options = StreamOptions(format=format, start_s=start_s, max_queue_s=3600.0)
+    with demo.stream(options) as stream:
+        if start_s:
+            stream.push_silence(start_s)
+        stream.push(data)
+        stream.close()
+        return [event for event in stream.events() if isinstance(event, Word)]
 
 
 # What the client knows.

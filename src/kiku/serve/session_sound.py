@@ -91,8 +91,9 @@ class StoredFormat:
 
 def first_quiet_after(
     samples: NDArray[np.float32], rate: int, first_s: float, time: float
-) -> float:
-    """The time of the first quiet place soon after `time`; `time` itself if there is none.
+) -> float | None:
+    """The time of the first quiet place soon after `time`; None if there is none, or if the sound
+    ends before one could be seen.
 
     The end of a word that is reported comes a little before the end of its sound: a stream that
     begins there hears the rest of the word as another one.
@@ -113,4 +114,4 @@ def first_quiet_after(
     for i in range(at, min(at + span, count - wide + 1)):
         if float(peaks[i : i + wide].max()) < limit:
             return max(time, first_s + (i + wide / 2) / _PEAKS_PER_S)
-    return time
+    return None

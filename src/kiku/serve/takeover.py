@@ -1,8 +1,8 @@
 """How this process goes on with a session that another process has kept.
 
 A saved stream goes on exactly. Without one, a new stream begins at a quiet place after the last
-word that the client was told, and hears the stored sound from there; its times are the session's,
-and events that the client knows already are left out.
+word that the client was told (or before that word, if there is none), and hears the stored sound
+from there; its times are the session's, and events that the client knows already are left out.
 """
 
 from collections.abc import Sequence
@@ -156,9 +156,10 @@ def _sound_from_quiet(
     """The stored sound from a quiet place after `time` on: where it begins, bytes before it, and
     its parts. It begins with a frame of the session, so that the frames stay the same.
 
-    If the stored sound begins after `time` or ends before it, there are no parts: the client is to
-    send the sound, from a second before `time`, so that the last word is heard as a whole and
-    recognised as known.
+    Without a quiet place it begins a second before `time`: the last word is then heard as a whole
+    and recognised as known, where its rest alone would be another word. If the stored sound begins
+    after `time` or ends before it, there are no parts: the client is to send the sound, from a
+    second before `time` for the same reason.
     """
     first_s = stored.pieces[0].start_s if stored.pieces else 0.0
     if not (stored.pieces and first_s <= time + 1e-6 and time < stored.end_s):
@@ -167,7 +168,8 @@ def _sound_from_quiet(
     start_s = time
     if time > 0:
         around_s, _, around = _from(stored.pieces, sound, max(0.0, time - _LEVEL_WINDOW_S))
-        start_s = first_quiet_after(sound.heard(around), sound.model_rate, around_s, time)
+        quiet_s = first_quiet_after(sound.heard(around), sound.model_rate, around_s, time)
+        start_s = max(0.0, time - _LEVEL_WINDOW_S) if quiet_s is None else quiet_s
     return _from(stored.pieces, sound, max(first_s, round(start_s / frame_s) * frame_s))
 
 
