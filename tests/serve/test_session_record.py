@@ -45,7 +45,7 @@ class Kept:
         return data
 
     def say(self, text: str, end: float) -> None:
-        self.keeping.note_event(Word(text, end - 0.3, end, 1.0))
+        self.keeping.note_event(Word(text, max(0.0, end - 0.3), end, 1.0))
         self.history.add(Send(f"word {text}"))
 
     def write(self, heard_s: float = 0.0, state: bytes | None = None) -> dict[str, bytes]:
@@ -349,3 +349,59 @@ def test_a_turn_that_is_open_is_not_begun_again_and_ends():
     assert silent.of([], 9.9) == []
     ends = Overlap(told_of(TurnStart(1.0)), 4.0)
     assert ends.of([End(3.0)], 3.0) == [TurnEnd(3.0, 1.0), End(3.0)]
+
+
+@pytest.mark.parametrize("shift_s", [-0.08, 0.0, 0.08])
+@pytest.mark.parametrize("is_written", [True, False])
+def test_a_word_that_is_heard_again_a_frame_earlier_or_later_is_known(
+    shift_s: float, is_written: bool
+):
+    for i in range(10, 100):
+        # A frame later its middle is where it ended, but for a rounding.
+        on = Word("on", i / 12.5 - 0.5, (i + 2) / 12.5 - 0.5, 1.0)
+        told = told_of(on) if is_written else ClientProgress({"": round(on.end, 3)})
+        again = Word("on", on.start + shift_s, on.end + shift_s, 1.0)
+        new = Word("in", on.end, on.end + 0.08, 1.0)
+        assert Overlap(told, 4.0).of([again, new], 9.9) == [new]
+
+
+def test_a_word_of_the_record_is_known_by_its_text_or_its_place():
+    told = told_of(Word("seven", 1.0, 1.1, 1.0))
+    for again in (Word("seven", 1.3, 1.7, 1.0), Word("eleven", 1.1, 1.6, 1.0)):
+        assert Overlap(told, 4.0).of([again, WordEnd(again.end)], 2.0) == []
+    for new in (Word("seven", 1.5, 1.7, 1.0), Word("eleven", 1.2, 1.7, 1.0)):
+        assert Overlap(told, 4.0).of([new, WordEnd(new.end)], 2.0) == [new, WordEnd(new.end)]
+
+
+def test_the_same_word_once_more_is_another_one():
+    told = told_of(Word("go", 1.0, 1.16, 1.0))
+    once_more = Word("go", 1.3, 1.46, 1.0)
+    for heard in ([Word("go", 1.0, 1.16, 1.0), once_more], [once_more]):
+        starts_s = heard[0].start - 0.04  # before it, or behind it
+        assert Overlap(told, 4.0, starts_s).of(heard, 2.0) == [once_more]
+
+
+def test_of_what_was_told_the_last_words_are_kept():
+    told = told_of(*(Word(str(i), i, i + 0.5, 1.0, i % 2) for i in range(100)))
+    assert [text for text, _, _ in told.recent["1"]] == [str(i) for i in range(37, 100, 2)]
+    copy = told.copy()
+    told.add(Word("100", 100.0, 100.5, 1.0, 1))
+    assert copy.recent["1"][-1] == ("99", 99, 99.5)
+
+
+def test_records_of_the_version_before_are_read():
+    kept = Kept()
+    kept.push(3.0)
+    kept.say("a", 1.0)
+    kept.write()
+    head: Any = msgspec.msgpack.decode(kept.values[HEAD])
+    head["version"] = 1
+    del head["told"]["recent"]
+    kept.values[HEAD] = msgspec.msgpack.encode(head)
+    one = kept.move(1)
+    assert one is not None
+    assert one.progress.words == {"": 1.0}
+    head["version"] = 3
+    kept.values[HEAD] = msgspec.msgpack.encode(head)
+    with pytest.raises(RecordError, match="another version"):
+        kept.read()

@@ -13,12 +13,24 @@ from kiku.stream import (
     Pause,
     WordEnd,
 )
+from kiku.stream.emitter import EmittedWords
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 
 Channel = int | None
 
 _SAME_S = 1e-3
 """Seconds; times that differ by less are the same."""
+
+_SLACK_S = 0.02
+"""Seconds by which the middle of a known word may lie behind the last told end: a quarter of a
+frame. A word of two frames that is heard again one frame later has its middle at that end, give or
+take a rounding; of a new word, which begins there, the middle is half a frame later at least."""
+
+_NUM_RECENT = 32
+"""Words of a channel that are kept, at most: those that a second stream may hear again."""
+
+ToldWord = tuple[str, float, float]
+"""Text, start and end."""
 
 
 class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
@@ -36,6 +48,8 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
     """Finalizes that were asked for and not answered: tag and `cut`."""
     has_ended: bool = False
     """Whether the session's last message exists."""
+    recent: dict[str, list[ToldWord]] = {}
+    """The last words of each channel."""
 
     def add(self, event: Event) -> None:
         """Note an event that the client is told."""
@@ -43,6 +57,8 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
             case Word():
                 key = _key(event.channel)
                 self.words[key] = max(event.end, self.words.get(key, 0.0))
+                recent = [*self.recent.get(key, ()), (event.text, event.start, event.end)]
+                self.recent[key] = recent[-_NUM_RECENT:]
             case Pause():
                 self.paused_s = event.time
             case StreamWarning():
@@ -67,20 +83,35 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
         """A copy, which does not change with this."""
         return ClientProgress(
             dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes),
-            self.has_ended,
+            self.has_ended, dict(self.recent),
         )  # fmt: skip
 
 
 class Overlap:
     """Leaves out of a stream's events those that an earlier stream of the same sound gave already.
 
-    The second stream begins a little after the last word that was told. It may still hear the end
-    of that word, and it knows nothing of a turn that is open.
+    The second stream begins a little before or after the last word that was told. It may hear that
+    word again, or its end, and it knows nothing of a turn that is open. A word that is known by its
+    text is recognised a little earlier or later, too, as a finalize's words are; one that was told
+    after the last write is known only by the time up to which the client was told.
     """
 
-    def __init__(self, progress: ClientProgress, longest_s: float) -> None:
-        """`progress` is the client's; a turn ends at the latest `longest_s` after its last word."""
+    def __init__(self, progress: ClientProgress, longest_s: float, start_s: float = 0.0) -> None:
+        """Leave out what `progress` has.
+
+        Args:
+            progress: the client's.
+            longest_s: a turn ends at the latest so long after its last word.
+            start_s: where the second stream begins: of words before that it can hear the end alone.
+        """
         self._progress, self._longest_s = progress.copy(), longest_s
+        self._known = {
+            key: EmittedWords(
+                Word(text, start, end, 1.0)
+                for text, start, end in words if (start + end) / 2 >= start_s
+            )
+            for key, words in progress.recent.items()
+        }  # fmt: skip
         self._skips_end = False  # whether the last word was left out
         self._turns = dict(progress.turns)  # those that this stream has not heard begin
 
@@ -98,7 +129,7 @@ class Overlap:
         progress = self._progress
         match event:
             case Word():
-                self._skips_end = (event.start + event.end) / 2 <= self._end(event.channel)
+                self._skips_end = self._is_known(event)
                 return [] if self._skips_end else [event]
             case WordEnd():
                 return [] if self._skips_end else [event]
@@ -117,6 +148,12 @@ class Overlap:
                 return [*(self._end_turn(key, event.duration) for key in list(self._turns)), event]
             case _:
                 return [event]
+
+    def _is_known(self, word: Word) -> bool:
+        known = self._known.get(_key(word.channel))
+        if known and known.take(word):
+            return True
+        return (word.start + word.end) / 2 <= self._end(word.channel) + _SLACK_S
 
     def _end(self, channel: Channel) -> float:
         return self._progress.words.get(_key(channel), 0.0)

@@ -22,7 +22,9 @@ from kiku.serve.message_history import MAX_MESSAGES
 from kiku.serve.session_sound import Part, StoredFormat
 from kiku.serve.session_store import MAX_VALUE_BYTES
 
-VERSION = 1
+VERSION = 2
+"""That of records that are written. Those of version 1 lack what has a default, and are read."""
+
 HEAD, STATE = "head", "state"
 
 _MAX_S = 1e9
@@ -148,20 +150,26 @@ def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> St
 
 
 def _check(head: Head, identity: Identity) -> None:
-    if head.version != VERSION:
+    if not 1 <= head.version <= VERSION:
         raise RecordError("it was written by another version of kiku")
     for name in ("model", "protocol", "owner", "session"):
         if getattr(head.identity, name) != getattr(identity, name):
             raise RecordError(f"it is of another {name}")
-    progress = head.progress
-    times = [head.from_s, progress.paused_s, progress.warned_s, *progress.words.values()]
-    if not all(0 <= time < _MAX_S for time in times):  # NaN is not
+    _check_progress(head.progress)
+    if not 0 <= head.from_s < _MAX_S:  # NaN is not
         raise ValueError("a time that cannot be")
     counts = [head.count, head.num_bytes, *head.counts.values()]
     if not all(0 <= count < _MAX_COUNT for count in counts):
         raise ValueError("a count that cannot be")
+
+
+def _check_progress(progress: ClientProgress) -> None:
+    told = [time for words in progress.recent.values() for _, *times in words for time in times]
+    times = [progress.paused_s, progress.warned_s, *progress.words.values(), *told]
+    if not all(0 <= time < _MAX_S for time in times):
+        raise ValueError("a time that cannot be")
     if not all(key == "" or (key.isascii() and key.isdigit() and len(key) < 4)
-               for key in [*progress.words, *progress.turns]):  # fmt: skip
+               for key in [*progress.words, *progress.turns, *progress.recent]):  # fmt: skip
         raise ValueError("a channel that cannot be")
 
 

@@ -92,7 +92,7 @@ class Takeover:
         if self.state is not None:
             return None
         policy = self.options.turn_policy or TurnPolicy()
-        return Overlap(self.progress, policy.longest_s)
+        return Overlap(self.progress, policy.longest_s, self.start_s)
 
     def without_state(self) -> "Takeover | None":
         """The same with the stored sound alone, without the saved stream."""
