@@ -163,6 +163,32 @@ async def test_words_that_a_client_without_room_was_not_told_are_heard_again(
 
 
 @in_a_loop
+async def test_a_service_that_ends_while_it_hears_stored_sound_again_has_nothing_told_twice(
+    demo: kiku.Recognizer,
+) -> None:
+    a, b, c, client = ToyService(demo), ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.speak(20)
+    await a.hear(1.5)
+    await a.write()
+    await client.speak(60)
+    await a.hear(4.0)  # and is killed before it has written what it tells of that
+    client.read()
+    assert len(client.words) > 4
+    await a.kill(writes=False)
+    client.cut()
+    await client.connect(b)
+    await client.speak(60)
+    await b.hear(1.0)  # which has not come to the words that a has told
+    await b.end()
+    client.read()
+    await client.connect(c)
+    assert c.app.service.metrics.sessions_moved.labels("exactly")._value.get() == 1
+    await client.finish(c)
+    assert client.words == texts(12)
+
+
+@in_a_loop
 async def test_a_message_without_room_comes_once_from_a_service_that_ends(
     demo: kiku.Recognizer,
 ) -> None:

@@ -389,6 +389,32 @@ def test_of_what_was_told_the_last_words_are_kept():
     assert copy.recent["1"][-1] == ("99", 99, 99.5)
 
 
+def test_a_saved_stream_that_had_not_come_to_all_that_was_told_leaves_out_the_rest():
+    told = told_of(TurnStart(0.5), Word("a", 0.6, 1.0, 1.0), Word("b", 1.5, 1.9, 1.0))
+    kept = Kept()
+    kept.push(3.0)
+    kept.keeping.overlap = overlap = Overlap(told, 4.0)
+    assert overlap.of([Word("a", 0.6, 1.0, 1.0), WordEnd(1.0)], 1.2) == []
+    kept.write(state=b"state")
+    one = kept.move(0)
+    assert one is not None
+    rest = one.overlap
+    assert rest is not None
+    assert rest.rest.recent == {"": [("b", 1.5, 1.9)]}
+    new = Word("c", 2.1, 2.5, 1.0)
+    assert rest.of([TurnStart(0.5), Word("b", 1.5, 1.9, 1.0), TurnEnd(2.0, 1.0), new], 2.6) == [
+        TurnEnd(2.0, 1.0), new,
+    ]  # fmt: skip
+    assert rest.rest.recent == {"": []}
+    assert rest.rest.turns == {}
+    kept.keeping.opened(kept.options, False)  # another stream, which tells nothing again
+    kept.push(1.0)
+    kept.write(state=b"state")
+    one = kept.move(0)
+    assert one is not None
+    assert one.overlap is None
+
+
 def test_records_of_the_version_before_are_read():
     kept = Kept()
     kept.push(3.0)
@@ -396,7 +422,7 @@ def test_records_of_the_version_before_are_read():
     kept.write()
     head: Any = msgspec.msgpack.decode(kept.values[HEAD])
     head["version"] = 1
-    del head["told"]["recent"]
+    del head["told"]["recent"], head["known"]
     kept.values[HEAD] = msgspec.msgpack.encode(head)
     one = kept.move(1)
     assert one is not None

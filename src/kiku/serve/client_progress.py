@@ -115,6 +115,17 @@ class Overlap:
         self._skips_end = False  # whether the last word was left out
         self._turns = dict(progress.turns)  # those that this stream has not heard begin
 
+    @property
+    def rest(self) -> ClientProgress:
+        """What a stream that goes on exactly from the second one has still to leave out."""
+        rest = self._progress.copy()
+        rest.turns = dict(self._turns)
+        rest.recent = {
+            key: [(word.text, word.start, word.end) for word in known.words]
+            for key, known in self._known.items()
+        }
+        return rest
+
     def of(self, events: Iterable[Event], heard_s: float) -> list[Event]:
         """Those of these events that are to be told, when `heard_s` seconds were heard."""
         found: list[Event] = []

@@ -69,6 +69,8 @@ class Head(msgspec.Struct, forbid_unknown_fields=True):
     messages: list[str]
     """Names of the other values, in order."""
     has_state: bool = False
+    known: ClientProgress | None = None
+    """What the saved stream may tell again: it had not come to all that was told before it."""
 
 
 class SoundPiece(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -155,7 +157,9 @@ def _check(head: Head, identity: Identity) -> None:
     for name in ("model", "protocol", "owner", "session"):
         if getattr(head.identity, name) != getattr(identity, name):
             raise RecordError(f"it is of another {name}")
-    _check_progress(head.progress)
+    for progress in (head.progress, head.known):
+        if progress is not None:
+            _check_progress(progress)
     if not 0 <= head.from_s < _MAX_S:  # NaN is not
         raise ValueError("a time that cannot be")
     counts = [head.count, head.num_bytes, *head.counts.values()]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.options import DecodingOptions, StreamOptions
-from kiku.serve.client_progress import ClientProgress
+from kiku.serve.client_progress import ClientProgress, Overlap
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import LiveProtocol
 from kiku.serve.session_record import (
@@ -111,6 +111,8 @@ class SessionRecorder:
         self.generation: int | None = None
         """Generation under which this process owns the session; None before the store has it."""
         self.progress = ClientProgress()
+        self.overlap: Overlap | None = None
+        """Leaves out what the stream tells again, if another process began the talk."""
         self._plain: dict[str, Any] = {}  # the options, as they are written
         self._set_options(StreamOptions())
         self._can_move = False
@@ -137,6 +139,7 @@ class SessionRecorder:
         self._set_options(options)
         self._begin_at(0.0, 0)
         self.progress, self._is_closed = ClientProgress(), False
+        self.overlap = None
 
     def _begin_at(self, time: float, num_bytes: int) -> None:
         self._waiting.clear()
@@ -270,6 +273,7 @@ class SessionRecorder:
             self.progress.copy(), from_s, self._num_bytes if state else self._stored_bytes,
             is_whole, [name for name, _, _ in self._sounds], [name for name, _ in self._messages],
             state is not None,
+            self.overlap.rest if state is not None and self.overlap is not None else None,
         )  # fmt: skip
         self._left, self._is_changed, self._written_at = [], False, now
         return Snapshot(

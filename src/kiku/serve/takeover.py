@@ -89,10 +89,11 @@ class Takeover:
     @property
     def overlap(self) -> Overlap | None:
         """The filter that leaves out events that the client knows; None if none come again."""
-        if self.state is not None:
-            return None
-        policy = self.options.turn_policy or TurnPolicy()
-        return Overlap(self.progress, policy.longest_s, self.start_s)
+        longest_s = (self.options.turn_policy or TurnPolicy()).longest_s
+        if self.state is None:
+            return Overlap(self.progress, longest_s, self.start_s)
+        known = self.stored.head.known
+        return None if known is None else Overlap(known, longest_s)
 
     def without_state(self) -> "Takeover | None":
         """The same with the stored sound alone, without the saved stream."""

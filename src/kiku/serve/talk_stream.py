@@ -156,7 +156,8 @@ class TalkStream:
             KikuError: that stream cannot be gone on with.
         """
         state = takeover.state
-        self.recorder, self._overlap = recorder, takeover.overlap
+        self.recorder = recorder
+        self._overlap = recorder.overlap = takeover.overlap
         if takeover.has_ended:
             self.ended, self._ended_s = Hangup(1000), takeover.end_s
             self._give_back()
