@@ -189,6 +189,32 @@ async def test_a_service_that_ends_while_it_hears_stored_sound_again_has_nothing
 
 
 @in_a_loop
+async def test_of_two_finalizes_with_one_tag_the_open_one_is_asked_again(
+    demo: kiku.Recognizer,
+) -> None:
+    a, b, c, client = ToyService(demo), ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    assert client.connection is not None
+    for _ in range(2):
+        await client.speak(20)
+        client.connection.tell(type="finalize", tag="page")
+    await settle()
+    await a.hear(2.0)  # and comes to the first
+    await a.write()
+    client.read()
+    assert client.messages[-1]["type"] == "finalized"
+    for last, service in ((a, b), (b, c)):  # of which b does not come to it either
+        await last.kill(writes=False)
+        client.cut()
+        await client.connect(service)
+        await service.write()
+    await client.finish(c)
+    assert [word.strip("~") for word in client.words] == texts(12)
+    kinds = [message["type"] for message in client.messages]
+    assert kinds.count("finalized") == 2
+
+
+@in_a_loop
 async def test_a_message_without_room_comes_once_from_a_service_that_ends(
     demo: kiku.Recognizer,
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import kiku
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
-from kiku.serve.client_progress import ClientProgress, Overlap
+from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import Base, Send
 from kiku.serve.session_record import HEAD, Identity, RecordError, StoredSession, read
@@ -18,7 +18,7 @@ from kiku.serve.session_recorder import SessionRecorder
 from kiku.serve.session_sound import StoredFormat, first_quiet_after
 from kiku.serve.session_store import Claim
 from kiku.serve.takeover import ReturningClient, Takeover, plan_takeover
-from kiku.stream import End, Event, Pause, WordEnd
+from kiku.stream import End, Event, Finalized, Pause, WordEnd
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 from tests.serve.clients import samples_of
 from tests.serve.conftest import EXAMPLES
@@ -329,6 +329,36 @@ def test_what_was_told_is_left_out():
     assert overlap.of(events, 2.0) == events[4:]
 
 
+def test_a_finalize_is_open_until_it_is_answered():
+    told = ClientProgress(finalizes=[OpenFinalize(tag, True) for tag in ("x", "y", "x")])
+    told.add(Finalized(1.0, None, "x"))
+    assert [one.tag for one in told.finalizes] == ["y", "x"]
+    told.add(Finalized(1.0, None, "z"))
+    told.add(Finalized(1.0, None, "x"))
+    assert [one.tag for one in told.finalizes] == ["y"]
+
+
+def test_a_finalize_of_channels_is_open_until_each_has_answered():
+    kept = Kept(StreamOptions(format=AudioFormat(encoding="s16le", channels=2), channel="each"))
+    kept.push(4.0)
+    kept.keeping.asked("x", True)
+    kept.keeping.asked("x", False)
+    for channel in (0, 0, 1):
+        kept.keeping.note_event(Finalized(2.0, None, "x", channel))
+    kept.write()
+    one = kept.move(0)
+    assert one is not None
+    assert one.finalizes == [OpenFinalize("x", False, 2.0, (0,))]
+    overlap = one.overlap
+    assert overlap is not None
+    assert overlap.rest.finalizes == [OpenFinalize("x", True, answered=(0,))]
+    answers = [Finalized(2.0, None, "x", channel) for channel in (0, 1, 0)]
+    assert overlap.of(answers, 2.0) == answers[1:]
+    assert overlap.rest.finalizes == []
+    kept.keeping.note_event(answers[1])
+    assert kept.keeping.progress.finalizes == []
+
+
 def test_every_channel_is_told_by_itself():
     told = told_of(Word("a", 0.0, 5.0, 1.0, 0), Word("b", 0.0, 2.0, 1.0, 1))
     assert told.until_s(2) == 2.0
@@ -423,10 +453,12 @@ def test_records_of_the_version_before_are_read():
     head: Any = msgspec.msgpack.decode(kept.values[HEAD])
     head["version"] = 1
     del head["told"]["recent"], head["known"]
+    head["told"]["finalizes"] = [["x", True]]
     kept.values[HEAD] = msgspec.msgpack.encode(head)
     one = kept.move(1)
     assert one is not None
     assert one.progress.words == {"": 1.0}
+    assert one.finalizes == [OpenFinalize("x", True)]
     head["version"] = 3
     kept.values[HEAD] = msgspec.msgpack.encode(head)
     with pytest.raises(RecordError, match="another version"):

@@ -1,6 +1,7 @@
 """What the client of a stream has been told, and which events of a second stream of the same sound
 it therefore knows already."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 import msgspec
@@ -33,6 +34,17 @@ ToldWord = tuple[str, float, float]
 """Text, start and end."""
 
 
+class OpenFinalize(msgspec.Struct, array_like=True, frozen=True, forbid_unknown_fields=True):
+    """A finalize that was asked for and not answered, or not by all channels."""
+
+    tag: str | None
+    cut: bool
+    time: float = math.inf
+    """Where in the sound it was asked for, if that is known."""
+    answered: tuple[int, ...] = ()
+    """Channels that have answered, where they are heard one by one."""
+
+
 class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
     """How far the client has been told what was heard; times are the session's."""
 
@@ -44,15 +56,15 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
     """The time of the last warning."""
     turns: dict[str, str] = {}
     """Of each channel whose turn is open: "open", or "eager" after a `TurnEndEager`."""
-    finalizes: list[tuple[str | None, bool]] = []
-    """Finalizes that were asked for and not answered: tag and `cut`."""
+    finalizes: list[OpenFinalize] = []
+    """Finalizes that were asked for and not answered, in order."""
     has_ended: bool = False
     """Whether the session's last message exists."""
     recent: dict[str, list[ToldWord]] = {}
     """The last words of each channel."""
 
-    def add(self, event: Event) -> None:
-        """Note an event that the client is told."""
+    def add(self, event: Event, num_channels: int = 0) -> None:
+        """Note an event that the client is told; `num_channels` is 0 for a mix."""
         match event:
             case Word():
                 key = _key(event.channel)
@@ -70,9 +82,22 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
             case TurnEnd():
                 self.turns.pop(_key(event.channel), None)
             case Finalized():
-                self.finalizes = [one for one in self.finalizes if one[0] != event.tag]
+                self._answer(event, num_channels)
             case _:
                 pass
+
+    def _answer(self, event: Finalized, num_channels: int) -> None:
+        """Note the answer to a finalize. Several may have the same tag, and each channel answers
+        them in order."""
+        for i, one in enumerate(self.finalizes):
+            if one.tag != event.tag or event.channel in one.answered:
+                continue
+            channel = () if event.channel is None else (event.channel,)
+            answered = (*one.answered, *channel)
+            is_open = len(answered) < num_channels
+            left = [msgspec.structs.replace(one, answered=answered)] if is_open else []
+            self.finalizes[i : i + 1] = left
+            return
 
     def until_s(self, num_channels: int) -> float:
         """The time up to which every channel's words were told; `num_channels` is 0 for a mix."""
@@ -112,6 +137,9 @@ class Overlap:
             )
             for key, words in progress.recent.items()
         }  # fmt: skip
+        self._answers = [  # of channels whose answers are known
+            (one.tag, channel) for one in progress.finalizes for channel in one.answered
+        ]
         self._skips_end = False  # whether the last word was left out
         self._turns = dict(progress.turns)  # those that this stream has not heard begin
 
@@ -120,6 +148,9 @@ class Overlap:
         """What a stream that goes on exactly from the second one has still to leave out."""
         rest = self._progress.copy()
         rest.turns = dict(self._turns)
+        rest.finalizes = [
+            OpenFinalize(tag, True, answered=(channel,)) for tag, channel in self._answers
+        ]
         rest.recent = {
             key: [(word.text, word.start, word.end) for word in known.words]
             for key, known in self._known.items()
@@ -155,6 +186,9 @@ class Overlap:
                 if known == "eager":
                     return [TurnResumed(event.time, event.channel)]
                 return [] if known == "open" else [event]
+            case Finalized(_, _, tag, int(channel)) if (tag, channel) in self._answers:
+                self._answers.remove((tag, channel))
+                return []
             case End():
                 return [*(self._end_turn(key, event.duration) for key in list(self._turns)), event]
             case _:

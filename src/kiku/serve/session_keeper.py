@@ -92,12 +92,10 @@ class SessionKeeper:
     ) -> SessionRecorder:
         """The recorder of a talk that another process began."""
         recorder = self.recorder_for_new(protocol, owner, takeover.history)
-        progress = takeover.progress.copy()
-        if takeover.state is None:
-            progress.finalizes = []  # the new stream is asked for them again
         recorder.resumed(
-            takeover.claim, progress, takeover.options, takeover.start_s, takeover.num_before
-        )
+            takeover.claim, takeover.progress, takeover.options, takeover.start_s,
+            takeover.num_before,
+        )  # fmt: skip
         return recorder
 
     def _identity(self, protocol: LiveProtocol, owner: str) -> Identity:

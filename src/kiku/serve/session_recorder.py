@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.options import DecodingOptions, StreamOptions
-from kiku.serve.client_progress import ClientProgress, Overlap
+from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import LiveProtocol
 from kiku.serve.session_record import (
@@ -210,7 +210,7 @@ class SessionRecorder:
 
     def asked(self, tag: str | None, cut: bool) -> None:
         """Note that a finalize was asked for."""
-        self.progress.finalizes.append((tag, cut))
+        self.progress.finalizes.append(OpenFinalize(tag, cut, self._end_s))
         self._is_changed = True
 
     def decoding(self, options: DecodingOptions) -> None:
@@ -222,13 +222,19 @@ class SessionRecorder:
         self._options, self._plain = options, options.to_dict()
         self._format = StoredFormat(options.format, self._rate)
 
+    @property
+    def _num_channels(self) -> int:
+        """Channels that are heard one by one; 0 for a mix."""
+        options = self._options
+        return options.format.channels if options.channel == "each" else 0
+
     def closed(self) -> None:
         """Note that no more sound comes."""
         self._is_closed = self._is_changed = True
 
     def note_event(self, event: Event) -> None:
         """Note an event that the client is told."""
-        self.progress.add(event)
+        self.progress.add(event, self._num_channels)
         self._is_changed = True
 
     def ended(self) -> None:
@@ -259,9 +265,7 @@ class SessionRecorder:
             return None
         if state is not None and len(state) > MAX_VALUE_BYTES:
             state = None
-        options = self._options
-        each = options.format.channels if options.channel == "each" else 0
-        from_s = max(self.progress.until_s(each), told_s - MAX_HEARD_S, 0.0)
+        from_s = max(self.progress.until_s(self._num_channels), told_s - MAX_HEARD_S, 0.0)
         drop = self._left + self._drop_sound(from_s - _LEVEL_WINDOW_S) + self._drop_messages(
             now - _TCP_GIVE_UP_S - resume_s
         )  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from kiku.audio.chunk import MAX_GAP_S
 from kiku.live_async import AsyncStream
 from kiku.options import StreamOptions, TurnPolicy
-from kiku.serve.client_progress import ClientProgress, Overlap
+from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MAX_MESSAGES, MessageHistory
 from kiku.serve.session_record import SoundPiece, StoredSession
 from kiku.serve.session_sound import Part, StoredFormat, first_quiet_after
@@ -66,7 +66,7 @@ class Takeover:
         return StoredFormat(self.options.format, self.model_rate)
 
     @property
-    def finalizes(self) -> Sequence[tuple[str | None, bool]]:
+    def finalizes(self) -> Sequence[OpenFinalize]:
         """Finalizes that the new stream is asked for again; a saved stream knows its own."""
         return [] if self.state is not None else self.progress.finalizes
 

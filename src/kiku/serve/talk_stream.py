@@ -175,8 +175,9 @@ class TalkStream:
                 recorder.pushed(given.samples)
         if state is not None:
             recorder.skip_to(stream.duration, takeover.num_bytes)
-        for tag, cut in takeover.finalizes:
-            await self._ask(FinalizeStream(tag, cut))
+        for one in takeover.finalizes:  # which the recorder knows already
+            self._counters.asked_at = time.monotonic()
+            await self._finalize(stream, FinalizeStream(one.tag, one.cut))
 
     async def save(self) -> bytes | None:
         """Save the stream as it stands, and send nothing more. None if it cannot be saved."""
