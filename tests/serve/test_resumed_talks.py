@@ -74,10 +74,11 @@ class Client:
         assert self.ready["type"] == "ready"
         self._num_read = 1
         self._num_sent, self._has_closed = self.ready["taken_bytes"], False
-        if known and not self.ready.get("resumed", self._num_sent > 0):
+        if known and not self.ready["resumed"]:
             self.words, self.messages, self._told_s = [], [], 0.0
             self.num_begun += 1
-        self.num_resumed += known
+        assert self.ready["count"] == len(self.messages)
+        self.num_resumed += known and self.ready["resumed"]
 
     def read(self, count: int = 1_000) -> None:
         """Read so many of the messages that have come."""
@@ -212,6 +213,30 @@ async def test_of_two_finalizes_with_one_tag_the_open_one_is_asked_again(
     assert [word.strip("~") for word in client.words] == texts(12)
     kinds = [message["type"] for message in client.messages]
     assert kinds.count("finalized") == 2
+
+
+@in_a_loop
+async def test_a_session_that_has_taken_no_sound_yet_is_known_all_the_same(
+    demo: kiku.Recognizer,
+) -> None:
+    a, client = ToyService(demo), Client(12)
+    await client.connect(a)
+    assert client.connection is not None
+    client.connection.tell(type="configure", temperature=-1)  # which is refused
+    await settle()
+    client.read()
+    assert len(client.messages) == 1
+    for num_frames in (0, 40):
+        client.cut()
+        await settle()
+        await client.connect(a)
+        assert client.ready["resumed"]
+        await client.speak(num_frames)
+        await a.hear(2.0)
+        client.read()
+    await client.finish(a)
+    assert client.words == texts(12)
+    assert client.num_begun == 0
 
 
 @in_a_loop

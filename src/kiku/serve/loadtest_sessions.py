@@ -239,7 +239,7 @@ class _Client:
             self._began = now
         else:
             report.back.append(now - self._cut_at)
-            if ready["taken_bytes"]:
+            if ready.get("resumed", ready["taken_bytes"] > 0):  # servers before did not say it
                 report.resumed += 1
             else:
                 report.begun_again += 1

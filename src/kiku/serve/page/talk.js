@@ -118,7 +118,8 @@ export class Talk {
   ready(message) {
     this.tries = this.refusals = 0;
     this.hasClosed = false;
-    const isAnew = message.taken_s === 0 && this.count > 0;
+    const isKnown = message.resumed ?? message.taken_s > 0; // older servers do not say it
+    const isAnew = !isKnown && this.count > 0;
     if (isAnew) {
       // The server knows the session no more: begin anew behind the last word. It is told to end
       // a little before its sound does, which would be heard as another word.

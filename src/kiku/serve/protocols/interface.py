@@ -295,6 +295,11 @@ class LiveProtocol(Protocol):
         The talk hangs up, with this reason, at the stream's `End` or a few seconds later."""
         ...
 
+    def found(self, num_received: int) -> None:
+        """The session of a client who is back is known; the client has had `num_received` of its
+        messages. Called before `resumed`, which greets the client."""
+        ...
+
     def resumed(self, taken_s: float) -> Actions:
         """The client of a `session` is back. `taken_s` seconds of its sound were taken; it sends
         what follows. The messages that it has not had are sent again after those returned here."""
@@ -362,6 +367,9 @@ class Base:
     def idle(self, reason: str) -> Actions:
         """See `LiveProtocol`."""
         return [Close()]
+
+    def found(self, num_received: int) -> None:
+        """See `LiveProtocol`."""
 
     def resumed(self, taken_s: float) -> Actions:
         """See `LiveProtocol`."""

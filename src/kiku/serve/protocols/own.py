@@ -111,6 +111,7 @@ class OwnProtocol(Base):
             raise Refusal(400, {"error": str(error)}) from error
         self.initial_open = Open(options, is_container)
         self._lag_at = 0.0
+        self._num_received: int | None = None  # messages, if its session was known
         self._num_bytes = 0  # of sound that came; the last sample may be incomplete
 
     def busy(self, retry_after_s: int) -> Refusal | None:
@@ -122,8 +123,13 @@ class OwnProtocol(Base):
         """Send `ready`, which describes the model that listens."""
         return self.resumed(0.0)
 
+    def found(self, num_received: int) -> None:
+        """See `LiveProtocol`."""
+        self._num_received = num_received
+
     def resumed(self, taken_s: float) -> Actions:
-        """Send `ready`, which describes the model and says how much of the sound was taken."""
+        """Send `ready`, which describes the model, and says whether the session is known and how
+        much of the sound was taken: a session that is known may have taken none yet."""
         model = self._model
         ready = {
             "type": "ready",
@@ -132,6 +138,8 @@ class OwnProtocol(Base):
             "languages": model.languages,
             "delay_s": model.delay_s,
             "session": self.session,
+            "resumed": self._num_received is not None,
+            "count": self._num_received or 0,
             "taken_s": taken_s,
             "taken_bytes": self._num_bytes,
         }
