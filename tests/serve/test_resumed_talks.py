@@ -28,9 +28,14 @@ FRAME_BYTES = 3_840
 def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     @wraps(test)
     def run(**given: Any) -> None:
-        asyncio.run(test(**given))
+        asyncio.run(to_its_end(test(**given)))
 
     return run
+
+
+async def to_its_end(test: Coroutine[Any, Any, None]) -> None:
+    await test
+    await settle()  # services have things to do behind the last message
 
 
 class Client:
@@ -237,6 +242,28 @@ async def test_a_session_that_has_taken_no_sound_yet_is_known_all_the_same(
     await client.finish(a)
     assert client.words == texts(12)
     assert client.num_begun == 0
+
+
+@in_a_loop
+async def test_a_word_that_came_without_its_end_is_told_the_end(demo: kiku.Recognizer) -> None:
+    a, b, client = ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    await client.speak(20)
+    await a.hear(1.5)
+    await a.write()
+    await client.speak(40)
+    await a.hear(4.0)
+    while client.words != texts(5):
+        client.read(1)
+    await a.kill(writes=False)
+    client.cut()
+    await client.connect(b)
+    await client.finish(b)
+    kinds = [message["type"] for message in client.messages]
+    assert client.words == texts(12)
+    assert kinds == ["word", "word_end"] * 12 + ["end"]
+    ends = [message["end"] for message in client.messages if message["type"] == "word_end"]
+    assert ends == [message["end"] for message in client.messages if message["type"] == "word"]
 
 
 @in_a_loop

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kiku
+from kiku.audio import StreamWarning
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
 from kiku.serve.client_progress import ClientProgress, OpenFinalize, Overlap
 from kiku.serve.message_history import MessageHistory
@@ -445,6 +446,56 @@ def test_a_saved_stream_that_had_not_come_to_all_that_was_told_leaves_out_the_re
     assert one.overlap is None
 
 
+def confirmed(*events: Event, until_s: float) -> ClientProgress:
+    told = told_of(*events)
+    told.confirm(until_s, knows_events=True)
+    return told
+
+
+def test_events_before_a_word_that_the_client_has_had_are_left_out():
+    told = confirmed(TurnStart(0.5), Word("a", 0.5, 0.9, 1.0), until_s=3.0)
+    before = [
+        Pause(1.0, (0.1,)), TurnEndEager(1.1, 0.6), TurnResumed(1.2), TurnEnd(1.4, 1.0),
+        StreamWarning("clipped", "x", 1.5), TurnStart(2.5), Word("b", 2.5, 3.0, 1.0),
+        WordEnd(3.0), Pause(2.96, (0.1,)),
+    ]  # fmt: skip
+    after = [
+        Pause(3.04, (0.1,)), TurnEnd(3.1, 1.0), TurnStart(3.5), Word("c", 3.5, 3.9, 1.0),
+        WordEnd(3.9), StreamWarning("clipped", "x", 4.0), End(5.0),
+    ]  # fmt: skip
+    assert Overlap(told, 4.0).of([*before, *after], 3.0) == after
+    assert Overlap(told_of(), 4.0).of([*before, *after], 3.0) == [*before, *after]
+
+
+def test_a_finalize_before_a_word_that_the_client_has_had_was_answered():
+    told = ClientProgress(finalizes=[OpenFinalize("x", True, time) for time in (2.0, 3.0, 4.0)])
+    told.finalizes.append(OpenFinalize("old", True))  # of a record that does not say when
+    told.confirm(3.0, knows_events=False)
+    assert [one.time for one in told.finalizes] == [3.0, 4.0, float("inf")]
+    assert told.confirmed_s == 0.0
+
+
+@pytest.mark.parametrize("knows_events", [True, False])
+def test_the_end_of_the_last_word_that_the_client_has_had_is_told_again(knows_events: bool):
+    kept = Kept()
+    kept.push(3.0)
+    kept.say("a", 1.0)
+    kept.write()
+    for count, told_s, ends in ((3, 2.0, [2.0]), (3, 1.0, []), (1, 1.0, []), (3, None, [])):
+        one = plan_takeover(
+            Claim(8, kept.values), kept.read(), ReturningClient(count, told_s, knows_events),
+            RATE, FRAME,
+        )  # fmt: skip
+        assert one is not None
+        overlap = one.overlap
+        assert overlap is not None
+        wanted = [WordEnd(end_s) for end_s in ends if knows_events]
+        assert overlap.of([], 0.0) == wanted
+        assert overlap.of([Word("b", 1.6, 2.0, 1.0), WordEnd(2.0)], 2.0) == (
+            [] if told_s == 2.0 else [Word("b", 1.6, 2.0, 1.0), WordEnd(2.0)]
+        )
+
+
 def test_records_of_the_version_before_are_read():
     kept = Kept()
     kept.push(3.0)
@@ -452,7 +503,7 @@ def test_records_of_the_version_before_are_read():
     kept.write()
     head: Any = msgspec.msgpack.decode(kept.values[HEAD])
     head["version"] = 1
-    del head["told"]["recent"], head["known"]
+    del head["told"]["recent"], head["told"]["confirmed_s"], head["known"]
     head["told"]["finalizes"] = [["x", True]]
     kept.values[HEAD] = msgspec.msgpack.encode(head)
     one = kept.move(1)

@@ -62,6 +62,8 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
     """Whether the session's last message exists."""
     recent: dict[str, list[ToldWord]] = {}
     """The last words of each channel."""
+    confirmed_s: float = 0.0
+    """The client says that it had all events up to here; 0 if it did not say so."""
 
     def add(self, event: Event, num_channels: int = 0) -> None:
         """Note an event that the client is told; `num_channels` is 0 for a mix."""
@@ -99,6 +101,21 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
             self.finalizes[i : i + 1] = left
             return
 
+    def confirm(self, word_end_s: float, *, knows_events: bool) -> None:
+        """Note that the client of a mix says that it has had a word that ends there: then it has
+        had what came before that word, too.
+
+        Args:
+            word_end_s: seconds.
+            knows_events: whether events other than words have times in its protocol, and are
+                left out by them.
+        """
+        self.words[""] = max(word_end_s, self.words.get("", 0.0))
+        # A word that ends after the place of a finalize is told after its answer.
+        self.finalizes = [one for one in self.finalizes if not one.time < word_end_s - _SAME_S]
+        if knows_events:
+            self.confirmed_s = max(self.confirmed_s, word_end_s)
+
     def until_s(self, num_channels: int) -> float:
         """The time up to which every channel's words were told; `num_channels` is 0 for a mix."""
         keys = [_key(i) for i in range(num_channels)] or [_key(None)]
@@ -108,7 +125,7 @@ class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
         """A copy, which does not change with this."""
         return ClientProgress(
             dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes),
-            self.has_ended, dict(self.recent),
+            self.has_ended, dict(self.recent), self.confirmed_s,
         )  # fmt: skip
 
 
@@ -121,15 +138,19 @@ class Overlap:
     after the last write is known only by the time up to which the client was told.
     """
 
-    def __init__(self, progress: ClientProgress, longest_s: float, start_s: float = 0.0) -> None:
+    def __init__(
+        self, progress: ClientProgress, longest_s: float, start_s: float = 0.0,
+        first: Sequence[Event] = (),
+    ) -> None:  # fmt: skip
         """Leave out what `progress` has.
 
         Args:
             progress: the client's.
             longest_s: a turn ends at the latest so long after its last word.
             start_s: where the second stream begins: of words before that it can hear the end alone.
+            first: events to tell before all others, whatever is known.
         """
-        self._progress, self._longest_s = progress.copy(), longest_s
+        self._progress, self._longest_s, self._first = progress.copy(), longest_s, list(first)
         self._known = {
             key: EmittedWords(
                 Word(text, start, end, 1.0)
@@ -159,9 +180,9 @@ class Overlap:
 
     def of(self, events: Iterable[Event], heard_s: float) -> list[Event]:
         """Those of these events that are to be told, when `heard_s` seconds were heard."""
-        found: list[Event] = []
+        found, self._first = self._first, []
         for event in events:
-            found += self._of(event)
+            found += (one for one in self._of(event) if not self._is_confirmed(one))
         for key in list(self._turns):
             if heard_s > self._progress.words.get(key, 0.0) + self._longest_s:
                 found.append(self._end_turn(key, heard_s))
@@ -193,6 +214,15 @@ class Overlap:
                 return [*(self._end_turn(key, event.duration) for key in list(self._turns)), event]
             case _:
                 return [event]
+
+    def _is_confirmed(self, event: Event) -> bool:
+        match event:
+            case (
+                Pause() | StreamWarning() | TurnStart() | TurnEndEager() | TurnResumed() | TurnEnd()
+            ):
+                return event.time < self._progress.confirmed_s - _SAME_S
+            case _:
+                return False
 
     def _is_known(self, word: Word) -> bool:
         known = self._known.get(_key(word.channel))

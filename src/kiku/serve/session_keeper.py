@@ -274,7 +274,9 @@ class SessionKeeper:
             if claim is None:
                 return None
             config = self._service.recognizer.config
-            client = ReturningClient(int(text[:12]), _seconds(request.first("told")))
+            client = ReturningClient(
+                int(text[:12]), _seconds(request.first("told")), protocol.tells_times
+            )
             going = partial(
                 _plan, claim, self._identity(protocol, owner), client, config.sample_rate,
                 config.frame_size,

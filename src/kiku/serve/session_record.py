@@ -169,7 +169,13 @@ def _check(head: Head, identity: Identity) -> None:
 
 def _check_progress(progress: ClientProgress) -> None:
     told = [time for words in progress.recent.values() for _, *times in words for time in times]
-    times = [progress.paused_s, progress.warned_s, *progress.words.values(), *told]
+    times = [
+        progress.paused_s,
+        progress.warned_s,
+        progress.confirmed_s,
+        *progress.words.values(),
+        *told,
+    ]
     if not all(0 <= time < _MAX_S for time in times):
         raise ValueError("a time that cannot be")
     if not all(key == "" or (key.isascii() and key.isdigit() and len(key) < 4)

@@ -16,6 +16,7 @@ from kiku.serve.message_history import MAX_MESSAGES, MessageHistory
 from kiku.serve.session_record import SoundPiece, StoredSession
 from kiku.serve.session_sound import Part, StoredFormat, first_quiet_after
 from kiku.serve.session_store import Claim
+from kiku.stream import Event, WordEnd
 
 _LEVEL_WINDOW_S = 1.0
 """Seconds before the last word's end whose loudness says what is quiet; few words last longer."""
@@ -29,6 +30,8 @@ class ReturningClient:
     """Number of messages that it has had."""
     last_word_end_s: float | None = None
     """Where the last word that it has had ends, in seconds, if it says so."""
+    knows_events: bool = False
+    """See `LiveProtocol.tells_times`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,17 @@ class Takeover:
         """The filter that leaves out events that the client knows; None if none come again."""
         longest_s = (self.options.turn_policy or TurnPolicy()).longest_s
         if self.state is None:
-            return Overlap(self.progress, longest_s, self.start_s)
+            return Overlap(self.progress, longest_s, self.start_s, self._first)
         known = self.stored.head.known
         return None if known is None else Overlap(known, longest_s)
+
+    @property
+    def _first(self) -> Sequence[Event]:
+        """The end of the last word that the client says it has had: it comes in a message of its
+        own, which may have been lost. If it was not, it comes twice."""
+        end_s = self.progress.words.get("", 0.0)
+        is_written = end_s <= self.stored.head.progress.words.get("", 0.0)
+        return [] if is_written or not self.client.knows_events else [WordEnd(end_s)]
 
     def without_state(self) -> "Takeover | None":
         """The same with the stored sound alone, without the saved stream."""
@@ -130,7 +141,7 @@ def plan_takeover(
     if ahead > 0 and word_end_s is not None and stored.state is None and options.channel != "each":
         # The client was told more than was stored, and says up to which word: go by that then, and
         # not by the number of messages.
-        progress.words[""] = max(word_end_s, progress.words.get("", 0.0))
+        progress.confirm(word_end_s, knows_events=client.knows_events)
         history = MessageHistory((), num_received)
     sound = StoredFormat(options.format, model_rate)
     if stored.state is not None:

@@ -246,6 +246,12 @@ class LiveProtocol(Protocol):
         stream ends with the connection."""
         ...
 
+    @property
+    def tells_times(self) -> bool:
+        """Whether its messages are events with their times: then a client that says up to which
+        word it was told is not sent again those of before, and the end of that word is."""
+        ...
+
     def busy(self, retry_after_s: int) -> Refusal | None:
         """The answer before the upgrade if no slot is free. With None the connection is accepted
         all the same, `failed(NoFreeSlot)` is called, and its actions are done."""
@@ -335,6 +341,7 @@ class Base:
     wants_progress = False
     is_full = False
     session: str | None = None
+    tells_times = False
 
     def unsupported(self, error: Exception) -> Refusal:
         """See `LiveProtocol`."""

@@ -99,6 +99,7 @@ class OwnProtocol(Base):
 
     name = "kiku"
     wants_progress = True
+    tells_times = True
 
     def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Raises `Refusal` for a query that is not valid."""
