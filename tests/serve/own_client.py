@@ -27,6 +27,7 @@ class OwnClient:
         self.session, self.sound = session, bytes_of(samples)
         self.messages: list[dict[str, Any]] = []
         self.count, self.told_s = 0, 0.0
+        self.generation: int | None = None
         self.socket: ClientConnection
 
     @contextlib.contextmanager
@@ -37,10 +38,13 @@ class OwnClient:
             given["after"] = self.count
             if says_told:
                 given["told"] = self.told_s
+            if self.generation is not None:
+                given["generation"] = self.generation
         address = f"{address}/api/stream?{urlencode(given, doseq=True)}"
         with connect(address, compression=None, max_queue=None) as self.socket:
             ready = json.loads(self.socket.recv(PATIENCE_S))
             assert ready["type"] == "ready", ready
+            self.generation = ready.get("generation")
             yield ready
 
     def speak(self, start_s: float, end_s: float) -> None:

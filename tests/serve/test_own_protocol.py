@@ -97,7 +97,7 @@ def test_a_query_that_cannot_be_is_refused_by_name(query: dict[str, str], said: 
     assert said in json.dumps(refused.value.body)
 
 
-ELSEWHERE = {"after", "told", "auth_id"}
+ELSEWHERE = {"after", "told", "generation", "auth_id"}
 """Read where a session is found again, and where keys are looked at."""
 
 
@@ -205,6 +205,11 @@ def test_greetings_and_lag_are_not_counted():
     assert isinstance(ready, Send)
     assert not ready.counted
     assert json.loads(ready.data)["taken_s"] == 1.5
+    begun, one = told(one.begin())[0], protocol(session="s")
+    assert (begun["resumed"], begun["count"], "generation" in begun) == (False, 0, False)
+    one.found(3, 17)
+    resumed = told(one.resumed(0.0))[0]
+    assert (resumed["resumed"], resumed["count"], resumed["generation"]) == (True, 3, 17)
     (lag,) = one.progress(1.0, 0.0)
     assert isinstance(lag, Send)
     assert not lag.counted

@@ -4,7 +4,7 @@ word is lost, none is told twice."""
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,6 +24,8 @@ pytestmark = pytest.mark.usefixtures("toy_store")
 
 FRAME_BYTES = 3_840
 
+T = TypeVar("T")
+
 
 def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     @wraps(test)
@@ -33,9 +35,15 @@ def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., N
     return run
 
 
-async def to_its_end(test: Coroutine[Any, Any, None]) -> None:
-    await test
-    await settle()  # services have things to do behind the last message
+async def to_its_end(test: Coroutine[Any, Any, T]) -> T:
+    try:
+        return await test
+    finally:  # services have things to do behind the last message, and some wait for a store
+        for _ in range(2):
+            await settle()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+        await settle()
 
 
 class Client:
@@ -264,6 +272,36 @@ async def test_a_word_that_came_without_its_end_is_told_the_end(demo: kiku.Recog
     assert kinds == ["word", "word_end"] * 12 + ["end"]
     ends = [message["end"] for message in client.messages if message["type"] == "word_end"]
     assert ends == [message["end"] for message in client.messages if message["type"] == "word"]
+
+
+@in_a_loop
+async def test_a_service_that_has_not_noticed_that_another_went_on_does_not_count_for_it(
+    demo: kiku.Recognizer,
+) -> None:
+    a, b, client = ToyService(demo), ToyService(demo), Client(12)
+    await client.connect(a)
+    assert "generation" not in client.ready  # of a session that the store does not know yet
+    await client.speak(20)
+    await a.hear(1.5)
+    await a.write()
+    client.read()
+    a.threads[0].is_slow = True  # its writes hang: it does not learn that it has lost the session
+    await client.speak(60)
+    await a.hear(4.0)
+    client.read(4)
+    client.cut()
+    await a.write()
+    await client.connect(b)
+    # The end of the last word comes twice: from here on the numbers are not those of a.
+    await client.speak(60)
+    await b.hear(4.0)
+    client.read(3)
+    client.cut()
+    await client.connect(a)
+    assert client.connection is not None
+    assert client.ready["generation"] == a.talks[-1].recorder.generation
+    await client.finish(a)
+    assert client.words == texts(12)
 
 
 @in_a_loop

@@ -496,6 +496,17 @@ def test_the_end_of_the_last_word_that_the_client_has_had_is_told_again(knows_ev
         )
 
 
+def test_generations_of_before_stay_known_where_the_store_forgets():
+    kept = Kept()
+    kept.push(1.0)
+    kept.write()
+    kept.keeping.restart()
+    assert kept.keeping.generation is None
+    assert kept.keeping.newest_generation == 7
+    kept.keeping.committed(5)
+    assert kept.keeping.newest_generation == 7
+
+
 def test_records_of_the_version_before_are_read():
     kept = Kept()
     kept.push(3.0)

@@ -337,8 +337,8 @@ class ToyService:
 
     @property
     def talks(self) -> list[Talk]:
-        """All that there are, also those whose client is away."""
-        return list(self.app.sockets.talks)
+        """All that there are, also those whose client is away, in the order in which they began."""
+        return sorted(self.app.sockets.talks, key=lambda talk: talk.began_at)
 
     async def hear(self, seconds: float) -> None:
         """Have all streams hear so much more."""

@@ -180,6 +180,7 @@ class _Client:
         self._words: list[str] = []
         self._num_messages = 0  # of the session, as the service counts them
         self._told_s = 0.0  # where the last word ends
+        self._generation: int | None = None  # see docs/serve.md
         self._heard_s = 0.0  # where the latest word of all connections ends
         self._was_greeted = self._has_ended = False
         self._began = self._cut_at = 0.0
@@ -230,6 +231,8 @@ class _Client:
         query: dict[str, Any] = {"encoding": "s16le", "rate": RATE, "session": self._name}
         if self._was_greeted:
             query["after"], query["told"] = self._num_messages, self._told_s
+            if self._generation is not None:
+                query["generation"] = self._generation
         return f"{self._load.url}/api/stream?" + urlencode(query)
 
     def _greeted(self, ready: dict[str, Any]) -> None:
@@ -244,7 +247,7 @@ class _Client:
             else:
                 report.begun_again += 1
                 self._words, self._num_messages, self._told_s = [], 0, 0.0
-        self._was_greeted = True
+        self._was_greeted, self._generation = True, ready.get("generation")
 
     def _left(self, code: int) -> None:
         if self._has_ended:

@@ -215,11 +215,14 @@ class SessionKeeper:
                 error, exc_info=unexpected,
             )  # fmt: skip
 
-    async def owns(self, talk: "Talk") -> bool:
-        """Whether no other process has taken the talk; asked before its client goes on here."""
+    async def owns(self, talk: "Talk", request: ClientRequest) -> bool:
+        """Whether no other process has taken the talk, as far as the store says so in time, and as
+        its client knows; asked before the client goes on here."""
         watched = self._watched.get(talk)
         if watched is None or watched.is_lost:
             return watched is None
+        if _was_elsewhere(watched, request):
+            return False
         if watched.writing is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(watched.writing), _CHECK_S)
@@ -321,6 +324,14 @@ def _plan(
 ) -> Takeover | None:
     """How to go on with a claimed session. Runs in a thread, as it searches the sound."""
     return plan_takeover(claim, read(claim.values, identity, rate), client, rate, frame_size)
+
+
+def _was_elsewhere(watched: _Watched, request: ClientRequest) -> bool:
+    """Whether the client of a talk was at another process since: it knows a later generation. The
+    numbers of its messages are then not those of here."""
+    text = request.first("generation", "") or ""
+    is_number = text.isascii() and text.isdigit()
+    return is_number and int(text[:20]) > watched.recorder.newest_generation
 
 
 def _seconds(text: str | None) -> float | None:

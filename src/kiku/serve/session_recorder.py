@@ -110,6 +110,8 @@ class SessionRecorder:
         self.name = name_of(identity.owner, identity.session)
         self.generation: int | None = None
         """Generation under which this process owns the session; None before the store has it."""
+        self.newest_generation = 0
+        """The newest under which this process has owned the session."""
         self.progress = ClientProgress()
         self.overlap: Overlap | None = None
         """Leaves out what the stream tells again, if another process began the talk."""
@@ -167,7 +169,8 @@ class SessionRecorder:
             start_s: where the stream's sound begins, in the session's time.
             num_bytes: of the client's sound before `start_s`.
         """
-        self.generation, self._can_move, self.progress = claim.generation, True, progress.copy()
+        self._can_move, self.progress = True, progress.copy()
+        self.committed(claim.generation)
         self._set_options(options)
         self._num_stored = self._history.count - len(self._history.after(0))
         self._begin_at(start_s, num_bytes)
@@ -287,6 +290,7 @@ class SessionRecorder:
     def committed(self, generation: int) -> None:
         """Note that the last snapshot is in the store, under this generation."""
         self.generation = generation
+        self.newest_generation = max(generation, self.newest_generation)
 
     def invalidate(self, dropped: Iterable[str] = ()) -> None:
         """Note that the last snapshot may not be in the store, whose content is then unknown: what

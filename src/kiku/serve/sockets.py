@@ -221,7 +221,7 @@ class Sockets:
         text = request.first("after", "")
         if talk is None or not talk.is_alive or not (text and text.isascii() and text.isdigit()):
             return False
-        if self._keeper is not None and not await self._keeper.owns(talk):
+        if self._keeper is not None and not await self._keeper.owns(talk, request):
             return False
         if not talk.can_resume(int(text[:12])):
             return False

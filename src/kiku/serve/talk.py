@@ -223,7 +223,8 @@ class Talk:
         actions `then`."""
         stream = self._stream
         # A request under way when the connection was cut is finished, or will be before new ones.
-        self._protocol.found(num_received)
+        recorder = stream.recorder
+        self._protocol.found(num_received, None if recorder is None else recorder.generation)
         greeting = self._protocol.resumed(stream.taken_s)
         messages: list[Send | Hangup] = [one for one in greeting if isinstance(one, Send)]
         messages += self.history.after(num_received)

@@ -38,6 +38,7 @@ export class Talk {
     this.on = on;
     this.session = crypto.getRandomValues(new Uint32Array(4)).join("-");
     this.count = 0; // counted messages of the session
+    this.generation = 0; // of its owner, as the last greeting said
     this.offset = 0; // samples before the session's first
     this.sent = 0; // samples of `sound`
     this.heardS = 0;
@@ -68,6 +69,7 @@ export class Talk {
       query.set("after", this.count);
       // Another process may go on, and know less than was told.
       query.set("told", Math.max(0, this.toldS - this.offset / this.sound.rate));
+      if (this.generation) query.set("generation", this.generation);
     }
     const url = new URL("/api/stream", location.href);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
@@ -118,6 +120,7 @@ export class Talk {
   ready(message) {
     this.tries = this.refusals = 0;
     this.hasClosed = false;
+    this.generation = message.generation ?? 0;
     const isKnown = message.resumed ?? message.taken_s > 0; // older servers do not say it
     const isAnew = !isKnown && this.count > 0;
     if (isAnew) {

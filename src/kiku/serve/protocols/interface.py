@@ -301,9 +301,14 @@ class LiveProtocol(Protocol):
         The talk hangs up, with this reason, at the stream's `End` or a few seconds later."""
         ...
 
-    def found(self, num_received: int) -> None:
-        """The session of a client who is back is known; the client has had `num_received` of its
-        messages. Called before `resumed`, which greets the client."""
+    def found(self, num_received: int, generation: int | None) -> None:
+        """The session of a client who is back is known. Called before `resumed`, which greets the
+        client.
+
+        Args:
+            num_received: messages of the session that the client has had.
+            generation: under which this process owns the session in a store; None without one.
+        """
         ...
 
     def resumed(self, taken_s: float) -> Actions:
@@ -375,7 +380,7 @@ class Base:
         """See `LiveProtocol`."""
         return [Close()]
 
-    def found(self, num_received: int) -> None:
+    def found(self, num_received: int, generation: int | None) -> None:
         """See `LiveProtocol`."""
 
     def resumed(self, taken_s: float) -> Actions:

@@ -51,6 +51,7 @@ PARAMETERS = (
     Parameter("session", "honoured", "a name under which to come back after a cut"),
     Parameter("after", "honoured", "how many events the client of a session has had"),
     Parameter("told", "honoured", "where the last word ends that the client of a session has had"),
+    Parameter("generation", "honoured", "what the last `ready` of the session said, if it did"),
     Parameter("auth_id", "honoured", "a key"),
 )
 
@@ -112,7 +113,9 @@ class OwnProtocol(Base):
             raise Refusal(400, {"error": str(error)}) from error
         self.initial_open = Open(options, is_container)
         self._lag_at = 0.0
-        self._num_received: int | None = None  # messages, if its session was known
+        # Of a session that was known:
+        self._num_received: int | None = None  # messages
+        self._generation: int | None = None
         self._num_bytes = 0  # of sound that came; the last sample may be incomplete
 
     def busy(self, retry_after_s: int) -> Refusal | None:
@@ -124,15 +127,15 @@ class OwnProtocol(Base):
         """Send `ready`, which describes the model that listens."""
         return self.resumed(0.0)
 
-    def found(self, num_received: int) -> None:
+    def found(self, num_received: int, generation: int | None) -> None:
         """See `LiveProtocol`."""
-        self._num_received = num_received
+        self._num_received, self._generation = num_received, generation
 
     def resumed(self, taken_s: float) -> Actions:
         """Send `ready`, which describes the model, and says whether the session is known and how
         much of the sound was taken: a session that is known may have taken none yet."""
         model = self._model
-        ready = {
+        ready: dict[str, Any] = {
             "type": "ready",
             "model": model.name,
             "version": model.version,
@@ -144,6 +147,8 @@ class OwnProtocol(Base):
             "taken_s": taken_s,
             "taken_bytes": self._num_bytes,
         }
+        if self._generation is not None:
+            ready["generation"] = self._generation
         return [_send(ready, counted=False)]
 
     def restore(self, counts: Mapping[str, int], options: StreamOptions, num_bytes: int) -> None:
