@@ -2,7 +2,8 @@
 word is lost, none is told twice."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import random
+from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ import pytest
 
 import kiku
 from tests.serve.toy import (
+    FRAME_S,
     RATE,
     Connection,
     ToyService,
@@ -324,3 +326,203 @@ async def test_a_message_without_room_comes_once_from_a_service_that_ends(
     await client.finish(b)
     assert client.words == texts(12)
     assert b.app.service.metrics.sessions_moved.labels("exactly")._value.get() == 1
+
+
+class Walk:
+    """A session in which things happen in an order that is drawn, until it is let come to its
+    end."""
+
+    def __init__(self, demo: kiku.Recognizer, seed: int, options: frozenset[str]) -> None:
+        """`options`: "told", the client says it; "two", services at a time; "slow", the store is
+        at times; "drains"; "finalizes"; "shifts", later streams tell words a frame later."""
+        self._demo, self._options, self._dice = demo, options, random.Random(seed)
+        self.client = Client(14, says_told="told" in options)
+        self._services = [self._service() for _ in range(1 + ("two" in options))]
+        self._here = 0  # where the client was last
+        self.log: list[str] = []
+        self.num_kills = 0
+
+    def _service(self) -> ToyService:
+        return ToyService(self._demo, FRAME_S if "shifts" in self._options else 0.0)
+
+    async def go(self) -> None:
+        """Let things happen, and then the session end."""
+        steps = {
+            self._speak: 30, self._hear: 25, self._read: 13, self._write: 10, self._lose: 6,
+            self._return: 6, self._kill: 3, self._drain: 2 * ("drains" in self._options),
+            self._finalize: 3 * ("finalizes" in self._options),
+            self._block: 3, self._hang: 6 * ("slow" in self._options),
+        }  # fmt: skip
+        await self._return()
+        for step in self._dice.choices(list(steps), list(steps.values()), k=120):
+            await step()
+            await self._notice()
+        for service in self._services:
+            for thread in service.threads:
+                thread.is_slow = thread.is_down = False
+                thread.run()
+        while not self.client.has_ended:
+            await self._return()
+            if self.client.connection is not None:
+                self.client.connection.has_room.set()
+            await self._speak(50)
+            await self._services[self._here].hear(2.0)
+            self.client.read()
+            await self._notice()
+
+    @property
+    def _any(self) -> ToyService:
+        return self._dice.choice(self._services)
+
+    async def _notice(self) -> None:
+        """The client learns that it was hung up on."""
+        connection = self.client.connection
+        if connection is not None and connection.code is not None:
+            self.client.read()
+            if not self.client.has_ended:
+                self.client.cut()
+        await settle()
+
+    async def _speak(self, num_frames: int = 0) -> None:
+        await self.client.speak(num_frames or self._dice.choice((1, 3, 6, 12)))
+
+    async def _hear(self) -> None:
+        await self._any.hear(self._dice.choice((0.08, 0.3, 0.8, 2.0)))
+
+    async def _read(self) -> None:
+        self.client.read(self._dice.choice((1, 2, 3, 9)))
+
+    async def _write(self) -> None:
+        await self._any.write()
+
+    async def _lose(self) -> None:
+        self.client.read(self._dice.choice((0, 1, 99)))
+        self._read_a_word_to_its_end()
+        if self.client.connection is not None and self._dice.random() < 0.3:
+            self.client.connection.has_room.set()
+            self.client.connection = None  # and the service does not notice
+        self.client.cut()
+        self._note("cut")
+
+    def _read_a_word_to_its_end(self) -> None:
+        """A client that does not say `told` goes by the number of messages, and loses nothing if
+        those of a word come together."""
+        messages = self.client.messages
+        while "told" not in self._options and messages and messages[-1]["type"] == "word":
+            count = len(messages)
+            self.client.read(1)
+            if len(messages) == count:
+                break
+
+    async def _return(self) -> None:
+        connection = self.client.connection
+        if connection is not None and not connection.task.done():
+            self.client.greet()
+            return
+        self._here = self._dice.randrange(len(self._services))
+        await self.client.connect(self._services[self._here])
+        for _ in range(4):  # whoever owns the session is asked for a moment
+            if connection is not None and connection.messages:
+                break
+            await asyncio.sleep(0.01)
+            await settle()
+        self.client.greet()
+        self._note(f"at {self._here}: {self.client.ready}")
+
+    async def _kill(self) -> None:
+        at = self._dice.randrange(len(self._services))
+        self.num_kills += 1
+        await self._services[at].kill(writes=self._dice.random() < 0.5)
+        self._services[at] = self._service()
+        if at == self._here:
+            self.client.read(self._dice.choice((0, 99)))
+            self._read_a_word_to_its_end()
+            self.client.cut()
+        self._note(f"kill {at}")
+
+    async def _drain(self) -> None:
+        at = self._dice.randrange(len(self._services))
+        service, self._services[at] = self._services[at], self._service()
+        for thread in service.threads:
+            thread.is_slow = thread.is_down = False
+            thread.run()
+        if self.client.connection is not None:
+            self.client.connection.has_room.set()
+        await service.end()
+        self._note(f"end {at}")
+
+    async def _finalize(self) -> None:
+        connection = self.client.connection
+        if connection is not None and connection.is_open:
+            connection.tell(type="finalize", tag="x")
+            await settle()
+            self._note("finalize")
+
+    async def _block(self) -> None:
+        connection = self.client.connection
+        if connection is not None and connection.messages:
+            if connection.has_room.is_set():
+                connection.has_room.clear()
+            else:
+                connection.has_room.set()
+            await settle()
+
+    async def _hang(self) -> None:
+        thread = self._dice.choice(self._any.threads)
+        match self._dice.randrange(4):
+            case 0:
+                thread.is_slow = True
+            case 1:
+                thread.is_slow = False
+                thread.run()
+            case 2:
+                thread.give_up()
+            case _:
+                thread.is_down = not thread.is_down
+        await settle()
+        self._note(f"store {thread.is_slow} {thread.is_down}")
+
+    def _note(self, what: str) -> None:
+        count, words = len(self.client.messages), " ".join(self.client.words[-3:])
+        self.log.append(f"{what} (has {count}: {words})")
+
+
+WALKS = {
+    "told": (0,), "told shifts drains": (20, 21), "told two drains": (7, 20),
+    "told two slow drains shifts": (0, 1), "two drains": (0,), "drains finalizes": (0,),
+    "told drains finalizes shifts": (2, 13),
+}  # fmt: skip
+"""By options: seeds of which most have found something."""
+
+
+async def walk(demo: kiku.Recognizer, seed: int, options: str) -> Walk:
+    one = Walk(demo, seed, frozenset(options.split()))
+    try:
+        async with asyncio.timeout(60):
+            await one.go()
+    except BaseException:
+        print("\n".join(one.log))
+        raise
+    words = [word.strip("~") for word in one.client.words]  # a finalize may come within a word
+    assert words == texts(14), "\n".join(one.log)
+    return one
+
+
+def walks(demo: kiku.Recognizer, seeds: Iterable[int], options: str) -> list[Walk]:
+    return [asyncio.run(to_its_end(walk(demo, seed, options))) for seed in seeds]
+
+
+@pytest.mark.parametrize("options", WALKS)
+def test_in_any_order_no_word_is_lost_and_none_told_twice(demo: kiku.Recognizer, options: str):
+    done = walks(demo, WALKS[options], options)
+    assert sum(one.num_kills for one in done) > 0
+    assert sum(one.client.num_resumed for one in done) > 0
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("options", WALKS)
+def test_in_many_orders_no_word_is_lost_and_none_told_twice(demo: kiku.Recognizer, options: str):
+    done = walks(demo, range(100, 130), options)
+    assert sum(one.client.num_resumed for one in done) > 3 * sum(
+        one.client.num_begun for one in done
+    )
