@@ -4,6 +4,10 @@ They speak in real time over kiku's own socket and over Kyutai's, each under the
 Most keep their sound and send again what the service has not; some keep none, and send silence in
 the place of what they have no more. What the service says that it has (`taken`) is where that
 begins. Words outside of it must be those of a client alone.
+
+This does not try what takes a certain order of events: a full socket, a store that hangs while two
+services have a session, a kill between two messages, an end in order that follows a kill, finalizes
+and turns. `tests/serve/test_resumed_talks.py` does.
 """
 
 import asyncio
