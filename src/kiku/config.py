@@ -19,6 +19,12 @@ REWIND_FRAMES = 64
 HISTORY_FRAMES = 128
 """Frames, counted back from the last, that a slot's decoder can read again: 10 s."""
 
+MAX_STREAM_FRAMES = 2**40
+"""Frames of one stream at most: more than a thousand years. A saved state with more is damaged."""
+
+MAX_POSITION = 4 * MAX_STREAM_FRAMES
+"""Positions that a network may have come to at most; the codec's has two in a frame."""
+
 TAIL_S = 1.0
 """Seconds of silence after the sound and the delay, as both references append them: time for the
 last words."""

@@ -32,6 +32,9 @@ Channel = int | Literal["mix", "each"]
 MIN_INPUT_RATE, MAX_INPUT_RATE = 8_000, 192_000
 """Samples a second that pushed sound may have; the model's own rate is always accepted."""
 
+MAX_RECORDING_S = 86_400.0
+"""Seconds of one recording, where nobody says otherwise: a small file may claim days of silence."""
+
 MAX_CHANNELS = 64
 """Channels of one recording or stream at most."""
 
@@ -464,9 +467,9 @@ class StreamOptions(_Options):
     beginning."""
     end_s: float | None = None
     """Second of the sound at which transcription ends; None is its end."""
-    max_duration_s: float = 86_400.0
-    """Seconds of one recording; what comes after them is not transcribed, and `problem` says so. A
-    small file may claim days of silence. Live streams may be of any length."""
+    max_duration_s: float = MAX_RECORDING_S
+    """Seconds of one recording; what comes after them is not transcribed, and `problem` says so.
+    Live streams may be of any length."""
     signal_checks: bool = True
     """Warn of sound that is clipped, silent, very quiet, or lies off zero."""
     rate_check: bool | None = None

@@ -27,9 +27,6 @@ from kiku.engine.history import History
 from kiku.engine.widths import Widths
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 
-MAX_POSITION = 2**40
-"""Frames that a slot may have read at most: more than a thousand years of sound."""
-
 _LEFT_OUT = -1
 """The code of a codebook that the decoder is not to read."""
 

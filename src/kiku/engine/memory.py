@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.config import REWIND_FRAMES, TransformerConfig
+from kiku.config import MAX_POSITION, REWIND_FRAMES, TransformerConfig
 
 _SLACK_FRAMES = 80
 """Frames between two moves of a layer's keys. More would make attention, which computes over all
 that lies in the buffer, slower; fewer, the moves more frequent."""
-
-_MAX_POSITION = 2**42
-"""Positions that a saved slot may have come to at most: more than a thousand years of sound."""
 
 _KEPT_TYPES = (np.dtype(np.float32), np.dtype(np.float16))
 """Dtypes of keys and values; a saved slot may have either, whichever is kept here."""
@@ -102,7 +99,7 @@ class Memory(ABC):
         position = saved["position"]
         if position.shape != (1,) or position.dtype != np.int64:
             raise ValueError("a position of another shape")
-        if not 0 <= int(position[0]) <= _MAX_POSITION:
+        if not 0 <= int(position[0]) <= MAX_POSITION:
             raise ValueError(f"a position of {int(position[0])}")
         seen = min(int(position[0]), self.config.window - 1)
         shape = (self.config.num_heads, seen, self.config.head_dim)

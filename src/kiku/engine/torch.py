@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kiku.codec import MimiEncoder, MimiState
-from kiku.config import PAD_ID, REWIND_FRAMES, WORD_START_ID
+from kiku.config import MAX_POSITION, PAD_ID, REWIND_FRAMES, WORD_START_ID
 from kiku.engine.backend import Said
-from kiku.engine.core import MAX_POSITION, SlotEngine
+from kiku.engine.core import SlotEngine
 from kiku.engine.forked import is_forked
 from kiku.engine.gpu.precision import products
 from kiku.errors import ConfigError
@@ -327,6 +327,6 @@ def _as_tensor(array: NDArray[Any], like: Tensor) -> Tensor:
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
         raise ValueError("a tensor holds numbers that are not finite")
     is_count = tensor.dtype == torch.int64
-    if is_count and not bool(((tensor >= 0) & (tensor <= 4 * MAX_POSITION)).all()):
+    if is_count and not bool(((tensor >= 0) & (tensor <= MAX_POSITION)).all()):
         raise ValueError("a position that cannot be")
     return tensor

@@ -17,13 +17,10 @@ from typing import Any
 from kiku.config import HISTORY_FRAMES
 from kiku.errors import ConfigError, StreamError
 from kiku.options import Recovery, RecoveryPolicy
-from kiku.serial import from_plain, to_plain
+from kiku.serial import MAX_INT, from_plain, to_plain
 
 CHECK_FRAMES = 16
 """Policies are asked after every so many frames."""
-
-_NEVER = 2**62
-"""More frames than there will ever be."""
 
 _LOOK_BACK = 256
 """Frames that are remembered for the policies: 20 s."""
@@ -260,7 +257,7 @@ class RecoveryTracker:
         self._texts: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._speech: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._words: deque[tuple[str, float]] = deque(maxlen=_WORDS_BACK)
-        self.due_in = CHECK_FRAMES if self._policies else _NEVER
+        self.due_in = CHECK_FRAMES if self._policies else MAX_INT
         """Frames that may be heard before `decide` is to be called."""
 
     def add(self, is_text: bool, level_db: float, pause: float | None) -> None:

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.audio import HEARD_DB, AudioInput, Chunk, FrameQueue, StreamWarning
-from kiku.config import REWIND_FRAMES, TAIL_S, ModelConfig
+from kiku.config import MAX_STREAM_FRAMES, REWIND_FRAMES, TAIL_S, ModelConfig
 from kiku.errors import KikuError, QueueFull, StreamClosed, StreamError
 from kiku.options import StreamOptions
-from kiku.serial import from_plain, to_plain
+from kiku.serial import MAX_INT, from_plain, to_plain
 from kiku.stream.emitter import WordEmitter
 from kiku.stream.events import End, Event, Finalized, Pause, WordEnd, event_from_dict, event_to_dict
 from kiku.stream.recovery import RecoveryTracker, Redecode, Truncate
@@ -616,7 +616,7 @@ class WordSession:
             num_given: pieces of sound and requests that waited when it was asked for.
         """
         self.check_alive()
-        self._convert(2**62, num_given)  # the queue bounds it
+        self._convert(MAX_INT, num_given)  # the queue bounds it
         state = _State(
             config=self._config.to_dict(),
             channel=self._channel,
@@ -669,7 +669,7 @@ class WordSession:
             raise StreamError(
                 f"the stream was saved for channel {state.channel}, this one hears {self._channel}"
             )
-        if not 0 <= state.num_frames <= 2**40 or state.waiting.ndim != 1:
+        if not 0 <= state.num_frames <= MAX_STREAM_FRAMES or state.waiting.ndim != 1:
             raise ValueError("frames that cannot be")
         self._padded, self._prompted = state.padded, state.prompted
         self._prefix_s = self._own_prefix_s
