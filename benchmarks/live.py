@@ -39,7 +39,7 @@ from kiku.cli.columns import columns
 from kiku.config import LMConfig
 from kiku.engine.choice import usable_threads
 from kiku.measure.dummy import open_model, write_dummy_model
-from kiku.measure.files import sound_of
+from kiku.measure.files import joined_sound
 from kiku.measure.instrumented import Script
 from kiku.measure.limit import weight_bytes, window_bytes
 from kiku.measure.live import WINDOWS, flushes, live_load
@@ -96,7 +96,7 @@ def streams(run: Run) -> Row:
     """Live streams at once."""
     rows: list[Row] = []
     for model in run.args.models:
-        sound = sound_of([DIGITS], 24_000) if model == DEMO else None
+        sound = joined_sound([DIGITS], 24_000) if model == DEMO else None
         for count in run.args.streams or STREAMS.get(model, STREAMS["shape"]):
             recognizer = run.open(model, slots=count)
             for window in WINDOWS:

@@ -21,8 +21,8 @@ from kiku.options import (
     Recovery,
     StreamOptions,
     TurnPolicy,
-    decoding_options,
-    stream_options,
+    checked_decoding_options,
+    checked_stream_options,
 )
 from kiku.stream.recovery import StallPolicy
 from kiku.text import CaptionOptions
@@ -219,19 +219,19 @@ def test_recovery_may_be_yes_or_no_as_in_json() -> None:
 
 
 def test_what_is_given_as_options_must_be_options() -> None:
-    assert stream_options(None).to_dict() == StreamOptions().to_dict()
+    assert checked_stream_options(None).to_dict() == StreamOptions().to_dict()
     options = StreamOptions(end_s=3.0)
-    assert stream_options(options) is options
+    assert checked_stream_options(options) is options
     decoding = DecodingOptions(seed=1)
-    assert decoding_options(decoding) is decoding
-    assert decoding_options(None).is_plain
+    assert checked_decoding_options(decoding) is decoding
+    assert checked_decoding_options(None).is_plain
     for wrong in (*WRONG.values(), "", {}, 0, False):
         with pytest.raises(InputError, match=r"StreamOptions\("):
-            stream_options(wrong)
+            checked_stream_options(wrong)
         with pytest.raises(InputError, match=r"DecodingOptions\("):
-            decoding_options(wrong)
+            checked_decoding_options(wrong)
     with pytest.raises(InputError, match=r"StreamOptions\(decoding="):
-        stream_options(decoding)
+        checked_stream_options(decoding)
 
 
 def test_options_are_compared_by_their_values() -> None:

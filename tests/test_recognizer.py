@@ -31,7 +31,7 @@ from kiku.errors import (
 )
 from kiku.scheduler import Member
 from kiku.stream import WordSession
-from kiku.transcription import Batch, Recording
+from kiku.transcription import RecordingBatch, RecordingTask
 from tests import tiny
 from tests.engine.engines import make_engine
 from tests.fakes import Driven, EchoEngine, hold_back, spoken
@@ -453,8 +453,10 @@ def test_nothing_is_run_when_a_transcription_is_dropped_that_is_done(
 ) -> None:
     """Ctrl-C would be lost in what Python runs then."""
     rec, engine = echo()
-    abandoned: list[Recording] = []
-    monkeypatch.setattr(Batch, "abandon", lambda self, recording: abandoned.append(recording))
+    abandoned: list[RecordingTask] = []
+    monkeypatch.setattr(
+        RecordingBatch, "abandon", lambda self, recording: abandoned.append(recording)
+    )
     done = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
     assert done.result().text == "one"
     begun = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
@@ -557,10 +559,10 @@ def test_the_word_that_is_open_when_a_recording_is_stopped_is_its_last() -> None
         while True:  # glued words: one is always open
             yield from array_chunks(spoken([THREE] * 64, SIZE), 1000)
 
-    recording = Recording(
+    recording = RecordingTask(
         endless(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     first = [word.text for word, _ in zip(result, range(3), strict=False)]
     assert first == ["two", "one", "three"]
     known = len(result.so_far)
@@ -814,8 +816,8 @@ def test_a_channel_that_lags_is_put_in_order_in_the_transcript() -> None:
         hold_back(second, first)
         return [Member(one) for one in sessions]
 
-    recording = Recording(array_chunks(stereo(), 1000), members)
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    recording = RecordingTask(array_chunks(stereo(), 1000), members)
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     assert [word.text for word in result] == ["one", "one", "two", "three"], "as they came"
     assert result.result().text == "two one three one"
 
@@ -844,10 +846,10 @@ def test_no_more_sound_is_read_than_is_needed() -> None:
             read.append(1.0)
             yield from array_chunks(np.zeros(1000, np.float32), 1000)
 
-    recording = Recording(
+    recording = RecordingTask(
         chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
-    batch = Batch(rec.scheduler, [recording], None)
+    batch = RecordingBatch(rec.scheduler, [recording], None)
     batch.advance()
     batch.advance()
     assert sum(read) <= 12
@@ -949,10 +951,10 @@ def test_sound_of_which_nothing_could_be_read_is_raised() -> None:
         yield Chunk(np.zeros(0, np.float32), 1000, 0, 1, None, 0.0)
         raise AudioError("broken")
 
-    recording = Recording(
+    recording = RecordingTask(
         chunks(), lambda _: [Member(WordSession(CONFIG, tiny.vocabulary(), PLAIN))]
     )
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     with pytest.raises(AudioError, match="broken"):
         result.result()
     assert not engine.held
@@ -986,8 +988,8 @@ def test_one_channel_that_fails_ends_the_recording() -> None:
         ]
 
     sound = np.concatenate([stereo(), np.zeros((3_000 * SIZE, 2), np.float32)])
-    recording = Recording(array_chunks(sound, 1000), members)
-    result = Transcription(recording, Batch(rec.scheduler, [recording], None), "echo")
+    recording = RecordingTask(array_chunks(sound, 1000), members)
+    result = Transcription(recording, RecordingBatch(rec.scheduler, [recording], None), "echo")
     with pytest.raises(RuntimeError, match="out of memory"):
         result.result()
     assert rec.free_slots == 2

@@ -23,13 +23,13 @@ from kiku.options import (
     DecodingOptions,
     StreamOptions,
     callback,
-    decoding_options,
+    checked_decoding_options,
     timeout_s,
 )
 from kiku.scheduler import Binding, Scheduler
 from kiku.stream import End, Event, FinalizeRequest, WordSession
 
-Samples = ArrayLike | bytes | bytearray | memoryview
+PushedSamples = ArrayLike | bytes | bytearray | memoryview
 
 _PART = 0.25
 """Share of the queue that is taken at once of a push that is larger than the queue."""
@@ -114,7 +114,7 @@ class LiveStream:
     # Sound.
 
     def push(
-        self, samples: Samples, *, rate: int | None = None, timeout: float | None = None
+        self, samples: PushedSamples, *, rate: int | None = None, timeout: float | None = None
     ) -> None:
         """Give the stream some sound.
 
@@ -238,7 +238,7 @@ class LiveStream:
             self._take(part)
         self._scheduler.wake()
 
-    def check(self, samples: Samples, rate: int | None) -> Chunk:
+    def check(self, samples: PushedSamples, rate: int | None) -> Chunk:
         """See `AudioInput.check`; where each channel is heard by itself, it must be as many."""
         chunk = self._first.input.check(samples, rate)
         count = len(self._sessions)
@@ -338,7 +338,7 @@ class LiveStream:
 
     def set_decoding_now(self, options: DecodingOptions | None) -> None:
         """The part of `set_decoding` that is done between two steps."""
-        self._setup.set_decoding(self._setup.bindings, decoding_options(options))
+        self._setup.set_decoding(self._setup.bindings, checked_decoding_options(options))
 
     def save(self) -> bytes:
         """Everything that the stream is, for `Recognizer.stream(state=...)`, also elsewhere.

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from kiku.audio import Chunk, gap_of
-from kiku.live import LiveStream, Samples
+from kiku.live import LiveStream, PushedSamples
 from kiku.options import DecodingOptions, timeout_s
 from kiku.scheduler import Scheduler
 from kiku.stream import End, Event
@@ -21,7 +21,7 @@ _QUICK_BYTES = 1 << 20
 """What is larger is checked and copied in another thread than the event loop's."""
 
 
-def _is_quick(samples: Samples) -> bool:
+def _is_quick(samples: PushedSamples) -> bool:
     """Whether the event loop's thread may check and copy it. Of a list nobody knows how much there
     is inside, and its numbers are looked at one by one."""
     size: Any = getattr(samples, "nbytes", None)
@@ -44,7 +44,7 @@ class AsyncStream:
     def __repr__(self) -> str:
         return repr(self._live).replace("LiveStream", "AsyncStream", 1)
 
-    def push_now(self, samples: Samples, rate: int | None = None) -> bool:
+    def push_now(self, samples: PushedSamples, rate: int | None = None) -> bool:
         """As `push`, if that would wait for nothing; whether it was done. Raises as `push`."""
         live = self._live
         if self._pushers or not _is_quick(samples):
@@ -56,7 +56,7 @@ class AsyncStream:
         return True
 
     async def push(
-        self, samples: Samples, *, rate: int | None = None, timeout: float | None = None
+        self, samples: PushedSamples, *, rate: int | None = None, timeout: float | None = None
     ) -> None:
         """See `LiveStream.push`; cancelling it takes no more than was taken until then."""
         wait_s = None if timeout is None else timeout_s(timeout)

@@ -419,10 +419,6 @@ class Recovery:
         object.__setattr__(self, "policies", tuple(cast("Sequence[Any]", given)))
 
 
-Turns = bool | Eagerness | TurnPolicy | None
-"""Whether a stream reports turns: no, yes, how eagerly, or exactly when."""
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Prompt:
     """Sound and text that a stream has processed before its own; `Recognizer.prompt` makes one.
@@ -487,7 +483,7 @@ class StreamOptions(_Options):
     """How the decoder is kept working for hours; None leaves its memory alone. False is understood
     as None, True as `Recovery()`."""
 
-    turns: Turns = None
+    turns: bool | Eagerness | TurnPolicy | None = None
     """Report when somebody begins and ends a turn: no, yes, how eagerly, or exactly when."""
     partials: bool = False
     """Give out the pieces of a word that is still being written, as `Partial`."""
@@ -598,7 +594,7 @@ def _turns(turns: Any) -> TurnPolicy | None:
     )
 
 
-def stream_options(given: Any) -> StreamOptions:
+def checked_stream_options(given: Any) -> StreamOptions:
     """A caller's `options` as StreamOptions; None is the default.
 
     Raises:
@@ -615,8 +611,8 @@ def stream_options(given: Any) -> StreamOptions:
     raise InputError(f"options must be StreamOptions, not {shown(given)}: write {advice}")
 
 
-def decoding_options(given: Any) -> DecodingOptions:
-    """As `stream_options`, for DecodingOptions."""
+def checked_decoding_options(given: Any) -> DecodingOptions:
+    """As `checked_stream_options`, for DecodingOptions."""
     if given is None or isinstance(given, DecodingOptions):
         return given or DecodingOptions()
     raise InputError(

@@ -39,22 +39,22 @@ from kiku.options import (
     Prompt,
     StreamOptions,
     callback,
-    stream_options,
+    checked_stream_options,
     timeout_s,
 )
 from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.serial import shown, whole_number
 from kiku.stream import TokenSession, WordSession
-from kiku.stream.saved import pack, unpack
+from kiku.stream.saved import pack_stream, unpack_stream
 from kiku.text import Vocabulary
-from kiku.transcription import Batch, OnProgress, Recording, Transcript, Transcription
+from kiku.transcription import OnProgress, RecordingBatch, RecordingTask, Transcript, Transcription
 
-Samples = NDArray[np.generic] | tuple[int, NDArray[np.generic]] | Mapping[str, Any]
+SourceSamples = NDArray[np.generic] | tuple[int, NDArray[np.generic]] | Mapping[str, Any]
 """Samples (all that numpy takes), whose rate is said beside them; or with it: `(rate, samples)`, or
 a row of a dataset."""
 
-Source = str | os.PathLike[str] | BinaryIO | Samples
+Source = str | os.PathLike[str] | BinaryIO | SourceSamples
 """A path, "-" for standard input, an open binary file, or samples."""
 
 _MAX_SESSIONS = 64
@@ -197,11 +197,11 @@ class Recognizer:
     ) -> tuple[StreamOptions, list[Member]]:
         """What a live stream opens, from a saved state where there is one."""
         if state is None:
-            options = stream_options(options)
+            options = checked_stream_options(options)
             count = options.format.channels if options.channel == "each" else 1
             return options, self._members(options, count)
-        saved = _SavedStream(unpack(state, self.state_key))
-        options = self._saved_options(saved) if options is None else stream_options(options)
+        saved = _SavedStream(unpack_stream(state, self.state_key))
+        options = self._saved_options(saved) if options is None else checked_stream_options(options)
         options = saved.hears(options)
         members = self._members(options, max(1, saved.num_channels))
         return options, [saved.member(i, member) for i, member in enumerate(members)]
@@ -353,7 +353,7 @@ class Recognizer:
         """As `transcription`, for recordings that go side by side."""
         wait_s, told = timeout_s(timeout), callback(progress, "progress")
         _refuse_single(sources)
-        wanted = stream_options(options)
+        wanted = checked_stream_options(options)
         # A recording knows how it is written, but an array not which of its axes is time.
         axis = wanted.format.channels_axis
         wanted = replace(wanted, format=AudioFormat(channels_axis=axis))
@@ -361,10 +361,10 @@ class Recognizer:
             wanted = replace(wanted, rate_check=wanted.signal_checks)
         recordings = [self._recording(source, wanted, rate) for source in sources]
         _refuse_rate_of_files(sources, rate)
-        batch = Batch(self.scheduler, recordings, wait_s, told)
+        batch = RecordingBatch(self.scheduler, recordings, wait_s, told)
         return [Transcription(recording, batch, self.name) for recording in recordings]
 
-    def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> Recording:
+    def _recording(self, source: Source, options: StreamOptions, rate: int | None) -> RecordingTask:
         """One that is not opened yet: what is wrong with its sound is told when it is read."""
         if isinstance(source, int | float):  # one of a list of numbers
             samples_of([source], rate)
@@ -373,7 +373,7 @@ class Recognizer:
         end_s = math.inf if options.end_s is None else options.end_s
         # What comes behind the end is not heard anyway.
         most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
-        return Recording(
+        return RecordingTask(
             chunks, lambda n: self._members(options, n), most_s, options.start_s, end_s,
             lambda: _wanted_s(length(), options), warnings=found,
         )  # fmt: skip
@@ -598,7 +598,7 @@ class _Decoding:
                 }
             )
         tree = {"decoding": self._options.to_dict(), "sessions": sessions}
-        return pack(tree, rec.state_key)
+        return pack_stream(tree, rec.state_key)
 
 
 def _token_picker_of(binding: Binding) -> TokenPicker | None:

@@ -189,7 +189,7 @@ _ENOUGH_S = 5.0
 
 
 @dataclass(eq=False)
-class Recording:
+class RecordingTask:
     """One recording on its way through its slots."""
 
     chunks: Iterator[Chunk]
@@ -355,10 +355,10 @@ class Recording:
         return Transcript(tuple(words), self.duration, tuple(found), problem, model)
 
 
-class _Progress:
+class _BatchProgress:
     """How far the recordings of one call are, all together, told now and then."""
 
-    def __init__(self, tell: OnProgress, recordings: Sequence[Recording]) -> None:
+    def __init__(self, tell: OnProgress, recordings: Sequence[RecordingTask]) -> None:
         self._tell, self._recordings = tell, list(recordings)
         self._stated: list[float | None] | None = None
         self._next_s = -math.inf
@@ -368,7 +368,7 @@ class _Progress:
         if self._stated is None:
             self._stated = [one.stated_s() for one in self._recordings]
 
-    def tell(self, pending: Sequence[Recording]) -> None:
+    def tell(self, pending: Sequence[RecordingTask]) -> None:
         """Tell it, unless that was a moment ago; at the end in any case.
 
         Args:
@@ -382,7 +382,7 @@ class _Progress:
         if pending or heard_s:
             self._tell(heard_s, self._total_s(pending))
 
-    def _total_s(self, pending: Sequence[Recording]) -> float | None:
+    def _total_s(self, pending: Sequence[RecordingTask]) -> float | None:
         total_s = 0.0
         for one, stated_s in zip(self._recordings, self._stated or (), strict=True):
             if not any(one is other for other in pending):
@@ -393,13 +393,13 @@ class _Progress:
         return total_s
 
 
-class Batch:
+class RecordingBatch:
     """Recordings that are transcribed side by side, in the slots that are free."""
 
     def __init__(
         self,
         scheduler: Scheduler,
-        recordings: Sequence[Recording],
+        recordings: Sequence[RecordingTask],
         timeout: float | None,
         progress: OnProgress | None = None,
     ) -> None:
@@ -407,9 +407,9 @@ class Batch:
         others hold it. `progress` is told how far they are."""
         self._scheduler, self._timeout = scheduler, timeout
         self._waiting = deque(recordings)
-        self._opening: Recording | None = None
-        self._running: list[Recording] = []
-        self._progress = None if progress is None else _Progress(progress, recordings)
+        self._opening: RecordingTask | None = None
+        self._running: list[RecordingTask] = []
+        self._progress = None if progress is None else _BatchProgress(progress, recordings)
 
     def advance(self) -> None:
         """Open, feed, have all stepped until there is news, collect, and tell how far it is.
@@ -430,7 +430,7 @@ class Batch:
             raise
 
     @property
-    def _pending(self) -> list[Recording]:
+    def _pending(self) -> list[RecordingTask]:
         """Those that are not at their end."""
         opening = [] if self._opening is None else [self._opening]
         return [*self._running, *opening, *self._waiting]
@@ -513,13 +513,13 @@ class Batch:
             return
         self._running.append(recording)
 
-    def _feed(self, recording: Recording) -> None:
+    def _feed(self, recording: RecordingTask) -> None:
         try:
             recording.feed()
         except Exception as error:  # whatever a caller's own file raises concerns this one alone
             self._fail(recording, error)
 
-    def _fail(self, recording: Recording, error: BaseException) -> None:
+    def _fail(self, recording: RecordingTask, error: BaseException) -> None:
         if not isinstance(error, Exception):  # Ctrl-C interrupts once, not whenever words are read
             error = StreamError(
                 "the transcription was interrupted: `so_far` has its words until then; "
@@ -530,7 +530,7 @@ class Batch:
         recording.failure, recording.done = error, True
         self.abandon(recording)
 
-    def stop(self, recording: Recording) -> list[Word]:
+    def stop(self, recording: RecordingTask) -> list[Word]:
         """End a recording where it is; the word that was open."""
         known = len(recording.words)
         given = [] if recording.opening is None else recording.opening.given
@@ -543,7 +543,7 @@ class Batch:
         self.abandon(recording)
         return recording.words[known:]
 
-    def abandon(self, recording: Recording) -> None:
+    def abandon(self, recording: RecordingTask) -> None:
         """Give its slots back; nobody wants its words any more. The garbage collector may call it
         at any moment."""
         if recording in self._waiting:
@@ -567,7 +567,7 @@ class Transcription:
     error.
     """
 
-    def __init__(self, recording: Recording, batch: Batch, model: str) -> None:
+    def __init__(self, recording: RecordingTask, batch: RecordingBatch, model: str) -> None:
         """`Recognizer.transcription` makes them."""
         self._recording, self._batch, self._model = recording, batch, model
         self._finalizer = weakref.finalize(self, batch.abandon, recording)

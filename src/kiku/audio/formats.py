@@ -38,7 +38,7 @@ _MAX_GUESSED_CHANNELS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Encoding:
+class ByteEncoding:
     """How interleaved samples are written as bytes, and at which rate where none is given."""
 
     name: str
@@ -51,12 +51,12 @@ class Encoding:
 ENCODINGS = {
     encoding.name: encoding
     for encoding in (
-        Encoding("s16le", "<i2"),
-        Encoding("s32le", "<i4"),
-        Encoding("f32le", "<f4"),
-        Encoding("mulaw", "u1", mu_law, MU_LAW_PEAK, G711_RATE),
-        Encoding("alaw", "u1", a_law, A_LAW_PEAK, G711_RATE),
-        Encoding("opus", "u1", rate=OPUS_RATE),  # whole packets, decoded by `opus`
+        ByteEncoding("s16le", "<i2"),
+        ByteEncoding("s32le", "<i4"),
+        ByteEncoding("f32le", "<f4"),
+        ByteEncoding("mulaw", "u1", mu_law, MU_LAW_PEAK, G711_RATE),
+        ByteEncoding("alaw", "u1", a_law, A_LAW_PEAK, G711_RATE),
+        ByteEncoding("opus", "u1", rate=OPUS_RATE),  # whole packets, decoded by `opus`
     )
 }
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from kiku.audio.checks import QUIET_S, SignalChecks, StreamWarning
 from kiku.audio.chunk import Chunk
-from kiku.audio.clock import TICKS_PER_S, Clock, ticks_of
+from kiku.audio.clock import TICKS_PER_S, SampleClock, ticks_of
 from kiku.audio.formats import (
     ENCODINGS,
     FULL_SCALE,
@@ -116,7 +116,7 @@ class AudioInput:
         # At first no sound has any rate: a gap at the beginning is silence at the default one.
         rate = self._default_rate
         self._state = InputState(
-            Timeline(Clock(rate), Clock(rate)), SignalChecks(rate_check=rate_check)
+            Timeline(SampleClock(rate), SampleClock(rate)), SignalChecks(rate_check=rate_check)
         )
         self._resampler = Resampler(rate, self.sample_rate)
         self._opus: OpusDecoder | None = None

@@ -24,7 +24,7 @@ _TAIL_SIZE = 8_192
 # A scheme of at least two letters: a single letter is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
 
-Source = str | os.PathLike[str] | BinaryIO
+FileSource = str | os.PathLike[str] | BinaryIO
 
 
 class Reader:
@@ -171,7 +171,7 @@ def tag_size(head: bytes) -> int:
 
 
 @contextmanager
-def open_source(source: Source) -> Generator[Reader, None, None]:
+def open_source(source: FileSource) -> Generator[Reader, None, None]:
     """The bytes of a recording; a path is closed at the end, a file of the caller is left open.
 
     Args:

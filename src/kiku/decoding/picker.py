@@ -77,7 +77,7 @@ class TokenPicker:
         Raises:
             ConfigError: see `token_picker`.
         """
-        self._setting = _Setting(options, vocabulary, config)
+        self._setting = _PickerSetting(options, vocabulary, config)
         self._sampler: Sampler | None = None
         if options.temperature > 0:
             self._sampler = Sampler(
@@ -152,7 +152,7 @@ class TokenPicker:
         self.go_on(from_plain(PickerState, saved, what="the saved picker", error=StreamError))
 
 
-class _Setting:
+class _PickerSetting:
     """What never changes while a stream's options stay; copies of a `TokenPicker` share it."""
 
     def __init__(
@@ -180,5 +180,5 @@ class _Setting:
             self.besides = besides if besides.any() else None
             self.among = among if among.any() else None
 
-    def __deepcopy__(self, memo: object) -> "_Setting":
+    def __deepcopy__(self, memo: object) -> "_PickerSetting":
         return self

@@ -189,10 +189,10 @@ def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> 
             backend.rewind(slots[back], in_vain[back])
         widths.note(counts.tolist(), in_vain.tolist(), widths.clock() - began)
         waiting = [block for block in waiting if block.done < block.num_frames]
-    return joined([block.output() for block in blocks])
+    return joined_outputs([block.output() for block in blocks])
 
 
-def joined(rows: Sequence[StepOutput]) -> StepOutput:
+def joined_outputs(rows: Sequence[StepOutput]) -> StepOutput:
     """The outputs of several slots, packed into one."""
     pauses = [row.pauses for row in rows if row.pauses is not None]
     logits = [row.logits for row in rows if row.logits is not None]

@@ -23,7 +23,7 @@ from kiku.decoding import Picker, Sampler, SamplingParams
 from kiku.engine.backend import Backend, StepOutput
 from kiku.engine.blocks import Block, decode_blocks
 from kiku.engine.forked import check_process, process
-from kiku.engine.history import History
+from kiku.engine.history import ColumnHistory
 from kiku.engine.widths import Widths
 from kiku.errors import ConfigError, FrameError, NoFreeSlot, StreamError
 
@@ -58,7 +58,7 @@ class _Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _SlotMark:
     """Where a slot stood."""
 
     backend: Any
@@ -97,7 +97,7 @@ class SlotEngine:
         """Chooses how many columns of a slot a pass reads when blocks are decoded."""
         self._lm = backend.lm_config
         self._held: dict[int, _Slot] = {}
-        self._history = History(backend.num_slots, self._lm.num_codebooks)
+        self._history = ColumnHistory(backend.num_slots, self._lm.num_codebooks)
         self._pid = process()
 
     @property
@@ -357,7 +357,7 @@ class SlotEngine:
             StreamError: the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
-        return _Mark(self.backend.mark(slot), held.token, int(self._history.counts[slot]))
+        return _SlotMark(self.backend.mark(slot), held.token, int(self._history.counts[slot]))
 
     def go_back(self, slot: int, mark: object) -> None:
         """Put the slot back to where `mark` was taken, exactly.
@@ -369,7 +369,7 @@ class SlotEngine:
             StreamError: the slot is not open, or in the middle of work.
         """
         held = self._of(slot, idle=True)
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _SlotMark)
         self.backend.go_back(slot, mark.backend)
         held.token = mark.token
         self._history.counts[slot] = mark.num_columns

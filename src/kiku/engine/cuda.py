@@ -68,7 +68,7 @@ def cuda_engine(
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _CudaMark:
     """Where a slot stood."""
 
     pasts: Tensor
@@ -335,11 +335,11 @@ class CudaBackend:
         with self._on_device():
             pasts = self._pasts.rows[slot].clone()
         token = self._ahead.token_state(slot)
-        return _Mark(pasts, int(self._heard[slot]), int(self._read[slot]), token)
+        return _CudaMark(pasts, int(self._heard[slot]), int(self._read[slot]), token)
 
     def go_back(self, slot: int, mark: Any) -> None:
         """See `Backend.go_back`."""
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _CudaMark)
         with self._on_device():
             self._pasts.rows[slot].copy_(mark.pasts)
         self._heard[slot], self._read[slot] = mark.heard, mark.read

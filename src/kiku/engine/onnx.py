@@ -19,7 +19,7 @@ from kiku.engine.backend import Said
 from kiku.engine.choice import usable_threads
 from kiku.engine.core import SlotEngine
 from kiku.engine.kernels import Kernels, kernels
-from kiku.engine.networks import WIDTH, Codec, CodecMark, Decoder
+from kiku.engine.networks import WIDTH, CodecMark, OnnxCodec, OnnxDecoder
 from kiku.graph import CODEC_GRAPH, DECODER_GRAPH, Variant, graph_file, stored_places
 
 
@@ -80,7 +80,7 @@ def _fingerprint(folder: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _OnnxMark:
     """Where a slot stood."""
 
     codec: CodecMark
@@ -111,8 +111,8 @@ class OnnxBackend:
         used = used or kernels()
         self.reads_alike = used.variant is Variant.OWN
         with ThreadPoolExecutor(1) as pool:  # both at once: each is busy with its own weights
-            codec = pool.submit(Codec, folder, config, slots, self.threads, used)
-            self._decoder = Decoder(folder, config, slots, self.threads, used)
+            codec = pool.submit(OnnxCodec, folder, config, slots, self.threads, used)
+            self._decoder = OnnxDecoder(folder, config, slots, self.threads, used)
             self._codec = codec.result()
         self.first = self._decoder.first
         self.signature = f"onnx {_fingerprint(folder)}"
@@ -146,11 +146,11 @@ class OnnxBackend:
 
     def mark(self, slot: int) -> Any:
         """See `Backend.mark`."""
-        return _Mark(self._codec.mark(slot), int(self._decoder.memory.position[slot]))
+        return _OnnxMark(self._codec.mark(slot), int(self._decoder.memory.position[slot]))
 
     def go_back(self, slot: int, mark: Any) -> None:
         """See `Backend.go_back`."""
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _OnnxMark)
         self._codec.go_back(slot, mark.codec)
         self._decoder.memory.position[slot] = mark.position
 

@@ -103,7 +103,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
-class _State:
+class _TorchState:
     """What the two networks remember of the engine's slots."""
 
     def __init__(
@@ -126,7 +126,7 @@ class _State:
 
 
 @dataclass(frozen=True, slots=True)
-class _Mark:
+class _TorchMark:
     """Where a slot stood."""
 
     state: Mark
@@ -187,8 +187,8 @@ class TorchBackend:
         columns = None if longest is None else 1 + longest + self.width
         self._positions = np.zeros(slots, np.int64)  # of the decoder
         with torch.inference_mode():
-            self._state = _State(codec, lm, slots, self.device, (longest, columns))
-            self._primed = _State(codec, lm, 1, self.device, (0, 1))
+            self._state = _TorchState(codec, lm, slots, self.device, (longest, columns))
+            self._primed = _TorchState(codec, lm, 1, self.device, (0, 1))
             out = lm(lm.initial_column(1, self.device), self._primed.lm, all_active(1, self.device))
             self.first = self._said(out.logits, out.pauses, logits=True)
 
@@ -278,12 +278,12 @@ class TorchBackend:
     @torch.inference_mode()
     def mark(self, slot: int) -> Any:
         """See `Backend.mark`."""
-        return _Mark(mark(self._state.parts(), slot), int(self._positions[slot]))
+        return _TorchMark(mark(self._state.parts(), slot), int(self._positions[slot]))
 
     @torch.inference_mode()
     def go_back(self, slot: int, mark: Any) -> None:
         """See `Backend.go_back`."""
-        assert isinstance(mark, _Mark)
+        assert isinstance(mark, _TorchMark)
         rewind(self._state.parts(), slot, mark.state)
         self._positions[slot] = mark.position
 

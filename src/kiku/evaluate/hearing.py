@@ -22,7 +22,7 @@ from kiku.decoding import token_picker
 from kiku.engine import StepOutput
 from kiku.errors import AudioError, InputError
 from kiku.evaluate.manifest import Utterance
-from kiku.options import MAX_RECORDING_S, AudioFormat, StreamOptions, stream_options
+from kiku.options import MAX_RECORDING_S, AudioFormat, StreamOptions, checked_stream_options
 from kiku.recognizer import Recognizer
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.stream import WordSession
@@ -124,7 +124,7 @@ class HearingOptions:
         is_number = isinstance(chunk_s, int | float) and not isinstance(chunk_s, bool)
         if chunk_s is not None and not (is_number and 0.01 <= chunk_s <= 10):
             raise InputError(f"chunk_s must be from 0.01 to 10 seconds, not {chunk_s!r}")
-        stream = stream_options(self.stream)
+        stream = checked_stream_options(self.stream)
         object.__setattr__(self, "stream", stream)
         if (stream.start_s, stream.end_s, stream.channel, stream.track) != (0, None, "mix", None):
             raise InputError(

@@ -30,7 +30,7 @@ from kiku.engine import SlotEngine, StepOutput
 from kiku.errors import NoFreeSlot, StreamError
 from kiku.scheduler.binding import Binding, Job, Member, Opening, interrupted, is_ctrl_c, told_of
 from kiku.scheduler.driver import Driver
-from kiku.scheduler.pacing import Pacing, Waiting
+from kiku.scheduler.pacing import Pacing, WaitingFrames
 from kiku.stream import Work
 
 _LOG = logging.getLogger(__name__)
@@ -464,7 +464,7 @@ class Scheduler:
         except BaseException as error:
             self._contain(binding, error)
 
-    def _step(self, waiting: Waiting) -> int:
+    def _step(self, waiting: WaitingFrames) -> int:
         """Frames of all sessions that have some go through the engine, and what it says goes
         back; how many frames."""
         chosen = self.pacing.choose(waiting, self._bindings.values(), self._num_live)
@@ -504,7 +504,9 @@ class Scheduler:
         except Exception:  # a listener's mistake is his own
             _LOG.exception("a callback after a step failed")
 
-    def _frames_of(self, chosen: Waiting, moving: list[tuple[Binding, int]]) -> NDArray[np.float32]:
+    def _frames_of(
+        self, chosen: WaitingFrames, moving: list[tuple[Binding, int]]
+    ) -> NDArray[np.float32]:
         """The next frames [n, frame_size] of some sessions, which are `moving` from then on, before
         anything of them is taken."""
         pieces: list[NDArray[np.float32]] = []
@@ -521,7 +523,7 @@ class Scheduler:
             -1, self.engine.frame_size
         )
 
-    def _hold_back(self, waiting: Waiting, chosen: Waiting) -> None:
+    def _hold_back(self, waiting: WaitingFrames, chosen: WaitingFrames) -> None:
         """Have those that were not chosen looked at again, when there is room for them."""
         if not chosen:
             self._held += [binding for binding, _ in waiting]
@@ -540,7 +542,7 @@ class Scheduler:
         return pieces
 
     def _deliver(
-        self, moving: Waiting, out: StepOutput, levels: list[float]
+        self, moving: WaitingFrames, out: StepOutput, levels: list[float]
     ) -> BaseException | None:
         """Give each session what the engine said to it; gives a Ctrl-C that came meanwhile."""
         tokens, logprobs = out.tokens.tolist(), out.logprobs.tolist()

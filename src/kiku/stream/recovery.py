@@ -229,7 +229,7 @@ POLICIES: tuple[RecoveryPolicy, ...] = (LoopPolicy(), StallPolicy(), ContextPoli
 
 
 @dataclass(slots=True)
-class _State:
+class _TrackerState:
     """All that is remembered between frames."""
 
     age: int = 0
@@ -253,7 +253,7 @@ class RecoveryTracker:
         self._policies = POLICIES if policies is None else tuple(policies)
         self._frame_rate, self._delay_s, self._window = frame_rate, delay_s, window
         self._rise_db = 2.0 / frame_rate
-        self._state = _State()
+        self._state = _TrackerState()
         self._texts: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._speech: deque[bool] = deque(maxlen=_LOOK_BACK)
         self._words: deque[tuple[str, float]] = deque(maxlen=_WORDS_BACK)
@@ -330,7 +330,7 @@ class RecoveryTracker:
         Raises:
             StreamError: it is not what `save` gave.
         """
-        state = from_plain(_State, saved, what="the saved stream", error=StreamError)
+        state = from_plain(_TrackerState, saved, what="the saved stream", error=StreamError)
         last = state.last_redecode
         if not 0 <= state.age <= state.num_frames or not 0 <= (last or 0) <= state.num_frames:
             raise StreamError("the saved stream is damaged: it counts frames that it has not heard")

@@ -26,7 +26,7 @@ _DIGEST = 32
 _BYTES, _ARRAY = "kiku.bytes", "kiku.array"
 
 
-def pack(tree: Mapping[str, Any], key: bytes | None = None) -> bytes:
+def pack_stream(tree: Mapping[str, Any], key: bytes | None = None) -> bytes:
     """Nested dicts and lists of plain values, arrays and bytes, as bytes; signed with `key`."""
     arrays: dict[str, NDArray[Any]] = {}
     text = json.dumps(_plain(tree, arrays)).encode()
@@ -58,8 +58,8 @@ def _plain(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
     return value
 
 
-def unpack(state: bytes, key: bytes | None = None) -> dict[str, Any]:
-    """Undo `pack`.
+def unpack_stream(state: bytes, key: bytes | None = None) -> dict[str, Any]:
+    """Undo `pack_stream`.
 
     Raises:
         StreamError: damaged, cut short, signed with another key, or something else.

@@ -29,9 +29,9 @@ from kiku.stream.emitter import WordEmitter
 from kiku.stream.events import End, Event, Finalized, Pause, WordEnd, event_from_dict, event_to_dict
 from kiku.stream.recovery import RecoveryTracker, Redecode, Truncate
 from kiku.stream.work import (
-    Finalize,
     FinalizeRequest,
     FinalizeState,
+    FinalizeWork,
     RedecodeWork,
     Tokens,
     TruncateWork,
@@ -59,7 +59,7 @@ _CLOSE: Literal["close"] = "close"
 
 
 @dataclass(slots=True)
-class _State:
+class _SessionState:
     """All that a session remembers, in plain values; its parts write and read themselves."""
 
     config: dict[str, Any]
@@ -138,7 +138,7 @@ class WordSession:
         self._uneven_s = 0.0  # by how much more was taken than pushes had seemed to be
         self._num_requests = self._num_answered = 0  # likewise, of finalizes
         self._frames = FrameQueue(config.frame_size)
-        self._finalizes: deque[Finalize] = deque()
+        self._finalizes: deque[FinalizeWork] = deque()
         self.work: Work | None = None
         """What is to be done in the slot before the next frame."""
         self._num_frames = 0  # taken; all but those of the step under way were heard
@@ -354,7 +354,7 @@ class WordSession:
             self._num_answered += 1
             return
         rest = np.concatenate([self._frames.rest(), self.input.tail()])
-        self._finalizes.append(Finalize(FinalizeState(at, rest, time, [request]), self._config))
+        self._finalizes.append(FinalizeWork(FinalizeState(at, rest, time, [request]), self._config))
 
     def _add_end(self) -> None:
         self._frames.push(self.input.end())
@@ -542,7 +542,7 @@ class WordSession:
         if self.on_change is not None:
             self.on_change()
 
-    def finalized(self, work: Finalize) -> None:
+    def finalized(self, work: FinalizeWork) -> None:
         """The words until then are known, and the slot is back where it stood."""
         self.work = None
         self._finalizes.popleft()
@@ -609,15 +609,15 @@ class WordSession:
     # Saving and going on.
 
     def save(self, num_given: int) -> dict[str, Any]:
-        """All that it remembers but its slot, in plain values, arrays and bytes (see `pack`); no
-        `work` may be left.
+        """All that it remembers but its slot, in plain values, arrays and bytes (see
+        `pack_stream`); no `work` may be left.
 
         Args:
             num_given: pieces of sound and requests that waited when it was asked for.
         """
         self.check_alive()
         self._convert(MAX_INT, num_given)  # the queue bounds it
-        state = _State(
+        state = _SessionState(
             config=self._config.to_dict(),
             channel=self._channel,
             padded=self._padded,
@@ -649,7 +649,7 @@ class WordSession:
         Raises:
             StreamError: the state is of another model, or damaged.
         """
-        state = from_plain(_State, saved, what="the saved stream", error=StreamError)
+        state = from_plain(_SessionState, saved, what="the saved stream", error=StreamError)
         try:
             self._restore(state)
             self._note_heard()
@@ -660,7 +660,7 @@ class WordSession:
                 f"the saved stream is damaged ({error}); open a fresh stream"
             ) from error
 
-    def _restore(self, state: _State) -> None:
+    def _restore(self, state: _SessionState) -> None:
         if ModelConfig.from_dict(state.config) != self._config:
             raise StreamError(
                 "the stream was saved with another model: load the one that it was saved with"
@@ -688,7 +688,7 @@ class WordSession:
             if one.rest.ndim != 1 or not one.requests:
                 raise ValueError("a finalize without sound or request")
             last = one.at
-            self._finalizes.append(Finalize(one, self._config))
+            self._finalizes.append(FinalizeWork(one, self._config))
             self._num_requests += 1
         self._num_frames = state.num_frames
         if not 0 <= state.num_loud <= state.num_frames:

@@ -135,7 +135,7 @@ class FinalizeState:
     requests: list[FinalizeRequest]
 
 
-class Finalize:
+class FinalizeWork:
     """The words begun until now, before the text of the last sound has come.
 
     Silence stands for the sound that has not come yet. What it made of the slot is taken back

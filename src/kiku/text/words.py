@@ -101,7 +101,7 @@ class Pieces(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _State:
+class _BuilderState:
     """All that a `WordBuilder` remembers."""
 
     num_tokens: int
@@ -236,7 +236,7 @@ class WordBuilder:
     def save(self) -> dict[str, Any]:
         """What it remembers, in values for JSON."""
         return to_plain(
-            _State(
+            _BuilderState(
                 self.num_tokens,
                 self._expects_word,
                 tuple(self._pieces),
@@ -251,7 +251,7 @@ class WordBuilder:
         Raises:
             StreamError: `values` are not from `save`, or from another vocabulary.
         """
-        state = from_plain(_State, values, what="the saved stream", error=StreamError)
+        state = from_plain(_BuilderState, values, what="the saved stream", error=StreamError)
         if not 0 <= state.first <= state.num_tokens <= MAX_STREAM_FRAMES:
             raise StreamError(
                 f"the saved stream cannot be read: a word from token {state.first} on is open at "

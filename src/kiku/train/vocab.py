@@ -22,7 +22,7 @@ from kiku.checkpoint.saving import as_stored
 from kiku.config import ModelConfig
 from kiku.errors import TrainingError
 from kiku.text import Vocabulary
-from kiku.text.extension import Kind, extended, trained
+from kiku.text.extension import VocabularyKind, extended, trained
 from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.manifest import Row
 from kiku.train.new_pieces import write_new_pieces
@@ -120,7 +120,7 @@ def make_vocabulary(
 
 
 def _anew(
-    loaded: Loaded, words: Counter[str], kind: Kind, size: int
+    loaded: Loaded, words: Counter[str], kind: VocabularyKind, size: int
 ) -> tuple[Vocabulary, tuple[str, ...], tuple[str, ...]]:
     config, old = loaded.config, loaded.vocabulary
     last = max(config.pad_id, config.word_start_id)
