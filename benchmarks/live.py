@@ -32,6 +32,8 @@ from typing import Any
 import machine
 import numpy as np
 from children import config_of
+from instrumented import Script
+from live_load import WINDOWS, flushes, live_load
 from numpy.typing import NDArray
 
 from kiku import Recognizer
@@ -40,9 +42,7 @@ from kiku.config import LMConfig
 from kiku.engine.choice import usable_threads
 from kiku.measure.dummy import open_model, write_dummy_model
 from kiku.measure.files import joined_sound
-from kiku.measure.instrumented import Script
 from kiku.measure.limit import weight_bytes, window_bytes
-from kiku.measure.live import WINDOWS, flushes, live_load
 from kiku.measure.machine import MemoryReader
 from kiku.measure.speed import full_window, noise
 
