@@ -99,7 +99,7 @@ def test_a_device_that_only_claims_to_seek_is_read_as_a_pipe(record, tone, pipe)
 
 
 def test_what_cannot_be_read_from() -> None:
-    assert "chunks_of" in refusal([0.0, 0.1])
+    assert "Recognizer.transcribe" in refusal([0.0, 0.1])
     assert "opened with 'rb'" in refusal(None)
     assert "'rb'" in refusal(io.StringIO("text"))
 

@@ -12,7 +12,6 @@ from kiku.audio.resample import Resampler
 from kiku.audio.samples import (
     array_chunks,
     as_mono,
-    chunks_of,
     decoded,
     is_decoder,
     is_file,
@@ -33,7 +32,6 @@ __all__ = [
     "StreamWarning",
     "array_chunks",
     "as_mono",
-    "chunks_of",
     "decoded",
     "duration_s",
     "energy",

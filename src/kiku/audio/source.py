@@ -194,7 +194,7 @@ def open_source(source: FileSource) -> Generator[Reader, None, None]:
     else:
         raise AudioError(
             f"sound cannot be read from a {type(source).__name__}: "
-            "give a path, '-' or a file opened with 'rb' (arrays go through chunks_of)"
+            "give a path, '-' or a file opened with 'rb' (arrays are for Recognizer.transcribe)"
         )
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kiku.errors import ConfigError, StreamError
-from kiku.serial import MAX_INT, from_plain, to_plain
+from kiku.errors import ConfigError
+from kiku.serial import MAX_INT
 
 Picker = Callable[[NDArray[np.float32]], int]
 """Picks a text token from logits [V] (float32, a copy that may be changed). One per stream; it may
@@ -134,16 +133,3 @@ class Sampler:
         other = Sampler.of(self.params)
         other.go_on(replace(self.state))
         return other
-
-    def save(self) -> dict[str, Any]:
-        """Which noise, and how much of it was used, in values for JSON."""
-        return to_plain(self.state)
-
-    def restore(self, saved: Any) -> None:
-        """As `go_on`, with what `save` gave.
-
-        Raises:
-            StreamError: `saved` is not what `save` gave.
-        """
-        what = "the saved noise of a sampler"
-        self.go_on(from_plain(SamplerState, saved, what=what, error=StreamError))

@@ -368,7 +368,7 @@ class WordSession:
     def take(self, num_frames: int) -> Sequence[NDArray[np.float32]]:
         """The samples of the next frames, in pieces [S] that nobody may write into."""
         self._num_frames += num_frames
-        return self._frames.take_pieces(num_frames)
+        return self._frames.take(num_frames)
 
     def begin(self, token: int, logprob: float) -> None:
         """Take what the model said before the first frame."""
