@@ -118,7 +118,7 @@ class Calibration:
         Raises:
             ConfigError: `values` are not what `to_dict` gave.
         """
-        return from_plain(cls, values, what="the calibration", defaults=True)
+        return from_plain(cls, values, what="the calibration", defaults=True, lenient=True)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON.

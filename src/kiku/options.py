@@ -68,7 +68,7 @@ class _Options:
         Raises:
             ConfigError: an unknown name (the nearest known one is named), or an impossible value.
         """
-        return from_plain(cls, values, what=cls.WHAT, defaults=True)
+        return from_plain(cls, values, what=cls.WHAT, defaults=True, lenient=True)
 
 
 def _check(name: str, value: Any, wanted: str, least: float, most: float) -> None:
@@ -250,9 +250,13 @@ class DecodingOptions(_Options):
         """See `_Options.from_dict`."""
         prior = values.get("language_prior") if isinstance(values, Mapping) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if prior is None or isinstance(prior, np.ndarray):
-            return from_plain(cls, values, what=cls.WHAT, defaults=True)
+            return from_plain(cls, values, what=cls.WHAT, defaults=True, lenient=True)
         return from_plain(
-            cls, {**values, "language_prior": _prior(prior)}, what=cls.WHAT, defaults=True
+            cls,
+            {**values, "language_prior": _prior(prior)},
+            what=cls.WHAT,
+            defaults=True,
+            lenient=True,
         )
 
 
@@ -569,7 +573,7 @@ class StreamOptions(_Options):
                 raise ConfigError(f"recovery must be true or false, not {rich['recovery']!r}")
         if "decoding" in given:
             rich["decoding"] = DecodingOptions.from_dict(given.pop("decoding"))
-        return replace(from_plain(cls, given, what=cls.WHAT, defaults=True), **rich)
+        return replace(from_plain(cls, given, what=cls.WHAT, defaults=True, lenient=True), **rich)
 
 
 def _recovery(recovery: Any) -> Recovery | None:

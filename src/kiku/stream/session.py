@@ -62,7 +62,7 @@ _CLOSE: Literal["close"] = "close"
 class _SessionState:
     """All that a session remembers, in plain values; its parts write and read themselves."""
 
-    config: dict[str, Any]
+    config: ModelConfig
     channel: int | None
     padded: bool
     prompted: bool
@@ -618,7 +618,7 @@ class WordSession:
         self.check_alive()
         self._convert(MAX_INT, num_given)  # the queue bounds it
         state = _SessionState(
-            config=self._config.to_dict(),
+            config=self._config,
             channel=self._channel,
             padded=self._padded,
             prompted=self._prompted,
@@ -661,7 +661,7 @@ class WordSession:
             ) from error
 
     def _restore(self, state: _SessionState) -> None:
-        if ModelConfig.from_dict(state.config) != self._config:
+        if state.config != self._config:
             raise StreamError(
                 "the stream was saved with another model: load the one that it was saved with"
             )

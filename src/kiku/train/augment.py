@@ -75,7 +75,7 @@ def read_augmentation(path: Path) -> Augmentation:
     """
     from kiku.train.settings import beside_file, read_toml
 
-    found = from_plain(Augmentation, read_toml(path), what=str(path), defaults=True)
+    found = from_plain(Augmentation, read_toml(path), what=str(path), defaults=True, lenient=True)
     noise, rooms = (name and beside_file(path, name) for name in (found.noise, found.rooms))
     return replace(found, noise=noise, rooms=rooms)
 

@@ -96,7 +96,12 @@ def _from_run(
     if state is None:
         raise TrainingError(f"{run} is no run: it has no checkpoint yet; kiku train fit makes one")
     settings = from_plain(
-        FitSettings, state.about["settings"], what=str(run), error=TrainingError, defaults=True
+        FitSettings,
+        state.about["settings"],
+        what=str(run),
+        error=TrainingError,
+        defaults=True,
+        lenient=True,
     )
     settings = replace(settings, model=model or settings.model)
     pupil = begin(settings, trains=False)

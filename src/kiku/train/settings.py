@@ -204,7 +204,7 @@ def read_settings(path: Path) -> FitSettings:
     """
     from dataclasses import replace
 
-    found = from_plain(FitSettings, read_toml(path), what=str(path), defaults=True)
+    found = from_plain(FitSettings, read_toml(path), what=str(path), defaults=True, lenient=True)
     for key in ("pack", "model", "run"):
         if not getattr(found, key):  # which would be the folder where it lies
             raise ConfigError(f"{path}: {key} is empty: say which")

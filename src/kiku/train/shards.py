@@ -122,7 +122,9 @@ def read_index(folder: Path) -> Index | None:
         raise TrainingError(f"{path} cannot be read ({reason_of(error)})") from error
     except ValueError as error:
         raise TrainingError(f"{path} is damaged ({error}): pack again") from error
-    index = from_plain(Index, values, what=str(path), error=TrainingError, defaults=True)
+    index = from_plain(
+        Index, values, what=str(path), error=TrainingError, defaults=True, lenient=True
+    )
     if index.format != _FORMAT:
         raise TrainingError(f"{path} has the format {index.format!r}, not {_FORMAT!r}: pack again")
     return index
