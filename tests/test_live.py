@@ -294,8 +294,8 @@ def test_a_push_during_which_a_stream_ends_says_how_and_how_much_was_taken(ends:
     )
     options, long = StreamOptions(max_queue_s=1.0), noise(50, 0)  # 4 s
 
-    def end(stream: LiveStream, engine: Gated) -> None:
-        stream.close() if ends == "close" else stream.request_stop()
+    def end(stream: LiveStream | AsyncStream, engine: Gated) -> None:
+        stream._close() if ends == "close" else stream._request_stop()
         engine.gate.set()
 
     async def in_a_task() -> None:
@@ -304,7 +304,7 @@ def test_a_push_during_which_a_stream_ends_says_how_and_how_much_was_taken(ends:
         task = asyncio.ensure_future(stream.push(long))
         while stream.duration == 0:
             await asyncio.sleep(0.001)
-        end(stream._live, engine)
+        end(stream, engine)
         with pytest.raises(StreamClosed, match=said):
             await task
 
@@ -804,16 +804,16 @@ def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
 ) -> None:
     first, second = big(sentence(ONE, TWO)), as_bytes(sentence(THREE))
     monkeypatch.setattr("kiku.live_async._QUICK_BYTES", 2 * len(sentence(ONE, TWO)) - 1)
-    looked_at = LiveStream.check
+    looked_at = AsyncStream._check
     threads: set[int] = set()
 
-    def slowly(stream: LiveStream, samples: NDArray[np.float32], rate: int | None) -> Chunk:
+    def slowly(stream: AsyncStream, samples: NDArray[np.float32], rate: int | None) -> Chunk:
         if samples is first:
             threads.add(threading.get_ident())
             time.sleep(0.05)
         return looked_at(stream, samples, rate)
 
-    monkeypatch.setattr(LiveStream, "check", slowly)
+    monkeypatch.setattr(AsyncStream, "_check", slowly)
     rec = recognizer()
 
     async def said(*calls: Callable[[AsyncStream], Awaitable[object]], **options: Any) -> list[str]:
@@ -919,7 +919,7 @@ def test_saving_wakes_whoever_waits_for_what_it_brought() -> None:
         def ask_and_save() -> None:  # the driver cannot do what is due before `save` does
             stream.finalize()
             assert stream._first.pending() is not None
-            stream.save_now()
+            stream._save_now()
 
         rec.scheduler.call(ask_and_save)
         thread.join(LONG_S)
@@ -1033,21 +1033,21 @@ def test_an_event_loop_that_is_gone_stops_nobody() -> None:
 def test_a_task_that_listens_in_a_loop_that_was_closed_holds_no_slot(is_rung: bool) -> None:
     rec = recognizer()
 
-    async def listen() -> LiveStream:
+    async def listen() -> AsyncStream:
         stream = await rec.astream(StreamOptions(recovery=None))
         task = asyncio.ensure_future(anext(aiter(stream.events())))
         await asyncio.sleep(0)
         assert not task.done()
-        return stream._live
+        return stream
 
     def push_to_a_closed_loop() -> None:
         loop = asyncio.new_event_loop()
-        live = loop.run_until_complete(listen())
+        stream = loop.run_until_complete(listen())
         for i in range(20):  # each of which would wake the task
             if i == is_rung:  # so that what wakes it waits in the loop, or finds it closed
                 loop.close()
-            live.push(sentence(ONE))
-            until(lambda: texts(live.poll()) == ["one"])
+            assert stream.push_now(sentence(ONE))
+            until(lambda: texts(stream.poll()) == ["one"])
         bells = [one() for one in list(_BELLS.values())]
         assert sum(0 if bell is None else len(bell._rung) for bell in bells) <= is_rung
 
@@ -1257,7 +1257,7 @@ def test_the_end_of_one_channel_is_not_the_end() -> None:
 
     async def main() -> list[Event]:
         async with await rec.astream(options) as stream:
-            hold_back(stream._live._sessions[1], stream._live._first)
+            hold_back(stream._sessions[1], stream._first)
             await stream.push(both)
             await stream.close()
             return [event async for event in stream.events()]
@@ -1421,10 +1421,7 @@ def test_a_key_that_is_no_bytes_is_refused_when_it_is_set(key: Any) -> None:
 
 def test_a_task_has_the_calls_that_a_thread_has() -> None:
     for name, call in inspect.getmembers(LiveStream, inspect.isfunction):
-        is_inner = name.startswith("_") or name.endswith("_now") or name in (
-            "check", "check_open", "gap", "has_room", "parts", "queue_full", "request_stop", "take",
-        )  # fmt: skip
-        if is_inner or name == "listen":  # with which the tasks are woken
+        if name.startswith("_") or name == "listen":  # tasks need no callback
             continue
         same = inspect.signature(getattr(AsyncStream, name)).parameters
         assert list(same) == list(inspect.signature(call).parameters), name

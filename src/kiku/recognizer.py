@@ -31,8 +31,9 @@ from kiku.decoding import Picker, TokenPicker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
 from kiku.errors import ConfigError, InputError, StreamError
 from kiku.foreign import TRANSCRIBING, explained, options_named
-from kiku.live import LiveStream, StreamSetup
+from kiku.live import LiveStream
 from kiku.live_async import AsyncStream, Waiters
+from kiku.open_stream import SavedStream, StreamSetup
 from kiku.options import (
     AudioFormat,
     DecodingOptions,
@@ -46,7 +47,6 @@ from kiku.prompting import read_prompt
 from kiku.scheduler import Binding, Member, Opening, Scheduler, SlotOptions
 from kiku.serial import shown, whole_number
 from kiku.stream import TokenSession, WordSession
-from kiku.stream.saved import pack_stream, unpack_stream
 from kiku.text import Vocabulary
 from kiku.transcription import OnProgress, RecordingBatch, RecordingTask, Transcript, Transcription
 
@@ -153,7 +153,7 @@ class Recognizer:
         wait_s = timeout_s(timeout)
         options, members = self._live_members(options, state)
         bindings = self.scheduler.open(Opening(members, live=True), wait_s)
-        return self._live(options, members, bindings)
+        return LiveStream(self._setup(options, bindings))
 
     async def astream(
         self,
@@ -189,8 +189,7 @@ class Recognizer:
         except BaseException:
             self.scheduler.give_up(opening)
             raise
-        live = self._live(options, members, opening.result())
-        return AsyncStream(live, self.scheduler)
+        return AsyncStream(self._setup(options, opening.result()), waiters)
 
     def _live_members(
         self, options: StreamOptions | None, state: bytes | None
@@ -200,13 +199,13 @@ class Recognizer:
             options = checked_stream_options(options)
             count = options.format.channels if options.channel == "each" else 1
             return options, self._members(options, count)
-        saved = _SavedStream(unpack_stream(state, self.state_key))
+        saved = SavedStream(state, self.state_key)
         options = self._saved_options(saved) if options is None else checked_stream_options(options)
         options = saved.hears(options)
         members = self._members(options, max(1, saved.num_channels))
         return options, [saved.member(i, member) for i, member in enumerate(members)]
 
-    def _saved_options(self, saved: "_SavedStream") -> StreamOptions:
+    def _saved_options(self, saved: SavedStream) -> StreamOptions:
         """What a saved stream says of itself; StreamError where this model cannot follow it."""
         options = StreamOptions(decoding=saved.decoding)
         try:
@@ -250,13 +249,9 @@ class Recognizer:
         picker = token_picker(decoding, self.vocabulary, self.config, after=after)
         return SlotOptions(picker, decoding.num_codebooks)
 
-    def _live(
-        self, options: StreamOptions, members: Sequence[Member], bindings: Sequence[Binding]
-    ) -> LiveStream:
-        sessions = [cast("WordSession", member.session) for member in members]
-        decoding = _Decoding(self, options.decoding)
-        return LiveStream(
-            StreamSetup(self.scheduler, options, sessions, bindings, decoding.save, decoding.change)
+    def _setup(self, options: StreamOptions, bindings: Sequence[Binding]) -> StreamSetup:
+        return StreamSetup(
+            self.scheduler, options, bindings, self._slot_options, lambda: self.state_key
         )
 
     # Recordings.
@@ -560,97 +555,6 @@ def _decoded_chunks(source: Any, rate: int | None) -> Iterator[Chunk]:
     samples = samples_of(decoded(source), rate)
     assert samples is not None
     yield from array_chunks(*samples)
-
-
-class _Decoding:
-    """How the text of a live stream is picked, and its saving; called between two steps."""
-
-    def __init__(self, recognizer: Recognizer, options: DecodingOptions) -> None:
-        self._recognizer, self._options = recognizer, options
-
-    def change(self, bindings: Sequence[Binding], options: DecodingOptions) -> None:
-        """From the next frame on, pick tokens so."""
-        rec = self._recognizer
-        for binding in bindings:
-            rec.scheduler.settle(binding)
-        slots = [
-            rec._slot_options(options, after=_token_picker_of(binding))  # pyright: ignore[reportPrivateUsage]
-            for binding in bindings
-        ]
-        for binding, slot in zip(bindings, slots, strict=True):
-            binding.set_decoding(slot)
-        self._options = options
-
-    def save(self, bindings: Sequence[Binding], num_given: Sequence[int]) -> bytes:
-        """The stream as bytes."""
-        rec = self._recognizer
-        for binding in bindings:
-            rec.scheduler.settle(binding)
-        sessions: list[dict[str, Any]] = []
-        for binding, given in zip(bindings, num_given, strict=True):
-            picker = _token_picker_of(binding)
-            session = cast("WordSession", binding.session)
-            sessions.append(
-                {
-                    "session": session.save(given),
-                    "slot": rec.scheduler.engine.save(binding.slot),
-                    "picker": None if picker is None else picker.save(),
-                }
-            )
-        tree = {"decoding": self._options.to_dict(), "sessions": sessions}
-        return pack_stream(tree, rec.state_key)
-
-
-def _token_picker_of(binding: Binding) -> TokenPicker | None:
-    picker = binding.options.picker
-    return picker if isinstance(picker, TokenPicker) else None
-
-
-class _SavedStream:
-    """A saved stream that has been unpacked, and is not trusted yet."""
-
-    def __init__(self, tree: dict[str, Any]) -> None:
-        sessions: Any = tree.get("sessions")
-        listed = cast("list[Any]", sessions if isinstance(sessions, list) else [])
-        whole = tree.keys() == {"decoding", "sessions"}
-        if not whole or not listed or not all(map(_is_session, listed)):
-            raise StreamError("the saved stream is damaged: parts of it are missing")
-        self._sessions = cast("list[dict[str, Any]]", listed)
-        try:
-            self.decoding = DecodingOptions.from_dict(tree["decoding"])
-        except ConfigError as error:
-            raise StreamError(f"the saved stream is damaged ({error})") from error
-
-    @property
-    def num_channels(self) -> int:
-        """Channels that are heard one by one; 0 where they are mixed."""
-        first = self._sessions[0]["session"].get("channel")
-        return 0 if first is None else len(self._sessions)
-
-    def hears(self, options: StreamOptions) -> StreamOptions:
-        """`options` with the channels that were heard one by one, whatever they say."""
-        if self.num_channels:
-            format = AudioFormat(channels=self.num_channels)
-            return replace(options, channel="each", format=format)
-        return replace(options, channel="mix") if options.channel == "each" else options
-
-    def member(self, i: int, member: Member) -> Member:
-        """The i-th session as it was."""
-        saved = self._sessions[i]
-        session, options = cast("WordSession", member.session), member.options
-        session.restore(saved["session"])
-        if isinstance(options.picker, TokenPicker) and saved["picker"] is not None:
-            options.picker.restore(saved["picker"])
-        return replace(member, saved=saved["slot"])
-
-
-def _is_session(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and cast("dict[str, Any]", value).keys() == {"session", "slot", "picker"}
-        and isinstance(value["session"], dict)
-        and isinstance(value["slot"], bytes)
-    )
 
 
 __all__ = ["Recognizer", "Source"]
