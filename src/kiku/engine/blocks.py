@@ -9,13 +9,13 @@ once, in order, from logits that no later pass changes. So a sampler draws the s
 as it would frame by frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kiku.decoding import Picker
-from kiku.engine.backend import Backend, Said, StepOutput
+from kiku.engine.backend import Said, StepOutput
 from kiku.engine.widths import Widths
 
 
@@ -51,7 +51,6 @@ class Block:
         self._word_start = word_start
         self.num_frames = len(codes)
         self.done = 0
-        self.num_passes = 0
         self.columns = np.empty((len(codes), 1 + codes.shape[1]), np.int64)
         """[T, 1 + K] as the decoder reads them. When all are done, every guess among the text
         tokens has been replaced by the token that was picked."""
@@ -75,7 +74,6 @@ class Block:
 
     def ask(self, width: int) -> NDArray[np.int64]:
         """The columns of the next pass, at most `width`: [t, 1 + K]."""
-        self.num_passes += 1
         return self.columns[self.done : self.done + width]
 
     def accept(self, said: Said) -> int:
@@ -159,11 +157,17 @@ def logprob_of(logits: NDArray[np.float32], token: int) -> float:
     return float(logits[token]) - top - float(np.log(np.exp(logits - top).sum()))
 
 
-def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> StepOutput:
+def decode_blocks(
+    read: Callable[..., Said],
+    rewind: Callable[[NDArray[np.int64], NDArray[np.int64]], None],
+    blocks: Sequence[Block],
+    widths: Widths,
+) -> StepOutput:
     """Decode blocks of any lengths, all in the same passes.
 
     Args:
-        backend: runs the decoder.
+        read: makes a pass of the decoder, as `Backend.read`.
+        rewind: takes columns of it back, as `Backend.rewind`.
         blocks: n of them.
         widths: chooses how many columns of a slot a pass reads, and learns from each pass.
 
@@ -181,12 +185,12 @@ def decode_blocks(backend: Backend, blocks: Sequence[Block], widths: Widths) -> 
             row[: len(part)] = part
         slots = np.array([block.slot for block in waiting])
         logits = any(block.wants_logits for block in waiting)
-        said = backend.read(slots, columns, counts, logits=logits)
+        said = read(slots, columns, counts, logits=logits)
         in_vain = np.array(
             [block.accept(said.of(i, int(counts[i]))) for i, block in enumerate(waiting)]
         )
         if back := np.flatnonzero(in_vain).tolist():
-            backend.rewind(slots[back], in_vain[back])
+            rewind(slots[back], in_vain[back])
         widths.note(counts.tolist(), in_vain.tolist(), widths.clock() - began)
         waiting = [block for block in waiting if block.done < block.num_frames]
     return joined_outputs([block.output() for block in blocks])

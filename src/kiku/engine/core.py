@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_arrays
 
 from kiku.config import HISTORY_FRAMES, PAD_ID, WORD_START_ID
 from kiku.decoding import Picker, Sampler, SamplingParams
-from kiku.engine.backend import Backend, StepOutput
+from kiku.engine.backend import Backend, Said, StepOutput
 from kiku.engine.blocks import Block, decode_blocks
 from kiku.engine.forked import check_process, process
 from kiku.engine.history import ColumnHistory
@@ -170,10 +170,7 @@ class SlotEngine:
         if held.num_codebooks < lm.num_codebooks:  # `first` is for all codebooks
             one, slots = np.ones(1, np.int64), np.array([slot])
             self.backend.rewind(slots, one)
-            said = self.backend.read(slots, block.ask(1)[None], one, logits=True)
-            self.num_passes += 1
-        else:
-            block.ask(1)
+            said = self._read(slots, block.ask(1)[None], one, logits=True)
         block.accept(said.of(0, 1))
         held.token = block.token
         return block.output()
@@ -315,8 +312,7 @@ class SlotEngine:
         columns[:, 0] = [one.token for one in held]
         columns[:, 1:] = codes
         ones = np.ones(len(slots), np.int64)
-        said = self.backend.read(numbers, columns[:, None], ones, logits=False)
-        self.num_passes += 1
+        said = self._read(numbers, columns[:, None], ones, logits=False)
         self._history.add_each(numbers, columns)
         for one, token in zip(held, said.tokens[:, 0].tolist(), strict=True):
             one.token = token
@@ -338,9 +334,20 @@ class SlotEngine:
             guess=self.pad_id, word_start=self.word_start_id, keep_logits=self.keep_logits,
         )  # fmt: skip
 
+    def _read(
+        self,
+        slots: NDArray[np.int64],
+        columns: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        *,
+        logits: bool,
+    ) -> Said:
+        """A pass of the decoder, counted; see `Backend.read`."""
+        self.num_passes += 1
+        return self.backend.read(slots, columns, counts, logits=logits)
+
     def _decode_blocks(self, blocks: Sequence[Block]) -> StepOutput:
-        out = decode_blocks(self.backend, blocks, self.widths)
-        self.num_passes += max(block.num_passes for block in blocks)
+        out = decode_blocks(self._read, self.backend.rewind, blocks, self.widths)
         for block in blocks:
             self._held[block.slot].token = block.token
             self._history.add(block.slot, block.columns)
@@ -403,8 +410,7 @@ class SlotEngine:
         columns = held.take(most)
         for first in range(0, len(columns), self.backend.width):
             part = columns[first : first + self.backend.width]
-            self.backend.read(np.array([slot]), part[None], np.array([len(part)]), logits=False)
-            self.num_passes += 1
+            self._read(np.array([slot]), part[None], np.array([len(part)]), logits=False)
         return len(held.left)
 
     def _reread_initial(self, slot: int, held: _Slot) -> None:

@@ -403,7 +403,7 @@ class Scheduler:
             elif not full and len(opening.members) <= self.engine.free_slots:
                 self._give_slots(opening)
             elif opening.at_once or len(opening.members) > self.engine.num_slots:
-                opening.settle(self.no_free_slot(opening))
+                opening.settle(error=self.no_free_slot(opening))
             else:
                 full = True
                 continue
@@ -420,13 +420,13 @@ class Scheduler:
         except BaseException as error:  # an opener's own mistake is his alone
             for binding in bindings:
                 self._free(binding)
-            opening.settle(interrupted() if is_ctrl_c(error) else error)
+            opening.settle(error=interrupted() if is_ctrl_c(error) else error)
             if is_ctrl_c(error):
                 raise
             return
         with self._driver.changed:
             if is_wanted := not opening.cancelled:
-                opening.settle_with(bindings)
+                opening.settle(bindings)
         if not is_wanted:
             for binding in bindings:
                 self._free(binding)
