@@ -218,6 +218,14 @@ def test_recovery_may_be_yes_or_no_as_in_json() -> None:
         assert StreamOptions.from_dict(options.to_dict()).recovery == kept
 
 
+def test_a_stream_takes_a_slot_or_one_for_each_channel() -> None:
+    stereo = AudioFormat(channels=2)
+    assert StreamOptions(format=stereo).num_sessions() == 1
+    assert StreamOptions(format=stereo, channel=1).num_sessions(5) == 1
+    assert StreamOptions(format=stereo, channel="each").num_sessions() == 2
+    assert StreamOptions(format=stereo, channel="each").num_sessions(5) == 5
+
+
 def test_what_is_given_as_options_must_be_options() -> None:
     assert checked_stream_options(None).to_dict() == StreamOptions().to_dict()
     options = StreamOptions(end_s=3.0)

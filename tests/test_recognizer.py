@@ -1156,7 +1156,7 @@ def test_the_text_of_a_prompt_is_a_text(wrong: Any) -> None:
 def test_an_array_of_many_channels_says_which_axis_is_time(axis: int) -> None:
     rec, _ = echo()
     mono = spoken([3, 0, ONE, 3, TWO, 3, 3], SIZE)
-    many = np.stack([mono] * 12, axis=axis)
+    many = np.stack([mono] * 70, axis=axis)
     with pytest.raises(AudioError, match=r"StreamOptions\(format=AudioFormat\(channels_axis=0\)\)"):
         rec.transcribe(many, PLAIN, rate=CONFIG.sample_rate)
     told = replace(PLAIN, format=AudioFormat(channels_axis=axis))
@@ -1165,4 +1165,6 @@ def test_an_array_of_many_channels_says_which_axis_is_time(axis: int) -> None:
         many, told, rate=CONFIG.sample_rate, progress=lambda _, total: totals.append(total)
     )
     assert found.text == rec.transcribe(mono, PLAIN, rate=CONFIG.sample_rate).text == "one two"
+    with pytest.raises(ConfigError, match="70 channels cannot be heard one by one, 64 can"):
+        rec.transcribe(many, replace(told, channel="each"), rate=CONFIG.sample_rate)
     assert totals[-1] == pytest.approx(len(mono) / CONFIG.sample_rate)

@@ -536,6 +536,12 @@ class StreamOptions(_Options):
             "a Calibration (Calibration.load(path) reads one), or None",
         )  # fmt: skip
 
+    def num_sessions(self, num_channels: int | None = None) -> int:
+        """How many slots a sound of so many channels takes; None is as many as `format` has."""
+        if self.channel != "each":
+            return 1
+        return self.format.channels if num_channels is None else num_channels
+
     @property
     def turn_policy(self) -> TurnPolicy | None:
         """`turns` as a policy; None reports no turns."""

@@ -35,6 +35,7 @@ from kiku.live import LiveStream
 from kiku.live_async import AsyncStream, Waiters
 from kiku.open_stream import SavedStream, StreamSetup
 from kiku.options import (
+    MAX_CHANNELS,
     AudioFormat,
     DecodingOptions,
     Prompt,
@@ -56,9 +57,6 @@ a row of a dataset."""
 
 Source = str | os.PathLike[str] | BinaryIO | SourceSamples
 """A path, "-" for standard input, an open binary file, or samples."""
-
-_MAX_SESSIONS = 64
-"""Channels of one stream."""
 
 _FOREIGN = {
     **options_named(
@@ -197,8 +195,7 @@ class Recognizer:
         """What a live stream opens, from a saved state where there is one."""
         if state is None:
             options = checked_stream_options(options)
-            count = options.format.channels if options.channel == "each" else 1
-            return options, self._members(options, count)
+            return options, self._members(options, options.num_sessions())
         saved = SavedStream(state, self.state_key)
         options = self._saved_options(saved) if options is None else checked_stream_options(options)
         options = saved.hears(options)
@@ -216,18 +213,18 @@ class Recognizer:
             ) from error
         return options
 
-    def _members(self, options: StreamOptions, num_channels: int) -> list[Member]:
-        """Sessions as `options` want them, with what their slots need."""
-        each = options.channel == "each"
-        if num_channels > _MAX_SESSIONS:
+    def _members(self, options: StreamOptions, count: int) -> list[Member]:
+        """So many sessions as `options` want them, with what their slots need."""
+        if count > MAX_CHANNELS:
             raise ConfigError(
-                f"{num_channels} channels cannot be heard one by one, {_MAX_SESSIONS} can: "
+                f"{count} channels cannot be heard one by one, {MAX_CHANNELS} can: "
                 "choose one with `channel`, or mix them"
             )
-        if each and num_channels > self.scheduler.engine.num_slots:
+        num_slots = self.scheduler.engine.num_slots
+        if options.channel == "each" and count > num_slots:
             raise ConfigError(
-                f"to hear {num_channels} channels one by one takes as many slots, and there are "
-                f"{self.scheduler.engine.num_slots}: load the model with slots={num_channels}"
+                f"to hear {count} channels one by one takes as many slots, and there are "
+                f"{num_slots}: load the model with slots={count}"
             )
         return [
             Member(
@@ -235,7 +232,7 @@ class Recognizer:
                 self._slot_options(options.decoding),
                 None if options.prompt is None else options.prompt.slot,
             )
-            for channel in (range(num_channels) if each else [None])
+            for channel in (range(count) if options.channel == "each" else [None])
         ]
 
     def _slot_options(
@@ -369,7 +366,8 @@ class Recognizer:
         # What comes behind the end is not heard anyway.
         most_s = math.inf if end_s <= options.max_duration_s else options.max_duration_s
         return RecordingTask(
-            chunks, lambda n: self._members(options, n), most_s, options.start_s, end_s,
+            chunks, lambda n: self._members(options, options.num_sessions(n)), most_s,
+            options.start_s, end_s,
             lambda: _wanted_s(length(), options), warnings=found,
         )  # fmt: skip
 

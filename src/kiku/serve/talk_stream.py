@@ -451,4 +451,4 @@ def _size_of(samples: NDArray[np.generic] | bytes) -> int:
 
 def num_slots(options: StreamOptions) -> int:
     """How many slots a stream with these options takes."""
-    return options.format.channels if options.channel == "each" else 1
+    return options.num_sessions()
