@@ -4,6 +4,20 @@ A session owns what concerns one client: the silence before and after its sound,
 text, its time, its words and turns, and what is to be done in its slot. The scheduler asks what is
 `pending`, takes frames, and gives back what the engine said.
 
+    state    | comes by                                 | push, finalize | events
+    ---------+------------------------------------------+----------------+----------------------
+    new      | who makes it                             | wait for a slot| none
+    open     | the driver: it has a slot (`begin`)      | are taken      | as they are found
+    closing  | the client: `close`                      | StreamClosed   | the last ones, `End`
+    ended    | the driver: all is heard (`finish`), or  | StreamClosed   | those that wait, then
+             | it was given up (`cut`)                  |                | None
+    failed   | the driver: `fail`                       | the failure    | those that wait, then
+             |                                          |                | the failure
+    done     | the driver: its slot is free; after      | as before      | as before
+             | ended or failed (`released`)             |                |
+
+A state only leads to those below it, and `save` wants a slot: open or closing.
+
 Two threads use a session. The client's thread appends sound and requests to `_inbox` and pops from
 `events`: both are deques, which need no lock. All else is touched only by the thread that drives
 the scheduler; there is one at a time.
