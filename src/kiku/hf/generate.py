@@ -76,12 +76,18 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         """
         config = settled(self.generation_config, generation_config, kwargs)
         samples = check_input_values(input_values)
-        custom = Custom(
-            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
-        )
         batch = Batch(samples, padding_mask, config, self.trunk.model_config)
         if config.do_sample:
             batch.sample(config, drawn_seed(generator) if seed is None else seed)
+        custom = Custom(
+            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
+        )
+        return self._generated(batch, config, custom, streamer)
+
+    def _generated(
+        self, batch: Batch, config: GenerationConfig, custom: Custom, streamer: Streamer | None
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """The output of `generate`: by the scheduler, or step by step for what needs this."""
         as_dict = bool(config.return_dict_in_generate)
         names = ("scores", "logits", "attentions", "hidden_states") if as_dict else ()
         keep = frozenset(name for name in names if getattr(config, f"output_{name}"))

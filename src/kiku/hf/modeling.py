@@ -31,7 +31,7 @@ from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.embedding import KyutaiSpeechToTextEmbeddings
 from kiku.hf.generate import Generates
 from kiku.hf.generation_config import GenerationConfig
-from kiku.hf.layout import layout_of
+from kiku.hf.layout import Layout, layout_of
 from kiku.hf.outputs import (
     BaseModelOutputWithPast,
     CausalLMOutputWithPast,
@@ -111,13 +111,11 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
                 nothing.
             attention_mask: [B, past + T] 0 where a column is padding, before or after a row; its
                 output is zero. Padding is not read: columns after it follow those before, unless
-                `position_ids` say otherwise. If `position_ids` are left out, a hole within a row
-                takes positions, and is allowed only without a past, as are masks of four axes
-                [B, 1 or H, T, T].
-            position_ids: [B, T] positions of the columns; None counts them. With a past they
-                increase by one from each real column to the next. Without one they may skip or
-                begin again: if there is no mask either, a row then holds several sequences, which
-                do not see one another.
+                `position_ids` say otherwise. If these are left out, a hole in a row takes
+                positions. It needs a call without a past, as do masks [B, 1 or H, T, T].
+            position_ids: [B, T] of the columns; None counts them. With a past they increase by one
+                from each real column to the next. Without one they may skip or begin again: without
+                a mask a row then holds several sequences, which do not see one another.
             past_key_values: the past of an earlier call; advanced in place. An empty cache of
                 transformers counts as None.
             inputs_embeds: [B, T, D] instead of `input_ids`.
@@ -142,28 +140,15 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         self._check_input(input_ids, inputs_embeds)
         past, grad = own_past(past_key_values), torch.is_grad_enabled()
         wants_cache = self.config.use_cache and not grad if use_cache is None else use_cache
-        says_states = self._says("output_hidden_states", output_hidden_states)
-        says_weights = self._says("output_attentions", output_attentions)
-        trace: list[Tensor] | None = [] if says_states else None
-        weights: list[Tensor] | None = [] if says_weights else None
         with torch.set_grad_enabled(grad and not (wants_cache or past)):
-            embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-            embeds = embeds.to(self.dtype)
+            embeds = self._embeds(input_ids, inputs_embeds)
             window = self.lm.config.transformer.window
             layout = layout_of(attention_mask, position_ids, embeds, past, window)
             if layout.view is not None:
                 _refuse_past(use_cache, past)
             elif past is None and wants_cache:
-                past = KyutaiSpeechToTextCache(self.lm, len(embeds))
-                begin_with(past_key_values, past)
-            by = self._checkpoint if self.training and torch.is_grad_enabled() else None
-            hidden = read_columns(self.lm, embeds, past, layout, trace, weights, by)
-        out = BaseModelOutputWithPast(
-            hidden,
-            past,
-            None if trace is None else tuple(trace),
-            None if weights is None else tuple(weights),
-        )
+                past = self._new_past(len(embeds), past_key_values)
+            out = self._read(embeds, past, layout, output_hidden_states, output_attentions)
         return out if self._says("return_dict", return_dict, True) else out.to_tuple()
 
     def _check_input(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
@@ -175,6 +160,39 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
                 f"attention_dropout={self.config.attention_dropout} is not built: set it to 0.0 in "
                 "the config before training"
             )
+
+    def _embeds(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        """[B, T, D] embeddings of the columns, in the decoder's dtype."""
+        embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        return embeds.to(self.dtype)
+
+    def _new_past(self, batch_size: int, past_key_values: Any) -> KyutaiSpeechToTextCache:
+        """An empty past; an empty cache that the caller gave stands for it from then on."""
+        past = KyutaiSpeechToTextCache(self.lm, batch_size)
+        begin_with(past_key_values, past)
+        return past
+
+    def _read(
+        self,
+        embeds: Tensor,
+        past: KyutaiSpeechToTextCache | None,
+        layout: Layout,
+        output_hidden_states: bool | None,
+        output_attentions: bool | None,
+    ) -> BaseModelOutputWithPast:
+        """The output of `forward` for embeddings [B, T, D] in this layout."""
+        wants_states = self._says("output_hidden_states", output_hidden_states)
+        wants_weights = self._says("output_attentions", output_attentions)
+        trace: list[Tensor] | None = [] if wants_states else None
+        weights: list[Tensor] | None = [] if wants_weights else None
+        by = self._checkpoint if self.training and torch.is_grad_enabled() else None
+        hidden = read_columns(self.lm, embeds, past, layout, trace, weights, by)
+        return BaseModelOutputWithPast(
+            hidden,
+            past,
+            None if trace is None else tuple(trace),
+            None if weights is None else tuple(weights),
+        )
 
 
 def _refuse_past(use_cache: bool | None, past: object) -> None:

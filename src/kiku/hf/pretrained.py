@@ -281,24 +281,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
                 "save_pretrained writes safetensors only; leave safe_serialization out"
             )
         folder, trunk = Path(save_directory), self.trunk
-        lm, codec = self._parts_of(self.state_dict() if state_dict is None else state_dict)
-        files = self._files
-        decoder = None if files is None else read_mimi_decoder(files, trunk.model_config)
-        # A file that a processor has saved there is newer than the one the model was loaded with.
-        preprocessor = folder / "preprocessor_config.json"
-        before = preprocessor.read_bytes() if preprocessor.is_file() else None
-        save_transformers(
-            folder,
-            trunk.model_config,
-            lm=lm,
-            codec=codec,
-            mimi_decoder=decoder,
-        )
-        if before is not None:
-            with in_place_of(preprocessor) as beside:
-                beside.write_bytes(before)
-        elif (folder / "processor_config.json").is_file():
-            preprocessor.unlink()
+        self._save_networks(folder, self.state_dict() if state_dict is None else state_dict)
         config = KyutaiSpeechToTextConfig.from_model_config(
             trunk.model_config, trunk.config.to_dict()
         )
@@ -307,6 +290,21 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
         config.save_pretrained(folder)
         if self.generation_config is not None:
             self.generation_config.save_pretrained(folder)
+
+    def _save_networks(self, folder: Path, state: Mapping[str, Tensor]) -> None:
+        """Write the weights `state` and their files, but keep what a processor has saved there."""
+        lm, codec = self._parts_of(state)
+        files, config = self._files, self.trunk.model_config
+        decoder = None if files is None else read_mimi_decoder(files, config)
+        # A file that a processor has saved there is newer than the one the model was loaded with.
+        preprocessor = folder / "preprocessor_config.json"
+        before = preprocessor.read_bytes() if preprocessor.is_file() else None
+        save_transformers(folder, config, lm=lm, codec=codec, mimi_decoder=decoder)
+        if before is not None:
+            with in_place_of(preprocessor) as beside:
+                beside.write_bytes(before)
+        elif (folder / "processor_config.json").is_file():
+            preprocessor.unlink()
 
     def _parts_of(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights of the decoder and of the codec, by their own names."""

@@ -156,12 +156,7 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
             AudioError: a file cannot be read. A file that breaks off gives the samples before the
                 break, with a warning.
         """
-        nested = {
-            key: dict(kwargs.pop(key, None) or {})
-            for key in ("audio_kwargs", "text_kwargs", "common_kwargs")
-        }
-        if kwargs:
-            raise InputError(f"the processor does not know {', '.join(sorted(kwargs))}")
+        nested = _nested(kwargs)
         if audio is None and text is None:
             raise InputError(
                 f"You need to provide at least one input to call {type(self).__name__}: "
@@ -243,6 +238,14 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.feature_extractor!r}, {self.tokenizer!r})"
+
+
+def _nested(kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """transformers' dicts of further arguments, by name; raises InputError for other arguments."""
+    names = ("audio_kwargs", "text_kwargs", "common_kwargs")
+    if unknown := sorted(kwargs.keys() - set(names)):
+        raise InputError(f"the processor does not know {', '.join(unknown)}")
+    return {name: dict(kwargs.get(name) or {}) for name in names}
 
 
 def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
