@@ -138,6 +138,10 @@ def test_without_triton_the_plain_form_is_taken(monkeypatch: pytest.MonkeyPatch)
 # That it compiles for GPUs, which an interpreter does not say. Triton's compiler needs none.
 
 
+POINTERS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+            torch.int64: "i64", torch.uint8: "u8"}  # fmt: skip
+
+
 class Noted:
     """A kernel that is not run: what it would have been given."""
 
@@ -154,19 +158,25 @@ def compiled(noted: Noted, given: Any, options: dict[str, Any], capability: int)
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    names = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
-             torch.int64: "i64", torch.uint8: "u8"}  # fmt: skip
-    signature: dict[str, str] = {}
-    constants: dict[str, Any] = {}
-    aligned: dict[tuple[int], Any] = {}
+    signature: dict[str, Any] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    aligned: dict[tuple[int, ...], Any] = {}
+
+    def noted_kind(value: Any, path: tuple[int, ...]) -> Any:
+        """The type of one argument, or a tuple of those in it, as Triton takes them."""
+        if isinstance(value, tuple):
+            parts: tuple[Any, ...] = value
+            return tuple(noted_kind(part, (*path, i)) for i, part in enumerate(parts))
+        if isinstance(value, torch.Tensor):
+            aligned[path] = [["tt.divisibility", 16]]
+            return f"*{POINTERS[value.dtype]}"
+        constants[path] = value
+        return "constexpr"
+
     assert len(given) == len(noted.kernel.params)
     for place, (parameter, value) in enumerate(zip(noted.kernel.params, given, strict=True)):
-        assert isinstance(value, torch.Tensor) != parameter.is_constexpr, parameter.name
-        if parameter.is_constexpr:
-            signature[parameter.name], constants[parameter.name] = "constexpr", value
-        else:
-            signature[parameter.name] = f"*{names[value.dtype]}"
-            aligned[(place,)] = [["tt.divisibility", 16]]
+        signature[parameter.name] = noted_kind(value, (place,))
+        assert (signature[parameter.name] == "constexpr") is parameter.is_constexpr
     source = ASTSource(noted.kernel, signature, constants, aligned)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
@@ -204,7 +214,9 @@ def test_it_compiles_for_gpus(
         monkeypatch.setattr(ring_kernels, name, noted)
     codec = kv == "float32"
     heads, width, window = (8, 64, 250) if codec else (16, 128, 750)
-    shape = replace(tiny.transformer(), dim=heads * width, num_heads=heads, window=window)
+    shape = replace(
+        tiny.transformer(), dim=heads * width, num_heads=heads, head_dim=width, window=window
+    )
     kept = Rings(shape, 1, 32, RING_DTYPES[kv], CPU)
     dtype = torch.float32 if codec else torch.bfloat16
     qkv = torch.zeros(rows, T, 3, heads, width, dtype=dtype)
@@ -217,6 +229,7 @@ def test_it_compiles_for_gpus(
     assert names == ["place_kernel", attending, *(["join_kernel"] if rows < 64 else [])]
     for noted, given, options in launches:
         made = compiled(noted, given, options, 90)
+        assert made.metadata.shared <= 99 * 1024  # what a program may have on Ada, the least of all
         if noted.name.startswith("attend"):
             assert "ld.global.v4.b32" in made.asm["ptx"]
             assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)

@@ -257,14 +257,14 @@ def test_what_fewer_bits_cost() -> None:
 
 
 def test_shares_fill_a_device_and_are_no_more_than_blocks() -> None:
-    assert shares(1, 16, 128, 750, 132) == (32, 17)
-    assert shares(8, 16, 128, 750, 132) == (32, 3)
-    assert shares(1000, 16, 128, 750, 132) == (32, 1)
-    assert shares(1, 1, 128, 750, 132) == (32, 24)
-    assert shares(1, 8, 64, 250, 132) == (64, 4)
+    assert shares(1, 16, 128, 750, 132) == 17
+    assert shares(8, 16, 128, 750, 132) == 3
+    assert shares(1000, 16, 128, 750, 132) == 1
+    assert shares(1, 1, 128, 750, 132) == 24
+    assert shares(1, 8, 64, 250, 132) == 4
     for rows in (1, 2, 5, 64):
-        block, splits = shares(rows, 16, 128, 750, 132)
-        assert (splits - 1) * block < 750
+        splits = shares(rows, 16, 128, 750, 132)
+        assert (splits - 1) * 32 < 750
         assert rows * 16 * splits >= min(2 * 132, rows * 16 * 24)
 
 
