@@ -17,8 +17,10 @@ import torch
 
 from kiku.engine.cuda import GpuOptions, cuda_engine
 from kiku.engine.gpu import attention
-from kiku.engine.gpu.attention import attend_plainly, kernel_fault, pick_attend
+from kiku.engine.gpu.attention import Trial, attend_plainly, kernel_fault, pick_attend
+from kiku.engine.gpu.launches import row_sizes
 from kiku.engine.gpu.rings import RING_DTYPES, Rings
+from kiku.engine.gpu.room import SIZES
 from kiku.errors import ConfigError
 from kiku.nn.rope import Rope
 from tests import tiny
@@ -62,6 +64,9 @@ def a_module(attend: Any, fits: bool = True) -> ModuleType:
     module = ModuleType("kiku.engine.gpu.ring_attention")
     module.attend_by_kernel = attend  # pyright: ignore[reportAttributeAccessIssue]
     module.fits = lambda *_: fits  # pyright: ignore[reportAttributeAccessIssue]
+    module.trials = lambda *_: [  # pyright: ignore[reportAttributeAccessIssue]
+        Trial(2, T, 40, dtype) for T in (1, 4) for dtype in (torch.float32, torch.bfloat16)
+    ]
     return module
 
 
@@ -87,6 +92,13 @@ def off(by: float) -> Any:
     return attend
 
 
+def only_wide(qkv: Any, *rest: Any) -> torch.Tensor:
+    """Right for queries in float32."""
+    if qkv.dtype != torch.float32:
+        raise TypeError("no such dtype")
+    return attend_plainly(qkv, *rest)
+
+
 def test_the_processor_takes_the_plain_form() -> None:
     assert pick_attend("auto", rings(), CPU) is attend_plainly
     assert pick_attend("plain", rings(), CUDA) is attend_plainly
@@ -109,6 +121,7 @@ def test_kernels_that_agree_are_taken(there: Any) -> None:
         (off(0.1), True, "off by 0.1 from plain PyTorch"),
         (off(torch.nan), True, "off by nan"),
         (lambda *_: 1 / 0, True, r"the kernels fail \(ZeroDivisionError: division by zero\)"),
+        (only_wide, True, r"the kernels fail \(TypeError: no such dtype"),
         (off(0.0), False, "no kernel for 2 heads of 16 in torch.float32"),
     ],
 )
@@ -150,6 +163,17 @@ class Noted:
 
     def __getitem__(self, grid: Any) -> Any:
         return lambda *given, **options: self.launches.append((self, given, options))
+
+
+def noted_launches(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Where launches of the kernels are noted from now on, in place of being run."""
+    from kiku.engine.gpu import ring_kernels
+
+    launches: list[Any] = []
+    for name in ("place_kernel", "attend_one_kernel", "attend_several_kernel", "join_kernel"):
+        noted = Noted(name, getattr(ring_kernels, name), launches)
+        monkeypatch.setattr(ring_kernels, name, noted)
+    return launches
 
 
 def compiled(noted: Noted, given: Any, options: dict[str, Any], capability: int) -> Any:
@@ -205,13 +229,10 @@ def test_it_compiles_for_gpus(
     pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("the interpreter was asked for in place of the compiler")
-    from kiku.engine.gpu import ring_attention, ring_kernels
+    from kiku.engine.gpu import ring_attention
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    launches: list[Any] = []
-    for name in ("place_kernel", "attend_one_kernel", "attend_several_kernel", "join_kernel"):
-        noted = Noted(name, getattr(ring_kernels, name), launches)
-        monkeypatch.setattr(ring_kernels, name, noted)
+    launches = noted_launches(monkeypatch)
     codec = kv == "float32"
     heads, width, window = (8, 64, 250) if codec else (16, 128, 750)
     shape = replace(
@@ -234,3 +255,49 @@ def test_it_compiles_for_gpus(
             assert "ld.global.v4.b32" in made.asm["ptx"]
             assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)
             assert ("mma" in made.asm["ptx"]) is (T > 2 and not codec)
+
+
+def forms(calls: list[tuple[Rings, int, int, torch.dtype]]) -> set[tuple[Any, ...]]:
+    """The programs that calls over rings, of so many rows, positions and such numbers, run; sizes
+    aside."""
+    from kiku.engine.gpu import ring_attention
+
+    found = set[tuple[Any, ...]]()
+    with pytest.MonkeyPatch.context() as patch:
+        launches = noted_launches(patch)
+        for rings, rows, T, dtype in calls:
+            heads, width = rings.config.num_heads, rings.config.head_dim
+            launches.clear()
+            qkv = torch.empty(rows, T, 3, heads, width, dtype=dtype)
+            nothing = torch.empty(0)
+            ring_attention.attend_by_kernel(qkv, (nothing, nothing), rings, 0, nothing, nothing)
+            queries_at_once = launches[0][1][-1].M
+            for noted, given, _ in launches:
+                shared = given[-1] if noted.name.startswith("attend") else None
+                found.add((noted.name, dtype, queries_at_once, shared))
+    return found
+
+
+@pytest.mark.parametrize("kv", ["float32", "bfloat16", "float16", "float8"])
+@pytest.mark.parametrize("sizes", [SIZES, (1,), (1, 2)])
+def test_every_form_that_calls_take_was_tried(kv: str, sizes: tuple[int, ...]) -> None:
+    """With the 1B's heads, and those of the codec: what was not tried might fail later, when the
+    plain form can no longer be taken."""
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    from kiku.engine.gpu.ring_attention import trials
+
+    codec = kv == "float32"
+    heads, width, frame = (8, 64, 2) if codec else (16, 128, 1)
+    shape = replace(
+        tiny.transformer(), num_layers=1, dim=heads * width, num_heads=heads, head_dim=width,
+        window=250, positions_per_frame=frame,
+    )  # fmt: skip
+    kept = Rings(shape, 1, max(sizes) * frame, RING_DTYPES[kv], CPU)
+    weights = {"float8": torch.bfloat16}.get(kv, RING_DTYPES[kv])
+    calls = [(kept, R, T * frame, weights) for T in sizes for R in row_sizes(T, 1000)]
+    tried: list[tuple[Rings, int, int, torch.dtype]] = []
+    for trial in trials(kept, CPU):
+        small = Rings(replace(shape, window=trial.window), 1, trial.positions, kept.dtype, CPU)
+        tried.append((small, trial.rows, trial.positions, trial.dtype))
+    assert forms(calls) <= forms(tried)
+    assert len(forms(calls)) > 3

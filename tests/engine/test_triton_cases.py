@@ -25,6 +25,7 @@ from kiku.engine.gpu import attention, ring_attention
 from kiku.engine.gpu.attention import attend_plainly, kernel_fault
 from kiku.engine.gpu.ring_attention import attend_by_kernel, shares
 from kiku.engine.gpu.rings import FLOAT8, RING_DTYPES, Rings
+from kiku.engine.gpu.room import ring_capacity
 from kiku.nn.rope import Rope
 from tests import tiny
 from tests.engine.engines import sound
@@ -210,6 +211,28 @@ def test_any_shape(data: st.DataObject) -> None:
     assert difference < BOUNDS[kv]
 
 
+def test_slots_that_begin_beyond_32_bits_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand slots with full windows hold more numbers than 32 bits count. Memory that is not
+    touched is not taken."""
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 1)
+    monkeypatch.setattr(torch, "zeros", torch.empty)
+    shape = config(num_heads=1, dim=16, num_layers=1)
+    last = 2**31 // (ring_capacity(shape, 4) * 16) + 1
+    few, many = (Rings(shape, slots, 4, FLOAT8, CPU) for slots in (1, last))
+    for T in (1, 4):
+        qkv, start = torch.randn(1, T, 3, 1, 16), torch.tensor([300])
+        angles = Rope(16, shape.rope_theta)(start[:, None] + torch.arange(T))
+        k, v = torch.randn(2, 1, 1, few.capacity, 16)
+        told: list[torch.Tensor] = []
+        for rings, slot in ((few, 0), (many, last)):
+            slots = torch.tensor([slot])
+            rings.write(0, slots, torch.arange(rings.capacity)[None], k, v)
+            told.append(attend_by_kernel(qkv, angles, rings, 0, slots, start))
+        assert torch.equal(*told)
+        for name, kept in few.tensors.items():
+            assert torch.equal(kept[:, 0], many.tensors[name][:, last])
+
+
 @pytest.mark.heavy
 def test_a_row_hears_nothing_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit where its keys are shared out alike."""
@@ -269,7 +292,8 @@ def test_shares_fill_a_device_and_are_no_more_than_blocks() -> None:
 
 
 @pytest.mark.heavy
-def test_the_engine_says_the_same_with_it() -> None:
+def test_the_engine_says_the_same_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 2)
     told: list[list[list[int]]] = []
     for name in ("plain", "triton"):
         options = GpuOptions(attention=name, sizes=(1, 4), rows=(1,))
@@ -289,6 +313,8 @@ def test_the_engine_says_the_same_with_it() -> None:
 
 
 def test_it_proves_itself_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ring_attention, "_NUMBERS", 256)
+    monkeypatch.setattr(ring_attention, "_MULTIPROCESSORS", 2)
     for kv in ("float32", "float8"):
         assert kernel_fault(filled(config(num_heads=1, dim=16), 4, kv), CPU) is None
     narrow = filled(config(dim=16), 4, "float32")

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from kiku.engine.gpu import ring_kernels as untyped_kernels
+from kiku.engine.gpu.attention import Trial
 from kiku.engine.gpu.ring_kernels import Shape
 from kiku.engine.gpu.rings import FLOAT8, Rings
+from kiku.engine.gpu.room import ring_capacity
 
 ring_kernels: Any = untyped_kernels
 
@@ -99,6 +101,24 @@ def shares(programs: int, heads: int, width: int, keys: int, processors: int) ->
     """
     wanted = -(-_PROGRAMS_EACH * processors // (programs * heads))
     return max(1, min(wanted, -(-keys // _block(width))))
+
+
+def trials(rings: Rings, device: torch.device) -> list[Trial]:
+    """Calls that together run every form of the kernels that an engine's calls over such rings
+    run: one query and several, up to the most, with and without sharing out a head's keys, in
+    float32 and in the 16 bits of weights."""
+    config = rings.config
+    most = rings.capacity - ring_capacity(config, 0)
+    frame = config.positions_per_frame
+    window = 2 * _block(config.head_dim) + 8  # more than two blocks, so they can be shared out
+    enough = -(-_PROGRAMS_EACH * _multiprocessors(device) // config.num_heads)
+    narrow = rings.dtype if rings.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
+    return [
+        Trial(rows, positions, window, dtype)
+        for positions in sorted({frame, min(4 * frame, most), most})
+        for rows in (1, max(2, enough))
+        for dtype in (torch.float32, narrow)
+    ]
 
 
 def fits(rings: Rings, device: torch.device) -> bool:
