@@ -115,7 +115,7 @@ def trials(rings: Rings, device: torch.device) -> list[Trial]:
     narrow = rings.dtype if rings.dtype in (torch.bfloat16, torch.float16) else torch.bfloat16
     return [
         Trial(rows, positions, window, dtype)
-        for positions in sorted({frame, min(4 * frame, most), most})
+        for positions in sorted({frame, min(_SIXTEEN, most), most})
         for rows in (1, max(2, enough))
         for dtype in (torch.float32, narrow)
     ]
