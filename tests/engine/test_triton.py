@@ -5,26 +5,29 @@ its own, by Triton's interpreter) that it is right. None of it needs a GPU."""
 
 import logging
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from kiku.engine.cuda import GpuOptions, cuda_engine
-from kiku.engine.gpu import attention
+from kiku.engine.gpu import attention, layers
 from kiku.engine.gpu.attention import Trial, attend_plainly, kernel_fault, pick_attend
 from kiku.engine.gpu.launches import row_sizes
 from kiku.engine.gpu.rings import RING_DTYPES, Rings
 from kiku.engine.gpu.room import SIZES
 from kiku.errors import ConfigError
 from kiku.nn.rope import Rope
+from kiku.nn.transformer import TransformerLayer
 from tests import tiny
 from tests.conftest import ROOT
+from tests.engine.engines import sound
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -146,6 +149,74 @@ def test_without_triton_the_plain_form_is_taken(monkeypatch: pytest.MonkeyPatch)
     for name in ("ring_attention", "ring_kernels"):
         monkeypatch.delitem(sys.modules, f"kiku.engine.gpu.{name}", raising=False)
     assert "comes with PyTorch for CUDA" in (kernel_fault(rings(), CPU) or "")
+
+
+class Stood:
+    """Stands for a kernel: does in PyTorch what that is to do, `wrong` by so much."""
+
+    def __init__(self, work: Any, wrong: float) -> None:
+        self.work, self.wrong, self.num_runs = work, wrong, 0
+
+    def __getitem__(self, grid: Any) -> Any:
+        def run(*given: Any, **_: Any) -> None:
+            self.num_runs += 1
+            out = next(t for t in reversed(given) if isinstance(t, torch.Tensor))
+            out.copy_(self.work(*given) + self.wrong)
+
+        return run
+
+
+def layer_kernels(norm: float = 0.0, gate: float = 0.0) -> SimpleNamespace:
+    """The kernels of norms and gates, so much wrong."""
+
+    def normed(x: Any, weight: Any, _: Any, width: int, __: int, eps: float) -> torch.Tensor:
+        return torch.nn.functional.rms_norm(x, (width,), weight, eps)
+
+    def gated(x: Any, _: Any, size: int, __: int) -> torch.Tensor:
+        return torch.nn.functional.silu(x[..., :size]) * x[..., size:]
+
+    return SimpleNamespace(norm_kernel=Stood(normed, norm), gate_kernel=Stood(gated, gate))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "why"),
+    [
+        (layer_kernels(norm=0.5), "are off by"),
+        (layer_kernels(gate=0.5), "are off by"),
+        (layer_kernels(norm=torch.nan), "are off by nan"),
+        (SimpleNamespace(), r"fail \(AttributeError"),
+    ],
+)
+def test_norms_and_gates_that_fail_stay_plain(
+    kernels: Any, why: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_kernels", lambda: kernels)
+    with caplog.at_level(logging.WARNING):
+        assert layers.pick_between(tiny.lm().transformer, CPU) is layers.PLAIN
+    (told,) = caplog.messages
+    assert re.search(f"norms and gates are plain PyTorch.*{why}", told)
+
+
+def test_where_attention_is_by_kernels_norms_and_gates_are(
+    there: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the engine says the same: in every layer two norms and a gate, and the last norm."""
+    there(off(0.0))
+    kernels = layer_kernels()
+    monkeypatch.setattr(layers, "_kernels", lambda: kernels)
+    told: list[list[int]] = []
+    for name in ("plain", "triton"):
+        options = GpuOptions(attention=name, sizes=(1, 4), rows=(1,))
+        engine = cuda_engine(tiny.codec(), tiny.lm(), device="cpu", options=options)
+        slot, _ = engine.open()
+        kernels.norm_kernel.num_runs = kernels.gate_kernel.num_runs = 0
+        told.append(engine.step([slot], sound(1)).tokens.tolist())
+        num_layers = tiny.lm().config.transformer.num_layers if name == "triton" else 0
+        assert kernels.gate_kernel.num_runs == num_layers
+        assert kernels.norm_kernel.num_runs == (2 * num_layers + 1 if num_layers else 0)
+        for at in range(1, 20):
+            told[-1] += engine.step([slot], sound(20)[at : at + 1]).tokens.tolist()
+    assert told[0] == told[1]
 
 
 # That it compiles for GPUs, which an interpreter does not say. Triton's compiler needs none.
@@ -301,3 +372,25 @@ def test_every_form_that_calls_take_was_tried(kv: str, sizes: tuple[int, ...]) -
         tried.append((small, trial.rows, trial.positions, trial.dtype))
     assert forms(calls) <= forms(tried)
     assert len(forms(calls)) > 3
+
+
+def test_norms_and_gates_compile_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In the sizes of the 1B."""
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter was asked for in place of the compiler")
+    from kiku.engine.gpu import layer_kernels as kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launches: list[Any] = []
+    for name in ("norm_kernel", "gate_kernel"):
+        monkeypatch.setattr(kernels, name, Noted(name, getattr(kernels, name), launches))
+    shape = replace(tiny.transformer(), dim=2048, ffn_dim=5632)
+    layer = TransformerLayer(shape).to(torch.bfloat16)
+    x = torch.zeros(3, 1, 2048, dtype=torch.bfloat16)
+    layers.feed_forward_by_kernel(layer.feed_forward, layers.norm_by_kernel(layer.norm1, x))
+    assert [noted.name for noted, _, _ in launches] == ["norm_kernel", "gate_kernel"]
+    for noted, given, options in launches:
+        made = compiled(noted, given, options, 90)
+        assert "ld.global.v4.b32" in made.asm["ptx"]
+        assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)

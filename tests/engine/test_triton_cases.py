@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("test_triton.py runs these in a process of its own", allow_module_level=True)
@@ -21,12 +22,13 @@ from triton.runtime import interpreter
 
 from kiku.config import TransformerConfig
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, ring_attention
+from kiku.engine.gpu import attention, layer_kernels, layers, ring_attention
 from kiku.engine.gpu.attention import attend_plainly, kernel_fault
 from kiku.engine.gpu.ring_attention import attend_by_kernel, shares
 from kiku.engine.gpu.rings import FLOAT8, RING_DTYPES, Rings
 from kiku.engine.gpu.room import ring_capacity
 from kiku.nn.rope import Rope
+from kiku.nn.transformer import RMSNorm, Transformer, TransformerLayer
 from tests import tiny
 from tests.engine.engines import sound
 
@@ -279,6 +281,58 @@ def test_what_fewer_bits_cost() -> None:
     assert 0.005 < errors["float8"] < 0.08
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norms_and_gates_are_those_of_pytorch(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At widths that are no power of two, and of more numbers than one program takes; to one
+    rounding of 16 bits."""
+    monkeypatch.setattr(layers, "_NUMBERS", 16)
+    transformer = Transformer(config(dim=24, ffn_dim=40)).to(dtype).requires_grad_(False)
+    layer = transformer.layers[0]
+    assert isinstance(layer, TransformerLayer)
+    assert isinstance(layer.norm1, RMSNorm)
+    assert layer.feed_forward.gated
+    torch.manual_seed(2)
+    layer.norm1.weight.copy_(torch.randn(24))
+    layer.feed_forward.linear_in.weight.normal_()
+    x = torch.randn(3, 2, 24).to(dtype)
+    x[0, 0] = 0.0
+    bound = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
+    for ours, plain in (
+        (layers.norm_by_kernel(layer.norm1, x), layer.norm1(x)),
+        (layers.feed_forward_by_kernel(layer.feed_forward, x), layer.feed_forward(x)),
+    ):
+        assert ours.dtype == dtype
+        assert torch.allclose(ours.float(), plain.float(), rtol=bound, atol=bound)
+    if dtype != torch.float32:  # rounded twice, as in PyTorch
+        layer.feed_forward.linear_out = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        ours = layers.feed_forward_by_kernel(layer.feed_forward, x)
+        assert (ours != layer.feed_forward(x)).float().mean() < 0.01
+    assert layers.pick_between(transformer, CPU) is layers.BY_KERNEL
+
+
+def test_norms_and_gates_write_their_own_rows() -> None:
+    """Rows do not end where a program's numbers do."""
+    kernels: Any = layer_kernels
+    x, weight = torch.randn(2, 80), torch.ones(24)
+    out = torch.full((3, 40), 7.0)
+    kernels.gate_kernel[(2, 3)](x, out, 40, 16)
+    assert (out[2] == 7).all()
+    out = torch.full((3, 24), 7.0)
+    kernels.norm_kernel[(2,)](x, weight, out, 24, 32, 1e-8)
+    assert (out[2] == 7).all()
+    assert (out[:2] != 7).all()
+
+
+def test_what_is_one_launch_already_is_left_alone() -> None:
+    layer = TransformerLayer(config(norm="layer", gated=False))
+    x = torch.randn(1, 2, 32)
+    assert torch.equal(layers.norm_by_kernel(layer.norm1, x), layer.norm1(x))
+    ours = layers.feed_forward_by_kernel(layer.feed_forward, x)
+    assert torch.equal(ours, layer.feed_forward(x))
+
+
 def test_shares_fill_a_device_and_are_no_more_than_blocks() -> None:
     assert shares(1, 16, 128, 750, 132) == 17
     assert shares(8, 16, 128, 750, 132) == 3
@@ -303,6 +357,8 @@ def test_the_engine_says_the_same_with_it(monkeypatch: pytest.MonkeyPatch) -> No
         network = backend.launches._network
         chosen = attend_plainly if name == "plain" else attend_by_kernel
         assert network.keys.attend is network.codec_keys.attend is chosen
+        between = layers.PLAIN if name == "plain" else layers.BY_KERNEL
+        assert network._between is between
         for _ in range(2):
             engine.open()
         both = np.stack([sound(4, 1), sound(4, 2)]).reshape(8, -1)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kiku.engine.gpu import ring_kernels as untyped_kernels
 from kiku.engine.gpu.attention import Trial
+from kiku.engine.gpu.layers import FUSED, power_of_two
 from kiku.engine.gpu.ring_kernels import Shape
 from kiku.engine.gpu.rings import FLOAT8, Rings
 from kiku.engine.gpu.room import ring_capacity
@@ -24,10 +25,6 @@ ONE_BY_ONE = 2
 the first in the cache; more than two are worth a tensor core, which takes sixteen."""
 
 _SIXTEEN = 16
-
-_FUSED = {"enable_fp_fusion": True}
-"""A product and the sum after it may be rounded once. Stated because Triton's default is going to
-change."""
 
 _PROGRAMS_EACH = 2
 """Programs wanted for each multiprocessor, at least: to get them, a row's keys are shared out."""
@@ -56,9 +53,7 @@ def attend_by_kernel(
     ring = (rings.keys[layer], rings.values[layer],
             rings.key_scales[layer], rings.value_scales[layer])  # fmt: skip
     queries = torch.empty(R, T, H, D, dtype=torch.float32, device=qkv.device)
-    ring_kernels.place_kernel[(R, T)](
-        qkv.contiguous(), angles, rows, queries, ring, shape, **_FUSED
-    )
+    ring_kernels.place_kernel[(R, T)](qkv.contiguous(), angles, rows, queries, ring, shape, **FUSED)
     out = torch.empty(R, T, H * D, dtype=qkv.dtype, device=qkv.device)
     programs = R * T if single else R
     keys = min(shape.WINDOW - 1 + T, rings.capacity)
@@ -68,9 +63,9 @@ def attend_by_kernel(
     tops = torch.empty((2, R, T, H, splits) if splits > 1 else (2, 1), device=qkv.device)
     parts = (outs, tops[0], tops[1])
     kernel = ring_kernels.attend_one_kernel if single else ring_kernels.attend_several_kernel
-    kernel[(programs, H, splits)](queries, rows, ring, out, parts, shape, splits > 1, **_FUSED)
+    kernel[(programs, H, splits)](queries, rows, ring, out, parts, shape, splits > 1, **FUSED)
     if splits > 1:
-        ring_kernels.join_kernel[(R * T * H,)](parts, out, D, splits, _power(splits), **_FUSED)
+        ring_kernels.join_kernel[(R * T * H,)](parts, out, D, splits, power_of_two(splits), **FUSED)
     return out
 
 
@@ -80,7 +75,8 @@ def _shape(T: int, rings: Rings) -> Shape:
     H, D = config.num_heads, config.head_dim
     return Shape(
         H=H, D=D, C=rings.capacity, T=T, WINDOW=config.window, N=_block(D),
-        SCALED=rings.dtype == FLOAT8, HEADS=_power(H), M=max(_SIXTEEN, _power(T)), SCALE=D**-0.5,
+        SCALED=rings.dtype == FLOAT8, HEADS=power_of_two(H),
+        M=max(_SIXTEEN, power_of_two(T)), SCALE=D**-0.5,
     )  # fmt: skip
 
 
@@ -125,15 +121,10 @@ def fits(rings: Rings, device: torch.device) -> bool:
     """Whether the kernels can be used: heads are a power of two wide, and the device has float8
     where keys are kept in that (Ada, Hopper and later have)."""
     width = rings.config.head_dim
-    known = width >= _SIXTEEN and width == _power(width)
+    known = width >= _SIXTEEN and width == power_of_two(width)
     if rings.dtype == FLOAT8 and device.type == "cuda":
         return known and torch.cuda.get_device_capability(device) >= (8, 9)
     return known
-
-
-def _power(n: int) -> int:
-    """The smallest power of two that is not less than n."""
-    return 1 << (n - 1).bit_length()
 
 
 def _multiprocessors(device: torch.device) -> int:
