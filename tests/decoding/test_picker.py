@@ -3,6 +3,7 @@
 import json
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kiku.decoding import Sampler, TokenPicker, token_picker
+from kiku.decoding import Sampler, TokenPicker, plain_sampler, token_picker
 from kiku.errors import ConfigError, StreamError
 from kiku.options import DecodingOptions, Hotword
 from tests import tiny
@@ -220,3 +221,33 @@ def test_what_the_model_cannot_do_is_told() -> None:
         token_picker(DecodingOptions(hotwords=["zebra"]), VOCABULARY, CONFIG)
     with pytest.raises(ConfigError, match="the prior has 3 numbers, the model 19 text tokens"):
         token_picker(DecodingOptions(language_prior=np.zeros(3, np.float32)), VOCABULARY, CONFIG)
+
+
+def test_only_what_does_nothing_but_draw_is_a_plain_sampler() -> None:
+    """What weighs anything else, or may do something else, is not."""
+    plain = DecodingOptions(temperature=0.5, top_k=3, top_p=0.9, seed=4)
+    drawing = picker(plain)
+    found = plain_sampler(drawing)
+    assert found is not None
+    twin = deepcopy(drawing)
+    rows = course(40)
+    assert [drawing(row) for row in rows[:20]] == [twin(row) for row in rows[:20]]
+    found.skip(rows[0].size)  # of the picker's own noise
+    twin(rows[20])
+    assert [drawing(row) for row in rows[21:]] == [twin(row) for row in rows[21:]]
+    one = Sampler(0.5)
+    assert plain_sampler(one) is one
+    zero = picker(replace(plain, language_prior=np.zeros_like(PRIOR)))
+    assert plain_sampler(zero) is not None
+
+    class Other(Sampler):
+        pass
+
+    besides = np.where(np.arange(len(PRIOR)) == PAD, PRIOR, np.float32(0))
+    among = np.where(np.arange(len(PRIOR)) == TOKEN["▁one"], np.float32(1), np.float32(0))
+    for other in (
+        None, Other(0.5), lambda _: 3, picker(DecodingOptions(hotwords=["go"])),
+        picker(replace(plain, hotwords=["go"])), picker(replace(plain, language_prior=besides)),
+        picker(replace(plain, language_prior=among)),
+    ):  # fmt: skip
+        assert plain_sampler(other) is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kiku.decoding import Sampler, SamplingParams
+from kiku.decoding import DRAW, Sampler, SamplingParams
 from kiku.decoding.sampling import SamplerState
 from kiku.errors import ConfigError, StreamError
 from kiku.serial import from_plain, to_plain
@@ -160,3 +160,23 @@ def test_by_default_it_draws_from_all_tokens_as_they_are() -> None:
     rows = np.random.default_rng(4).normal(0, 2, (50, 30)).astype(np.float32)
     plain, told = Sampler(), Sampler(1.0, top_k=0, top_p=1.0, seed=0)
     assert [plain(row) for row in rows] == [told(row) for row in rows]
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**62), st.lists(st.tuples(st.booleans(), st.integers(1, 9)), max_size=12))
+def test_what_another_has_drawn_is_skipped(seed: int, calls: list[tuple[bool, int]]) -> None:
+    one, other = Sampler(seed=seed), Sampler(seed=seed)
+    for skipped, size in calls:
+        one.draw(size)
+        other.skip(size) if skipped else other.draw(size)
+        assert other.row == one.row
+    np.testing.assert_array_equal(other.draw(6), one.draw(6))
+
+
+def test_a_row_says_how_the_next_token_is_drawn() -> None:
+    sampler = Sampler(0.7, top_k=10**30, top_p=0.9, seed=8)
+    sampler(LOGITS)
+    sampler.go_on(SamplerState(5, 9))
+    (row,) = np.array([sampler.row], DRAW)
+    assert (row["temperature"], row["top_k"], row["top_p"], row["drawn"]) == (0.7, 2**62, 0.9, 9)
+    np.testing.assert_array_equal(row["key"], np.random.Philox(5).state["state"]["key"])

@@ -4,6 +4,7 @@ frames."""
 from collections.abc import Sequence
 from functools import cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,6 +50,7 @@ class Arithmetic:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         self.num_passes += 1
         n, T, _ = columns.shape
@@ -177,6 +179,7 @@ class Impatient:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         self.num_passes += 1
         (part,) = columns

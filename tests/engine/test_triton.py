@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from kiku.engine.cuda import GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, layers
+from kiku.engine.gpu import attention, draws, layers
 from kiku.engine.gpu.attention import Trial, attend_plainly, kernel_fault, pick_attend
 from kiku.engine.gpu.launches import row_sizes
 from kiku.engine.gpu.rings import RING_DTYPES, Rings
@@ -394,3 +394,21 @@ def test_norms_and_gates_compile_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_p
         made = compiled(noted, given, options, 90)
         assert "ld.global.v4.b32" in made.asm["ptx"]
         assert "STACK:0 " in resources(made.asm["cubin"], tmp_path)
+
+
+def test_drawing_compiles_for_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Among the 1B's tokens: scores and noise of a row stay in registers, but for a few numbers."""
+    pytest.importorskip("triton", reason="Triton, which comes with PyTorch for CUDA, is missing")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("the interpreter was asked for in place of the compiler")
+    from kiku.engine.gpu import draw_kernels as kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launches: list[Any] = []
+    monkeypatch.setattr(kernels, "draw_kernel", Noted("draw", kernels.draw_kernel, launches))
+    draws.draw_by_kernel(*draws.trial(8000, CPU))
+    ((noted, given, options),) = launches
+    made = compiled(noted, given, options, 90)
+    assert made.metadata.shared <= 32 * 1024
+    (stack,) = re.findall(r"STACK:(\d+) ", resources(made.asm["cubin"], tmp_path))
+    assert int(stack) <= 64

@@ -21,8 +21,9 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 from kiku.config import TransformerConfig
+from kiku.decoding import DRAW, Sampler
 from kiku.engine.cuda import CudaBackend, GpuOptions, cuda_engine
-from kiku.engine.gpu import attention, layer_kernels, layers, ring_attention
+from kiku.engine.gpu import attention, draws, layer_kernels, layers, ring_attention
 from kiku.engine.gpu.attention import attend_plainly, kernel_fault
 from kiku.engine.gpu.ring_attention import attend_by_kernel, shares
 from kiku.engine.gpu.rings import FLOAT8, RING_DTYPES, Rings
@@ -331,6 +332,77 @@ def test_what_is_one_launch_already_is_left_alone() -> None:
     assert torch.equal(layers.norm_by_kernel(layer.norm1, x), layer.norm1(x))
     ours = layers.feed_forward_by_kernel(layer.feed_forward, x)
     assert torch.equal(ours, layer.feed_forward(x))
+
+
+@settings(deadline=None, max_examples=25, phases=[Phase.generate])
+@given(
+    seed=st.integers(0, 2**62 - 9),
+    size=st.integers(1, 70),
+    ways=st.lists(
+        st.none()
+        | st.tuples(st.floats(0.02, 30), st.integers(0, 80), st.floats(0.01, 1) | st.just(1.0)),
+        min_size=1, max_size=4,
+    ),
+    coarse=st.booleans(),
+)  # fmt: skip
+def test_tokens_are_drawn_as_by_a_sampler(
+    seed: int, size: int, ways: list[tuple[float, int, float] | None], coarse: bool
+) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 4, (len(ways), 2, size)).astype(np.float32)
+    logits[random.random(logits.shape) < 0.1] = -np.inf
+    logits[..., 0] = 1.0
+    if coarse:
+        logits = np.round(logits)
+    rows = np.zeros(len(ways), DRAW)
+    wanted: list[list[int]] = []
+    for i, way in enumerate(ways):
+        if way is None:
+            wanted.append(logits[i].argmax(-1).tolist())
+            continue
+        sampler = Sampler(way[0], top_k=way[1], top_p=way[2], seed=seed + i)
+        sampler.skip(7 * i)
+        rows[i] = sampler.row
+        wanted.append([sampler(row) for row in logits[i]])
+    given_rows = torch.from_numpy(draws.draw_numbers(rows))
+    x = torch.from_numpy(logits)
+    assert draws.draw_by_kernel(x, x.argmax(-1), given_rows).tolist() == wanted
+
+
+def test_the_kernel_leaves_the_likeliest_where_logits_are_no_numbers() -> None:
+    for wrong in (np.nan, np.inf, -np.inf):
+        x = torch.full((2, 1, 9), -np.inf) if wrong == -np.inf else torch.zeros(2, 1, 9)
+        x[0, 0, 4] = wrong
+        x[1, 0, 7] = 1.0
+        rows = np.zeros(2, DRAW)
+        rows[:] = Sampler(0.01, seed=3).row
+        numbers = torch.from_numpy(draws.draw_numbers(rows))
+        with np.errstate(invalid="ignore"):
+            got = draws.draw_by_kernel(x, torch.tensor([[2], [7]]), numbers)
+        assert got.tolist() == [[2], [7]]
+
+
+@pytest.mark.parametrize(
+    ("row", "cut", "stays"),
+    [
+        ([0, 0, 0, 0], {"top_p": 0.5}, {0, 1}),
+        ([2, 0, 2, 1], {"top_k": 3}, {0, 2, 3}),
+        ([2, 1, 2, 1], {"top_k": 3}, {0, 1, 2, 3}),
+        ([2, 0, 2, 1], {"top_k": 4}, {0, 1, 2, 3}),
+    ],
+)
+def test_the_kernel_cuts_exactly(row: list[float], cut: dict[str, Any], stays: set[int]) -> None:
+    x = torch.tensor(row, dtype=torch.float32).expand(1, 80, 4).contiguous()
+    rows = np.zeros(1, DRAW)
+    rows[0] = Sampler(2.0, seed=3, **cut).row
+    likeliest = torch.zeros(1, 80, dtype=torch.int64)
+    got = draws.draw_by_kernel(x, likeliest, torch.from_numpy(draws.draw_numbers(rows)))
+    assert set(got[0].tolist()) == stays
+
+
+def test_the_kernel_proves_itself_before_it_is_used() -> None:
+    for size in (5, 300):
+        assert draws.pick_draw("triton", size, CPU) is draws.draw_by_kernel
 
 
 def test_shares_fill_a_device_and_are_no_more_than_blocks() -> None:

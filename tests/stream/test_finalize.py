@@ -395,7 +395,7 @@ class Late:
         backend.mark = lambda slot: list(self.past)
         backend.go_back = lambda slot, mark: self.past.__setitem__(slice(None), mark)
 
-    def read(self, slots, columns, counts, *, logits):
+    def read(self, slots, columns, counts, *, logits, draws=None):
         columns = columns.copy()
         for t in range(int(counts[0])):
             self.past.append(int(columns[0, t, 1]))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from kiku.config import ModelConfig
 from kiku.decoding.hotwords import BoostsState, HotwordBoosts, PhraseTrie
 from kiku.decoding.pieces import piece_kinds
-from kiku.decoding.sampling import Sampler, SamplerState
+from kiku.decoding.sampling import Picker, Sampler, SamplerState
 from kiku.errors import ConfigError, StreamError
 from kiku.options import DecodingOptions
 from kiku.serial import from_plain, to_plain
@@ -48,6 +48,15 @@ def token_picker(
     if after is not None:
         picker.go_on(after.state())
     return picker
+
+
+def plain_sampler(picker: Picker | None) -> Sampler | None:
+    """The sampler that is all of `picker`: it weighs nothing else. None for any other picker. Who
+    draws in its place has to move it on (`Sampler.row`, `Sampler.skip`)."""
+    # A class made from one of these may do more.
+    if isinstance(picker, TokenPicker) and type(picker) is TokenPicker:
+        return picker.only_sampler
+    return picker if isinstance(picker, Sampler) and type(picker) is Sampler else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,13 @@ class TokenPicker:
         if hotwords is not None:
             hotwords.text(token, carried)
         return token
+
+    @property
+    def only_sampler(self) -> Sampler | None:
+        """The sampler, where there are neither hotwords nor a prior."""
+        setting = self._setting
+        plain = self._hotwords is None and setting.besides is None and setting.among is None
+        return self._sampler if plain else None
 
     def _pick(self, logits: NDArray[np.float32], drawn: NDArray[np.float64] | None) -> int:
         if self._sampler is None or drawn is None:

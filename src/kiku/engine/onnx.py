@@ -92,6 +92,7 @@ class OnnxBackend:
 
     max_block = REWIND_FRAMES
     width = WIDTH
+    can_draw = False
 
     def __init__(
         self,
@@ -136,6 +137,7 @@ class OnnxBackend:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         """See `Backend.read`."""
         return self._decoder.read(slots, columns, counts, logits=logits)

@@ -158,6 +158,7 @@ class TorchBackend:
 
     width = 16  # columns that the decoder reads in one pass of a block
     reads_alike = False
+    can_draw = False
 
     def __init__(
         self,
@@ -239,6 +240,7 @@ class TorchBackend:
         counts: NDArray[np.int64],
         *,
         logits: bool,
+        draws: NDArray[Any] | None = None,
     ) -> Said:
         """See `Backend.read`. What a slot has fewer columns than the longest is taken back."""
         most = columns.shape[1]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kiku.codec import MimiEncoder
 from kiku.engine.gpu.attention import Attend, attend_plainly
+from kiku.engine.gpu.draws import Draw
 from kiku.engine.gpu.layers import PLAIN, Between, pick_between
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import Rings
@@ -26,7 +27,7 @@ class Spoken:
     """The decoder's output for columns."""
 
     logits: Tensor  # [R, T, V] float32
-    tokens: Tensor  # [R, T] the likeliest
+    tokens: Tensor  # [R, T] the likeliest, or drawn
     logprobs: Tensor  # [R, T] of these tokens
     pauses: Tensor | None  # [R, T, E]
 
@@ -51,11 +52,13 @@ class Network:
         codec_keys: Remembered,
         keys: Remembered,
         table: tuple[Tensor, Tensor],
+        draw: Draw | None = None,
     ) -> None:
         """All of it is on one device; `table` is what `one_table` gives. Where attention is by
-        Triton's kernels, the decoder's norms and gates are, too."""
+        Triton's kernels, the decoder's norms and gates are, too. `draw` draws tokens by chance."""
         self.codec, self.lm = codec, lm
         self.pasts, self.codec_keys, self.keys = pasts, codec_keys, keys
+        self.draw = draw
         self._table, self._offsets = table
         # The codec's norms and feed-forwards are single launches already.
         plain = keys.attend is attend_plainly
@@ -109,13 +112,16 @@ class Network:
         text[:, 0, 0] = texts
         return torch.cat([text, heard], dim=-1)
 
-    def read(self, columns: Tensor, slots: Tensor, start: Tensor) -> Spoken:
+    def read(
+        self, columns: Tensor, slots: Tensor, start: Tensor, draws: Tensor | None = None
+    ) -> Spoken:
         """Let the decoder read T columns of each row.
 
         Args:
             columns: [R, T, 1 + K]; -1 adds nothing.
             slots: [R].
             start: [R] columns that each slot's decoder has read.
+            draws: [R, `DRAW_WIDTH`] how each row draws; None where all take the likeliest.
         """
         lm = self.lm
         known = (columns >= 0).unsqueeze(-1)
@@ -127,9 +133,11 @@ class Network:
         if len(lm.pause_heads):
             pauses = lm.pause_logits(hidden).softmax(-1)[..., 0]
         logits = lm.text_head(hidden).float()
-        best = logits.max(-1)
-        logprobs = best.values - logits.logsumexp(-1)
-        return Spoken(logits, best.indices, logprobs, pauses)
+        said, tokens = logits.max(-1)
+        if self.draw is not None and draws is not None:
+            tokens = self.draw(logits, tokens, draws)
+            said = logits.gather(-1, tokens[..., None])[..., 0]
+        return Spoken(logits, tokens, said - logits.logsumexp(-1), pauses)
 
 
 def _advance(
