@@ -18,8 +18,9 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from kiku.engine.choice import usable_threads
-from kiku.errors import InputError, KikuError
+from kiku.errors import KikuError
 from kiku.fleet.batch import Broken, Run, Stage, Workers
+from kiku.fleet.cluster import LOCAL, cluster_of, refuse_client, refuse_silent, unusable
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
 from kiku.fleet.resources import room_for, why_no_gpu
@@ -126,13 +127,15 @@ def on_ray(request: Request, run: Run) -> Generator[Workers]:
 
     Raises:
         MissingExtra: Ray is not installed.
-        InputError: the cluster does not exist, no machine in it has enough processors, or a GPU is
-            asked for and there is none.
+        InputError: the cluster does not exist or is reached through Ray Client, no machine in it
+            has enough processors, or a GPU is asked for and there is none.
     """
     ray = import_ray("kiku.fleet.transcribe")
     is_ours = not ray.is_initialized()
     if is_ours:
-        _connect(ray, run.address)
+        _connect(ray, cluster_of(run.address))
+    elif ray.util.client.ray.is_connected():
+        refuse_client("ray://, which this program is connected to,")
     try:
         yield _OnRay(ray, request, run)
     finally:
@@ -140,22 +143,21 @@ def on_ray(request: Request, run: Run) -> Generator[Workers]:
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str | None) -> None:
-    more = {"num_cpus": usable_threads()} if address is None else {}
+def _connect(ray: Any, address: str) -> None:
+    is_new = address == LOCAL
+    refuse_silent(address)
+    more = {"num_cpus": usable_threads()} if is_new else {}
     try:
         ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
+            address=address,
+            include_dashboard=False if is_new else None,
             # kiku prints its own messages.
             logging_level=logging.ERROR,
             log_to_driver=False,
             **more,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"there is no Ray cluster at {address or 'this machine'} ({_first_line(error)}): check "
-            "the address, and that this machine may reach it"
-        ) from error
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise unusable(address, _first_line(error)) from error
 
 
 def _why_no_gpus(ray: Any) -> list[str]:
