@@ -244,6 +244,11 @@ def test_pause_heads_have_no_place_in_transformers(
     to = ["--layout", "transformers", "-o", str(tmp_path / "hf")]
     assert main(["train", "export", str(source), *to]) == 0
     assert "no place for pause_heads.0.weight" in capsys.readouterr().err
+    names = {one.name for one in (tmp_path / "hf").iterdir()}
+    to = ["--layout", "transformers", "-o", str(tmp_path / "m")]
+    assert main(["train", "export", str(source), *to]) == 1
+    assert main(["train", "export", str(source), *to, "--force"]) == 0
+    assert {one.name for one in (tmp_path / "m").iterdir()} == names
     with pytest.raises(TrainingError, match="trained whole weights, not adapters"):
         export(source, tmp_path / "a", layout="adapter")
 
@@ -265,8 +270,10 @@ def test_a_model_that_is_there_stays(run: Path, base: Path) -> None:
     """Also the one that the run began with."""
     before = {path.name: path.read_bytes() for path in base.iterdir()}
     for layout in ("native", "transformers", "adapter"):
-        with pytest.raises(TrainingError, match="holds a model already, which is not replaced"):
+        with pytest.raises(TrainingError, match=r"holds a model already: .* \( --force \)"):
             export(run, base, layout=layout)
+        with pytest.raises(TrainingError, match="is what the new model is made of"):
+            export(run, base, layout="native", force=True)
     with pytest.raises(TrainingError, match=r"holds what is no model \(.*curve"):
         export(run, run)
     assert {path.name: path.read_bytes() for path in base.iterdir()} == before

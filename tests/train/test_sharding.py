@@ -17,6 +17,7 @@ from torch import distributed
 
 from kiku.checkpoint import load
 from kiku.errors import TrainingError
+from kiku.train import processes
 from kiku.train.export import export
 from kiku.train.fit import fit
 from kiku.train.processes import Processes
@@ -166,16 +167,19 @@ from kiku.train.settings import read_settings
 def say(line):
     if line.startswith(f"step {sys.argv[2]}/"):
         os.kill(os.getpid(), signal.SIGKILL)
-fit(read_settings(Path(sys.argv[1])), say=say)
+for config in sys.argv[1].split(","):
+    fit(read_settings(Path(config)), say=say)
 """
 
 
-def together(folder: Path, run: str, killed_at: int = 0) -> int:
-    """Two processes under torchrun; the one that speaks is killed when it tells of a step."""
+def together(folder: Path, runs: str, killed_at: int = 0) -> int:
+    """Two processes under torchrun, which do one run after the other; the one that speaks is killed
+    when it tells of a step."""
     (folder / "program.py").write_text(PROGRAM)
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone",
-        str(folder / "program.py"), str(folder / f"{run}.toml"), str(killed_at),
+        str(folder / "program.py"), ",".join(str(folder / f"{run}.toml") for run in runs.split()),
+        str(killed_at),
     ]  # fmt: skip
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     if killed_at:
@@ -220,3 +224,27 @@ def test_a_kill_of_one_that_shares_changes_nothing(config, tmp_path: Path) -> No
     assert_close_curves(other, whole)
     with pytest.raises(TrainingError, match="another processes"):
         fit(replace(whole, train=replace(whole.train, shard=False)), say=quiet)
+
+
+def test_a_group_finds_nothing_of_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+    monkeypatch.setattr(processes, "_store", lambda: store)
+    one, two = (processes._store_of_one_group() for _ in range(2))  # pyright: ignore[reportPrivateUsage]
+    one.set("address", "of one")
+    assert one.check(["address"])
+    assert not two.check(["address"])
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_may_do_several_runs(config, tmp_path: Path) -> None:
+    """One after the other, in parts or not: each as if it were the only one."""
+    shared = [config(f"s{number}", "shard = true\n") for number in range(3)]
+    apart = [config(f"a{number}") for number in range(2)]
+    together(tmp_path, "s0 a0 s1 a1")
+    together(tmp_path, "s2")
+    for one in shared[1:]:
+        assert_same(state_of(one), state_of(shared[0]))
+        assert curve_of(one) == curve_of(shared[0])
+    assert_same(*map(state_of, apart))
+    assert_close(state_of(apart[0]), state_of(shared[0]))

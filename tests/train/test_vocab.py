@@ -238,6 +238,14 @@ def test_the_command(
     assert "can spell all 4 words" in capsys.readouterr().err
     assert not (tmp_path / "n").exists()
     assert main(["train", "vocab", str(manifest), *again, "--any-letters"]) == 0
+    replace = [*again, "--any-letters", "--pieces", "1"]
+    size, other = len(load(tmp_path / "n").vocabulary), tmp_path / "n" / "preprocessor_config.json"
+    other.write_text("of another layout")
+    assert main(["train", "vocab", str(manifest), *replace]) == 1
+    assert "holds a model already" in capsys.readouterr().err
+    assert main(["train", "vocab", str(manifest), *replace, "--force"]) == 0
+    assert len(load(tmp_path / "n").vocabulary) < size
+    assert not other.exists()
     empty = write_manifest(tmp_path, [{"path": "a.wav", "words": []}])
     assert main(["train", "vocab", str(empty), *again]) == 1
     assert "no words" in capsys.readouterr().err

@@ -59,6 +59,9 @@ _Manifest = Annotated[
 _Model = Annotated[
     str, typer.Option("--model", metavar="NAME", help="demo, a repository, or a folder.")
 ]
+_ForceModel = Annotated[
+    bool, typer.Option("--force", help="Replace the model in DIR, if there is one.")
+]
 _Device = Annotated[
     str, typer.Option("--device", metavar="NAME", help="cpu, cuda, ...; auto takes a GPU if any.")
 ]
@@ -84,6 +87,7 @@ def vocab(
     layout: Annotated[
         _ModelLayout, typer.Option(help="Kyutai's, or transformers'.")
     ] = _ModelLayout.NATIVE,
+    force: _ForceModel = False,
 ) -> int:
     """Make a model that can spell what recordings say: its own pieces, and new ones behind them.
 
@@ -98,7 +102,7 @@ def vocab(
     from kiku.train.vocab import VocabOptions, make_vocabulary
 
     options = VocabOptions(pieces, any_letters, "" if new is None else new.value)
-    done = make_vocabulary(rows, model, output, options, layout=layout.value)
+    done = make_vocabulary(rows, model, output, options, layout=layout.value, force=force)
     if done.left_out:
         terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
     terminal.echo(_vocab_report(done))
@@ -274,6 +278,7 @@ def export(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="What it began with, if that lies elsewhere.")
     ] = None,
+    force: _ForceModel = False,
 ) -> int:
     """Write what was learned as a model that kiku, moshi and transformers load; adapters are
     merged.
@@ -289,7 +294,9 @@ def export(
             f"there is no {dtype!r}; there are auto, {', '.join(DTYPES)}", param_hint="--dtype"
         )
     which = "last" if last else "average"
-    done = write(run, output, layout=layout.value, which=which, dtype=dtype, model=model)
+    done = write(
+        run, output, layout=layout.value, which=which, dtype=dtype, model=model, force=force
+    )
     if done.left_out:
         terminal.error(f"{layout} has no place for {', '.join(done.left_out)}: left out")
     terminal.echo(f"{done.folder}\n")

@@ -25,9 +25,10 @@ OnRay = Annotated[
     bool,
     typer.Option(
         "--ray",
-        help="Transcribe on Ray: a cluster whose address (auto, HOST:PORT, ray://HOST:PORT) may "
-        "follow, else this machine. PATH may be s3://... and a manifest of JSON lines; -o takes "
-        "rows, -f jsonl or parquet, and captions beside. A second run does what is missing.",
+        help="Transcribe on Ray: a cluster whose address (HOST:PORT, auto, local) may follow, else "
+        "that of RAY_ADDRESS, else this machine. PATH may be s3://... and a manifest of JSON "
+        "lines; -o takes rows, -f jsonl or parquet, and captions beside. A second run does what is "
+        "missing.",
     ),
 ]
 Actors = Annotated[
@@ -50,7 +51,7 @@ DryRun = Annotated[
 Gpu = Annotated[str | None, typer.Option(metavar="NAME", help="--dry-run: as of kiku plan.")]
 Price = Annotated[float | None, typer.Option(metavar="PER_HOUR", help="--dry-run: of a machine.")]
 
-_ADDRESS = re.compile(r"ray://.+|[\w.-]+:\d+|auto")
+_ADDRESS = re.compile(r"ray://.+|[\w.-]+:\d+|auto|local")
 _FORMATS = ("jsonl", "parquet", "srt", "vtt", "txt", "tsv")
 
 

@@ -12,6 +12,7 @@
     progress.py     progress of a batch
     places.py       folders and files wherever fsspec can reach them
     parquet.py      rows as Parquet
+    cluster.py      which cluster, and whether it can be reached
     resources.py    the resources of a cluster that each actor gets
     on_ray.py       the processes that transcribe: actors of Ray Data
     quiet_ray.py    Ray, imported so that it sends no usage reports

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from kiku.errors import InputError, KikuError
+from kiku.fleet.cluster import refuse_client
 from kiku.fleet.planning import Block, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.progress import Counter, Progress
 from kiku.fleet.rows import Key, key_of, row_of_problem
@@ -36,8 +37,9 @@ class Run:
     """Where a batch runs, and how much of it."""
 
     address: str | None = None
-    """Address of a Ray cluster: "auto", "HOST:PORT", "ray://HOST:PORT"; None starts one on this
-    machine, unless the program is connected to one."""
+    """Address of a Ray cluster: "HOST:PORT", "auto", or "local", which starts one on this machine.
+    None is the cluster that the program is connected to, or the one in RAY_ADDRESS, else "local".
+    """
     actors: int | None = None
     """Processes that transcribe; None is as many as there is room for."""
     limit_hours: float | None = None
@@ -48,6 +50,7 @@ class Run:
 
     def __post_init__(self) -> None:
         """Raise InputError for invalid values."""
+        refuse_client(self.address)
         if self.actors is not None and self.actors < 1:
             raise InputError(f"actors must be at least 1, not {self.actors}")
         if self.limit_hours is not None and not self.limit_hours > 0:
