@@ -1,6 +1,4 @@
-"""A bank of snippets: short pieces of speech of which it is known where each vocabulary word begins
-and ends.
-"""
+"""A bank of snippets: short pieces of speech with the start and end of each vocabulary word."""
 
 import json
 from collections.abc import Iterable
@@ -14,7 +12,7 @@ from recipes.demo.whole import written_whole
 
 MARGIN_BEFORE_S = 0.10
 MARGIN_AFTER_S = 0.14
-"""Sound kept around a word, as far as the recording has it."""
+"""Seconds of sound kept before and after a word, as far as the recording has them."""
 
 _HOP = 240
 WORD_INDEX = {word: i for i, word in enumerate(VOCABULARY)}
@@ -29,7 +27,7 @@ class Place:
     end_s: float
 
     def moved(self, by_s: float, *, speed: float = 1.0) -> "Place":
-        """The place after playing `speed` times faster and then beginning `by_s` later."""
+        """The place in sound that is played `speed` times as fast, then delayed by `by_s`."""
         return Place(self.word, self.start_s / speed + by_s, self.end_s / speed + by_s)
 
 
@@ -39,10 +37,10 @@ class Snippet:
 
     Attributes:
         kind: "whole" (recordings of single words, untrimmed), "real" and "voice" (single words of
-            people, of synthetic voices), "usual" (single words of the synthetic voices that one
-            gets without asking), "cut" (words inside sentences), "said" (several words by a
-            synthetic voice), "other" (speech without vocabulary words).
-        begin, end: its samples in the bank's file.
+            people, of synthetic voices), "usual" (single words of default synthetic voices), "cut"
+            (words inside sentences), "said" (several words by a synthetic voice), "other" (speech
+            without vocabulary words).
+        begin, end: range of its samples in the bank's file.
         places: the vocabulary words in it.
     """
 
@@ -59,7 +57,7 @@ class Snippet:
 
 
 class Bank:
-    """Snippets and their samples (float16 would clip nothing but costs time to convert: int16)."""
+    """Snippets and their samples, int16 (float16 would not clip, but takes time to convert)."""
 
     def __init__(self, snippets: list[Snippet], samples: np.ndarray) -> None:
         """`samples` is int16 [S]."""
@@ -70,8 +68,10 @@ class Bank:
         return self.samples[snippet.begin : snippet.end].astype(np.float32) / 32768.0
 
     def save(self, folder: Path) -> None:
-        """Write `snippets.i16` and, when it is whole, `snippets.jsonl`, without which there is no
-        bank: an old one never stands beside other samples."""
+        """Write `snippets.i16` and, when that is complete, `snippets.jsonl`.
+
+        Without `snippets.jsonl` there is no bank, so an old one is never read with other samples.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "snippets.jsonl").unlink(missing_ok=True)
         with written_whole(folder / "snippets.i16") as part:
@@ -100,7 +100,7 @@ class Bank:
 
 
 def joined(banks: list[Bank]) -> Bank:
-    """All snippets of `banks`, which are some, in one."""
+    """One bank of all snippets of `banks`, of which there is at least one."""
     snippets: list[Snippet] = []
     shift = 0
     for bank in banks:
@@ -116,13 +116,13 @@ class BankWriter:
     """Collects snippets."""
 
     def __init__(self) -> None:
-        """Empty."""
+        """Begin empty."""
         self._snippets: list[Snippet] = []
         self._parts: list[np.ndarray] = []
         self._position = 0
 
     def add(self, kind: str, speaker: str, samples: np.ndarray, places: Iterable[Place]) -> None:
-        """Take float32 samples [S], brought to a peak of 0.7, and the words in them."""
+        """Add float32 samples [S], scaled to a peak of 0.7, and the words in them."""
         peak = float(np.abs(samples).max(initial=0.0))
         if peak < 1e-4:
             return
@@ -140,14 +140,14 @@ class BankWriter:
 
 
 def find_word(samples: np.ndarray) -> tuple[float, float] | None:
-    """Where the one word of a recording is, by its energy.
+    """Find the single word of a recording by its energy.
 
     Args:
         samples: float32 [S].
 
     Returns:
-        start and end in seconds, or None where no stretch of speech stands out, or where it touches
-        the recording's beginning (such recordings are cut).
+        start and end in seconds, or None if no stretch of speech stands out, or if it touches the
+        recording's beginning (the recording is then cut off).
     """
     count = len(samples) // _HOP
     if count < 12:
@@ -204,7 +204,7 @@ def single_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
 
 
 def whole_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
-    """Recordings of one vocabulary word each as they are, with all the sound around the word."""
+    """Recordings of one vocabulary word each, untrimmed: with all the sound around the word."""
     writer = BankWriter()
     for recording in recordings:
         if len(recording.words) != 1 or recording.words[0] not in WORD_INDEX:

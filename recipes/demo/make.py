@@ -1,4 +1,4 @@
-"""The recipe of the demo model: stages in order, each left out where its result is there."""
+"""The recipe of the demo model: stages in order; a stage whose result exists is skipped."""
 
 import gzip
 import json
@@ -40,23 +40,23 @@ SENTENCE_GROUPS = ("en-an4", "en-l2", "en-read", "en-story", "en-prompts")
 _SENTENCES = "text/sentences.en.txt.gz"
 _LONG_FRAMES = 200
 _SHARD = 50
-"""Batches of strings kept together."""
+"""Batches of strings in one `Heard` shard."""
 _NOISES = (0.0, 0.15, 0.3)
 _LATENT_BATCHES = 40
 _NEVER = 1 << 30
 _SEEDS = 1000
-"""How far apart the seeds of two runs are: each stage of a run adds its own number."""
+"""Distance between the seeds of two runs: each stage of a run adds its own number."""
 
 KEPT = 0.5
-"""How much of the model that a run goes on from stays in what it makes."""
+"""Share of the start model's weights in the weights that are written."""
 
 Check = Callable[[Any], dict[str, float]]
-"""Measures a model now and then; what it gives goes to the log."""
+"""Measures a model now and then; its values go to the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Seconds of training of each stage, and hours of strings that the last two stages get."""
+    """Seconds of training of each stage, and hours of strings for the last two stages."""
 
     align: float = 430
     trunk: float = 900
@@ -73,9 +73,9 @@ class Budgets:
 
 
 class DemoRecipe:
-    """From recordings to a model that writes the words of `VOCABULARY`.
+    """Makes a model that writes the words of `VOCABULARY` from recordings.
 
-    Every stage reads what the ones before left in `folder`.
+    Every stage reads the results of earlier stages from `folder`.
     """
 
     def __init__(
@@ -89,10 +89,10 @@ class DemoRecipe:
     ) -> None:
         """`data` is the folder of recordings, `folder` the one for results and caches.
 
-        `start`, a model of the same shape, takes the place of the stages before the tuning; what
-        its quantiser and its decoder know is gone on from, too, and `kept` of it (0 to 1) stays in
-        the weights that are written (`mean`). Another `seed` draws other strings and other ways of
-        speaking for the synthetic voices.
+        `start`, a model of the same shape, replaces the stages before the tuning. Its quantiser and
+        its decoder are trained on as well, and the written weights are a mean with a share of
+        `kept` (0 to 1) of its weights (see `mean`). Another `seed` draws other strings, and other
+        accents, speeds and pitches for the synthetic voices.
         """
         self.seed, self.kept = _SEEDS * seed, kept
         self.data, self.folder, self.budgets = data, folder, budgets or Budgets()
@@ -105,13 +105,13 @@ class DemoRecipe:
         self.config = demo_codec()
 
     def bank(self, name: str, make: Callable[[], Bank]) -> Bank:
-        """A bank, made once."""
+        """The bank `name`, made once."""
         if not (self.folder / name / "snippets.jsonl").exists():
             make().save(self.folder / name)
         return Bank.load(self.folder / name)
 
     def aligner(self) -> align.Aligner:
-        """The network that finds words in sentences, trained if need be."""
+        """The network that finds words in sentences, trained if needed."""
         source = align.SentenceBatches(
             self.corpus, self.corpus.select("train", *SENTENCE_GROUPS), self.phones
         )
@@ -119,7 +119,7 @@ class DemoRecipe:
         return align.fit_aligner(source, self.folder / "align", plan).eval()
 
     def sentences(self) -> list[str]:
-        """Written sentences, for what synthetic voices say besides the vocabulary."""
+        """Written sentences, from which synthetic voices speak words outside the vocabulary."""
         with gzip.open(self.data / _SENTENCES, "rt") as lines:
             return lines.read().splitlines()
 
@@ -147,7 +147,7 @@ class DemoRecipe:
         return joined([self.bank(name, make) for name, make in makers.items()])
 
     def tests(self) -> dict[str, list[Test]]:
-        """Strings of people and of synthetic voices that no training hears."""
+        """Strings of people and of synthetic voices that are not in the training data."""
         people = self.bank("real_dev", lambda: single_words(self.corpus, self.corpus.select("dev")))
         dev = [r for r in self.corpus.select("dev") if r.group in SENTENCE_GROUPS]
         found = self.bank(
@@ -181,7 +181,7 @@ class DemoRecipe:
         return check
 
     def encoder(self) -> Encoder:
-        """The encoder without quantiser: trunk on spectra, SEANet after the spectra, then both."""
+        """The encoder without quantiser: train the trunk on spectra, SEANet on these, then both."""
         torch.manual_seed(self.seed)
         mixer, tests = self.mixer(), self.tests()
         model = Encoder(self.config, len(self.phones.symbols))
@@ -199,7 +199,7 @@ class DemoRecipe:
         )
 
     def _trunk(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
-        """Everything behind SEANet, on spectra."""
+        """Train everything after SEANet, on spectra."""
         model.requires_grad_(True).mimi.seanet.requires_grad_(False)
         strings = StringBatches(mixer, size=24, seconds=4.0, delays=DELAYS, seed=self.seed)
         plan = Plan(
@@ -214,7 +214,7 @@ class DemoRecipe:
         )
 
     def _front(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
-        """SEANet alone learns to give what the trunk was given."""
+        """Train SEANet alone to reproduce the trunk's input."""
         model.requires_grad_(False).mimi.seanet.requires_grad_(True)
         strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=self.seed + 1)
         plan = Plan("front", 100_000, self.budgets.front, 2e-3, 50, weight_decay=0.0, average=0.99)
@@ -227,7 +227,7 @@ class DemoRecipe:
         )
 
     def _joint(self, model: Encoder, mixer: Mixer, tests: dict[str, list[Test]]) -> Encoder:
-        """Both together; the spectra let go of SEANet by and by."""
+        """Train both together; the weight of the distance from spectra falls to zero."""
         model.requires_grad_(True).from_mel.requires_grad_(False)
         strings = StringBatches(mixer, size=24, seconds=3.2, delays=DELAYS, seed=self.seed + 2)
         plan = Plan(
@@ -287,7 +287,7 @@ class DemoRecipe:
         return tuned
 
     def heard(self) -> list[Heard]:
-        """What the tuned convolutions give for hours of strings."""
+        """Outputs of the tuned convolutions for hours of strings."""
         shards = max(1, round(self.budgets.heard_h * 3600 / (_SHARD * 8 * _LONG_FRAMES / 12.5)))
         folders = [self.folder / "heard" / str(shard) for shard in range(shards)]
         missing = [shard for shard, folder in enumerate(folders) if not folder.exists()]
@@ -307,8 +307,9 @@ class DemoRecipe:
         return [Heard.load(folder) for folder in folders]
 
     def quantised(self) -> Encoder:
-        """The encoder with its quantiser, everything behind its convolutions taught further, its
-        weights rounded to the bfloat16 in which they are shipped.
+        """The encoder with its quantiser, everything after its convolutions trained further.
+
+        Its weights are rounded to bfloat16, in which they are shipped.
         """
         whole = self.tuned()
         strings = HeardStrings(
@@ -333,7 +334,7 @@ class DemoRecipe:
         return model.eval().requires_grad_(False)
 
     def _started(self, codec: MimiEncoder) -> Encoder:
-        """The encoder of an earlier model, with heads that know nothing."""
+        """The encoder of an earlier model, with untrained heads."""
         torch.manual_seed(self.seed)
         model = Encoder(self.config, len(self.phones.symbols))
         model.mimi.load_state_dict(codec.state_dict())
@@ -344,7 +345,7 @@ class DemoRecipe:
         return Spelling.made(self.folder / "tokenizer.model")
 
     def cache(self) -> decoder.CodeCache:
-        """Codes of all that was heard, with what is to be written about it."""
+        """Codes of all strings of `heard`, with the decoder's targets."""
         path = self.folder / "codes.npz"
         if not path.exists():
             torch.manual_seed(self.seed + 3)
@@ -397,7 +398,7 @@ class DemoRecipe:
 
 
 def make_demo(recipe: DemoRecipe, target: Path) -> None:
-    """Everything, from the recordings (or a model to go on from) to the shipped files."""
+    """Run the whole recipe, from the recordings (or a start model) to the shipped files."""
     recipe.export(target)
     runs = recipe.folder / "runs"
     rows = [json.loads(line) for line in (runs / "log.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""Strings of words out of snippets: who says what, with which gaps, in which surroundings."""
+"""Make strings of words from snippets, with gaps and surroundings."""
 
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,17 +17,17 @@ FRAME_RATE = SAMPLE_RATE / FRAME_SIZE
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How often each kind of snippet comes, and how far the sound is changed.
+    """How often each kind of snippet occurs, and how often the sound is changed.
 
     Attributes:
         kinds: weights of the kinds of `Snippet`.
         empty: share of strings without any vocabulary word.
-        same_speaker: share of words said by whoever said the one before, if they are known to have
-            said more.
+        same_speaker: share of words by the speaker of the word before, if the bank has the word by
+            this speaker.
         changed: share of words and strings whose sound is changed.
         long_pauses: share of gaps that are a second longer or more.
-        plain: share of strings that are recordings set one after the other, nothing but zeros
-            or faint noise between them, at any level up to clipping.
+        plain: share of strings that are just recordings one after the other, with zeros or faint
+            noise between them, at any level up to clipping.
     """
 
     kinds: dict[str, float] = field(
@@ -50,8 +50,8 @@ class Recipe:
 
 @dataclass(slots=True)
 class Mixed:
-    """A string: float32 samples [S], where its vocabulary words are, and when anybody speaks at all
-    (seconds).
+    """A string: float32 samples [S], the places of its vocabulary words, and start and end in
+    seconds of all speech.
     """
 
     samples: np.ndarray
@@ -65,7 +65,7 @@ class Mixer:
     def __init__(
         self, bank: Bank, surroundings: Surroundings, recipe: Recipe | None = None
     ) -> None:
-        """Every kind that the recipe asks for and the bank lacks is left out."""
+        """Prepare the snippets; kinds that the recipe asks for and the bank lacks are left out."""
         self.bank, self.surroundings, self.recipe = bank, surroundings, recipe or Recipe()
         self._by_word: dict[tuple[str, int], dict[str, list[Snippet]]] = defaultdict(
             lambda: defaultdict(list)
@@ -103,7 +103,7 @@ class Mixer:
             first = int(time * SAMPLE_RATE)
             room = num_samples - first
             if moved and moved[-1].end_s * SAMPLE_RATE > room:
-                break  # half a word would be called by its name
+                break  # half a word would be labelled as the whole word
             piece = piece[:room]
             sound[first : first + len(piece)] += piece
             moved = [place.moved(first / SAMPLE_RATE) for place in moved]
@@ -171,7 +171,7 @@ class Mixer:
             if names is None:
                 kind = str(rng.choice([k for k in self._kinds if k not in ("said", "other")]))
                 continue
-            # Few real people say some words: then synthetic voices and cut words help out.
+            # For words that few real people say, use synthetic voices and cut words as well.
             if kind in ("whole", "real") and len(names) < 25 and rng.random() < 0.6:
                 other = str(rng.choice([k for k in self._kinds if k in ("cut", "voice", kind)]))
                 if (other, word) in self._speakers:
@@ -210,7 +210,7 @@ class Mixer:
 
 
 def frame_targets(places: list[Place], num_frames: int, delay: int) -> Tensor:
-    """The word that was being said `delay` frames ago, for each frame.
+    """For each frame the word that was spoken `delay` frames before.
 
     Returns:
         int64 [T]: 0 for none, else 1 + the word's index.

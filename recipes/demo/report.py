@@ -1,4 +1,4 @@
-"""The figures of the model card: word errors on people and voices never heard, words invented."""
+"""Figures of the model card: word errors on people and voices never heard, and invented words."""
 
 import gzip
 from collections import defaultdict
@@ -26,9 +26,9 @@ class Figure:
     """One line of the report.
 
     Attributes:
-        words: how many were spoken.
+        words: number of words that were spoken.
         wrong: substitutions, deletions and insertions together.
-        minutes: of sound.
+        minutes: minutes of sound.
     """
 
     name: str
@@ -38,17 +38,17 @@ class Figure:
 
     @property
     def rate(self) -> float:
-        """Word error rate; where nothing was to be written, words invented per minute."""
+        """Word error rate; if no words were spoken, invented words per minute."""
         return self.wrong / self.words if self.words else self.wrong / self.minutes
 
     def line(self) -> str:
-        """For people."""
+        """The figure as a line of text."""
         value = f"{100 * self.rate:5.1f} %" if self.words else f"{self.rate:5.2f} words a minute"
         return f"{self.name:48} {value}   ({self.words} words, {self.minutes:.1f} minutes)"
 
 
 def digit_strings(corpus: Corpus) -> list[Test]:
-    """Connected strings as they were recorded: utterances that hold vocabulary words alone."""
+    """Connected strings as they were recorded: utterances that hold only vocabulary words."""
     return [
         (0.4 * corpus.audio(r), [Place(WORD_INDEX[word], 0.0, 0.0) for word in r.words])
         for r in corpus.select("dev", "en-an4")
@@ -59,7 +59,7 @@ def digit_strings(corpus: Corpus) -> list[Test]:
 def clip_strings(corpus: Corpus, *, count: int, seed: int) -> list[Test]:
     """Whole recordings of single words by one speaker, 3 to 6 of them, zeros between them.
 
-    Nothing is trimmed, levelled or left out: cut and mislabelled recordings are among them.
+    Nothing is trimmed, levelled or left out: cut-off and mislabelled recordings are included.
     """
     said: dict[str, list[Recording]] = defaultdict(list)
     for recording in corpus.select("dev"):
@@ -82,8 +82,9 @@ def clip_strings(corpus: Corpus, *, count: int, seed: int) -> list[Test]:
 
 
 def usual_voices(sentences: list[str]) -> Bank:
-    """Words and strings by plain espeak-ng and by flite's voices: voices of the training, said
-    anew.
+    """Words and strings by plain espeak-ng and by flite's voices.
+
+    These voices are in the training data, but these utterances are not.
     """
     others = other_phrases(sentences, 20, 7)
     return joined(
@@ -108,11 +109,11 @@ def in_one_go(bank: Bank) -> list[Test]:
 
 
 def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
-    """The fixed sets; the same data give the same sets.
+    """The fixed test sets; the same data give the same sets.
 
     Args:
         data: folder of recordings.
-        folder: for the cache of decoded recordings.
+        folder: folder for the cache of decoded recordings.
     """
     corpus = build(data, folder, splits=("dev",))
     people = single_words(corpus, corpus.select("dev"))
@@ -151,7 +152,7 @@ def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
 
 
 def count_errors(name: str, tests: Sequence[Test], heard: Sequence[str]) -> Figure:
-    """Errors of what was heard, one text a test."""
+    """The errors of transcripts, one text for each test."""
     wrong = sum(
         errors([VOCABULARY[place.word] for place in places], normalise(text))
         for (_, places), text in zip(tests, heard, strict=True)
@@ -161,7 +162,7 @@ def count_errors(name: str, tests: Sequence[Test], heard: Sequence[str]) -> Figu
 
 
 def measure(data: Path, folder: Path, model: str | Path = DEMO) -> list[Figure]:
-    """Transcribe every set with `kiku.load(model)` and count."""
+    """Transcribe every set with `kiku.load(model)` and count the errors."""
     recognizer = load(model, slots=_SLOTS)
     figures: list[Figure] = []
     for name, tests in test_sets(data, folder).items():
@@ -175,5 +176,5 @@ def measure(data: Path, folder: Path, model: str | Path = DEMO) -> list[Figure]:
 
 
 def as_rows(figures: Sequence[Figure]) -> list[dict[str, float | str]]:
-    """For JSON."""
+    """The figures as rows for JSON."""
     return [{**asdict(figure), "rate": round(figure.rate, 4)} for figure in figures]

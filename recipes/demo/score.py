@@ -24,11 +24,12 @@ def errors(wanted: Sequence[object], given: Sequence[object]) -> int:
 
 
 def person_strings(bank: Bank, *, count: int, seed: int, level: float = 0.1) -> list[Test]:
-    """Strings of 3 to 8 words, each string of one speaker, gaps of 0.15 to 0.8 s; speakers take
-    turns.
+    """Strings of 3 to 8 words with gaps of 0.15 to 0.8 s, each string of one speaker.
+
+    Speakers take turns, string by string.
 
     Args:
-        bank: single words.
+        bank: snippets of single words.
         count: how many strings.
         seed: the same seed gives the same strings.
         level: root mean square of every word.

@@ -1,5 +1,5 @@
-"""The synthetic part of the bank: vocabulary words, strings of them, and other words that are to be
-ignored.
+"""The synthetic part of the bank: vocabulary words, strings of them, and other words, which the
+model learns to ignore.
 """
 
 from concurrent.futures import ProcessPoolExecutor
@@ -38,7 +38,7 @@ HOMOPHONES = frozenset(
         "write",
     ]
 )
-"""Other words that sound like the vocabulary's: neither asked for nor used as examples of other
+"""Other words that sound like the vocabulary's: they are neither targets nor examples of other
 speech.
 """
 
@@ -65,13 +65,12 @@ def _places(samples: np.ndarray, words: list[str], starts: list[float]) -> list[
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How freely a variant of espeak-ng is made to speak; ranges go from the first number up to
-    the second.
+    """How much the speech of a variant of espeak-ng varies; ranges exclude the second number.
 
     Attributes:
-        as_is: share of utterances at the voice's own speed and pitch.
-        kind: of the single words' snippets.
-        marks: what stands between the words of a string.
+        as_is: share of utterances at the default speed and the voice's own pitch.
+        kind: kind of the snippets of single words.
+        marks: separators to choose from between the words of a string.
     """
 
     words_per_minute: tuple[int, int] = (110, 215)
@@ -100,21 +99,21 @@ USUAL = Manner(
     accents=("en", "en", "en-us"),
     kind="usual",
 )
-"""The voices that one gets without asking for any."""
+"""The manner of espeak-ng's default voices."""
 
 
 def say_variant(
     variant: str, others: tuple[str, ...], *, rounds: int, seed: int, manner: Manner = NARROW
 ) -> Bank:
-    """Everything that one variant of espeak-ng says.
+    """The snippets of one variant of espeak-ng.
 
     Args:
         variant: its name, "" for the plain voice.
         others: words and phrases outside the vocabulary to draw from.
-        rounds: how often each vocabulary word is said alone (and as many strings and other
-            phrases).
-        seed: the same seed says the same.
-        manner: how freely.
+        rounds: how often each vocabulary word is spoken alone; per round 8 strings and 20 other
+            phrases are spoken as well.
+        seed: the same seed gives the same speech.
+        manner: how much the speech varies.
     """
     rng = np.random.default_rng([seed, *variant.encode()])
     writer = BankWriter()
@@ -155,7 +154,7 @@ def _phones_in_flite(word: str) -> int:
 
 
 def _places_by_phones(words: list[str], phones_s: list[tuple[float, float]]) -> list[Place] | None:
-    """Where each word is, its phones being counted; None where they do not come out even."""
+    """The place of each word, found by counting phones; None if their number does not fit."""
     counts = [_phones_in_flite(word) for word in words]
     if sum(counts) != len(phones_s):
         return None
@@ -174,13 +173,13 @@ def say_flite(
     stretches: tuple[float, ...] = (0.8, 0.9, 1.0, 1.0, 1.1, 1.25, 1.45),
     strings: int = 120,
 ) -> Bank:
-    """What one voice of flite says.
+    """The snippets of one voice of flite.
 
     Args:
         voice: its name.
         others: words and phrases outside the vocabulary to draw from.
-        seed: the same seed says the same.
-        stretches: how slowly; every vocabulary word is said three times at each.
+        seed: the same seed gives the same speech.
+        stretches: factors of duration; every vocabulary word is spoken three times with each.
         strings: how many strings of words, and how many other phrases.
     """
     rng = np.random.default_rng([seed, *voice.encode()])
@@ -213,8 +212,8 @@ def say_flite(
 
 
 def other_phrases(sentences: list[str], count: int, seed: int) -> tuple[str, ...]:
-    """Single words and short phrases out of `sentences`, none with a word of the vocabulary or one
-    that sounds like it.
+    """Single words and short phrases from `sentences`, without words that are in the vocabulary or
+    sound like it.
     """
     rng = np.random.default_rng(seed)
     found: set[str] = set()
@@ -247,7 +246,7 @@ def synthetic(
 
 
 def usual(sentences: list[str], *, rounds: int = 24, seed: int = 0, jobs: int = 2) -> Bank:
-    """The bank of the voices that one gets without asking: plain espeak-ng, and all of flite's."""
+    """The bank of default voices: plain espeak-ng, and all of flite's."""
     others = other_phrases(sentences, 3000, seed)
     with ProcessPoolExecutor(jobs) as pool:
         plain = pool.submit(say_variant, "", others, rounds=rounds, seed=seed + 1, manner=USUAL)

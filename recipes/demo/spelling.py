@@ -14,9 +14,9 @@ _SIZE = 56
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """A SentencePiece model of few pieces: words that begin alike share their first one.
+    """A SentencePiece model of few pieces: words that begin alike share their first piece.
 
-    So the decoder can write the beginning of a word before it knows which one it is.
+    So the decoder can write the beginning of a word before it knows which word it is.
     """
 
     pieces: list[list[int]]
@@ -24,7 +24,7 @@ class Spelling:
 
     @classmethod
     def made(cls, path: Path) -> "Spelling":
-        """Train it, or read it where `path` is there."""
+        """Train the model, or read it from `path` if that exists."""
         if not path.exists():
             # Written through a buffer: given a path, the model would hold it for ever.
             model = io.BytesIO()

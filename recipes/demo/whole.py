@@ -1,4 +1,4 @@
-"""Files that are there are whole: written beside, and given their name when they are finished."""
+"""Write files under another name and rename them when finished: a file that exists is complete."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: Path) -> Generator[Path]:
-    """Where to write what is to be `path`; a stop on the way leaves nothing under that name."""
+    """The path to write to; it is renamed to `path` at the end, but not after an error."""
     part = path.with_name(path.name + ".part")
     yield part
     part.replace(path)

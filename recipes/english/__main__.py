@@ -1,5 +1,6 @@
-"""`python -m recipes.english gate` trains the transformer alone and says how well it hears; `...
-teacher` tells what of the teacher matters, `... ceiling` how well it can be read here at all."""
+"""`python -m recipes.english gate` trains the transformer alone and measures its word errors; `...
+teacher` measures which parts of the teacher matter, `... ceiling` the best word errors to expect
+with the recordings here."""
 
 import json
 from pathlib import Path

@@ -65,6 +65,18 @@ def test_an_expected_word_wins_within_its_strength() -> None:
     assert pick(logits(one=1.0, two=-0.5)) == TOKEN["▁two"]
 
 
+def test_what_the_first_piece_of_a_word_needed_the_second_gains_no_more() -> None:
+    def second(two: float) -> int:
+        pick = picker(DecodingOptions(hotwords=[Hotword("going", 3.0)]))
+        assert pick(logits(one=3.0, go=2.0)) == TOKEN["▁go"], "it needed 1 of 3 nats"
+        row = logits(two=two)
+        row[TOKEN["ing"]] = 0.0
+        return pick(row)
+
+    assert second(1.9) == TOKEN["ing"]
+    assert second(2.1) == TOKEN["▁two"]
+
+
 def test_whether_there_is_text_the_model_says_alone() -> None:
     pick = picker(DecodingOptions(hotwords=[Hotword("two", 20.0)]))
     assert pick(logits(pad=0.1, two=0.0, one=-1.0)) == PAD

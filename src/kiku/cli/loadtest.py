@@ -72,7 +72,7 @@ def loadtest(
     for name, value in (("--most-s", most_s), ("--seconds", seconds)):
         if not (math.isfinite(value) and value * RATE >= 1):
             raise ConfigError(f"{name} must be a number of seconds above 0, not {value:g}")
-    if key is not None and key == os.environ.get("KIKU_API_KEY"):  # which may be the service's list
+    if key is not None and key == os.environ.get("KIKU_API_KEY"):  # may be the service's list
         key = next((one.strip() for one in key.split(",") if one.strip()), None)
     sounds = _sounds(audio or [], RATE, most_s)
     if come_back:

@@ -1,5 +1,6 @@
-"""How long some recordings say they are, asked in a process of its own: a recording that is made to
-break decoders breaks no batch.
+"""Read the lengths that some recordings state, in a separate process.
+
+A recording that is made to crash decoders then crashes only this process, and no batch.
 """
 
 import json
@@ -19,7 +20,7 @@ _PATIENCE_S = 300.0
 
 
 def look_into(items: Sequence[Item]) -> list[float | None]:
-    """Seconds of each; None of those that do not say it, and of all that a broken process owes."""
+    """Seconds of each recording; None if it states none, or if the process crashed before."""
     if not items:
         return []
     given = "".join(json.dumps([item.path, item.size]) + "\n" for item in items)
@@ -41,7 +42,7 @@ def look_into(items: Sequence[Item]) -> list[float | None]:
 
 
 def main(given: BinaryIO, out: int) -> None:
-    """Answer each line of `given` with its number and seconds, in whatever order."""
+    """Answer each line of `given` with its number and its seconds, in any order."""
     items = [Item(path, size) for path, size in map(json.loads, given)]
 
     def look(number: int) -> None:
@@ -55,5 +56,5 @@ def main(given: BinaryIO, out: int) -> None:
 
 if __name__ == "__main__":
     answers = os.dup(1)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # output that libraries print must not be taken for an answer
     main(sys.stdin.buffer, answers)

@@ -1,9 +1,9 @@
-"""Who hears on Ray: actors of Ray Data, each with one model whose slots are kept full.
+"""The processes that transcribe on Ray: actors of Ray Data, each with one model and full slots.
 
-Paths go in, never sound. An actor hears several blocks at once, in threads that share its
-recognizer, so that the end of one block leaves no slot idle; a row comes back as soon as its
-recording is done. No task is retried by Ray: what a dead actor owes is asked for again by
-`kiku.fleet.batch`, which knows what came.
+Actors receive paths, never sound. An actor transcribes several blocks at once, in threads that
+share its recognizer, so that the end of one block leaves no slot idle; a row comes back as soon as
+its recording is done. Ray retries no task: `kiku.fleet.batch`, which knows the rows that came, asks
+again for the recordings of a dead actor.
 """
 
 import importlib
@@ -28,27 +28,27 @@ from kiku.fleet.sources import Item
 from kiku.fleet.transcriber import Transcribed, Transcriber
 
 _LANES = 3
-"""Blocks that an actor hears at once."""
+"""Blocks that an actor transcribes at once."""
 _CPU_SLOTS, _GPU_SLOTS = 8, 64
 _ANSWER_S = 120.0
-"""A machine may have to import PyTorch first."""
+"""Seconds that a machine has to answer: it may have to import PyTorch first."""
 _ERROR = re.compile(r"[\w.]*(Error|Exception|Interrupt|Exit)\b.*")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class _Actor:
-    """In a process of Ray: blocks in, rows out, both as text."""
+    """Runs in a process of Ray: takes blocks, gives rows, both as text."""
 
     def __init__(self, request: Request) -> None:
         self._transcriber: Transcriber | None = None
         self._problem = ""
         try:
             self._transcriber = Transcriber(request)
-        except KikuError as error:  # an actor that raises is one that died, whose words are lost
+        except KikuError as error:  # raising would count as death, and lose the message
             self._problem = str(error)
 
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
-        """Give out each row as soon as it is there."""
+        """Give each row as soon as it is there."""
         if self._transcriber is None:
             yield {"heard": [json.dumps({"cannot": self._problem})]}
             return
@@ -59,7 +59,7 @@ class _Actor:
                 for heard in self._transcriber.transcribe(items, alone=block["stage"] == "alone"):
                     yield {"heard": [json.dumps(asdict(heard))]}
             except Exception as error:
-                # A device that is gone would fail everything: another process takes the place.
+                # With a device that is gone all would fail: end, and let a new process take over.
                 print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
                 os._exit(1)
 
@@ -96,7 +96,7 @@ class _OnRay:
                 enable_true_multi_threading=True,
             )
             with warnings.catch_warnings():
-                # There is no other way yet to say what becomes of the tasks of an actor that dies.
+                # Ray has no other way to say what becomes of the tasks of an actor that dies.
                 warnings.filterwarnings("ignore", ".*`ray_remote_args` is deprecated")
                 dataset = self._data.from_items(rows, override_num_blocks=len(rows)).map_batches(
                     _Actor, fn_constructor_args=(self._request,), batch_size=1, compute=pool,
@@ -113,7 +113,7 @@ class _OnRay:
                         raise KikuError(values["cannot"])
                     yield Transcribed(**values)
         except self._ray.exceptions.RayError as error:
-            # Actors that die while they load, or rows that went with a node before they were taken.
+            # Actors died while they loaded, or rows were lost with a node before they were read.
             raise Broken(
                 f"no process of the cluster could hear anything more ({_reason(error)}): run "
                 "the same command again; where the cluster keeps its logs is what became of them"
@@ -122,12 +122,12 @@ class _OnRay:
 
 @contextmanager
 def on_ray(request: Request, run: Run) -> Generator[Workers]:
-    """Actors that hear, on the cluster that is wanted.
+    """Actors that transcribe, on the cluster of `run`.
 
     Raises:
         MissingExtra: Ray is not installed.
-        InputError: there is no such cluster, no machine in it has so many processors, or a GPU is
-            wanted that there is not.
+        InputError: the cluster does not exist, no machine in it has enough processors, or a GPU is
+            asked for and there is none.
     """
     ray = import_ray("kiku.fleet.transcribe")
     is_ours = not ray.is_initialized()
@@ -146,7 +146,7 @@ def _connect(ray: Any, address: str | None) -> None:
         ray.init(
             address=address or "local",
             include_dashboard=False if address is None else None,
-            # What is to be said is said here.
+            # kiku prints its own messages.
             logging_level=logging.ERROR,
             log_to_driver=False,
             **more,
@@ -159,7 +159,7 @@ def _connect(ray: Any, address: str | None) -> None:
 
 
 def _why_no_gpus(ray: Any) -> list[str]:
-    """Of each machine with GPUs that cannot use them; all are asked at once."""
+    """Why machines with GPUs cannot use them, a sentence for each; all are asked at once."""
     by_node = importlib.import_module(
         "ray.util.scheduling_strategies"
     ).NodeAffinitySchedulingStrategy
@@ -182,8 +182,10 @@ def _why_no_gpus(ray: Any) -> list[str]:
 
 @contextmanager
 def _settings_of(data: Any) -> Generator[None]:
-    """Within, Ray Data shows no bars of its own, gives out each row at once, and goes on where an
-    actor dies: what is missing is asked for again."""
+    """In the block, Ray Data shows no progress bars, gives each row at once, and survives actors.
+
+    It goes on if an actor dies: missing recordings are asked for again.
+    """
     wanted = {
         "enable_progress_bars": False,
         "print_on_execution_start": False,
@@ -205,8 +207,7 @@ def _settings_of(data: Any) -> Generator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What is at the bottom of an error of Ray's: the last line that names an error, or the first
-    line."""
+    """The cause in an error of Ray's: the last line that names an error, or the first line."""
     lines = _COLOUR.sub("", str(error)).strip().splitlines()
     named = [line for line in lines[1:] if _ERROR.match(line)]
     return named[-1] if named else _first_line(error)

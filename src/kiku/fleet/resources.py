@@ -1,7 +1,7 @@
-"""What of a cluster each actor gets, and how many there is room for. Ray itself is not known here.
+"""The resources of a cluster that each actor gets, and how many actors fit. Does not import Ray.
 
-A GPU is reserved only where one can be used: by what the cluster has, and by what is installed on
-its machines, not on the one where the batch was started.
+A GPU is reserved only if it can be used. This depends on what the cluster has and on what is
+installed on its machines, not on the machine where the batch was started.
 """
 
 import logging
@@ -17,19 +17,19 @@ _GPU_ENGINES = ("auto", "cuda", "torch")
 _LOG = logging.getLogger(__name__)
 
 Resources = Mapping[str, float]
-"""Of one machine: "CPU", "GPU" and how many."""
+"""Resources of one machine: "CPU", "GPU" and how many."""
 
 Look = Callable[[], Sequence[str]]
-"""Asks the machines with GPUs: why some cannot use theirs, a sentence each."""
+"""Asks the machines with GPUs why they cannot use them; gives a sentence for each that cannot."""
 
 
 def room_for(
     nodes: Sequence[Resources], settings: ModelSettings, look: Look
 ) -> tuple[dict[str, float], int]:
-    """What Ray is asked for each actor, and how many there is room for.
+    """The resources to ask Ray for, for each actor, and how many actors there is room for.
 
     Raises:
-        InputError: no machine has so many processors, or a GPU is wanted that there is not.
+        InputError: no machine has enough processors, or a GPU is asked for and there is none.
     """
     if _may_use_gpu(settings):
         gpus = sum(int(min(node.get("GPU", 0), node.get("CPU", 0))) for node in nodes)
@@ -55,10 +55,10 @@ def room_for(
 
 
 def _may_use_gpu(settings: ModelSettings) -> bool:
-    """Whether `kiku.load` would take a GPU for it, where there is one.
+    """Whether `kiku.load` would use a GPU with these settings if there is one.
 
     Raises:
-        InputError: it is a GPU by its number.
+        InputError: the settings name a GPU by its number.
     """
     device = settings.device or "auto"
     if device.startswith("cuda:"):
@@ -67,19 +67,19 @@ def _may_use_gpu(settings: ModelSettings) -> bool:
             "Ray gives it: give device='cuda'"
         )
     if settings.dtype in set(DTYPES["onnx"]) - set(DTYPES["torch"]) or is_converted(settings.model):
-        return False  # ONNX Runtime's, which kiku runs on processors
+        return False  # for ONNX Runtime, which kiku runs on CPUs
     return settings.engine in _GPU_ENGINES and device in ("auto", "cuda")
 
 
 def _wish(settings: ModelSettings) -> str:
-    """What of the settings runs on GPUs alone; nothing where processors will do."""
+    """The setting that needs a GPU, for messages; "" if CPUs suffice."""
     if settings.device == "cuda":
         return "device='cuda'"
     return "engine='cuda'" if settings.engine == "cuda" else ""
 
 
 def why_no_gpu() -> str:
-    """Why PyTorch can use no GPU on this machine, by what is installed; nothing where it may."""
+    """Why PyTorch can use no GPU on this machine, by what is installed; "" if it may be able to."""
     try:
         import torch
     except ImportError as error:

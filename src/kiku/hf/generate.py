@@ -1,4 +1,4 @@
-"""`generate`: sound to text ids, by the driver or step by step."""
+"""`generate`: sound to text ids, by the scheduler or step by step."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, overload
@@ -51,37 +51,43 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
                 row run to the end of the longest.)
             generation_config: values that win over those of `self.generation_config`.
             logits_processor: each takes ids [B, n] and scores [B, vocab_size], and gives scores.
-            stopping_criteria: each takes ids [B, n] and the scores so far, and says of each row
-                whether it is done; the end comes when all are.
+            stopping_criteria: each takes ids [B, n] and the scores so far, and says for each row
+                whether it is done; generation ends when all rows are.
             prefix_allowed_tokens_fn: takes a row's number and its ids [n], and gives the ids that
                 may follow.
-            tokenizer: for `stop_strings`.
-            streamer: is given the start ids [B, 1], then the ids [B] of frame after frame.
-            seed: of sampling; None takes one from `generator`.
+            tokenizer: needed for `stop_strings`.
+            streamer: receives the start ids [B, 1], then the ids [B] of frame after frame.
+            seed: seed of sampling; None takes one from `generator`.
             generator: None is torch's own random state.
             **kwargs: `max_new_tokens`, `do_sample`, `temperature` and the other fields of
                 `GenerationConfig`. Each acts as in transformers, or is refused unless it asks for
-                nothing; docs/transformers.md has the list. One that is None is None.
+                nothing; docs/transformers.md has the list. An explicit None stays None.
 
         Returns:
             [B, 1 + N] int64: the start id, then N = L // frame_size ids (or `max_new_tokens`, if
-            less, or up to where every row is done). With `num_return_sequences` B is so many times
-            larger, the copies of a row side by side. With `return_dict_in_generate=True` these as
-            `sequences`, with `scores`, `logits` and `hidden_states` as asked.
+            less, or up to where every row is done). `num_return_sequences` multiplies B; the copies
+            of a row follow one another. With `return_dict_in_generate=True` the ids are
+            `sequences`, next to `scores`, `logits` and `hidden_states` as asked.
 
         Raises:
             InputError: (a ValueError) no sound, less than one frame of it, or unknown arguments.
-            UnsupportedConfig: text prompts, beams, or what needs transformers, which is not
-                installed.
+            UnsupportedConfig: text prompts, beams, or a feature that needs transformers, which is
+                not installed.
         """
         config = settled(self.generation_config, generation_config, kwargs)
         samples = check_input_values(input_values)
-        custom = Custom(
-            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
-        )
         batch = Batch(samples, padding_mask, config, self.trunk.model_config)
         if config.do_sample:
             batch.sample(config, drawn_seed(generator) if seed is None else seed)
+        custom = Custom(
+            logits_processor or (), stopping_criteria or (), prefix_allowed_tokens_fn, tokenizer
+        )
+        return self._generated(batch, config, custom, streamer)
+
+    def _generated(
+        self, batch: Batch, config: GenerationConfig, custom: Custom, streamer: Streamer | None
+    ) -> Tensor | GenerateDecoderOnlyOutput:
+        """The output of `generate`: by the scheduler, or step by step for what needs this."""
         as_dict = bool(config.return_dict_in_generate)
         names = ("scores", "logits", "attentions", "hidden_states") if as_dict else ()
         keep = frozenset(name for name in names if getattr(config, f"output_{name}"))
@@ -99,7 +105,7 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         )
 
     def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> Kept:
-        """Through the one driver, each row by itself."""
+        """Generate by kiku's scheduler, each row by itself."""
         batch.run(self._engine(batch, len(batch.rows), keep_logits=bool(keep)), streamer)
         found: dict[str, Any] = {}
         for name in keep:
@@ -115,7 +121,7 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         streamer: Streamer | None,
         keep: frozenset[str],
     ) -> Kept:
-        """All rows together, id after id."""
+        """Generate all rows together, one id at a time."""
         start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
         processors = logits_processors(config, custom, start, batch.longest)
         criteria = stopping_criteria(config, custom, self.device)
@@ -127,15 +133,17 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         return loop.run(codes.to(self.device))
 
     def _codes(self, batch: Batch) -> Tensor:
-        """[B, F, K]: each row in blocks; all of them at once where somebody looks at the codec, and
-        expects what transformers would show."""
+        """[B, F, K] codes: each row is encoded in blocks.
+
+        If the codec has hooks, all rows are encoded at once, as hooks in transformers would see it.
+        """
         codec, count = self.trunk.codec_model, self.trunk.config.num_codebooks
         if codec.is_watched:
             return codec.codes_of(batch.samples()).mT[..., :count]
         return encoded(self._engine(batch, 1, keep_logits=False), batch, count)
 
     def _engine(self, batch: Batch, slots: int, *, keep_logits: bool) -> SlotEngine:
-        """Around the model's own networks, which it leaves in the mode that they were in."""
+        """An engine around the model's own networks, which stay in the mode they are in."""
         return engine_around(
             self.trunk.codec_model,
             self.trunk.lm,

@@ -1,6 +1,6 @@
 # pyright: basic
 # It takes and gives what transformers does, of any type.
-"""Recordings to the model's input, and its ids to text and to words with times."""
+"""Turn recordings into the model's input, and its ids into text and words with times."""
 
 import json
 import math
@@ -33,7 +33,7 @@ Audio = str | os.PathLike[str] | NDArray[Any] | Tensor | Sequence[float]
 
 
 class KyutaiSpeechToTextProcessor(PushesToHub):
-    """A feature extractor and a tokenizer; `words` is what transformers' class lacks."""
+    """A feature extractor and a tokenizer; transformers' class has no `words`."""
 
     model_input_names = ("input_values", "padding_mask", "input_ids", "attention_mask")
     published_frame_rate = CodecConfig().frame_rate
@@ -45,11 +45,12 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         *,
         frame_rate: float = published_frame_rate,
     ) -> None:
-        """Put the two together.
+        """Combine the two.
 
         Args:
-            feature_extractor: knows the delay and the silence that words' times are freed of.
-            tokenizer: knows the pieces of text.
+            feature_extractor: has the delay and the silence, which are subtracted from words'
+                times.
+            tokenizer: has the pieces of text.
             frame_rate: text ids per second; 12.5 with the published codec.
         """
         self.feature_extractor = feature_extractor
@@ -111,11 +112,11 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         }
 
     def to_json_string(self) -> str:
-        """The same as JSON."""
+        """The output of `to_dict` as JSON."""
         return _json(self.to_dict())
 
     def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
-        """The same as a file, under any name."""
+        """Write the output of `to_json_string` to a file of any name."""
         path = Path(json_file_path)
         write_text(path.parent, path.name, self.to_json_string())
 
@@ -136,12 +137,12 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         Args:
             audio: one recording or several (positionally, or by name, as transformers wants it):
                 samples in [-1, 1]; paths, which are decoded and resampled; rows of a dataset, which
-                say their rate.
-            text: also give the ids of a transcript (`input_ids`, `attention_mask`).
-            padding: see the feature extractor, as for the next two.
+                state their rate.
+            text: a transcript, whose ids are given as well (`input_ids`, `attention_mask`).
+            padding: see the feature extractor, also for the next two arguments.
             truncation: cut at `max_length`.
-            max_length: samples.
-            sampling_rate: of `audio`; checked, never converted.
+            max_length: length in samples.
+            sampling_rate: rate of `audio`; checked, never converted.
             return_tensors: "pt", "np" or None.
             **kwargs: the same arguments in transformers' dicts `audio_kwargs`, `text_kwargs` and
                 `common_kwargs`.
@@ -152,15 +153,10 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         Raises:
             InputError: (a ValueError) nothing given, samples that are integers, or arguments that
                 do not fit.
-            AudioError: a file cannot be read. One that stops in the middle gives what is there,
-                with a warning.
+            AudioError: a file cannot be read. A file that breaks off gives the samples before the
+                break, with a warning.
         """
-        nested = {
-            key: dict(kwargs.pop(key, None) or {})
-            for key in ("audio_kwargs", "text_kwargs", "common_kwargs")
-        }
-        if kwargs:
-            raise InputError(f"the processor does not know {', '.join(sorted(kwargs))}")
+        nested = _nested(kwargs)
         if audio is None and text is None:
             raise InputError(
                 f"You need to provide at least one input to call {type(self).__name__}: "
@@ -195,12 +191,12 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         return self.tokenizer.decode(token_ids, skip_special_tokens, **kwargs)
 
     def words(self, sequences: Any, logits: Sequence[Tensor] | None = None) -> list[list[Word]]:
-        """The words of each row with their times: in the recording, silence and delay taken off.
+        """The words of each row, with times in the recording: silence and delay are subtracted.
 
         Args:
-            sequences: [B, 1 + N] what `generate` gave, the start id first.
-            logits: N of [B, vocab_size], what `generate(..., return_dict_in_generate=True,
-                output_logits=True)` gave; for the words' probabilities.
+            sequences: [B, 1 + N] ids from `generate`, the start id first.
+            logits: N of [B, vocab_size], from `generate(..., return_dict_in_generate=True,
+                output_logits=True)`; for the words' probabilities.
 
         Returns:
             For each row its words; their `probability` is NaN without `logits`.
@@ -244,17 +240,25 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         return f"{type(self).__name__}({self.feature_extractor!r}, {self.tokenizer!r})"
 
 
+def _nested(kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """transformers' dicts of further arguments, by name; raises InputError for other arguments."""
+    names = ("audio_kwargs", "text_kwargs", "common_kwargs")
+    if unknown := sorted(kwargs.keys() - set(names)):
+        raise InputError(f"the processor does not know {', '.join(unknown)}")
+    return {name: dict(kwargs.get(name) or {}) for name in names}
+
+
 def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
-    """Every recording in what was given, which may be nested, as float32.
+    """All recordings in `audio`, which may be nested, as float32.
 
     Args:
         audio: samples, paths, rows of a dataset ({"array", "sampling_rate"}, {"path"} or {"bytes"};
-            or a decoder with `get_all_samples`), or lists of such.
-        rate: in Hz; what says its own rate is resampled to it, and its channels are mixed.
+            or a decoder with `get_all_samples`), or lists of these.
+        rate: in Hz; audio that states its own rate is resampled to it, and its channels are mixed.
 
     Raises:
-        AudioError: a file cannot be read, or samples of a row that cannot be.
-        InputError: integers, or something else.
+        AudioError: a file cannot be read, or the samples of a row are invalid.
+        InputError: the samples are integers, or `audio` is something else.
     """
     if is_decoder(audio):
         found = audio.get_all_samples()
@@ -284,7 +288,7 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
 
 
 def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
-    """[S] of samples that say their rate."""
+    """[S] samples of a dataset's row, which has to state its rate."""
     if row["sampling_rate"] is None:
         raise InputError('a recording {"array": ...} has to say its rate as well: "sampling_rate"')
     (found,) = recordings(np.asarray(row["array"]), rate)
@@ -292,7 +296,7 @@ def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
 
 
 def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.float32]:
-    """[S] at another rate."""
+    """[S] samples, resampled from the rate `given` to `rate`."""
     if given == rate:
         return mono
     resampler = Resampler(given, rate)
@@ -300,8 +304,10 @@ def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.flo
 
 
 def _file(source: str | os.PathLike[str] | BytesIO, rate: int) -> NDArray[np.float32]:
-    """[S] of a file that is named or open: what is there of it, with a warning, if it breaks
-    off."""
+    """[S] samples of a file, which is named or open.
+
+    If the file breaks off, they are those before the break, with a warning.
+    """
     file = source if isinstance(source, BytesIO) else os.fspath(source)
     if isinstance(file, str) and file.startswith(("http://", "https://")):
         raise InputError(f"{file}: addresses are not fetched; download the file and give its path")

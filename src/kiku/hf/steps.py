@@ -1,10 +1,10 @@
 # pyright: basic
 # Processors and criteria take and give what transformers' do, of any type.
-"""The rows of a batch side by side, one id of each at a time, as transformers generates.
+"""Generate all rows of a batch together, one id of each at a time, as transformers does.
 
-`generate` comes here only for what looks at the whole batch between two ids (logits processors,
-stopping criteria, hidden states, attention weights, another start id). All else goes through the
-one driver, many frames at once and each row by itself; both give the same ids.
+`generate` uses this only for features that look at the whole batch between two ids (logits
+processors, stopping criteria, hidden states, attention weights, another start id). Everything else
+goes through kiku's scheduler, many frames at once and each row by itself; both give the same ids.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from kiku.lm import LM
 
 @dataclass
 class Kept:
-    """What came of every position, as far as it was asked for; None where it was not."""
+    """The outputs of every position; None for those that were not asked for."""
 
     sequences: Tensor
     """[B, 1 + N]"""
@@ -39,7 +39,7 @@ class Kept:
 
 @dataclass
 class StepByStep:
-    """One call of `generate`."""
+    """The loop of one call of `generate`."""
 
     lm: LM
     batch: Batch
@@ -50,7 +50,7 @@ class StepByStep:
     samplers: Sequence[Sampler] | None = None
     """One for each row; None takes the likeliest id."""
     keep: frozenset[str] = field(default_factory=frozenset[str])
-    """Names of `Kept` that were asked for."""
+    """Names of the fields of `Kept` that were asked for."""
 
     def __post_init__(self) -> None:
         device = self.lm.out_norm.weight.device
@@ -62,7 +62,7 @@ class StepByStep:
         """Generate.
 
         Args:
-            codes: [B, F, K] of the frames; what lies behind a row's own means nothing.
+            codes: [B, F, K] codes of the frames; those after a row's last frame are ignored.
         """
         B, F, K = codes.shape
         device, batch = codes.device, self.batch
@@ -99,11 +99,11 @@ class StepByStep:
         return kept
 
     def _told(self, kept: Kept) -> Any:
-        """The scores that a criterion is shown: those that the caller asked for."""
+        """The scores that a criterion receives: None unless the caller asked for scores."""
         return None if kept.scores is None else tuple(kept.scores)
 
     def _read(self, column: Tensor, past: KyutaiSpeechToTextCache, kept: Kept) -> Tensor:
-        """[B, 1 + K] -> logits [B, vocab_size] float32, -inf where the decoder has no row."""
+        """Read a column [B, 1 + K]: logits [B, vocab_size] float32, -inf for ids without a row."""
         lm = self.lm
         embeds = lm.embed(column[:, None]).to(lm.out_norm.weight.dtype)
         trace: list[Tensor] | None = None if kept.hidden_states is None else []
@@ -119,7 +119,7 @@ class StepByStep:
         return torch.nn.functional.pad(logits, (0, missing), value=-torch.inf)
 
     def _scored(self, seen: Tensor, logits: Tensor, t: int, kept: Kept) -> Tensor:
-        """What the processors make of the logits of position `t`."""
+        """The scores of position `t`: its logits after all processors. Keeps what is asked for."""
         scores = logits.clone()
         for processor in self.processors:
             scores = processor(seen, scores)
@@ -131,19 +131,19 @@ class StepByStep:
         return scores
 
     def _only_pad(self, values: Tensor, has_ended: Tensor) -> Tensor:
-        """A row whose sound has ended can only give PAD."""
+        """Allow only PAD in rows whose sound has ended."""
         only = torch.full_like(values, -torch.inf)
         only[:, self.batch.pad_id] = 0.0
         return torch.where(has_ended[:, None], only, values)
 
     def _picked(self, scores: Tensor) -> Tensor:
-        """[B, vocab_size] -> [B]"""
+        """[B, vocab_size] scores -> [B] ids."""
         if self.samplers is None:
             return scores.argmax(-1)
         picked: list[int] = []
         num_real = self.lm.config.text_vocab_size
         for row, sampler in zip(scores.float().numpy(force=True), self.samplers, strict=True):
-            # As many numbers as the driver draws, so that a seed means the same there and here.
+            # As many numbers as the scheduler draws, so that a seed gives the same ids both ways.
             drawn = np.full(self.vocab_size, 0.5)
             drawn[:num_real] = sampler.draw(num_real)
             picked.append(sampler.pick(row, drawn))
@@ -151,7 +151,7 @@ class StepByStep:
 
 
 def encoded(engine: SlotEngine, batch: Batch, num_codebooks: int) -> Tensor:
-    """The codes [B, F, K] of all rows' frames, F at least 1; 0 behind the last of a row."""
+    """The codes [B, F, K] of all rows' frames, F at least 1; 0 after a row's last frame."""
     frame_size = engine.frame_size
     longest = max(1, batch.longest)
     codes = np.zeros((len(batch.rows), longest, num_codebooks), np.int64)

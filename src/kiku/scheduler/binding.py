@@ -187,7 +187,7 @@ def is_ctrl_c(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and in_main_thread
 
 
-class Outcome(Generic[T]):
+class Awaited(Generic[T]):
     """What somebody waits for: it comes, or an error does."""
 
     def __init__(self, on_done: Callable[[], None] | None = None) -> None:
@@ -211,7 +211,7 @@ class Outcome(Generic[T]):
         return self._value  # pyright: ignore[reportReturnType]
 
 
-class Job(Outcome[T]):
+class Job(Awaited[T]):
     """A call that whoever drives makes between two steps."""
 
     def __init__(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> None:
@@ -244,7 +244,7 @@ class Member:
     on_output: OnOutput | None = None
 
 
-class Opening(Outcome[list[Binding]]):
+class Opening(Awaited[list[Binding]]):
     """Sessions that wait for a slot each, all at the same time."""
 
     def __init__(
@@ -264,7 +264,7 @@ class Opening(Outcome[list[Binding]]):
             driven: a thread of the scheduler's own drives as long as they are open; None is as
                 `live` says.
             at_once: refuse where the slots are not free now.
-            on_done: see `Outcome`.
+            on_done: see `Awaited`.
         """
         super().__init__(on_done)
         self.members, self.live, self.at_once = members, live, at_once

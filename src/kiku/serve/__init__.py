@@ -1,1 +1,1 @@
-"""The service: kiku's streams behind the protocols that clients speak already, on one port."""
+"""The service: kiku's streams over the protocols that clients speak already, on one port."""

@@ -1,6 +1,6 @@
-"""Who gets a slot: at once, after a while in a bounded queue, or not at all.
+"""Decides who gets a slot: at once, after a while in a bounded queue, or not at all.
 
-Lives in one event loop. Knows numbers of slots, and no streams.
+Lives in one event loop. Counts slots, and knows nothing of streams.
 """
 
 import asyncio
@@ -14,29 +14,29 @@ from typing import Any, Self
 from kiku.errors import ConfigError, NoFreeSlot
 
 _KNOWN = 64
-"""So many of the last holders tell how long a slot is held."""
+"""Number of last holders from whose times it is estimated how long a slot is held."""
 
 _LONGEST_S = 60
-"""A client is asked to come back after so long at most: within what vendors' clients obey."""
+"""Seconds after which a client is asked to try again, at most: vendors' clients obey that."""
 
 
 class Busy(NoFreeSlot):
-    """No slot is free, nor will be soon."""
+    """No slot is free, and none will be soon."""
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(f"{message}: try again in {retry_after_s} s")
         self.message, self.retry_after_s = message, retry_after_s
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, int], dict[str, Any]]:
-        # Pickle and copy call a class with `args`, which hold the whole sentence alone.
+        # Pickle and copy would call the class with `args`, which hold only the whole sentence.
         return type(self), (self.message, self.retry_after_s), self.__dict__
 
 
 class Permit:
-    """The right to hold some slots, until it is given back; once, however often that is called."""
+    """The right to hold some slots until it is given back; to release it again does nothing."""
 
     def __init__(self, admission: "Admission", count: int) -> None:
-        """`Admission` makes them."""
+        """Only `Admission` makes permits."""
         self._admission, self.count = admission, count
         self._since = time.monotonic()
 
@@ -59,10 +59,10 @@ class Permit:
 
 
 class Admission:
-    """Counts who holds slots, and lets others wait in the order in which they came."""
+    """Counts the slots that are held, and lets other requests wait in the order they came."""
 
     def __init__(self, num_slots: int, max_queue: int) -> None:
-        """All are free."""
+        """Start with all slots free; at most `max_queue` requests may wait."""
         self.num_slots, self._max_queue = num_slots, max_queue
         self.num_taken = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -70,7 +70,7 @@ class Admission:
 
     @property
     def num_waiting(self) -> int:
-        """How many wait."""
+        """Number of requests that wait."""
         return len(self._waiting)
 
     @property
@@ -81,11 +81,11 @@ class Admission:
         return max(1, min(_LONGEST_S, math.ceil(expected)))
 
     def take(self, count: int = 1) -> Permit:
-        """Slots that are free now.
+        """Take slots that are free now.
 
         Raises:
-            Busy: they are held, or others wait for them.
-            ConfigError: there will never be so many.
+            Busy: too few are free, or other requests wait for them.
+            ConfigError: `count` is more than there are.
         """
         self._check(count)
         if self._waiting or self.num_taken + count > self.num_slots:
@@ -94,11 +94,11 @@ class Admission:
         return Permit(self, count)
 
     async def wait(self, count: int, seconds: float) -> Permit:
-        """Slots, as soon as they are free.
+        """Take slots as soon as they are free.
 
         Raises:
-            Busy: too many wait already, or `seconds` have passed.
-            ConfigError: there will never be so many.
+            Busy: too many requests wait already, or `seconds` have passed.
+            ConfigError: `count` is more than there are.
         """
         self._check(count)
         if not self._waiting and self.num_taken + count <= self.num_slots:
@@ -113,18 +113,18 @@ class Admission:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.give_back(count, None)  # it came just then
+                self.give_back(count, None)  # the slots came just then
             else:
-                with suppress(ValueError):  # it was passed over already
+                with suppress(ValueError):  # `_admit` has removed it already
                     self._waiting.remove(entry)
-                self._admit()  # who stands behind may want fewer
+                self._admit()  # the next one may want fewer
             if isinstance(error, TimeoutError):
                 raise self._busy() from None
             raise
         return Permit(self, count)
 
     def give_back(self, count: int, held_s: float | None) -> None:
-        """Slots that were held are free again."""
+        """Free slots that were held for `held_s` seconds; None if nobody has used them."""
         self.num_taken -= count
         if held_s is not None:
             self._held_s.append(held_s)

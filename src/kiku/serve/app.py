@@ -39,7 +39,7 @@ from kiku.serve.wire import Message, Receive, Scope, SendMessage, address_of, re
 _LOG = logging.getLogger("kiku.serve")
 
 OPEN_PATHS = frozenset({"/health", "/ready"})
-"""That need no key; neither do the files of the page."""
+"""Paths that need no key; the files of the page need none either."""
 
 OWN_PATH = "/api/stream"
 
@@ -50,25 +50,24 @@ SOCKETS: Mapping[str, MakeProtocol] = {
     "/v1/listen": DeepgramProtocol,
     "/v2/listen": FluxProtocol,
 }
-"""The protocol of each socket."""
+"""The protocol of each WebSocket path."""
 
 BESIDE = {"/api/asr-streaming": ("POST",), OWN_PATH: ("POST",), "/v1/listen": ("POST",)}
-"""Other methods that are answered at the path of a socket."""
+"""HTTP methods that are also answered at the path of a socket."""
 
 
 class App:
     """An ASGI application around a service."""
 
     def __init__(self, service: Service) -> None:
-        """With the service's model, or before it is loaded: it is loaded as the application
-        starts."""
+        """Wrap a service; its model is loaded as the application starts, if it is not yet."""
         self.service = service
         self.guard = Guard(service.settings, service.keys)
         self.sockets = Sockets(service, self.guard, SOCKETS)
         self._page = Page()
         self._http = Starlette(routes=[*page_routes(self._page), *_routes(service)])
         self._loading: asyncio.Task[None] | None = None
-        self._is_awaited = False  # somebody is told what becomes of that
+        self._is_awaited = False  # a caller of `loaded` gets its error
         hide_keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
@@ -101,17 +100,17 @@ class App:
         await self._http(scope, receive, send)
 
     def _patient(self, receive: Receive) -> Receive:
-        """A body whose pieces must come in time; who is too slow has left. Raises Busy where the
-        service ends first."""
+        """`receive` for a body: each piece must come in time, else the client counts as gone. It
+        raises Busy if the service ends first."""
         has_all = is_told = False
 
         async def take() -> Message:
             nonlocal has_all, is_told
-            if has_all:  # whoever asks waits for the client to leave
+            if has_all:  # the caller waits for the client to leave
                 return await receive()
             try:
                 async with asyncio.timeout(self.service.settings.body_s):
-                    if is_told:  # and what still comes is read, so that the client sees the answer
+                    if is_told:  # read on, so that the client sees the answer
                         message = await receive()
                     else:
                         async with self.service.until_end():
@@ -139,7 +138,7 @@ class App:
                 return
 
     def start(self) -> None:
-        """Begin to load the model, if it is not there; clients are told so meanwhile."""
+        """Begin to load the model, if it is not there; until then clients are refused."""
         self.service.decoders.prepare()
         self.sockets.start()
         if not self.service.is_loaded and self._loading is None:
@@ -147,7 +146,7 @@ class App:
             self._loading.add_done_callback(self._has_loaded)
 
     def _has_loaded(self, loading: asyncio.Task[None]) -> None:
-        """Say why there is no model, where nobody else does."""
+        """Log why the model cannot be loaded, unless a caller of `loaded` gets the error."""
         error = None if loading.cancelled() else loading.exception()
         if error is not None and not self._is_awaited:
             unexpected = None if isinstance(error, KikuError) else error
@@ -161,7 +160,7 @@ class App:
             await self._loading
 
     async def drain(self, seconds: float | None = None) -> None:
-        """End: take no new stream, let those that are open go on for so long, tell the rest."""
+        """End: take no new stream, let open ones go on for `seconds`, then break off the rest."""
         service = self.service
         service.is_draining = True
         left_s = service.settings.drain_s if seconds is None else seconds
@@ -200,7 +199,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         return JSONResponse(body, 200 if why is None else 503)
 
     async def knock(request: HttpRequest) -> Response:
-        """What a socket would be answered now, for pages: a browser shows them no such answer."""
+        """Answer as a socket would be answered now; browsers do not show that to a page."""
         try:
             service.permit().release()
         except Busy as busy:
@@ -229,6 +228,6 @@ def refused(refusal: Refusal) -> Response:
 
 
 def unavailable(error: KikuError) -> Refusal:
-    """That the service is busy, for paths that have no form of their own for it."""
+    """The refusal of a busy service, for paths that have no form of their own for it."""
     after_s = error.retry_after_s if isinstance(error, Busy) else 5
     return Refusal(503, {"error": str(error)}, {"Retry-After": str(after_s)})

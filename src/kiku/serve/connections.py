@@ -1,8 +1,8 @@
-"""What uvicorn reads and writes of a connection: in turns, so that nobody holds up the others, and
-whole messages the short way.
+"""How uvicorn reads and writes connections here: in turns, so that none holds up the others, and
+with a short way for whole messages.
 
     bytes -> a turn's worth -> frame by frame -> one whole message -> the application
-                                              -> all else: websockets, which knows all of it
+                                              -> all else: the library websockets
 """
 
 import asyncio
@@ -23,43 +23,43 @@ except ImportError:
     from websockets.utils import apply_mask
 
 _AHEAD = 8
-"""Messages that wait for the application before no more are read."""
+"""Number of messages waiting for the application at which reading stops."""
 
 _TURN_BYTES = 2**14
-"""Of one connection, at a time: thousands of chunks without a byte in them fit in there, and all
-others wait while they are read."""
+"""Bytes read from one HTTP connection in a turn: they may be thousands of empty chunks, and all
+other connections wait while they are read."""
 
 _SOUND_BYTES = 2**16
-"""Of a WebSocket, whose frames are counted too: some messages of sound."""
+"""Bytes read from one WebSocket in a turn: some messages of sound. Frames are limited too."""
 
 _TURN_FRAMES = 64
-"""Likewise."""
+"""Frames read from one WebSocket in a turn."""
 
 _WHOLE_BYTES = 2**16
-"""A message up to this size is put together here; websockets reads longer ones as they come."""
+"""Bytes of the longest message put together here; websockets reads longer ones as they come."""
 
 _LONG_S = 0.002
-"""A turn that takes so long is made of what is no sound."""
+"""Seconds after which a turn counts as long: what it read cannot be sound."""
 
 _MESSAGE_S = 2e-5
-"""What the application needs for a message, at least."""
+"""Seconds that the application needs for a message, at least."""
 
 _OTHERS = 4.0
-"""So many times as long as a long turn others have theirs."""
+"""Factor: after a long turn a connection rests this many times as long, so that others go on."""
 
 _PAUSED_S = 0.25
-"""So often it is looked whether more may be read, if nobody says so."""
+"""Seconds between checks whether more may be read, if `_wake` is not called before."""
 
 _TEXT, _BINARY = 0x81, 0x82
-"""How the frame begins that is a whole message."""
+"""First byte of a frame that is a whole message."""
 
 _CONTINUED = {0x00: True, 0x01: True, 0x02: True, 0x80: False}
-"""Whether more of a message is to come after a frame that begins so."""
+"""First byte of a frame: whether more of its message is to come after it."""
 
 
 class _InTurns:
-    """Reads a little of a connection, and then lets others have their turn. The system's loop would
-    give megabytes at once."""
+    """Reads a little of a connection, and then lets others have their turn. The event loop by
+    itself would give megabytes at once."""
 
     loop: asyncio.AbstractEventLoop
     transport: Any
@@ -71,7 +71,7 @@ class _InTurns:
     _rests = False  # after a long turn
 
     def _take(self, data: bytes) -> bytes:
-        """Read what has come; what is left for the next turn."""
+        """Read data that has come. Returns the part left for the next turn."""
         raise NotImplementedError
 
     def _may_go_on(self) -> bool:
@@ -79,7 +79,7 @@ class _InTurns:
         return True
 
     def _num_messages(self) -> int:
-        """How many wait for the application."""
+        """Number of messages that wait for the application."""
         return 0
 
     def data_received(self, data: bytes) -> None:
@@ -94,14 +94,14 @@ class _InTurns:
             self._keep(left)
 
     def _keep(self, data: bytes) -> None:
-        """Read it later."""
+        """Keep data for the next turn, and receive no more until then."""
         self._kept += data
         self.transport.pause_reading()
         if self._next is None:
             self._next = self.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """The next turn."""
+        """Take the next turn, if there may be one."""
         self._next, self._rests = None, False
         if self.transport.is_closing():
             self._kept = b""
@@ -132,7 +132,7 @@ class _InTurns:
         self.transport.resume_reading()
 
     def _wake(self) -> None:
-        """More may be read from now on."""
+        """Go on reading, as the application has taken its messages."""
         if self._rests:
             return
         if self._next is not None:
@@ -143,22 +143,22 @@ class _InTurns:
 
 
 class Messages:
-    """What waits for the application, of which one task fetches: asyncio's queue without the rest
-    of it."""
+    """The messages that wait for the application, where one task fetches them: asyncio's queue
+    without what is not needed here."""
 
     def __init__(self) -> None:
-        """None waits."""
+        """Start empty."""
         self._waiting: deque[Any] = deque()
         self._fetcher: asyncio.Future[None] | None = None
 
     def put_nowait(self, message: Any) -> None:
-        """One more."""
+        """Add a message."""
         self._waiting.append(message)
         if self._fetcher is not None and not self._fetcher.done():
             self._fetcher.set_result(None)
 
     async def get(self) -> Any:
-        """The oldest, when there is one."""
+        """Take the oldest message, as soon as there is one."""
         while not self._waiting:
             self._fetcher = asyncio.get_running_loop().create_future()
             try:
@@ -168,24 +168,25 @@ class Messages:
         return self._waiting.popleft()
 
     def qsize(self) -> int:
-        """How many wait."""
+        """Number of messages that wait."""
         return len(self._waiting)
 
     def empty(self) -> bool:
-        """Whether none waits."""
+        """Whether no message waits."""
         return not self._waiting
 
 
 class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
     """A WebSocket of uvicorn's, with a short way for what nearly all frames are: one whole message.
 
-    Everything else goes to websockets, frame by frame, so that it never sees a part of what was
-    read here. Reading stops when several messages wait, not at each: that is two calls of the
-    system a message. What a client does not read, and what it never ends, takes no memory.
+    Everything else goes to the library websockets, frame by frame, so that it never sees a part of
+    what was read here. Reading stops when several messages wait; to stop at each, as uvicorn does,
+    takes two system calls a message. What a client does not read takes no memory, nor does a
+    message that it never ends.
     """
 
     _turn_bytes = _SOUND_BYTES
-    _pong = b""  # that waits to be written
+    _pong = b""  # the answer to a ping that waits to be written
     _needed = 0  # bytes of the frame that has begun to come
     _passing = 0  # bytes of a long frame that are still to come
     _answered: asyncio.Future[bool] | None = None  # see `ANSWERED`
@@ -224,7 +225,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
 
     def _take(self, data: bytes) -> bytes:
         if not self.handshake_complete:
-            if self.handshake_initiated:  # a client in a hurry
+            if self.handshake_initiated:  # the client did not wait for the answer
                 return data
             self._pass_on(data)
             return b""
@@ -242,7 +243,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         return data[at:]
 
     def _take_frame(self, data: bytes, at: int) -> int:
-        """Read the frame that begins here, as far as it has come; where the next one begins."""
+        """Read the frame at `at`, as far as it has come. Returns where the next one begins."""
         if self._passing:
             end = min(at + self._passing, len(data))
             self._passing -= end - at
@@ -289,7 +290,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         WebSocketsSansIOProtocol.data_received(self, data)
 
     def _deliver(self, kind: int, payload: bytes) -> bool:
-        """Give the application a message; whether it is one."""
+        """Give the application a message. Returns False if it is text and no UTF-8."""
         if kind == _BINARY:
             self.queue.put_nowait({"type": "websocket.receive", "bytes": payload})
         else:
@@ -316,7 +317,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
             self._pause()
 
     def handle_cont(self, event: Frame) -> None:
-        """The next part of a message; uvicorn keeps each by itself, and empty ones too."""
+        """Add the next part of a message; uvicorn keeps each part by itself, and empty ones too."""
         if len(self.frames) < 2:
             self.frames.append(bytearray())  # pyright: ignore[reportArgumentType]
         self.frames[1] += event.data
@@ -364,7 +365,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         return None
 
     def handle_ping(self) -> None:
-        """Answer the last of the pings of a client that does not read: that is enough for it."""
+        """Answer a ping; if the client does not read, only its last one, which is enough."""
         self._pong = b"".join(self.conn.data_to_send())
         if self.writable.is_set():
             self._write_pong()
@@ -380,14 +381,14 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
             self.transport.write(pong)
 
     def end_bad_request(self) -> None:
-        """Answer a request for a socket that cannot be read; uvicorn leaves it open."""
+        """Answer a malformed request for a socket, and close; uvicorn leaves it open."""
         if self.conn.handshake_exc is not None and not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
 
     async def run_asgi(self) -> None:
-        """See uvicorn, which takes an application that refused a socket for one that forgot it, and
-        says so in the log."""
+        """See uvicorn, which would log that an application that refused a socket never answered
+        it."""
         answer = self.app
 
         async def answered(*given: Any) -> None:
@@ -415,7 +416,7 @@ def http_protocol(header_s: float) -> type[H11Protocol]:
                 super()._resume()
 
         def _take(self, data: bytes) -> bytes:
-            if self._is_upgraded:  # nobody sends so early
+            if self._is_upgraded:  # no client sends before it is answered
                 return b""
             H11Protocol.data_received(self, data)
             if not self._awaits_head:
@@ -426,7 +427,7 @@ def http_protocol(header_s: float) -> type[H11Protocol]:
 
         @property
         def _awaits_head(self) -> bool:
-            """Whether no request is there that is not answered."""
+            """Whether all requests that came are answered."""
             cycle: Any = self.cycle
             return cycle is None or cycle.response_complete
 

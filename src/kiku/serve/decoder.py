@@ -1,6 +1,6 @@
 """Recordings from outside -> chunks of sound, decoded in processes of their own.
 
-Lives in one event loop; see `decoder_process` for what happens on the other side.
+Lives in one event loop; see `decoder_process` for what happens in those processes.
 """
 
 import asyncio
@@ -33,33 +33,33 @@ from kiku.serve.decoder_process import (
 _LOG = logging.getLogger(__name__)
 
 PATIENCE_S = 60.0
-"""A decoder that gives nothing for so long, though there is something to decode, is stopped."""
+"""Seconds after which a decoder that gives nothing is stopped, if it has something to decode."""
 
 _START_S = 120.0
-"""A process that has not begun by then never will."""
+"""Seconds a process may take to begin; one that takes longer never will."""
 
 _PIPE_BYTES = 2**16
-"""Of what a client sends that waits for the decoder."""
+"""Bytes of what a client sends that may wait for the decoder."""
 
 _MESSAGE_BYTES = 2**28
-"""No chunk is longer."""
+"""Bytes of a message, at most; no chunk is longer."""
 
 
 _ENDED = (ConnectionError, RuntimeError)
-"""What is raised by writing to a process that has ended; the second by uvloop."""
+"""What writing to a process that has ended raises; the second is uvloop's."""
 
 
 class Decoders:
-    """Starts decoders, one ahead: starting one takes half a second."""
+    """Starts decoders, always one ahead, as starting one takes half a second."""
 
     def __init__(self, memory_bytes: int) -> None:
-        """None is started yet; each may use so much memory."""
+        """Start none yet; each may use `memory_bytes` of memory."""
         self._memory_bytes = memory_bytes
         self._spare: asyncio.Task[asyncio.subprocess.Process] | None = None
         self._closed = False
 
     def prepare(self) -> None:
-        """Start one ahead."""
+        """Start a process ahead, if there is none."""
         if self._spare is None and not self._closed:
             self._spare = asyncio.create_task(_start())
 
@@ -81,7 +81,7 @@ class Decoders:
         return Decoder(process, job)
 
     async def close(self) -> None:
-        """Stop the one that was started ahead."""
+        """Stop the process that was started ahead."""
         self._closed = True
         spare, self._spare = self._spare, None
         if spare is not None:
@@ -93,7 +93,7 @@ class Decoder:
     """One recording being decoded."""
 
     def __init__(self, process: asyncio.subprocess.Process, job: dict[str, Any]) -> None:
-        """`Decoders.decode` makes them."""
+        """Only `Decoders.decode` makes decoders."""
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout
@@ -101,10 +101,10 @@ class Decoder:
         self._num_fed = self._num_read = 0
         self._has_ended = False
         self._news = asyncio.Event()
-        """The process has said something."""
+        """Set when the process has sent a message, or nothing more is read from it."""
         self._write(json.dumps(job).encode() + b"\n")
         self.warnings: list[StreamWarning] = []
-        """What is not as it should be with the recording."""
+        """What is wrong with the recording, though it can be decoded."""
 
     async def feed(self, data: bytes) -> None:
         """The next bytes of the recording; waits until they are wanted."""
@@ -119,7 +119,7 @@ class Decoder:
 
     async def settled(self) -> None:
         """Wait until the sound of all that was fed has been taken from `chunks`, or no more of it
-        comes. Somebody must iterate over them meanwhile."""
+        comes. Another task must iterate over `chunks` meanwhile."""
         while self._num_read < self._num_fed and not self._has_ended:
             self._news.clear()
             try:
@@ -136,8 +136,8 @@ class Decoder:
         """The sound, in the recording's own samples.
 
         Raises:
-            AudioError: it cannot be read.
-            TruncatedAudio: after the last chunk: it ends too early.
+            AudioError: the recording cannot be read.
+            TruncatedAudio: after the last chunk: the recording ends too early.
         """
         if not self._is_fed:
             self.end()
@@ -174,9 +174,9 @@ class Decoder:
                 return
 
     async def _head(self) -> tuple[int, int, int, int, int]:
-        """What the next message is."""
+        """Read the head of the next message."""
         try:
-            if self._is_fed:  # its client may be silent for as long as he likes
+            if self._is_fed:  # a client may pause for as long as he likes
                 head = await self._out.readexactly(HEAD.size)
             else:
                 async with asyncio.timeout(PATIENCE_S):
@@ -196,14 +196,14 @@ class Decoder:
         return HEAD.unpack(head)
 
     async def close(self) -> None:
-        """Stop it, wherever it is."""
+        """Stop decoding, however far it has come."""
         self._has_ended = True
         self._news.set()
         await _end(self._process)
 
 
 async def _start() -> asyncio.subprocess.Process:
-    """A process that is ready for its job."""
+    """Start a process, and wait until it is ready for its job."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kiku.serve.decoder_process",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
@@ -222,7 +222,7 @@ async def _start() -> asyncio.subprocess.Process:
 
 
 def _environment() -> dict[str, str]:
-    """Of the service, without what is secret; one thread, as many run side by side."""
+    """The service's environment without its secrets; one thread, as many decoders run at once."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("KIKU_")}
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
@@ -231,9 +231,10 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     """Kill a process, and wait until nothing of it is left."""
     with suppress(ProcessLookupError):
         process.kill()
-    # What nobody has read keeps the pipes open, and `wait` waits for them, too. There is no public
-    # way to close them. The transport's own `close` asks the system whether the process has ended,
-    # and takes the answer from who waits for it: "Unknown child process pid", says asyncio then.
+    # Bytes that nobody has read keep the pipes open, and `wait` waits for the pipes, too. There is
+    # no public way to close them. The transport's own `close` asks the system whether the process
+    # has ended, and the system answers once: asyncio, which waits for that answer, then logs
+    # "Unknown child process pid".
     transport: asyncio.SubprocessTransport | None = getattr(process, "_transport", None)
     for number in (0, 1):
         pipe = None if transport is None else transport.get_pipe_transport(number)

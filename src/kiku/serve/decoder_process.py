@@ -1,5 +1,5 @@
-"""The process that decodes recordings from outside: what breaks it, or makes it grow, breaks no
-service.
+"""The process that decodes recordings from outside: a recording that breaks it, or makes it grow,
+does not break the service.
 
 It is started before there is anything to decode. The first line of its input says what to decode: a
 file, or what follows on its input. It answers with messages (`HEAD`) on its output.
@@ -24,18 +24,18 @@ HEAD = struct.Struct("<BBHIQ")
 READY, SOUND, GAP, WARNING, END, CUT, REFUSED, HUNGRY = range(8)
 """Kinds of messages. CUT is a recording that ends too early, REFUSED one that cannot be read.
 
-HUNGRY has in the place of its bytes how many were read of what is fed: the sound in them was sent
-before, but for what the format itself keeps back.
+HUNGRY says that the process is about to read more of what is fed. In place of the size it has the
+number of bytes read until then: their sound was sent before, but for what the format keeps back.
 """
 
 DTYPES = ("<f4", "<i2", "<i4", "|u1")
 
 _JOIN_S = 0.5
-"""Chunks of a file are sent when they are so long together."""
+"""Seconds of sound that are sent together; chunks of a file are joined until they are as long."""
 
 
 class _Fed(io.FileIO):
-    """What is fed; says so before it reads on."""
+    """The input that is fed; sends HUNGRY before it reads on."""
 
     out: BinaryIO | None = None
     _num_read = 0
@@ -51,7 +51,7 @@ class _Fed(io.FileIO):
 
 
 class _Recording(io.BufferedReader):
-    """A file that is called so in messages, wherever it lies."""
+    """A file that messages call "what was sent", whatever its path is."""
 
     name = "what was sent"  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 
@@ -60,7 +60,7 @@ def main() -> None:
     """Decode one recording."""
     fed, out = _Fed(0), os.fdopen(os.dup(1), "wb")
     given = _Recording(fed)
-    os.dup2(2, 1)  # what a library prints is no message
+    os.dup2(2, 1)  # what a library prints must not come among the messages
     out.write(HEAD.pack(READY, 0, 0, 0, 0))
     out.flush()
     line = given.readline()
@@ -71,7 +71,7 @@ def main() -> None:
     fed.out = None if job["path"] else out
     try:
         _decode(job, given, out)
-    except BrokenPipeError:  # nobody wants it any more
+    except BrokenPipeError:  # the service reads no further
         os._exit(0)
 
 
@@ -83,7 +83,7 @@ def _decode(job: dict[str, Any], given: BinaryIO, out: BinaryIO) -> None:
     try:
         file = _Recording(io.FileIO(path)) if path else given
         chunks = read_file(file, on_warning=warn, track=job["track"])
-        # Of sound that comes as it is spoken nothing waits for more.
+        # Sound that is fed may come as it is spoken: no chunk of it waits for the next.
         for chunk in _joined(chunks) if path else chunks:
             _send(out, chunk)
     except TruncatedAudio as error:
@@ -104,7 +104,7 @@ def _joined(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
     while True:
         try:
             chunk = next(chunks, None)
-        except AudioError as error:  # all before it is heard
+        except AudioError as error:  # the sound before it is sent first
             chunk, broken = None, error
         if waiting and (chunk is None or not _alike(waiting[0], chunk)):
             yield _one(waiting)
@@ -153,7 +153,7 @@ def _send_json(out: BinaryIO, kind: int, value: Any) -> None:
 
 
 def _limit(num_bytes: int) -> None:
-    """Memory beyond what the process has now; no file written, no core left."""
+    """Allow the process `num_bytes` more memory than it has now, no written file and no core."""
     try:
         import resource
     except ImportError:  # Windows knows no such limits

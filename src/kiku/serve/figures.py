@@ -1,4 +1,4 @@
-"""What one talk counts, for the service's metrics and the line of the log."""
+"""What is counted of one talk, for the service's metrics and the talk's line in the log."""
 
 import time
 
@@ -9,11 +9,11 @@ from kiku.text import Word
 
 
 class Figures:
-    """What one talk counts. Counters of the service are told now and then, as each costs a
-    lock."""
+    """What is counted of one talk. The service's counters are updated now and then only, as each
+    update costs a lock."""
 
     def __init__(self, service: Service, protocol: str) -> None:
-        """All at 0."""
+        """Start at 0."""
         metrics = service.metrics
         self._protocol, self._errors, self._warnings = protocol, metrics.errors, metrics.warnings
         self._received = metrics.received.labels(protocol)
@@ -23,21 +23,21 @@ class Figures:
             metrics.first_word.labels(protocol), metrics.final_word.labels(protocol),
         )  # fmt: skip
         self.warned: set[str] = set()
-        """Kinds of what was wrong with the sound, for the log."""
+        """Kinds of the warnings about the sound, for the log."""
         self.num_received = self.num_sent = self.num_words = 0
         self.text: list[str] | None = [] if service.settings.log_text else None
-        """All words, where the log wants them."""
+        """The text of all words, if the log shall have it."""
         self._flushed_in = self._flushed_out = 0
         self.asked_at = self._first_at = 0.0
         self.duration = 0.0
 
     def pushed(self) -> None:
-        """Sound has come."""
+        """Note that sound has come."""
         if not self._first_at:
             self._first_at = time.monotonic()
 
     def told(self, event: Event, waiting_s: float) -> None:
-        """An event is told."""
+        """Count an event that is sent while `waiting_s` seconds of the stream's sound wait."""
         if isinstance(event, Word):
             if not self.num_words and self._first_at:
                 self._first.observe(time.monotonic() - self._first_at)
@@ -53,15 +53,15 @@ class Figures:
             self.asked_at = 0.0
 
     def failed(self, error: Exception) -> None:
-        """Something went wrong."""
+        """Count an error by its type."""
         self.errors(type(error).__name__)
 
     def errors(self, kind: str) -> None:
-        """As `failed`, by its name."""
+        """Count an error of this kind."""
         self._errors.labels(self._protocol, kind).inc()
 
     def flush(self) -> None:
-        """Tell the service's counters."""
+        """Add what is new to the service's counters."""
         self._received.inc(self.num_received - self._flushed_in)
         self._sent.inc(self.num_sent - self._flushed_out)
         self._flushed_in, self._flushed_out = self.num_received, self.num_sent

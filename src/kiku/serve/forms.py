@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 MAX_FIELDS = 1_200
-"""Of one form: enough for as many hotwords as a stream may have."""
+"""Fields of one form, at most: enough for as many hotwords as a stream may have."""
 
 MAX_FIELD_BYTES = 64 * 2**10
-"""Of one field that is no file."""
+"""Bytes of one field that is no file, at most."""
 
 MAX_FORM_BYTES = 2**20
-"""Of all fields together, with their names."""
+"""Bytes of all fields together, with their names, at most."""
 
 _NAME_BYTES = 100
 
@@ -27,20 +27,19 @@ class FormError(Exception):
     """What came is no form, breaks off, or has too much in it."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
-        """`field` is the name of the one that is at fault, if it is one."""
+        """`field` is the name of the field that is at fault, if it is one field."""
         super().__init__(message)
         self.field = field
 
 
 class FormReader:
-    """Reads one form; the part with the name of `file` is its file, whatever else it says of
-    itself."""
+    """Reads one form. The part whose name is `file` is its file, whatever its other headers are."""
 
     def __init__(self, content_type: str | None, file: str = "file") -> None:
-        """Of a body with this `Content-Type`.
+        """Read a body with this `Content-Type`.
 
         Raises:
-            FormError: it is that of no form.
+            FormError: it is not the type of a form.
         """
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
@@ -74,13 +73,13 @@ class FormReader:
         self.fields: list[tuple[str, str]] = []
         """Names and values, in the order in which they came."""
         self.num_files = 0
-        """Parts with the name of the file that came until now."""
+        """Number of parts with the name of the file that have come."""
 
     def feed(self, data: bytes) -> bytes:
-        """The next bytes of the body; what of them belongs to the file.
+        """Read the next bytes of the body. Returns those of them that belong to the file.
 
         Raises:
-            FormError: they are not those of a form, or too much.
+            FormError: they are no part of a form, or too many.
         """
         try:
             self._parser.write(data)
@@ -90,10 +89,10 @@ class FormReader:
         return b"".join(pieces)
 
     def end(self) -> None:
-        """The body has ended.
+        """Check, as the body has ended, that the form has too.
 
         Raises:
-            FormError: before the form has.
+            FormError: the form has not ended.
         """
         if not self._is_whole:
             raise FormError("the form breaks off before its last boundary: send it whole")

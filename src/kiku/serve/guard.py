@@ -1,4 +1,4 @@
-"""What every client meets first: keys, the pages it may come from, and how often it may knock."""
+"""What every client meets first: keys, allowed web pages, limits of requests and connections."""
 
 import time
 from collections import Counter
@@ -13,21 +13,21 @@ from kiku.serve.settings import Settings, is_loopback
 _MINUTE_S = 60.0
 
 _MOST_OWNERS = 10_000
-"""Of whom it is counted how often they knock."""
+"""Number of owners whose requests are counted; with more, all counts begin again."""
 
 
 class Guard:
     """Lets clients in, and counts them."""
 
     def __init__(self, settings: Settings, keys: Keys) -> None:
-        """Nobody is in."""
+        """Start with no connection."""
         self._settings, self._keys = settings, keys
         self._open: Counter[str] = Counter()
         self._knocks: Counter[str] = Counter()
         self._counted_since = 0.0
 
     def let_in(self, request: Request, address: str, *, is_socket: bool) -> str:
-        """Whose request it is, if the client may come in.
+        """The owner of a request, if its client may come in.
 
         Raises:
             Refusal: 401 without a key that is known, 403 from a web page of another host, 429 for
@@ -44,7 +44,7 @@ class Guard:
         return owner
 
     def let_in_without_key(self, address: str) -> None:
-        """As `let_in`, of a client whose protocol has no keys.
+        """As `let_in`, for a client whose protocol has no keys.
 
         Raises:
             Refusal: as `let_in`, but for the key.
@@ -53,14 +53,14 @@ class Guard:
         self._check_room(address)
 
     def _check_origin(self, request: Request) -> None:
-        """A page of another host may not use a visitor's browser to reach this service."""
+        """Refuse a page of another host that uses a visitor's browser to reach this service."""
         origin = request.headers.get("origin")
         if origin is None or origin in self._settings.allowed_origin:
             return
         try:
             parts = urlsplit(origin)
             host, same = parts.hostname, parts.netloc == request.headers.get("host")
-            # By a name of another host that leads here a page could pass itself off as ours.
+            # A page could pass as ours if its host's name resolved to our address.
             named = urlsplit("//" + request.headers.get("host", "")).hostname
         except ValueError:
             host, same, named = None, False, None
@@ -107,7 +107,7 @@ class Guard:
 
 
 def _unauthorised(request: Request) -> Refusal:
-    """As the clients of each path want it."""
+    """The refusal of a request without a known key, in the form that its path's clients expect."""
     message = "the key is missing, or not known"
     headers = {"WWW-Authenticate": "Bearer"}
     if request.path.endswith("/listen"):

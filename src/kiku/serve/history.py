@@ -1,4 +1,4 @@
-"""The counted messages of a session: what a client who comes back is told again."""
+"""The counted messages of a session, which are sent again to a client who comes back."""
 
 import sys
 from collections import deque
@@ -8,31 +8,31 @@ from itertools import islice
 from kiku.serve.protocols.interface import Send
 
 MOST = 20_000
-"""Messages that are kept."""
+"""Number of messages that are kept, at most."""
 
 MOST_BYTES = 2**23
-"""What they may take of memory; of those that say what was heard it is enough for all of `MOST`."""
+"""Bytes of memory they may take: enough for `MOST` of the messages that say what was heard."""
 
 
 class History:
-    """The last messages by number; the first there was is number 1."""
+    """The last messages of a session, by number; the session's first is number 1."""
 
     def __init__(self, messages: Iterable[str | bytes] = (), count: int = 0) -> None:
-        """With messages of which the last is number `count`."""
+        """Start with these messages, of which the last is number `count`."""
         self._kept: deque[Send] = deque()
         self._num_bytes = 0
         for one in messages:
             self._keep(Send(one))
         self.count = count
-        """How many there were."""
+        """Number of all messages of the session, kept or not."""
 
     def add(self, message: Send) -> None:
-        """One more."""
+        """Add the next message."""
         self._keep(message)
         self.count += 1
 
     def _keep(self, message: Send) -> None:
-        """Keep one more, and let go of the oldest where that is too much."""
+        """Keep a message, and drop the oldest while there is too much."""
         kept = self._kept
         kept.append(message)
         self._num_bytes += sys.getsizeof(message.data)
@@ -40,10 +40,10 @@ class History:
             self._num_bytes -= sys.getsizeof(kept.popleft().data)
 
     def knows_behind(self, number: int) -> bool:
-        """Whether all messages behind this number, which there was, are kept."""
+        """Whether there was a message of this number (or it is 0), and all later ones are kept."""
         return 0 <= self.count - number <= len(self._kept)
 
     def behind(self, number: int) -> list[Send]:
-        """The kept messages behind this number."""
+        """The kept messages after this number."""
         missed = max(0, min(self.count - number, len(self._kept)))
         return list(islice(self._kept, len(self._kept) - missed, None))

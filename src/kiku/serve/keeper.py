@@ -1,8 +1,8 @@
-"""Keeps the sessions of a service in a store, and takes over those of others.
+"""Keeps the sessions of a service in a store, and takes over those of other processes.
 
-Every talk is written about once a second, each at a time of its own, by a thread; claims have
-another thread, so that they wait for no write. A store that is down or slow holds up no talk: its
-sessions cannot be moved meanwhile, which is logged once a minute and counted.
+A thread writes every talk about once a second, each at a time of its own. Claims have another
+thread, so that they wait for no write. A store that is down or slow holds up no talk: sessions
+cannot be moved meanwhile, which is logged once a minute and counted.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("kiku.serve")
 
 KEEP_S = 1.0
-"""So often a talk is written."""
+"""Seconds between two writes of a talk."""
 
 _TICK_S = 0.1
 _SWEEP_S = 10.0
-"""So often the store is swept."""
+"""Seconds between two sweeps of the store."""
 
 _LOG_S = 60.0
 
@@ -59,7 +59,7 @@ class Keeper:
     """The store, as the sockets of a service use it."""
 
     def __init__(self, service: Service, store: SessionStore) -> None:
-        """Nothing is kept yet."""
+        """Start with nothing kept."""
         self._service, self._store = service, store
         self._writer, self._claimer = StoreThread("sessions"), StoreThread("claims")
         self._watched: dict[Talk, _Watched] = {}
@@ -70,7 +70,7 @@ class Keeper:
 
     @cached_property
     def _model(self) -> str:
-        """Which model it is: sessions of others are not gone on with."""
+        """Identifies the model: sessions of other models are not gone on with."""
         recognizer = self._service.recognizer
         text = json.dumps(recognizer.config.to_dict(), sort_keys=True, default=str)
         return f"{recognizer.name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -80,15 +80,15 @@ class Keeper:
         return self._service.settings.resume_s + 2 * KEEP_S
 
     def new(self, protocol: LiveProtocol, owner: str, history: History) -> Keeping:
-        """What is to be kept of a new talk."""
+        """A `Keeping` for a new talk."""
         return Keeping(self._identity(protocol, owner), self._service.card.sample_rate, history)
 
     def of_moved(self, protocol: LiveProtocol, owner: str, moved: Moved) -> Keeping:
-        """What is to be kept of a talk that another process began."""
+        """A `Keeping` for a talk that another process began."""
         keeping = self.new(protocol, owner, moved.history)
         told = moved.told.copy()
         if moved.state is None:
-            told.finalizes = []  # they are asked for once more
+            told.finalizes = []  # the new stream is asked for them again
         keeping.resumed(moved.claim, told, moved.options, moved.start_s, moved.num_before)
         return keeping
 
@@ -96,8 +96,8 @@ class Keeper:
         return Identity(self._model, protocol.name, owner, protocol.session or "")
 
     def start(self) -> None:
-        """Sweep the store from now on: what a process that was killed left there is forgotten, too,
-        whether anybody has a session here or not."""
+        """Sweep the store from now on, so that sessions left there by a process that was killed
+        are forgotten, too, even while no client has a session here."""
         if self._sweeping is None or self._sweeping.done():
             self._sweeping = asyncio.create_task(self._sweep())
 
@@ -111,13 +111,13 @@ class Keeper:
 
     def watch(self, talk: "Talk", keeping: Keeping) -> None:
         """Write this talk from now on."""
-        self.start()  # where nobody has told that the application starts
+        self.start()  # if it was not called as the application started
         self._watched[talk] = _Watched(talk, keeping, time.monotonic() + _TICK_S)
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._tick())
 
     async def forget(self, talk: "Talk") -> None:
-        """The talk has ended, and nobody is to go on with it."""
+        """Remove a talk from the store: it has ended, and no process is to go on with it."""
         watched = self._watched.pop(talk, None)
         if watched is None or watched.is_lost:
             return
@@ -190,12 +190,12 @@ class Keeper:
             self._service.keep(watched.talk.let_go())
 
     def _down(self, error: Exception) -> None:
-        """The store cannot be used."""
+        """Note that the store cannot be used, and count and log that."""
         self._is_down = True
         self._complain(error)
 
     def _complain(self, error: Exception) -> None:
-        """Something cannot be done with the store: say so, now and then."""
+        """Count a failure of the store, and log it if none was logged for `_LOG_S` seconds."""
         self._service.metrics.store_failures.inc()
         now = time.monotonic()
         if now - self._logged_at >= _LOG_S:
@@ -225,8 +225,8 @@ class Keeper:
         return not watched.is_lost
 
     async def hand_over(self, talk: "Talk", state: bytes | None) -> None:
-        """Keep a talk for good, with its stream where that could be saved. A store that is down is
-        not waited for: what was written before is what another process finds."""
+        """Write a talk for the last time, with its stream's state if that could be saved. A store
+        that is down is not waited for: another process then finds what was written before."""
         watched = self._watched.get(talk)
         if watched is None or watched.is_lost:
             return
@@ -250,8 +250,8 @@ class Keeper:
     # Taking over.
 
     async def claim(self, protocol: LiveProtocol, owner: str, request: Request) -> Moved | None:
-        """The session that a client wants to go on with, from now on this process's; None where no
-        store knows it, or it cannot be gone on with."""
+        """Take over the session that a client wants to go on with. Returns None if the store does
+        not know it, or it cannot be gone on with."""
         text = request.first("after", "") or ""
         if not (text.isascii() and text.isdigit()) or protocol.session is None:
             return None
@@ -276,12 +276,12 @@ class Keeper:
         return None
 
     def refused(self, why: str) -> None:
-        """A stored session is not gone on with."""
+        """Count and log that a stored session is not gone on with."""
         self._service.metrics.sessions_moved.labels("refused").inc()
         _LOG.warning("a stored session is not gone on with, and begins anew: %s", why)
 
     def close(self) -> None:
-        """Give back the store."""
+        """Stop sweeping and writing, and close the store."""
         for task in (self._ticking, self._sweeping):
             if task is not None:
                 task.cancel()
@@ -292,7 +292,7 @@ class Keeper:
 def _written(
     store: SessionStore, snapshots: Sequence[Snapshot], ttl_s: float
 ) -> list[tuple[int, Outcome]]:
-    """Write these; under which generation, and what became of each. In a thread."""
+    """Write these snapshots. Returns the generation and the outcome of each. Runs in a thread."""
     writes: list[Write] = []
     for one in snapshots:
         generation = one.generation
@@ -306,7 +306,7 @@ def _written(
 def _going(
     claim: Claim, identity: Identity, client: Client, rate: int, frame_size: int
 ) -> Moved | None:
-    """How to go on with what was claimed. In a thread: it looks at sound."""
+    """How to go on with a claimed session. Runs in a thread, as it searches the sound."""
     return moved(claim, read(claim.values, identity, rate), client, rate, frame_size)
 
 

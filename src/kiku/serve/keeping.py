@@ -1,7 +1,7 @@
 """What is kept of one talk, so that another process could go on with it.
 
-The talk tells what it does; about once a second somebody takes a `Snapshot` and has it written (see
-`keeper`). All of this is in the event loop: nothing is encoded or copied here.
+The talk reports what it does. About once a second the `Keeper` takes a `Snapshot` and has it
+written. All of this runs in the event loop: nothing is encoded or copied here.
 
     talk --pushed, told, ...--> Keeping --snapshot--> Snapshot --(a thread)--> store
                                 Keeping <--committed--
@@ -34,31 +34,31 @@ from kiku.serve.told import Told
 from kiku.stream import Event
 
 BEHIND_S = 10.0
-"""Sound that was heard so long ago is not kept: what was said there has been told."""
+"""Seconds of heard sound that are kept, at most: the words in older sound have been sent."""
 
 _AROUND_S = 1.0
-"""Before the end of the last word: whoever looks for a quiet place behind it needs to know how loud
-it was."""
+"""Seconds of sound kept before the end of the last word: to find a quiet place after it, one needs
+to know how loud it was."""
 
 _AHEAD_S = 30.0
-"""Of sound that waits to be heard so much is kept; who sends more at once keeps it himself."""
+"""Seconds of unheard sound that are kept; a client who sends more at once has to keep the rest."""
 
 _LOOK_S = 3.0
-"""So often it is written where nothing has changed: to live on in the store, and to learn whether
-another process has taken it."""
+"""Seconds between writes of a talk in which nothing changes: they keep it alive in the store, and
+show whether another process has taken it."""
 
 _WAITING_S = 60.0
-"""Sound that waits to be written."""
+"""Seconds of sound that may wait to be written; more is dropped."""
 
 _SURE_S = 60.0
-"""A connection whose client did not take a message for so long is given up by the system."""
+"""Seconds after which the system gives up a connection whose client does not take a message."""
 
 Sound = bytes | NDArray[np.generic]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """A part of the sound that is to be written; None was let go, as too much waited."""
+    """A part of the sound that is to be written; `data` is None if too much waited to keep it."""
 
     start_s: float
     end_s: float
@@ -83,7 +83,7 @@ class Snapshot:
     state: bytes | None
 
     def values(self) -> dict[str, bytes]:
-        """As a store takes them; takes its time."""
+        """The values to store, encoded, which takes a while."""
         found: dict[str, bytes] = {}
         if self.sound is not None:
             name, start_s, num_before, given = self.sound
@@ -104,11 +104,11 @@ class Keeping:
     """One talk's part of the store."""
 
     def __init__(self, identity: Identity, model_rate: int, history: History) -> None:
-        """Of a new session, of which nothing is known yet."""
+        """Begin with a new session, of which nothing is known yet."""
         self.identity, self._history, self._rate = identity, history, model_rate
         self.name = name_of(identity.owner, identity.session)
         self.generation: int | None = None
-        """By which it is owned in the store; None before it was begun there."""
+        """Generation under which this process owns the session; None before the store has it."""
         self.told = Told()
         self._plain: dict[str, Any] = {}  # the options, as they are written
         self._follow(StreamOptions())
@@ -131,7 +131,7 @@ class Keeping:
     # What the talk does.
 
     def opened(self, options: StreamOptions, container: bool) -> None:
-        """It has another stream, which has taken nothing yet."""
+        """Begin again: the talk has another stream, which has taken nothing yet."""
         self._can_move = not container
         self._follow(options)
         self._begin_at(0.0, 0)
@@ -149,14 +149,14 @@ class Keeping:
     def resumed(
         self, claim: Claim, told: Told, options: StreamOptions, start_s: float, num_bytes: int
     ) -> None:
-        """It goes on with what another process has kept.
+        """Go on with what another process has kept.
 
         Args:
-            claim: of what that has kept.
-            told: up to where.
+            claim: of the session, with what was stored of it.
+            told: what its client has been told.
             options: of the stream here.
-            start_s: where its sound begins, in the session's time.
-            num_bytes: of the client's sound before that.
+            start_s: where the stream's sound begins, in the session's time.
+            num_bytes: of the client's sound before `start_s`.
         """
         self.generation, self._can_move, self.told = claim.generation, True, told.copy()
         self._follow(options)
@@ -165,7 +165,7 @@ class Keeping:
         self._left = list(claim.values)
 
     def pushed(self, sound: Sound) -> None:
-        """The stream has taken this."""
+        """Note sound that the stream has taken."""
         if not self._can_move:
             return
         size = len(sound) if isinstance(sound, bytes) else sound.size * 4
@@ -178,13 +178,13 @@ class Keeping:
         self._num_bytes += size
 
     def gap(self, seconds: float) -> None:
-        """The stream has taken silence."""
+        """Note silence that the stream has taken."""
         if self._can_move:
             end_s = self._end_s + seconds
             self._add(_Waiting(self._end_s, end_s, self._num_bytes, b"", is_gap=True))
 
     def unknown(self, end_s: float, num_bytes: int) -> None:
-        """The stream has taken more than is known here, up to this time."""
+        """Note that the stream has taken sound up to `end_s` that is not here."""
         if end_s > self._end_s + 1e-6:
             self._add(_Waiting(self._end_s, end_s, self._num_bytes, None))
         self._num_bytes = num_bytes
@@ -200,12 +200,12 @@ class Keeping:
         self._end_s, self._is_changed = part.end_s, True
 
     def asked(self, tag: str | None, cut: bool) -> None:
-        """A finalize was asked for."""
+        """Note that a finalize was asked for."""
         self.told.finalizes.append((tag, cut))
         self._is_changed = True
 
     def decoding(self, options: DecodingOptions) -> None:
-        """Text is picked otherwise from now on."""
+        """Note that the stream decodes with other options from now on."""
         self._follow(replace(self._options, decoding=options))
         self._is_changed = True
 
@@ -214,20 +214,20 @@ class Keeping:
         self._format = SoundFormat(options.format, self._rate)
 
     def closed(self) -> None:
-        """No more sound comes."""
+        """Note that no more sound comes."""
         self._is_closed = self._is_changed = True
 
     def say(self, event: Event) -> None:
-        """The client is told this."""
+        """Note an event that the client is told."""
         self.told.add(event)
         self._is_changed = True
 
     def ended(self) -> None:
-        """Its last message is there: who goes on with it has nothing to hear."""
+        """Note that the last message exists: a process that goes on with it has nothing to hear."""
         self.told.has_ended = self._is_changed = True
 
     def touch(self) -> None:
-        """Have it written once more, whatever has changed."""
+        """Have the talk written again, even if nothing has changed."""
         self._is_changed = True
 
     # What is written.
@@ -236,14 +236,14 @@ class Keeping:
         self, protocol: LiveProtocol, now: float, heard_s: float, resume_s: float,
         state: bytes | None = None,
     ) -> Snapshot | None:  # fmt: skip
-        """What there is to write now; None where nothing has changed, or the session cannot move.
+        """What there is to write now; None if nothing has changed, or the session cannot move.
 
         Args:
             protocol: of the talk.
             now: a clock in seconds.
             heard_s: how much of the sound was heard.
             resume_s: how long a client may stay away.
-            state: the stream, saved: nothing of it goes on here any more.
+            state: of the stream, saved; if given, the stream does not go on here.
         """
         is_due = now - self._written_at > min(_LOOK_S, resume_s / 4)
         if not self._can_move or not (self._is_changed or is_due):
@@ -271,15 +271,15 @@ class Keeping:
         )
 
     def committed(self, generation: int) -> None:
-        """The last snapshot is in the store, under this generation."""
+        """Note that the last snapshot is in the store, under this generation."""
         self.generation = generation
 
     def lost(self, dropped: Iterable[str] = ()) -> None:
-        """The last snapshot is not in the store, and who knows what is: what is written from now on
-        needs nothing of it. Sound that was to be written is let go.
+        """Note that the last snapshot may not be in the store, whose content is then unknown: what
+        is written from now on needs nothing of it. Sound of that snapshot is let go.
 
         Args:
-            dropped: what it would have dropped.
+            dropped: names that the snapshot would have removed.
         """
         self._left += dropped
         self._left += [name for name, _, _ in self._sounds] + [name for name, _ in self._messages]
@@ -289,7 +289,7 @@ class Keeping:
         self._is_changed = True
 
     def forgotten(self) -> None:
-        """The store knows nothing of it: it is begun there once more."""
+        """Note that the store does not know the session: it is begun there again."""
         self.lost()
         self.generation, self._left = None, []
 
@@ -322,7 +322,7 @@ class Keeping:
     def _take_sound(
         self, from_s: float
     ) -> tuple[str, float, int, list[tuple[float, Sound]]] | None:
-        """Sound that waits to be written, as far as it is to be kept."""
+        """Take the sound that waits to be written, as far as it is to be kept."""
         waiting, limit_s = self._waiting, from_s + _AHEAD_S
         while waiting and waiting[0].end_s <= from_s - _AROUND_S:
             self._pop()
@@ -343,14 +343,14 @@ class Keeping:
         if not parts:
             return None
         name = self._new_name("s")
-        if self._sounds and abs(self._sounds[-1][2] - start_s) > 1e-6:  # some was let go between
+        if self._sounds and abs(self._sounds[-1][2] - start_s) > 1e-6:  # sound was let go
             self._left += [one for one, _, _ in self._sounds]
             self._sounds.clear()
         self._sounds.append((name, start_s, self._stored_s))
         return name, start_s, num_before, parts
 
     def _pop(self, limit_s: float = float("inf")) -> _Waiting | None:
-        """The next part that waits, up to `limit_s` if it can be cut; None if nothing of it."""
+        """Take the next part that waits, up to `limit_s` if it can be cut; None if that is none."""
         part, sound = self._waiting[0], self._format
         data = part.data
         if part.end_s <= limit_s or data is None or part.is_gap or not sound.width:

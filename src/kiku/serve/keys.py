@@ -1,4 +1,4 @@
-"""Who may come in: keys in headers, in the query, and in the subprotocols of a browser's socket."""
+"""Checks clients' keys: in headers, in the query, and in the subprotocols of browsers' sockets."""
 
 import hashlib
 import hmac
@@ -9,14 +9,14 @@ from kiku.serve.protocols.interface import Request
 _OPENAI_KEY = "openai-insecure-api-key."
 
 KEY_PARAMETER = "auth_id"
-"""In the query."""
+"""The parameter of the query that may hold the key."""
 
 
 class Keys:
     """Knows the keys as hashes, and compares them in constant time."""
 
     def __init__(self, keys: Collection[str]) -> None:
-        """With `keys`; none lets everybody in."""
+        """Accept these keys; an empty collection lets every client in."""
         self._digests = [_digest(key) for key in keys]
 
     def __bool__(self) -> bool:
@@ -31,18 +31,18 @@ class Keys:
             return False
         digest = _digest(given)
         found = False
-        for known in self._digests:  # all of them, so that the time tells nothing
+        for known in self._digests:  # all of them, so that the time taken reveals nothing
             found |= hmac.compare_digest(known, digest)
         return found
 
     def owner(self, request: Request, address: str) -> str:
-        """Whose request it is, for limits: of a key (not the key itself), or of an address."""
+        """The owner of a request, for limits: the start of its key's hash, or its address."""
         given = key_of(request) if self._digests else None
         return address if given is None else _digest(given).hex()[:12]
 
 
 def key_of(request: Request) -> str | None:
-    """The key that a client gives; None where it gives none."""
+    """The key that a client gives, or None."""
     scheme, _, rest = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() in ("bearer", "token") and rest.strip():
         return rest.strip()
@@ -59,8 +59,8 @@ def key_of(request: Request) -> str | None:
 
 
 def subprotocol_of(request: Request) -> str | None:
-    """Which subprotocol to accept, where the client's offer carries its key: a browser gives up a
-    socket whose server chose none."""
+    """The subprotocol to accept if the client's offer carries its key, else None. A browser gives
+    up a socket whose server accepted none of the offered ones."""
     for name in request.subprotocols:
         if name in ("token", "bearer", "realtime"):
             return name

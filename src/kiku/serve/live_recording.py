@@ -1,8 +1,8 @@
-"""A recording that its client sends on a socket, as it comes: what a decoder makes of it, for a
-stream that was opened before any of it was there.
+"""A recording that is decoded while its client sends it on a socket, for a stream that was opened
+before any of it was there.
 
-So the stream may hear other channels than the recording has, at first or later on; it is told where
-that is so. Knows no socket and no protocol.
+So the stream may expect other channels than the recording has, at first or later on; the client is
+warned where that is so. Knows no socket and no protocol.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +19,7 @@ class LiveRecording:
     """One recording on its way from a decoder to a stream."""
 
     def __init__(self, decoder: Decoder, stream: AsyncStream, options: StreamOptions) -> None:
-        """Nothing of it was decoded; `options` are the stream's."""
+        """Begin with nothing decoded; `options` are the stream's."""
         self._decoder, self._stream, self._options = decoder, stream, options
         self._changes: ChannelChanges | None = None
         self._is_begun = False
@@ -27,11 +27,11 @@ class LiveRecording:
         self._num_told = 0
 
     async def parts(self) -> AsyncIterator[Chunk | StreamWarning]:
-        """Its sound, and in their places what is to be told of it. Each is to be pushed or told
-        before the next is asked for.
+        """The recording's sound, and the warnings about it, each at its place. The caller pushes or
+        sends each one before it asks for the next.
 
         Raises:
-            AudioError: it cannot be read, or not to its end.
+            AudioError: the recording cannot be read, or not to its end.
         """
         broken: AudioError | None = None
         try:
@@ -52,14 +52,14 @@ class LiveRecording:
 
     def _found(self) -> Iterator[StreamWarning]:
         """What the decoder has found since the last call, in the stream's time."""
-        before_s = self._stream.duration - self._given_s  # gaps that its client has sent
+        before_s = self._stream.duration - self._given_s  # gaps that the client has sent
         found = self._decoder.warnings[self._num_told :]
         self._num_told += len(found)
         for warning in found:
             yield replace(warning, time=warning.time + before_s)
 
     def _look(self, chunk: Chunk) -> StreamWarning | None:
-        """What is to be told of the channels of the next sound."""
+        """The warning about the channels of the next sound, if there is one."""
         channel, count = self._options.channel, chunk.num_channels
         if chunk.data is None or channel == "mix":
             return None
@@ -71,7 +71,7 @@ class LiveRecording:
         return None if self._changes is None else self._changes.look(chunk, self._stream.duration)
 
     def _begin(self, count: int) -> None:
-        """It has so many channels at first."""
+        """Watch for changes of the channels, of which the recording has `count` at first."""
         channel, wanted = self._options.channel, self._options.format.channels
         if channel == "each":
             self._changes = ChannelChanges(wanted, at_first=count == wanted)
@@ -79,8 +79,8 @@ class LiveRecording:
             self._changes = ChannelChanges(count)
 
     def _heard_of(self, chunk: Chunk) -> Chunk:
-        """What the stream takes of this. A channel that was not there at first it refuses itself,
-        and of each it leaves out what is missing."""
+        """The part of a chunk that the stream takes. The stream itself refuses a channel that was
+        not there at first, and skips missing ones if it hears each channel."""
         channel = self._options.channel
         if self._changes is None or not isinstance(channel, int):
             return chunk

@@ -21,23 +21,23 @@ from kiku.errors import ConfigError
 RATE, FRAME = 24_000, 1_920
 FRAME_S = FRAME / RATE
 
-_MSGPACK: Any = msgpack  # which has no types
+_MSGPACK: Any = msgpack  # it has no type annotations
 
 _END_S = 20.0
-"""After its last sound a client waits so long for the rest of its words."""
+"""Seconds that a client waits for the rest of its words after its last sound."""
 
 AGAIN_S = 1.0
-"""Who was told that there is no slot, or was not heard to the end, comes again so much later."""
+"""Seconds until a client that got no slot, or was not heard to the end, comes again."""
 
 _FOR_GOOD = {
     401: "the key is missing or not known there: give --key",
     403: "it lets no such client in",
     404: "there is no socket of this protocol: see --url and --protocol",
 }
-"""Answers that will be the same for whoever comes again."""
+"""HTTP statuses that every later client would get, too, and what each means."""
 
 _FALLS_BEHIND_S = 0.3
-"""Who is so much later than one stream alone is not in real time."""
+"""Seconds by which streams in real time may be later than one stream alone."""
 
 
 @dataclass
@@ -52,9 +52,9 @@ class Report:
     latency: list[float] = field(default_factory=list[float])
     """Of each word: from the end of its sound until it came."""
     lag: list[float] = field(default_factory=list[float])
-    """Of each frame: from its sending until it was heard, where the protocol tells."""
+    """Of each frame: from its sending until it was heard, if the protocol reports that."""
     texts: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
-    """Which recording, and what was written of it."""
+    """Of each visit that was heard to its end: the recording's number, and the text that came."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the texts."""
@@ -70,7 +70,7 @@ class Report:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, float] | None:
-    """As they are reported; None of nothing."""
+    """The 50th, 95th and 99th percentile, rounded for a report; None if there are no values."""
     if not values:
         return None
     found = np.percentile(values, [50, 95, 99])
@@ -86,7 +86,7 @@ class Heard:
     end: float | None = None
     """Where the sound of the last word ends."""
     frames: int = 0
-    """So many frames more were heard."""
+    """Number of further frames that were heard."""
     is_last: bool = False
     error: str | None = None
 
@@ -116,7 +116,7 @@ class Dialect(Protocol):
 
 
 class Kyutai:
-    """As moshi-server speaks."""
+    """The protocol of moshi-server."""
 
     def address(self, url: str) -> str:
         """See `Dialect`."""
@@ -150,7 +150,7 @@ class Kyutai:
 
 
 class Own:
-    """As kiku's own socket speaks."""
+    """The protocol of kiku's own socket."""
 
     def address(self, url: str) -> str:
         """See `Dialect`."""
@@ -179,7 +179,7 @@ class Own:
 
 
 class Deepgram:
-    """As Deepgram's live socket speaks; words are taken from finals."""
+    """The protocol of Deepgram's live socket; words are taken from final results."""
 
     def address(self, url: str) -> str:
         """See `Dialect`."""
@@ -213,29 +213,28 @@ DIALECTS: dict[str, Dialect] = {"kiku": Own(), "kyutai": Kyutai(), "deepgram": D
 
 
 def int16(samples: NDArray[np.float32]) -> bytes:
-    """As raw sound."""
+    """Samples as raw 16-bit sound."""
     return (samples * 32_767).clip(-32_768, 32_767).astype("<i2").tobytes()
 
 
 def websocket_url(url: str) -> str:
-    """An address of http as one of sockets; one of sockets as it is. Raises ConfigError for what is
-    no address."""
+    """A WebSocket address, given one or an HTTP address. Raises ConfigError for anything else."""
     url = url.rstrip("/")
     url = url.replace("http", "ws", 1) if url.startswith("http") else url
     try:
         parts = urlsplit(url)
         is_one = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
         is_one = is_one and not parts.query and not parts.fragment
-    except ValueError:  # of a port that is none
+    except ValueError:  # the port is none
         is_one = False
     if not is_one:
-        seen = url.partition("?")[0]  # there may be a key behind it
+        seen = url.partition("?")[0]  # a key may follow
         raise ConfigError(f"--url must be ws://HOST:PORT or http://HOST:PORT, not {seen!r}")
     return url
 
 
 def arrival_s(streams: int) -> float:
-    """Within so many seconds all clients arrive."""
+    """Seconds within which all clients arrive."""
     return max(1.0, streams / 40)
 
 
@@ -249,7 +248,7 @@ class Load:
         sounds: Sequence[NDArray[np.float32]],
         key: str | None = None,
     ) -> None:
-        """Who speak `sounds` ([S] at 24 kHz), in turn.
+        """Clients who speak `sounds` ([S] at 24 kHz), in turn.
 
         Args:
             url: of the service, ws://... or http://...
@@ -276,11 +275,11 @@ class Load:
         ]
 
     async def run(self, streams: int, seconds: float) -> Report:
-        """Have so many clients speak for at least so long: each from the beginning of a recording,
-        one after the other, and to its end.
+        """Have `streams` clients speak for at least `seconds`. Each speaks one recording after the
+        other, each from its beginning to its end.
 
         Raises:
-            ConfigError: nobody can be heard, whenever he comes.
+            ConfigError: the service can hear no client, whenever it comes.
         """
         report = Report(streams)
         loop = asyncio.get_running_loop()
@@ -303,7 +302,7 @@ class Load:
         return report
 
     async def _visit(self, report: Report, which: int) -> bool:
-        """One recording, from the first frame to the last word; whether all of it was heard."""
+        """Speak one recording, up to its last word. Returns whether all of it was heard."""
         try:
             async with connect(
                 self._dialect.address(self._url), additional_headers=self._headers,
@@ -334,9 +333,9 @@ class Load:
         words: list[str] = []
         listening = asyncio.create_task(self._listen(report, socket, began, words))
         try:
-            with suppress(ConnectionClosed):  # who listens learns why
+            with suppress(ConnectionClosed):  # `_listen` learns why
                 for i, message in enumerate(messages):
-                    # A frame is there when its last sample has been spoken.
+                    # A frame exists once its last sample has been spoken.
                     await asyncio.sleep(began + (i + 1) * FRAME_S - loop.time())
                     if listening.done():
                         break
@@ -357,7 +356,7 @@ class Load:
     async def _listen(
         self, report: Report, socket: ClientConnection, began: float, words: list[str]
     ) -> bool:
-        """Note what comes; whether all has come.
+        """Note what comes. Returns whether all has come.
 
         Raises:
             _Busy: the service has no slot.
@@ -385,8 +384,9 @@ class Load:
         return False
 
     async def find(self, seconds: float, most: int) -> tuple[int, list[Report]]:
-        """The most streams that are in real time, and the reports on the way: none is refused,
-        none fails, and the slowest words come at most 0.3 s later than those of one stream.
+        """The most streams that are in real time, and the reports on the way. In real time means
+        that none is refused, none fails, and the slowest words come at most 0.3 s later than those
+        of one stream.
 
         Raises:
             ConfigError: not even one is heard, so that there is nothing to compare with.
@@ -411,6 +411,6 @@ class Load:
 
 
 def _slow(report: Report) -> float:
-    """Of the latencies, or of the lags, the 99th percentile."""
+    """The 99th percentile of the lags, or of the latencies if there are no lags."""
     values = report.lag or report.latency
     return float(np.percentile(values, 99)) if values else 0.0

@@ -2,8 +2,8 @@
 
 Each speaks a recording in real time over kiku's own socket, under a name of its own, and keeps its
 sound until the end. Where the connection is cut, or its replica goes down, it connects again and
-goes on where the service says that its sound ends. At the end its text is compared with that of a
-client whom nobody disturbed.
+goes on from the place up to which the service says it has the sound. At the end its text is
+compared with that of an undisturbed client.
 """
 
 import asyncio
@@ -33,21 +33,21 @@ from kiku.serve.loadtest import (
 )
 
 _AGAIN = frozenset({1001, 1005, 1006, 1012, 1013})
-"""Closes after which a client comes back."""
+"""Close codes after which a client comes back."""
 
 _REFUSED_FOR_NOW = frozenset({429, 502, 503, 504})
-"""Answers of a service that is full or going down, and of a balancer without a replica."""
+"""Statuses of a service that is full or going down, and of a load balancer without a replica."""
 
 _UNCOUNTED = frozenset({"ready", "lag"})
-"""Messages that are not told again after a cut."""
+"""Kinds of messages that the service does not count, nor send again after a cut."""
 
 _WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 _GREET_S = 10.0
-"""Who is not greeted within so long connects again."""
+"""Seconds that a client waits for the service's greeting before it connects again."""
 
 _PATIENCE_S = 60.0
-"""A client that cannot come back for so long is lost, and so is one that waits so long for its
-last words."""
+"""Seconds after which a client counts as lost: without a way back, or without a message while it
+waits for its last words."""
 
 _FRAME_BYTES = 2 * round(FRAME_S * RATE)
 
@@ -58,19 +58,19 @@ class SessionReport:
 
     streams: int
     sessions: int = 0
-    """That were begun."""
+    """Sessions that were begun."""
     whole: int = 0
-    """That had their last word."""
+    """Sessions that had their last word."""
     different: int = 0
-    """Whole ones whose text is not that of an undisturbed client."""
+    """Whole sessions whose text is not that of an undisturbed client."""
     words: int = 0
     cuts: int = 0
     resumed: int = 0
-    """Times that a service knew a session that came back."""
+    """Number of times that a service knew a session that came back."""
     begun_again: int = 0
-    """Times that it did not, and was sent the sound once more from its beginning."""
+    """Number of times that it did not, and was sent the sound again from its beginning."""
     refused: int = 0
-    """Answers that there is no slot, or no replica."""
+    """Number of answers that there is no slot, or no replica."""
     back: list[float] = field(default_factory=list[float])
     """Of each cut: until the service greeted the client again."""
     latency: list[float] = field(default_factory=list[float])
@@ -107,7 +107,7 @@ class SessionLoad:
     def __init__(
         self, url: str, sounds: Sequence[NDArray[np.float32]], key: str | None = None
     ) -> None:
-        """Who speak `sounds` ([S] at 24 kHz), in turn.
+        """Clients who speak `sounds` ([S] at 24 kHz), in turn.
 
         Args:
             url: of the service or its balancer, ws://... or http://...
@@ -123,7 +123,7 @@ class SessionLoad:
         self.headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self.sounds = [int16(samples) for samples in sounds]
         self.texts: dict[int, str] = {}
-        """What an undisturbed client was told, by recording."""
+        """The text that an undisturbed client got, by recording."""
 
     async def listen(self) -> None:
         """Have each recording spoken once by a client alone, for its text.
@@ -140,7 +140,7 @@ class SessionLoad:
             self.texts[which] = " ".join(words)
 
     async def run(self, streams: int, seconds: float) -> SessionReport:
-        """Have so many clients speak for at least so long, each recording to its end."""
+        """Have `streams` clients speak for at least `seconds`, each recording to its end."""
         if not self.texts:
             await self.listen()
         report, loop = SessionReport(streams), asyncio.get_running_loop()
@@ -180,12 +180,12 @@ class _Client:
         self._words: list[str] = []
         self._num_messages = 0  # of the session, as the service counts them
         self._told_s = 0.0  # where the last word ends
-        self._heard_s = 0.0  # where the latest of all does
+        self._heard_s = 0.0  # where the latest word of all connections ends
         self._was_greeted = self._has_ended = False
         self._began = self._cut_at = 0.0
 
     async def speak(self) -> list[str] | None:
-        """The whole recording: its words, or None if the session was lost."""
+        """Speak the whole recording. Returns its words, or None if the session was lost."""
         loop = asyncio.get_running_loop()
         self._began = self._cut_at = loop.time()
         wait_s = _WAIT_S
@@ -204,7 +204,7 @@ class _Client:
         return self._words
 
     async def _connect(self) -> bool:
-        """One connection, to its end; whether there was one."""
+        """Make a connection, and use it to its end. Returns whether there was one."""
         try:
             async with connect(
                 self._address(), additional_headers=self._load.headers, compression=None,
@@ -270,7 +270,7 @@ class _Client:
                 await sending
 
     async def _send(self, socket: ClientConnection, taken: int) -> None:
-        """What the service lacks: at once what is late, the rest as it is spoken."""
+        """Send the sound that the service lacks: what is late at once, the rest as it is spoken."""
         loop, at = asyncio.get_running_loop(), taken
         while at < len(self._sound):
             piece = self._sound[at : at + _FRAME_BYTES]

@@ -1,4 +1,5 @@
-"""Lines of the log: one for each connection, as text or JSON. No sound, no text, no key."""
+"""Lines of the log: one for each connection, as text or JSON. No sound and no key; words only if
+`log_text` is set."""
 
 import json
 import logging
@@ -15,7 +16,7 @@ from kiku.serve.talk import Talk
 
 
 def connection_line(talk: Talk, seconds: float) -> tuple[str, dict[str, Any]]:
-    """What is said of a connection that has ended: arguments of `Logger.info`."""
+    """The log line of a connection that has ended, as arguments of `Logger.info`."""
     figures = talk.figures
     told: dict[str, Any] = {
         "protocol": talk.protocol_name,
@@ -51,7 +52,7 @@ class _Json(logging.Formatter):
 
 
 def set_up(settings: Settings) -> None:
-    """Write kiku's log to standard error, and what other packages warn of, in one form."""
+    """Write kiku's log and the warnings of other packages to standard error, in one form."""
     handler = logging.StreamHandler(sys.stderr)
     if settings.log_format == "json":
         handler.setFormatter(_Json())
@@ -65,14 +66,14 @@ def set_up(settings: Settings) -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
     root = logging.getLogger()
-    if not root.handlers:  # Python would write what nobody handles as plain text, and warnings
+    if not root.handlers:  # else Python writes other packages' records, and warnings, as plain text
         root.addHandler(handler)
     logging.captureWarnings(True)
     logging.getLogger("kiku").setLevel(settings.log_level.upper())
-    # What uvicorn says of connections holds their addresses with keys in them.
+    # uvicorn's lines about connections hold their addresses, with keys in them.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
-    # A form that is damaged is its client's mistake, and told to the client.
+    # A damaged form is its client's mistake, which the client is told.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
@@ -80,17 +81,17 @@ _SERVERS = (
     "uvicorn.access", "uvicorn.error", "granian.access", "_granian", "hypercorn.access",
     "hypercorn.error",
 )  # fmt: skip
-"""Loggers of those that may run the application; their lines have whole addresses in them."""
+"""Loggers of the servers that may run the application; their lines hold whole addresses."""
 
 _IN_QUERY = re.compile(r"(?<=[?&])([^=&\s]+)=([^&\s\"']*)")
 _HIDDEN = "..."
 
 
 def without_keys(text: str) -> str:
-    """A text in which addresses have no key."""
+    """The text with the keys in its addresses hidden."""
 
     def hidden(found: re.Match[str]) -> str:
-        is_key = unquote_plus(found[1]) == KEY_PARAMETER  # however it is written
+        is_key = unquote_plus(found[1]) == KEY_PARAMETER  # it may be escaped
         return f"{found[1]}={_HIDDEN}" if is_key else found[0]
 
     return _IN_QUERY.sub(hidden, text)
@@ -103,12 +104,12 @@ def _hide(value: Any) -> Any:
 
 
 def _hide_all(record: logging.LogRecord) -> bool:
-    """A filter that takes keys out of a line's parts, and lets it pass."""
+    """A filter that hides the keys in a record's parts, and lets every record pass."""
     record.msg = _hide(record.msg)
     given = record.args
     if isinstance(given, tuple):
         record.args = tuple(map(_hide, given))
-    elif isinstance(given, MutableMapping):  # in its place: it may be more than a dict
+    elif isinstance(given, MutableMapping):  # changed in place, as it may be more than a dict
         parts = cast("MutableMapping[str, Any]", given)
         for name, value in list(parts.items()):
             if _hide(value) != value:
@@ -117,7 +118,7 @@ def _hide_all(record: logging.LogRecord) -> bool:
 
 
 def hide_keys() -> None:
-    """Have whatever server runs the application write addresses without the keys of clients that
-    give them in the query."""
+    """Hide the keys that clients give in the query from the logs of the server that runs the
+    application, whichever it is."""
     for name in _SERVERS:
         logging.getLogger(name).addFilter(_hide_all)

@@ -1,7 +1,7 @@
-"""Memory that a large backlog of sound has left, given back to the system.
+"""Gives memory back to the system after a large backlog of sound.
 
-glibc keeps what was freed between other things: after two hours of sound that clients had sent at
-once, a process stayed 375 MB larger; 27 MB with this.
+glibc keeps freed memory that lies between blocks in use: after clients had sent two hours of sound
+at once, a process stayed 375 MB larger; with `trim`, 27 MB.
 """
 
 import asyncio
@@ -9,22 +9,22 @@ import ctypes
 import sys
 
 LARGE_BYTES = 64 * 2**20
-"""Of sound; less is left to the allocator, which uses it again."""
+"""Bytes of sound that make a backlog large; less is left to the allocator, which uses it again."""
 
 SETTLE_S = 1.0
-"""A stream that is given up drops its sound a moment later."""
+"""Seconds to wait first: a stream that is given up drops its sound a moment later."""
 
 
 class Backlog:
-    """The sound that waits in all streams, as it comes and goes."""
+    """Watches how much sound waits in all streams."""
 
     def __init__(self) -> None:
-        """None waits."""
+        """Start with no sound waiting."""
         self._most = 0.0
 
     def has_gone(self, waiting_bytes: float) -> bool:
-        """Take note of how much waits now; whether most of a large backlog went since this was true
-        last, or since the most there was."""
+        """Note how many bytes of sound wait now. Returns whether at least half of a large backlog
+        has gone since its peak, or since this was last true."""
         self._most = max(self._most, waiting_bytes)
         if self._most < LARGE_BYTES or waiting_bytes > self._most / 2:
             return False
@@ -33,13 +33,13 @@ class Backlog:
 
 
 async def give_back() -> None:
-    """Have the system get what is free, in a thread that nobody waits for."""
+    """Give free memory back after `SETTLE_S`, in a thread, so that the event loop goes on."""
     await asyncio.sleep(SETTLE_S)
     await asyncio.to_thread(trim)
 
 
 def trim() -> None:
-    """Give free memory back, where the allocator is glibc's; elsewhere nothing is done."""
+    """Give free memory back if the allocator is glibc's; else do nothing."""
     if sys.platform != "linux":
         return
     malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # others, as musl, have none

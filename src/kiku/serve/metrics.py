@@ -20,7 +20,7 @@ class Metrics:
     """The figures of one service, in a registry of their own."""
 
     def __init__(self) -> None:
-        """All at 0."""
+        """Start at 0."""
         self._registry = registry = CollectorRegistry()
         self.slots = Gauge("kiku_slots", "Streams that can be heard at once.", registry=registry)
         self.slots_used = Gauge("kiku_slots_used", "Slots that are held.", registry=registry)
@@ -81,11 +81,11 @@ class Metrics:
         )
 
     def stepped(self, num_frames: int, seconds: float, frame_s: float) -> None:
-        """The model has made a step; called by the thread that steps it."""
+        """Count a step that the model has made; called by the thread that steps it."""
         self.step.observe(seconds)
         self.frames.inc(num_frames)
         self.speed.set(seconds / (num_frames * frame_s))
 
     def text(self) -> bytes:
-        """As Prometheus reads it."""
+        """All figures in the text format that Prometheus reads."""
         return generate_latest(self._registry)

@@ -1,8 +1,8 @@
-"""How a session that another process has kept is gone on with here.
+"""How this process goes on with a session that another process has kept.
 
-A saved stream goes on exactly. Without one, a new stream begins at a quiet place behind the last
-word that the client was told, with the stored sound; its times are the session's, and what the
-client knows already is left out.
+A saved stream goes on exactly. Without one, a new stream begins at a quiet place after the last
+word that the client was told, and hears the stored sound from there; its times are the session's,
+and events that the client knows already are left out.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,7 @@ from kiku.serve.session_store import Claim
 from kiku.serve.told import Overlap, Told
 
 _LEVEL_S = 1.0
-"""Before the last word's end: how loud it is there says what is quiet; and few words last
-longer."""
+"""Seconds before the last word's end whose loudness says what is quiet; few words last longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +26,9 @@ class Client:
     """What a client who comes back says of itself."""
 
     num_received: int
-    """Messages that it has had."""
+    """Number of messages that it has had."""
     told_s: float | None = None
-    """Where the last word ends that it has had, if it says so."""
+    """Where the last word that it has had ends, in seconds, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,43 +41,43 @@ class Moved:
     client: Client
     told: Told
     options: StreamOptions
-    """Of the stream to be opened."""
+    """Options of the stream to be opened."""
     state: bytes | None
-    """To open it with; what follows is then only to be kept."""
+    """Saved state to open the stream with, if any; the sound below is then only kept, not heard."""
     start_s: float
     num_before: int
-    """Bytes of the client's sound before that."""
+    """Bytes of the client's sound before `start_s`."""
     parts: Sequence[Part]
-    """The sound from there on."""
+    """The sound from `start_s` on."""
     model_rate: int
     """Samples a second."""
     frame_size: int
 
     @property
     def num_bytes(self) -> int:
-        """Of the client's sound that were taken: where it goes on."""
+        """Bytes of the client's sound that were taken: the client goes on after them."""
         if self.state is not None:
             return self.stored.head.num_bytes
         return self.num_before + sum(len(data) for _, data in self.parts)
 
     @property
     def sound(self) -> SoundFormat:
-        """How the parts are written."""
+        """The format of the parts."""
         return SoundFormat(self.options.format, self.model_rate)
 
     @property
     def finalizes(self) -> Sequence[tuple[str | None, bool]]:
-        """That are to be asked for once more; a saved stream knows its own."""
+        """Finalizes that the new stream is asked for again; a saved stream knows its own."""
         return [] if self.state is not None else self.told.finalizes
 
     @property
     def has_ended(self) -> bool:
-        """Whether there is nothing more to hear: its client is told what it has missed."""
+        """Whether there is nothing more to hear: the client is only sent what it has missed."""
         return self.told.has_ended
 
     @property
     def end_s(self) -> float:
-        """How far the stored sound goes, or is not needed any more."""
+        """The time up to which sound is stored, or needed no more."""
         return max(self.stored.end_s, self.stored.head.from_s)
 
     @property
@@ -89,14 +88,14 @@ class Moved:
 
     @property
     def overlap(self) -> Overlap | None:
-        """What leaves out the events that the client knows; None where none come again."""
+        """The filter that leaves out events that the client knows; None if none come again."""
         if self.state is not None:
             return None
         policy = self.options.turn_policy or TurnPolicy()
         return Overlap(self.told, policy.longest_s)
 
     def without_state(self) -> "Moved | None":
-        """The same with the sound alone."""
+        """The same with the stored sound alone, without the saved stream."""
         stored = replace(self.stored, state=None)
         return moved(self.claim, stored, self.client, self.model_rate, self.frame_size)
 
@@ -112,12 +111,12 @@ async def push_gap(stream: AsyncStream, seconds: float) -> None:
 def moved(
     claim: Claim, stored: Stored, client: Client, model_rate: int, frame_size: int
 ) -> Moved | None:
-    """How to go on; None where it cannot be.
+    """How to go on with a session; None if that cannot be done.
 
     Args:
         claim: of the session.
-        stored: what was in it.
-        client: who wants to go on.
+        stored: what the store had of it.
+        client: the one who wants to go on.
         model_rate: samples a second.
         frame_size: of the model, in samples.
     """
@@ -128,7 +127,8 @@ def moved(
         return None
     told, options = head.told.copy(), stored.options
     if ahead > 0 and told_s is not None and stored.state is None and options.channel != "each":
-        # It was told more than was stored, and says how far: words count, not messages.
+        # The client was told more than was stored, and says up to which word: go by that then, and
+        # not by the number of messages.
         told.words[""] = max(told_s, told.words.get("", 0.0))
         history = History((), num_received)
     sound = SoundFormat(options.format, model_rate)
@@ -151,11 +151,12 @@ def moved(
 def _behind(
     stored: Stored, sound: SoundFormat, time: float, frame_s: float
 ) -> tuple[float, int, list[Part]]:
-    """The stored sound from a quiet place behind a time on: where it begins, bytes before, and
-    parts. It begins with a frame of the session, so that the frames stay the same.
+    """The stored sound from a quiet place after `time` on: where it begins, bytes before it, and
+    its parts. It begins with a frame of the session, so that the frames stay the same.
 
-    Where it does not reach so far back, or so far, there is none: the client is to send it, from a
-    second before, so that the last word is heard as a whole and known again.
+    If the stored sound begins after `time` or ends before it, there are no parts: the client is to
+    send the sound, from a second before `time`, so that the last word is heard as a whole and
+    recognised as known.
     """
     first_s = stored.pieces[0].start_s if stored.pieces else 0.0
     if not (stored.pieces and first_s <= time + 1e-6 and time < stored.end_s):
@@ -171,7 +172,7 @@ def _behind(
 def _from(
     pieces: Sequence[SoundPiece], sound: SoundFormat, time: float
 ) -> tuple[float, int, list[Part]]:
-    """The sound from a time on, or a sample later; from its beginning where that is later."""
+    """The sound from `time` on, or a sample later; if all of it is later, from its beginning."""
     found: list[Part] = []
     now, num_bytes = pieces[0].start_s, pieces[0].num_before
     start_s, num_before = now, num_bytes

@@ -1,7 +1,7 @@
 """The messages of one talk on their way to its client.
 
-They are sent in order, one at a time, over the connection that the talk has at the moment; those of
-a session are kept, for a client that comes back. Knows no stream and no protocol.
+They are sent in order, one at a time, over the connection that the talk has at the moment. The
+messages of a session are kept, for a client that comes back. Knows no stream and no protocol.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from kiku.serve.protocols.interface import Hangup, Send
 from kiku.serve.wire import Gone, Wire
 
 MOST_WAITING = 256
-"""So many messages may wait to be sent before no more are read."""
+"""Messages that may wait to be sent; while more wait, none of the client's are read."""
 
 
 class Outbox:
@@ -24,26 +24,26 @@ class Outbox:
     def __init__(
         self, figures: Figures, hung_up: Callable[[Wire, Hangup], None], *, keeps: bool
     ) -> None:
-        """Not connected yet.
+        """Start without a connection.
 
         Args:
             figures: count what is sent.
-            hung_up: is called before a connection is closed, as its last message wants it.
-            keeps: counted messages, as a client of a session may come back.
+            hung_up: is called with a connection and its `Hangup` before the connection is closed.
+            keeps: whether to keep counted messages, as a client of a session may come back.
         """
         self._figures, self._hung_up, self._keeps = figures, hung_up, keeps
         self._wire: Wire | None = None
         self.waiting: deque[Send | Hangup] = deque()
-        """What is to be sent; others look at it, and change nothing."""
+        """What is to be sent; other classes read this, and do not change it."""
         self._is_flushing = False
-        self._sends_since = 0.0  # 0: it does not
+        self._sends_since = 0.0  # 0 while nothing is being sent
         self._drained = asyncio.Event()
         self._drained.set()  # nothing is being sent
         self._num_known = 0  # messages that the client has had from another process
         self.history = History()
         """The counted messages."""
         self.reason = ""
-        """Why the client is hung up on, where what does so does not say."""
+        """Why the connection is closed, if the `Hangup` does not say."""
         self.is_broken = asyncio.Event()
         """Set as soon as a connection has ended, or could not be sent to."""
 
@@ -57,13 +57,13 @@ class Outbox:
         return now - self._sends_since if self._sends_since else 0.0
 
     def held_up(self, now: float, seconds: float) -> None:
-        """For so long nobody could send: the client is not to blame for that."""
+        """Note that nothing could be sent for `seconds`, which is not the client's fault."""
         if self._sends_since:
             self._sends_since = min(now, self._sends_since + seconds)
 
     def connect(self, wire: Wire, first: Iterable[Send | Hangup] = ()) -> None:
-        """Send over this connection from now on, these messages first. They are not counted again,
-        and what waited is dropped: the history has it."""
+        """Send over this connection from now on, these messages first. They are not counted again.
+        Messages that waited are dropped: the history has them."""
         self._wire = wire
         self.waiting.clear()
         self.waiting.extend(first)
@@ -74,12 +74,12 @@ class Outbox:
             self._wire = None
 
     def take_wire(self) -> Wire | None:
-        """The present connection, over which nothing is sent any more."""
+        """Take the present connection away: nothing more is sent over it."""
         wire, self._wire = self._wire, None
         return wire
 
     def restore(self, history: History, num_received: int) -> None:
-        """Go on where another process was, of whose messages the client has had so many."""
+        """Go on with another process's history; the client has had `num_received` messages."""
         self.history, self._num_known = history, num_received
 
     def put(self, item: Send | Hangup) -> None:
@@ -91,7 +91,7 @@ class Outbox:
         self.waiting.append(item)
 
     async def flush(self) -> None:
-        """Send what waits; if somebody else is at it, he sends this too."""
+        """Send what waits; if another task is sending already, it sends this, too."""
         if self._is_flushing:
             return
         waiting, figures = self.waiting, self._figures
@@ -110,7 +110,7 @@ class Outbox:
                 figures.num_sent += len(item.data)
                 try:
                     await wire.send(item.data)
-                except Gone:  # who reads learns it, too
+                except Gone:  # the task that reads learns it, too
                     self.disconnect(wire)
                     self.is_broken.set()
             if self._wire is None:

@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 FOLDER = "/page/"
-"""Under which the page's files are. They are the code of the page alone, and need no key."""
+"""Path of the page's files. They are nothing but the page's code, and need no key."""
 
 _POLICY = "; ".join(
     (
@@ -36,7 +36,7 @@ HEADERS: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""Of every file of the page."""
+"""Headers of every file of the page."""
 
 _KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -56,7 +56,7 @@ class Page:
     """The page's files, read once."""
 
     def __init__(self) -> None:
-        """Reads them."""
+        """Read the files."""
         self.files = _read_files()
 
     def front(self, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -64,7 +64,7 @@ class Page:
         return self._response("index.html", status, headers or {})
 
     def file(self, name: str) -> Response:
-        """One of its files."""
+        """One of the page's files."""
         if name not in self.files:
             return PlainTextResponse(f"the page has no file {name!r}", 404, dict(HEADERS))
         return self._response(name, 200, {})
@@ -75,7 +75,7 @@ class Page:
 
 
 def page_routes(page: Page) -> list[BaseRoute]:
-    """Where the page and its files are."""
+    """The routes of the page and its files."""
 
     async def front(request: Request) -> Response:
         return page.front()

@@ -1,6 +1,6 @@
 """OpenAI's REST interface: requests in, answers out; all under `/v1` that no other protocol takes.
 
-Knows ASGI, files and the service; what fields and answers mean is `protocols.openai_rest`'s.
+Knows ASGI, files and the service; `protocols.openai_rest` knows what fields and answers mean.
 """
 
 import asyncio
@@ -37,18 +37,19 @@ from kiku.transcription import Transcript
 _LOG = logging.getLogger("kiku.serve")
 
 _LINGER_S = 5.0
-"""A client that is refused while it sends may send on for so long: most read the answer only when
-they have sent all, or are told that nobody listens."""
+"""Seconds that a client that is refused while it sends may send on: most clients read the answer
+only when they have sent all, or learn that nobody listens."""
 
 _FULL_RETRY_S = 30
-"""When a disk that is full is tried again."""
+"""Seconds after which a client is asked to try again if nothing better is known, as when the disk
+is full."""
 
 _GET = ("GET", "HEAD")
 
 
 def routes(service: Service) -> list[BaseRoute]:
-    """All of OpenAI's REST interface. The last of them answers everything under `/v1`: put routes
-    of other protocols before."""
+    """The routes of OpenAI's REST interface. The last one answers everything under `/v1`: put
+    routes of other protocols before it."""
 
     def route(path: str, methods: Sequence[str], answer: "_Answer") -> Route:
         return Route(path, _Endpoint(service, methods, answer))
@@ -73,16 +74,16 @@ class _Exchange:
     _send: SendMessage
     headers: Mapping[str, str]
     status: int | None = None
-    """Of the answer, once it has begun."""
+    """Status of the answer, once it has begun."""
     began: float | None = None
-    """When an upload began; None where there is none."""
+    """When the upload began; None if there is none."""
     has_body: bool = False
     """Whether the whole body of the request has been read."""
     num_received: int = 0
     num_words: int = 0
     duration: float = 0.0
     text: str | None = None
-    """What was said, where the log wants it."""
+    """What was said, if the log shall have it."""
 
     async def tell(self, message: Message) -> None:
         """Send a part of the answer.
@@ -108,7 +109,7 @@ class _Exchange:
     async def answer(
         self, status: int, kind: str, data: bytes, headers: Mapping[str, str] | None = None
     ) -> None:
-        """The whole answer."""
+        """Send the whole answer."""
         await self.start(status, kind, {"content-length": str(len(data)), **(headers or {})})
         await self.tell({"type": "http.response.body", "body": data})
 
@@ -133,7 +134,7 @@ _Answer = Callable[[_Exchange], Awaitable[None]]
 
 
 class _Endpoint:
-    """An ASGI application that answers some methods (None: any), and what goes wrong in OpenAI's
+    """An ASGI application that answers some methods (None: any), and reports errors in OpenAI's
     form."""
 
     def __init__(self, service: Service, methods: Sequence[str] | None, answer: _Answer) -> None:
@@ -150,12 +151,12 @@ class _Endpoint:
                 raise openai_rest.wrong_method(method, scope["path"], self._methods)
             await self._answer(exchange)
         except Gone:
-            if not exchange.has_body:  # or sends too slowly, and listens
+            if not exchange.has_body:  # it may listen, and send too slowly
                 with suppress(Gone):
                     await exchange.refuse(openai_rest.too_slow())
         except Exception as error:
             refusal = _refusal_of(error)
-            if isinstance(error, Refusal | FormError | TooLarge):  # the service has counted others
+            if isinstance(error, Refusal | FormError | TooLarge):  # others are counted already
                 kind = str(refusal.status)
                 self._service.metrics.errors.labels(openai_rest.NAME, kind).inc()
             if exchange.status is None:
@@ -167,7 +168,7 @@ class _Endpoint:
 
 
 def _refusal_of(error: Exception) -> Refusal:
-    """What a client is told of an error."""
+    """The answer to a client for an error."""
     match error:
         case Refusal():
             return error
@@ -202,7 +203,7 @@ async def _transcribe(exchange: _Exchange) -> None:
 
 
 def _log(exchange: _Exchange, began: float) -> None:
-    """One line for an upload, when it has been answered."""
+    """Log one line for an upload that has been answered."""
     told: dict[str, Any] = {
         "protocol": openai_rest.NAME,
         "id": exchange.scope.get("kiku.id", ""),
@@ -218,7 +219,7 @@ def _log(exchange: _Exchange, began: float) -> None:
 
 
 def _check_room(service: Service) -> None:
-    """Refuse a recording before it is sent where it could not even wait. Raises Busy."""
+    """Refuse a recording before it is sent, if it could not even wait. Raises Busy."""
     admission = service.admission
     is_full = admission.num_taken >= admission.num_slots
     if is_full and admission.num_waiting >= service.settings.max_queue:
@@ -231,8 +232,8 @@ async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
     """Read a request to its end; its file goes into `upload`.
 
     Raises:
-        Refusal: what it asks for cannot be.
-        FormError: it is none.
+        Refusal: it asks for what is not available.
+        FormError: its body is no form.
         Gone: its client has left.
     """
     most = exchange.service.settings.max_upload_bytes
@@ -263,7 +264,7 @@ async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
 
 
 async def _document(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:
-    """An answer in one piece."""
+    """Answer in one piece."""
     async with _hear(exchange, request, path) as heard:
         async for _ in heard:
             exchange.num_words += 1
@@ -274,7 +275,7 @@ async def _document(exchange: _Exchange, request: TranscriptionRequest, path: Pa
 
 
 async def _stream(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:
-    """An answer in events, as words are decided."""
+    """Answer in events, as words are decided."""
     told, service = TranscriptEvents(request), exchange.service
     try:
         async with _hear(exchange, request, path) as heard:
@@ -302,7 +303,7 @@ async def _stream(exchange: _Exchange, request: TranscriptionRequest, path: Path
 async def _hear(
     exchange: _Exchange, request: TranscriptionRequest, path: Path
 ) -> AsyncGenerator[Heard]:
-    """As `Service.hear`; what the model cannot do is told by its parameter."""
+    """As `Service.hear`; a refusal of what the model cannot do names its parameter."""
     try:
         async with exchange.service.hear(path, request.options, openai_rest.NAME) as heard:
             yield heard
@@ -312,7 +313,7 @@ async def _hear(
 
 
 def _whole(exchange: _Exchange, transcript: Transcript) -> Transcript:
-    """A transcript that is worth an answer: of all of the recording, or of one that breaks off.
+    """Check that a transcript is worth an answer: of a whole recording, or one that breaks off.
 
     Raises:
         AudioError: the rest of the recording was there, and could not be heard.
@@ -327,7 +328,7 @@ def _whole(exchange: _Exchange, transcript: Transcript) -> Transcript:
 
 
 def _encoder(service: Service) -> openai_rest.Encode:
-    """The tokens of a text; none where the vocabulary cannot spell it."""
+    """A function that gives the tokens of a text; none if the vocabulary cannot spell it."""
     vocabulary = service.recognizer.vocabulary
 
     def encode(text: str) -> list[int]:

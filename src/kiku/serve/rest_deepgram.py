@@ -1,4 +1,4 @@
-"""Deepgram's prerecorded door: `POST /v1/listen` with the recording as the body."""
+"""Deepgram's endpoint for recordings: `POST /v1/listen` with the recording as the body."""
 
 import asyncio
 import hashlib
@@ -32,26 +32,26 @@ _LOG = logging.getLogger(__name__)
 _PROTOCOL = "deepgram-file"
 
 _Answer = tuple[dict[str, Any], Transcript]
-"""The body, and what it was made of."""
+"""The body, and the transcript that it was made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Upload:
-    """A recording that has come."""
+    """A recording that has come whole."""
 
     path: Path
     sha256: str
 
 
 def deepgram_routes(service: Service) -> list[BaseRoute]:
-    """Where recordings are sent."""
+    """The route to which recordings are sent."""
 
     async def listen(http: HttpRequest) -> Response:
         request = request_of(http.scope, http.scope["kiku.id"])
         try:
             answered, transcript = await _listen(service, http, request)
         except (ClientDisconnect, Gone):
-            return Response(status_code=499)  # which nobody reads
+            return Response(status_code=499)  # nobody reads it
         except Refusal as refused:
             return JSONResponse(refused.body, refused.status, refused.headers)
         headers = {"dg-request-id": request.id, **beside(transcript)}
@@ -104,12 +104,12 @@ async def _heard(service: Service, upload: _Upload, query: FileQuery, request: R
 async def _saved(
     http: HttpRequest, most: int, raw: AudioFormat | None, request: Request
 ) -> AsyncGenerator[_Upload]:
-    """The body of a request in a file, for as long as it is wanted.
+    """The body of a request in a file, which is removed at the end of the context.
 
     Raises:
-        TooLarge: it is longer than `most` bytes.
-        AudioError: there is none.
-        Refusal: it does not come on, or the client has left before its end.
+        TooLarge: the body is longer than `most` bytes.
+        AudioError: the body is empty.
+        Refusal: the rest of the body does not come, or the client has left before its end.
     """
     folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="kiku-upload-")
     try:
@@ -140,18 +140,18 @@ class _Saved:
         self.num_bytes = 0
 
     def write(self, piece: bytes) -> None:
-        """The next bytes."""
+        """Write the next bytes."""
         if not self.num_bytes and self._raw is not None:
             if piece.startswith(b"RIFF"):
-                self._raw = None  # it says itself what it is
+                self._raw = None  # it has a header of its own
             else:
-                self._file.write(written_header(self._raw, 0))  # until the length is known
+                self._file.write(written_header(self._raw, 0))  # written again by `close`
         self.num_bytes += len(piece)
         self._digest.update(piece)
         self._file.write(piece)
 
     def close(self) -> None:
-        """All has come."""
+        """Write the header with the length that is known now, and close the file."""
         if self._raw is not None and self.num_bytes:
             self._file.seek(0)
             self._file.write(written_header(self._raw, self.num_bytes))
@@ -159,5 +159,5 @@ class _Saved:
 
     @property
     def sha256(self) -> str:
-        """Of what has come."""
+        """Hash of the bytes that have come, in hexadecimal."""
         return self._digest.hexdigest()

@@ -33,26 +33,26 @@ _PATH = "/api/asr-streaming"
 _PROTOCOL = "kyutai-file"
 
 _Answer = tuple[list[dict[str, Any]], dict[str, str]]
-"""Messages, and headers."""
+"""Messages of the body, and headers."""
 
 _UNKNOWN = "unknown"
 
 _LINGER_S = 5.0
-"""A client that is refused while it sends may send on for so long."""
+"""Seconds that a client that is refused while it sends may send on."""
 
 _BUSY_S = 5
-"""When to come back where nothing says better."""
+"""Seconds after which a client is asked to come back, if nothing better is known."""
 
 
 def kyutai_routes(service: Service) -> list[BaseRoute]:
-    """All that moshi-server has besides its sockets."""
+    """The routes that moshi-server has besides its sockets."""
 
     async def transcribe(http: HttpRequest) -> Response:
         try:
             words, headers = await _transcribe(service, http)
             return JSONResponse(words, headers=headers)
         except Gone:
-            return Response(status_code=499)  # which nobody reads
+            return Response(status_code=499)  # nobody reads it
         except Refusal as refusal:
             return _Unread(refusal)
 
@@ -74,8 +74,8 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
 
 
 class _Unread(JSONResponse):
-    """A refusal that is told while the client may still be sending: most read an answer only when
-    they have sent all, and a connection that is closed over unread bytes takes it away."""
+    """A refusal that is sent while the client may still be sending. Most clients read an answer
+    only when they have sent all, and a connection that is closed over unread bytes loses it."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.body, refusal.status, {**refusal.headers, "connection": "close"})
@@ -95,10 +95,10 @@ class _Unread(JSONResponse):
 
 
 async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
-    """The words of the recording in a request, and what is told beside them.
+    """The words of the recording in a request, and headers for what else there is to say.
 
     Raises:
-        Refusal: there are none.
+        Refusal: the recording cannot be transcribed.
         Gone: the client has left.
     """
     request, began = request_of(http.scope, http.scope["kiku.id"]), time.monotonic()
@@ -123,7 +123,7 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
     except KikuError as error:
         refusal = _refusal_of(error)
         status = refusal.status
-        if isinstance(error, TooLarge | Encoded):  # the service has counted others
+        if isinstance(error, TooLarge | Encoded):  # others are counted already
             service.metrics.errors.labels(_PROTOCOL, str(status)).inc()
         raise refusal from error
     finally:
@@ -147,7 +147,7 @@ async def _words(service: Service, upload: Upload) -> _Answer:
 
 
 def _refusal_of(error: KikuError) -> Refusal:
-    """What a client is told of an error."""
+    """The answer to a client for an error."""
     headers: dict[str, str] = {}
     match error:
         case TooLarge():
@@ -171,7 +171,7 @@ def _refusal_of(error: KikuError) -> Refusal:
 
 
 def _build_info() -> dict[str, str]:
-    """moshi-server's keys. Nothing was compiled here: what a compiler would know is not known."""
+    """moshi-server's keys. Nothing was compiled here: what a compiler would know is unknown."""
     return {
         "build_timestamp": _UNKNOWN,
         "build_date": _UNKNOWN,

@@ -1,4 +1,4 @@
-"""The process of `kiku serve`: the system's sockets, uvicorn and signals, to the last."""
+"""The process of `kiku serve`: the system's sockets, uvicorn and signals, from start to end."""
 
 import asyncio
 import logging
@@ -19,17 +19,18 @@ from kiku.serve.wyoming_server import WyomingServer, check_open_to_all
 _LOG = logging.getLogger("kiku.serve")
 
 _RECEIVE_BYTES = 2**18
-"""Of a connection, in the system's buffer: sound that waits there holds up the client's pings."""
+"""Bytes of the system's buffer of a connection: sound that waits in it holds up the client's
+pings."""
 
 _GONE_MS = 60_000
-"""A client whose system does not answer for so long is gone."""
+"""Milliseconds without an answer of its system after which a client is gone."""
 
 _ANSWER_S = 8
-"""Within which requests must be answered that the end has broken off: longer than a client that is
-refused may go on sending."""
+"""Seconds within which requests that the end has broken off must be answered: longer than a client
+that is refused may go on sending."""
 
 _LOOK_S = 5.0
-"""So often somebody looks whether the model still comes forward."""
+"""Seconds between checks whether the model is dead."""
 
 _PING_S = 10.0
 _HEADER_BYTES = 2**15
@@ -50,7 +51,7 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the end."""
+        """Begin the end at the first signal; at the next one, end at once."""
         if self._loop is None or self._draining is not None or not self.started:
             self.should_exit = self.force_exit = True
             return
@@ -70,7 +71,7 @@ class Server(uvicorn.Server):
 
 
 def make_server(app: App) -> Server:
-    """A uvicorn server as this service wants it."""
+    """A uvicorn server, configured for this service."""
     settings = app.service.settings
     config = uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]
@@ -79,10 +80,10 @@ def make_server(app: App) -> Server:
         http=http_protocol(settings.header_s),
         ws=SocketProtocol,
         ws_max_size=settings.max_message_bytes,
-        # Sound does not shrink, a bomb does; and it costs the client 0.9 ms a frame.
+        # Compression does not shrink sound, lets in bombs, and costs the client 0.9 ms a frame.
         ws_per_message_deflate=False,
         ws_ping_interval=_PING_S,
-        # Pongs wait behind sound that is not read yet. Who is gone is known by TCP (`_GONE_MS`).
+        # Pongs wait behind sound that is not read yet. TCP finds out who is gone (`_GONE_MS`).
         ws_ping_timeout=None,
         h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_keep_alive=30,
@@ -110,7 +111,7 @@ def listening_socket(host: str, port: int, option: str = "--port") -> socket.soc
         family, kind, proto, _, address = found[0]
         sock = socket.socket(family, kind, proto)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Connections take these over.
+        # Accepted connections take over these options.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BYTES)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _GONE_MS)
@@ -130,10 +131,11 @@ def run(settings: Settings, announce: Callable[[str], None] | None = None) -> No
 
     Args:
         settings: of the service.
-        announce: is told the address, once clients are answered.
+        announce: is called with the address, once clients can connect.
 
     Raises:
-        KikuError: the settings, the address or the model cannot be, or the model broke.
+        KikuError: the settings or the address are not valid, the model cannot be loaded, or it
+            broke.
     """
     app = App(Service(settings))
     sock = listening_socket(settings.host, settings.port)
@@ -178,7 +180,8 @@ async def _serve(
 
 
 async def _watch(service: Service, server: Server) -> str:
-    """End the process when its model is dead, so that whoever started it starts another; why."""
+    """End the process when its model is dead, so that its supervisor starts another. Returns the
+    reason."""
     while not service.is_dead:
         await asyncio.sleep(_LOOK_S)
     why = f"the process ends, as its model is dead: {service.why_not_ready}"

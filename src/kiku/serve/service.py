@@ -28,42 +28,43 @@ from kiku.transcription import Transcript, by_time
 _LOG = logging.getLogger(__name__)
 
 _STUCK_S = 10.0
-"""A model that has work and ends no step for so long is not ready."""
+"""Seconds after which a model that has work and ends no step is not ready."""
 
 _DEAD_S = 60.0
-"""And after so long it will not come forward any more: only another process helps."""
+"""Seconds after which such a model counts as dead: only another process helps."""
 
 _BROKEN_STEPS = 3
-"""A model of which so many steps failed in a row is broken, as a GPU is after its own errors."""
+"""Number of failed steps in a row after which a model is broken, as a GPU is after its own
+errors."""
 
 _NO_MODEL = "the model cannot be loaded: the log says why"
 
 _OPEN_S = 30.0
-"""Whoever has a permit gets his slot within so long: the one before may be about to leave."""
+"""Seconds within which a permit holder gets its slot: an earlier stream may be about to leave."""
 
 _UPLOAD_AHEAD_S = 20.0
 """Seconds of an upload's sound that wait for the model."""
 
 
 class Service:
-    """A model that answers clients. Lives in one event loop, but for `load`."""
+    """A model that answers clients. Lives in one event loop, except `load`."""
 
     def __init__(self, settings: Settings, recognizer: Recognizer | None = None) -> None:
-        """Without a model until `load`, unless one is given."""
+        """Begin without a model until `load`, unless one is given."""
         self.settings = settings
         self.keys = Keys(settings.keys())
         self.metrics = Metrics()
         self.decoders = Decoders(settings.decoder_bytes)
         self.is_draining = False
         self.room_bytes = 0.0
-        """Of sound that waits to be heard, one stream may keep so many."""
+        """Bytes of sound waiting to be heard that one stream may keep."""
         self.share_out(0.0, 1)
         self._recognizer: Recognizer | None = None
         self._has_failed = False  # the model cannot be loaded
         self._admission: Admission | None = None
         self._card: ModelCard | None = None
         self._num_open = 0
-        self._limits: set[asyncio.Timeout] = set()  # of what the end breaks off
+        self._limits: set[asyncio.Timeout] = set()  # of work that the end breaks off
         self._is_over = False
         self._loose: set[asyncio.Task[None]] = set()
         if recognizer is not None:
@@ -73,7 +74,7 @@ class Service:
         """Load the model; takes a while, and may be called in any thread.
 
         Raises:
-            KikuError: it cannot be loaded.
+            KikuError: the model cannot be loaded.
         """
         settings = self.settings
         try:
@@ -121,7 +122,7 @@ class Service:
         """The model.
 
         Raises:
-            Busy: it is being loaded, or cannot be.
+            Busy: it is being loaded, or cannot be loaded.
         """
         if self._recognizer is None:
             raise self._no_model()
@@ -129,14 +130,14 @@ class Service:
 
     @property
     def admission(self) -> Admission:
-        """Who holds slots. Raises as `recognizer`."""
+        """The admission to the model's slots. Raises as `recognizer`."""
         if self._admission is None:
             raise self._no_model()
         return self._admission
 
     @property
     def card(self) -> ModelCard:
-        """What the model is called. Raises as `recognizer`."""
+        """What protocols need to know of the model. Raises as `recognizer`."""
         if self._card is None:
             raise self._no_model()
         return self._card
@@ -146,7 +147,7 @@ class Service:
 
     @property
     def why_not_ready(self) -> str | None:
-        """What keeps it from taking another stream; None if nothing does."""
+        """What keeps the service from taking another stream; None if nothing does."""
         if not self.is_loaded:
             return _NO_MODEL if self._has_failed else "loading"
         if self.is_draining:
@@ -164,17 +165,17 @@ class Service:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether a round of the driver does not end: a step, or anything beside it."""
+        """Whether a round of the driver does not end, for its step or anything else in it."""
         return self._round_s > _STUCK_S
 
     @property
     def is_dead(self) -> bool:
-        """Whether only another process helps: it is broken, or has been stuck for so long."""
+        """Whether only another process helps: the model is broken, or stuck for `_DEAD_S`."""
         return self.is_broken or self._round_s > _DEAD_S
 
     @property
     def is_broken(self) -> bool:
-        """Whether one step of the model after the other fails."""
+        """Whether the model's last steps all failed."""
         failed = 0 if self._recognizer is None else self._recognizer.scheduler.num_failed
         return failed >= _BROKEN_STEPS
 
@@ -186,35 +187,35 @@ class Service:
 
     @property
     def num_open(self) -> int:
-        """Conversations and uploads that are going on."""
+        """Number of talks and uploads that are going on."""
         return self._num_open
 
     def begin(self) -> None:
-        """One more is going on."""
+        """Count a talk or upload that begins."""
         self._num_open += 1
 
     def end(self) -> None:
-        """One less."""
+        """Count a talk or upload that has ended."""
         self._num_open -= 1
 
     def keep(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have something done that nobody waits for."""
+        """Run work in a task of its own, which the caller does not wait for."""
         task = asyncio.create_task(work)
         self._loose.add(task)
         task.add_done_callback(self._loose.discard)
 
     def share_out(self, waiting_bytes: float, num_streams: int) -> None:
-        """Of the bytes that all streams may keep one keeps a half at most; where all together have
-        more, an even part."""
+        """Set `room_bytes`: half of the bytes that all streams may keep together; an even part of
+        them, if the sound that waits takes more."""
         most = self.settings.read_ahead_bytes
         self.room_bytes = most / num_streams if waiting_bytes > most else most / 2
 
     @asynccontextmanager
     async def until_end(self) -> AsyncGenerator[None]:
-        """For work on a request, which the end of the service breaks off.
+        """A context for work on a request, which the end of the service breaks off.
 
         Raises:
-            Busy: it has come.
+            Busy: the service ends.
         """
         if self._is_over:
             raise _ending()
@@ -231,7 +232,7 @@ class Service:
             self._limits.discard(limit)
 
     def break_off(self) -> None:
-        """The service ends now: whoever waits for a recording is told so."""
+        """End the service now: requests whose recordings are being heard fail with `Busy`."""
         self._is_over = True
         now = asyncio.get_running_loop().time()
         for limit in self._limits:
@@ -240,10 +241,10 @@ class Service:
     # Streams.
 
     def permit(self, count: int = 1) -> Permit:
-        """Slots for a live stream, now.
+        """Take slots for a live stream, now.
 
         Raises:
-            Busy: there are none, or the model is not there, or the service is ending.
+            Busy: too few are free, the model is not there, or the service is ending.
         """
         self._check_open()
         return self.admission.take(count)
@@ -255,7 +256,7 @@ class Service:
     async def open(
         self, options: StreamOptions, *, recorded: bool = False, state: bytes | None = None
     ) -> AsyncStream:
-        """A stream for who has a permit; from a saved one where `state` is given."""
+        """Open a stream, for which a permit is held; from a saved one if `state` is given."""
         return await self.recognizer.astream(
             options, state=state, timeout=_OPEN_S, recorded=recorded
         )
@@ -266,15 +267,15 @@ class Service:
     async def hear(
         self, source: Path, options: StreamOptions, protocol: str
     ) -> AsyncGenerator["Heard"]:
-        """Transcribe a recording that lies in a file, beside all other streams.
+        """Transcribe a recording in a file, at the same time as all other streams.
 
         Iterate over what this gives to have each word as it is decided, and then take its
         `transcript`. Leaving the context stops the work.
 
         Args:
-            source: where it lies.
+            source: the file.
             options: as of `Recognizer.transcribe`.
-            protocol: which client wants it, for the figures.
+            protocol: name of the client's protocol, for the figures.
 
         Raises:
             Busy: no slot came free in time, or the service ends before all is heard.
@@ -304,7 +305,7 @@ class Heard:
     """A recording that is being transcribed."""
 
     def __init__(self, service: Service, decoder: Decoder, options: StreamOptions) -> None:
-        """`Service.hear` makes them."""
+        """Only `Service.hear` makes these."""
         self._service, self._decoder, self._options = service, decoder, options
         self._chunks = decoder.chunks()
         self._words: list[Word] = []
@@ -313,13 +314,13 @@ class Heard:
         self._failure: Exception | None = None
         self._duration = 0.0
         self.num_channels = 1
-        """How many are heard, each by itself."""
+        """Number of channels that are heard, each by itself."""
         self._permit: Permit | None = None
         self._stream: AsyncStream | None = None
         self._feeding: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read the first of the sound, wait for slots, and open the stream."""
+        """Read the beginning of the sound, wait for slots, and open the stream."""
         service, options = self._service, self._options
         first = await anext(self._chunks, None)
         channels = 1 if first is None else max(1, first.num_channels)
@@ -358,7 +359,7 @@ class Heard:
                 await stream.push_chunk(chunk)
         except AudioError as error:
             self._problem = error
-        except Exception as error:  # the stream's own failure is told by its events
+        except Exception as error:  # a failed stream's events say so, too
             self._failure = error
         with suppress(KikuError):
             await stream.close()
@@ -384,7 +385,7 @@ class Heard:
                         pass
 
     def _finish(self) -> None:
-        """Raise what is no transcript at all."""
+        """Raise the error of a recording of which there is no transcript at all."""
         if self._problem is not None and self._duration == 0:
             raise self._problem
         if self._failure is not None:
@@ -397,7 +398,7 @@ class Heard:
 
     @property
     def transcript(self) -> Transcript:
-        """All that was said, when it has been iterated over."""
+        """All that was said; whole once the words have been iterated over."""
         words = tuple(sorted(self._words, key=by_time))
         warnings = sorted(
             [*self._warnings, *self._decoder.warnings], key=lambda warning: warning.time
@@ -406,7 +407,7 @@ class Heard:
         return Transcript(words, self._duration, tuple(warnings), self._problem, name)
 
     async def close(self) -> None:
-        """Stop, wherever it is."""
+        """Stop, however far it has come."""
         if self._feeding is not None:
             self._feeding.cancel()
             with suppress(asyncio.CancelledError):
@@ -423,7 +424,7 @@ def _ending() -> Busy:
 
 
 def languages_of(name: str) -> tuple[str, ...]:
-    """The languages that a model's name says, as Kyutai's do ("stt-1b-en_fr")."""
+    """The languages that stand in a model's name, as in Kyutai's ("stt-1b-en_fr"); else "en"."""
     last = name.replace("\\", "/").rstrip("/").split("/")[-1]
     for part in reversed(last.split("-")):
         codes = part.split("_")

@@ -1,11 +1,11 @@
-"""What is written of a session into a store, and how it is read: values by name, as msgpack.
+"""The values of a session in a store, by name, as msgpack: how they are written and read.
 
-    head            who and what it is, how far its client was told, which other values belong to it
+    head            whose it is, how far its client was told, which other values belong to it
     G.sN            the sound of about a second, as it came (G is the generation that wrote it)
     G.mN            the messages of about a second
     state           a saved stream, of a process that ended in an orderly way
 
-Stored values are outside bytes: whatever is wrong with them is a `RecordError`.
+Stored values come from outside: whatever is wrong with them raises `RecordError`.
 """
 
 import math
@@ -32,37 +32,37 @@ T = TypeVar("T")
 
 
 class RecordError(Exception):
-    """What is stored of a session is damaged, or of something else; the message says which."""
+    """The record of a session is damaged, or of something else; the message says which."""
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Whose session it is, and of what; another's is not gone on with."""
+    """Whose session it is, and of which model and protocol; one of another is not gone on with."""
 
     model: str
-    """Its name, and a digest of its numbers."""
+    """The model's name, and a digest of its configuration."""
     protocol: str
     owner: str
     session: str
 
 
 class Head(msgspec.Struct, forbid_unknown_fields=True):
-    """All of a session that is small."""
+    """Everything about a session except its sound, messages and saved stream."""
 
     version: int
     identity: Identity
     options: dict[str, Any]
-    """Of its stream."""
+    """Options of its stream."""
     counts: dict[str, int]
     """What its protocol has counted."""
     count: int
-    """Messages that were counted."""
+    """Number of messages that were counted."""
     told: Told
     from_s: float
-    """Sound before this needs not be heard again: its words were told, or nothing was said."""
+    """Sound before this time need not be heard again: its words were told, or nothing was said."""
     num_bytes: int
-    """Of the client's sound that were taken, up to the end of what is stored."""
+    """Bytes of the client's sound that were taken, up to the end of what is stored."""
     is_closed: bool
-    """Whether no sound comes behind that."""
+    """Whether no sound comes after that."""
     sounds: list[str]
     messages: list[str]
     """Names of the other values, in order."""
@@ -84,21 +84,21 @@ class MessagePiece(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     first: int
     """The number of the first of them."""
     messages: list[tuple[bool, bytes]]
-    """Whether it is text, and its bytes."""
+    """Of each message: whether it is text, and its bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A session as it was read, and checked."""
+    """A session that was read and checked."""
 
     head: Head
     options: StreamOptions
     pieces: Sequence[SoundPiece]
-    """Without holes between them."""
+    """Pieces of sound, without holes between them."""
     end_s: float
     """Where their sound ends; 0 without any."""
     messages: Sequence[str | bytes]
-    """The last ones, up to number `head.count`."""
+    """The last messages, up to number `head.count`."""
     state: bytes | None
 
 
@@ -109,7 +109,7 @@ _MESSAGES = msgspec.msgpack.Decoder(MessagePiece).decode
 
 
 def message_piece(first: int, messages: Iterable[str | bytes]) -> MessagePiece:
-    """These messages, of which the first has this number."""
+    """A piece of these messages, of which the first has number `first`."""
     return MessagePiece(
         first,
         [(True, one.encode()) if isinstance(one, str) else (False, one) for one in messages],
@@ -117,7 +117,7 @@ def message_piece(first: int, messages: Iterable[str | bytes]) -> MessagePiece:
 
 
 def encoded(value: Head | SoundPiece | MessagePiece) -> bytes:
-    """A value as it is stored."""
+    """The bytes of a value, to be stored."""
     return _ENCODE(value)
 
 
@@ -126,11 +126,11 @@ def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> St
 
     Args:
         values: as a store gave them.
-        identity: what the session must be of.
+        identity: the one that the session must have.
         model_rate: samples a second.
 
     Raises:
-        RecordError: it is another's, or not what was written.
+        RecordError: it has another identity, or is damaged.
     """
     try:
         head = _HEAD(values[HEAD])

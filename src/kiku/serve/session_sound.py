@@ -14,7 +14,7 @@ from kiku.errors import AudioError
 from kiku.options import AudioFormat
 
 Part = tuple[float, bytes]
-"""Silence of so many seconds, or sound as bytes (which then has 0 before it)."""
+"""(seconds, b"") is silence; (0, bytes) is sound."""
 
 _FLOAT = np.dtype("<f4")
 
@@ -26,7 +26,7 @@ _AROUND_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SoundFormat:
-    """How the sound of a talk is written."""
+    """The format of a talk's sound."""
 
     format: AudioFormat
     model_rate: int
@@ -40,26 +40,26 @@ class SoundFormat:
 
     @property
     def width(self) -> int:
-        """Bytes of a sample of all channels; 0 where bytes do not count samples."""
+        """Bytes of a sample of all channels; 0 for Opus, whose bytes do not count samples."""
         encoding = self.format.encoding
         if encoding is None:
             return _FLOAT.itemsize
         return 0 if encoding == "opus" else width_of(encoding, self.format.channels)
 
     def seconds(self, data: bytes) -> float:
-        """How long these bytes are; a sample may be there in part."""
+        """Seconds of sound in these bytes; the last sample may be incomplete."""
         width = self.width
         if not width:
             return num_samples_of(data) / OPUS_RATE
         return len(data) / (width * self.rate)
 
     def cut(self, size: int, seconds: float, num_before: int) -> int:
-        """Where a piece of the sound can be cut, at this time or a little later.
+        """The byte at which a piece of the sound can be cut, at this time or a little later.
 
         Args:
-            size: its bytes.
-            seconds: from its beginning.
-            num_before: bytes of the sound before it, of which the last may be half a sample.
+            size: bytes of the piece.
+            seconds: time from the beginning of the piece.
+            num_before: bytes of the sound before the piece, of which the last may be half a sample.
         """
         width = self.width
         if not width:
@@ -69,7 +69,7 @@ class SoundFormat:
         return min(at, size)
 
     def pushed(self, data: bytes) -> bytes | NDArray[np.float32]:
-        """As a stream takes it."""
+        """The sound as a stream takes it."""
         return np.frombuffer(data, _FLOAT) if self.format.encoding is None else data
 
     def kept(self, sound: bytes | NDArray[np.generic]) -> bytes:
@@ -77,7 +77,7 @@ class SoundFormat:
         return sound if isinstance(sound, bytes) else sound.astype(_FLOAT, copy=False).tobytes()
 
     def heard(self, parts: Iterable[Part]) -> NDArray[np.float32]:
-        """[S] the parts mixed to one channel, at the model's rate; as much as can be understood."""
+        """[S] the parts mixed to one channel, at the model's rate, up to one that is no sound."""
         found = [np.zeros(0, np.float32)]
         ear = AudioInput(self.model_rate, self.format, checks=False)
         for gap_s, data in parts:
@@ -90,15 +90,15 @@ class SoundFormat:
 
 
 def quiet_behind(samples: NDArray[np.float32], rate: int, first_s: float, time: float) -> float:
-    """Where it is quiet for the first time behind a time, soon; the time itself where it is not.
+    """The time of the first quiet place soon after `time`; `time` itself if there is none.
 
-    A word is told to end a little before its sound does: who begins to listen there hears the rest
-    of it as another word.
+    The end of a word that is reported comes a little before the end of its sound: a stream that
+    begins there hears the rest of the word as another one.
 
     Args:
-        samples: [S] of the sound around.
+        samples: [S] of the sound around `time`.
         rate: samples a second.
-        first_s: the time of the first of them.
+        first_s: the time of the first sample.
         time: where the last word ends.
     """
     size = rate // _PEAKS_PER_S

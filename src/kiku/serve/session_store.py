@@ -1,7 +1,7 @@
-"""Where sessions are kept so that another process can go on with them: what every store promises.
+"""Stores of sessions, from which another process can go on with them: what every store promises.
 
-A store holds, for each name, a generation and some named values. Whoever began a session or
-claimed it last owns it, and knows so by the generation; the writes of all others are refused.
+A store holds, for each name, a generation and some named values. The process that began a session
+or claimed it last owns it, and shows so by the generation; the writes of all others are refused.
 Stores know nothing of sound or words. Their calls wait for disks and networks: they are made in
 threads of their own (see `keeper`).
 """
@@ -17,7 +17,7 @@ from typing import Protocol
 from kiku.errors import ConfigError
 
 MOST_BYTES = 2**28
-"""Of one value: a saved stream of the 1B has 200 MB."""
+"""Bytes of one value, at most: a saved stream of the 1B model has 200 MB."""
 
 
 class StoreDown(Exception):
@@ -29,9 +29,9 @@ class Outcome(Enum):
 
     KEPT = "kept"
     TAKEN = "taken"
-    """Somebody else owns the session now; nothing was written."""
+    """Another process owns the session; nothing was written."""
     UNKNOWN = "unknown"
-    """The store has no such session (any more); nothing was written."""
+    """The store has no such session, or has forgotten it; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,17 @@ class Write:
     name: str
     generation: int
     values: Mapping[str, bytes]
-    """Added, or put in the place of those of the same name."""
+    """Values to add, or to put in the place of those of the same name."""
     drop: Collection[str]
     """Names of values that are not needed any more."""
     ttl_s: float
-    """The session is forgotten if nothing is written for so long."""
+    """Seconds without a write after which the session is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A session that is owned from now on, and what is known of it. The values are outside
-    bytes."""
+    """A session that the caller owns from now on, and its values. They come from outside, and are
+    not checked yet."""
 
     generation: int
     values: Mapping[str, bytes]
@@ -61,43 +61,45 @@ class SessionStore(Protocol):
     """Every call may raise StoreDown, and may be made from any thread."""
 
     def begin(self, name: str, ttl_s: float) -> int:
-        """Own a new session, and forget what was there under its name; its generation, which is
-        above all that were there."""
+        """Own a new session, and forget what was stored under its name. Returns its generation,
+        which is above all earlier ones."""
         ...
 
     def claim(self, name: str, ttl_s: float) -> Claim | None:
-        """Own a session that somebody else began; None where there is none, where nothing was
-        written of it, or not for longer than it was to live. Of two that claim it the later one
-        owns it."""
+        """Own a session that another process began. Returns None if there is none, if nothing was
+        written of it, or if its last write is longer ago than its `ttl_s`. Of two processes that
+        claim a session the later one owns it."""
         ...
 
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
-        """Keep all of these; each wholly or not at all."""
+        """Do all of these writes, each wholly or not at all."""
         ...
 
     def remove(self, name: str, generation: int, ttl_s: float) -> None:
-        """Forget the values of a session that has ended, if this generation still owns it. That it
-        was there is known for some time: an owner before this one learns that it is not his."""
+        """Forget the values of a session that has ended, if this generation still owns it. The
+        store remembers for some time that the session existed, so that an earlier owner learns that
+        he does not own it."""
         ...
 
     def sweep(self, ttl_s: float) -> None:
-        """Forget the sessions whose time is over, also those of processes that were killed; called
-        every few seconds. What cannot be read goes when it was not written to for `ttl_s`."""
+        """Forget the sessions whose time is over, also those of processes that were killed. Called
+        every few seconds. A session that cannot be read is forgotten when it was not written to for
+        `ttl_s`."""
         ...
 
     def close(self) -> None:
-        """Give back what the store holds open."""
+        """Close what the store holds open."""
         ...
 
 
 def name_of(owner: str, session: str) -> str:
-    """The name of an owner's session: of letters and digits, and it tells neither of them."""
+    """The name of an owner's session in a store: letters and digits that reveal neither."""
     text = f"{len(owner)}:{owner}{session}"
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 def next_generation(last: int) -> int:
-    """A generation above `last`, and above those of a session that the store has forgotten: it
+    """A generation above `last`, and above those of a session that the store has forgotten, as it
     counts microseconds."""
     return max(last + 1, time.time_ns() // 1000)
 
@@ -106,7 +108,7 @@ def open_store(address: str) -> SessionStore:
     """The store at an address: redis://HOST:PORT/DB (or rediss://, unix://), or a folder's path.
 
     Raises:
-        ConfigError: it is no address of a store, or the folder cannot be used.
+        ConfigError: the address is not that of a store, or the folder cannot be used.
         MissingExtra: the client of Redis is not installed.
     """
     scheme = address.partition("://")[0].lower() if "://" in address else ""

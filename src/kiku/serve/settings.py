@@ -1,4 +1,4 @@
-"""How a service is set: options of `kiku serve`, `KIKU_*` of the environment, a TOML file."""
+"""Settings of a service: options of `kiku serve`, `KIKU_*` of the environment, a TOML file."""
 
 import difflib
 import ipaddress
@@ -26,7 +26,7 @@ DEFAULT_ALIASES = (
 """Names under which vendors' clients ask for a model by default."""
 
 SECRET = frozenset({"api_key", "session_key", "session_store"})
-"""Whose values are in no error: passwords may be in them."""
+"""Settings whose values are in no error, as they may hold passwords."""
 
 PREFIX = "KIKU_"
 
@@ -35,12 +35,12 @@ OTHER_NAMES = frozenset({
     "KIKU_KERNELS_NEEDED", "KIKU_KERNELS_TARGET", "KIKU_GOLDEN_CLIPS", "KIKU_GOLDEN_TOKENS",
     "KIKU_PARITY_REPORT", "KIKU_WEIGHTS",
 })  # fmt: skip
-"""What other parts of kiku, and its tests, read in the environment."""
+"""Names in the environment that other parts of kiku, and its tests, read."""
 
-# Kubernetes tells every pod of a Service named kiku, or kiku-something, where it is.
+# Kubernetes sets these in every pod, for a Service named kiku, or kiku-something.
 _OF_KUBERNETES = re.compile(r"KIKU_(\w+_)?(SERVICE_(HOST|PORT\w*)|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 
-# A scheme, a host and perhaps a port: what else there may be in an address, no browser sends.
+# A scheme, a host and perhaps a port: browsers send nothing else of an address.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^\s/*@?#:\[\]]+)(?::(\d+))?/?")
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -50,7 +50,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set, with what it is when nobody says anything."""
+    """Everything that can be set, with its default."""
 
     host: str = "127.0.0.1"
     """Address to listen on; any but this machine's own wants keys, or `insecure`."""
@@ -135,7 +135,7 @@ class Settings:
     """Write what was transcribed into the log."""
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for what cannot be."""
+        """Raise ConfigError for values that are not valid."""
         if self.api_keys_file is not None:
             self._set("api_keys_file", Path(_at_home(self.api_keys_file)))
         if self.session_store is not None:
@@ -163,16 +163,16 @@ class Settings:
         object.__setattr__(self, name, value)
 
     def keys(self) -> frozenset[str]:
-        """All keys that let a client in; none lets everybody in.
+        """All keys that let a client in; if empty, every client is let in.
 
         Raises:
-            ConfigError: the file of keys cannot be read, or holds none; or everybody would be let
-                in from other machines.
+            ConfigError: the file of keys cannot be read, or holds none; or every client would be
+                let in from other machines.
         """
         keys = {key for key in self.api_key if key}
         if self.api_keys_file is not None:
             try:
-                # Notepad begins a file with a mark, which would be part of the first key.
+                # Notepad begins a file with a byte order mark, which would get into the first key.
                 lines = self.api_keys_file.read_text("utf-8-sig").splitlines()
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(
@@ -200,13 +200,13 @@ class Settings:
         the file.
 
         Args:
-            given: by name, as they are; None is not given.
+            given: values by name; one that is None counts as not given.
             environment: `KIKU_PORT` and the like; lists with commas.
-            file: TOML, with the names of the fields ("-" may stand for "_"), whose paths count from
-                where it lies; None is `KIKU_CONFIG`.
+            file: TOML, with the names of the fields ("-" may stand for "_"), whose paths are
+                relative to its folder; None is `KIKU_CONFIG`.
 
         Raises:
-            ConfigError: a name that is not known, or a value that cannot be.
+            ConfigError: a name is not known, or a value is not valid.
         """
         if file is None and environment.get(f"{PREFIX}CONFIG"):
             file = Path(environment[f"{PREFIX}CONFIG"])
@@ -245,14 +245,14 @@ _PATHS = ("api_keys_file", "session_store")
 
 
 def _beside(file: Path, path: str | Path) -> Any:
-    """A path that stands in a file, from where that lies; addresses are none."""
+    """A path that stands in `file`, relative to its folder; an address stays as it is."""
     if "://" in str(path) or not str(path):
         return path
     return type(path)(file.parent / _at_home(path))
 
 
 def _at_home(path: str | Path) -> str:
-    """A path whose ~ is the home folder: no shell has seen what stands in a file or in quotes."""
+    """A path whose ~ is replaced by the home folder, as no shell does in a file or in quotes."""
     return os.path.expanduser(path)
 
 
@@ -260,7 +260,7 @@ def _origin(given: str) -> str:
     """A page's origin as browsers name it.
 
     Raises:
-        ConfigError: it is none, and would match no page.
+        ConfigError: it is no origin, and would match no page.
     """
     if given == "null":  # of pages that are files, or in a sandbox
         return given
@@ -282,7 +282,7 @@ def _nearest(name: str, known: Collection[str], prefix: str = "") -> str:
 
 
 def unknown_names(environment: Mapping[str, str]) -> Iterator[str]:
-    """Of the environment what is named as a setting and is none, each as a sentence."""
+    """Sentences, one for each name in the environment that looks like a setting and is none."""
     known = [one.name.upper() for one in fields(Settings)]
     for name, value in sorted(environment.items()):
         bare = name.removeprefix(PREFIX)
@@ -295,13 +295,13 @@ def unknown_names(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def warn_of_unknown_names(environment: Mapping[str, str]) -> None:
-    """Log what is set in the environment and changes nothing."""
+    """Log names that are set in the environment and change nothing."""
     for told in unknown_names(environment):
         _log.warning("%s", told)
 
 
 def _checked(value: Any, kind: Any, what: str, shown: str) -> Any:
-    """A value of TOML as one of the kind; `what` it is and how it is `shown` stand in the error."""
+    """A value of TOML, as one of the kind; the error says `what` it is, and has it as `shown`."""
     wanted = _plain(kind)
     if get_origin(wanted) is tuple:
         items = cast("list[Any]", value if isinstance(value, list) else [value])
@@ -317,7 +317,7 @@ def _checked(value: Any, kind: Any, what: str, shown: str) -> Any:
 
 
 def _parsed(text: str, kind: Any, what: str) -> Any:
-    """A text of the environment as a value of the kind."""
+    """A text of the environment, as a value of the kind."""
     wanted = _plain(kind)
     try:
         if get_origin(wanted) is tuple:

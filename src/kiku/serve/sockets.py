@@ -1,4 +1,4 @@
-"""Every WebSocket from its request to its end: who may come in, which protocol, and who comes back.
+"""Handles every WebSocket from its request to its end: access, protocol, and clients who come back.
 
 Also looks after all talks several times a second, and ends them when the service ends.
 """
@@ -43,23 +43,23 @@ _LOG = logging.getLogger("kiku.serve")
 MakeProtocol = Callable[[Request, ModelCard], LiveProtocol]
 
 LOOK_S = 0.25
-"""So often it is looked who is silent."""
+"""Seconds between two looks for silent clients."""
 
 _TELL_S = 3.0
-"""At the end clients must take the last message within so long."""
+"""Seconds within which clients must take the last message when the service ends."""
 
 _HAND_OVER_S = 20.0
-"""At the end all streams with a session must be saved within so long."""
+"""Seconds within which all streams with a session must be saved when the service ends."""
 
 _SAVES = 4
-"""At the same time: a saved stream of a large model has 200 MB."""
+"""Streams that are saved at the same time: a saved stream of a large model has 200 MB."""
 
 
 class Sockets:
     """The live connections of a service."""
 
     def __init__(self, service: Service, guard: Guard, routes: Mapping[str, MakeProtocol]) -> None:
-        """None is open. `routes` are protocols by path."""
+        """Start with no connection. `routes` are protocols by path."""
         self._service, self._guard, self._routes = service, guard, routes
         self.talks: set[Talk] = set()
         self._sessions: dict[tuple[str, str], Talk] = {}
@@ -69,12 +69,12 @@ class Sockets:
         self._keeper = None if store is None else Keeper(service, open_store(store))
 
     def start(self) -> None:
-        """The application starts."""
+        """Begin to sweep the store, as the application starts."""
         if self._keeper is not None:
             self._keeper.start()
 
     async def answer(self, scope: Scope, receive: Receive, send: SendMessage) -> None:
-        """One WebSocket, to its end."""
+        """Answer one WebSocket, to its end."""
         socket = WebSocket(receive, send, scope.get(ANSWERED))
         await receive()  # "websocket.connect"
         try:
@@ -109,7 +109,7 @@ class Sockets:
             try:
                 if not await self._take_over(talk, request):
                     await talk.end()
-                    protocol = make(request, self._service.card)  # as nothing had been tried
+                    protocol = make(request, self._service.card)  # as if nothing had been tried
                     talk = Talk(self._service, protocol, owner, request.id)
                     await talk.prepare(self._kept(talk))
             except KikuError as error:
@@ -132,13 +132,13 @@ class Sockets:
             await self.end(talk)
 
     def _kept(self, talk: Talk) -> Keeping | None:
-        """What is kept of a new talk for other processes; None where they cannot have it."""
+        """The `Keeping` of a new talk, for other processes; None if they cannot have it."""
         if self._keeper is None or talk.session is None:
             return None
         return self._keeper.new(talk.protocol, talk.owner, talk.history)
 
     async def _take_over(self, talk: Talk, request: Request) -> bool:
-        """Go on with a session that another process has kept; whether that was done.
+        """Go on with a session that another process has kept. Returns whether that was done.
 
         Raises:
             Busy: no slot is free.
@@ -148,7 +148,7 @@ class Sockets:
             return False
         if not request.first("after"):
             return False
-        talk.take_slots(protocol.first.options)  # before it is taken from who has it
+        talk.take_slots(protocol.first.options)  # before its owner loses it
         moved = await keeper.claim(protocol, talk.owner, request)
         if moved is None:
             return False
@@ -156,7 +156,7 @@ class Sockets:
             keeper.refused("it has another number of channels than its client asks for")
             return False
         ways = [moved] if moved.state is None else [moved, moved.without_state()]
-        for way in ways:  # a stream that was saved by another engine leaves its sound
+        for way in ways:  # if the saved stream is of another engine, by its sound
             if way is None:
                 continue
             try:
@@ -170,7 +170,7 @@ class Sockets:
         return False
 
     async def run(self, talk: Talk, wire: Wire) -> None:
-        """Talk to the end of the connection."""
+        """Run a talk to the end of its connection."""
         service, protocol = self._service, talk.protocol_name
         self._start_sweep()
         service.begin()
@@ -185,7 +185,7 @@ class Sockets:
         await talk.run(wire)
 
     async def end(self, talk: Talk) -> None:
-        """The connection has ended: end the talk, unless its client may come back."""
+        """End a talk whose connection has ended, unless its client may come back."""
         if talk not in self.talks:
             return await talk.end()
         if talk.session is not None and talk.is_alive:
@@ -194,7 +194,7 @@ class Sockets:
             await self._forget(talk)
 
     async def _await(self, talk: Talk) -> None:
-        """Keep a talk whose client was cut off, as long as it comes back."""
+        """Keep a talk whose client was cut off, as long as the client comes back in time."""
         try:
             while talk.is_alive and await talk.comes_back(self._service.settings.resume_s):
                 pass
@@ -209,14 +209,14 @@ class Sockets:
         self._service.metrics.connections.labels(talk.protocol_name).dec()
         self._service.end()
         await talk.end()
-        if self._keeper is not None:  # nobody waits for a store
+        if self._keeper is not None:  # not awaited: a store may be slow
             self._service.keep(self._keeper.forget(talk))
         _LOG.info(*connection_line(talk, time.monotonic() - talk.began_at))
 
     async def _come_back(
         self, socket: WebSocket, protocol: LiveProtocol, request: Request, owner: str
     ) -> bool:
-        """Go on with a session that is known; whether it was."""
+        """Go on with a session of this process. Returns whether there was one."""
         talk = self._sessions.get((owner, protocol.session or ""))
         text = request.first("after", "")
         if talk is None or not talk.is_alive or not (text and text.isascii() and text.isdigit()):
@@ -245,8 +245,9 @@ class Sockets:
             before = now
 
     def look(self, now: float, held_up_s: float = 0.0) -> None:
-        """See who is silent, who takes nothing, and how much sound waits. For so long nothing was
-        read or written since the last look, whatever clients did: this process was held up."""
+        """See which clients are silent or take nothing, and how much sound waits. For `held_up_s`
+        since the last look this process was held up: it read and wrote nothing, whatever clients
+        did."""
         waiting = 0.0
         for talk in list(self.talks):
             talk.look(now, held_up_s)
@@ -257,7 +258,7 @@ class Sockets:
             self._service.keep(give_back())
 
     async def end_all(self) -> None:
-        """Tell everybody that the service ends, and hang up; whoever does not listen is dropped."""
+        """Tell all clients that the service ends, and hang up; drop those who do not listen."""
         if self._keeper is not None:
             await self._hand_over(self._keeper)
         for talk in await _within(_TELL_S, {talk: talk.end_service() for talk in self.talks}):
@@ -266,7 +267,7 @@ class Sockets:
             self._keeper.close()
 
     async def _hand_over(self, keeper: Keeper) -> None:
-        """Keep the sessions for other processes as they are now, and send their clients there."""
+        """Keep the sessions as they are for other processes, and send their clients there."""
         at_once = asyncio.Semaphore(_SAVES)
 
         async def one(talk: Talk) -> None:
@@ -276,14 +277,14 @@ class Sockets:
 
         kept = [talk for talk in self.talks if talk.keeping is not None and talk.is_alive]
         late = await _within(_HAND_OVER_S, {talk: one(talk) for talk in kept})
-        for talk in kept:  # what came too late stays as it was written last
+        for talk in kept:  # a late one stays as it was written last
             keeper.leave(talk)
         for talk in await _within(_TELL_S, {talk: talk.hand_over() for talk in late}):
             talk.abort()
 
 
 async def _within(seconds: float, calls: Mapping[Talk, Coroutine[Any, Any, None]]) -> list[Talk]:
-    """Have all of this done; the talks with which it takes longer, and for which it is given up."""
+    """Make all these calls. Cancels those that take longer, and returns their talks."""
     tasks = {asyncio.create_task(call): talk for talk, call in calls.items()}
     if not tasks:
         return []

@@ -1,4 +1,4 @@
-"""A thread for calls that may take long, or never end: they hold up nobody else, not even the end
+"""A thread for calls that may take long, or never end: they hold up nothing else, not even the end
 of the program."""
 
 import asyncio
@@ -21,7 +21,7 @@ class StoreThread:
     """Calls a store in one thread, one call after the other."""
 
     def __init__(self, name: str) -> None:
-        """The thread begins with the first call."""
+        """The thread starts with the first call."""
         self._name = name
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -30,11 +30,10 @@ class StoreThread:
         self._last: Callable[[], None] | None = None
 
     async def call(self, function: Callable[[], T], most_s: float) -> T:
-        """What `function` gives.
+        """Call `function` in the thread, and return what it returns. Raises what it raises, too.
 
         Raises:
-            StoreDown: it took longer, or so many other calls wait that it would; or what the
-                function raised.
+            StoreDown: it took longer than `most_s`, or too many other calls wait.
         """
         if self._is_closed or self._num_waiting >= _MOST_WAITING:
             raise StoreDown("calls that were made before do not end")
@@ -52,7 +51,7 @@ class StoreThread:
             raise StoreDown(f"it does not answer within {most_s:g} s") from None
 
     def close(self, last: Callable[[], None] | None = None) -> None:
-        """End, behind the calls that wait, and call `last` then."""
+        """End after the calls that wait, and then call `last`."""
         self._is_closed = True
         if self._thread is not None:
             self._last = last
@@ -73,7 +72,7 @@ class StoreThread:
 
     def _tell(self, future: "asyncio.Future[Any]", result: Any, problem: Exception | None) -> None:
         self._num_waiting -= 1
-        if future.done():  # nobody waits any more
+        if future.done():  # the caller waits no more
             return
         if problem is None:
             future.set_result(result)

@@ -1,12 +1,12 @@
 """One live connection: carries a client's messages to its protocol, does what the protocol wants,
-and carries what comes of it back.
+and carries the answers back.
 
     wire.receive -> protocol.received -> asks (Open, Push, Finalize, ...) -> talk_stream, in order
     the stream   -> protocol.event    -> messages -> outbox               -> wire.send, in order
 
-Here is when it begins, who is silent, who comes back, and when it ends. All of it is in one event
-loop, where nothing is computed: the sound is converted and heard by the thread that steps the
-model.
+A talk knows when it begins and ends, whether its client is silent, and whether it comes back. All
+of this runs in one event loop, where nothing is computed: the thread that steps the model converts
+and hears the sound.
 """
 
 import asyncio
@@ -38,28 +38,28 @@ from kiku.serve.wire import Gone, Wire
 _LOG = logging.getLogger("kiku.serve")
 
 _BEHIND_S = 0.5
-"""A stream with more sound waiting is not idle, even if its client sends nothing."""
+"""Seconds of waiting sound; a stream with more is not idle, even if its client sends nothing."""
 
 _GOODBYES = (1000, 1001)
-"""A client that closes with these does not come back."""
+"""Close codes of clients who do not come back."""
 
 _LEAVE_S = 5.0
-"""Within which a client answers that its connection is closed."""
+"""Seconds within which a client answers that its connection is closed."""
 
 _TELL_S = 5.0
-"""Within which a client that has been silent for too long is told its last words."""
+"""Seconds within which a client that has been silent for too long is told its last words."""
 
 
 class Talk:
     """One client's conversation."""
 
     def __init__(self, service: Service, protocol: LiveProtocol, owner: str, id: str) -> None:
-        """Not connected yet.
+        """Start without a connection.
 
         Args:
             service: whose slots it takes.
             protocol: of this connection.
-            owner: whose it is, for limits and the log.
+            owner: whose talk it is, for limits and the log.
             id: of its request.
         """
         self._service, self._protocol, self.owner, self.id = service, protocol, owner, id
@@ -69,23 +69,23 @@ class Talk:
         self._stream = TalkStream(service, protocol, self._outbox, self.figures, self._tasks)
         # Of a session: whether its client has left, is awaited, and has come back.
         self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
-        self._newcomer: Wire | None = None  # who has come back last, and waits to go on
-        self._told_on: Wire | None = None  # where a session's client was hung up on last
-        self._moved: Moved | None = None  # it was begun by another process
+        self._newcomer: Wire | None = None  # came back last, and waits to go on
+        self._told_on: Wire | None = None  # where `ended` was sent last
+        self._moved: Moved | None = None  # set if another process began the talk
         self._is_frozen = False
         self._reader: asyncio.Task[None] | None = None
         self._is_aborted = False  # the reader is cancelled by the talk itself
         self.has_hung_up = False
         self.began_at = 0.0
         self.code = 1006
-        """With which the connection ended."""
-        # What the sweep looks at.
-        self._reads_since = 0.0  # 0: it does not
+        """Close code with which the connection ended."""
+        # What `look` looks at.
+        self._reads_since = 0.0  # 0 while no message is awaited
         self._num_quiet = 0
 
     @property
     def protocol_name(self) -> str:
-        """Which protocol it is."""
+        """Name of its protocol."""
         return self._protocol.name
 
     @property
@@ -95,7 +95,7 @@ class Talk:
 
     @property
     def protocol(self) -> LiveProtocol:
-        """Of this connection."""
+        """Protocol of this connection."""
         return self._protocol
 
     @property
@@ -131,7 +131,7 @@ class Talk:
         """Open the stream that the protocol wants first.
 
         Args:
-            keeping: where what other processes need is kept.
+            keeping: collects what other processes need.
 
         Raises:
             Busy: no slot is free.
@@ -141,14 +141,14 @@ class Talk:
             await self._stream.begin(self._protocol.first)
 
     def take_slots(self, options: StreamOptions) -> None:
-        """Hold what its first stream will need. Raises Busy."""
+        """Take the slots that its first stream will need. Raises Busy."""
         self._stream.take_slots(options)
 
     async def take_over(self, moved: Moved, keeping: Keeping) -> None:
-        """In the place of `prepare`: go on with a session of another process.
+        """Go on with a session of another process, instead of `prepare`.
 
         Raises:
-            KikuError: it cannot be gone on with; this talk is of no use then.
+            KikuError: the session cannot be gone on with; this talk is of no use then.
         """
         self._moved = moved
         self._protocol.restore(moved.stored.head.counts, moved.options, moved.num_bytes)
@@ -170,7 +170,7 @@ class Talk:
             await self._stream.do(self._protocol.failed(error))
 
     async def end(self) -> None:
-        """Give everything back, and hang up on who is still there."""
+        """Give everything back, and hang up on a client who is still there."""
         wire = self._outbox.take_wire()
         self._newcomer = None
         self._let_go.set()
@@ -180,7 +180,7 @@ class Talk:
         await _give_way(wire)
 
     async def end_service(self) -> None:
-        """The service goes down: tell the client, and hang up."""
+        """Tell the client that the service ends, and hang up."""
         self._expect_nobody()
         error = ServerEnds("the service is ending: connect again in a moment")
         with suppress(Gone):
@@ -188,19 +188,20 @@ class Talk:
             await self._stream.do([Hangup(1012, str(error))])
 
     def _expect_nobody(self) -> None:
-        """Who is away need not come back any more."""
+        """Wait no more for a client who is away to come back."""
         self.has_hung_up = not self._outbox.is_connected
         self._returned.set()
 
     # A client that comes back.
 
     def can_resume(self, num_received: int) -> bool:
-        """Whether a client who has had so many messages can go on: what it has missed is kept."""
+        """Whether a client who has had `num_received` messages can go on: all later ones are
+        kept."""
         return self.is_alive and self.history.knows_behind(num_received)
 
     async def resume(self, wire: Wire, num_received: int) -> None:
-        """Go on with a client who comes back and has had so many messages."""
-        before = self._outbox.take_wire()  # that nobody knew to be dead
+        """Go on with a client who comes back and has had `num_received` messages."""
+        before = self._outbox.take_wire()  # perhaps dead, which was not known
         other, self._newcomer = self._newcomer, wire
         for one in (before, other):
             await _give_way(one)
@@ -208,15 +209,15 @@ class Talk:
         if self._newcomer is not wire:  # another one has come since, or the talk has ended
             return await _give_way(wire)
         self._newcomer = None
-        self._let_go.clear()  # whoever comes now waits until this one has left
+        self._let_go.clear()  # a client who comes now waits until this one has left
         self._returned.set()
         await self._go_on(wire, num_received)
 
     async def _go_on(self, wire: Wire, num_received: int, then: Actions = ()) -> None:
-        """Greet a client who has had so many messages, tell it the others, and do what is to be
-        done then."""
+        """Greet a client who has had `num_received` messages, send it the later ones, and do the
+        actions `then`."""
         stream = self._stream
-        # A request under way when the connection was cut is finished, or will be before others.
+        # A request under way when the connection was cut is finished, or will be before new ones.
         greeting = self._protocol.resumed(stream.taken_s)
         told: list[Send | Hangup] = [one for one in greeting if isinstance(one, Send)]
         told += self.history.behind(num_received)
@@ -226,7 +227,7 @@ class Talk:
         await self._read(wire, then)
 
     async def comes_back(self, seconds: float) -> bool:
-        """Wait for the client to come back; whether it did, and has left again."""
+        """Wait for the client to come back. Returns whether it did, and has left again."""
         self._returned.clear()
         self._let_go.set()
         try:
@@ -242,8 +243,8 @@ class Talk:
         return True
 
     def _hung_up(self, wire: Wire, item: Hangup) -> None:
-        """The client is being hung up on."""
-        if item is self._stream.ended:  # written into a dead connection it is not told yet
+        """Note that the client is being hung up on."""
+        if item is self._stream.ended:  # over a dead connection it would not arrive
             self._told_on = wire
             self._tasks.start(partial(self._learn, wire, item.code))
         else:
@@ -258,7 +259,7 @@ class Talk:
     # What the client sends.
 
     async def _read(self, wire: Wire, actions: Actions) -> None:
-        """Take what the client sends until it leaves. A mistake in the protocol ends the
+        """Take what the client sends until it leaves. An error in the protocol's code ends the
         connection."""
         self._reader = me = asyncio.current_task()
         self._left.clear()
@@ -273,7 +274,7 @@ class Talk:
                 message = await wire.receive()
                 self._reads_since, self._num_quiet = 0.0, 0
                 if self._is_frozen:
-                    continue  # it is not taken: the client sends it to the next process
+                    continue  # not taken: the client sends it to the next process
                 figures.num_received += len(message)
                 actions = received(message)
                 if len(actions) == 1 and actions[0].__class__ is Push:
@@ -291,7 +292,7 @@ class Talk:
                 self.code = gone.code
         except asyncio.CancelledError:
             if not self._is_aborted or me is None or me.uncancel():
-                raise  # somebody else ends the connection
+                raise  # another task ends the connection
         except Exception as error:
             await self._broken(error)
         finally:
@@ -301,7 +302,7 @@ class Talk:
             outbox.disconnect(wire)
 
     async def _tell_rest(self) -> None:
-        """Tell a client that sends no more what it has asked for, as long as that goes on."""
+        """Send what a client that sends no more has asked for, as long as more is heard."""
         is_broken = self._outbox.is_broken
         with suppress(Gone):
             actions = self._protocol.said_all()
@@ -316,13 +317,13 @@ class Talk:
                         await is_broken.wait()
 
     def abort(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a message."""
         if self._reader is not None and not (self._left.is_set() or self._is_aborted):
             self._is_aborted = True
             self._reader.cancel()
 
     async def _broken(self, error: Exception) -> None:
-        """A mistake of this program's own, as one in a protocol: it ends this connection alone."""
+        """Log an error in this program, as one in a protocol, and end this connection alone."""
         _LOG.error("%s: the %s connection failed", self.id, self._protocol.name, exc_info=error)
         self.figures.failed(error)
         with suppress(Gone):
@@ -331,19 +332,19 @@ class Talk:
     # Going over to another process.
 
     async def freeze(self) -> bytes | None:
-        """Its stream as it stands, saved: nothing more is taken or told here. None where it cannot
-        be saved."""
+        """Stop the talk, and save its stream as it stands: nothing more is taken or sent here.
+        Returns None if the stream cannot be saved."""
         self._is_frozen = True
         return await self._stream.save()
 
     async def hand_over(self) -> None:
-        """Another process goes on with it: its client is to connect again."""
+        """Send the client to another process, which goes on with the session."""
         self._expect_nobody()
         with suppress(Gone):
             await self._stream.do([Hangup(1012, "the session goes on elsewhere: connect again")])
 
     async def let_go(self) -> None:
-        """Another process goes on with it already: end without a word."""
+        """End without a message, as another process goes on with the session already."""
         wire = self._outbox.take_wire()
         self.has_hung_up = True
         self._returned.set()
@@ -363,8 +364,8 @@ class Talk:
 
         Args:
             now: a clock in seconds.
-            held_up_s: for so long this process did nothing since the last call: it is not the
-                client's silence.
+            held_up_s: seconds for which this process did nothing since the last call; they do not
+                count as silence of the client.
         """
         settings, protocol = self._service.settings, self._protocol
         if self._reads_since:

@@ -1,10 +1,10 @@
-"""The stream of one talk: does what the protocol asks, and tells the protocol what is heard.
+"""The stream of one talk: does what the protocol asks, and gives the protocol what is heard.
 
-    asks (Open, Push, Finalize, ...) -> a decoder, where it is a container -> the stream, in order
+    asks (Open, Push, Finalize, ...) -> a decoder, for a container -> the stream, in order
     the stream -> protocol.event -> messages -> the outbox
 
-Messages never wait for asks: a client whose sound finds no room is still told its words. Knows of
-its slots, and of what is kept for other processes; does not know the connection.
+Messages never wait for asks: a client whose sound finds no room still gets its words. Knows of its
+slots, and of what is kept for other processes; does not know the connection.
 """
 
 import asyncio
@@ -48,17 +48,17 @@ from kiku.serve.told import Overlap
 from kiku.stream import End
 
 _REJECTIONS = (AudioError, ConfigError, QueueFull, StreamClosed)
-"""What is wrong with a message, and not with the stream."""
+"""Errors of a message, after which the stream goes on."""
 
 _ROOM_S = 0.05
-"""So often it is looked whether a stream with many finalizes takes one more."""
+"""Seconds between two attempts to ask a stream with many finalizes for one more."""
 
 _SAVE_S = 5.0
-"""Within which what was asked of a stream must be done, so that it can be saved."""
+"""Seconds within which all that was asked of a stream must be done, so that it can be saved."""
 
 
 class TalkStream:
-    """What one client's sound goes into, and where its words come from."""
+    """Takes one client's sound, and gives the words that are heard in it."""
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class TalkStream:
         figures: Figures,
         tasks: Tasks,
     ) -> None:
-        """Not open.
+        """Start without a stream.
 
         Args:
             service: whose slots it takes.
-            protocol: says what is to be done, and how what is heard is told.
-            outbox: for what is told.
-            figures: count it.
+            protocol: says what is to be done, and makes messages of what is heard.
+            outbox: sends the messages.
+            figures: count what is heard.
             tasks: of the talk.
         """
         self._service, self._protocol, self._outbox = service, protocol, outbox
@@ -85,17 +85,17 @@ class TalkStream:
         self._listener: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()
         self._asks: deque[list[Action]] = deque()
-        self._num_pushed, self._pushed_from_s = 0, 0.0  # bytes of sound, and from where on
-        self._ended_s = 0.0  # how much sound it had taken, when it has ended
+        self._num_pushed, self._pushed_from_s = 0, 0.0  # bytes, and from which second on
+        self._ended_s = 0.0  # sound it had taken when it ended
         self._overlap: Overlap | None = None  # with what another process has told
         self.keeping: Keeping | None = None
         """What is kept of it for other processes, if anything is."""
         self.ended: Hangup | None = None
-        """Of a session whose stream has come to its end: how its client is hung up on."""
+        """How the client of a session is hung up on, once the stream has come to its end."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes sound, or is still heard."""
+        """Whether there is a stream, which takes sound or is still heard."""
         return self._stream is not None
 
     @property
@@ -115,7 +115,7 @@ class TalkStream:
 
     @property
     def waiting_bytes(self) -> float:
-        """What the sound that waits takes of memory: it waits in the client's own format."""
+        """Bytes of memory of the sound that waits, which is in the client's own format."""
         stream = self._stream
         if stream is None or not self._num_pushed:
             return 0.0
@@ -124,13 +124,13 @@ class TalkStream:
 
     @property
     def keeps_too_much(self) -> bool:
-        """Whether no more is read until some of what waits has been heard."""
+        """Whether so much sound waits that no more is read until some of it has been heard."""
         return self.waiting_bytes > self._service.room_bytes
 
     # From its beginning to its end.
 
     def take_slots(self, options: StreamOptions) -> None:
-        """Hold what a first stream with these options will need. Raises Busy."""
+        """Take the slots that a first stream with these options will need. Raises Busy."""
         if self._permit is None:
             self._permit = self._service.permit(num_slots(options))
 
@@ -142,10 +142,10 @@ class TalkStream:
             self.keeping.opened(first.options, first.container)
 
     async def take_over(self, moved: Moved, keeping: Keeping) -> None:
-        """In the place of `begin`: go on with that of another process.
+        """Go on with the stream of another process, instead of `begin`.
 
         Raises:
-            KikuError: it cannot be gone on with.
+            KikuError: that stream cannot be gone on with.
         """
         state = moved.state
         self.keeping, self._overlap = keeping, moved.overlap
@@ -170,10 +170,10 @@ class TalkStream:
             await self._ask(Finalize(tag, cut))
 
     async def save(self) -> bytes | None:
-        """It as it stands, saved, and nothing more is told; None where it cannot be saved."""
+        """Save the stream as it stands, and send nothing more. None if it cannot be saved."""
         stream, listener = self._stream, self._listener
         if listener is not None:
-            listener.cancel()  # what it has fetched it has told
+            listener.cancel()  # it has sent all that it has fetched
             await asyncio.wait([listener])
         if stream is None or self._decoder is not None:
             return None
@@ -184,7 +184,7 @@ class TalkStream:
             return None
 
     def close(self) -> None:
-        """Give everything back; nobody comes back for what is left."""
+        """Give everything back; no client comes back for what is left."""
         self.ended = None
         self._drop()
         self._give_back()
@@ -213,7 +213,7 @@ class TalkStream:
             self._service.keep(decoder.close())
 
     def _give_back(self) -> None:
-        """The slot of a stream that has ended."""
+        """Give back the slots of a stream that has ended."""
         if self._permit is not None:
             self._permit.release()
             self._permit = None
@@ -221,7 +221,7 @@ class TalkStream:
     # What the protocol wants.
 
     async def push(self, sound: Push) -> None:
-        """As `do` of sound alone, which most messages are: the short way where nothing waits."""
+        """As `do`, for sound alone, which most messages are: a short way if nothing waits."""
         stream = self._stream
         if stream is None or self._decoder is not None or self._asks or self._asking.locked():
             return await self.do([sound])
@@ -251,7 +251,7 @@ class TalkStream:
             else:
                 asks.append(action)
         if asks is not None:
-            # Before anything is awaited: what the client's next message asks comes behind.
+            # Before anything is awaited, so that asks of the client's next message come after.
             self._asks.append(asks)
         if outbox.waiting:
             await outbox.flush()
@@ -282,14 +282,14 @@ class TalkStream:
                 await outbox.flush()
 
     async def _ask(self, action: Action) -> Actions:
-        """Ask the stream for one thing; what the protocol wants then."""
+        """Ask the stream for one thing. Returns what the protocol wants after that."""
         stream, keeping = self._stream, self.keeping
         if isinstance(action, Open):
             return await self._reopen(action)
         if stream is None:
             return ()
         if self._decoder is not None and isinstance(action, Finalize | Gap | Decode):
-            await self._decoder.settled()  # they come behind the sound before them
+            await self._decoder.settled()  # all sound before them is heard first
             if self._stream is not stream:
                 return ()
         match action:
@@ -328,8 +328,9 @@ class TalkStream:
         return ()
 
     async def _finalize(self, stream: AsyncStream, wanted: Finalize) -> bool:
-        """Ask for it as soon as the stream takes one more: a client may ask for many ahead, and its
-        sound behind them waits as long. Whether that was done before the stream was given up."""
+        """Ask for a finalize as soon as the stream takes one more: a client may ask for many ahead,
+        and its sound after them waits as long. Returns whether that was done before the stream was
+        given up."""
         while self._stream is stream:
             try:
                 await stream.finalize(wanted.tag, cut=wanted.cut)
@@ -355,7 +356,7 @@ class TalkStream:
         return self._protocol.opened()
 
     async def _hear(self, recording: LiveRecording, decoder: Decoder, stream: AsyncStream) -> None:
-        """Push the sound of the client's recording, and tell what is wrong with it."""
+        """Push the sound of the client's recording, and report what is wrong with it."""
         try:
             async for part in recording.parts():
                 if isinstance(part, StreamWarning):
@@ -367,7 +368,7 @@ class TalkStream:
                 if part.data is not None:
                     self._num_pushed += _size_of(part.data)
         except AudioError as error:
-            if self._decoder is not decoder:  # it was stopped, and that is what it says
+            if self._decoder is not decoder:  # it was stopped, hence the error
                 return
             self._figures.failed(error)
             await self.do(self._protocol.rejected(error))
@@ -379,7 +380,7 @@ class TalkStream:
             await stream.close()
 
     async def _warn(self, warning: StreamWarning, stream: AsyncStream) -> None:
-        """Tell what the stream cannot know, as its own warnings are told."""
+        """Send a warning that the stream cannot know of, as its own warnings are sent."""
         if self._stream is stream:
             waiting_s = stream.waiting_s
             self._figures.told(warning, waiting_s)
@@ -405,12 +406,12 @@ class TalkStream:
                 return
             if self._stream is not stream:
                 return
-            # Before the events are fetched: they are then all that belong to so much sound, and
-            # one that is done has no more.
+            # Read before the events are fetched: they are then all that belong to `heard_s`, and a
+            # stream that is done has no more.
             is_done, heard_s = stream.done, stream.heard_s
             try:
                 events += stream.poll()
-            except Exception:  # it is raised again when these have been told
+            except Exception:  # it is raised again once these have been sent
                 is_done = False
             actions = list[Action]()
             waiting_s = stream.waiting_s
@@ -432,8 +433,8 @@ class TalkStream:
             await self.do(actions)
 
     def _end(self, stream: AsyncStream, actions: Actions) -> None:
-        """The stream has come to its end; this is told of it. Its slot is free, and a session waits
-        for its client until that has had the last messages."""
+        """Note that the stream has come to its end; `actions` say so to the client. Its slots are
+        free, and a session waits for its client until that has had the last messages."""
         self._ended_s = stream.duration
         self._drop()
         self._give_back()

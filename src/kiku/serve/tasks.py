@@ -1,4 +1,4 @@
-"""Tasks that end together, and whose mistakes somebody is told of."""
+"""Tasks that end together, and whose errors are reported."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,15 +8,15 @@ from kiku.serve.wire import Gone
 
 
 class Tasks:
-    """What goes on at the side of one connection."""
+    """The tasks that run for one connection, besides its own."""
 
     def __init__(self, failed: Callable[[Exception], Awaitable[None]]) -> None:
-        """None yet; `failed` is called with what one of them raises, but for `Gone`."""
+        """Start with none; `failed` is called with what a task raises, except `Gone`."""
         self._failed = failed
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        """One more."""
+        """Start a task."""
         task = asyncio.create_task(self._guarded(work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -31,6 +31,6 @@ class Tasks:
             await self._failed(error)
 
     def cancel(self) -> None:
-        """End all of them."""
+        """Cancel all tasks."""
         for task in list(self._running):
             task.cancel()

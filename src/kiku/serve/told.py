@@ -1,5 +1,5 @@
-"""What the client of a stream has been told, and which events of a second stream over the same
-sound it therefore knows already."""
+"""What the client of a stream has been told, and which events of a second stream of the same sound
+it therefore knows already."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,11 +18,11 @@ from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Wo
 Channel = int | None
 
 _SAME_S = 1e-3
-"""Times that differ by less are the same."""
+"""Seconds; times that differ by less are the same."""
 
 
 class Told(msgspec.Struct, forbid_unknown_fields=True):
-    """How far a client was told of the sound; times are the session's."""
+    """How far the client has been told what was heard; times are the session's."""
 
     words: dict[str, float] = {}
     """The end of each channel's last word; "" is the one channel of a mix."""
@@ -31,14 +31,14 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
     warned_s: float = 0.0
     """The time of the last warning."""
     turns: dict[str, str] = {}
-    """Of each channel whose turn is open: "open", or "eager" where it was said to end."""
+    """Of each channel whose turn is open: "open", or "eager" after a `TurnEndEager`."""
     finalizes: list[tuple[str | None, bool]] = []
-    """That were asked for and not answered: tag and `cut`."""
+    """Finalizes that were asked for and not answered: tag and `cut`."""
     has_ended: bool = False
-    """Whether its last message is there."""
+    """Whether the session's last message exists."""
 
     def add(self, event: Event) -> None:
-        """The client is told this now."""
+        """Note an event that the client is told."""
         match event:
             case Word():
                 key = _key(event.channel)
@@ -59,12 +59,12 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
                 pass
 
     def until_s(self, num_channels: int) -> float:
-        """Up to where every channel's words were told; `num_channels` is 0 for a mix."""
+        """The time up to which every channel's words were told; `num_channels` is 0 for a mix."""
         keys = [_key(i) for i in range(num_channels)] or [_key(None)]
         return min(self.words.get(key, 0.0) for key in keys)
 
     def copy(self) -> "Told":
-        """As it is now."""
+        """A copy, which does not change with this."""
         return Told(
             dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes),
             self.has_ended,
@@ -72,20 +72,20 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Overlap:
-    """Leaves out of a stream's events what was told before by another stream of the same sound.
+    """Leaves out of a stream's events those that an earlier stream of the same sound gave already.
 
-    The second stream begins a little behind the last word that was told. It may still hear the end
+    The second stream begins a little after the last word that was told. It may still hear the end
     of that word, and it knows nothing of a turn that is open.
     """
 
     def __init__(self, told: Told, longest_s: float) -> None:
-        """What was told, and how long after its last word a turn ends at the latest."""
+        """`told` is what was told; a turn ends at the latest `longest_s` after its last word."""
         self._told, self._longest_s = told.copy(), longest_s
-        self._skips_end = False  # of a word that was left out
-        self._turns = dict(told.turns)  # that this stream has not heard begin
+        self._skips_end = False  # whether the last word was left out
+        self._turns = dict(told.turns)  # those that this stream has not heard begin
 
     def of(self, events: Iterable[Event], heard_s: float) -> list[Event]:
-        """What is to be told of these events, when so many seconds were heard."""
+        """Those of these events that are to be told, when `heard_s` seconds were heard."""
         found: list[Event] = []
         for event in events:
             found += self._of(event)

@@ -1,4 +1,4 @@
-"""What a request is told that asks for a socket's path, and for no socket.
+"""The answer to a request for a socket's path that does not ask for a socket.
 
 Most often a proxy in between has dropped the request's `Upgrade`.
 """
@@ -11,12 +11,12 @@ _HINT = "connect as a WebSocket; a proxy in between must pass Upgrade on"
 
 
 def no_socket(request: Request, method: str, others: tuple[str, ...]) -> Refusal:
-    """Why it is not answered, in the form of its path's protocol.
+    """The refusal of a request, in the form of its path's protocol.
 
     Args:
         request: for a path at which there is a socket.
-        method: its own.
-        others: methods that are answered there.
+        method: of the request.
+        others: methods that are answered at the path.
     """
     if method in ("GET", "HEAD"):
         headers = {"Upgrade": "websocket", "Connection": "Upgrade"}

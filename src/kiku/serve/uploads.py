@@ -1,7 +1,7 @@
-"""What a client sends in the body of a request: bounded while it comes, and kept on disk.
+"""The body of a request: bounded while it comes, and kept on disk. Also headers for what the body
+of an answer has no place for.
 
-Knows ASGI's messages and files; does not know what is in them. And what the body of the answer has
-no place for.
+Knows ASGI's messages and files; does not know what is in them.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from kiku.serve.wire import Gone, Receive
 from kiku.transcription import Transcript
 
 _PIECE_BYTES = 2**18
-"""So much is written to disk at a time."""
+"""Bytes that are written to disk at a time."""
 
 
 class TooLarge(KikuError):
@@ -27,10 +27,10 @@ class TooLarge(KikuError):
 
 
 class Encoded(KikuError):
-    """A body is compressed for its way, which is not undone here; nothing of it has been read."""
+    """A body has a Content-Encoding, which is not undone here; nothing of it has been read."""
 
     headers: Mapping[str, str] = {"Accept-Encoding": "identity"}
-    """Of the answer to it."""
+    """Headers of the answer to it."""
 
 
 async def body(
@@ -44,9 +44,9 @@ async def body(
         most_bytes: how long it may be.
 
     Raises:
-        Encoded: it is not sent as it is.
-        TooLarge: it is longer: at once where it says so itself.
-        Gone: its client has left, or sends nothing more.
+        Encoded: the body has a Content-Encoding.
+        TooLarge: the body is longer than `most_bytes`; raised at once if its Content-Length is.
+        Gone: the client has left, or sends nothing more.
     """
     codings = [one.strip().lower() for one in headers.get("content-encoding", "").split(",")]
     if any(one not in ("", "identity") for one in codings):
@@ -70,11 +70,11 @@ async def body(
 
 
 STALLED = "the body does not come on: send all of it, without long pauses"
-"""What a client is told whose body has not come in time, if it is still there."""
+"""Message to a client that is still there, and whose body has not come in time."""
 
 
 def beside(transcript: Transcript) -> dict[str, str]:
-    """Headers of an answer: what was found wrong with the sound, and why the recording breaks
+    """Headers of an answer that say what was wrong with the sound, and why the recording breaks
     off."""
     headers: dict[str, str] = {}
     if transcript.warnings:
@@ -89,7 +89,8 @@ T = TypeVar("T")
 
 
 async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work, unless the client leaves; what came of it. For when the body has come whole.
+    """Do the work, unless the client leaves, and return its result. Call this after the whole body
+    has come.
 
     Raises:
         Gone: the client has left, and the work was stopped.
@@ -108,32 +109,32 @@ async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _left(receive: Receive) -> None:
-    """Returns when the client has left."""
+    """Return when the client has left."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class Upload:
-    """A file for a recording that comes from a client; it is removed at the end of the context, in
-    every case. No thread but the executor's writes to it."""
+    """A file for a recording that comes from a client. It is removed at the end of the context, in
+    every case. Only the executor's threads write to it."""
 
     def __init__(self) -> None:
-        """An empty file, in the folder for temporary files. Raises OutputError: there can be
-        none."""
+        """Make an empty file in the folder for temporary files. Raises OutputError if that
+        fails."""
         try:
             number, name = tempfile.mkstemp(prefix="kiku-upload-")
         except OSError as error:
             raise _no_room(error, tempfile.gettempdir()) from error
         self.path = Path(name)
         self.num_bytes = 0
-        """Of it, until now."""
+        """Bytes of the recording that have come."""
         self._file = os.fdopen(number, "wb", buffering=0)
-        self._lock = threading.Lock()  # a write that nobody waits for any more may still go on
+        self._lock = threading.Lock()  # a write whose caller was cancelled may still go on
         self._waiting: list[bytes] = []
         self._num_waiting = 0
 
     async def write(self, data: bytes) -> None:
-        """The next bytes.
+        """Take the next bytes.
 
         Raises:
             OutputError: there is no room for them.
@@ -145,7 +146,7 @@ class Upload:
             await self.flush()
 
     async def flush(self) -> None:
-        """Have all that came on disk. Raises as `write`."""
+        """Write all that has come to disk. Raises as `write`."""
         waiting, self._waiting, self._num_waiting = self._waiting, [], 0
         if waiting:
             await asyncio.to_thread(self._write, waiting)
@@ -175,7 +176,7 @@ class Upload:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        await asyncio.to_thread(self._remove)  # which goes on if this is cancelled
+        await asyncio.to_thread(self._remove)  # it goes on if this is cancelled
 
 
 def _no_room(error: OSError, folder: Path | str) -> OutputError:

@@ -1,4 +1,4 @@
-"""One WebSocket, as an ASGI server gives it."""
+"""One connection: a WebSocket, as an ASGI server gives it, and its request."""
 
 import asyncio
 import time
@@ -16,28 +16,28 @@ SendMessage = Callable[[Message], Awaitable[None]]
 
 
 ANSWERED = "kiku.answered"
-"""Where a server's scope has a future of whether the client has closed, too, before the connection
-was lost. ASGI says nothing of that, and other servers than this one leave it out."""
+"""Key in a connection's scope of a future: whether the client has closed, too, before the
+connection was lost. ASGI has no such thing; kiku's server adds it, and other servers do not."""
 
 _MOST_FIELDS = 1_000
-"""Of a query."""
+"""Number of parameters of a query, at most."""
 
 
 class Gone(Exception):
-    """The client is not there any more."""
+    """The client has left."""
 
     def __init__(self, code: int = 1006, *, may_listen: bool = False) -> None:
         super().__init__(f"the connection ended with {code}")
         self.code = code
         self.may_listen = may_listen
-        """Whether it has only said that it sends no more."""
+        """Whether the client has only ended its side, and may still read."""
 
 
 class Wire(Protocol):
     """What a talk needs of a connection."""
 
     async def receive(self) -> str | bytes:
-        """The next message.
+        """The next message, as soon as there is one.
 
         Raises:
             Gone: there will be none.
@@ -49,12 +49,12 @@ class Wire(Protocol):
         ...
 
     async def close(self, code: int, reason: str) -> None:
-        """End the connection; twice does no harm."""
+        """End the connection; to call this twice does no harm."""
         ...
 
     async def is_answered(self) -> bool:
         """Whether the client has answered `close`, so that it has had all that was sent before.
-        Waits until that is known; True where nobody can know."""
+        Waits until that is known; True if it cannot be known."""
         ...
 
 
@@ -64,12 +64,12 @@ class WebSocket:
     def __init__(
         self, receive: Receive, send: SendMessage, answered: asyncio.Future[bool] | None = None
     ) -> None:
-        """Of a connection that was not accepted yet; `answered` is what `ANSWERED` says."""
+        """Wrap a connection that is not accepted yet; `answered` is the future of `ANSWERED`."""
         self._receive, self._send, self._answered = receive, send, answered
         self._is_closed = False
 
     async def accept(self, subprotocol: str | None, headers: dict[str, str]) -> None:
-        """Take the connection. Raises Gone."""
+        """Accept the connection. Raises Gone."""
         await self._tell(
             {"type": "websocket.accept", "subprotocol": subprotocol, "headers": _encoded(headers)}
         )
@@ -103,8 +103,8 @@ class WebSocket:
             raise Gone
         try:
             await self._send(message)
-        # ASGI says OSError of a client that has left. uvicorn takes one that left before it was
-        # accepted for a mistake of ours.
+        # ASGI raises OSError for a client that has left; uvicorn raises RuntimeError for one that
+        # left before it was accepted, as for a mistake of ours.
         except (OSError, RuntimeError):
             self._is_closed = True
             raise Gone from None
@@ -124,7 +124,7 @@ class WebSocket:
 
 
 def request_of(scope: Scope, id: str) -> Request:
-    """What a client asks for. Raises Refusal: its query has too much in it."""
+    """The request of a client. Raises Refusal if its query has too many parameters."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
@@ -142,7 +142,7 @@ def request_of(scope: Scope, id: str) -> Request:
 
 
 def address_of(scope: Scope) -> str:
-    """Where a client comes from."""
+    """The address that a client comes from, without its port."""
     client = scope.get("client")
     return str(client[0]) if client else "?"
 

@@ -1,6 +1,7 @@
-"""Wyoming's clients on a TCP port of their own, as its clients look for it there.
+"""Answers Wyoming's clients on a TCP port of their own, where they expect the service.
 
-The talks are those of the sockets: the same slots, figures, limits, log lines and end.
+Their talks are handled as those of WebSockets: with the same slots, figures, limits, log lines and
+end.
 """
 
 import asyncio
@@ -21,28 +22,29 @@ from kiku.serve.wire import Gone
 _LOG = logging.getLogger("kiku.serve")
 
 _READ_BYTES = 2**14
-"""At once: half a second of Home Assistant's sound."""
+"""Bytes that are read at once: half a second of Home Assistant's sound."""
 
 _MANY_LINES = 256
-"""In what is read at once: many more than sound has by chance. Others have their turn then."""
+"""Number of line ends in what is read at once, many more than sound has by chance; with more, other
+connections have their turn first."""
 
 _LINE_S = 1e-4
-"""For each of them."""
+"""Seconds that the connection then waits for each of the lines."""
 
 _SEND_BYTES = 2**20
-"""What a client need not have read before it is waited for: Home Assistant's older versions read
-nothing until all their sound is sent, and an hour's text is less than this."""
+"""Bytes that a client need not have read before it is waited for: Home Assistant's older versions
+read nothing until all their sound is sent, and an hour's text is less than this."""
 
 _LINGER_S = 1.0
-"""How long the rest of a client's sound is read after the last message: a connection that is closed
-over unread bytes takes away what the client has not read yet."""
+"""Seconds for which the rest of a client's sound is read after the last message: a connection that
+is closed over unread bytes takes away what the client has not read yet."""
 
 
 class TcpWire:
     """A `Wire` over a TCP connection; its messages are bytes as they come."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Of a connection that is open."""
+        """Wrap a connection that is open."""
         self._reader, self._writer = reader, writer
         self._is_closed = False
         self._reading = asyncio.Lock()
@@ -60,7 +62,7 @@ class TcpWire:
         return data
 
     async def _read(self) -> bytes:
-        """What has come; nothing at the end."""
+        """Read what has come; nothing at the end."""
         try:
             return await self._reader.read(_READ_BYTES)
         except OSError:
@@ -94,7 +96,7 @@ class TcpWire:
                 await self._writer.wait_closed()
 
     async def is_answered(self) -> bool:
-        """See `Wire`; TCP tells nothing of it."""
+        """See `Wire`; TCP does not say, so it is True."""
         return True
 
     def abort(self) -> None:
@@ -104,25 +106,25 @@ class TcpWire:
 
 
 class WyomingServer:
-    """Answers Wyoming's clients, beside an application and with its service."""
+    """Answers Wyoming's clients, next to an application and with its service."""
 
     def __init__(self, app: App, sock: socket.socket) -> None:
-        """`sock` listens; see `kiku.serve.server.listening_socket`."""
+        """`sock` listens already; see `kiku.serve.server.listening_socket`."""
         self._app, self._sock = app, sock
         self._server: asyncio.Server | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port at which it listens."""
         return int(self._sock.getsockname()[1])
 
     async def start(self) -> None:
-        """Answer from now on."""
+        """Answer clients from now on."""
         self._server = await asyncio.start_server(self._take, sock=self._sock, limit=_READ_BYTES)
 
     async def close(self) -> None:
-        """Answer nobody any more; talks that go on are ended by the application's drain."""
+        """Answer no more clients; the application's `drain` ends the talks that go on."""
         if self._server is not None:
             self._server.close()
         if self._answering:
@@ -136,7 +138,7 @@ class WyomingServer:
         task.add_done_callback(self._answering.discard)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
+        """Answer one connection, to its end."""
         wire = TcpWire(reader, writer)
         try:
             await self._talk(wire, str(writer.get_extra_info("peername", ("?",))[0]))
@@ -166,7 +168,7 @@ class WyomingServer:
 
 
 def check_open_to_all(settings: Settings) -> None:
-    """Raise ConfigError where Wyoming's port would let in whom the others keep out."""
+    """Raise ConfigError if Wyoming's port would let in clients that the other port keeps out."""
     if settings.keys() and not settings.insecure and not is_loopback(settings.host):
         raise ConfigError(
             f"Wyoming has no keys, and --host {settings.host} can be reached from other machines: "

@@ -152,10 +152,7 @@ class WordSession:
         self.input = self._new_input()
         self._prefix_s = self._own_prefix_s
         self._emitter = self._new_emitter()
-        self._tracker = RecoveryTracker(
-            options.recovery, frame_rate=config.frame_rate, delay_s=config.text_delay_s,
-            window=config.lm.transformer.window,
-        )  # fmt: skip
+        self._tracker = self._new_tracker()
         self._endpointer = self._new_endpointer()
         self._max_events = options.max_events
         self._tells_each_frame = self._endpointer is not None or options.pauses
@@ -232,6 +229,15 @@ class WordSession:
             calibration=self._options.calibration,
         )
         return WordEmitter(builder)
+
+    def _new_tracker(self) -> RecoveryTracker:
+        config = self._config
+        return RecoveryTracker(
+            self._options.recovery,
+            frame_rate=config.frame_rate,
+            delay_s=config.text_delay_s,
+            window=config.lm.transformer.window,
+        )
 
     def _new_endpointer(self) -> Endpointer | None:
         policy, config = self._options.turn_policy, self._config

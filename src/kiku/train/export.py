@@ -29,13 +29,13 @@ Which = Literal["average", "last"]
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written."""
+    """The result of an export."""
 
     folder: Path
     config: ModelConfig
     step: int
     left_out: tuple[str, ...]
-    """What was trained and has no place in the layout."""
+    """Trained parts that the layout has no place for."""
 
 
 def export(
@@ -47,21 +47,21 @@ def export(
     dtype: str = "auto",
     model: str | None = None,
 ) -> Exported:
-    """Write what a run has learned, adapters merged.
+    """Write the model that a run has trained, with adapters merged.
 
     Args:
-        run: the folder of a run; or of an adapter in PEFT's files, which `model` belongs to.
-        folder: for the model: a new one, or an empty one.
+        run: the folder of a run, or of an adapter in PEFT's files (which belongs to `model`).
+        folder: where the model is written: a new or an empty folder.
         layout: Kyutai's, transformers', or PEFT's adapter alone.
         which: the averaged weights, or those of the last step.
-        dtype: of the decoder that is written; "auto" as the model that the run began with.
-        model: that the run began with, where it lies elsewhere now.
+        dtype: dtype of the written decoder; "auto" is that of the model the run began with.
+        model: the model that the run began with, if it has been moved.
 
     Raises:
-        TrainingError: there is no run, the folder holds a model already or anything else, or the
-            layout cannot say what was trained.
-        CheckpointError: the model cannot be read, or the folder not be written.
-        UnsupportedConfig: the layout has no words for the model.
+        TrainingError: there is no run, the folder holds a model or anything else, or the layout
+            cannot hold what was trained.
+        CheckpointError: the model cannot be read, or the folder cannot be written.
+        UnsupportedConfig: the layout cannot describe the model.
     """
     refuse_taken(folder)
     if (run / "adapter_config.json").exists():

@@ -1,9 +1,9 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""The loop: batches in, a better decoder out, with checkpoints that resume exactly.
+"""The training loop, with checkpoints that resume exactly.
 
-A step depends on the seed and its number alone, so a run that was killed goes on as if it had not
-been: on a processor, bit by bit.
+A step depends only on the seed and its number, so a run that was killed goes on as if it had not
+been: on a CPU, bit by bit.
 """
 
 import json
@@ -47,35 +47,35 @@ from kiku.train.shards import PackReader
 from kiku.train.state import RunState, moments_of, read_state, restore_moments, save_state
 
 _SEEDS = 2**40
-"""Batches of one seed have the generators of so many numbers to themselves."""
+"""Seeds of torch's generator that belong to one seed of a run, one for each batch."""
 _MOST_SEEDS = 2**63
-"""torch takes no larger number; beyond a seed of 2^23 they come round."""
+"""Number of seeds that torch accepts; from a run's seed of 2^23 on they repeat."""
 _SAME = (
     ("model", "model"), ("pack", "pack"), ("processes", "processes"), ("start", "lora.start"),
 )  # fmt: skip
-"""What must be the same to go on, by the run's name for it and by ours."""
+"""Values that must be unchanged to resume a run: their names in the run, and in the error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """How a run ended."""
+    """The result of a run."""
 
     folder: Path
     step: int
     resumed_at: int
     weights: int
-    """Numbers that were trained."""
+    """How many numbers were trained."""
 
 
 def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
-    """Train to the end of the settings, or go on with it.
+    """Train until the last step of the settings; a run that was begun is resumed.
 
     Args:
-        settings: of the run.
-        say: takes the lines that tell how it goes.
+        settings: settings of the run.
+        say: is called with lines of progress.
 
     Raises:
-        TrainingError: the pack or the run do not fit the settings, the loss is not finite, or
+        TrainingError: the pack or the run does not fit the settings, the loss is not finite, or
             nothing can be written; what was trained is kept.
     """
     device = choose_device(settings.device)
@@ -92,7 +92,7 @@ def fit(settings: FitSettings, *, say: Callable[[str], None] = print) -> Fitted:
 
 
 def rate_at(step: int, settings: TrainSettings) -> float:
-    """The learning rate: a straight way up, then a cosine down."""
+    """The learning rate at a step: a linear rise, then a cosine fall."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup))
     along = max(0, step - settings.warmup) / max(1, settings.steps - settings.warmup)
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, along)))
@@ -100,7 +100,7 @@ def rate_at(step: int, settings: TrainSettings) -> float:
 
 
 class Fit:
-    """A run."""
+    """One training run."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Fit:
         device: str,
         say: Callable[[str], None],
     ) -> None:
-        """Go on where the run's folder says that it was."""
+        """Prepare the run, and resume it from the checkpoint in its folder if there is one."""
         self.settings, self.processes, self.device = settings, processes, device
         self.folder = Path(settings.run)
         self.say = say if processes.is_first else lambda line: None
@@ -143,7 +143,7 @@ class Fit:
             hearing=self._hearing(pupil),
         )  # fmt: skip
         if self.sharded:
-            # Part by part: no device ever has all of it.
+            # Moved part by part: no device ever holds the whole decoder.
             shard(lesson, lm, self.device, self.processes.count)
             if before is not None:
                 shard(before.lm, before.lm, self.device, self.processes.count)
@@ -159,7 +159,7 @@ class Fit:
         )  # fmt: skip
 
     def run(self) -> Fitted:
-        """All steps that are left."""
+        """Do all steps that are left."""
         train = self.settings.train
         count = sum(weight.numel() for weight in self.weights.values())
         if self.resumed_at:
@@ -196,7 +196,7 @@ class Fit:
             number = (self.step * each + part) * self.processes.count + self.processes.rank
             batch = self.batches[number].to(self.device)
             seen.append(batch)
-            # What is drawn on the way (hidden codes, dropout) is of this batch alone.
+            # Random numbers in a step (hidden codes, dropout) depend on this batch alone.
             torch.manual_seed((train.seed * _SEEDS + number) % _MOST_SEEDS)
             with self.processes.unsynchronised(self.module, when=part + 1 < each):
                 values = self.module(batch)
@@ -204,7 +204,7 @@ class Fit:
             values["frames"] = torch.tensor(float(batch.num_frames), device=self.device)
             for key, value in values.items():
                 found[key] = found.get(key, 0) + value.detach()
-        # Before anything is changed: a step that is not finite is not taken.
+        # Checked before anything is changed: a step that is not finite is not taken.
         norm = whole(nn.utils.clip_grad_norm_(self.weights.values(), train.clip or math.inf))
         totals = self.processes.summed(found)
         if not (math.isfinite(totals["loss"]) and bool(torch.isfinite(norm))):
@@ -231,7 +231,7 @@ class Fit:
 
     @torch.no_grad()
     def _average(self) -> None:
-        # Early on the mean follows closely: the beginning would else be kept for a thousand steps.
+        # Early on the mean follows closely, or it would keep the first weights for 1,000 steps.
         decay = min(self.settings.train.ema, (1 + self.step) / (10 + self.step))
         if not self.settings.train.ema:
             decay = 0.0
@@ -239,7 +239,7 @@ class Fit:
             self.average[name].lerp_(weight, 1 - decay)
 
     def _log(self, curve: Curve | None, since: float) -> float:
-        """A line of the curve; gives when it was written."""
+        """Write a line of the curve; gives the time at which it was written."""
         train, sums = self.settings.train, self.sums
         now = time.monotonic()
         steps = sums["steps"]
@@ -264,8 +264,8 @@ class Fit:
 
     @torch.no_grad()
     def _look(self, batches: Batches) -> dict[str, float]:
-        """Losses of the averaged decoder on what it does not learn."""
-        # Of weights in parts the network itself holds those that it computes with.
+        """Losses of the averaged decoder on the dev split, which it does not learn from."""
+        # Weights in parts cannot be passed to the network: they are put into it for a while.
         taken = with_values(self.weights, self.average) if self.sharded else nullcontext()
         weights = {} if self.sharded else {_place_of(n): one for n, one in self.average.items()}
         totals: dict[str, float] = {}
@@ -305,7 +305,7 @@ class Fit:
         }
 
     def _start(self) -> str:
-        """Of the adapter that the run began with, where it is still asked what that said."""
+        """Digest of the adapter that the run began with; "" unless its output is still needed."""
         lora = self.settings.lora
         if lora is None or not lora.start or not self.settings.loss.keep:
             return ""
@@ -339,12 +339,12 @@ class Fit:
 
 
 def _place_of(name: str) -> str:
-    """Where in the lesson a weight lies."""
+    """The name of a weight in the lesson."""
     return f"hearing.{name}" if name.startswith(CODEC) else f"lm.{name}"
 
 
 def _optimizer(weights: dict[str, Tensor], settings: FitSettings) -> torch.optim.AdamW:
-    """Matrices of the decoder are drawn towards zero; vectors and the codec are not."""
+    """The optimizer: weight decay acts on matrices of the decoder, not on vectors or the codec."""
     train = settings.train
     lm = [weight for name, weight in weights.items() if not name.startswith(CODEC)]
     wide = [weight for weight in lm if weight.dim() > 1]

@@ -1,15 +1,14 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""A codec that learns: sound to codes, and a way for the decoder's gradient through them.
+"""A codec that is trained: sound to codes, and a path for the decoder's gradient through them.
 
-A code is a choice, and a choice has no gradient. The decoder reads the codes that the codec gives,
-the very ones of listening. For the gradient alone each choice is seen as one by chance: an entry of
-the codebook is the likelier the nearer it lies, and the decoder would have read the mean of what it
-knows of the entries. That is a straight-through estimate by way of a softmax over negative squared
-distances.
+A code is a choice, and a choice has no gradient. The decoder reads the same codes as when it
+transcribes. Only for the gradient each choice is treated as random: an entry of the codebook is the
+likelier the nearer it is, and the decoder would have read the mean embedding of the entries. This
+is a straight-through estimate with a softmax over negative squared distances.
 
-The codebooks stay what they are: their entries are what the decoder's tables of embeddings, and the
-half of the codec that makes sound, call by number.
+The codebooks are not changed: the decoder's tables of embeddings, and the half of the codec that
+makes sound, refer to their entries by number.
 """
 
 from collections.abc import Iterator
@@ -25,27 +24,27 @@ from kiku.nn.state import all_active
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """Sound, as the decoder meets it."""
+    """Sound as codes for the decoder, with the probabilities of all choices."""
 
     codes: Tensor  # [B, K, T] int64
-    chances: tuple[Tensor, ...]  # of each codebook [B, T, N]; none where no gradient is wanted
+    chances: tuple[Tensor, ...]  # of each codebook [B, T, N]; empty if no gradient is wanted
 
 
 class Hearing(nn.Module):
-    """A codec on its way."""
+    """A codec that is being trained."""
 
     softness: Tensor
 
     def __init__(
         self, codec: MimiEncoder, num_codebooks: int, temperature: float, *, twice: bool = False
     ) -> None:
-        """Parts of the codec that learn ask for gradients already.
+        """Take a codec whose trained parts have `requires_grad` set.
 
         Args:
-            codec: in float32, whatever the decoder is computed in: codes hang on it.
-            num_codebooks: so many does the decoder read.
+            codec: in float32, whatever the decoder's precision is: the codes depend on it.
+            num_codebooks: how many codebooks the decoder reads.
             temperature: of the softmax, in squared distances between neighbours in a codebook.
-            twice: compute one example after the other, and again when its gradient is asked for.
+            twice: compute one example after the other, and again when its gradient is needed.
         """
         super().__init__()
         self.codec, self.num_codebooks, self.twice = codec, num_codebooks, twice
@@ -53,9 +52,9 @@ class Hearing(nn.Module):
         self.register_buffer("softness", temperature * torch.stack(spacings), persistent=False)
 
     def forward(self, sound: Tensor) -> Heard:
-        """[B, T * frame_size] samples, each row from the beginning of a stream.
+        """Encode [B, T * frame_size] samples, each row from the beginning of a stream.
 
-        A row is heard as a whole and from silence, as a recording or a live stream is.
+        A row is encoded as a whole and after silence, like a recording or a live stream.
         """
         if self.twice and torch.is_grad_enabled():
             rows = [checkpoint(self._latents, row[None], use_reentrant=False) for row in sound]
@@ -65,12 +64,12 @@ class Hearing(nn.Module):
         return self._heard(latents)
 
     def _latents(self, sound: Tensor) -> Tensor:
-        # The state is made here: computing again begins again.
+        # The state is made here, so that a recomputation starts from the same state.
         state = self.codec.init_state(len(sound), sound.device, sound.dtype, remember=False)
         return self.codec.latents(sound[:, None], state, all_active(len(sound), sound.device))
 
     def _heard(self, latents: Tensor) -> Heard:
-        """The codes of `SplitRVQ.encode`, with their chances."""
+        """The same codes as `SplitRVQ.encode`, with their probabilities."""
         codes: list[Tensor] = []
         chances: list[Tensor] = []
         projection, residual = None, latents
@@ -81,14 +80,14 @@ class Hearing(nn.Module):
             scores = residual @ codebook.T - half_norm
             code = scores.argmax(-1)
             if scores.requires_grad:
-                # Of |x - c|^2 what depends on the entry is -2 scores.
+                # The part of |x - c|^2 that depends on the entry is -2 * scores.
                 chances.append((2 * scores / self.softness[len(codes)]).softmax(-1))
             residual = residual - codebook[code]
             codes.append(code)
         return Heard(torch.stack(codes, dim=1), tuple(chances))
 
     def _quantisers(self) -> Iterator[tuple[RVQ, Tensor, Tensor]]:
-        """The chain, codebook and half squared norms of each codebook that the decoder reads."""
+        """The RVQ, codebook and half squared norms of each codebook that the decoder reads."""
         both = (self.codec.quantizer.semantic, self.codec.quantizer.acoustic)
         found = [(r, *one) for r in both for one in zip(r.codebooks, r.half_norms, strict=True)]
         yield from found[: self.num_codebooks]
@@ -98,27 +97,26 @@ def _spacing(codebook: Tensor) -> Tensor:
     """The median squared distance from an entry [N, D] to its nearest neighbour, as a number."""
     distances = torch.cdist(codebook, codebook).square()
     distances.fill_diagonal_(torch.inf)
-    # Entries that are never used may lie in one place.
+    # Entries that are never used may be equal.
     nearest = distances.min(dim=1).values
     return nearest[nearest > 0].median() if bool((nearest > 0).any()) else nearest.new_ones(())
 
 
 def nudge(heard: Heard, codes: Tensor, tables: nn.ModuleList) -> Tensor | None:
-    """What is added to the summed embeddings of codes: nothing, with the gradient of the mean
-    embedding of each choice.
+    """Zeros to add to the summed embeddings of codes, with the gradient of the mean embeddings.
 
     Args:
-        heard: by the codec.
-        codes: [B, K, T] that the decoder reads; those that are hidden from it have no gradient.
-        tables: the decoder's code embeddings; they do not learn this way.
+        heard: output of the codec.
+        codes: [B, K, T] that the decoder reads; those that are hidden from it get no gradient.
+        tables: the decoder's code embeddings; they get no gradient from this.
 
     Returns:
-        [B, T, D] zeros; None where no gradient is wanted.
+        [B, T, D] zeros; None if no gradient is wanted.
     """
     total: Tensor | None = None
     for k, chances in enumerate(heard.chances):
         with torch.no_grad():
-            # Called rather than read: a table may lie in parts.
+            # Called, not indexed: a table may be in parts on several processes.
             rows = tables[k](torch.arange(chances.shape[-1], device=chances.device)).float()
         mean = (chances @ rows) * (codes[:, k] >= 0).unsqueeze(-1)
         total = mean if total is None else total + mean

@@ -1,8 +1,8 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""What a decoder said before it was trained, and how far it has gone from there.
+"""The output of a decoder before it was trained, and how far its output has moved since.
 
-Knows one decoder and its weights of two times; does not know batches.
+Knows one decoder and its weights at two times; does not know batches.
 """
 
 from copy import deepcopy
@@ -15,20 +15,20 @@ from kiku.lm import LM
 
 
 class Before:
-    """A decoder as it was when its run began, though it is being trained.
+    """A decoder as it was when its run began, kept while it is being trained.
 
-    Only what is trained is held twice: of adapters and new rows that is little, of a whole decoder
-    it is a copy.
+    Only trained weights are held twice: few for adapters and new rows, a full copy if the whole
+    decoder is trained.
     """
 
     def __init__(self, lm: LM, new: range, *, apart: bool = False) -> None:
-        """As `lm` is now.
+        """Copy the present weights of `lm`.
 
         Args:
             lm: the decoder.
-            new: ids of pieces of which it knows nothing yet.
-            apart: hold a second decoder, frozen weights and all: for one whose weights are to lie
-                in parts, and cannot be exchanged while its gradient is waited for.
+            new: ids of new pieces, for which it is not trained yet.
+            apart: hold a whole second decoder, with its frozen weights. This is for a decoder whose
+                weights will be in parts: they cannot be exchanged until its gradient is computed.
         """
         self.new, self.apart = new, apart
         self.lm = deepcopy(lm).requires_grad_(False) if apart else lm
@@ -40,10 +40,10 @@ class Before:
 
     @torch.no_grad()
     def logits(self, columns: Tensor, dtype: torch.dtype) -> Tensor:
-        """What it said of these columns, without dropout: [B, T, 1 + K] -> [B, T, V] in float32.
+        """Its earlier logits for these columns: [B, T, 1 + K] -> [B, T, V] in float32.
 
-        The network is the one that is trained, with its old weights for the time of the call: no
-        gradient, no hook of whoever wraps it, and nothing is drawn.
+        The call uses the network that is being trained, with its old weights: without gradients,
+        hooks of a module that wraps it, dropout or other random numbers.
         """
         count, device = len(columns), columns.device
         state = self.lm.init_state(count, device, dtype, remember=False)
@@ -57,11 +57,10 @@ class Before:
         return out.logits.float()
 
     def divergence(self, before: Tensor, now: Tensor) -> Tensor:
-        """The Kullback-Leibler divergence from what was said to what is said: [..., V] twice,
-        logits -> [...].
+        """Kullback-Leibler divergence from earlier to present output: logits [..., V] -> [...].
 
-        What was said is over the old pieces, what is said over all: chance that is given to a new
-        piece is taken from the old ones, and costs.
+        Earlier probabilities are normalised over the old pieces, present ones over all pieces: what
+        the decoder gives to a new piece is taken from the old ones, and increases the divergence.
         """
         was = self._old(before).log_softmax(-1)
         found = self._old(now.log_softmax(-1))

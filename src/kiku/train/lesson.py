@@ -1,10 +1,11 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""What a decoder is taught with a batch: text, and where it has the heads for it, pauses. A codec
-that learns with it hears the batch's sound first.
+"""The losses of a decoder on a batch: text, and pauses if it has pause heads.
 
-Positions are those of listening: position t reads the text token and the codes of frame t - 1, and
-is to say text token t. The delay is nowhere here: it is in the data.
+A codec that is trained with it encodes the batch's sound first.
+
+Positions are those of transcribing: position t reads the text token and the codes of frame t - 1,
+and has to give text token t. The delay does not occur here: it is in the data.
 """
 
 from dataclasses import replace
@@ -22,17 +23,17 @@ from kiku.train.keeping import Before
 from kiku.train.settings import LossSettings
 
 _CALM = 0.2
-"""PAD is read wrong so much more seldom than other tokens: these are few among PADs, and would
-else be trusted blindly."""
+"""Factor by which PAD is replaced less often than other tokens. These are few among PADs: if they
+were not replaced more often, the decoder would learn to trust them blindly."""
 
 
 def columns_of(text: Tensor, codes: Tensor, config: LMConfig) -> Tensor:
-    """What the positions read: the column before each, and the initial one at position 0.
+    """The columns that positions read: the one before each, and the initial one at position 0.
 
     Args:
         text: [B, T].
         codes: [B, K, T].
-        config: of the decoder.
+        config: config of the decoder.
 
     Returns:
         int64 [B, T, 1 + K]
@@ -44,12 +45,12 @@ def columns_of(text: Tensor, codes: Tensor, config: LMConfig) -> Tensor:
 
 
 class Lesson(nn.Module):
-    """A decoder and its losses: what data-parallel training wraps.
+    """A decoder and its losses: the module that data-parallel training wraps.
 
-    Examples that are marked teach no text, with `settings.keep`: their text is what the decoder
-    reads on the way, and may be its own, with its mistakes. It is only held to what it said before;
-    what is said in them is learned from a row that is not marked. The pause heads learn from the
-    times of their words as from all others: new heads have said nothing before.
+    With `settings.keep`, examples that are marked "keep" train no text: their text is only input
+    to the decoder, and may be the decoder's own, with its mistakes. In them the loss is the
+    divergence from the decoder's earlier output; to learn their text, use a row that is not marked.
+    The pause heads learn from them as from all others: new heads have no earlier output.
     """
 
     weight: Tensor
@@ -64,15 +65,15 @@ class Lesson(nn.Module):
         before: Before | None = None,
         hearing: Hearing | None = None,
     ) -> None:
-        """Products are computed in `dtype`; weights stay what they are.
+        """Compute products in `dtype`; weights keep their dtype.
 
         Args:
             lm: the decoder, with the weights that it begins with.
-            settings: what counts how much.
-            pad_id: of PAD.
-            dtype: of products.
-            before: what the decoder said when its run began; with `settings.keep`.
-            hearing: the codec, where it learns; else the codes of a batch are what was heard.
+            settings: weights of the losses.
+            pad_id: id of PAD.
+            dtype: dtype of products.
+            before: the decoder as it was when its run began; needed for `settings.keep`.
+            hearing: the codec, if it is trained; else the codes of a batch are used.
         """
         super().__init__()
         self.lm, self.settings, self.pad_id, self.dtype = lm, settings, pad_id, dtype
@@ -86,13 +87,14 @@ class Lesson(nn.Module):
 
         Args:
             batch: on the device of the decoder.
-            plain: read everything as it is, as when a model is looked at.
+            plain: hide no codes and corrupt no text, as for an evaluation.
 
         Returns:
-            "loss", which is to become small: of each frame its text or, weighted, how far it has
-            gone from what was said before, and beside that the pauses; "text" and "pauses", the
-            means of these; "keep", the divergence summed over "kept" frames; "right" and "spoken",
-            how many tokens other than PAD there were and how many of them were told.
+            "loss", the value to minimise: for each frame the loss of its text or, weighted, the
+            divergence from the earlier output, plus the weighted loss of the pauses; "text" and
+            "pauses", the means of these; "keep", the divergence summed over "kept" frames;
+            "spoken", how many tokens other than PAD there were, and "right", how many of them were
+            predicted.
         """
         config = self.lm.config
         heard = self._heard(batch)
@@ -109,7 +111,7 @@ class Lesson(nn.Module):
             out = self.lm(columns, state, active, added=added)
             logits = out.logits.float()
             pauses = self._pauses(out.hidden, batch.pauses)
-            # Before, the codec heard what is in the pack.
+            # The earlier decoder reads the codes in the pack: the codec's before it was trained.
             was = batch.codes.masked_fill(codes == NOTHING, NOTHING)
             moved, kept = self._moved(columns_of(text, was, config), logits, batch)
         wanted = batch.text
@@ -130,7 +132,7 @@ class Lesson(nn.Module):
         }  # fmt: skip
 
     def _heard(self, batch: Batch) -> Heard:
-        """The codes of a batch, by the codec as it is now where it learns."""
+        """The codes of a batch; a codec that is trained computes them with its present weights."""
         if self.hearing is None:
             return Heard(batch.codes, ())
         assert batch.sound is not None
@@ -138,18 +140,20 @@ class Lesson(nn.Module):
         return replace(heard, codes=heard.codes.masked_fill(batch.codes == NOTHING, NOTHING))
 
     def _moved(self, columns: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """How far marked examples have gone from what was said before, summed over their known
-        frames, and how many frames these are."""
+        """Divergence of marked examples from the earlier output, and the number of their frames.
+
+        The divergence is summed over the frames whose text is known; only these are counted.
+        """
         none = logits.new_zeros(())
         if self.before is None:
             return none, none
         if batch.keep is None:
             if self.before.apart:
-                # Its weights are put together by all processes, and others may have marked ones.
+                # Its weights are gathered by all processes: others may have marked examples.
                 self.before.logits(columns[:1], self.dtype)
             return none, none
-        # Both read the same, hidden codes and wrong text as well: all that differs is the weights,
-        # and, where the codec learns, what it hears.
+        # Both read the same input, with the same hidden codes and wrong text. Only the weights
+        # differ and, if the codec is trained, the codes.
         before = self.before.logits(columns[batch.keep], self.dtype)
         known = batch.text[batch.keep] != NOTHING
         found = self.before.divergence(before, logits[batch.keep])
@@ -165,7 +169,7 @@ class Lesson(nn.Module):
         return summed / (targets != UNKNOWN).sum().clamp(min=1)
 
     def _hidden(self, codes: Tensor) -> Tensor:
-        """Codes hidden each alone, and half as often by whole frames."""
+        """The codes with some hidden one by one, and half as often all codes of a frame."""
         share = self.settings.hidden_codes
         if not share:
             return codes
@@ -174,7 +178,7 @@ class Lesson(nn.Module):
         return torch.where(hidden | frames, torch.full_like(codes, NOTHING), codes)
 
     def _spoiled(self, text: Tensor) -> Tensor:
-        """Text as a decoder that errs would have fed it back: some tokens others, some PAD."""
+        """The text as an erring decoder would feed it back: some tokens replaced, some by PAD."""
         share = self.settings.wrong_text
         if not share:
             return text

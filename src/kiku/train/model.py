@@ -28,25 +28,25 @@ from kiku.train.shards import Index, PackReader
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 CODEC = "codec."
-"""What names of the codec's weights begin with, beside those of the decoder."""
+"""Prefix of the names of the codec's weights, where they are next to the decoder's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pupil:
-    """A decoder on its way, and what it comes from."""
+    """A decoder that is being trained, and the model that it comes from."""
 
     loaded: Loaded
     config: ModelConfig
-    """With the pause heads that it is to have."""
+    """The config with the pause heads that the decoder has in this run."""
     lm: LM
     identity: str
-    """Of the model that it began with, and of which rows of its tables are trained."""
+    """Digest of the model that it began with, and of which rows of its tables are trained."""
     new: range
-    """Ids of the pieces of which it knows nothing yet."""
+    """Ids of the new pieces, for which it is not trained yet."""
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """What is trained, by name: the decoder's, and the codec's behind `CODEC`."""
+        """Trained weights by name: the decoder's, and the codec's with the prefix `CODEC`."""
         codec = trained_weights(self.loaded.codec)
         return {**trained_weights(self.lm), **{CODEC + name: one for name, one in codec.items()}}
 
@@ -56,7 +56,7 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
 
     Args:
         settings: which model, adapters, pause heads.
-        trains: whether it is to be trained, and not only to be filled with what was.
+        trains: whether it will be trained, and not only filled with weights of a run.
         in_parts: whether each process will take its part of the weights out of it.
 
     Raises:
@@ -64,10 +64,10 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
         TrainingError: an adapter cannot be read, or does not fit.
     """
     frozen = settings.lora is not None and settings.train.precision == "bfloat16"
-    # Frozen weights may be as coarse as the products that they are for.
+    # Frozen weights need no more precision than the products they are used in.
     loaded = load(settings.model, dtype=torch.bfloat16 if frozen and trains else torch.float32)
     config, lm = _with_heads(loaded, settings.pause_heads)
-    # What is loaded lies in the file, which must stay as it is. Who takes a part copies that.
+    # Loaded weights are mapped from the file, which must not change. Taking a part copies it.
     if not in_parts or settings.lora is not None:
         for weight in lm.parameters():
             weight.data = weight.data.clone()
@@ -81,7 +81,7 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
         adapt(lm, settings.lora, new)
         if settings.lora.start and trains:
             load_adapter(Path(settings.lora.start), lm)
-        # What is trained is float32, also beside frozen bfloat16.
+        # Trained weights are float32, also if the frozen ones are bfloat16.
         for weight in lm.parameters():
             if weight.requires_grad:
                 weight.data = weight.data.float()
@@ -91,7 +91,7 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
 
 
 def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
-    """The decoder with so many pause heads; new ones know nothing."""
+    """The decoder with `wanted` pause heads (-1: as many as it has); new ones are zero."""
     has = loaded.config.lm.num_pause_heads
     if wanted in (-1, has):
         return loaded.config, loaded.lm
@@ -109,18 +109,18 @@ def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
     lm.load_state_dict(state, assign=True)
     for module in lm.modules():
         fill: Any = getattr(module, "fill", None)
-        if fill is not None:  # tables of rotary positions are not in any file
+        if fill is not None:  # tables of rotary positions are in no file
             fill("cpu")
     return config, lm
 
 
 def trained_weights(network: nn.Module) -> dict[str, Tensor]:
-    """What is trained, by name."""
+    """The weights that are trained, by name."""
     return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
 def _open(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None) -> None:
-    """Let parts of a codec be trained, in place: what the decoder reads nothing of is left."""
+    """Let parts of a codec be trained, in place, but none whose codes the decoder never reads."""
     codec.requires_grad_(False)
     if settings is None:
         return
@@ -138,8 +138,7 @@ def _open(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None
 
 
 def compute_twice(lm: LM) -> None:
-    """Remember only what goes into a layer, and compute the layer again when its gradient is asked
-    for: in place."""
+    """Keep only the input of each layer, and recompute the layer for its gradient; in place."""
     for layer in lm.transformer.layers:
         layer.forward = _again(layer.forward)  # pyright: ignore
     lm.embed = _again(lm.embed)  # pyright: ignore
@@ -150,10 +149,12 @@ def _again(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
-    """A pack holds codes and tokens, which mean nothing to other codecs and vocabularies.
+    """Check that a pack was made with this model's codec and vocabulary.
+
+    Its codes and tokens mean nothing to other codecs and vocabularies.
 
     Raises:
-        TrainingError: the pack was made for another one.
+        TrainingError: the pack was made for another codec or vocabulary.
     """
     lm = pupil.config.lm
     wanted = {
@@ -179,7 +180,7 @@ def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
 
 
 def refuse_silent(reader: PackReader, settings: FitSettings) -> None:
-    """A codec learns from sound.
+    """Check that the pack has sound if the codec is trained.
 
     Raises:
         TrainingError: the pack has none.
@@ -192,7 +193,7 @@ def refuse_silent(reader: PackReader, settings: FitSettings) -> None:
 
 
 def refuse_to_keep(reader: PackReader, pupil: Pupil, settings: FitSettings) -> None:
-    """What a model said can be kept only where it is asked again, and at the delay that it has.
+    """Check that `loss.keep` can work: it needs marked examples, and the model's own delay.
 
     Raises:
         TrainingError: no example is marked, or the pack has another delay than the model.

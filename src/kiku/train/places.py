@@ -1,5 +1,4 @@
-"""Where what is made goes: looked at before any work, so that nothing of anybody's is replaced, or
-found among files of other kinds.
+"""Check folders for output before any work, so that no files of others are replaced or mixed in.
 
 Knows names of files; does not read them.
 """
@@ -17,20 +16,20 @@ _MODEL = {
     "tokenizer.json", "preprocessor_config.json", "kiku_vocabulary.json", "adapter_config.json",
     "adapter_model.safetensors",
 }  # fmt: skip
-"""What a model's folder, or an adapter's, is made of."""
+"""Names of the files in the folder of a model or an adapter."""
 
 _FINISHED = ("config.json", "adapter_config.json")
-"""What is written last: a folder with one of these is whole."""
+"""Files that are written last: a folder with one of these is complete."""
 
 _SHARD = re.compile(r"\w[\w.-]*-\d{5}\.safetensors")
 
 
 def refuse_taken(folder: Path) -> None:
-    """Check that a model can be written there. What a killed run left of one may be there.
+    """Check that a model can be written there. Leftovers of a killed run are allowed.
 
     Raises:
-        TrainingError: there is a model already, as the one that it began with, or anything else; or
-            nothing may be written there.
+        TrainingError: there is a model already (perhaps the one that a run began with), or anything
+            else; or nothing may be written there.
     """
     inside = _names_in(folder)
     _refuse_strangers(folder, inside, _MODEL.__contains__, "model")
@@ -42,10 +41,10 @@ def refuse_taken(folder: Path) -> None:
 
 
 def refuse_no_pack(folder: Path) -> None:
-    """Check that a pack can be written there, or gone on with.
+    """Check that a pack can be written there, or resumed.
 
     Raises:
-        TrainingError: there is anything else; or nothing may be written there.
+        TrainingError: there is anything but a pack, or nothing may be written there.
     """
     _refuse_strangers(folder, _names_in(folder), _is_of_pack, "pack")
 
@@ -55,7 +54,7 @@ def _is_of_pack(name: str) -> bool:
 
 
 def _names_in(folder: Path) -> set[str]:
-    """What is in a folder; nothing where it is to be made."""
+    """Names of the files in a folder; empty if it does not exist yet."""
     try:
         there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     except OSError as error:  # a name that is too long
@@ -70,7 +69,7 @@ def _names_in(folder: Path) -> set[str]:
 def _refuse_strangers(
     folder: Path, inside: set[str], known: Callable[[str], bool], what: str
 ) -> None:
-    # What is being written beside its place is left by a kill.
+    # Files that begin with ".kiku-" are unfinished ones that a killed run left.
     strangers = sorted(n for n in inside if not known(n) and not n.startswith(".kiku-"))
     if strangers:
         raise TrainingError(

@@ -1,6 +1,6 @@
 # pyright: basic
 # What torch gives is only partly typed.
-"""Several processes that train one model together, as `torchrun` starts them; or one alone."""
+"""Several processes, started by `torchrun`, that train one model together; or a single one."""
 
 import os
 from collections.abc import Generator, Mapping
@@ -17,7 +17,7 @@ from kiku.train.sharding import is_sharded
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Which of how many this one is."""
+    """This process's rank, and the number of processes."""
 
     rank: int = 0
     count: int = 1
@@ -25,11 +25,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this one writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def in_parts(self, train: TrainSettings) -> bool:
-        """Whether weights are to lie in parts on the processes."""
+        """Whether weights are kept in parts on the processes."""
         return train.shard and self.count > 1
 
     def device(self, name: str) -> str:
@@ -44,14 +44,17 @@ class Processes:
         return DistributedDataParallel(lesson, device_ids=[self.local_rank] if on_gpu else None)
 
     def unsynchronised(self, module: nn.Module, *, when: bool) -> AbstractContextManager[object]:
-        """While gradients are only added up, the others need not hear of them; but where they lie
-        in parts: they would be whole as long."""
+        """A context in which gradients are only accumulated, without exchange between processes.
+
+        It has no effect unless `when`, nor if weights are in parts: their gradients would then be
+        kept whole in the meantime.
+        """
         if when and isinstance(module, DistributedDataParallel):
             return module.no_sync()
         return nullcontext()
 
     def summed(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Over all processes, of numbers by name."""
+        """The sums over all processes of numbers by name."""
         stacked = torch.stack([value.detach().double() for value in values.values()])
         if self.count > 1:
             distributed.all_reduce(stacked)
@@ -60,7 +63,7 @@ class Processes:
 
 @contextmanager
 def started(device: str) -> Generator[Processes]:
-    """This process among those that `torchrun` started; alone where it started none."""
+    """This process among those that `torchrun` started; a single one if it started none."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Processes()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kiku.codec import MimiEncoder
-from kiku.engine.gpu.attention import Attend
+from kiku.engine.gpu.attention import Attend, attend_plainly
+from kiku.engine.gpu.layers import PLAIN, Between, pick_between
 from kiku.engine.gpu.pasts import Pasts
 from kiku.engine.gpu.rings import Rings
 from kiku.lm import LM
@@ -51,10 +52,14 @@ class Network:
         keys: Remembered,
         table: tuple[Tensor, Tensor],
     ) -> None:
-        """All of it is on one device; `table` is what `one_table` gives."""
+        """All of it is on one device; `table` is what `one_table` gives. Where attention is by
+        Triton's kernels, the decoder's norms and gates are, too."""
         self.codec, self.lm = codec, lm
         self.pasts, self.codec_keys, self.keys = pasts, codec_keys, keys
         self._table, self._offsets = table
+        # The codec's norms and feed-forwards are single launches already.
+        plain = keys.attend is attend_plainly
+        self._between = PLAIN if plain else pick_between(lm.transformer, self._table.device)
 
     def hear(self, pcm: Tensor, slots: Tensor, start: Tensor) -> Tensor:
         """Encode T frames of each row.
@@ -80,7 +85,7 @@ class Network:
         seanet, downsample = self.pasts.states(rows, start > 0)
         active = torch.ones_like(slots, dtype=torch.bool)
         x = self.codec.seanet(pcm.unsqueeze(1), seanet, active).transpose(1, 2)
-        x = _advance(self.codec.transformer, x, self.codec_keys, slots, start)
+        x = _advance(self.codec.transformer, PLAIN, x, self.codec_keys, slots, start)
         latents = self.codec.downsample(x.transpose(1, 2), downsample, active)
         self.pasts.rows.index_copy_(0, slots, rows)
         return self.codec.quantizer.encode(latents).transpose(1, 2)
@@ -116,8 +121,8 @@ class Network:
         known = (columns >= 0).unsqueeze(-1)
         ids = columns.clamp(min=0) + self._offsets
         x = (self._table[ids].float() * known).sum(dim=2).to(lm.out_norm.weight.dtype)
-        x = _advance(lm.transformer, x, self.keys, slots, start)
-        hidden = lm.out_norm(x)
+        x = _advance(lm.transformer, self._between, x, self.keys, slots, start)
+        hidden = self._between.norm(lm.out_norm, x)
         pauses = None
         if len(lm.pause_heads):
             pauses = lm.pause_logits(hidden).softmax(-1)[..., 0]
@@ -128,7 +133,12 @@ class Network:
 
 
 def _advance(
-    transformer: Transformer, x: Tensor, keys: Remembered, slots: Tensor, start: Tensor
+    transformer: Transformer,
+    between: Between,
+    x: Tensor,
+    keys: Remembered,
+    slots: Tensor,
+    start: Tensor,
 ) -> Tensor:
     """[R, T, D] -> [R, T, D] through all layers."""
     R, T, _ = x.shape
@@ -136,12 +146,12 @@ def _advance(
     steps = torch.arange(T, device=x.device)
     angles = transformer.rope(start[:, None] + steps)
     for number, layer in enumerate(cast("Sequence[TransformerLayer]", transformer.layers)):
-        qkv = layer.attention.in_proj(layer.norm1(x)).view(R, T, 3, heads, width)
+        qkv = layer.attention.in_proj(between.norm(layer.norm1, x)).view(R, T, 3, heads, width)
         update = layer.attention.out_proj(
             keys.attend(qkv, angles, keys.rings, number, slots, start)
         )
         x = x + (update if layer.scale1 is None else layer.scale1 * update)
-        update = layer.feed_forward(layer.norm2(x))
+        update = between.feed_forward(layer.feed_forward, between.norm(layer.norm2, x))
         x = x + (update if layer.scale2 is None else layer.scale2 * update)
     return x
 

@@ -1,8 +1,8 @@
 """Deepgram's `/v1/listen`, live: sound as binary messages, results as JSON.
 
-A result that is final holds the words since the last final one; it comes where a turn ends, where a
-sentence does, after five seconds of speech, at `Finalize` and at the end. Words are in one final
-result each and are never changed.
+A final result holds the words since the last final one. It comes where a turn ends, where a
+sentence ends, after five seconds of speech, at `Finalize` and at the end. Each word is in one final
+result and is never changed.
 """
 
 import math
@@ -56,25 +56,26 @@ from kiku.text.segments import ends_sentence
 PARAMETERS = LISTEN_PARAMETERS
 
 FINAL_AFTER_S = 5.0
-"""Words that began so long ago are final, wherever the sentence is."""
+"""Seconds from the start of the first word after which words become final, even mid-sentence."""
 
 GAP_S = 1.0
-"""A longer silence between two words parts results, as it parts segments."""
+"""Seconds of silence between two words; a longer one parts results, as it parts segments."""
 
 IDLE_S = 10.0
-"""A client that sends neither sound nor `KeepAlive` for so long is told so, as by Deepgram."""
+"""Seconds without sound and `KeepAlive` after which the connection ends with an error, as with
+Deepgram."""
 
 _IDLE = "NET-0001"
 _NO_SOUND = "DATA-0000"
 
 _SLACK_S = 0.2
-"""Sound that counts as heard before its text is sure: it may not fill a frame yet, and a word is
-decided by the frame after it."""
+"""Seconds of sound that count as heard before their text is sure: they may not fill a frame yet,
+and a word is decided by the frame after it."""
 
 
 @dataclass(slots=True)
 class _Channel:
-    """What one channel has said that is not final yet."""
+    """What was said in one channel and is not final yet."""
 
     index: int
     start: float = 0.0
@@ -82,11 +83,11 @@ class _Channel:
     words: list[Word] = field(default_factory=list[Word])
     partial: Partial | None = None
     word_end: float | None = None
-    """Of the last word, until `UtteranceEnd` tells of it."""
+    """Where the last word ends, until `UtteranceEnd` reports it."""
     shown: str = ""
-    """What the last result that is not final said."""
+    """The text of the last result that is not final."""
     turn_end: float | None = None
-    """When a turn ended that is told with the answer to a `Finalize`."""
+    """When a turn ended, if the answer to a `Finalize` is to report it."""
 
 
 class DeepgramProtocol(Base):
@@ -95,7 +96,7 @@ class DeepgramProtocol(Base):
     name = "deepgram"
 
     def __init__(self, request: Request, model: ModelCard) -> None:
-        """Raises `Refusal` for a query that cannot be."""
+        """Raises `Refusal` for a query that is not valid here."""
         self._request, self._model = request, model
         self._query: ListenQuery = listen_query(request, model)
         self._sound = SoundIntake(self._query.options, self._query.container)
@@ -112,11 +113,11 @@ class DeepgramProtocol(Base):
         self._finalizes = Finalizes()
         self._digest = new_digest()
         self._configuring: dict[str, Any] | None = None
-        """The answer to a `Configure`, until the stream does what it wants."""
+        """The answer to a `Configure`, until its key terms are in force."""
         self._closing = False
         self._is_idle = False
         self._why: tuple[int, str] | None = None
-        """Why the connection ends, where that is no good end and has been told."""
+        """Close code and reason, if the connection ends for an error that the client was told."""
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -131,12 +132,12 @@ class DeepgramProtocol(Base):
     def received(self, message: str | bytes) -> Actions:
         """Sound, or a control message."""
         if self._closing:
-            return ()  # nothing is heard behind the end
+            return ()  # nothing is heard after the end
         if isinstance(message, bytes):
             return self._heard_sound(message)
         try:
             given = DECODER.decode(message)
-        except (ValueError, RecursionError) as error:  # what is no JSON, or no message
+        except (ValueError, RecursionError) as error:  # it is no JSON, or no message
             return [self._error("SchemaError", brief(f"the message cannot be understood: {error}"),
                                 message[:MAX_ECHO])]  # fmt: skip
         match given:
@@ -154,10 +155,10 @@ class DeepgramProtocol(Base):
             return self._close()
         self._digest.update(data)
         actions = self._sound.take(data)
-        if self._query.options.channel == "each":  # a WAV header may have counted otherwise
+        if self._query.options.channel == "each":  # a WAV header may have more of them
             for index in range(len(self._channels), self._sound.num_channels):
                 self._channels.append(_Channel(index))
-        if any(isinstance(one, Open) for one in actions):  # the stream before answers no more
+        if any(isinstance(one, Open) for one in actions):  # the last stream answers no more
             self._finalizes.give_up(len(self._channels))
         return actions
 
@@ -186,7 +187,7 @@ class DeepgramProtocol(Base):
         return [Decode(decoding)]
 
     def decoded(self) -> Actions:
-        """The key terms are in force."""
+        """Confirm that the key terms are in force."""
         done, self._configuring = self._configuring, None
         return [] if done is None else [send(done)]
 
@@ -199,7 +200,7 @@ class DeepgramProtocol(Base):
                      "message": message})  # fmt: skip
 
     def quiet(self, seconds: float) -> Actions:
-        """Tell what was heard until now, then why the connection ends."""
+        """End the sound: the client gets what was heard, then why the connection ends."""
         if self._closing:
             return ()
         self._is_idle = True
@@ -208,7 +209,7 @@ class DeepgramProtocol(Base):
     # From the stream.
 
     def event(self, event: Event, waiting_s: float) -> Actions:
-        """Results and what else is to be told."""
+        """The results and other messages that follow from an event."""
         told: list[Action] = []
         if not isinstance(event, Finalized | End):
             told += self._held(self._channel(getattr(event, "channel", None)))
@@ -249,8 +250,8 @@ class DeepgramProtocol(Base):
                 return ()
 
     def _held(self, channel: _Channel) -> list[Action]:
-        """The end of a turn. Where a `Finalize` brings it about it waits for the answer: a client
-        looks for the words in the result that says `from_finalize`."""
+        """Report the end of a turn, if one waits. An end that a `Finalize` brings about waits for
+        its answer: a client looks for the words in the result that says `from_finalize`."""
         time, channel.turn_end = channel.turn_end, None
         return [] if time is None else [self._final(channel, self._known(time), speech_final=True)]
 
@@ -261,7 +262,7 @@ class DeepgramProtocol(Base):
         return [channel.index, len(self._channels)]
 
     def _known(self, seconds: float) -> float:
-        """Up to where the text is whole when so much was heard."""
+        """The time up to which the text is complete when `seconds` of sound were heard."""
         return seconds - self._model.delay_s
 
     def _word(self, channel: _Channel, word: Word) -> Actions:
@@ -278,7 +279,7 @@ class DeepgramProtocol(Base):
         return [*actions, *self._interim(channel)]
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
-        """Words that nothing has made final, and gaps between words."""
+        """Make words final that are due, and report gaps between words."""
         known = self._known(seconds - _SLACK_S)
         actions: list[Action] = []
         for channel in self._channels:
@@ -286,10 +287,10 @@ class DeepgramProtocol(Base):
         return actions
 
     def _silence(self, channel: _Channel, known: float) -> list[Action]:
-        """What follows from that no other word than those until now begins before `known`.
+        """The messages that follow if no further word begins before `known`.
 
-        Asked also where the next one begins: of sound that comes at once, seconds are heard between
-        two calls of `heard`.
+        Called also where the next word begins: of sound that comes faster than it is spoken,
+        seconds are heard between two calls of `heard`.
         """
         if channel.partial is not None or not self.wants_progress:
             return []
@@ -342,7 +343,7 @@ class DeepgramProtocol(Base):
         speech_final: bool = False,
         from_finalize: bool = False,
     ) -> Action:
-        """The words since the last final result, which reaches to `end`."""
+        """A final result with the words since the last one; this one reaches to `end`."""
         words, start = channel.words, channel.start
         channel.start = max([start, end, *(word.end for word in words)])
         channel.words, channel.shown = [], ""
@@ -352,11 +353,11 @@ class DeepgramProtocol(Base):
         )  # fmt: skip
 
     def _interim(self, channel: _Channel) -> Actions:
-        """What is known since the last final result, if it is new and wanted."""
+        """A result with what is known since the last final one, if it is new and wanted."""
         if not self._query.interim:
             return ()
         words, partial = channel.words, channel.partial
-        if partial is not None:  # nobody knows yet how sure it is
+        if partial is not None:  # its probability is not known yet
             words = [*words, Word(partial.text, partial.start, partial.start, 0.0)]
         text = transcript(words)
         if text == channel.shown:
@@ -398,22 +399,22 @@ class DeepgramProtocol(Base):
         )
 
     def rejected(self, error: Exception) -> Actions:
-        """Say so; the stream goes on."""
+        """Report the error; the stream goes on."""
         if self._configuring is not None:
             self._configuring = None
             return [self._not_configured("CONFIGURE_KEYTERMS_NOT_SUPPORTED", str(error))]
-        if self._query.container and isinstance(error, AudioError):  # of which no more is heard
+        if self._query.container and isinstance(error, AudioError):  # no more of it is heard
             is_cut = isinstance(error, TruncatedAudio)
             if is_cut and self._closing:
-                return ()  # who ends in the middle of a recording knows it
+                return ()  # the client ended in the middle of it
             self._why = None if is_cut else (1008, f"{_NO_SOUND}: {error}")
-        if isinstance(error, QueueFull | StreamClosed):  # of a `Finalize`: it has no answer
+        if isinstance(error, QueueFull | StreamClosed):  # of a `Finalize`, left unanswered
             self._finalizes.give_up(len(self._channels))
         variant = _NO_SOUND if isinstance(error, AudioError) else type(error).__name__
         return [self._error(variant, str(error), "")]
 
     def failed(self, error: Exception) -> Actions:
-        """Tell the words that were decided, and close."""
+        """Send the words that were decided, and close."""
         rest = self._rest(0.0)
         if isinstance(error, ServerEnds):
             return [*rest, hangup(1012, str(error))]

@@ -1,11 +1,11 @@
 """Deepgram's `/v2/listen` ("Flux"): sound as binary messages, turns as JSON.
 
-A turn is told as StartOfTurn, Updates while words come, perhaps an EagerEndOfTurn that a
+A turn is sent as StartOfTurn, Updates while words come, perhaps an EagerEndOfTurn that a
 TurnResumed takes back, and an EndOfTurn. The text of an EagerEndOfTurn is that of its EndOfTurn.
 
-Where a turn begins is told by its text. Where it ends is told by the stream's turns, by
-`ForceEndTurn`, or by `eot_timeout_ms`; the last two are this protocol's own, so that a turn of the
-stream may be several here.
+A turn begins with its first text. It ends by the stream's turns, by `ForceEndTurn`, or by
+`eot_timeout_ms`; the last two are this protocol's own, so that a turn of the stream may be several
+here.
 """
 
 from dataclasses import dataclass
@@ -41,17 +41,17 @@ from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, Word
 PARAMETERS = FLUX_PARAMETERS
 
 IDLE_S = 60.0
-"""A client that sends nothing for so long has gone: there is no `KeepAlive` here."""
+"""Seconds without any message after which a client has gone: there is no `KeepAlive` here."""
 
 MAX_TURN_WORDS = 1_000
-"""A turn ends after so many: every message holds all of them."""
+"""Number of words after which a turn ends, as every message holds all words of its turn."""
 
 _SLACK_S = 0.2
-"""As of `/v1/listen`: sound that counts as heard before its text is sure."""
+"""Seconds of sound that count as heard before their text is sure, as in `/v1/listen`."""
 
 
 class Thresholds(msgspec.Struct):
-    """When a turn ends; what is left out stays as it is."""
+    """When a turn ends, as a client sends it; what is left out stays as it is."""
 
     eager_eot_threshold: float | None = None
     eot_threshold: float | None = None
@@ -68,7 +68,7 @@ class Configure(msgspec.Struct, tag_field="type"):
 
 
 class ForceEndTurn(msgspec.Struct, tag_field="type"):
-    """The turn ends now, says the client."""
+    """The client ends the turn now."""
 
 
 class CloseStream(msgspec.Struct, tag_field="type"):
@@ -77,7 +77,7 @@ class CloseStream(msgspec.Struct, tag_field="type"):
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """When a turn ends, all of it."""
+    """When a turn ends, with all values."""
 
     eager_threshold: float | None
     threshold: float
@@ -89,7 +89,7 @@ _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 class _Unavailable(Exception):
-    """A setting that cannot be had."""
+    """A setting that is not available."""
 
 
 class FluxProtocol(Base):
@@ -100,7 +100,7 @@ class FluxProtocol(Base):
     wants_progress = True
 
     def __init__(self, request: Request, model: ModelCard) -> None:
-        """Raises `Refusal` for a query that cannot be."""
+        """Raises `Refusal` for a query that is not valid here."""
         query = flux_query(request, model)
         self._request, self._model = request, model
         self._sound = SoundIntake(query.options, query.container)
@@ -109,22 +109,22 @@ class FluxProtocol(Base):
         self._opened_with = query.threshold
         self._keyterms = list(query.keyterms)
         self._wanted = _Settings(query.eager_threshold, query.threshold, query.timeout_ms)
-        """Of the sound that comes."""
+        """Settings for the sound that comes."""
         self._settings = self._wanted
-        """Of the sound that is being heard."""
+        """Settings for the sound that is being heard."""
         self._changes: dict[float, _Settings] = {}
-        """From which second on others hold, in order."""
+        """Settings to come, by the second from which they hold, in order."""
         self._num_sent = 0
         self._turn_index = 0
         self._window_start = self._window_end = 0.0
         self._words: list[Word] = []  # of this turn
         self._partial: Partial | None = None
         self._in_turn = self._is_eager = False
-        self._confidence = 0.0  # the last that was told
+        self._confidence = 0.0  # the last that was reported
         self._forced = Finalizes()
         self._closing = self._idle = False
         self._configuring: list[str] | None = None
-        """Key terms, until the stream expects them."""
+        """Key terms of a `Configure`, until they are in force."""
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -135,7 +135,7 @@ class FluxProtocol(Base):
         return refusal(self._request, str(error))
 
     def begin(self) -> Actions:
-        """`Connected` is the first message there is."""
+        """Send `Connected`, the first message of a connection."""
         return [self._send("Connected")]
 
     # From the client.
@@ -146,7 +146,7 @@ class FluxProtocol(Base):
             return ()
         if isinstance(message, bytes):
             actions = self._sound.take(message)
-            if any(isinstance(one, Open) for one in actions):  # the stream before answers no more
+            if any(isinstance(one, Open) for one in actions):  # the last stream answers no more
                 self._forced.give_up()
             return actions
         try:
@@ -167,7 +167,7 @@ class FluxProtocol(Base):
         return [*self._sound.rest(), Close()]
 
     def _configure(self, wanted: Configure) -> Actions:
-        """All of it or nothing, but for key terms that the model cannot expect."""
+        """Apply all of a `Configure` or nothing, but for key terms that the model cannot expect."""
         if self._configuring is not None:
             return [self._not_configured("the Configure before this one has no answer yet: wait "
                                          "for it")]  # fmt: skip
@@ -189,24 +189,24 @@ class FluxProtocol(Base):
         return [Decode(decoding)]
 
     def decoded(self) -> Actions:
-        """The key terms are in force."""
+        """Confirm that the key terms are in force."""
         self._keyterms, self._configuring = self._configuring or [], None
         return [self._configured()]
 
     def _set(self, settings: _Settings) -> None:
-        """Have these hold for the sound that is sent from now on."""
+        """Have these settings hold for the sound that is sent from now on."""
         taken_s = self._sound.taken_s
         self._wanted = settings
-        if taken_s is None:  # of a recording nobody knows where it is
+        if taken_s is None:  # a recording does not say how far it is
             self._settings = settings
             return
         self._changes[taken_s] = settings
 
     def _thresholds(self, wanted: Thresholds) -> _Settings:
-        """What is to hold.
+        """The settings that are to hold.
 
-        How sure the stream is when it tells an end was settled when it was opened; what can be
-        changed is whether that is told.
+        How sure the stream must be of an end was settled when it was opened. What can be changed is
+        whether the end is reported.
         """
         eager, threshold = wanted.eager_eot_threshold, wanted.eot_threshold
         timeout_ms = wanted.eot_timeout_ms
@@ -240,7 +240,7 @@ class FluxProtocol(Base):
         return self._send("ConfigureFailure", code="UNSUPPORTED_CONFIGURATION", description=why)
 
     def quiet(self, seconds: float) -> Actions:
-        """Tell what was heard until now, then why the connection ends."""
+        """End the sound: the client gets what was heard, then why the connection ends."""
         if self._closing:
             return ()
         self._idle = True
@@ -249,7 +249,7 @@ class FluxProtocol(Base):
     # From the stream.
 
     def event(self, event: Event, waiting_s: float) -> Actions:
-        """The turn as it goes on."""
+        """The messages about the turn that follow from an event."""
         match event:
             case Partial():
                 return self._text(None, event)
@@ -272,11 +272,11 @@ class FluxProtocol(Base):
                 return ()
 
     def _known(self, seconds: float) -> float:
-        """Up to where the text is whole when so much was heard."""
+        """The time up to which the text is complete when `seconds` of sound were heard."""
         return seconds - self._model.delay_s
 
     def _text(self, word: Word | None, partial: Partial | None) -> Actions:
-        """A word, or pieces of one."""
+        """Take a word, or pieces of one."""
         until = word.end if word is not None else partial.start if partial is not None else 0.0
         start = until if word is None else word.start
         actions = [*self._silence(start - _SLACK_S), *self._resume(until)]
@@ -314,15 +314,15 @@ class FluxProtocol(Base):
         return self._end_turn(self._known(time), "manual" if self._forced.is_open() else "model")
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
-        """Whether nothing was said for too long."""
+        """End the turn if nothing was said for too long."""
         return self._silence(self._known(seconds - _SLACK_S))
 
     def _silence(self, known: float) -> Actions:
-        """As `heard`, where no other word than those until now begins before `known`. Asked also
-        where the next one begins: of sound that comes at once, seconds are heard between two calls
-        of `heard`.
+        """The messages that follow if no further word begins before `known`. Called also where the
+        next word begins: of sound that comes faster than it is spoken, seconds are heard between
+        two calls of `heard`.
 
-        Settings change where the sound before them has been heard.
+        New settings take effect once the sound before them has been heard.
         """
         actions: list[Action] = []
         while self._changes:
@@ -342,8 +342,8 @@ class FluxProtocol(Base):
         return self._end_turn(ends_at, "timeout") if known >= ends_at else ()
 
     def _end_turn(self, until: float, trigger: str) -> Actions:
-        """The turn is over; the next text begins another. What is still being written goes there,
-        since only words are certain."""
+        """End the turn; the next text begins another. A partial goes to the next turn, as only
+        words are certain."""
         self._partial = None
         actions = [self._info("EndOfTurn", until, trigger=trigger)]
         self._words = []
@@ -370,7 +370,7 @@ class FluxProtocol(Base):
 
     def _info(self, event: str, until: float, **more: Any) -> Action:
         words = self._words
-        if self._partial is not None:  # nobody knows yet how sure it is
+        if self._partial is not None:  # its probability is not known yet
             start = self._partial.start
             words = [*words, Word(self._partial.text, start, start, 0.0)]
         last = words[-1].end if words else 0.0
@@ -392,7 +392,7 @@ class FluxProtocol(Base):
             **more,
         )
 
-    # What cannot be.
+    # Errors.
 
     def _fatal(self, code: str, description: str, close: int = 1011) -> list[Action]:
         message = {"type": "Error", "sequence_id": self._num_sent, "code": code,
@@ -401,15 +401,15 @@ class FluxProtocol(Base):
         return [send(message), hangup(close, f"{code}: {description}")]
 
     def rejected(self, error: Exception) -> Actions:
-        """Say so; the stream goes on."""
+        """Report the error; the stream goes on."""
         if self._configuring is not None:
             self._configuring = None
             return [self._not_configured(str(error))]
         if isinstance(error, AudioError):
             if isinstance(error, TruncatedAudio) and self._closing:
-                return ()  # who ends in the middle of a recording knows it
+                return ()  # the client ended in the middle of it
             return [self._send("Warning", code="UNREADABLE_AUDIO", description=str(error))]
-        if isinstance(error, QueueFull | StreamClosed):  # of a `ForceEndTurn`: it has no answer
+        if isinstance(error, QueueFull | StreamClosed):  # of a `ForceEndTurn`, left unanswered
             self._forced.give_up()
         return [self._send("Warning", code="REJECTED", description=str(error))]
 

@@ -1,17 +1,17 @@
-"""What clients of Deepgram's `/v1/listen` say as text."""
+"""The text messages of clients of Deepgram's `/v1/listen`."""
 
 import msgspec
 
 
 class KeepAlive(msgspec.Struct, tag_field="type"):
-    """Nothing is to be said, but the connection is to stay."""
+    """The connection is to stay open, though no sound comes."""
 
 
 class FinalizeNow(msgspec.Struct, tag_field="type", tag="Finalize"):
-    """Have all that was said until now, in whichever channel."""
+    """Finalize all that was said until now, whatever `channel` says."""
 
     channel: int | None = None
-    """Deepgram's clients may name one. All are finalized, and each has its answer."""
+    """Deepgram's clients may name one. All channels are finalized, and each has its answer."""
 
 
 class CloseStream(msgspec.Struct, tag_field="type"):

@@ -1,5 +1,5 @@
-"""What becomes of each query parameter that Deepgram's clients may send, at its three doors: live,
-in turns, recordings. What stands here as refused is refused from here."""
+"""What becomes of each query parameter that Deepgram's clients may send, at its three endpoints:
+live, in turns (Flux), recordings. Parameters marked refused here are refused by these tables."""
 
 from kiku.serve.protocols.parameters import Parameter
 
@@ -54,7 +54,7 @@ LISTEN_PARAMETERS: tuple[Parameter, ...] = (
     Parameter("multichannel", "honoured", "each channel of raw sound is heard by itself, in a slot "
               "of its own"),
     Parameter("no_delay", "ignored", "nothing is delayed"),
-    # Pipecat always asks for it, and gives up for good where it is refused.
+    # Pipecat always asks for it, and gives up for good if it is refused.
     Parameter("profanity_filter", "ignored", "nothing is filtered"),
     Parameter("tag", "ignored", _BILLING),
     _TRANSLATE,

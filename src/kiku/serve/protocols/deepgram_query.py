@@ -1,4 +1,4 @@
-"""Deepgram's query parameters -> what a stream is asked."""
+"""Deepgram's query parameters -> options of a stream, and what its protocol is to send."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,33 +35,33 @@ _ENCODINGS: dict[str, Encoding] = {
 _TELEPHONE_RATE = 8_000
 
 _DEFAULT_BOOST = 2.0
-"""Nats of a keyword with Deepgram's intensifier 1."""
+"""Boost, in nats, of a keyword with Deepgram's intensifier 1."""
 
 _FALSE = ("", "0", "false", "no", "off")
 
 
 @dataclass(frozen=True, slots=True)
 class ListenQuery:
-    """What a client of the live door wants."""
+    """What a client of `/v1/listen`, live, asks for."""
 
     options: StreamOptions
     container: bool
-    """The sound comes as a recording."""
+    """Whether the sound comes as a recording."""
     channels: int
-    """How many are heard apart."""
+    """Number of channels that are heard separately."""
     interim: bool
     ends: bool
-    """Tell where a turn ends."""
+    """Whether to report where turns end."""
     starts: bool
-    """Tell where one begins."""
+    """Whether to report where turns begin."""
     utterance_end_s: float | None
     keywords: tuple[Hotword, ...]
-    """Those that stay when the key terms are replaced."""
+    """Hotwords that stay when the key terms are replaced."""
 
 
 @dataclass(frozen=True, slots=True)
 class FluxQuery:
-    """What a client of the door that speaks in turns wants."""
+    """What a client of `/v2/listen` asks for."""
 
     options: StreamOptions
     container: bool
@@ -73,11 +73,11 @@ class FluxQuery:
 
 @dataclass(frozen=True, slots=True)
 class FileQuery:
-    """What a client wants of a recording."""
+    """What a client asks for with a recording."""
 
     options: StreamOptions
     raw: AudioFormat | None
-    """How the samples are written where it is no recording but raw samples."""
+    """The format of the samples, if they are raw; None for a recording."""
     utterances: bool
     utt_split_s: float
     paragraphs: bool
@@ -85,21 +85,21 @@ class FileQuery:
 
 
 def error_body(code: str, message: str, request: Request) -> dict[str, str]:
-    """What Deepgram says of a request that failed."""
+    """The body of Deepgram's answer to a request that failed."""
     return {"err_code": code, "err_msg": message, "request_id": request.id}
 
 
 def refusal(
     request: Request, message: str, status: int = 400, code: str = "Bad Request"
 ) -> Refusal:
-    """The answer to a request that cannot be, told in the body and in a header: a client of a
-    socket often sees only the headers."""
+    """The answer to a request that is refused. The message is in the body and in a header, as a
+    client of a socket often sees only the headers."""
     headers = {"dg-error": in_a_header(message), "dg-request-id": request.id}
     return Refusal(status, error_body(code, message, request), headers)
 
 
 def busy(request: Request, retry_after_s: int, why: str = "all slots are taken") -> Refusal:
-    """The answer where no slot is free, or where there is no model yet."""
+    """The answer if no slot is free, or there is no model yet."""
     message = f"{why}: try again in {retry_after_s} s"
     full = refusal(request, message, 503, "Service Unavailable")
     full.headers["Retry-After"] = str(retry_after_s)
@@ -107,10 +107,10 @@ def busy(request: Request, retry_after_s: int, why: str = "all slots are taken")
 
 
 def hotwords(keyterms: Sequence[str]) -> tuple[Hotword, ...]:
-    """Key terms as hotwords; empty ones are none.
+    """Key terms as hotwords; empty ones are left out.
 
     Raises:
-        ConfigError: one that cannot be.
+        ConfigError: a term is not valid.
     """
     return tuple(Hotword(term.strip()) for term in keyterms if term.strip())
 
@@ -119,7 +119,7 @@ def listen_query(request: Request, model: ModelCard) -> ListenQuery:
     """Read the query of `/v1/listen`, live.
 
     Raises:
-        Refusal: it asks for what cannot be had.
+        Refusal: it asks for what is not available.
     """
     _check(request, model, LISTEN_PARAMETERS)
     channels = _whole(request, "channels", 1, MAX_CHANNELS) or 1
@@ -135,7 +135,7 @@ def listen_query(request: Request, model: ModelCard) -> ListenQuery:
             channel="each" if each else "mix",
             decoding=DecodingOptions(hotwords=(*keywords, *hotwords(request.all("keyterm")))),
             turns=ends or (TurnPolicy() if starts else None),
-            partials=interim or end_ms is not None or ends is None,  # a word that is open is known
+            partials=interim or end_ms is not None or ends is None,  # they show an open word
         )
     except ConfigError as error:
         raise refusal(request, str(error)) from error
@@ -149,7 +149,7 @@ def flux_query(request: Request, model: ModelCard) -> FluxQuery:
     """Read the query of `/v2/listen`.
 
     Raises:
-        Refusal: it asks for what cannot be had.
+        Refusal: it asks for what is not available.
     """
     _check(request, model, FLUX_PARAMETERS)
     format, container = _format(request, 1, False)
@@ -177,7 +177,7 @@ def file_query(request: Request, model: ModelCard) -> FileQuery:
     """Read the query of a recording.
 
     Raises:
-        Refusal: it asks for what cannot be had.
+        Refusal: it asks for what is not available.
     """
     _check(request, model, FILE_PARAMETERS)
     channels = _whole(request, "channels", 1, MAX_CHANNELS) or 1
@@ -203,7 +203,7 @@ def file_query(request: Request, model: ModelCard) -> FileQuery:
 
 
 def _check(request: Request, model: ModelCard, parameters: Sequence[Parameter]) -> None:
-    """Refuse what the model is not, does not speak, or does not do."""
+    """Refuse parameters that are not available, another model, and languages it does not know."""
     for one in parameters:
         if one.fate == "refused" and is_true(request, one.name):
             raise refusal(request, f"{one.name} is not available here ({one.note}): leave it out")
@@ -219,7 +219,7 @@ def _check(request: Request, model: ModelCard, parameters: Sequence[Parameter]) 
 
 
 def is_true(request: Request, name: str) -> bool:
-    """Whether a parameter asks for something."""
+    """Whether a parameter is set to anything but a false value."""
     return any(value.strip().lower() not in _FALSE for value in request.all(name))
 
 
@@ -238,7 +238,7 @@ def _number(request: Request, name: str, least: float, most: float) -> float | N
 
 
 def _whole(request: Request, name: str, least: int, most: int) -> int | None:
-    """As `_number`, of what is counted."""
+    """As `_number`, for a whole number."""
     value = _number(request, name, least, most)
     if value is not None and value != int(value):
         raise refusal(request, f"{name} must be a whole number, not {value:g}")
@@ -294,7 +294,7 @@ def _keywords(request: Request) -> tuple[Hotword, ...]:
 
 
 def _endpointing(request: Request) -> TurnPolicy | None:
-    """When a pause is the end of a turn; None if that is not to be told."""
+    """The policy for when a pause ends a turn; None if ends of turns are not to be reported."""
     text = (request.first("endpointing") or "true").lower()
     if text == "false":
         return None
@@ -307,8 +307,8 @@ def _endpointing(request: Request) -> TurnPolicy | None:
 def pause_policy(pause_s: float) -> TurnPolicy:
     """The policy that comes nearest to "a pause of `pause_s` seconds ends a turn".
 
-    The pause heads know pauses that people make when they have finished; how eagerly they are
-    believed is chosen by the length, and what is longer than they know is waited for.
+    The pause heads know the pauses of people who have finished. The length of `pause_s` chooses how
+    eagerly they are believed; what is longer than they know is waited for.
     """
     near = TurnPolicy.of("high" if pause_s < 0.5 else "medium" if pause_s < 1.5 else "low")
     silence_s = max(0.3, pause_s)
@@ -329,8 +329,8 @@ _NEVER_S = 1e6
 
 
 def flux_policy(threshold: float, eager: float | None) -> TurnPolicy:
-    """The policy of Flux's thresholds, 0.7 being ours. A turn without an end is ended by who counts
-    `eot_timeout_ms`."""
+    """The policy for Flux's thresholds, of which 0.7 is kiku's own default. It sets no time limit:
+    `FluxProtocol` ends turns at `eot_timeout_ms`."""
     on = min(0.95, 0.6 + (threshold - 0.7))
     wanted = 0.5 if eager is None else eager
     silence_s = 1.0 + 2.0 * (threshold - 0.7)

@@ -21,10 +21,10 @@ from kiku.transcription import Transcript
 PARAMETERS = FILE_PARAMETERS
 
 PARAGRAPH_GAP_S = 2.0
-"""A longer silence begins a paragraph."""
+"""Seconds of silence; a longer one begins a paragraph."""
 
 PARAGRAPH_SENTENCES = 5
-"""A paragraph has no more."""
+"""Number of sentences in a paragraph, at most."""
 
 _UTTERANCES = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")  # object identifiers, by RFC 9562
 
@@ -38,10 +38,10 @@ def answer(
     Args:
         heard: what was said in the recording.
         query: what the client wants of it.
-        request: its.
-        model: that listened.
+        request: of the client.
+        model: the one that listened.
         sha256: of the recording's bytes, in hexadecimal.
-        channels: how many were heard apart.
+        channels: how many were heard separately.
     """
     name = model_uuid(model)
     metadata: dict[str, Any] = {

@@ -1,5 +1,5 @@
-"""The sound of Deepgram's clients -> pushes: raw samples, packets, recordings, and WAV headers
-before raw samples, which are read and not heard."""
+"""The sound of Deepgram's clients -> pushes: raw samples, packets, or recordings. WAV headers
+before raw samples are read, and not heard as sound."""
 
 import struct
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from kiku.serve.protocols.interface import Action, Open, Push
 
 _RIFF, _WAVE = b"RIFF", b"WAVE"
 _MAX_HEADER = 2**16
-"""Bytes in which the samples of a WAV file have begun; where not, it is none."""
+"""Bytes within which the samples of a WAV file must begin; else it counts as none."""
 
 _EXTENSIBLE = 0xFFFE
 _WAV_ENCODINGS: dict[tuple[int, int], Encoding] = {
@@ -27,11 +27,11 @@ class WavHeader:
     size: int
     """Bytes until the samples begin."""
     format: AudioFormat | None
-    """How they are written; None where that cannot be read here."""
+    """The format of the samples; None if it cannot be read here."""
 
 
 def wav_header(data: bytes) -> WavHeader | None:
-    """The header with which `data` begins; None where there is none, or it is not all there."""
+    """The header with which `data` begins; None if there is none, or not all of it."""
     if not could_be_wav(data) or len(data) < 12:
         return None
     at, format = 12, None
@@ -47,7 +47,7 @@ def wav_header(data: bytes) -> WavHeader | None:
 
 
 def written_header(format: AudioFormat, num_bytes: int) -> bytes:
-    """What makes a WAV file of so many bytes of samples that are written in `format`."""
+    """The header that makes a WAV file of `num_bytes` bytes of samples in `format`."""
     kinds = {encoding: kind for kind, encoding in _WAV_ENCODINGS.items()}
     kind, bits = kinds[format.encoding or "s16le"]
     rate, channels = format.sample_rate or 8_000, format.channels
@@ -85,8 +85,8 @@ def _format(chunk: bytes) -> AudioFormat | None:
 class SoundIntake:
     """Makes pushes of what a client sends.
 
-    A WAV header at the beginning says how the samples are written, whatever the query says; at the
-    beginning of a later message it is left out.
+    A WAV header at the beginning says how the samples are written, whatever the query says. One at
+    the beginning of a later message is left out.
     """
 
     def __init__(self, options: StreamOptions, container: bool) -> None:
@@ -100,7 +100,7 @@ class SoundIntake:
 
     @property
     def taken_s(self) -> float | None:
-        """How long the sound is that was pushed; None of a recording, which does not say."""
+        """Seconds of sound that were pushed; None for a recording, which does not say."""
         if self._container:
             return None
         format = self._options.format
@@ -111,7 +111,7 @@ class SoundIntake:
         return self._num_taken / (width_of(format.encoding, format.channels) * format.sample_rate)
 
     def take(self, data: bytes) -> list[Action]:
-        """The next message."""
+        """Take the next message."""
         return self._counted(self._take(data))
 
     def _counted(self, actions: list[Action]) -> list[Action]:
@@ -148,7 +148,7 @@ class SoundIntake:
         return [*actions, Push(data)] if data else actions
 
     def rest(self) -> list[Action]:
-        """What was held back, where no more of it comes."""
+        """Push what was held back, as no more of it comes."""
         data, self._held = self._held, b""
         self._begins = self._begins and not data
         return self._counted([Push(data)] if data else [])

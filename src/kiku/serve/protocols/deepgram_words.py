@@ -1,4 +1,4 @@
-"""What Deepgram's three doors say alike: words, the model, times of day, ends of connections."""
+"""What Deepgram's three endpoints write alike: words, the model, times, ends of connections."""
 
 import hashlib
 import unicodedata
@@ -27,17 +27,17 @@ def send(message: dict[str, Any]) -> Send:
 
 
 def hangup(code: int, reason: str = "") -> Hangup:
-    """The end of the connection; a reason has a limit in bytes."""
+    """The end of the connection; the reason is cut to the bytes that a close frame can hold."""
     return Hangup(code, reason.encode("ascii", "replace")[:_REASON_BYTES].decode())
 
 
 def probability(value: float) -> float:
-    """As it is written: four places are more than it is worth."""
+    """A probability as it is written: to four places, which are more than it is worth."""
     return round(value, 4)
 
 
 def confidence(words: Sequence[Word]) -> float:
-    """Of several words: the mean of theirs; 0 where there are none."""
+    """The confidence of several words: the mean of their probabilities, or 0 for no words."""
     if not words:
         return 0.0
     return probability(sum(word.probability for word in words) / len(words))
@@ -49,8 +49,8 @@ def transcript(words: Sequence[Word]) -> str:
 
 
 def bare(text: str) -> str:
-    """A word in small letters and without the punctuation around it; what is nothing but
-    punctuation stays."""
+    """A word in lower case and without the punctuation around it; a text of punctuation alone
+    stays as it is."""
     first, last = 0, len(text)
     while first < last and unicodedata.category(text[first])[0] == "P":
         first += 1
@@ -71,7 +71,7 @@ def word_item(word: Word) -> dict[str, Any]:
 
 
 def model_uuid(model: ModelCard) -> str:
-    """The same for the same model wherever it runs."""
+    """An id that is the same for the same model, wherever it runs."""
     return str(uuid.uuid5(_MODELS, f"{model.name} {model.version}"))
 
 
@@ -81,11 +81,11 @@ def model_info(model: ModelCard) -> dict[str, str]:
 
 
 def time_of_day(seconds: float) -> str:
-    """Seconds since 1970 as Deepgram writes them."""
+    """Seconds since 1970 as Deepgram writes a time."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
 
 
 def new_digest() -> Any:
-    """For the hash of the sound that is in the metadata."""
+    """A new digest, for the hash of the sound that stands in the metadata."""
     return hashlib.sha256(usedforsecurity=False)

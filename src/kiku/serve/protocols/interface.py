@@ -1,11 +1,11 @@
-"""What every live protocol is: a client's messages and a stream's events in, actions out.
+"""The interface of live protocols: a client's messages and a stream's events in, actions out.
 
     socket --bytes--> received() --> [Open, Push, Finalize, Close, Send, Hangup ...] --> the talk
     stream --event--> event()    --> [Send, Hangup ...]                              --> the talk
 
-A protocol object belongs to one connection and keeps what that connection has said. Its methods are
-called one at a time, never wait, and know no socket, task or clock: whoever runs it (`kiku.serve.
-talk`) does what the actions say, in their order.
+A protocol object belongs to one connection and keeps that connection's state. Its methods are
+called one at a time, never wait, and know no socket, task or clock: the talk (`kiku.serve.talk`),
+which runs it, does what the actions say, in their order.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from kiku.stream import Event
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How a client knocked: the request line and headers of an HTTP request or a WebSocket."""
+    """A client's request: the request line and headers of an HTTP request or a WebSocket."""
 
     path: str
     query: tuple[tuple[str, str], ...] = ()
@@ -31,9 +31,9 @@ class Request:
     """By lower-case name."""
     subprotocols: tuple[str, ...] = ()
     id: str = ""
-    """Of this request, a UUID: the same in answers and in the log."""
+    """UUID of this request, which stands in answers and in the log."""
     at: float = 0.0
-    """When it came, in seconds since 1970: protocols look at no clock."""
+    """When the request came, in seconds since 1970: protocols look at no clock."""
 
     def first(self, name: str, default: str | None = None) -> str | None:
         """The first value of a query parameter."""
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What protocols say of the model that listens."""
+    """What protocols need to know of the model that listens."""
 
     name: str
     """Its real name."""
@@ -58,9 +58,9 @@ class ModelCard:
     num_pause_heads: int = 0
     sample_rate: int = 24_000
     version: str = ""
-    """Of kiku."""
+    """Version of kiku."""
     created: int = 0
-    """When it was loaded, in seconds since 1970."""
+    """When the model was loaded, in seconds since 1970."""
 
     def answers_to(self, name: str) -> bool:
         """Whether a client that asks for `name` means this model."""
@@ -68,10 +68,10 @@ class ModelCard:
 
 
 class Refusal(Exception):
-    """A client that asks for what cannot be: its connection is not opened.
+    """A client asks for what it cannot have: its connection is not opened.
 
-    `status`, `body` and `headers` are those of the HTTP answer to its request, as its protocol
-    wants them.
+    `status`, `body` and `headers` are those of the HTTP answer to its request, in the form of its
+    protocol.
     """
 
     def __init__(
@@ -85,26 +85,26 @@ class Refusal(Exception):
 
 
 MAX_NAME = 256
-"""Characters of a name of a session or a finalize that a client gives: it is kept, and told
-again."""
+"""Characters that a client's name of a session, or tag of a finalize, may have: names are kept, and
+sent back."""
 
 _BEGINNING, _END = 400, 200
-"""Characters of a long message that are told."""
+"""Characters of a long message that are sent, from its beginning and its end."""
 
 
 def brief(message: str) -> str:
-    """A message to a client, without the middle of a long one: what it quotes may be of any
-    length, and what to do stands at its end."""
+    """A message to a client, without its middle if it is long: what it quotes may be of any length,
+    and what to do stands at its end."""
     if len(message) <= _BEGINNING + _END:
         return message
     return f"{message[:_BEGINNING]} ... {message[-_END:]}"
 
 
 def session_of(request: Request) -> str | None:
-    """The name under which a client may come back; None where it gives none.
+    """The name under which a client may come back; None if it gives none.
 
     Raises:
-        Refusal: it is too long.
+        Refusal: the name is too long.
     """
     name = request.first("session")
     if name is not None and len(name) > MAX_NAME:
@@ -114,7 +114,7 @@ def session_of(request: Request) -> str | None:
 
 
 def in_a_header(message: str) -> str:
-    """A message as one line of ASCII."""
+    """A message as one line of ASCII of at most 1,000 characters, for a header."""
     plain = message.encode("ascii", "replace").decode()
     return " ".join("".join(c if c.isprintable() else " " for c in plain).split())[:1000]
 
@@ -129,21 +129,21 @@ class ServerEnds(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Begin a new stream. One that was open before is given up: what it has not said is dropped.
+    """Begin a new stream. One that is open is given up: what it has not said yet is dropped.
 
     The answer comes as `opened()` or `failed(error)`.
     """
 
     options: StreamOptions
     container: bool = False
-    """Pushed bytes are those of a recording (ogg, webm, mp3, wav ...), not of samples."""
+    """Whether pushed bytes are those of a recording (ogg, webm, mp3, wav ...), not of samples."""
 
 
 @dataclass(slots=True)  # frozen ones take three times as long to make
 class Push:
-    """Sound, as `LiveStream.push` takes it; what cannot be sound comes back as `rejected(error)`.
+    """Sound, as `LiveStream.push` takes it; if it cannot be sound, `rejected(error)` is called.
 
-    Without a stream that is open it is dropped.
+    While no stream is open it is dropped.
     """
 
     samples: NDArray[np.generic] | bytes
@@ -152,15 +152,15 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Sound is missing: silence of this length takes its place."""
+    """Sound is missing: silence of `seconds` takes its place."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Finalize:
-    """See `LiveStream.finalize`; `Finalized(tag)` is the answer, behind the words. Where the stream
-    has too many to answer, this one waits, and what is asked behind it."""
+    """See `LiveStream.finalize`; the answer is `Finalized(tag)`, after the words. While the stream
+    has too many to answer, this one waits, and with it all actions after it."""
 
     tag: str | None = None
     cut: bool = True
@@ -168,8 +168,8 @@ class Finalize:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Pick text so from now on (hotwords, temperature). The answer comes as `decoded()`, or as
-    `rejected(error)` for what the model cannot do."""
+    """Decode with these options from now on (hotwords, temperature). The answer comes as
+    `decoded()`, or as `rejected(error)` if the model cannot do that."""
 
     options: DecodingOptions
 
@@ -185,8 +185,8 @@ class Send:
 
     data: str | bytes
     counted: bool = True
-    """Whether it is sent again to a client that comes back and has not had it; greetings are
-    not."""
+    """Whether the message is sent again to a client that comes back and has not had it; greetings
+    are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +204,8 @@ Actions = Sequence[Action]
 class LiveProtocol(Protocol):
     """One client's side of a live connection.
 
-    A protocol is made from `(Request, ModelCard)` before the connection is accepted, and raises
-    `Refusal` for what its client asks for and cannot have.
+    A protocol is made from `(Request, ModelCard)` before the connection is accepted. It raises
+    `Refusal` if its client asks for what it cannot have.
     """
 
     @property
@@ -215,19 +215,19 @@ class LiveProtocol(Protocol):
 
     @property
     def subprotocol(self) -> str | None:
-        """Which of the client's subprotocols is accepted."""
+        """The one of the client's subprotocols that is accepted, or None."""
         ...
 
     @property
     def first(self) -> Open | None:
-        """The stream to open before the connection is accepted; where no slot is free the client is
-        told `busy()` then. None takes a connection without a slot, and `Open`s later."""
+        """The stream to open before the connection is accepted; if no slot is free then, the client
+        gets `busy()`. None accepts a connection without a slot, for an `Open` that comes later."""
         ...
 
     @property
     def quiet_after_s(self) -> tuple[float, ...]:
-        """`quiet(seconds)` is called when so long nothing has come from the client, once each until
-        something comes again; ascending."""
+        """Seconds, ascending: when nothing has come from the client for one of these times,
+        `quiet(seconds)` is called, once for each until something comes again."""
         ...
 
     @property
@@ -237,91 +237,91 @@ class LiveProtocol(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether it keeps so much of what came that no more is read until some of that is done."""
+        """Whether it holds so much unprocessed input that no more is read until some is done."""
         ...
 
     @property
     def session(self) -> str | None:
-        """A name under which its client may come back after its connection was cut; None ends the
-        stream with the connection."""
+        """The name under which the client may come back after its connection was cut; None if the
+        stream ends with the connection."""
         ...
 
     def busy(self, retry_after_s: int) -> Refusal | None:
-        """The answer before the upgrade where no slot is free. None accepts the connection all the
-        same, tells `failed(NoFreeSlot)` and does what that wants."""
+        """The answer before the upgrade if no slot is free. With None the connection is accepted
+        all the same, `failed(NoFreeSlot)` is called, and its actions are done."""
         ...
 
     def unfit(self, error: Exception) -> Refusal:
-        """The answer before the upgrade where the model cannot do what the client wants."""
+        """The answer before the upgrade if the model cannot do what the client wants."""
         ...
 
     def begin(self) -> Actions:
-        """The connection is accepted, and the stream of `first` open."""
+        """The connection is accepted, and the stream of `first` is open."""
         ...
 
     def received(self, message: str | bytes) -> Actions:
-        """A message of the client: text is `str`, binary is `bytes`."""
+        """A message of the client has come: text is `str`, binary is `bytes`."""
         ...
 
     def said_all(self) -> Actions | None:
         """The client has ended its side of the connection, and may still listen: finish what it
-        asked for, and hang up behind that. None takes it for gone."""
+        asked for, then hang up. With None the client counts as gone."""
         ...
 
     def opened(self) -> Actions:
-        """The stream that a later `Open` asked for is there."""
+        """The stream that an `Open` other than `first` asked for is open."""
         ...
 
     def decoded(self) -> Actions:
-        """The stream picks its text as the last `Decode` wants."""
+        """The stream decodes with the options of the last `Decode`."""
         ...
 
     def event(self, event: Event, waiting_s: float) -> Actions:
-        """The stream says something; `waiting_s` seconds of sound wait to be heard meanwhile."""
+        """The stream gives an event; `waiting_s` seconds of its sound wait to be heard."""
         ...
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
-        """The stream has heard so many seconds of its sound, whether it says anything or not, and
-        so many wait."""
+        """The stream has heard `seconds` of its sound, whether it gives events or not, and
+        `waiting_s` seconds wait."""
         ...
 
     def quiet(self, seconds: float) -> Actions:
-        """Nothing came from the client for so long: one of `quiet_after_s`. Not while sound that
-        came before still waits to be heard."""
+        """Nothing came from the client for `seconds`, one of `quiet_after_s`. Not called while
+        earlier sound still waits to be heard."""
         ...
 
     def idle(self, reason: str) -> Actions:
         """Nothing came from the client for so long that its connection ends: finish what was heard.
-        It is hung up on, with this reason, at the stream's `End` or a few seconds later."""
+        The talk hangs up, with this reason, at the stream's `End` or a few seconds later."""
         ...
 
     def resumed(self, taken_s: float) -> Actions:
-        """The client of a `session` is back. So many seconds of its sound were taken: it sends what
-        follows. After these messages those are sent again that it has not had."""
+        """The client of a `session` is back. `taken_s` seconds of its sound were taken; it sends
+        what follows. The messages that it has not had are sent again after those returned here."""
         ...
 
     def save(self) -> Mapping[str, int]:
-        """What it has counted, where its client has a `session`: another process may go on."""
+        """What it has counted, for another process that may go on with its client's `session`."""
         ...
 
     def restore(self, counts: Mapping[str, int], options: StreamOptions, num_bytes: int) -> None:
         """Go on where another process was: with what `save` gave there, with its stream's options,
-        and with so many bytes of sound taken. Before `resumed`."""
+        and with `num_bytes` of sound taken. Called before `resumed`."""
         ...
 
     def rejected(self, error: Exception) -> Actions:
-        """What the last message wanted cannot be (`AudioError`, `QueueFull`, `ConfigError`,
-        `StreamClosed`); nothing of it was done, and the stream goes on."""
+        """What the last message asked for cannot be done (`AudioError`, `QueueFull`, `ConfigError`,
+        `StreamClosed`). Nothing of it was done, and the stream goes on."""
         ...
 
     def failed(self, error: Exception) -> Actions:
-        """The stream cannot go on or could not be opened: `NoFreeSlot`, `ServerEnds`, or what it
-        failed with. Unless the actions hang up, the connection goes on without a stream."""
+        """The stream cannot go on, or could not be opened: `NoFreeSlot`, `ServerEnds`, or the error
+        that it failed with. Unless the actions hang up, the connection goes on without a stream."""
         ...
 
 
 class Base:
-    """What most protocols leave as it is."""
+    """Defaults that most protocols leave as they are."""
 
     name = ""
     subprotocol: str | None = None

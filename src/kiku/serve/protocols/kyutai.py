@@ -38,15 +38,15 @@ from kiku.text import Word
 SAMPLE_RATE = 24_000
 
 TELL_AFTER_S = 1.0
-"""When a client sends nothing for so long, it is told the word that is open: some never send a
-`Marker`."""
+"""Seconds without a message after which the client is sent the word that is open: some clients
+never send a `Marker`."""
 
 IDLE_S = 120.0
-"""A connection without sound for so long is closed, as moshi-server does."""
+"""Seconds without sound after which a connection is closed, as moshi-server does."""
 
 _QUIET = "quiet"
 _MARKER = re.compile(r"[0-9]+ (-?[0-9]{1,20})")
-"""The tag of a finalize: which marker it is, and its id."""
+"""The tag of a marker's finalize: the marker's number, and its id."""
 
 _ERROR_CODE = 1003
 _FULL = "no free channels"
@@ -70,26 +70,26 @@ class OggOpus(msgspec.Struct, tag_field="type", tag="OggOpus"):
 
 
 class Marker(msgspec.Struct, tag_field="type", tag="Marker"):
-    """A place in the sound: it comes back when all words before it are told."""
+    """A place in the sound: it is sent back after all words before it."""
 
     id: int
 
 
 class Init(msgspec.Struct, tag_field="type", tag="Init"):
-    """Begin anew."""
+    """Begin again, with a new stream."""
 
 
 Message = Audio | OggOpus | Marker | Init
 
 _Pack = Callable[[Any], bytes]
 _DECODER: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
-_MSGPACK: Any = msgpack  # which has no types
+_MSGPACK: Any = msgpack  # it has no type annotations
 _PACK = cast("_Pack", _MSGPACK.Packer(use_single_float=True).pack)  # as Rust writes probabilities
 _PACK_TIMES = cast("_Pack", _MSGPACK.Packer().pack)
 
 
 def floats_of(message: bytes) -> NDArray[np.float32] | None:
-    """The samples of an `Audio` message all of whose numbers are float32; None for any other.
+    """The samples of an `Audio` message if all its numbers are float32; else None.
 
     Reading them as one array takes 2 us; as a list of 1,920 numbers it takes 60 and more.
     """
@@ -109,44 +109,44 @@ def floats_of(message: bytes) -> NDArray[np.float32] | None:
         return None
     if len(message) != first + _FLOATS.itemsize * count:
         return None
-    # Of bytes, as numpy would let other threads in for longer than it takes.
+    # Compared as bytes: numpy would let other threads in, for longer than this takes.
     if message[first :: _FLOATS.itemsize] != _FLOAT32 * count:
         return None
     return np.frombuffer(message, _FLOATS, count, first)["value"].astype(np.float32)
 
 
 def samples_of(pcm: list[float]) -> NDArray[np.float32]:
-    """[S] float32 of numbers of any kind; what float32 cannot hold becomes infinite."""
+    """Numbers of any kind as [S] float32; what float32 cannot hold becomes infinite."""
     with np.errstate(over="ignore"):
         return np.array(pcm, np.float64).astype(np.float32)
 
 
 class KyutaiProtocol(Base):
-    """One client of moshi-server's."""
+    """One client that speaks moshi-server's protocol."""
 
     name = "kyutai"
     quiet_after_s = (TELL_AFTER_S, IDLE_S)
 
     def __init__(self, request: Request, model: ModelCard) -> None:
-        """Any request will do, the key is looked at before; raises `Refusal` for a session whose
+        """Accept any request, as the key was checked before. Raises `Refusal` for a session whose
         name is too long."""
         self._options = StreamOptions(pauses=model.num_pause_heads > 0)
         self.session = session_of(request)
         self.first = Open(self._options)
         self._container: bool | None = None  # not known before the first sound
         self._num_steps = self._num_markers = 0
-        self._untold = False  # whether sound has come since the last word was asked for
+        self._untold = False  # whether sound has come since the last finalize
 
     def busy(self, retry_after_s: int) -> Refusal | None:
-        """Clients of this protocol are told after the upgrade."""
+        """None: clients of this protocol are told after the upgrade."""
         return None
 
     def begin(self) -> Actions:
-        """`Ready` is the first message there is."""
+        """Send `Ready`, the first message of a connection."""
         return self.resumed(0.0)
 
     def resumed(self, taken_s: float) -> Actions:
-        """`Ready`, and for clients that asked for a session how many samples were taken."""
+        """Send `Ready`; if the client asked for a session, with the number of samples taken."""
         ready: dict[str, Any] = {"type": "Ready"}
         if self.session is not None:
             ready |= {"session": self.session, "taken": round(taken_s * SAMPLE_RATE)}
@@ -166,7 +166,7 @@ class KyutaiProtocol(Base):
         self._container = False if counts.get("sound", 0) else None
 
     def opened(self) -> Actions:
-        """After `Init`."""
+        """Send `Ready` again after `Init`."""
         return self.begin() if self._container is None else ()
 
     def received(self, message: str | bytes) -> Actions:
@@ -211,7 +211,7 @@ class KyutaiProtocol(Base):
         return [Open(self._options, container=True), Push(data)] if first else [Push(data)]
 
     def event(self, event: Event, waiting_s: float) -> Actions:
-        """One message for each, in the stream's order."""
+        """Send one message for each event, in the stream's order."""
         match event:
             case Pause(_, probabilities):
                 self._num_steps += 1
@@ -231,7 +231,7 @@ class KyutaiProtocol(Base):
                 return ()
 
     def quiet(self, seconds: float) -> Actions:
-        """Tell the last word after a while, and hang up after a long one."""
+        """Finalize the last word after a short silence, and hang up after a long one."""
         if seconds >= IDLE_S:
             return [Hangup(1000, "no sound for two minutes")]
         if not self._untold:
@@ -258,8 +258,8 @@ def word_messages(word: Word) -> list[dict[str, Any]]:
 
 
 def _marker_of(tag: str) -> int | None:
-    """The id of a marker whose finalize had this tag; None of another, as a stored session may have
-    any."""
+    """The id of the marker whose finalize had this tag; None for another tag, as a stored session
+    may have any."""
     found = _MARKER.fullmatch(tag)
     id = None if found is None else int(found[1])
     return id if id is not None and -(2**63) <= id < 2**64 else None

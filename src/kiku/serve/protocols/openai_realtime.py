@@ -2,12 +2,12 @@
 
     session.update ------------------> another stream, other keywords
     input_audio_buffer.append -------> Push
-    input_audio_buffer.commit -------> Finalize, and behind its words the item: committed, completed
+    input_audio_buffer.commit -------> Finalize, and after its words the item: committed, completed
     words, turns of the stream ------> deltas of the item that is open; the end of a turn commits it
 
-Where the stream must be replaced (other sound, other turns, `clear`), what comes meanwhile waits
-here, in its order. An `error` is a mistake of the client's and names its message; the session goes
-on. Every commit is answered by `completed` or `failed`.
+When the stream must be replaced (other sound, other turns, `clear`), messages that come meanwhile
+wait here, in their order. An `error` is a mistake of the client's and names its message; the
+session goes on. Every commit is answered by `completed` or `failed`.
 """
 
 import binascii
@@ -50,7 +50,7 @@ from kiku.text import TurnEnd, TurnStart, Word
 __all__ = ["PARAMETERS", "RealtimeProtocol"]
 
 IDLE_S = 900.0
-"""A connection on which nothing comes for so long is closed. LiveKit keeps unused ones for ten
+"""Seconds without a message after which a connection is closed. LiveKit keeps unused ones for ten
 minutes."""
 
 MAX_APPEND = 15 * 2**20
@@ -59,14 +59,14 @@ MAX_APPEND = 15 * 2**20
 _OF_CONVERSATIONS = ("response.", "conversation.", "output_audio_buffer.")
 
 _TELEPHONE_UNITS = UNITS_PER_S // 8_000
-"""Of one byte of telephone sound."""
+"""Units of time in one byte of telephone sound."""
 
 
 _REST, _LAST = "rest", "last"
-"""Tags of the finalizes before a stream is replaced, and before a silent client is hung up on."""
+"""Tags of two finalizes: before a stream is replaced, and before a silent client is cut off."""
 
 _OWN = (_REST, _LAST)
-"""Those that the client has not asked for."""
+"""Tags of finalizes that the client has not asked for."""
 
 
 class RealtimeProtocol(Base):
@@ -85,32 +85,32 @@ class RealtimeProtocol(Base):
         )
         self._teller = Teller(prefix, beta=beta)
         self._session = Session(f"sess_{prefix}", model, request.first("model"))
-        self._heard = self._session  # as it was set when what is being heard was sent
-        self._changes: dict[int, Session] = {}  # from which place on it is otherwise, in order
+        self._heard = self._session  # as it was when the sound being heard was sent
+        self._changes: dict[int, Session] = {}  # sessions to come, by the place they hold from
         self._options = self._session.options  # of the stream that is open, or is being opened
-        self._wanted = self._options  # of the one that will be, when all that waits is done
+        self._wanted = self._options  # of the stream there will be when all that waits is done
         self.first = Open(self._options)
         self._decoding = DecodingOptions()
-        self._keywords_from: str | None = None  # whose message set them
+        self._keywords_from: str | None = None  # id of the message that set them
         self._undo: tuple[dict[str, Any], DecodingOptions] = ({}, self._decoding)
 
         self._waiting = Waiting()
         self._asked: deque[Commit] = deque()  # finalizes that the stream has not answered
         self._num_commits = 0
-        # Places in all sound of the connection.
+        # Places, counted over all sound of the connection.
         self._appended = 0
-        self._committed = 0  # what lies before is in no item to come
-        self._position = 0  # pushed
-        self._settled = 0  # whose words have all come
-        self._offset = 0  # of the stream's first sample
+        self._committed = 0  # sound before it is in no item to come
+        self._position = 0  # up to here sound was pushed
+        self._settled = 0  # up to here all words have come
+        self._offset = 0  # where the stream's first sample is
         self._is_opening = self._is_deaf = False
         self._item: Item | None = None
-        self._goodbye: Hangup | None = None  # behind the last finalize
+        self._goodbye: Hangup | None = None  # sent after the last finalize
         self._lost: Exception | None = None  # why the next item is not whole
 
     @property
     def is_full(self) -> bool:
-        """Whether much waits until another stream is there."""
+        """Whether too much waits for another stream."""
         return self._waiting.is_full
 
     def busy(self, retry_after_s: int) -> Refusal | None:
@@ -130,7 +130,7 @@ class RealtimeProtocol(Base):
     # From the client.
 
     def received(self, message: str | bytes) -> Actions:
-        """One of five messages, or a mistake."""
+        """Take one of five messages, or answer a mistake."""
         try:
             given = MESSAGES.decode(message)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -214,7 +214,7 @@ class RealtimeProtocol(Base):
         self._committed = self._appended
         messages: list[Action] = []
         if not self._waiting.commits and all(one.tag in _OWN for one in self._asked):
-            # Words that come from now on were forgotten.
+            # Words that still come belong to the cleared sound: drop them.
             if self._item is not None:
                 messages += self._hush(self._item)
             self._is_deaf, self._item, self._lost = True, None, None
@@ -223,7 +223,7 @@ class RealtimeProtocol(Base):
         return [*messages, *self._go_on()]
 
     def _hush(self, item: Item) -> list[Action]:
-        """Whoever speaks in an item is heard no more."""
+        """Send `speech_stopped` for an item in which somebody speaks."""
         return [self._teller.stopped(item, self._position)] if item.is_spoken else []
 
     def _update(self, session: msgspec.Raw, event_id: str | None, *, beta: bool) -> Actions:
@@ -280,7 +280,7 @@ class RealtimeProtocol(Base):
         if step.drops:
             self._item = self._lost = None
         elif self._item is not None and step.options.turns is not None:
-            # Its turn is unknown to the next stream, which would never end it.
+            # The next stream does not know the item's turn, and would never end it.
             messages += self._end_item(self._position)
         elif self._item is not None:
             messages += self._hush(self._item)
@@ -293,7 +293,7 @@ class RealtimeProtocol(Base):
         return [*messages, Open(step.options)]
 
     def opened(self) -> Actions:
-        """Another stream is there: what waited for it goes on."""
+        """Another stream is open: go on with what waited for it."""
         self._is_opening = self._is_deaf = False
         again = [] if self._decoding.is_plain else [Decode(self._decoding)]
         return [*again, *self._go_on()]
@@ -301,9 +301,9 @@ class RealtimeProtocol(Base):
     # From the stream.
 
     def event(self, event: Event, waiting_s: float) -> Actions:
-        """Words become deltas of the item that is open, ends of turns and finalizes commit it."""
+        """Make words deltas of the item that is open; ends of turns and finalizes commit it."""
         if self._is_opening:
-            return ()  # of the stream before
+            return ()  # an event of the last stream
         if isinstance(event, Word | TurnStart | TurnEnd):
             self._reach(self._place(event.end if isinstance(event, Word) else event.time))
         match event:
@@ -321,12 +321,12 @@ class RealtimeProtocol(Base):
                 return ()
 
     def _reach(self, place: int) -> None:
-        """All before this place has been heard: the session is as it was set there."""
+        """Take over the session as it was set at `place`, up to which all sound has been heard."""
         while self._changes and (at := next(iter(self._changes))) < place:
             self._heard = self._changes.pop(at)
 
     def _place(self, seconds: float) -> int:
-        """Of a second of the stream; never beyond the sound that it was given."""
+        """The place of a second of the stream; never beyond the sound that the stream was given."""
         return min(self._offset + round(seconds * UNITS_PER_S), self._position)
 
     def _started(self, seconds: float) -> list[Action]:
@@ -338,7 +338,7 @@ class RealtimeProtocol(Base):
         return [self._teller.started(self._item, max(at, 0))]
 
     def _word(self, word: Word) -> list[Action]:
-        # A turn that was cut by a commit goes on without being told to begin.
+        # After a commit inside a turn, the turn goes on without another `TurnStart`.
         messages = self._started(word.start)
         assert self._item is not None
         messages.append(self._teller.word(self._item, word, logprobs=self._heard.wants_logprobs))
@@ -368,7 +368,8 @@ class RealtimeProtocol(Base):
         return [*actions, *self._go_on()]
 
     def _last_item(self, at: int) -> list[Action]:
-        """The end of a connection whose client is silent; what it commits itself stays its own."""
+        """End the connection of a silent client. Its item is committed only if turns commit; else
+        commits are the client's own."""
         is_open = self._item is not None and self._heard.turn_detection is not None
         actions = self._end_item(at) if is_open else []
         return actions if self._goodbye is None else [*actions, self._goodbye]
@@ -383,11 +384,11 @@ class RealtimeProtocol(Base):
     # When something goes wrong.
 
     def quiet(self, seconds: float) -> Actions:
-        """Nobody is there any more."""
+        """Take the client for gone, and hang up."""
         return self.idle(f"nothing came for {seconds:g} seconds")
 
     def idle(self, reason: str) -> Actions:
-        """End the item that is open behind the last words, and hang up."""
+        """End the item that is open after the last words, and hang up."""
         if self._goodbye is not None:
             return ()
         self._goodbye = Hangup(1000, reason)
@@ -397,8 +398,8 @@ class RealtimeProtocol(Base):
         return self._go_on()
 
     def rejected(self, error: Exception) -> Actions:
-        """Keywords that the model cannot expect are the client's mistake; sound that was not taken
-        makes the item fail."""
+        """Report keywords that the model cannot expect as the client's mistake. Sound that was not
+        taken makes its item fail."""
         if isinstance(error, ConfigError):
             transcription, self._decoding = self._undo
             before = transcription.get("keywords")
@@ -410,7 +411,7 @@ class RealtimeProtocol(Base):
                     self._keywords_from,
                 )
             ]
-        if isinstance(error, StreamError) and self._asked:  # it takes sound, but no more finalizes
+        if isinstance(error, StreamError) and self._asked:  # the stream takes no more finalizes
             return self._finalized_without(error)
         self._lost = error
         return ()
@@ -422,7 +423,7 @@ class RealtimeProtocol(Base):
         return [*actions, *self._go_on()]
 
     def failed(self, error: Exception) -> Actions:
-        """Tell what was lost. The session goes on with another stream, if there can be one."""
+        """Report what was lost. The session goes on with another stream, if there can be one."""
         actions: list[Action] = []
         while self._asked:
             one = self._asked.popleft()
@@ -437,13 +438,13 @@ class RealtimeProtocol(Base):
                 actions += self._end_item(self._position, error)
         if ends or self._is_opening or self._position == self._offset:
             return [*actions, *self._end(error)]
-        self._settled = self._position  # nothing of it can be asked for
+        self._settled = self._position  # no more words of it will come
         if not isinstance(self._waiting.first, Reopen):
             self._waiting.put_first(Reopen(self._options, drops=False))
         return [*actions, *self._go_on()]
 
     def _end(self, error: Exception) -> Actions:
-        """There is no stream any more: tell of the commits that wait, and hang up."""
+        """Answer the commits that wait with `failed`, as there is no stream left, and hang up."""
         actions: list[Action] = []
         for one in self._waiting.commits:
             if one.tag not in _OWN:

@@ -1,4 +1,4 @@
-"""What OpenAI's Realtime tells of what was said: items, each with one id from its first message to
+"""How OpenAI's Realtime reports what was said: as items, each with one id from its first message to
 its transcript. Knows neither sound nor streams.
 """
 
@@ -13,10 +13,10 @@ from kiku.serve.protocols.openai_realtime_messages import Mistake
 from kiku.text import Word
 
 UNITS_PER_S = 48_000
-"""Of the unit of time in which sound is counted: a byte of 16-bit sound at 24 kHz is one."""
+"""Units of time in a second. Sound is counted in them: a byte of 16-bit sound at 24 kHz is one."""
 
 _LEAST_PROBABILITY = 1e-30
-"""JSON has no number for the logarithm of 0."""
+"""Smaller probabilities count as this one, as JSON has no number for the logarithm of 0."""
 
 _COMMITTED = "input_audio_buffer.committed"
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
@@ -29,20 +29,20 @@ class Item:
     id: str
     words: list[Word] = field(default_factory=list[Word])
     is_spoken: bool = False
-    """Whether `speech_started` was told, and `speech_stopped` was not."""
+    """Whether `speech_started` was sent, and `speech_stopped` was not."""
 
     @property
     def transcript(self) -> str:
-        """All its words; what its deltas are together."""
+        """All its words, which is the text of all its deltas."""
         return " ".join(word.text for word in self.words)
 
     def token(self, index: int) -> str:
-        """A word with what parts it from the one before."""
+        """A word, with the space that parts it from the one before."""
         text = self.words[index].text
         return text if index == 0 else f" {text}"
 
     def logprob(self, index: int) -> dict[str, Any]:
-        """How sure a word is, which counts as one token."""
+        """The log-probability of a word, which counts as one token."""
         token, sure = self.token(index), self.words[index].probability
         log = math.log(sure) if sure > _LEAST_PROBABILITY else math.log(_LEAST_PROBABILITY)
         return {"token": token, "logprob": log, "bytes": list(token.encode())}
@@ -53,21 +53,21 @@ class Teller:
     the whole connection, and never go back."""
 
     def __init__(self, prefix: str, *, beta: bool) -> None:
-        """Nothing has been told.
+        """Start with nothing sent.
 
         Args:
             prefix: part of every id; no other connection has it.
-            beta: whether the client knows the beta's names alone.
+            beta: whether the client knows only the beta's names.
         """
         self._prefix, self.beta = prefix, beta
         self._num_events = self._num_items = 0
         self._last_ms = 0
         self._last_id: str | None = None  # of the item that was committed last
         self.committed = 0
-        """Up to where all sound belongs to items that were told, or to none."""
+        """The place before which all sound belongs to items that were sent, or to none."""
 
     def skip(self, at: int) -> None:
-        """The sound up to here belongs to no item."""
+        """Note that the sound up to here belongs to no item."""
         self.committed = max(self.committed, at)
 
     def event(self, type: str, **fields: Any) -> Send:
@@ -77,7 +77,7 @@ class Teller:
         return Send(msgspec.json.encode({"type": type, "event_id": id, **fields}).decode())
 
     def error(self, mistake: Mistake, event_id: str | None) -> Send:
-        """Says what was wrong with a message of the client's."""
+        """A message that says what was wrong with one of the client's."""
         return self.event(
             "error",
             error={
@@ -99,21 +99,21 @@ class Teller:
         return self._last_ms
 
     def started(self, item: Item, at: int) -> Send:
-        """Somebody speaks."""
+        """The message that somebody begins to speak in an item."""
         item.is_spoken = True
         return self.event(
             "input_audio_buffer.speech_started", audio_start_ms=self._ms(at), item_id=item.id
         )
 
     def stopped(self, item: Item, at: int) -> Send:
-        """Nobody speaks any more."""
+        """The message that somebody has stopped speaking in an item."""
         item.is_spoken = False
         return self.event(
             "input_audio_buffer.speech_stopped", audio_end_ms=self._ms(at), item_id=item.id
         )
 
     def word(self, item: Item, word: Word, *, logprobs: bool) -> Send:
-        """One more word of an item."""
+        """Add a word to an item. Returns the message with it."""
         item.words.append(word)
         index = len(item.words) - 1
         sure = {"logprobs": [item.logprob(index)]} if logprobs else {}
@@ -125,12 +125,12 @@ class Teller:
     def committed_item(
         self, item: Item, at: int, error: Exception | None, *, logprobs: bool
     ) -> list[Send]:
-        """The item ends, with its transcript or with what it failed with.
+        """The messages that end an item, with its transcript or with the error it failed with.
 
         Args:
-            item: which.
+            item: which one ends.
             at: where its sound ends.
-            error: why its transcript cannot be; None if it can.
+            error: why it has no transcript; None if it has one.
             logprobs: whether to say how sure each word is.
         """
         messages = [self.stopped(item, at)] if item.is_spoken else []

@@ -1,5 +1,5 @@
-"""What a client of OpenAI's Realtime transcription may send, and what it is told where that cannot
-be. Only forms are checked here.
+"""What a client of OpenAI's Realtime transcription may send, and the errors for what it may not.
+Only the form of messages is checked here.
 """
 
 from typing import Annotated, Any, Literal
@@ -31,7 +31,7 @@ def check(request: Request, model: ModelCard) -> None:
 
 
 def busy(retry_after_s: int) -> Refusal:
-    """No slot is free."""
+    """The refusal if no slot is free."""
     refusal = _refusal(
         503, f"all slots are taken: try again in {retry_after_s} s", None, "server_busy"
     )
@@ -50,20 +50,20 @@ def _refusal(status: int, message: str, param: str | None, code: str) -> Refusal
 
 
 class Mistake(Exception):
-    """What a client asked for cannot be; told as `error`, and the session goes on."""
+    """A client asked for what it cannot have. It is sent an `error`, and the session goes on."""
 
     def __init__(self, message: str, param: str | None = None, code: str = "invalid_value") -> None:
-        """`param` is what was wrong, by its path in the message."""
+        """`param` is the path in the message of what was wrong."""
         super().__init__(message)
         self.message, self.param, self.code = message, param, code
 
 
 MAX_EVENT_ID = 512
-"""Characters of the id of a client's message, as OpenAI has it."""
+"""Characters that the id of a client's message may have, as at OpenAI."""
 
 
 class Message(msgspec.Struct):
-    """A message of the client's; what is wrong with it is told with its id."""
+    """A message of the client's. Fields may be anything, so that an error can name its id."""
 
     type: Any = None
     event_id: Any = None
@@ -80,7 +80,7 @@ MESSAGES = msgspec.json.Decoder(Message)
 _Ms = Annotated[float, msgspec.Meta(ge=0, le=60_000)]
 _Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
-# All that is kept is told again with each change, and so has an end.
+# All that is kept is sent back with each change, and so has a limit.
 _Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME)]
 _Names = Annotated[list[_Name], msgspec.Meta(max_length=100)]
 _Prompt = Annotated[str, msgspec.Meta(max_length=2**16)]
@@ -91,14 +91,14 @@ _Modalities = Annotated[list[Literal["text", "audio"]], msgspec.Meta(max_length=
 
 
 class Format(msgspec.Struct, forbid_unknown_fields=True):
-    """How the sound is written."""
+    """The format of the sound."""
 
     type: Literal["audio/pcm", "audio/pcmu", "audio/pcma"] = "audio/pcm"
     rate: float | None = None
 
 
 class NoiseReduction(msgspec.Struct, forbid_unknown_fields=True):
-    """A hint."""
+    """A hint that is ignored."""
 
     type: Literal["near_field", "far_field"] | UnsetType | None = UNSET
     strength: float | UnsetType | None = UNSET
@@ -144,7 +144,7 @@ class Audio(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Update(msgspec.Struct, forbid_unknown_fields=True):
-    """`session` of `session.update`. What only the service sets may come back to it."""
+    """`session` of `session.update`. Clients may send back fields that only the service sets."""
 
     type: str | UnsetType = UNSET
     audio: Audio | UnsetType | None = UNSET
@@ -173,12 +173,12 @@ BETA_DECODER = msgspec.json.Decoder(BetaUpdate)
 
 
 def shortened(text: object) -> str:
-    """What a client wrote, for a message to it."""
+    """What a client wrote, shortened for a message to it."""
     return repr(str(text)[:100])
 
 
 def mistake_of(error: Exception) -> Mistake:
-    """What msgspec found, under the names of the client's message."""
+    """The mistake that msgspec found, under the names of the client's message."""
     text = str(error)
     if not isinstance(error, msgspec.ValidationError):
         return Mistake(f"session cannot be read ({text[:200]}): send an object", "session")

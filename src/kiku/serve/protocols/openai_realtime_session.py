@@ -1,7 +1,7 @@
 """The session of OpenAI's Realtime transcription: what a client sets, checked, and its echo.
 
-Knows both spellings of it, today's (GA, nested under `audio.input`) and the beta's flat one; does
-not know sound, items or streams.
+Knows both spellings of a session, today's (GA, nested under `audio.input`) and the beta's flat one;
+does not know sound, items or streams.
 """
 
 import copy
@@ -61,7 +61,7 @@ PARAMETERS = (
     Parameter("modalities", "ignored", "beta; the answer is text"),
     Parameter("client_secret", "ignored", "beta; keys are the service's"),
 )
-"""Of the beta's flat names each stands here under today's."""
+"""Today's names; each of the beta's flat names stands under today's."""
 
 
 _BETA_FORMATS = {
@@ -80,7 +80,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(slots=True)
 class Session:
-    """What is set, in plain values under today's names."""
+    """The settings of a session, in plain values under today's names."""
 
     id: str
     model: ModelCard
@@ -96,14 +96,14 @@ class Session:
     modalities: list[str] = field(default_factory=lambda: ["text"])
 
     def updated(self, session: bytes, *, beta: bool) -> "Session":
-        """This session with what a client wants otherwise.
+        """This session with a client's changes.
 
         Args:
             session: JSON, as it stands in the client's message.
             beta: whether the names are the beta's.
 
         Raises:
-            Mistake: something in it cannot be. This session stays as it is.
+            Mistake: something in `session` is not valid. This session stays as it is.
         """
         try:
             given = BETA_DECODER.decode(session) if beta else DECODER.decode(session)
@@ -194,7 +194,7 @@ class Session:
 
     @property
     def options(self) -> StreamOptions:
-        """A stream for it, but for how its text is picked."""
+        """Options of a stream for this session, except its decoding."""
         encoding = _ENCODINGS[self.format["type"]]
         rate = TELEPHONE_RATE if self.is_telephone else SAMPLE_RATE
         return StreamOptions(
@@ -204,12 +204,12 @@ class Session:
 
     @property
     def decoding(self) -> DecodingOptions:
-        """How its text is picked. Raises ConfigError for keywords that cannot be."""
+        """Options of decoding. Raises ConfigError for keywords that are not valid."""
         return DecodingOptions(hotwords=tuple(self.transcription.get("keywords", ())))
 
     @property
     def prefix_s(self) -> float:
-        """By how much the start of speech is told earlier than it is."""
+        """Seconds by which the reported start of speech is earlier than the real one."""
         return ((self.turn_detection or {}).get("prefix_padding_ms") or 0) / 1000
 
     @property
@@ -266,7 +266,7 @@ _BETA_NAMES = {
 
 
 def _plain(given: msgspec.Struct | UnsetType | None) -> dict[str, Any] | None:
-    """What is set of it."""
+    """The fields of it that are set, as plain values."""
     return cast("dict[str, Any] | None", msgspec.to_builtins(given))
 
 
@@ -287,13 +287,13 @@ def _format(given: Format, where: str) -> dict[str, Any]:
 
 
 def _policy(turns: Mapping[str, Any]) -> TurnPolicy:
-    """When a turn ends, as a client's `turn_detection` wants it."""
+    """The policy for when a turn ends, from a client's `turn_detection`."""
     if turns["type"] == "semantic_vad":
         eagerness = turns["eagerness"]
         return TurnPolicy.of("medium" if eagerness == "auto" else eagerness)
     silence_s, threshold = turns["silence_duration_ms"] / 1000, turns["threshold"]
-    # The first head is of a pause of 0.5 s, the next of 1, 2 and 3: the nearest below, and the rest
-    # is waited for.
+    # The first head is of a pause of 0.5 s, the next ones of 1, 2 and 3 s. The nearest below the
+    # wanted silence is taken, and the rest is waited for.
     head = max([i for i, pause_s in enumerate(_HEADS_S) if pause_s <= silence_s], default=0)
     on = min(max(round(1.1 - threshold, 3), 0.2), 0.95)  # 0.5 is the policy's own 0.6
     usual = TurnPolicy()

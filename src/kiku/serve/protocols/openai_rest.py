@@ -20,7 +20,7 @@ from kiku.text import Segment, Word
 from kiku.transcription import Transcript
 
 NAME = "openai_rest"
-"""For logs and metrics."""
+"""Name of the protocol in logs and metrics."""
 
 PARAMETERS = (
     Parameter("file", "honoured", "what it holds decides its format, not its name or type"),
@@ -55,10 +55,10 @@ _LANGUAGES = {
     "de": "german", "en": "english", "es": "spanish", "fr": "french", "it": "italian",
     "ja": "japanese", "nl": "dutch", "pl": "polish", "pt": "portuguese",
 }  # fmt: skip
-"""As `verbose_json` names them."""
+"""Names of languages in `verbose_json`."""
 
 _LEAST_PROBABILITY = 1e-30
-"""JSON has no number for the logarithm of 0."""
+"""Smaller probabilities count as this one, as JSON has no number for the logarithm of 0."""
 
 _TEXT = "text/plain; charset=utf-8"
 _JSON = "application/json"
@@ -75,44 +75,44 @@ def error(
     code: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Refusal:
-    """An answer in OpenAI's form that names the parameter which is at fault."""
+    """A refusal in OpenAI's form, which names the parameter at fault."""
     kind = "server_error" if status >= 500 else "invalid_request_error"
     body = {"message": message, "type": kind, "param": param, "code": code}
     return Refusal(status, {"error": body}, headers)
 
 
 def unknown_model(name: str) -> Refusal:
-    """There is no such model."""
+    """The refusal of a model that is not here."""
     message = f"there is no model {name[:100]!r} here: GET /v1/models lists the one there is"
     return error(404, message, param="model", code="model_not_found")
 
 
 def unknown_url(method: str, path: str) -> Refusal:
-    """There is nothing under this path."""
+    """The refusal of a path under which there is nothing."""
     message = f"there is nothing at {method} {path[:200]}: check the path"
     return error(404, message, code="unknown_url")
 
 
 def wrong_method(method: str, path: str, allowed: Sequence[str]) -> Refusal:
-    """There is something, but for other methods."""
+    """The refusal of a method that a path does not answer."""
     names = ", ".join(allowed)
     message = f"{path[:200]} does not answer {method}: use {names}"
     return error(405, message, code="method_not_supported", headers={"allow": names})
 
 
 def too_large(most_bytes: int) -> Refusal:
-    """The body is longer than it may be."""
+    """The refusal of a body that is longer than it may be."""
     message = f"the request is longer than {most_bytes} bytes: send a shorter or compressed file"
     return error(413, message, param="file", code="request_too_large")
 
 
 def too_slow() -> Refusal:
-    """The body does not come on."""
+    """The refusal of a body whose rest does not come."""
     return error(408, "the request does not come on: send it again", code="request_timeout")
 
 
 def busy(retry_after_s: int) -> Refusal:
-    """No slot came free in time."""
+    """The refusal if no slot came free in time."""
     message = f"all slots are taken: try again in {retry_after_s} s"
     return error(503, message, code="server_busy", headers={"retry-after": str(retry_after_s)})
 
@@ -123,7 +123,7 @@ def is_openais(path: str) -> bool:
 
 
 def in_form(refusal: Refusal) -> Refusal:
-    """What was refused before anybody asked which protocol it is, in OpenAI's form."""
+    """A refusal that was made before the protocol was known, in OpenAI's form."""
     given: Any = refusal.body["error"] if isinstance(refusal.body, Mapping) else refusal.body
     if not isinstance(given, str):
         return refusal
@@ -140,22 +140,22 @@ class TranscriptionRequest:
     options: StreamOptions
     format: Format = "json"
     words: bool = False
-    """In `verbose_json`."""
+    """Whether `verbose_json` has words."""
     segments: bool = True
-    """In `verbose_json`."""
+    """Whether `verbose_json` has segments."""
     stream: bool = False
-    """Answer with events as words are decided."""
+    """Whether to answer with events as words are decided."""
     logprobs: bool = False
-    """Say how likely each word is."""
+    """Whether to say how likely each word is."""
     language: str = ""
-    """As `verbose_json` names it; empty where the model understands several and none is named."""
+    """As `verbose_json` names it; empty if the model understands several and none is named."""
 
     @classmethod
     def of(cls, fields: Iterable[tuple[str, str]], model: ModelCard) -> "TranscriptionRequest":
-        """From the fields of a form, without its file.
+        """A request from the fields of a form, without its file.
 
         Raises:
-            Refusal: something that cannot be, or be had here; it names the parameter.
+            Refusal: a value is not valid, or not available here; the refusal names the parameter.
         """
         given = _Given(fields)
         name = given.one("model")
@@ -210,7 +210,7 @@ class _Given:
             self._values.setdefault(name, []).append(value)
 
     def one(self, name: str) -> str | None:
-        """The value of a field; None where it is missing or empty."""
+        """The value of a field; None if it is missing or empty."""
         return self._values.get(name, [""])[0] or None
 
     def all(self, name: str) -> list[str]:
@@ -218,7 +218,7 @@ class _Given:
         return self._values.get(name, [])
 
     def check_chunking(self) -> None:
-        """Nothing is done with it, but what it cannot be is told."""
+        """Refuse a `chunking_strategy` that is not valid; a valid one changes nothing."""
         asked, values = self.one("chunking_strategy"), dict[str, Any](self._chunking)
         if asked is not None and asked.lstrip().startswith("{"):
             try:
@@ -260,7 +260,7 @@ def _format(given: _Given) -> Format:
 
 
 def _granularities(given: _Given, format: Format) -> frozenset[str]:
-    """What `verbose_json` is to have in it."""
+    """What `verbose_json` is to contain: word, segment, or both."""
     name = "timestamp_granularities"
     asked = frozenset(given.all(name)) - {""}
     for one in asked - {"word", "segment"}:
@@ -302,7 +302,7 @@ def _decoding(given: _Given) -> DecodingOptions:
 
 
 def _language(given: _Given, model: ModelCard) -> str:
-    """How the language is named in the answer, from what was asked and what the model knows."""
+    """The name of the language in the answer, from what was asked and what the model knows."""
     one, several = given.one("language"), [text for text in given.all("languages") if text]
     name = "languages" if one is None else "language"
     asked = several if one is None else [one]
@@ -330,7 +330,7 @@ def document(
 ) -> tuple[bytes, str]:
     """The body of an answer in one piece, and its `Content-Type`.
 
-    It takes its time for hours of text. `encode` may raise nothing.
+    This takes a while for hours of text. `encode` may raise nothing.
     """
     match request.format:
         case "text":
@@ -375,7 +375,7 @@ def _verbose(
 
 
 def _segment(number: int, segment: Segment, temperature: float, encode: Encode) -> dict[str, Any]:
-    text = f" {segment.text}"  # as whisper's begin, so that they can be joined
+    text = f" {segment.text}"  # whisper's begin so, too, so that they can be joined
     tokens = list(encode(segment.text))
     logs = [log for log in map(_logprob, segment.words) if log is not None]
     data = text.encode()
@@ -389,20 +389,20 @@ def _segment(number: int, segment: Segment, temperature: float, encode: Encode) 
         "temperature": temperature,
         "avg_logprob": sum(logs) / max(len(tokens), len(logs), 1),
         "compression_ratio": len(data) / len(zlib.compress(data)),
-        # Nothing is a segment but words, and how sure these are is said by avg_logprob.
+        # Every segment has words; avg_logprob says how sure they are.
         "no_speech_prob": 0.0,
     }
 
 
 def _logprob(word: Word) -> float | None:
-    """None where it is not known."""
+    """The log-probability of a word; None if it is not known."""
     if math.isnan(word.probability):
         return None
     return math.log(max(word.probability, _LEAST_PROBABILITY))
 
 
 def _spelled(word: Word, *, first: bool) -> str:
-    """A word with what parts it from the one before."""
+    """A word, with the space that parts it from the one before."""
     return word.text if first else f" {word.text}"
 
 
@@ -419,12 +419,12 @@ class TranscriptEvents:
     """The words of one recording as server-sent events."""
 
     def __init__(self, request: TranscriptionRequest) -> None:
-        """Nothing has been said yet."""
+        """Start with no words."""
         self._logprobs = request.logprobs
         self._words: list[Word] = []
 
     def word(self, word: Word) -> bytes:
-        """A word that has just been decided."""
+        """The event of a word that has just been decided."""
         first = not self._words
         self._words.append(word)
         event: dict[str, Any] = {
@@ -435,10 +435,10 @@ class TranscriptEvents:
         return _event(event)
 
     def done(self, num_frames: int, encode: Encode) -> bytes:
-        """There will be no more words. Takes its time for hours of text, as `document`.
+        """The event that ends the answer. Takes a while for hours of text, as `document` does.
 
         Args:
-            num_frames: of the sound, which are what the model reads: each is a token.
+            num_frames: of the sound. The model reads frames, so that each counts as a token.
             encode: see `document`.
         """
         text = " ".join(word.text for word in self._words)
@@ -457,7 +457,7 @@ class TranscriptEvents:
 
     @staticmethod
     def failed(why: Refusal) -> bytes:
-        """It cannot go on; clients raise what this says."""
+        """The event of a failure; clients raise what it says."""
         return _event(cast("Mapping[str, Any]", why.body))
 
 
@@ -474,5 +474,5 @@ def model_object(model: ModelCard) -> dict[str, Any]:
 
 
 def model_list(model: ModelCard) -> dict[str, Any]:
-    """What `/v1/models` says."""
+    """The answer of `/v1/models`."""
     return {"object": "list", "data": [model_object(model)]}

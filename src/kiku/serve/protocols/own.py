@@ -1,7 +1,7 @@
-"""kiku's own protocol: sound as it is, events as JSON. What the page speaks, and new programs may.
+"""kiku's own protocol: sound as it is, events as JSON. The page uses it, and new programs may.
 
-A client says in the query how its sound is written and what it wants to be told, sends the sound as
-binary messages and commands as JSON, and gets `ready`, then every event of the stream as
+A client says in the query how its sound is written and which events it wants, and sends the sound
+as binary messages and commands as JSON. It gets `ready`, then every event of the stream as
 `kiku.stream.event_to_dict` writes it, and now and then `lag`.
 """
 
@@ -55,16 +55,16 @@ PARAMETERS = (
 )
 
 _LAG_S = 0.5
-"""Of sound that was heard: so often the lag is told."""
+"""Seconds of heard sound between two `lag` messages."""
 
 _TIMES = frozenset({"start", "end", "time", "duration"})
-"""Fields of events that are written as all protocols write times."""
+"""Fields of events that are times, written as all protocols write them."""
 
 _ENCODE = msgspec.json.Encoder().encode
 
 
 class FinalizeCommand(msgspec.Struct, tag_field="type", tag="finalize", forbid_unknown_fields=True):
-    """Tell all words until now."""
+    """Finalize all words until now."""
 
     tag: str | None = None
     cut: bool = True
@@ -75,7 +75,7 @@ class CloseCommand(msgspec.Struct, tag_field="type", tag="close", forbid_unknown
 
 
 class GapCommand(msgspec.Struct, tag_field="type", tag="gap", forbid_unknown_fields=True):
-    """Sound is missing."""
+    """Sound of this length is missing."""
 
     seconds: float
 
@@ -83,7 +83,7 @@ class GapCommand(msgspec.Struct, tag_field="type", tag="gap", forbid_unknown_fie
 class ConfigureCommand(
     msgspec.Struct, tag_field="type", tag="configure", forbid_unknown_fields=True
 ):
-    """Pick text otherwise from now on; what is not named stays."""
+    """Decode with other options from now on; an option that is not named stays."""
 
     hotwords: list[str] | None = None
     temperature: float | None = None
@@ -95,13 +95,13 @@ _COMMANDS: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 class OwnProtocol(Base):
-    """One client of kiku's own."""
+    """One client of kiku's own protocol."""
 
     name = "kiku"
     wants_progress = True
 
     def __init__(self, request: Request, model: ModelCard) -> None:
-        """Raise Refusal for a query that cannot be followed."""
+        """Raises `Refusal` for a query that is not valid."""
         self._model = model
         self.session = session_of(request)
         try:
@@ -111,19 +111,19 @@ class OwnProtocol(Base):
             raise Refusal(400, {"error": str(error)}) from error
         self.first = Open(options, is_container)
         self._lag_at = 0.0
-        self._num_bytes = 0  # of sound; a sample may have come by half
+        self._num_bytes = 0  # of sound that came; the last sample may be incomplete
 
     def busy(self, retry_after_s: int) -> Refusal | None:
-        """Before the upgrade."""
+        """503, before the upgrade."""
         error = f"all slots are held: try again in {retry_after_s} s"
         return Refusal(503, {"error": error}, {"Retry-After": str(retry_after_s)})
 
     def begin(self) -> Actions:
-        """Who listens."""
+        """Send `ready`, which describes the model that listens."""
         return self.resumed(0.0)
 
     def resumed(self, taken_s: float) -> Actions:
-        """Who listens, and how much of the sound it has."""
+        """Send `ready`, which describes the model and says how much of the sound was taken."""
         model = self._model
         ready = {
             "type": "ready",
@@ -178,7 +178,7 @@ class OwnProtocol(Base):
         return [Decode(decoding)]
 
     def event(self, event: Event, waiting_s: float) -> Actions:
-        """The event, and at the end a goodbye."""
+        """Send the event; after the stream's end, hang up."""
         told = {
             name: round_s(value) if name in _TIMES else value
             for name, value in event_to_dict(event).items()
@@ -188,7 +188,7 @@ class OwnProtocol(Base):
         return [_send(told)]
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
-        """How far behind the model is, now and then."""
+        """Send now and then how far the model is behind the sound."""
         if seconds - self._lag_at < _LAG_S:
             return ()
         self._lag_at = seconds
@@ -196,11 +196,11 @@ class OwnProtocol(Base):
         return [_send(lag, counted=False)]
 
     def rejected(self, error: Exception) -> Actions:
-        """The client's mistake; the talk goes on."""
+        """Report the client's mistake; the talk goes on."""
         return _error(str(error))
 
     def failed(self, error: Exception) -> Actions:
-        """The talk is over."""
+        """Report the error, and hang up."""
         code = 1012 if isinstance(error, ServerEnds) else 1011
         if isinstance(error, NoFreeSlot):
             code = 1013
@@ -216,10 +216,10 @@ def _error(message: str) -> Actions:
 
 
 def _options_of(request: Request) -> StreamOptions:
-    """What the query wants.
+    """The options of the stream that the query asks for.
 
     Raises:
-        ConfigError: it cannot be.
+        ConfigError: the query is not valid.
     """
     known = {one.name for one in PARAMETERS}
     for name, _ in request.query:

@@ -4,12 +4,11 @@
     transcribe? audio-start audio-chunk* audio-stop
         -> transcript-start transcript-chunk* transcript transcript-stop
 
-A connection may carry many utterances, one after the other; each has a stream, and a slot, of its
-own from audio-start until its transcript. Home Assistant sends sound until it is given the
-transcript, as the service says of itself that it needs no other's voice detection
-(`requires_external_vad` is false): so an utterance ends where its turn ends, or with audio-stop if
-that comes before. A second program, to be chosen with select-program, listens until audio-stop
-whatever comes.
+A connection may carry many utterances, one after the other. Each has a stream, and a slot, of its
+own from audio-start until its transcript. The service announces that it needs no voice detection of
+its clients (`requires_external_vad` is false), so that Home Assistant sends sound until it gets the
+transcript: an utterance ends where its turn ends, or with audio-stop if that comes before. A second
+program, to be chosen with select-program, always listens until audio-stop.
 """
 
 from collections import deque
@@ -50,21 +49,21 @@ from kiku.stream import End, Event
 from kiku.text import TurnEnd, TurnStart, Word
 
 GIVE_UP_S = 2.0
-"""A client that was told an error and sends nothing for so long is hung up on: older versions of
+"""Seconds of silence after which a client that got an error is hung up on: older versions of
 Home Assistant do not read errors, and wait for a transcript as long as there is a connection."""
 
 SILENT_S = 30.0
-"""An utterance whose sound stays away for so long is over."""
+"""Seconds without sound after which an utterance is over."""
 
 NOTHING_S = 15.0
-"""An utterance in which nobody has spoken for so long is over."""
+"""Seconds of sound without speech after which an utterance is over."""
 
 CAUGHT_UP_S = 1.0
-"""Where more sound waits, its end may have come already: a recording is being sent, not spoken."""
+"""Seconds of sound; if more of it waits, a recording is being sent, whose end may have come."""
 
 HELD_BYTES = 2**24
-"""Sound of the next utterances that is kept while the one before is being finished; what follows is
-not read until then."""
+"""Bytes of the next utterances that are kept while one is being finished; no more is read until
+then."""
 
 PARAMETERS = (
     Parameter("transcribe.name", "mapped",
@@ -89,56 +88,56 @@ PARAMETERS = (
 )  # fmt: skip
 
 _MESSAGE_BYTES = 2**10
-"""What a message takes besides its data, about."""
+"""Bytes of memory that a message takes besides its data, about."""
 
 _SOUND = frozenset({"transcribe", "audio-start", "audio-chunk", "audio-stop"})
-"""What an utterance is made of."""
+"""Types of the messages that make up an utterance."""
 
 
 class _State(Enum):
     IDLE = auto()
     HEARING = auto()
-    FINISHING = auto()  # no more sound of it is taken; its last words come
+    FINISHING = auto()  # takes no more sound; the last words come
 
 
 class WyomingProtocol(Base):
-    """One client of Wyoming's."""
+    """One client that speaks Wyoming."""
 
     name = "wyoming"
     quiet_after_s = (GIVE_UP_S, SILENT_S)
     wants_progress = True
 
     def __init__(self, request: Request, model: ModelCard) -> None:
-        """Any request will do: there is none on the wire."""
+        """Ignore the request, as there is none on the wire."""
         self._model = model
         self._reader = MessageReader()
         self._is_over = False  # nothing more comes
         self._is_broken = False  # nothing that comes can be understood
         self._program = PROGRAM
-        self._asked: TranscribeData | None = TranscribeData()  # None where they cannot be
+        self._asked: TranscribeData | None = TranscribeData()  # None if they are not valid
         self._awaits_sound = False  # since a transcribe
         self._state = _State.IDLE
         self._drops = False  # the rest of an utterance that is over, up to its audio-stop
-        self._was_refused = False  # it has an error in the place of a transcript
+        self._was_refused = False  # the utterance got an error in place of a transcript
         self._held: deque[Message] = deque()
         self._num_held = 0  # bytes
         self._begin(SoundFormat(16_000, 2, 1))
 
     def _begin(self, format: SoundFormat) -> None:
         self._format = format
-        self._rest = b""  # of a sample that has come in part
+        self._rest = b""  # the beginning of a sample that has come in part
         self._words: list[str] = []
         self._pushed_s = 0.0
         self._is_opening = self._has_spoken = self._turn_ended = False
 
     def busy(self, retry_after_s: int) -> Refusal | None:
-        """There is no request that could be refused."""
+        """None: there is no request that could be refused."""
         return None
 
     # From the client.
 
     def received(self, message: str | bytes) -> Actions:
-        """Some bytes, cut anywhere."""
+        """Take some bytes, cut anywhere."""
         if self._is_broken:
             return ()
         self._reader.feed(message.encode() if isinstance(message, str) else message)
@@ -152,12 +151,12 @@ class WyomingProtocol(Base):
         return actions
 
     def said_all(self) -> Actions | None:
-        """Finish the utterances that have come, and hang up behind the last transcript."""
+        """Finish the utterances that have come, and hang up after the last transcript."""
         self._is_over = True
         return None if self._state is _State.IDLE else self._ended()
 
     def _ended(self) -> Actions:
-        """What is to be done where nothing more comes."""
+        """Finish or hang up, if nothing more comes."""
         if not self._is_over:
             return ()
         if self._state is _State.HEARING:
@@ -174,11 +173,11 @@ class WyomingProtocol(Base):
                 text = message.data.get("text")
                 return [_send("pong", {"text": text if isinstance(text, str) else None})]
             case "select-program" if self._held and self._state is _State.FINISHING:
-                return self._hold(message)  # those before it have the program before
+                return self._hold(message)  # held utterances keep their program
             case "select-program":
                 return self._select(message.data.get("name"))
             case _:
-                return ()  # as the protocol wants it
+                return ()  # the protocol says to ignore others
 
     def _select(self, name: object) -> Actions:
         if name not in (PROGRAM, PATIENT_PROGRAM):
@@ -188,7 +187,7 @@ class WyomingProtocol(Base):
         return ()
 
     def _take_sound(self, message: Message) -> Actions:
-        """What belongs to an utterance."""
+        """Take a message that belongs to an utterance."""
         if self._drops:
             self._drops = message.type == "audio-chunk"
             if message.type in ("audio-chunk", "audio-stop"):
@@ -206,7 +205,7 @@ class WyomingProtocol(Base):
                 return self._stop()
 
     def _hold(self, message: Message) -> Actions:
-        """Keep the next utterance until the one before has its transcript."""
+        """Keep a message of the next utterance until the present one has its transcript."""
         self._held.append(message)
         self._num_held += message.size + _MESSAGE_BYTES
         return ()
@@ -226,7 +225,7 @@ class WyomingProtocol(Base):
         return actions
 
     def _wish(self, message: Message) -> Actions:
-        """What is wished for the next utterance."""
+        """Take what the client wants of the next utterance."""
         self._asked, self._awaits_sound = None, True
         try:
             asked = msgspec.convert(dict(message.data), TranscribeData)
@@ -242,13 +241,13 @@ class WyomingProtocol(Base):
         return ()
 
     def _refuse(self, code: str, text: str) -> Actions:
-        """An error in the place of a transcript."""
+        """Send an error in place of a transcript."""
         if self._state is _State.IDLE:
             self._was_refused = True
         return [_error(code, text)]
 
     def _give_up(self, code: str, text: str) -> Actions:
-        """As `_refuse`, of the utterance that is going on."""
+        """As `_refuse`, for the utterance that is going on, which ends."""
         actions: list[Action] = [_error(code, text)]
         if self._state is _State.HEARING:
             actions += self._finish()
@@ -258,7 +257,7 @@ class WyomingProtocol(Base):
 
     def _start(self, message: Message) -> Actions:
         asked, self._asked, self._awaits_sound = self._asked, TranscribeData(), False
-        if asked is None:  # which its error has told
+        if asked is None:  # `_wish` has sent an error
             return self._drop()
         try:
             format = msgspec.convert(dict(message.data), SoundFormat)
@@ -269,7 +268,7 @@ class WyomingProtocol(Base):
         return [Open(self._options(format, asked))]
 
     def _drop(self) -> Actions:
-        """No sound of the utterance that begins is heard."""
+        """Drop the sound of the utterance that begins."""
         actions = self._finish() if self._state is _State.HEARING else ()
         self._was_refused = self._drops = True
         return actions
@@ -308,7 +307,7 @@ class WyomingProtocol(Base):
         self._asked, self._awaits_sound = TranscribeData(), False
         if asked is None or not awaited:
             return ()
-        self._words = []  # of no sound
+        self._words = []  # there was no sound
         return [_send("transcript-start"), *self._transcript()]
 
     def _finish(self) -> Actions:
@@ -318,14 +317,14 @@ class WyomingProtocol(Base):
     # From the stream.
 
     def opened(self) -> Actions:
-        """The words of this utterance can come."""
+        """Send `transcript-start`: the words of this utterance can come."""
         self._is_opening = False
         return [_send("transcript-start")]
 
     def event(self, event: Event, waiting_s: float) -> Actions:
-        """Words at once, and the transcript at the end."""
+        """Send words at once, and the transcript at the end."""
         if self._is_opening:
-            return ()  # of an utterance that was given up
+            return ()  # the event is of an utterance that was given up
         match event:
             case Word(text):
                 self._has_spoken = True
@@ -347,8 +346,8 @@ class WyomingProtocol(Base):
         return ()
 
     def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
-        """See whether the utterance is over, where the client cannot tell."""
-        # What has come may not be with the stream yet.
+        """See whether the utterance is over, as the client does not know."""
+        # Sound that has come may not have reached the stream yet.
         is_live = max(waiting_s, self._pushed_s - seconds) < CAUGHT_UP_S
         if self._state is not _State.HEARING or self._is_opening or not is_live:
             return ()
@@ -359,7 +358,7 @@ class WyomingProtocol(Base):
         return ()
 
     def quiet(self, seconds: float) -> Actions:
-        """Do not wait for ever for sound, nor let a client wait for ever that was told an error."""
+        """End an utterance whose sound stays away, and hang up on a client that got an error."""
         if seconds >= SILENT_S:
             if self._state is _State.HEARING:
                 self._drops = True
@@ -369,11 +368,11 @@ class WyomingProtocol(Base):
         return ()
 
     def rejected(self, error: Exception) -> Actions:
-        """The utterance is given up."""
+        """Give up the utterance, with an error."""
         return self._give_up("invalid", str(error))
 
     def failed(self, error: Exception) -> Actions:
-        """The utterance is given up; the next may have more luck."""
+        """Give up the utterance, with an error; the next one may succeed."""
         if isinstance(error, ServerEnds):
             return [_error("ending", str(error)), Hangup(1012, str(error))]
         self._drops = self._state is _State.HEARING
@@ -391,7 +390,7 @@ class WyomingProtocol(Base):
 
 
 def error_bytes(code: str, text: str) -> bytes:
-    """An error, as it goes over the wire."""
+    """The bytes of an error message."""
     return message_bytes("error", {"text": brief(text), "code": code})
 
 

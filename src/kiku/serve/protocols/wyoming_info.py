@@ -1,17 +1,17 @@
-"""What the service says of itself to Wyoming's clients."""
+"""How the service describes itself to Wyoming's clients."""
 
 from typing import Any
 
 from kiku.serve.protocols.interface import ModelCard
 
 PROGRAM = "kiku"
-"""Ends an utterance where its turn ends."""
+"""The program that ends an utterance where its turn ends."""
 PATIENT_PROGRAM = "kiku-until-stop"
-"""Ends it with audio-stop alone."""
+"""The program that ends an utterance with audio-stop alone."""
 
 
 def info(model: ModelCard) -> dict[str, Any]:
-    """What a client is told that asks who is there."""
+    """The data of `info`, the answer to a client's `describe`."""
     ours = {"name": "kiku", "url": ""}
     owner, slash, _ = model.name.partition("/")
     theirs = {"name": owner, "url": f"https://huggingface.co/{model.name}"}

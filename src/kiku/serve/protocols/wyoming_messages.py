@@ -2,8 +2,8 @@
 
     {"type": "audio-chunk", "data_length": 40, "payload_length": 2048}\n  <data>  <payload>
 
-Nothing is set aside for a length that is only said: memory grows with the bytes that have come, and
-what says more than the limits is refused as soon as its line is read.
+Memory grows only with the bytes that have come, and not by the lengths that a line announces. A
+message that announces more than the limits is refused as soon as its line is read.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ import msgspec
 
 MAX_LINE_BYTES = 2**16
 MAX_DATA_BYTES = 2**20
-"""Enough for some ten thousand names that are expected."""
+"""Enough for some ten thousand names as hotwords."""
 MAX_PAYLOAD_BYTES = 2**24
-"""Eight minutes of sound at 16 kHz."""
+"""Enough for eight minutes of sound at 16 kHz."""
 
 _Length = Annotated[int, msgspec.Meta(ge=0)] | None
 
 
 class Malformed(ValueError):
-    """The bytes are no message of Wyoming's; where the next begins is not known."""
+    """The bytes are no message of Wyoming's, so that it is not known where the next begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Message:
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     payload: bytes = b""
     size: int = field(default=0, compare=False)
-    """Bytes of all of it, behind its line."""
+    """Bytes of data and payload together, after the line."""
 
 
 class _Line(msgspec.Struct):
@@ -49,28 +49,28 @@ _ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class MessageReader:
-    """Bytes in, as a connection happens to bring them; whole messages out."""
+    """Takes bytes as a connection happens to bring them, and gives whole messages."""
 
     def __init__(self) -> None:
-        """Nothing has come."""
+        """Start with nothing received."""
         self._buffer = bytearray()
-        self._looked_to = 0  # no line ends before
-        self._line: _Line | None = None  # of the message whose rest is waited for
+        self._looked_to = 0  # no line ends before this place
+        self._line: _Line | None = None  # of a message whose rest is still to come
 
     def feed(self, data: bytes) -> None:
-        """Take what has come."""
+        """Take bytes that have come."""
         self._buffer += data
 
     @property
     def num_waiting(self) -> int:
-        """Bytes that are kept."""
+        """Number of bytes that wait for the rest of their message."""
         return len(self._buffer)
 
     def next(self) -> Message | None:
         """The next message; None while it is not whole.
 
         Raises:
-            Malformed: what has come is no message, or too long; there will be no other.
+            Malformed: what has come is no message, or too long; the reader can give no other.
         """
         line = self._line
         if line is None:
@@ -127,7 +127,7 @@ class MessageReader:
 
 
 def message_bytes(type: str, data: Mapping[str, Any] | None = None) -> bytes:
-    """A message without payload, as it goes over the wire."""
+    """The bytes of a message without payload."""
     if not data:
         return msgspec.json.encode({"type": type}) + b"\n"
     encoded = msgspec.json.encode(data)

@@ -1,4 +1,4 @@
-"""How Wyoming's clients write their sound."""
+"""The formats of the sound of Wyoming's clients."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ _SIGNED = bytes(value ^ 0x80 for value in range(256))
 
 
 class SoundFormat(msgspec.Struct, frozen=True):
-    """How the sound of audio-start or audio-chunk is written."""
+    """The format of sound, as in audio-start and audio-chunk; `width` is in bytes."""
 
     rate: Annotated[int, msgspec.Meta(ge=MIN_INPUT_RATE, le=MAX_INPUT_RATE)]
     width: Literal[1, 2, 3, 4]
@@ -21,18 +21,18 @@ class SoundFormat(msgspec.Struct, frozen=True):
 
     @property
     def bytes_per_s(self) -> int:
-        """Of the client's sound."""
+        """Bytes in a second of the client's sound."""
         return self.rate * self.width * self.channels
 
     @property
     def audio_format(self) -> AudioFormat:
-        """Of what `widened` makes of it."""
+        """The format of the sound that `widened` returns."""
         encoding = "s16le" if self.width <= 2 else "s32le"
         return AudioFormat(encoding=encoding, sample_rate=self.rate, channels=self.channels)
 
 
 def widened(sound: bytes, width: int) -> tuple[bytes, bytes]:
-    """Samples of 1 and 3 bytes as such of 2 and 4, others as they are; and what is left over."""
+    """Widen samples of 1 and 3 bytes to 2 and 4; others stay. Returns them, and bytes left over."""
     if width == 1:  # unsigned, as in wav files
         wide = bytearray(2 * len(sound))
         wide[1::2] = sound.translate(_SIGNED)

@@ -7,7 +7,7 @@ import msgspec
 from kiku.options import MAX_HOTWORD_CHARACTERS, MAX_HOTWORDS, Eagerness, Hotword
 
 NAME_BOOST, TERM_BOOST = 3.0, 2.0
-"""Nats for what a client expects: names count more than terms."""
+"""Boosts, in nats, of the names and terms that a client expects: names count more."""
 
 _EAGERNESS: dict[str | None, Eagerness] = {
     None: "low",
@@ -32,7 +32,7 @@ class TranscribeData(msgspec.Struct, frozen=True):
 
     @property
     def hotwords(self) -> tuple[Hotword, ...]:
-        """What is expected: as many as a stream may have, names first."""
+        """Hotwords of the names and terms: as many as a stream may have, names first."""
         found: dict[str, Hotword] = {}
         for phrases, boost in (
             (self.transcript_names or (), NAME_BOOST), (self.transcript_terms or (), TERM_BOOST),

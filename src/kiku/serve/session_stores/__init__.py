@@ -1,1 +1,1 @@
-"""Stores of sessions, one a file; see `kiku.serve.session_store`."""
+"""Stores of sessions, one in each module; see `kiku.serve.session_store`."""

@@ -2,11 +2,11 @@
 
     FOLDER/NAME/index       generation, when it expires, and which file holds which value
     FOLDER/NAME/12f-3       a value
-    FOLDER/.locks/ab        held while a session whose name begins so is read or written
+    FOLDER/.locks/ab        held while a session whose name begins with ab is read or written
 
-A write makes new files, then puts a new index in the place of the old one, then removes what is
-left over: whenever the process is killed, the old index or the new one is there, and its files
-are.
+A write makes new files, then puts a new index in the place of the old one, then removes files that
+are left over: whenever the process is killed, the old index or the new one is there, with all its
+files.
 """
 
 import os
@@ -33,7 +33,7 @@ from kiku.writing import in_place_of, reason_of
 
 _INDEX = "index"
 _LOCK_S = 2.0
-"""Others hold a lock for milliseconds."""
+"""Seconds to wait for a lock, which other processes hold for milliseconds."""
 
 _NAME = re.compile(r"[0-9a-f]{40}")
 _FILE = re.compile(r"[0-9a-f]{1,32}-[0-9]{1,9}")
@@ -45,7 +45,7 @@ class _Index(msgspec.Struct, forbid_unknown_fields=True):
     files: dict[str, str] = {}
     """The file of each value."""
     num_files: int = 0
-    """That were ever made by this generation."""
+    """Number of files that this generation ever made."""
 
 
 _DECODE = msgspec.json.Decoder(_Index).decode
@@ -56,7 +56,7 @@ class FolderStore:
     """A `SessionStore` of files that only their owner may read."""
 
     def __init__(self, folder: Path) -> None:
-        """A folder that is there, or can be made. Raises ConfigError if it cannot be."""
+        """Use a folder that exists or can be made. Raises ConfigError if it cannot be used."""
         self._folder, self._locks = folder, folder / ".locks"
         try:
             folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -143,7 +143,8 @@ class FolderStore:
             index = None
         if index is not None:
             return index.expires < time.time()
-        # Torn by a crash, or of another version: every write of a session changes its folder.
+        # Torn by a crash, or of another version: then the folder, which every write of a session
+        # changes, shows the time of the last write.
         return (self._folder / name).lstat().st_mtime + ttl_s < time.time()
 
     def close(self) -> None:
@@ -155,14 +156,14 @@ class FolderStore:
     def _locked(self, name: str) -> Generator[None]:
         with _told():
             path = self._locks / name[:2]
-            if path.is_symlink():  # which would be written through
+            if path.is_symlink():  # it would be written through
                 raise OSError(f"the lock {path} is a link")
             lock = FileLock(path, timeout=_LOCK_S, mode=0o600)
             with lock:
                 yield
 
     def _read_index(self, name: str) -> _Index | None:
-        """The index of a session; None where there is none, or none that can be read."""
+        """The index of a session; None if there is none, or it cannot be read."""
         try:
             index = _DECODE(_read_private(self._folder / name / _INDEX))
         except (FileNotFoundError, msgspec.MsgspecError):
@@ -179,7 +180,7 @@ class FolderStore:
         try:
             return _read_private(self._folder / name / file)
         except FileNotFoundError:
-            return b""  # it is missed by who reads the values
+            return b""  # the reader of the values misses it
 
     def _forget(self, name: str) -> None:
         path = self._folder / name
@@ -191,7 +192,7 @@ class FolderStore:
 
 @contextmanager
 def _told() -> Generator[None]:
-    """What goes wrong with files, as StoreDown."""
+    """Raise errors of files as StoreDown."""
     try:
         yield
     except Timeout as error:

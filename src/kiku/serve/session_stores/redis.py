@@ -1,5 +1,5 @@
-"""Sessions in Redis: a hash a session, which Redis forgets by itself, and four scripts, so that
-each call is one step that nothing comes between."""
+"""Sessions in Redis: a hash for each session, which Redis forgets by itself, and four scripts,
+which make each call atomic."""
 
 import importlib
 from collections.abc import Generator, Sequence
@@ -12,12 +12,12 @@ from kiku.serve.session_store import Claim, Outcome, StoreDown, Write, next_gene
 
 _KEY = "kiku:session:"
 _VALUE = b"v:"
-"""Stands before the names of values, which are fields beside `g`, the generation."""
+"""Prefix of the names of values, which are fields next to `g`, the generation."""
 
 _CONNECT_S = 1.0
 _ANSWER_S = 5.0
 
-# The generation is made by the caller, from its clock, and raised where that lies behind.
+# The caller makes the generation from its clock; the script raises it if the clock is behind.
 _NEXT = """
 local function next_of(last)
   local wanted = tonumber(ARGV[1])
@@ -63,11 +63,11 @@ class RedisStore:
     """A `SessionStore` for any number of machines."""
 
     def __init__(self, address: str) -> None:
-        """`address` as Redis's client takes it; it is not called before the first session.
+        """Take an address as Redis's client does; nothing connects to it before the first session.
 
         Raises:
             MissingExtra: the client is not installed.
-            ConfigError: the address cannot be.
+            ConfigError: the address is not valid.
         """
         try:
             redis: Any = importlib.import_module("redis")
@@ -82,7 +82,7 @@ class RedisStore:
                 address, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S,
                 retry=retry.Retry(backoff.NoBackoff(), 1), health_check_interval=30,
             )  # fmt: skip
-        except (ValueError, TypeError):  # whose text may have a part of the password
+        except (ValueError, TypeError):  # its text may have a part of the password
             raise ConfigError(
                 "--session-store has an address of Redis that cannot be: write redis://HOST:PORT/0 "
                 "or redis://:PASSWORD@HOST:PORT/0, in a password %2F for /, %3F for ?, %23 for # "
@@ -119,7 +119,7 @@ class RedisStore:
         return Claim(int(fields[b"g"]), values)
 
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
-        """See `SessionStore`; all of them in one turn of the network."""
+        """See `SessionStore`; all of them in one round trip."""
         with self._told():
             pipe = self._redis.pipeline(transaction=False)
             for one in writes:
@@ -146,8 +146,8 @@ class RedisStore:
 
 
 def _check(address: str) -> None:
-    """Raise ValueError for an address whose password has a sign that ends it too early: what comes
-    behind would be taken for a path, and what is before for a host, which errors name."""
+    """Raise ValueError for an address whose password has a character that ends it too early: what
+    follows would be taken for a path, and what comes before for a host, which errors name."""
     parts = urlsplit(address)
     is_path = parts.scheme == "unix"
     rest = ("" if is_path else parts.path) + parts.query + parts.fragment
