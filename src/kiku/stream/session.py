@@ -171,11 +171,10 @@ class WordSession:
         self._is_converting = False
         self._uneven_s = 0.0  # by how much more was taken than pushes had seemed to be
         self._num_requests = self._num_answered = 0  # likewise, of finalizes
-        self._num_changes = self._num_changed = 0  # likewise, of changes of decoding
+        self._num_changes = self._num_changed = 0  # and of changes of decoding
         self._frames = FrameQueue(config.frame_size)
         self._due: deque[FinalizeWork | ChangeWork] = deque()  # by their place
-        self.decoding = self._last_decoding = options.decoding
-        """How tokens are picked now; the other is how they will be behind all that is due."""
+        self.decoding = self._last_decoding = options.decoding  # now; behind all that is due
         self.work: Work | None = None
         """What is to be done in the slot before the next frame."""
         self._num_frames = 0  # taken; all but those of the step under way were heard
