@@ -27,9 +27,9 @@ from kiku.audio import (
 )
 from kiku.audio.files import OnWarning
 from kiku.config import ModelConfig
-from kiku.decoding import Picker, TokenPicker, token_picker
+from kiku.decoding import Picker, token_picker
 from kiku.engine import SamplingParams, SlotEngine
-from kiku.errors import ConfigError, InputError, StreamError
+from kiku.errors import ConfigError, InputError
 from kiku.foreign import TRANSCRIBING, explained, options_named
 from kiku.live import LiveStream
 from kiku.live_async import AsyncStream, Waiters
@@ -139,7 +139,8 @@ class Recognizer:
         Args:
             options: what it hears and says; None is words alone.
             state: what `save` of another stream gave, to go on with that; None begins a new one.
-                Where `options` is None, text is picked as that stream did.
+                Where `options` is None, text is picked as that stream did; else as they say behind
+                the sound that it had been given.
             timeout: seconds to wait for a free slot; None waits as long as others hold them.
 
         Raises:
@@ -197,21 +198,10 @@ class Recognizer:
             options = checked_stream_options(options)
             return options, self._members(options, options.num_sessions())
         saved = SavedStream(state, self.state_key)
-        options = self._saved_options(saved) if options is None else checked_stream_options(options)
-        options = saved.hears(options)
+        decoding = None if options is None else checked_stream_options(options).decoding
+        options = saved.hears(checked_stream_options(options))
         members = self._members(options, max(1, saved.num_channels))
-        return options, [saved.member(i, member) for i, member in enumerate(members)]
-
-    def _saved_options(self, saved: SavedStream) -> StreamOptions:
-        """What a saved stream says of itself; StreamError where this model cannot follow it."""
-        options = StreamOptions(decoding=saved.decoding)
-        try:
-            self._slot_options(saved.decoding)
-        except ConfigError as error:
-            raise StreamError(
-                f"the saved stream is of another model, or damaged ({error})"
-            ) from error
-        return options
+        return options, [saved.member(i, one, decoding) for i, one in enumerate(members)]
 
     def _members(self, options: StreamOptions, count: int) -> list[Member]:
         """So many sessions as `options` want them, with what their slots need."""
@@ -235,21 +225,12 @@ class Recognizer:
             for channel in (range(count) if options.channel == "each" else [None])
         ]
 
-    def _slot_options(
-        self, decoding: DecodingOptions, after: TokenPicker | None = None
-    ) -> SlotOptions:
-        most = self.config.lm.num_codebooks
-        if (decoding.num_codebooks or 1) > most:
-            raise ConfigError(
-                f"num_codebooks must be in 1..{most} for this model, not {decoding.num_codebooks}"
-            )
-        picker = token_picker(decoding, self.vocabulary, self.config, after=after)
+    def _slot_options(self, decoding: DecodingOptions) -> SlotOptions:
+        picker = token_picker(decoding, self.vocabulary, self.config)
         return SlotOptions(picker, decoding.num_codebooks)
 
     def _setup(self, options: StreamOptions, bindings: Sequence[Binding]) -> StreamSetup:
-        return StreamSetup(
-            self.scheduler, options, bindings, self._slot_options, lambda: self.state_key
-        )
+        return StreamSetup(self.scheduler, options, bindings, lambda: self.state_key)
 
     # Recordings.
 

@@ -26,8 +26,8 @@ MIXED = DecodingOptions(
 )  # fmt: skip
 
 
-def picker(options: DecodingOptions, after: TokenPicker | None = None) -> TokenPicker:
-    made = token_picker(options, VOCABULARY, CONFIG, after)
+def picker(options: DecodingOptions) -> TokenPicker:
+    made = token_picker(options, VOCABULARY, CONFIG)
     assert made is not None
     return made
 
@@ -157,11 +157,11 @@ def test_steered_anew_chance_goes_on() -> None:
     pick = picker(DecodingOptions(temperature=0.7, seed=2))
     said = [pick(row) for row in rows[:40]]
     anew = DecodingOptions(temperature=0.7, seed=2, hotwords=[Hotword("go", 1e-9)])
-    pick = token_picker(anew, VOCABULARY, CONFIG, after=pick)
-    assert pick is not None
-    assert said + [pick(row) for row in rows[40:]] == expected
-    other = token_picker(DecodingOptions(temperature=0.7, seed=3), VOCABULARY, CONFIG, after=pick)
-    assert other is not None
+    after = picker(anew)
+    after.go_on(pick.state())
+    assert said + [after(row) for row in rows[40:]] == expected
+    other = picker(DecodingOptions(temperature=0.7, seed=3))
+    other.go_on(after.state())
     fresh = Sampler(0.7, seed=3)
     assert [other(row) for row in rows] == [fresh(row) for row in rows], "another seed: from anew"
 
@@ -171,11 +171,19 @@ def test_steered_anew_a_written_phrase_is_not_expected_at_once() -> None:
     row = logits(one=1.0, two=-0.5)
     assert pick(row) == TOKEN["▁two"]
     anew = DecodingOptions(hotwords=["go", Hotword("two", 2.0)])
-    after = token_picker(anew, VOCABULARY, CONFIG, after=pick)
-    assert after is not None
+    after = picker(anew)
+    after.go_on(pick.state())
     assert after(row) == TOKEN["▁one"]
     assert picker(anew)(row) == TOKEN["▁two"]
-    assert token_picker(DecodingOptions(), VOCABULARY, CONFIG, after=pick) is None
+
+
+def test_a_picker_is_made_where_one_is_needed_and_the_model_can_do_it() -> None:
+    assert token_picker(DecodingOptions(num_codebooks=1), VOCABULARY, CONFIG) is None
+    assert token_picker(DecodingOptions(temperature=0.1), VOCABULARY, CONFIG) is not None
+    most = CONFIG.lm.num_codebooks
+    assert token_picker(DecodingOptions(num_codebooks=most), VOCABULARY, CONFIG) is None
+    with pytest.raises(ConfigError, match=f"in 1..{most} for this model, not {most + 1}"):
+        token_picker(DecodingOptions(num_codebooks=most + 1), VOCABULARY, CONFIG)
 
 
 NOISE: dict[str, Any] = {"seed": 5, "drawn": 0}

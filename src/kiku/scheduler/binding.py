@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kiku.decoding import TokenPicker
 from kiku.engine import Picker, SamplingParams, SlotEngine, StepOutput
 from kiku.errors import StreamError
 from kiku.stream import Work
@@ -121,6 +122,13 @@ class Binding:
         """From the next frame on, pick tokens so."""
         self._engine.set_decoding(self.slot, options.picker, num_codebooks=options.num_codebooks)
         self.options = options
+
+    def change_decoding(self, picker: TokenPicker | None, num_codebooks: int | None) -> None:
+        """See `SlotAccess.change_decoding`."""
+        before = self.options.picker
+        if picker is not None and isinstance(before, TokenPicker):
+            picker.go_on(before.state())
+        self.set_decoding(SlotOptions(picker, num_codebooks))
 
     def look_ahead(self, frames: NDArray[np.float32]) -> tuple[list[int], list[float]]:
         """See `SlotAccess.look_ahead`."""
