@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from kiku.config import LMConfig
 from kiku.lm.model import LM
-from kiku.train.lesson import columns_of
+from kiku.train.training_module import columns_of
 from kiku.writing import in_place_of
 from recipes.demo.bank import WordSpan
 from recipes.demo.columns import PAD, UNKNOWN, pause_targets, text_column, words_of
