@@ -199,7 +199,7 @@ def batch(speech: MakeSpeech, tmp_path: Path) -> Callable[[str], dict[str, list[
 @pytest.mark.usefixtures("backend")
 def test_a_block_becomes_rows(batch: Callable[[str], dict[str, list[str]]]) -> None:
     actor = _Actor(Request(ModelSettings("simple")))
-    heard = [json.loads(text) for one in actor(batch("many")) for text in one["heard"]]
+    heard = [json.loads(text) for one in actor(batch("many")) for text in one["result"]]
     assert [one["rows"][0]["text"] for one in heard] == ["zero", "zero one two"]
 
 
@@ -211,7 +211,7 @@ def test_without_its_model_it_says_why(
 
     monkeypatch.setattr(kiku, "load", load)
     (said,) = _Actor(Request(ModelSettings("simple")))(batch("many"))
-    assert said == {"heard": ['{"cannot": "simple is not here"}']}
+    assert said == {"result": ['{"cannot": "simple is not here"}']}
 
 
 def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
@@ -233,6 +233,6 @@ def test_it_ends_where_something_unexpected_happens_unless_it_is_the_last_time(
     problems = [
         json.loads(text)["rows"][0]["problem"]
         for one in actor(batch("alone"))
-        for text in one["heard"]
+        for text in one["result"]
     ]
     assert problems == ["unexpected RuntimeError: the device fell off the table"] * 2

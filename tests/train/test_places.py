@@ -11,7 +11,7 @@ from kiku.errors import TrainingError
 from kiku.train.examples import PackOptions
 from kiku.train.folders import read_rows
 from kiku.train.pack import pack
-from kiku.train.places import in_place_of_model, refuse_no_pack, refuse_taken
+from kiku.train.places import check_model_folder, check_pack_folder, in_place_of_model
 from kiku.train.vocab import VocabOptions, make_vocabulary
 from tests.train.recordings import write_corpus, write_manifest
 
@@ -21,29 +21,29 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_where_a_model_can_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_taken(tmp_path / "new" / "one")
-    refuse_taken(tmp_path)
+    check_model_folder(tmp_path / "new" / "one")
+    check_model_folder(tmp_path)
     # What is left by a run that was killed.
     (tmp_path / "model.safetensors").touch()
     (tmp_path / ".kiku-0123456789abcdef").touch()
-    refuse_taken(tmp_path)
+    check_model_folder(tmp_path)
     (tmp_path / "talk.wav").touch()
     with pytest.raises(TrainingError, match=r"no model \(talk.wav\): choose another folder"):
-        refuse_taken(tmp_path)
+        check_model_folder(tmp_path)
     (tmp_path / "talk.wav").unlink()
     for name in ("config.json", "adapter_config.json"):
         (tmp_path / name).touch()
         with pytest.raises(TrainingError, match=r"holds a model already: .* \( --force \)"):
-            refuse_taken(tmp_path)
+            check_model_folder(tmp_path)
         (tmp_path / name).unlink()
     for below in ("", "x/y"):
         with pytest.raises(TrainingError, match=r"model\.safetensors is a file"):
-            refuse_taken(tmp_path / "model.safetensors" / below)
+            check_model_folder(tmp_path / "model.safetensors" / below)
     with pytest.raises(TrainingError, match="cannot be made"):
-        refuse_taken(tmp_path / ("x" * 300))
+        check_model_folder(tmp_path / ("x" * 300))
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(TrainingError, match="nothing may be written"):
-        refuse_taken(tmp_path / "x")
+        check_model_folder(tmp_path / "x")
 
 
 def test_a_model_may_be_replaced_and_nothing_else(
@@ -52,10 +52,10 @@ def test_a_model_may_be_replaced_and_nothing_else(
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("old")
-    refuse_taken(folder, force=True)
+    check_model_folder(folder, force=True)
     (folder / "talk.wav").touch()
     with pytest.raises(TrainingError, match=r"no model \(talk.wav\)"):
-        refuse_taken(folder, force=True)
+        check_model_folder(folder, force=True)
     (folder / "talk.wav").unlink()
 
     def closed(path: Path, _: int) -> bool:
@@ -63,7 +63,7 @@ def test_a_model_may_be_replaced_and_nothing_else(
 
     monkeypatch.setattr("os.access", closed)
     with pytest.raises(TrainingError, match=f"nothing may be written in {tmp_path}:"):
-        refuse_taken(folder, force=True)
+        check_model_folder(folder, force=True)
 
 
 def _write(folder: Path, *, then: Exception | None = None) -> None:
@@ -111,10 +111,10 @@ def test_a_model_is_replaced_when_the_new_one_is_whole(
 def test_where_a_pack_can_go(tmp_path: Path) -> None:
     for name in ("pack.json", ".lock", "train-00000.safetensors", "my.dev-00012.safetensors"):
         (tmp_path / name).touch()
-    refuse_no_pack(tmp_path)
+    check_pack_folder(tmp_path)
     (tmp_path / "model.safetensors").touch()
     with pytest.raises(TrainingError, match=r"what is no pack \(model.safetensors\)"):
-        refuse_no_pack(tmp_path)
+        check_pack_folder(tmp_path)
 
 
 def test_a_model_that_is_there_stays(loaded: Loaded, tiny_folder: Path, tmp_path: Path) -> None:

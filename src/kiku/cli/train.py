@@ -143,14 +143,14 @@ def pack(
     from kiku.train.augment import read_augmentation
     from kiku.train.extra import need_torch
     from kiku.train.folders import read_rows
-    from kiku.train.places import refuse_no_pack
+    from kiku.train.places import check_pack_folder
 
     need_torch("kiku train pack")
     if lead not in ("zero", "pad"):
         raise typer.BadParameter(f"{lead!r} is neither zero nor pad", param_hint="--lead")
     augmentation = None if augment is None else read_augmentation(augment)
     rows = [row for one in manifest for row in read_rows(one)]
-    refuse_no_pack(output)  # before a model is loaded
+    check_pack_folder(output)  # before a model is loaded
     from kiku.checkpoint import load
     from kiku.train.device import choose_device
     from kiku.train.examples import PackOptions
@@ -161,7 +161,7 @@ def pack(
     )
     counter = _Counter("packed")
     done = pack_rows(
-        rows, load(model), output, options, device=choose_device(device), on_unit=counter.told
+        rows, load(model), output, options, device=choose_device(device), on_unit=counter.update
     )
     terminal.echo(_pack_report(done))
     if not done.examples:
@@ -206,7 +206,9 @@ def align(
 
     meter = Meter(quiet=False, forced=True)
     options = AlignOptions(steps=steps, seed=seed)
-    done = align_rows(rows, load(model), options, device=choose_device(device), say=meter.note)
+    done = align_rows(
+        rows, load(model), options, device=choose_device(device), on_progress=meter.note
+    )
     write_manifest(done.rows, output)
     write_whole(report, json.dumps(report_of(done), indent=1, ensure_ascii=False) + "\n")
     lines = [f"{len(done.rows):,} rows have times now: {output}"]
@@ -252,7 +254,7 @@ def fit(
     settings = read_settings(config)
     from kiku.train.fit import fit as run
 
-    done = run(settings, say=lambda line: terminal.echo(f"{line}\n"))
+    done = run(settings, on_progress=lambda line: terminal.echo(f"{line}\n"))
     if done.step == done.resumed_at:
         terminal.echo(f"{done.folder} is finished already\n")
     return 0
@@ -309,7 +311,7 @@ class _Counter:
     def __init__(self, what: str) -> None:
         self._meter, self._what, self._next = Meter(quiet=False, forced=True), what, 0.1
 
-    def told(self, done: int, of: int, seconds: float) -> None:
+    def update(self, done: int, of: int, seconds: float) -> None:
         """Print a line at every tenth of the way."""
         if done / of >= self._next and done < of:
             self._next = done / of + 0.1

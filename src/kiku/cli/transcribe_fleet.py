@@ -113,10 +113,10 @@ def on_ray(
             found = room.survey(sources, output, model=model, options=options, run=run)
             terminal.echo(columns(list(_plan(found, settings, fleet))))
             return 0
-        told = _Lines(quiet=quiet)
+        lines = _Lines(quiet=quiet)
         report = room.transcribe(
             sources, output, model=model, options=options, formats=named, run=run,
-            on_progress=told.tell,
+            on_progress=lines.show,
         )  # fmt: skip
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
@@ -148,7 +148,7 @@ class _Lines:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet, self._next_s = quiet, time.monotonic() + LINE_EVERY_S
 
-    def tell(self, progress: "Progress") -> None:
+    def show(self, progress: "Progress") -> None:
         if not self._quiet and time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + LINE_EVERY_S
             terminal.error(line_of(progress))

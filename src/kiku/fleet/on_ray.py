@@ -52,14 +52,16 @@ class _Actor:
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
         """Give each row as soon as it is there."""
         if self._transcriber is None:
-            yield {"heard": [json.dumps({"cannot": self._problem})]}
+            yield {"result": [json.dumps({"cannot": self._problem})]}
             return
         for text in batch["block"]:
             block = json.loads(str(text))
             items = [Item(**values) for values in block["items"]]
             try:
-                for heard in self._transcriber.transcribe(items, alone=block["stage"] == "alone"):
-                    yield {"heard": [json.dumps(asdict(heard))]}
+                for done in self._transcriber.transcribe(
+                    items, alone=block["stage"] == Stage.SINGLE
+                ):
+                    yield {"result": [json.dumps(asdict(done))]}
             except Exception as error:
                 # With a device that is gone all would fail: end, and let a new process take over.
                 print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
@@ -85,9 +87,9 @@ class _OnRay:
 
     def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
-        lanes = _LANES if stage == "many" else 1
+        lanes = _LANES if stage is Stage.LARGE_BLOCKS else 1
         actors = min(self._actors, len(blocks))
-        if stage == "many":  # in later rounds our own dead actors may still hold it
+        if stage is Stage.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
             wait_for_room(
                 actors, self._remote, self._ray.available_resources, lambda: _held(self._ray)
             )
@@ -114,7 +116,7 @@ class _OnRay:
     def _answers(self, dataset: Any) -> Iterator[Transcribed]:
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                for text in batch["heard"]:
+                for text in batch["result"]:
                     values = json.loads(str(text))
                     if "cannot" in values:
                         raise KikuError(values["cannot"])

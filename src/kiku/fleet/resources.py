@@ -22,12 +22,12 @@ _LOG = logging.getLogger(__name__)
 Resources = Mapping[str, float]
 """Resources of one machine: "CPU", "GPU" and how many."""
 
-Look = Callable[[], Sequence[str]]
+GpuProblems = Callable[[], Sequence[str]]
 """Asks the machines with GPUs why they cannot use them; gives a sentence for each that cannot."""
 
 
 def room_for(
-    nodes: Sequence[Resources], settings: ModelSettings, look: Look
+    nodes: Sequence[Resources], settings: ModelSettings, gpu_problems: GpuProblems
 ) -> tuple[dict[str, float], int]:
     """The resources to ask Ray for, for each actor, and how many actors there is room for.
 
@@ -36,7 +36,7 @@ def room_for(
     """
     if _may_use_gpu(settings):
         gpus = sum(int(min(node.get("GPU", 0), node.get("CPU", 0))) for node in nodes)
-        problems = look() if gpus else ["no machine of the cluster has a GPU"]
+        problems = gpu_problems() if gpus else ["no machine of the cluster has a GPU"]
         if not problems:
             return {"num_gpus": 1, "num_cpus": 1}, gpus
         if setting := _gpu_setting(settings):

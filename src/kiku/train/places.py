@@ -27,7 +27,7 @@ _FINISHED = ("config.json", "adapter_config.json")
 _SHARD = re.compile(r"\w[\w.-]*-\d{5}\.safetensors")
 
 
-def refuse_taken(folder: Path, *, force: bool = False) -> None:
+def check_model_folder(folder: Path, *, force: bool = False) -> None:
     """Check that a model can be written there. Leftovers of a killed run are allowed.
 
     Args:
@@ -108,7 +108,7 @@ def _new_name(beside: Path) -> Path:
     return beside.with_name(f".kiku-{secrets.token_hex(8)}")
 
 
-def refuse_no_pack(folder: Path) -> None:
+def check_pack_folder(folder: Path) -> None:
     """Check that a pack can be written there, or resumed.
 
     Raises:

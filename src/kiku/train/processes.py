@@ -40,12 +40,12 @@ class Processes:
         """The device of this process: each has a GPU of its own."""
         return f"cuda:{self.local_rank}" if self.count > 1 and name == "cuda" else name
 
-    def wrapped(self, lesson: nn.Module) -> nn.Module:
+    def wrapped(self, module: nn.Module) -> nn.Module:
         """A module whose gradients are the mean over all processes."""
-        if self.count == 1 or is_sharded(lesson):
-            return lesson
-        on_gpu = next(lesson.parameters()).is_cuda
-        return DistributedDataParallel(lesson, device_ids=[self.local_rank] if on_gpu else None)
+        if self.count == 1 or is_sharded(module):
+            return module
+        on_gpu = next(module.parameters()).is_cuda
+        return DistributedDataParallel(module, device_ids=[self.local_rank] if on_gpu else None)
 
     def unsynchronised(self, module: nn.Module, *, when: bool) -> AbstractContextManager[object]:
         """A context in which gradients are only accumulated, without exchange between processes.

@@ -25,9 +25,9 @@ from kiku.text import Vocabulary
 from kiku.text.extension import VocabularyKind, extended, trained
 from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.manifest import Row
+from kiku.train.model_files import write_model
 from kiku.train.new_pieces import write_new_pieces
-from kiku.train.places import in_place_of_model, refuse_taken, refuse_to_replace
-from kiku.train.written import write_model
+from kiku.train.places import check_model_folder, in_place_of_model, refuse_to_replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def make_vocabulary(
     words = words_of(rows)
     if not words:
         raise TrainingError("the manifests have no words: there is nothing to make pieces of")
-    refuse_taken(folder, force=force)
+    check_model_folder(folder, force=force)
     loaded = load(model, dtype=torch.float32)
     refuse_to_replace(folder, loaded.files.config.parent)
     old = loaded.vocabulary

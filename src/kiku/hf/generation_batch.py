@@ -37,7 +37,7 @@ class Row:
     """One recording: its samples, and the tokens and logits decoded so far."""
 
     samples: NDArray[np.float32]
-    picker: Sampler | None = None
+    sampler: Sampler | None = None
     tokens: list[int] = field(default_factory=list[int])
     logits: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
 
@@ -139,7 +139,7 @@ class Batch:
         """
         seeds = np.random.SeedSequence(seed).generate_state(len(self.rows), np.uint64)
         for row, one in zip(self.rows, (seeds >> np.uint64(2)).tolist(), strict=True):
-            row.picker = Sampler(
+            row.sampler = Sampler(
                 1.0 if config.temperature is None else config.temperature,
                 top_k=config.top_k or 0,
                 top_p=1.0 if config.top_p is None else config.top_p,
@@ -148,7 +148,9 @@ class Batch:
 
     def samplers(self) -> list[Sampler]:
         """A sampler for each row that only draws: its scores have passed temperature and cuts."""
-        return [Sampler(seed=row.picker.params.seed) for row in self.rows if row.picker is not None]
+        return [
+            Sampler(seed=row.sampler.params.seed) for row in self.rows if row.sampler is not None
+        ]
 
     def run(self, engine: SlotEngine, streamer: Streamer | None) -> None:
         """Decode every row to its end; each collects one token for every whole frame it has."""
@@ -161,7 +163,7 @@ class Batch:
             # Token 0 needs no frame, so the last token comes with the frame before the last.
             frames = row.samples[: (num_tokens - 1) * size].reshape(-1, size)
             on_output = row.add if feed is None else feed.after(row.add)
-            members.append(Member(TokenSession(frames), SlotOptions(row.picker), None, on_output))
+            members.append(Member(TokenSession(frames), SlotOptions(row.sampler), None, on_output))
         Scheduler(engine).run(members)
         if streamer is not None:
             streamer.end()
@@ -199,7 +201,7 @@ class Batch:
         table = np.full((self.longest, len(self.rows), vocab_size), -np.inf, np.float32)
         for i, row in enumerate(self.rows):
             for t, logits in enumerate(row.logits):
-                sampler = row.picker
+                sampler = row.sampler
                 values = sampler.scores(logits) if scored and sampler is not None else logits
                 table[t, i, : len(logits)] = values
             table[len(row.logits) :, i] = ended
