@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from tempfile import _TemporaryFileWrapper  # pyright: ignore[reportPrivateUsage]
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,87 @@ def test_streams_side_by_side_give_what_each_gives_alone(kind: str, data: st.Dat
                 elif isinstance(event, End):
                     del open_streams[i]
     assert [words[i] for i in range(len(sounds))] == expected
+
+
+def _around(file: Any) -> Any:
+    return _TemporaryFileWrapper(file, "name", delete=False)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_one_open_file_in_two_places_is_refused_before_any_of_it_is_read(
+    slots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of the two would hear what the other left of it, and nothing would tell."""
+    rec, _ = echo(slots)
+    (path := tmp_path / "one.wav").write_bytes(_wav(np.repeat(sentence(ONE, TWO), 8), 8000))
+    with path.open("rb") as file, path.open("rb") as input_file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(input_file))
+        buffer = io.BytesIO(path.read_bytes())
+        lists: list[tuple[list[Any], str]] = [
+            ([buffer, path, buffer], r"the same open file .* sources\[0\] and sources\[2\]"),
+            ([file, _around(file)], "the same open file"),
+            ([_around(buffer), buffer], "the same open file"),
+            ([file, file.raw], "the same open file"),
+            ([file, io.FileIO(file.fileno(), closefd=False)], "the same open file"),
+            (["-", path, {"path": "-"}], r"standard input .* sources\[0\] and sources\[2\]"),
+        ]
+        for sources, match in lists:
+            for call in (
+                rec.transcribe,
+                rec.transcriptions,
+                lambda all: rec.transcriptions(iter(all)),
+            ):
+                with pytest.raises(InputError, match=match):
+                    call(sources)
+        with path.open("rb") as other:  # which is another place in the same recording
+            heard = rec.transcribe([file, buffer, path, other, path, "-"])
+        assert [one.text for one in heard] == ["one two"] * 6
+
+
+def test_a_file_that_was_read_to_its_end_says_so(tmp_path: Path) -> None:
+    """As of an upload that somebody has saved before."""
+    rec, _ = echo()
+    file = io.BytesIO(_wav(np.repeat(sentence(ONE), 8), 8000))
+    assert rec.transcribe(file).text == "one"
+    with pytest.raises(AudioError, match=r"is at its end, .* file\.seek\(0\)"):
+        rec.transcribe(file)
+    file.seek(0)
+    assert rec.transcribe(file).text == "one"
+    with pytest.raises(AudioError, match="is empty"):
+        rec.transcribe(io.BytesIO())
+
+
+def test_recordings_may_come_from_a_generator() -> None:
+    rec, _ = echo()
+    sounds = (sentence(word) for word in (ONE, TWO))
+    several = rec.transcriptions(sounds, rate=CONFIG.sample_rate)
+    assert [one.result().text for one in several] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "several", [(x for x in "ab"), {"a"}, {"a": "b"}.values(), Path().glob("*.none"), range(3)]
+)
+def test_what_is_no_list_of_recordings_is_told_to_be_made_one(several: Any) -> None:
+    with pytest.raises(InputError, match=r"several stand in a list: write list\(\.\.\.\)"):
+        echo()[0].transcribe(several)
+
+
+def test_samples_before_their_rate_are_told_to_be_turned_round() -> None:
+    rec, _ = echo()
+    pair: Any = (sentence(ONE), CONFIG.sample_rate)
+    calls: list[Callable[[], object]] = [
+        lambda: rec.transcribe(pair),
+        lambda: rec.transcribe(pair, rate=CONFIG.sample_rate),
+        lambda: rec.transcribe([pair]),
+        lambda: rec.transcription(pair),
+        lambda: rec.transcriptions(pair),
+        lambda: rec.transcriptions([pair]),
+        lambda: rec.prompt("one", pair),
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match=f"other way round.* rate={CONFIG.sample_rate}"):
+            call()
+    assert rec.transcribe(pair[::-1]).text == "one"
 
 
 def test_several_recordings_share_the_slots() -> None:

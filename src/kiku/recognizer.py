@@ -22,6 +22,8 @@ from kiku.audio import (
     is_file,
     is_rated,
     read_file,
+    read_twice,
+    refuse_backwards,
     samples_of,
     source_of,
 )
@@ -306,6 +308,7 @@ class Recognizer:
                 else.
             NoFreeSlot: there was none in time, or only this thread could free one.
         """
+        _refuse_other_than_lists(source)
         if isinstance(source, list | tuple) and not is_rated(source):
             sources = cast("Sequence[Source]", source)
             several = self.transcriptions(
@@ -335,7 +338,7 @@ class Recognizer:
     @explained(_FOREIGN)
     def transcriptions(
         self,
-        sources: Sequence[Source],
+        sources: Iterable[Source],
         options: StreamOptions | None = None,
         *,
         rate: int | None = None,
@@ -345,6 +348,8 @@ class Recognizer:
         """As `transcription`, for recordings that go side by side."""
         wait_s, told = timeout_s(timeout), callback(progress, "progress")
         _refuse_single(sources)
+        sources = list(sources)  # which may have been a generator
+        _refuse_twice(sources)
         wanted = checked_stream_options(options)
         # A recording knows how it is written, but an array not which of its axes is time.
         axis = wanted.format.channels_axis
@@ -501,6 +506,7 @@ def _read(
 
 def _refuse_single(sources: Any) -> None:
     """One recording in the place of several would be taken apart: a name into its letters."""
+    refuse_backwards(sources)
     is_one = is_rated(sources) or is_decoder(sources) or is_file(sources)
     kind = cast("type[Any]", type(sources))
     if is_one or issubclass(kind, bytes | bytearray | Mapping) or hasattr(kind, "__array__"):
@@ -510,6 +516,43 @@ def _refuse_single(sources: Any) -> None:
         )
     if not isinstance(sources, Iterable):
         raise InputError(f"a list of recordings is wanted, not {shown(sources)}")
+
+
+def _refuse_other_than_lists(source: Any) -> None:
+    """What several recordings stand in is a list: an iterator could also be one of numbers."""
+    refuse_backwards(source)
+    kind = cast("type[Any]", type(source))
+    is_one = isinstance(source, str | bytes | bytearray | memoryview | list | tuple | Mapping)
+    if is_one or is_decoder(source) or is_file(source) or hasattr(source, "__array__"):
+        return
+    if isinstance(source, Iterable):
+        raise InputError(
+            f"a {kind.__name__} is no recording, and several stand in a list: write list(...) "
+            "around it"
+        )
+
+
+def _refuse_twice(sources: Sequence[Any]) -> None:
+    """Refuse one open file in two places before any of it is read: each of the two would hear what
+    the other left of it."""
+    files = [
+        _path_of(cast("Mapping[str, Any]", one)) if isinstance(one, Mapping) else one
+        for one in sources
+    ]
+    found = read_twice(files)
+    if found is None:
+        return
+    first, second = found
+    what = "standard input" if files[first] == "-" else "the same open file"
+    raise InputError(
+        f"{what} stands twice in the list, as sources[{first}] and sources[{second}], and it can "
+        "be read once: leave one of them out, or open the file again for it"
+    )
+
+
+def _path_of(row: Mapping[str, Any]) -> Any:
+    """The path of a row that has nothing else."""
+    return row.get("path") if row.get("array") is None and row.get("bytes") is None else None
 
 
 def _refuse_rate_of_files(sources: Sequence[Source], rate: int | None) -> None:
