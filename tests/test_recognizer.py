@@ -3,6 +3,7 @@
 import gc
 import io
 import math
+import pickle
 import threading
 import wave
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,7 @@ from kiku.errors import (
 )
 from kiku.scheduler import Member
 from kiku.stream import WordSession
-from kiku.transcription import RecordingBatch, RecordingTask
+from kiku.transcription import IncompleteTranscript, RecordingBatch, RecordingTask, as_done
 from tests import tiny
 from tests.engine.engines import make_engine
 from tests.fakes import Driven, EchoEngine, hold_back, spoken
@@ -288,6 +289,48 @@ def test_a_truncated_file_gives_its_words_and_says_so(tmp_path: Path) -> None:
         words = (result := rec.transcribe(path)).words
     assert [w.text for w in words] == ["one"]
     assert isinstance(result.problem, TruncatedAudio)
+    assert not engine.held
+
+
+def _too_long(rec: Recognizer) -> tuple[Any, StreamOptions]:
+    """A recording of which a second is heard, and that in several steps."""
+    sound = np.concatenate([sentence(ONE, TWO), np.zeros(200 * SIZE, np.float32)])
+    return (rec.config.sample_rate, sound), replace(PLAIN, max_duration_s=10.0)
+
+
+def test_where_warnings_are_errors_a_list_loses_no_word() -> None:
+    """They are errors here. The sound stops in what is read ahead of the words."""
+    rec, engine = echo()
+    source, options = _too_long(rec)
+    for result in rec.transcribe([source, source], options):
+        assert result.text == "one two"
+        assert result.duration == pytest.approx(10.0)
+        assert type(result.problem) is AudioError
+    for one in as_done(several := rec.transcriptions([source, source], options)):
+        assert one.result_or_problem().text == "one two"
+    assert [one.problem is None for one in several] == [False, False]
+    assert not engine.held
+
+
+def test_where_warnings_are_errors_what_is_raised_has_the_words() -> None:
+    rec, engine = echo()
+    source, options = _too_long(rec)
+    with pytest.raises(IncompleteTranscript, match=r"longer than 10.*before was tr") as caught:
+        rec.transcribe(source, options)
+    assert caught.value.transcript.text == "one two"
+    assert type(caught.value.transcript.problem) is AudioError
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.transcript) == (str(caught.value), caught.value.transcript)
+    lazy = rec.transcription(source, options)
+    found: list[str] = []
+    with pytest.raises(IncompleteTranscript):
+        found.extend(word.text for word in lazy)  # raises only when all of them were given
+    assert found == ["one", "two"]
+    assert [word.text for word in lazy] == [word.text for word in lazy.so_far] == ["one", "two"]
+    assert lazy.result() == caught.value.transcript  # and it is told once
+    with pytest.raises(IncompleteTranscript):
+        (other := rec.transcription(source, options)).result()
+    assert other.result().text == "one two"
     assert not engine.held
 
 

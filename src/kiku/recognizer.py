@@ -303,7 +303,8 @@ class Recognizer:
 
         Raises:
             AudioError: the recording cannot be read. One that stops in the middle is told in
-                `problem`, and by a warning.
+                `problem`; and, if it is no list, by a warning, `IncompleteTranscript`, which holds
+                the transcript in case that warnings are errors.
             InputError: samples without their rate, no such source, or `options` that are something
                 else.
             NoFreeSlot: there was none in time, or only this thread could free one.

@@ -321,12 +321,18 @@ class BatchedInferencePipeline:
 def _sentences(transcription: Transcription) -> Generator[Sentence, None, None]:
     """The words in sentences, each as soon as the next one has begun."""
     open_words = list[Any]()
-    for word in transcription:
-        open_words.append(word)
-        *whole, last = segments_of(open_words)
-        yield from whole
-        open_words = list(last.words)
+    problem: Exception | None = None
+    try:
+        for word in transcription:
+            open_words.append(word)
+            *whole, last = segments_of(open_words)
+            yield from whole
+            open_words = list(last.words)
+    except Exception as error:  # also a warning, where these are errors
+        problem = error
     yield from segments_of(open_words)
+    if problem is not None:
+        raise problem
 
 
 def _is_file(audio: Audio) -> bool:
