@@ -161,7 +161,8 @@ class WhisperModel:
             device_index: which CUDA device; one.
             compute_type: "int8", "float16" ...; int8 is for processors, others run in half
                 precision instead, and a warning says so.
-            cpu_threads: how many threads compute; 0 is as many as the process may use.
+            cpu_threads: how many threads compute; 0 is as many as the process may use, and more
+                are not taken.
             num_workers: how many calls can run side by side.
             download_root: only None is allowed: HF_HOME says where models are kept.
             local_files_only: only False is allowed, except for a model in a folder:
