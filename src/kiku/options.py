@@ -277,7 +277,7 @@ def _hotwords(given: Any) -> tuple[Hotword, ...]:
 
 def _prior(given: object) -> NDArray[np.float32]:
     try:
-        array = np.array(given, np.float32)
+        array = np.asarray(given, np.float32).copy()
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"language_prior must be numbers, one for each token ({error})"

@@ -14,7 +14,7 @@ from kiku.audio import AudioInput, Resampler, as_mono
 from kiku.audio.chunk import gap_of
 from kiku.audio.g711 import a_law, mu_law
 from kiku.errors import AudioError, StreamError
-from kiku.options import AudioFormat
+from kiku.options import AudioFormat, DecodingOptions
 from tests.audio.sounds import noise, troubled
 
 RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 96_000, 192_000]
@@ -39,6 +39,28 @@ def kinds(audio: AudioInput) -> list[str]:
 
 
 # What comes in
+
+
+class Tensor:
+    """Gives its numbers as PyTorch's do: where a copy is asked for, numpy warns of it."""
+
+    def __init__(self, values) -> None:
+        self.values = np.asarray(values, np.float32)
+
+    def __array__(self, dtype=None):
+        return self.values
+
+
+def test_a_tensor_is_copied_without_a_warning() -> None:
+    """Warnings are errors here."""
+    tensor = Tensor(noise(100))
+    chunk = AudioInput(24_000).check(tensor)
+    assert np.array_equal(chunk.data, tensor.values)
+    tensor.values[:] = 0
+    assert np.abs(chunk.data).max() > 0
+    prior = DecodingOptions(language_prior=(nats := Tensor([0, 1]))).language_prior
+    assert prior.tolist() == [0, 1]
+    assert prior is not nats.values
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float16", "float32", "float64"])

@@ -87,7 +87,8 @@ def width_of(encoding: str, num_channels: int) -> int:
 def array_of(samples: npt.ArrayLike, *, copy: bool = False) -> npt.NDArray[np.generic]:
     """`samples` as an array of a dtype that can be sound; a new array if `copy` is set."""
     try:
-        array = np.array(samples) if copy else np.asarray(samples)
+        array = np.asarray(samples)  # `np.array` would ask tensors to copy, which they warn of
+        array = array.copy(order="K") if copy else array
     except Exception as error:  # tensors and others raise what they like
         raise AudioError(
             f"samples of type {type(samples).__name__} do not make an array ({error}): give a "
