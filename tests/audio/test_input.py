@@ -41,6 +41,31 @@ def kinds(audio: AudioInput) -> list[str]:
 # What comes in
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "None holds no samples: .* path of a recording is for Recognizer.transcribe"),
+        ("talk.wav", "'talk.wav' holds no samples"),
+        (Path("talk.wav"), r"Path\('talk.wav'\) holds no samples"),
+        ([0.5, None], "list of dtype object holds no samples"),
+        (np.array(["a"]), "ndarray of dtype <U1 holds no samples"),
+        (np.zeros(9, np.int64), "dtype int64 are not understood: convert them to float32"),
+    ],
+)
+def test_what_is_no_sound_is_told_what_is(given, told) -> None:
+    with pytest.raises(AudioError, match=told):
+        AudioInput(24_000).check(given)
+
+
+def test_floats_are_clipped_from_8_times_full_scale_and_refused_from_64() -> None:
+    audio = AudioInput(24_000)
+    assert audio.feed(audio.check(np.array([8.0, -8.5, 64.0], np.float32))).tolist() == [8, -8, 8]
+    audio.end()
+    assert "were clipped" in audio.warnings()[0].message
+    with pytest.raises(AudioError, match="reach 65"):
+        audio.check(np.array([65.0], np.float32))
+
+
 class Tensor:
     """Gives its numbers as PyTorch's do: where a copy is asked for, numpy warns of it."""
 
@@ -130,8 +155,8 @@ def test_every_rate_is_resampled_as_a_file_is(rate: int) -> None:
         (b"\0\0", {"rate": 500}, "500 Hz"),
         (b"\0\0", {"encoding": "opus", "rate": 16_000}, "Opus"),
         (b"\0\0", {"encoding": "opus", "channel": 1}, "channel 1"),
-        ("sound", {}, "dtype"),
-        (object(), {}, "dtype"),
+        ("sound", {}, "'sound' holds no samples"),
+        (object(), {}, "object of dtype object holds no samples"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(samples, how, match: str) -> None:
