@@ -1,5 +1,7 @@
 """Recordings: streams fed faster, side by side; raw tokens; what happens on bad days."""
 
+import asyncio
+import copy
 import gc
 import io
 import math
@@ -237,6 +239,32 @@ def test_samples_before_their_rate_are_told_to_be_turned_round() -> None:
     assert rec.transcribe(pair[::-1]).text == "one"
 
 
+def test_what_cannot_leave_its_process_says_what_can() -> None:
+    rec, _ = echo(2)
+    lazy = rec.transcription(sentence(ONE), rate=CONFIG.sample_rate)
+    with rec.stream(PLAIN) as stream:
+        for one, told in (
+            (rec, "a loaded model .* load it there"),
+            ({"model": [rec]}, "a loaded model .* load it there"),
+            (stream, r"a live stream .* save\(\) gives"),
+            (lazy, r"a transcription under way .* its result\(\)"),
+        ):
+            for send in (pickle.dumps, copy.copy, copy.deepcopy):
+                if send is not copy.copy or not isinstance(one, dict):
+                    with pytest.raises(InputError, match=told):
+                        send(one)
+    assert pickle.loads(pickle.dumps(lazy.result())).text == "one"
+
+
+def test_a_stream_of_tasks_cannot_leave_its_process_either() -> None:
+    async def sends() -> None:
+        async with await echo()[0].astream(PLAIN) as stream:
+            with pytest.raises(InputError, match="a live stream cannot be copied"):
+                pickle.dumps(stream)
+
+    asyncio.run(sends())
+
+
 def test_several_recordings_share_the_slots() -> None:
     rec, engine = echo(slots=2)
     sounds = [sentence(ONE), sentence(TWO, TWO), sentence(THREE), sentence(ONE, THREE)]
@@ -319,8 +347,8 @@ def test_where_warnings_are_errors_what_is_raised_has_the_words() -> None:
         rec.transcribe(source, options)
     assert caught.value.transcript.text == "one two"
     assert type(caught.value.transcript.problem) is AudioError
-    copy = pickle.loads(pickle.dumps(caught.value))
-    assert (str(copy), copy.transcript) == (str(caught.value), caught.value.transcript)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert (str(sent), sent.transcript) == (str(caught.value), caught.value.transcript)
     lazy = rec.transcription(source, options)
     found: list[str] = []
     with pytest.raises(IncompleteTranscript):
@@ -1269,6 +1297,40 @@ def test_a_number_of_tokens_is_a_whole_one(wrong: Any) -> None:
 def test_tokens_of_no_samples_are_refused(wrong: Any) -> None:
     with pytest.raises(InputError, match="samples must be an array"):
         echo()[0].tokens(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("talk.wav", r"not 'talk.wav': .* kiku.audio.read_chunks"),
+        (Path("talk.wav"), "not .*'talk.wav'"),
+        (b"ab", "not b'ab'"),
+        ([0.5, 0.25], r"not 0.5: give np.array\(..., np.float32\)"),
+        ([np.zeros(3, np.float32), "a"], "not 'a'"),
+        (np.zeros((2, 3), np.float32), r"not of shape \[2, 3\]"),
+        (np.float32(1), r"not of shape \[\]"),
+    ],
+)
+def test_what_is_no_array_for_tokens_is_told(wrong: Any, told: str) -> None:
+    with pytest.raises(InputError, match=f"samples must be an array .*{told}"):
+        echo()[0].tokens(wrong)
+
+
+def test_a_tensor_is_one_array_for_tokens() -> None:
+    class Tensor:
+        shape = (2 * SIZE,)
+
+        def __array__(self, dtype: Any = None) -> NDArray[np.float32]:
+            return sentence(ONE)[: 2 * SIZE]
+
+        def __iter__(self) -> Iterator[Any]:
+            return map(np.asarray, self.__array__())
+
+    rec, _ = echo()
+    given: Any = Tensor()
+    assert rec.tokens(given).tolist() == rec.tokens(np.asarray(given)).tolist() != []
+    assert len(rec.tokens([given, given])) == 2
+    rec.tokens(given, picker=lambda logits: int(logits.argmax()))
 
 
 @pytest.mark.parametrize("wrong", [3, None, ["left"], b"left"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from opcode import opmap
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn, overload
 
 from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
@@ -75,7 +75,11 @@ class Transcript:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __getitem__(self, index: int) -> Word:
+    @overload
+    def __getitem__(self, index: int) -> Word: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Word, ...]: ...
+    def __getitem__(self, index: int | slice) -> Word | tuple[Word, ...]:
         name: Any = index
         if isinstance(name, str):  # as in what whisper gives
             known = hasattr(self, name)
@@ -588,6 +592,12 @@ class Transcription:
     def __repr__(self) -> str:
         state = "done" if self._recording.done else "going on"
         return f"<Transcription {self.heard_s:.1f} s heard, {len(self.so_far)} words, {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a transcription under way cannot be copied or sent to another process: send its "
+            "result()"
+        )
 
     def __iter__(self) -> Iterator[Word]:
         """Every word from the first, waiting for those that are not decided yet."""

@@ -322,6 +322,14 @@ def test_what_there_is_not_says_what_to_do_instead() -> None:
     assert not hasattr(faster_whisper, "nothing_of_the_kind")
 
 
+def test_the_duration_of_an_array_is_that_of_its_longer_axis() -> None:
+    samples = np.zeros((2, 3 * 16_000), np.float32)
+    for audio in (samples[0], samples, samples.T):
+        segments, info = WhisperModel("demo").transcribe(audio)
+        assert info.duration == info.duration_after_vad == 3.0
+        assert list(segments) == []
+
+
 def test_a_recording_that_is_cut_off_gives_all_its_segments(talk: Path) -> None:
     """Before the warning, which is an error here."""
     cut = io.BytesIO(talk.read_bytes()[: 44 + 2 * 11 * RATE])

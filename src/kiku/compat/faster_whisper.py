@@ -20,9 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kiku.audio import duration_s, read_file
 from kiku.checkpoint import DEMO, KNOWN_REPOS, is_local
 from kiku.compat.whisper_arguments import (
@@ -44,7 +41,7 @@ from kiku.compat.whisper_functions import (
 )
 from kiku.errors import UnsupportedConfig, VocabularyError
 from kiku.loading import load
-from kiku.recognizer import Recognizer
+from kiku.recognizer import Recognizer, SampleArray
 from kiku.text import segments as segments_of
 from kiku.text.segments import Segment as Sentence
 from kiku.transcription import Transcription
@@ -74,7 +71,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-Audio = str | os.PathLike[str] | BinaryIO | NDArray[np.generic]
+Audio = str | os.PathLike[str] | BinaryIO | SampleArray
 """A path, a file open for reading bytes, or samples at 16 kHz."""
 
 
@@ -343,8 +340,8 @@ def _is_file(audio: Audio) -> bool:
 def _length_s(audio: Audio) -> float:
     """Seconds of a recording. One that cannot be read raises now, as in faster-whisper."""
     if not _is_file(audio):
-        shape = np.shape(cast("Any", audio))
-        return shape[0] / SAMPLE_RATE if shape else math.nan
+        shape = getattr(audio, "shape", ())
+        return max(shape) / SAMPLE_RATE if shape else math.nan  # the other axis is of channels
     source = cast("str | BinaryIO", audio)
     length_s = duration_s(source)
     if length_s is None and isinstance(audio, str | os.PathLike) and not _comes_once(audio):
