@@ -1,13 +1,15 @@
 """What programs write, as a type checker sees it: `make lint` checks this file, and nothing runs
 it."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from kiku import Recognizer, Recovery, StreamOptions, Transcript, Transcription, Word
+from kiku.hf import KyutaiSpeechToTextForConditionalGeneration
+from kiku.hf.outputs import GenerateDecoderOnlyOutput
 
 
 class Decoder:
@@ -39,6 +41,14 @@ def pushes(rec: Recognizer, sound: torch.Tensor) -> None:
         stream.push(sound)
     StreamOptions(recovery=True)
     assert_type(StreamOptions().recovery_policies, Recovery | None)
+
+
+def generates(model: KyutaiSpeechToTextForConditionalGeneration, inputs: dict[str, Any]) -> None:
+    ids: torch.Tensor = model.generate(**inputs)  # whatever else is in the dictionary
+    assert_type(model.generate(input_values=ids, max_new_tokens=3), torch.Tensor)
+    assert_type(model.generate(**inputs, return_dict_in_generate=False), torch.Tensor)
+    as_dict = model.generate(**inputs, return_dict_in_generate=True, output_logits=True)
+    assert_type(as_dict, GenerateDecoderOnlyOutput)
 
 
 def reads(transcript: Transcript) -> None:
