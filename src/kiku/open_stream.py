@@ -9,13 +9,20 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from numpy.typing import ArrayLike
 
 from kiku.audio import Chunk
 from kiku.decoding import TokenPicker
-from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, StreamError
+from kiku.errors import (
+    AudioError,
+    ConfigError,
+    InputError,
+    QueueFull,
+    StreamClosed,
+    StreamError,
+)
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions, checked_decoding_options
 from kiku.scheduler import Binding, Member, Scheduler, SlotOptions
 from kiku.stream import DecodingChange, End, Event, FinalizeRequest, WordSession
@@ -151,6 +158,12 @@ class OpenStream:
     def __repr__(self) -> str:
         state = "done" if self.done else f"{self.waiting_s:.1f} s wait"
         return f"<{type(self).__name__} {self.heard_s:.1f} s heard, {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a live stream cannot be copied or sent to another process: send what save() gives, "
+            "and open it there with stream(state=...)"
+        )
 
     @property
     def duration(self) -> float:

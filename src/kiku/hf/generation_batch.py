@@ -2,13 +2,14 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kiku.audio.formats import MAX_FLOAT
 from kiku.config import ModelConfig
 from kiku.decoding import Sampler
 from kiku.engine import SlotEngine, StepOutput
@@ -48,8 +49,17 @@ class Row:
             self.logits += list(out.logits)
 
 
+def check_is_tensor(name: str, value: Any) -> None:
+    """Raise InputError for what is neither a tensor nor None."""
+    if not (value is None or isinstance(value, Tensor)):
+        raise InputError(
+            f"{name} must be a tensor, not {type(value).__name__}: have the processor give some, "
+            "return_tensors='pt' (which it does by itself), or write torch.as_tensor(...)"
+        )
+
+
 def check_input_values(input_values: Tensor | None) -> Tensor:
-    """Check that these are [B, 1, L] float samples, and give them as float32.
+    """Check that these are [B, 1, L] float samples that can be sound, and give them as float32.
 
     Raises:
         InputError: anything else.
@@ -58,6 +68,7 @@ def check_input_values(input_values: Tensor | None) -> Tensor:
         raise InputError(
             "generate needs input_values=...: give it what the processor gave, generate(**inputs)"
         )
+    check_is_tensor("input_values", input_values)
     if input_values.dim() != 3 or input_values.shape[1] != 1:
         raise InputError(
             f"input_values must be [batch, 1, samples], not {list(input_values.shape)}"
@@ -67,7 +78,14 @@ def check_input_values(input_values: Tensor | None) -> Tensor:
             f"input_values must be samples in [-1, 1], not {input_values.dtype}; "
             "divide int16 by 32768"
         )
-    return input_values.float()
+    samples = input_values.float()
+    peak = float(samples.abs().amax()) if samples.numel() else 0.0  # NaN where there is any
+    if not peak <= MAX_FLOAT:
+        raise InputError(
+            f"input_values must be samples in [-1, 1], and they reach {peak:g}: divide integers by "
+            "their full scale, such as 32768, and replace what is not finite"
+        )
+    return samples
 
 
 class Batch:

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from kiku.engine import SlotEngine
 from kiku.hf.engines import engine_around
-from kiku.hf.generation_batch import Batch, Streamer, check_input_values, drawn_seed
+from kiku.hf.generation_batch import (
+    Batch,
+    Streamer,
+    check_input_values,
+    check_is_tensor,
+    drawn_seed,
+)
 from kiku.hf.generation_config import GenerationConfig, resolve_config
 from kiku.hf.outputs import GenerateDecoderOnlyOutput
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
@@ -22,11 +28,13 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
     generation_config: GenerationConfig
 
     @overload
-    def generate(  # pyright: ignore[reportOverlappingOverload]
+    def generate(
+        self, *, return_dict_in_generate: Literal[False] | None = None, **kwargs: Any
+    ) -> Tensor: ...
+    @overload
+    def generate(
         self, *, return_dict_in_generate: Literal[True], **kwargs: Any
     ) -> GenerateDecoderOnlyOutput: ...
-    @overload
-    def generate(self, **kwargs: Any) -> Tensor: ...
     def generate(
         self,
         *,
@@ -76,6 +84,7 @@ class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
         """
         config = resolve_config(self.generation_config, generation_config, kwargs)
         samples = check_input_values(input_values)
+        check_is_tensor("padding_mask", padding_mask)
         batch = Batch(samples, padding_mask, config, self.trunk.model_config)
         if config.do_sample:
             batch.sample(config, drawn_seed(generator) if seed is None else seed)

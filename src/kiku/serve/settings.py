@@ -74,7 +74,7 @@ class Settings:
     dtype: str | None = None
     """int8, int4 or float32; bfloat16 or float16 with torch and cuda."""
     threads: int | None = None
-    """Threads that compute; None is all there are."""
+    """Threads that compute; None is all there are, and more are not taken."""
     slots: int | None = None
     """Streams and uploads at the same time; None is 8 on a processor and 64 on a GPU."""
 

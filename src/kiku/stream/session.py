@@ -232,7 +232,7 @@ class WordSession:
     def _new_tracker(self) -> RecoveryTracker:
         config = self._config
         return RecoveryTracker(
-            self._options.recovery,
+            self._options.recovery_policies,
             frame_rate=config.frame_rate,
             delay_s=config.text_delay_s,
             window=config.lm.transformer.window,
