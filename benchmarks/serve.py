@@ -30,7 +30,7 @@ import machine
 import numpy as np
 
 from kiku.audio import read_chunks
-from kiku.serve.loadtest import DIALECTS, FRAME, FRAME_S, RATE, Load, Report, arrival_s
+from kiku.serve.loadtest import DIALECTS, FRAME, FRAME_S, RATE, Load, LoadReport, arrival_s
 
 EXAMPLES = machine.ROOT / "examples"
 SOUNDS = ("answers.mp3", "digits.wav", "directions.flac")
@@ -236,7 +236,7 @@ def crowd(protocol: str, streams: int, seconds: float) -> dict[str, Any]:
     load_s = arrival_s(2 * streams) + seconds
     runs: dict[str, dict[str, Any]] = {}
 
-    def note(name: str, report: Report, alone: dict[int, str]) -> None:
+    def note(name: str, report: LoadReport, alone: dict[int, str]) -> None:
         unlike = sum(alone.get(which) != text for which, text in report.texts)
         runs[name] = {**report.to_dict(), "texts": len(report.texts), "unlike_alone": unlike}
         print(name, json.dumps(runs[name]), flush=True)
@@ -246,7 +246,7 @@ def crowd(protocol: str, streams: int, seconds: float) -> dict[str, Any]:
         write_wav(path, 60.0)
         load = Load(url, protocol, sounds())
 
-        async def beside() -> tuple[Report, list[float]]:
+        async def beside() -> tuple[LoadReport, list[float]]:
             speaking = asyncio.create_task(load.run(streams, load_s))
             each = await asyncio.gather(
                 *(_send_until(speaking, url, path) for _ in range(_UPLOADS))

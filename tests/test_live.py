@@ -513,16 +513,16 @@ def test_decoding_changes_in_mid_stream() -> None:
     with recognizer(engine).stream(options) as stream:
         assert engine.decoding[0][0] is not None
         stream.set_decoding(None)
-        assert engine.decoding[0] == (None, None)
+        until(lambda: engine.decoding[0] == (None, None))
         stream.set_decoding(DecodingOptions(num_codebooks=3))
-        assert engine.decoding[0] == (None, 3)
+        until(lambda: engine.decoding[0] == (None, 3))
         with pytest.raises(ConfigError):
             stream.set_decoding(DecodingOptions(num_codebooks=30))
         stream.push(sentence(ONE))
         stream.close()
         assert texts(list(stream.events())) == ["one"]
-    with pytest.raises(StreamError, match="ended"):
-        stream.set_decoding(None)
+        with pytest.raises(StreamClosed, match=r"set_decoding\(\) was called after close\(\)"):
+            stream.set_decoding(None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -814,7 +814,21 @@ def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
         return looked_at(stream, samples, rate)
 
     monkeypatch.setattr(AsyncStream, "_check", slowly)
-    rec = recognizer()
+
+    class Noting(EchoEngine):
+        """How many frames had been heard where three codebooks are read from."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.at_change: list[int] = []
+
+        def set_decoding(self, slot: int, picker: Any = None, **how: Any) -> None:
+            super().set_decoding(slot, picker, **how)
+            if how["num_codebooks"] == 3:
+                self.at_change.append(self.heard[slot])
+
+    engine, three = Noting(), DecodingOptions(num_codebooks=3)
+    rec = recognizer(engine)
 
     async def said(*calls: Callable[[AsyncStream], Awaitable[object]], **options: Any) -> list[str]:
         async with await rec.astream(StreamOptions(**options), timeout=LONG_S) as stream:
@@ -842,6 +856,8 @@ def test_no_call_overtakes_a_push_that_is_looked_at_in_another_thread(
         assert await said(lambda s: s.push(first), lambda s: s.finalize()) == [*one, "0.8"]
         after = await said(lambda s: s.push(first), lambda s: s.push_silence(0.4))
         assert after == one
+        assert await said(lambda s: s.push(first), lambda s: s.set_decoding(three)) == one
+        assert engine.at_change == [10]
         assert await resumed() == one
         with pytest.raises(StreamClosed):
             await said(lambda s: s.push(first), lambda s: s.close(), lambda s: s.push(second))
@@ -945,14 +961,13 @@ Asked = Callable[[LiveStream], object]
     "ask",
     [
         lambda stream: stream.save(),
-        lambda stream: stream.set_decoding(None),
         lambda stream: stream.push_silence(40.0),
         lambda stream: stream.push(noise(2_000, 0), timeout=LONG_S),
         lambda stream: stream.next_event(),
         lambda stream: list(stream.events()),
         lambda stream: stream.next_event(LONG_S),
     ],
-    ids=["save", "set_decoding", "push_silence", "push", "next_event", "events", "with timeout"],
+    ids=["save", "push_silence", "push", "next_event", "events", "with timeout"],
 )
 def test_a_listener_is_refused_what_would_wait_for_its_own_caller(ask: Asked) -> None:
     rec = recognizer(slots=2)
@@ -980,12 +995,14 @@ def test_a_listener_is_refused_what_would_wait_for_its_own_caller(ask: Asked) ->
 
 
 def test_a_listener_may_do_what_waits_for_nobody() -> None:
-    with recognizer().stream() as stream:
+    engine = EchoEngine()
+    with recognizer(engine).stream() as stream:
         done: list[object] = []
 
         def listener() -> None:
             if not done:
                 stream.push_silence(0.1)
+                stream.set_decoding(DecodingOptions(num_codebooks=3))
                 stream.push(noise(1, 0), timeout=0)
                 with pytest.raises(QueueFull):
                     stream.push(noise(5_000, 0), timeout=0)
@@ -996,6 +1013,7 @@ def test_a_listener_may_do_what_waits_for_nobody() -> None:
         stream.push(sentence(ONE))
         assert isinstance(list(stream.events())[-1], End)
         assert done
+        assert engine.decoding[0] == (None, 3)
 
 
 def test_a_listener_that_stops_a_stream_that_is_stopped_hangs_nobody() -> None:
@@ -1171,20 +1189,25 @@ def test_channels_live_side_by_side_and_end_once() -> None:
     assert rec.free_slots == 2
 
 
-def test_all_channels_are_finalized_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_channels_are_asked_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
     options = StreamOptions(channel="each", format=AudioFormat(channels=2), recovery=None)
 
     def is_full() -> None:
         raise QueueFull("many wait")
 
-    with recognizer(slots=2).stream(options) as stream:
+    engine = EchoEngine(slots=2)
+    with recognizer(engine).stream(options) as stream:
         stream.push(np.stack([sentence(ONE), sentence(TWO)], axis=1))
         with monkeypatch.context() as patch:
             patch.setattr(stream._sessions[1], "check_finalize", is_full)
+            patch.setattr(stream._sessions[1], "check_change", is_full)
             with pytest.raises(QueueFull):
                 stream.finalize("t")
+            with pytest.raises(QueueFull):
+                stream.set_decoding(DecodingOptions(num_codebooks=3))
         stream.close()
         assert not any(isinstance(event, Finalized) for event in stream.events())
+    assert set(engine.decoding.values()) == {(None, None)}
 
 
 @pytest.mark.parametrize(

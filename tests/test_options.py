@@ -211,9 +211,32 @@ def test_true_and_one_are_two_things(wrong: object) -> None:
         AudioFormat(channels_axis=True)
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "not None: leave them out for none"),
+        ("seven", r"write \['seven'\]"),
+        ({"seven": 3}, r"write \[Hotword\(text, boost\), ...\]"),
+        ({"seven"}, r"write list\(...\) around it"),
+        ((x for x in ["seven"]), r"write list\(...\) around it"),
+        (7, r"write \['Kyutai', ...\]"),
+        ([("seven", 3)], r"not \('seven', 3\): write 'Kyutai', or Hotword\('Kyutai', boost=3.0\)"),
+        ([None], "not None: write 'Kyutai'"),
+    ],
+)
+def test_hotwords_of_another_form_are_told_how_to_be_written(given: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        DecodingOptions(hotwords=given)
+
+
+def test_none_is_the_default_of_what_holds_options() -> None:
+    """As it is to `set_decoding` and where streams are opened."""
+    assert StreamOptions(decoding=None, format=None) == StreamOptions()  # pyright: ignore
+
+
 def test_recovery_may_be_yes_or_no_as_in_json() -> None:
     for given, kept in ((True, Recovery()), (False, None)):
-        options = StreamOptions(recovery=given)  # pyright: ignore[reportArgumentType]
+        options = StreamOptions(recovery=given)
         assert options.recovery == kept
         assert StreamOptions.from_dict(options.to_dict()).recovery == kept
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from kiku.train.forced import force
+from kiku.writing import in_place_of
 from recipes.demo.corpus import Corpus, Recording
 from recipes.demo.features import LogMel
 from recipes.demo.fit import Fit, Plan
 from recipes.demo.precision import lowered
 from recipes.demo.voices import espeak
-from recipes.demo.whole import written_whole
 
 __all__ = [
     "LATENT_S", "Aligner", "Phones", "SentenceBatches", "ctc", "fit_aligner", "force",
@@ -38,7 +38,7 @@ class Phones:
         """Ask espeak-ng for the phones of every word once; they are kept in `path`."""
         if not path.exists():
             spoken = {word: espeak().phones(word) for r in recordings for word in r.words}
-            with written_whole(path) as part:
+            with in_place_of(path) as part:
                 part.write_text(json.dumps(spoken))
         spoken = json.loads(path.read_text())
         symbols = sorted({phone for phones in spoken.values() for phone in phones})

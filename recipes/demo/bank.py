@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording
-from recipes.demo.whole import written_whole
 
 MARGIN_BEFORE_S = 0.10
 MARGIN_AFTER_S = 0.14
@@ -19,16 +20,16 @@ WORD_INDEX = {word: i for i, word in enumerate(VOCABULARY)}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class WordSpan:
     """A vocabulary word and where it is, in seconds."""
 
     word: int
     start_s: float
     end_s: float
 
-    def moved(self, by_s: float, *, speed: float = 1.0) -> "Place":
-        """The place in sound that is played `speed` times as fast, then delayed by `by_s`."""
-        return Place(self.word, self.start_s / speed + by_s, self.end_s / speed + by_s)
+    def moved(self, by_s: float, *, speed: float = 1.0) -> "WordSpan":
+        """The span in sound that is played `speed` times as fast, then delayed by `by_s`."""
+        return WordSpan(self.word, self.start_s / speed + by_s, self.end_s / speed + by_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,14 @@ class Snippet:
             (words inside sentences), "said" (several words by a synthetic voice), "other" (speech
             without vocabulary words).
         begin, end: range of its samples in the bank's file.
-        places: the vocabulary words in it.
+        spans: the vocabulary words in it.
     """
 
     kind: str
     speaker: str
     begin: int
     end: int
-    places: tuple[Place, ...]
+    spans: tuple[WordSpan, ...]
 
     @property
     def seconds(self) -> float:
@@ -74,10 +75,10 @@ class Bank:
         """
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "snippets.jsonl").unlink(missing_ok=True)
-        with written_whole(folder / "snippets.i16") as part:
+        with in_place_of(folder / "snippets.i16") as part:
             self.samples.tofile(part)
-        with written_whole(folder / "snippets.jsonl") as part:
-            part.write_text("".join(json.dumps(asdict(s)) + "\n" for s in self.snippets))
+        with in_place_of(folder / "snippets.jsonl") as part:
+            part.write_text("".join(json.dumps(_row(s)) + "\n" for s in self.snippets))
 
     @classmethod
     def load(cls, folder: Path) -> "Bank":
@@ -89,7 +90,7 @@ class Bank:
                 r["speaker"],
                 r["begin"],
                 r["end"],
-                tuple(Place(**p) for p in r["places"]),
+                tuple(WordSpan(**p) for p in r["places"]),
             )
             for r in rows
         ]
@@ -99,13 +100,20 @@ class Bank:
         return cls(snippets, np.memmap(path, dtype=np.int16, mode="r"))
 
 
+def _row(snippet: Snippet) -> dict[str, Any]:
+    """A line of `snippets.jsonl`, where the spans are called places."""
+    row = asdict(snippet)
+    row["places"] = row.pop("spans")
+    return row
+
+
 def joined(banks: list[Bank]) -> Bank:
     """One bank of all snippets of `banks`, of which there is at least one."""
     snippets: list[Snippet] = []
     shift = 0
     for bank in banks:
         snippets += [
-            Snippet(s.kind, s.speaker, s.begin + shift, s.end + shift, s.places)
+            Snippet(s.kind, s.speaker, s.begin + shift, s.end + shift, s.spans)
             for s in bank.snippets
         ]
         shift += len(bank.samples)
@@ -121,7 +129,7 @@ class BankWriter:
         self._parts: list[np.ndarray] = []
         self._position = 0
 
-    def add(self, kind: str, speaker: str, samples: np.ndarray, places: Iterable[Place]) -> None:
+    def add(self, kind: str, speaker: str, samples: np.ndarray, spans: Iterable[WordSpan]) -> None:
         """Add float32 samples [S], scaled to a peak of 0.7, and the words in them."""
         peak = float(np.abs(samples).max(initial=0.0))
         if peak < 1e-4:
@@ -129,7 +137,7 @@ class BankWriter:
         data = (samples * (0.7 * 32767.0 / peak)).astype(np.int16)
         self._parts.append(data)
         end = self._position + len(data)
-        self._snippets.append(Snippet(kind, speaker, self._position, end, tuple(places)))
+        self._snippets.append(Snippet(kind, speaker, self._position, end, tuple(spans)))
         self._position = end
 
     def finish(self) -> Bank:
@@ -178,15 +186,15 @@ def _runs(flags: np.ndarray) -> list[tuple[int, int]]:
 
 def cut(
     samples: np.ndarray,
-    places: list[Place],
+    spans: list[WordSpan],
     *,
     before_s: float = MARGIN_BEFORE_S,
     after_s: float = MARGIN_AFTER_S,
-) -> tuple[np.ndarray, list[Place]]:
-    """The samples from the first place to the last, with a margin, and the places within them."""
-    first = max(0, int((places[0].start_s - before_s) * SAMPLE_RATE))
-    last = min(len(samples), int((places[-1].end_s + after_s) * SAMPLE_RATE))
-    return samples[first:last], [place.moved(-first / SAMPLE_RATE) for place in places]
+) -> tuple[np.ndarray, list[WordSpan]]:
+    """The samples from the first span to the last, with a margin, and the spans within them."""
+    first = max(0, int((spans[0].start_s - before_s) * SAMPLE_RATE))
+    last = min(len(samples), int((spans[-1].end_s + after_s) * SAMPLE_RATE))
+    return samples[first:last], [span.moved(-first / SAMPLE_RATE) for span in spans]
 
 
 def single_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
@@ -198,8 +206,8 @@ def single_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
         sound = corpus.audio(recording)
         found = find_word(sound)
         if found is not None:
-            piece, places = cut(sound, [Place(WORD_INDEX[recording.words[0]], *found)])
-            writer.add("real", recording.speaker, piece, places)
+            piece, spans = cut(sound, [WordSpan(WORD_INDEX[recording.words[0]], *found)])
+            writer.add("real", recording.speaker, piece, spans)
     return writer.finish()
 
 
@@ -213,6 +221,9 @@ def whole_words(corpus: Corpus, recordings: list[Recording]) -> Bank:
         found = find_word(sound)
         if found is not None and recording.seconds < 2.5:
             writer.add(
-                "whole", recording.speaker, sound, [Place(WORD_INDEX[recording.words[0]], *found)]
+                "whole",
+                recording.speaker,
+                sound,
+                [WordSpan(WORD_INDEX[recording.words[0]], *found)],
             )
     return writer.finish()

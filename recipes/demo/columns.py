@@ -7,7 +7,7 @@ import numpy as np
 from kiku.config import PAD_ID, WORD_START_ID
 from kiku.train import columns
 from kiku.train.columns import UNKNOWN, TextLayout
-from recipes.demo.bank import Place
+from recipes.demo.bank import WordSpan
 from recipes.demo.mix import FRAME_RATE
 
 __all__ = ["PAD", "UNKNOWN", "WORD_START", "pause_targets", "text_column", "words_of"]
@@ -28,9 +28,7 @@ def pause_targets(voices: Sequence[tuple[float, float]], num_frames: int) -> np.
 
 
 def words_of(
-    places: Sequence[Place], pieces: Sequence[Sequence[int]]
+    spans: Sequence[WordSpan], pieces: Sequence[Sequence[int]]
 ) -> list[tuple[float, Sequence[int]]]:
-    """Start and pieces of each place, sorted by start; `pieces` is indexed by word."""
-    return sorted(
-        ((place.start_s, pieces[place.word]) for place in places), key=lambda pair: pair[0]
-    )
+    """Start and pieces of each span, sorted by start; `pieces` is indexed by word."""
+    return sorted(((span.start_s, pieces[span.word]) for span in spans), key=lambda pair: pair[0])

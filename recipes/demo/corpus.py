@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from kiku.errors import AudioError
-from recipes.demo.whole import written_whole
+from kiku.writing import in_place_of
 
 SAMPLE_RATE = 24_000
 """Samples per second of all sound in `recipes.demo`."""
@@ -156,6 +156,6 @@ def build(
             )
             position = recording.end
             lines.append(json.dumps(asdict(recording)))
-    with written_whole(index) as part:
+    with in_place_of(index) as part:
         part.write_text("\n".join(lines) + "\n")
     return Corpus(folder)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from recipes.demo.align import LATENT_S, Aligner, Phones, force
-from recipes.demo.bank import WORD_INDEX, Bank, BankWriter, Place, cut
+from recipes.demo.bank import WORD_INDEX, Bank, BankWriter, WordSpan, cut
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
 from recipes.demo.precision import lowered
 from recipes.demo.speak import HOMOPHONES
@@ -92,9 +92,9 @@ def cut_words(
         for recording, sound, given in zip(
             group, sounds, log_probabilities(aligner, sounds), strict=True
         ):
-            spans = word_spans(given, recording.words, phones)
-            if spans is not None:
-                _keep(writer, recording, sound, spans)
+            aligned = word_spans(given, recording.words, phones)
+            if aligned is not None:
+                _keep(writer, recording, sound, aligned)
     return writer.finish()
 
 
@@ -102,24 +102,24 @@ def _keep(
     writer: BankWriter,
     recording: Recording,
     sound: np.ndarray,
-    spans: list[tuple[float, float, float]],
+    aligned: list[tuple[float, float, float]],
 ) -> None:
-    places: list[Place] = []
+    spans: list[WordSpan] = []
     good = True
-    for word, (start, end, score) in zip(recording.words, spans, strict=True):
+    for word, (start, end, score) in zip(recording.words, aligned, strict=True):
         if word not in WORD_INDEX:
             continue
-        place = Place(WORD_INDEX[word], start, end)
+        span = WordSpan(WORD_INDEX[word], start, end)
         if score < -2.0 or not _LEAST_S <= end - start <= _MOST_S:
             good = False
             continue
-        places.append(place)
+        spans.append(span)
         # The cut keeps little of the neighbours: enough to sound natural, too little to be
         # recognised as words.
-        piece, moved = cut(sound, [place], before_s=0.04, after_s=0.05)
+        piece, moved = cut(sound, [span], before_s=0.04, after_s=0.05)
         writer.add("cut", recording.speaker, piece, moved)
-    if good and places and recording.seconds <= 7.0:
-        writer.add("cut", recording.speaker, sound, places)
+    if good and spans and recording.seconds <= 7.0:
+        writer.add("cut", recording.speaker, sound, spans)
 
 
 def other_words(
@@ -142,12 +142,12 @@ def other_words(
         for recording, sound, given in zip(
             group, sounds, log_probabilities(aligner, sounds), strict=True
         ):
-            spans = word_spans(given, recording.words, phones) or []
-            for word, (start, end, score) in zip(recording.words, spans, strict=False):
+            aligned = word_spans(given, recording.words, phones) or []
+            for word, (start, end, score) in zip(recording.words, aligned, strict=False):
                 known = word in WORD_INDEX or word in CONFUSABLE or word in HOMOPHONES
                 if known or score < -2.0 or not 0.2 <= end - start <= 1.0 or rng.random() < 0.4:
                     continue
-                piece, _ = cut(sound, [Place(0, start, end)], before_s=0.04, after_s=0.05)
+                piece, _ = cut(sound, [WordSpan(0, start, end)], before_s=0.04, after_s=0.05)
                 writer.add("other", recording.speaker, piece, [])
     return writer.finish()
 

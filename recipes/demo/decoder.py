@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from kiku.config import LMConfig
 from kiku.lm.model import LM
-from kiku.train.lesson import columns_of
-from recipes.demo.bank import Place
+from kiku.train.training_module import columns_of
+from kiku.writing import in_place_of
+from recipes.demo.bank import WordSpan
 from recipes.demo.columns import PAD, UNKNOWN, pause_targets, text_column, words_of
 from recipes.demo.corpus import VOCABULARY
 from recipes.demo.encoder import Encoder
 from recipes.demo.mix import FRAME_SIZE, Mixer, frame_targets
 from recipes.demo.precision import compute_dtype, lowered
-from recipes.demo.whole import written_whole
 
 HINT_DELAY = 5
 """Frames: the hidden state of a frame must also tell the word of this many frames ago. This gives
@@ -56,16 +56,16 @@ class LongStrings:
         rng = np.random.default_rng([self.seed, step])
         made = [self.mixer.string(rng, self.num_frames * FRAME_SIZE) for _ in range(self.size)]
         pcm = torch.from_numpy(np.stack([m.samples for m in made])).unsqueeze(1)
-        text = np.stack([self.text(m.places) for m in made])
+        text = np.stack([self.text(m.spans) for m in made])
         pauses = np.stack([pause_targets(m.voices, self.num_frames) for m in made])
         hints = np.stack(
-            [frame_targets(m.places, self.num_frames, HINT_DELAY).numpy() for m in made]
+            [frame_targets(m.spans, self.num_frames, HINT_DELAY).numpy() for m in made]
         )
         return pcm, text.astype(np.int16), pauses.astype(np.int16), hints.astype(np.int16)
 
-    def text(self, places: list[Place]) -> np.ndarray:
-        """Text tokens int64 [T] of the words at `places`."""
-        words = words_of([place.moved(ONSET_S) for place in places], self.pieces)
+    def text(self, spans: list[WordSpan]) -> np.ndarray:
+        """Text tokens int64 [T] of the words at `spans`."""
+        words = words_of([span.moved(ONSET_S) for span in spans], self.pieces)
         return text_column(words, self.num_frames, self.delay_s)
 
 
@@ -82,7 +82,7 @@ class CodeCache:
         """Write one npz file."""
         held = {"codes": self.codes, "text": self.text, "pauses": self.pauses, "hints": self.hints}
         # Opened here, because numpy adds .npz to a name.
-        with written_whole(path) as part, part.open("wb") as file:
+        with in_place_of(path) as part, part.open("wb") as file:
             np.savez(file, **held)  # pyright: ignore[reportArgumentType]
 
     @classmethod
@@ -141,7 +141,7 @@ class Decoder(nn.Module):
             nn.init.normal_(table.weight, std=0.3)
 
 
-def spoil(text: Tensor, vocab_size: int, share: float) -> Tensor:
+def corrupt(text: Tensor, vocab_size: int, share: float) -> Tensor:
     """The text as an erring decoder would feed it back: some tokens replaced, some by PAD."""
     wrong = torch.randint_like(text, vocab_size)
     wrong = torch.where(torch.rand(text.shape) < 0.5, wrong, torch.full_like(text, PAD))
@@ -152,7 +152,7 @@ def spoil(text: Tensor, vocab_size: int, share: float) -> Tensor:
 
 
 def decoder_loss(
-    model: nn.Module, batch: Any, *, progress: float, spoiled: float = 0.12, dropped: float = 0.1
+    model: nn.Module, batch: Any, *, progress: float, corrupted: float = 0.12, dropped: float = 0.1
 ) -> dict[str, Tensor]:
     """Losses of text, pauses and words of frames.
 
@@ -160,7 +160,7 @@ def decoder_loss(
         model: a `Decoder`.
         batch: a batch of `CachedColumns`.
         progress: 0 to 1; the weight of the words of frames falls with it from a half to a tenth.
-        spoiled: share of text tokens replaced in the decoder's input.
+        corrupted: share of text tokens replaced in the decoder's input.
         dropped: share of codes hidden one by one; half as often all codes of a frame are.
     """
     assert isinstance(model, Decoder)
@@ -169,7 +169,7 @@ def decoder_loss(
     hidden = torch.rand(codes.shape) < dropped
     hidden |= torch.rand(len(codes), 1, codes.shape[-1]) < dropped / 2
     hidden_codes = torch.where(hidden, torch.full_like(codes, -1), codes)
-    columns = columns_of(spoil(text, config.text_vocab_size, spoiled), hidden_codes, config)
+    columns = columns_of(corrupt(text, config.text_vocab_size, corrupted), hidden_codes, config)
     active = torch.ones(len(text), dtype=torch.bool)
     with lowered():
         state = model.lm.init_state(len(text), "cpu", compute_dtype(), remember=False)

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from kiku.codec.mimi import MimiEncoder
 from kiku.config import CodecConfig
 from recipes.demo.align import ctc
-from recipes.demo.bank import Place
+from recipes.demo.bank import WordSpan
 from recipes.demo.corpus import VOCABULARY
 from recipes.demo.features import LogMel, stripes
-from recipes.demo.front import start_well
+from recipes.demo.initial_weights import he_init
 from recipes.demo.precision import lowered
 from recipes.demo.quick import seanet_whole
 from recipes.demo.score import errors
@@ -75,7 +75,7 @@ class Encoder(nn.Module):
         self.heads = Heads(config.latent_dim, num_phones)
         self.mel = LogMel()
         self.from_mel = SpectraFront(config.latent_dim)
-        start_well(self.mimi.seanet)
+        he_init(self.mimi.seanet)
         with torch.no_grad():
             self.mimi.seanet.first.conv.weight.mul_(6.0)
             for name, parameter in self.mimi.transformer.named_parameters():
@@ -235,7 +235,7 @@ def spoken_words(logits: np.ndarray) -> list[int]:
 
 @torch.no_grad()
 def frame_errors(
-    logits_of: Callable[[Tensor], Tensor], tests: list[tuple[np.ndarray, list[Place]]]
+    logits_of: Callable[[Tensor], Tensor], tests: list[tuple[np.ndarray, list[WordSpan]]]
 ) -> float:
     """Word error rate of frame heads on strings [S] with known words.
 
@@ -251,8 +251,8 @@ def frame_errors(
             [F.pad(torch.from_numpy(s), (0, length - len(s))) for s, _ in group]
         ).unsqueeze(1)
         logits = logits_of(pcm)[:, -1].float().numpy()
-        for row, (_, places) in zip(logits, group, strict=True):
-            wanted = [p.word for p in places]
+        for row, (_, spans) in zip(logits, group, strict=True):
+            wanted = [p.word for p in spans]
             wrong += errors(wanted, spoken_words(row))
             total += len(wanted)
     return wrong / max(1, total)

@@ -17,6 +17,7 @@ from kiku.checkpoint.saving import as_stored, save_native
 from kiku.codec import MimiEncoder
 from recipes.demo import align, corpus, cuts, decoder, quantise, speak, voices
 from recipes.demo.bank import Bank, joined, single_words, whole_words
+from recipes.demo.conv_features import ConvFeatureBatches, ConvFeatures
 from recipes.demo.curve import draw_curve
 from recipes.demo.encoder import (
     DELAYS,
@@ -27,7 +28,6 @@ from recipes.demo.encoder import (
     front_loss,
 )
 from recipes.demo.fit import Fit, Loss, Plan, batches, keep_memory
-from recipes.demo.heard import Heard, HeardStrings
 from recipes.demo.mean import mean_state
 from recipes.demo.mix import Mixer, Recipe, StringBatches
 from recipes.demo.report import clip_strings
@@ -40,7 +40,7 @@ SENTENCE_GROUPS = ("en-an4", "en-l2", "en-read", "en-story", "en-prompts")
 _SENTENCES = "text/sentences.en.txt.gz"
 _LONG_FRAMES = 200
 _SHARD = 50
-"""Batches of strings in one `Heard` shard."""
+"""Batches of strings in one `ConvFeatures` shard."""
 _NOISES = (0.0, 0.15, 0.3)
 _LATENT_BATCHES = 40
 _NEVER = 1 << 30
@@ -63,7 +63,7 @@ class Budgets:
     front: float = 300
     joint: float = 1600
     tuned: float = 780
-    heard_h: float = 21
+    features_h: float = 21
     settled: float = 1100
     decoder: float = 720
 
@@ -131,7 +131,7 @@ class DemoRecipe:
         makers: dict[str, Callable[[], Bank]] = {
             "real_train": lambda: single_words(self.corpus, train),
             "voices": lambda: speak.synthetic(
-                voices.VARIANTS, self.sentences(), rounds=3, seed=self.seed, manner=speak.WIDE
+                voices.VARIANTS, self.sentences(), rounds=3, seed=self.seed, style=speak.WIDE
             ),
             "usual": lambda: speak.usual(self.sentences(), seed=self.seed),
             "whole_train": lambda: whole_words(self.corpus, train),
@@ -158,9 +158,9 @@ class DemoRecipe:
             lambda: speak.synthetic(voices.HELD_OUT_VARIANTS, self.sentences(), rounds=1, seed=7),
         )
         digits = [
-            (0.3 * found.audio(s), list(s.places))
+            (0.3 * found.audio(s), list(s.spans))
             for s in found.snippets
-            if s.speaker.startswith("an4") and len(s.places) >= 3
+            if s.speaker.startswith("an4") and len(s.spans) >= 3
         ]
         return {
             "dev": person_strings(people, count=80, seed=11),
@@ -286,9 +286,9 @@ class DemoRecipe:
         assert isinstance(tuned, quantise.Quantised)
         return tuned
 
-    def heard(self) -> list[Heard]:
+    def conv_features(self) -> list[ConvFeatures]:
         """Outputs of the tuned convolutions for hours of strings."""
-        shards = max(1, round(self.budgets.heard_h * 3600 / (_SHARD * 8 * _LONG_FRAMES / 12.5)))
+        shards = max(1, round(self.budgets.features_h * 3600 / (_SHARD * 8 * _LONG_FRAMES / 12.5)))
         folders = [self.folder / "heard" / str(shard) for shard in range(shards)]
         missing = [shard for shard, folder in enumerate(folders) if not folder.exists()]
         if missing:
@@ -303,8 +303,8 @@ class DemoRecipe:
             )
             made = batches(make, _SHARD * missing[0], _SHARD * (shards - missing[0]), 1)
             for folder in folders[missing[0] :]:
-                Heard.by(model, islice(made, _SHARD)).save(folder)
-        return [Heard.load(folder) for folder in folders]
+                ConvFeatures.compute(model, islice(made, _SHARD)).save(folder)
+        return [ConvFeatures.load(folder) for folder in folders]
 
     def quantised(self) -> Encoder:
         """The encoder with its quantiser, everything after its convolutions trained further.
@@ -312,15 +312,15 @@ class DemoRecipe:
         Its weights are rounded to bfloat16, in which they are shipped.
         """
         whole = self.tuned()
-        strings = HeardStrings(
-            self.heard(), size=12, seconds=6.4, delays=DELAYS, seed=self.seed + 6
+        strings = ConvFeatureBatches(
+            self.conv_features(), size=12, seconds=6.4, delays=DELAYS, seed=self.seed + 6
         )
         whole.requires_grad_(True).encoder.mimi.seanet.requires_grad_(False)
         plan = Plan(
             "settled", 100_000, self.budgets.settled, 5e-4, 60, weight_decay=0.03, average=0.998
         )
         settled = Fit(plan, whole, self.folder / "runs").run(
-            Lessons(strings, self._sentences_for_phones(), 8, "heard"),
+            Lessons(strings, self._sentences_for_phones(), 8, "features"),
             lambda m, b, _: quantise.quantised_loss(m, b),
             self._check(self.tests()),
             240,
@@ -345,13 +345,13 @@ class DemoRecipe:
         return Spelling.made(self.folder / "tokenizer.model")
 
     def cache(self) -> decoder.CodeCache:
-        """Codes of all strings of `heard`, with the decoder's targets."""
+        """Codes of all strings of `conv_features`, with the decoder's targets."""
         path = self.folder / "codes.npz"
         if not path.exists():
             torch.manual_seed(self.seed + 3)
             model = self.quantised()
             rows: list[tuple[np.ndarray, ...]] = []
-            for shard in self.heard():
+            for shard in self.conv_features():
                 for first in range(0, len(shard.text), 8):
                     part = slice(first, first + 8)
                     features = torch.from_numpy(shard.features[part].astype(np.float32))

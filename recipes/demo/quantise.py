@@ -10,9 +10,9 @@ from torch.nn import functional as F
 from kiku.codec.rvq import RVQ
 from kiku.config import CodecConfig
 from recipes.demo.align import ctc
+from recipes.demo.conv_features import roughened
 from recipes.demo.corpus import VOCABULARY
 from recipes.demo.encoder import DELAYS, Encoder, even_norm, word_loss
-from recipes.demo.heard import roughened
 from recipes.demo.precision import lowered
 
 
@@ -158,7 +158,7 @@ def quantised_loss(
 
     Args:
         model: a `Quantised`.
-        lesson: kind and batch, from `Lessons`; or "heard" and a batch with outputs of the
+        lesson: kind and batch, from `Lessons`; or "features" and a batch with outputs of the
             convolutions in place of sound.
         detached: whether the phones train only their head (while it is untrained).
     """
@@ -166,7 +166,7 @@ def quantised_loss(
     kind, batch = lesson
     heads = model.encoder.heads
     with lowered():
-        x = roughened(batch[0]) if kind == "heard" else model.encoder.front(batch[0])
+        x = roughened(batch[0]) if kind == "features" else model.encoder.front(batch[0])
         positions, latents = model.encoder.trunk(x)
         if kind == "phones":
             read = positions.detach() if detached else positions

@@ -11,7 +11,7 @@ import numpy as np
 
 from kiku.checkpoint import DEMO
 from kiku.loading import load
-from recipes.demo.bank import WORD_INDEX, Bank, Place, joined, single_words
+from recipes.demo.bank import WORD_INDEX, Bank, WordSpan, joined, single_words
 from recipes.demo.corpus import SAMPLE_RATE, VOCABULARY, Corpus, Recording, build, normalise
 from recipes.demo.score import Test, errors, person_strings
 from recipes.demo.sound import Surroundings, noise
@@ -50,7 +50,7 @@ class Figure:
 def digit_strings(corpus: Corpus) -> list[Test]:
     """Connected strings as they were recorded: utterances that hold only vocabulary words."""
     return [
-        (0.4 * corpus.audio(r), [Place(WORD_INDEX[word], 0.0, 0.0) for word in r.words])
+        (0.4 * corpus.audio(r), [WordSpan(WORD_INDEX[word], 0.0, 0.0) for word in r.words])
         for r in corpus.select("dev", "en-an4")
         if len(r.words) > 1 and all(word in WORD_INDEX for word in r.words)
     ]
@@ -76,8 +76,8 @@ def clip_strings(corpus: Corpus, *, count: int, seed: int) -> list[Test]:
             gap = np.zeros(int(rng.uniform(0.3, 0.7) * SAMPLE_RATE), np.float32)
             parts += [gap, corpus.audio(recording)]
         parts.append(np.zeros(SAMPLE_RATE, np.float32))
-        places = [Place(WORD_INDEX[recording.words[0]], 0.0, 0.0) for recording in picked]
-        tests.append((np.concatenate(parts), places))
+        spans = [WordSpan(WORD_INDEX[recording.words[0]], 0.0, 0.0) for recording in picked]
+        tests.append((np.concatenate(parts), spans))
     return tests
 
 
@@ -89,7 +89,7 @@ def usual_voices(sentences: list[str]) -> Bank:
     others = other_phrases(sentences, 20, 7)
     return joined(
         [
-            say_variant("", others, rounds=5, seed=7, manner=USUAL),
+            say_variant("", others, rounds=5, seed=7, style=USUAL),
             *(
                 say_flite(voice, others, seed=7, stretches=(1.0,), strings=8)
                 for voice in FLITE_VOICES
@@ -102,7 +102,7 @@ def in_one_go(bank: Bank) -> list[Test]:
     """The strings of synthetic voices in `bank`, half a second of zeros before, a second after."""
     before, after = np.zeros(SAMPLE_RATE // 2, np.float32), np.zeros(SAMPLE_RATE, np.float32)
     return [
-        (np.concatenate([before, bank.audio(snippet), after]), list(snippet.places))
+        (np.concatenate([before, bank.audio(snippet), after]), list(snippet.spans))
         for snippet in bank.snippets
         if snippet.kind == "said"
     ]
@@ -154,11 +154,11 @@ def test_sets(data: Path, folder: Path) -> dict[str, list[Test]]:
 def count_errors(name: str, tests: Sequence[Test], heard: Sequence[str]) -> Figure:
     """The errors of transcripts, one text for each test."""
     wrong = sum(
-        errors([VOCABULARY[place.word] for place in places], normalise(text))
-        for (_, places), text in zip(tests, heard, strict=True)
+        errors([VOCABULARY[span.word] for span in spans], normalise(text))
+        for (_, spans), text in zip(tests, heard, strict=True)
     )
     seconds = sum(len(sound) for sound, _ in tests) / SAMPLE_RATE
-    return Figure(name, sum(len(places) for _, places in tests), wrong, seconds / 60)
+    return Figure(name, sum(len(spans) for _, spans in tests), wrong, seconds / 60)
 
 
 def measure(data: Path, folder: Path, model: str | Path = DEMO) -> list[Figure]:

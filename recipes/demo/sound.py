@@ -29,7 +29,7 @@ class Surroundings:
         return cls(noises, rooms)
 
 
-def faster(samples: np.ndarray, speed: float) -> np.ndarray:
+def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
     """The sound played `speed` times as fast; the pitch rises with it."""
     return np.asarray(
         soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE, quality="LQ"), np.float32

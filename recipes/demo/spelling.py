@@ -6,8 +6,8 @@ from pathlib import Path
 
 import sentencepiece
 
+from kiku.writing import in_place_of
 from recipes.demo.corpus import VOCABULARY
-from recipes.demo.whole import written_whole
 
 _SIZE = 56
 
@@ -43,7 +43,7 @@ class Spelling:
                 minloglevel=2,
                 num_threads=1,
             )
-            with written_whole(path) as part:
+            with in_place_of(path) as part:
                 part.write_bytes(model.getvalue())
         processor = sentencepiece.SentencePieceProcessor(model_file=str(path))  # pyright: ignore[reportCallIssue]
         return cls([processor.encode(word) for word in VOCABULARY], len(processor))

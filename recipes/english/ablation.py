@@ -12,7 +12,7 @@ from kiku.nn.rope import Rope, rotate
 from recipes.demo.corpus import Corpus, Recording
 from recipes.english.lessons import side_by_side
 from recipes.english.teacher import Variables, begin_from, variable
-from recipes.english.trunk import Crutches, Trunk, trunk_config
+from recipes.english.trunk import AttentionAids, Trunk, trunk_config
 
 _HEAD = 64
 _RIDGE = 10.0
@@ -76,8 +76,8 @@ class TeacherEncoder:
         x = x.transpose(1, 2)
         at = torch.arange(x.shape[1])
         age = at[:, None] - at
-        heard = at < lengths[:, None, None] * (1 if without.pairs else 2)
-        visible = ((age >= -without.ahead) & (heard | (age == 0)))[:, None]
+        inside = at < lengths[:, None, None] * (1 if without.pairs else 2)
+        visible = ((age >= -without.ahead) & (inside | (age == 0)))[:, None]
         for layer in range(self.num_layers):
             x = x + self._attention(x, f"layer_{layer}/self_attention", visible, without)
             x = x + self._feed_forward(x, f"layer_{layer}/ffn", without)
@@ -107,9 +107,9 @@ class TeacherEncoder:
         if without.rotated:
             cos, sin = Rope(_HEAD, trunk_config().rope_theta)(torch.arange(L).expand(B, L))
             q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        heard = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-        heard = heard.transpose(1, 2).reshape(B, L, D)
-        return self._linear(heard, f"{name}/linear_1", bias="attention" not in without.biases)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        attended = attended.transpose(1, 2).reshape(B, L, D)
+        return self._linear(attended, f"{name}/linear_1", bias="attention" not in without.biases)
 
     def _feed_forward(self, x: Tensor, name: str, without: Without) -> Tensor:
         x = self._norm(x, f"{name}/layer_norm")
@@ -150,5 +150,5 @@ def ablations(
         name: explained(teacher(spectra, lengths, without)[real], wanted)
         for name, without in _CHANGES
     }
-    begun = trunk.states(spectra, lengths, Crutches(10_000, 1.0, 0.0))[real]
+    begun = trunk.states(spectra, lengths, AttentionAids(10_000, 1.0, 0.0))[real]
     return {**found, "a trunk that is begun from it": explained(begun, wanted)}

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 _SECONDS = (0.4, 20.0)
 """Seconds of the shortest and the longest recording that is used."""
-_HEARD_S = 80.0
+_BATCH_S = 80.0
 """Seconds of sound that the teacher encodes at once."""
 _BATCH = 5_000
 """States of a batch, 40 ms each, including the padding of short rows."""
@@ -67,7 +67,7 @@ class Reader(nn.Module):
 
 
 @torch.no_grad()
-def heard_by(
+def teacher_states(
     teacher: TeacherEncoder, people: Corpus, recordings: Sequence[Recording]
 ) -> list[States]:
     """The teacher's states of recordings with words and of a suitable length, sorted by length."""
@@ -76,7 +76,7 @@ def heard_by(
     fitting.sort(key=lambda one: one.seconds)
     mel = WhisperMel()
     found: list[States] = []
-    for some in _together(fitting, [one.seconds for one in fitting], _HEARD_S):
+    for some in _together(fitting, [one.seconds for one in fitting], _BATCH_S):
         pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
         with lowered():
             states = teacher(mel(pcm), lengths, Without(pairs=False))
@@ -103,7 +103,7 @@ def _together(items: Sequence[T], sizes: Sequence[float], most: float) -> Iterat
 
 
 def learn(
-    reader: Reader, heard: Sequence[States], vocabulary: Vocabulary, *, rounds: int
+    reader: Reader, examples: Sequence[States], vocabulary: Vocabulary, *, rounds: int
 ) -> Iterator[float]:
     """Train a reader on the teacher's states; gives the CTC loss per piece after each round.
 
@@ -114,7 +114,7 @@ def learn(
     step, steps = 0, 0
     for _ in range(rounds):
         reader.train()
-        batches = _batches(heard, rng)
+        batches = _batches(examples, rng)
         steps = steps or rounds * len(batches)
         total, count = 0.0, 0
         for batch in batches:
@@ -130,11 +130,11 @@ def learn(
         yield total / count
 
 
-def _batches(heard: Sequence[States], rng: np.random.Generator) -> list[list[States]]:
+def _batches(examples: Sequence[States], rng: np.random.Generator) -> list[list[States]]:
     """Batches of all recordings once, of similar length each, in random order."""
-    lengths = np.array([len(one.states) for one in heard])
-    order = np.argsort(lengths * np.exp(0.1 * rng.standard_normal(len(heard))))
-    ordered = [heard[index] for index in order.tolist()]
+    lengths = np.array([len(one.states) for one in examples])
+    order = np.argsort(lengths * np.exp(0.1 * rng.standard_normal(len(examples))))
+    ordered = [examples[index] for index in order.tolist()]
     batches = list(_together(ordered, lengths[order].tolist(), _BATCH))
     return [batches[index] for index in rng.permutation(len(batches)).tolist()]
 
@@ -173,9 +173,9 @@ def word_errors_of(
     """Word error rates by group, decoded from the best piece of each state."""
     reader.eval()
     found: dict[str, float] = {}
-    for name, heard in groups.items():
+    for name, examples in groups.items():
         wrong = total = 0
-        for some in _together(heard, [len(one.states) for one in heard], _BATCH):
+        for some in _together(examples, [len(one.states) for one in examples], _BATCH):
             with lowered():
                 best = reader(_rows(some)).argmax(-1)
             for row, one in zip(best, some, strict=True):

@@ -24,7 +24,7 @@ from recipes.english.lessons import Batch, Sentences, make_vocabulary, side_by_s
 from recipes.english.small import read_weights
 from recipes.english.speak import build_said
 from recipes.english.teacher import begin_from, model_file, read_variables
-from recipes.english.trunk import Crutches, Trunk, trunk_config
+from recipes.english.trunk import AttentionAids, Trunk, trunk_config
 
 NUM_PIECES = 150
 """Number of ids of the vocabulary, four of which are not text."""
@@ -77,10 +77,10 @@ class Gate:
     always: int | None = None
 
 
-def crutches_at(progress: float) -> Crutches:
-    """The crutches at this share of the training."""
+def aids_at(progress: float) -> AttentionAids:
+    """The aids at this share of the training."""
     ahead = next(ahead for until, ahead in AHEAD if progress < until)
-    return Crutches(ahead, 1.0 - _passed(progress, PLACES), _passed(progress, TURNED))
+    return AttentionAids(ahead, 1.0 - _passed(progress, PLACES), _passed(progress, TURNED))
 
 
 def _passed(progress: float, span: tuple[float, float]) -> float:
@@ -92,11 +92,11 @@ def run_gate(gate: Gate) -> dict[str, float]:
     """Train to the end; gives the last word errors."""
     keep_memory()
     people = build(gate.data, gate.out / "people")
-    heard = [(people, one) for one in people.select("train", *GROUPS)]
+    sources = [(people, one) for one in people.select("train", *GROUPS)]
     if gate.said_hours > 0:
         said = build_said(gate.data, gate.out / "said", hours=gate.said_hours)
-        heard += [(said, one) for one in said.recordings]
-    texts = sorted({" ".join(one.words) for _, one in heard if one.words})
+        sources += [(said, one) for one in said.recordings]
+    texts = sorted({" ".join(one.words) for _, one in sources if one.words})
     vocabulary = make_vocabulary(texts, NUM_PIECES, gate.out)
     torch.manual_seed(1)
     model = Trunk(trunk_config(), len(vocabulary))
@@ -106,23 +106,23 @@ def run_gate(gate: Gate) -> dict[str, float]:
         begin_from(read_variables(model_file(gate.wheels)), model)
     noise, rooms = (gate.data / "noise" / part for part in ("noise", "RIRs"))
     lessons = Sentences(
-        heard, vocabulary, batch_s=gate.batch_s, noise=noise if noise.is_dir() else None,
+        sources, vocabulary, batch_s=gate.batch_s, noise=noise if noise.is_dir() else None,
         rooms=rooms if rooms.is_dir() else None,
     )  # fmt: skip
     plan = Plan("gate", 10**7, gate.budget_s, gate.peak_lr, warmup_steps=200, save_every_s=240.0)
     if gate.start is None and not Fit.begun(plan, gate.out):
-        begin_head(model, [lessons(step) for step in range(gate.still_batches)], crutches_at(0.0))
+        begin_head(model, [lessons(step) for step in range(gate.still_batches)], aids_at(0.0))
     fit = Fit(plan, model, gate.out)
     groups = dev_groups(people)
     last: dict[str, float] = {}
 
-    def now(progress: float) -> Crutches:
-        return crutches_at(progress) if gate.always is None else Crutches(gate.always)
+    def now(progress: float) -> AttentionAids:
+        return aids_at(progress) if gate.always is None else AttentionAids(gate.always)
 
     def check(averaged: nn.Module) -> dict[str, float]:
-        crutches = now(fit.progress)
-        last.update(word_errors(averaged, people, groups, vocabulary, crutches))
-        return {**last, **asdict(crutches), "rounds": fit.step / lessons.per_round}
+        aids = now(fit.progress)
+        last.update(word_errors(averaged, people, groups, vocabulary, aids))
+        return {**last, **asdict(aids), "rounds": fit.step / lessons.per_round}
 
     def loss(model: nn.Module, batch: Batch, progress: float) -> dict[str, Tensor]:
         return ctc_loss(model, batch, now(progress))
@@ -134,12 +134,12 @@ def run_gate(gate: Gate) -> dict[str, float]:
     return last
 
 
-def ctc_loss(model: nn.Module, batch: Batch, crutches: Crutches) -> dict[str, Tensor]:
+def ctc_loss(model: nn.Module, batch: Batch, aids: AttentionAids) -> dict[str, Tensor]:
     """CTC losses per piece, with parts of the spectra masked."""
     assert isinstance(model, Trunk)
     spectra = hidden_stripes(model.spectra(batch.pcm))
     with lowered():
-        states = model.states(spectra, batch.lengths, crutches)
+        states = model.states(spectra, batch.lengths, aids)
         early, late = model.early(states), model.head(model.read(states, batch.lengths))
     alone, read = per_piece(early, batch), per_piece(late, batch)
     return {
@@ -158,7 +158,7 @@ def per_piece(scores: Tensor, batch: Batch) -> Tensor:
     return loss / batch.counts.sum()
 
 
-def begin_head(model: Trunk, batches: Sequence[Batch], crutches: Crutches) -> None:
+def begin_head(model: Trunk, batches: Sequence[Batch], aids: AttentionAids) -> None:
     """Train the heads on the layers' states before the layers themselves are trained.
 
     It takes seconds. With random heads the layers would first learn to emit nothing at all, which
@@ -166,7 +166,7 @@ def begin_head(model: Trunk, batches: Sequence[Batch], crutches: Crutches) -> No
     """
     with torch.no_grad(), lowered():
         still = [
-            model.states(model.spectra(batch.pcm), batch.lengths, crutches).bfloat16()
+            model.states(model.spectra(batch.pcm), batch.lengths, aids).bfloat16()
             for batch in batches
         ]
     optimizer = torch.optim.AdamW(model.early.parameters(), lr=_HEAD_LR, betas=(0.9, 0.98))
@@ -211,7 +211,7 @@ def word_errors(
     people: Corpus,
     groups: Mapping[str, Sequence[Recording]],
     vocabulary: Vocabulary,
-    crutches: Crutches,
+    aids: AttentionAids,
 ) -> dict[str, float]:
     """Error rates by group, decoded from the best piece of each state.
 
@@ -227,7 +227,7 @@ def word_errors(
             some = ordered[first : first + 16]
             pcm, lengths = side_by_side([with_tail(people.audio(one)) for one in some])
             with lowered():
-                states = model.states(model.spectra(pcm), lengths, crutches)
+                states = model.states(model.spectra(pcm), lengths, aids)
                 alone = model.early(states).argmax(-1)
                 read = model.head(model.read(states, lengths)).argmax(-1)
             for row, early, length, one in zip(read, alone, lengths.tolist(), some, strict=True):

@@ -15,8 +15,8 @@ from kiku.text import Vocabulary
 from kiku.text.extension import trained
 from kiku.train.augment import Augmentation, Augmenter
 from kiku.train.sounds import Piece
+from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording
-from recipes.demo.whole import written_whole
 from recipes.english.trunk import STATE
 
 Source = tuple[Corpus, Recording]
@@ -54,7 +54,7 @@ def make_vocabulary(texts: Sequence[str], size: int, folder: Path) -> Vocabulary
     """The vocabulary, trained once on `texts` and kept in `folder`."""
     path = folder / f"vocabulary-{size}.model"
     if not path.exists():
-        with written_whole(path) as part:
+        with in_place_of(path) as part:
             part.write_bytes(trained(texts, size=size, kind="unigram").source)
     return Vocabulary.load(path)
 

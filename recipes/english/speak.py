@@ -14,9 +14,9 @@ import numpy as np
 import soxr
 
 from kiku.errors import ConfigError
+from kiku.writing import in_place_of
 from recipes.demo.corpus import SAMPLE_RATE, Corpus, Recording, normalise
 from recipes.demo.voices import FLITE_VOICES, flite
-from recipes.demo.whole import written_whole
 
 _PICO_VOICES = ("en-US", "en-GB")
 _PICO_RATE = 16_000
@@ -60,7 +60,7 @@ def build_said(data: Path, folder: Path, *, hours: float, seed: int = 0, jobs: i
                 )
                 position = end
                 lines.append(json.dumps(asdict(row)))
-    with written_whole(index) as part:
+    with in_place_of(index) as part:
         part.write_text("\n".join(lines) + "\n")
     return Corpus(folder)
 

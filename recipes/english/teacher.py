@@ -21,7 +21,7 @@ Variables = Mapping[str, NDArray[np.generic]]
 _TYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 """CTranslate2's numbers of dtypes, as far as a model of float16 has them."""
 _RIDGE = 1e-4
-"""Ridge of `solved`: it keeps components small that hardly affect the result."""
+"""Ridge of `ridge_solution`: it keeps components small that hardly affect the result."""
 
 
 def model_file(wheels: Sequence[Path]) -> bytes:
@@ -125,7 +125,7 @@ def _begin_attention(variables: Variables, name: str, layer: TransformerLayer) -
     out = variable(variables, f"{name}/linear_1/weight")
     bias = variable(variables, f"{name}/linear_0/bias").clone()
     dim = out.shape[0]
-    bias[2 * dim :] += solved(out, variable(variables, f"{name}/linear_1/bias"))
+    bias[2 * dim :] += ridge_solution(out, variable(variables, f"{name}/linear_1/bias"))
     weight = variable(variables, f"{name}/linear_0/weight").clone()
     weight[:, always_one(layer.norm1, weight)] = bias
     layer.attention.in_proj.weight.copy_(weight)
@@ -155,7 +155,7 @@ def always_one(norm: nn.Module, weight: Tensor) -> int:
     return place
 
 
-def solved(weight: Tensor, bias: Tensor) -> Tensor:
+def ridge_solution(weight: Tensor, bias: Tensor) -> Tensor:
     """The vector [D] that `weight` [N, D] maps to `bias` [N], as closely as possible."""
     square = weight.T @ weight
     ridge = _RIDGE * square.diagonal().mean() * torch.eye(len(square))

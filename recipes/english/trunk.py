@@ -79,7 +79,7 @@ def trunk_config(dim: int = 512, num_layers: int = 6) -> TransformerConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Crutches:
+class AttentionAids:
     """Aids that the teacher needs, and that a causal network must do without in the end.
 
     Attributes:
@@ -121,33 +121,33 @@ class Trunk(nn.Module):
         """[B, S] -> [B, 80, S / 240 + 2]"""
         return self.mel(pcm)
 
-    def states(self, spectra: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+    def states(self, spectra: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
         """[B, 80, 4 L + 2], rows of `lengths` [B] states -> [B, L, D].
 
         Args:
             spectra: output of `spectra`.
             lengths: states of each row; those after it are seen by no other state.
-            crutches: future and encodings of positions; with encodings, rows have at most 700
+            aids: future and encodings of positions; with encodings, rows have at most 700
                 states.
         """
         x = F.gelu(self.first(spectra))  # [B, D, 4 L]
         x = F.gelu(self.second(F.pad(x, (1, 0))))  # [B, D, 2 L]
         x = F.avg_pool1d(x, 2).transpose(1, 2)
-        if crutches.places:
-            x = x + crutches.places * self.places[: x.shape[1]]
-        return self.norm(_through(self.transformer, x, lengths, crutches))
+        if aids.places:
+            x = x + aids.places * self.places[: x.shape[1]]
+        return self.norm(_through(self.transformer, x, lengths, aids))
 
     def read(self, states: Tensor, lengths: Tensor) -> Tensor:
         """States [B, L, D] -> output of the reader [B, L, D]"""
-        return _through(self.reader, states, lengths, Crutches(READS_AHEAD))
+        return _through(self.reader, states, lengths, AttentionAids(READS_AHEAD))
 
-    def forward(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+    def forward(self, pcm: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
         """[B, S], rows of `lengths` states -> scores [B, S / 960, vocabulary]"""
-        return self.head(self.read(self.states(self.spectra(pcm), lengths, crutches), lengths))
+        return self.head(self.read(self.states(self.spectra(pcm), lengths, aids), lengths))
 
-    def without_reader(self, pcm: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+    def without_reader(self, pcm: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
         """The scores of the layers alone."""
-        return self.early(self.states(self.spectra(pcm), lengths, crutches))
+        return self.early(self.states(self.spectra(pcm), lengths, aids))
 
 
 def _add_nothing_yet(transformer: Transformer) -> None:
@@ -166,13 +166,13 @@ def _add_nothing_yet(transformer: Transformer) -> None:
                 scale.fill_(1.0)
 
 
-def _through(transformer: Transformer, x: Tensor, lengths: Tensor, crutches: Crutches) -> Tensor:
+def _through(transformer: Transformer, x: Tensor, lengths: Tensor, aids: AttentionAids) -> Tensor:
     """Run a transformer: [B, L, D], rows of `lengths` states -> [B, L, D]"""
     B, L, _ = x.shape
     at = torch.arange(L)
-    cos, sin = _turns(transformer.rope, at, crutches.turned)
+    cos, sin = _turns(transformer.rope, at, aids.turned)
     age = at[:, None] - at
-    seen = (age >= -crutches.ahead) & (age < transformer.config.window)
+    seen = (age >= -aids.ahead) & (age < transformer.config.window)
     # States after the end still see themselves: without any key their output would be NaN.
     visible = seen & ((at < lengths[:, None, None]) | (age == 0))
     places = Places(cos, sin, at.expand(B, L), visible[:, None], torch.ones(B, dtype=torch.bool))

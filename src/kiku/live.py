@@ -179,14 +179,20 @@ class LiveStream(OpenStream):
             self._scheduler.drive(lambda: self.done)
 
     def set_decoding(self, options: DecodingOptions | None) -> None:
-        """From the next frame on, pick tokens so; None is the model's own likeliest token.
+        """Behind the sound that was pushed until now, pick tokens so; None is the model's own
+        likeliest token.
+
+        It holds from the frame on in which that sound ends, whether the sound waits or has been
+        heard. As text lags sound by the model's delay, the words of the last moment before that
+        place are picked so too. Nothing is waited for.
 
         Raises:
-            StreamError: the stream has ended, or this is a callback (see `listen`).
+            StreamClosed: after `close`.
+            QueueFull: too many changes wait for the sound before them to be heard.
             InputError: `options` are something else.
             ConfigError: the model cannot decode so.
         """
-        self._scheduler.call(lambda: self._set_decoding_now(options))
+        self._change_decoding(self._new_change(options))
 
     def save(self) -> bytes:
         """Everything that the stream is, for `Recognizer.stream(state=...)`, also elsewhere.
@@ -236,8 +242,9 @@ class LiveStream(OpenStream):
         """Have `call` called, by whoever drives, whenever something has changed; None ends that.
         If it raises, the stream ends with that error.
 
-        It is called in the middle of a step, so nothing in it may wait: `save`, `set_decoding`, and
-        where they would wait `push` and `next_event` raise StreamError there. `poll` never waits.
+        It is called in the middle of a step, so nothing in it may wait: `save`, and where they
+        would wait `push` and `next_event` raise StreamError there. `poll`, `finalize` and
+        `set_decoding` never wait.
         """
         self._listener = callback(call, "what listens")
 

@@ -142,8 +142,12 @@ class AsyncStream(OpenStream):
         self._request_stop()
 
     async def set_decoding(self, options: DecodingOptions | None) -> None:
-        """See `LiveStream.set_decoding`."""
-        await self._waiters.call(self._scheduler, lambda: self._set_decoding_now(options))
+        """See `LiveStream.set_decoding`; it comes behind the pushes that still wait for room.
+        Hotwords are spelled in another thread."""
+        with self._in_line() as ticket:  # before they are looked at: later calls come behind it
+            change = await asyncio.to_thread(self._new_change, options)
+            await self._turn_of(ticket)
+            self._change_decoding(change)
 
     async def save(self) -> bytes:
         """See `LiveStream.save`."""

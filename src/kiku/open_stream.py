@@ -9,30 +9,29 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, cast
 
 from numpy.typing import ArrayLike
 
 from kiku.audio import Chunk
 from kiku.decoding import TokenPicker
-from kiku.errors import AudioError, ConfigError, QueueFull, StreamClosed, StreamError
+from kiku.errors import (
+    AudioError,
+    ConfigError,
+    InputError,
+    QueueFull,
+    StreamClosed,
+    StreamError,
+)
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions, checked_decoding_options
 from kiku.scheduler import Binding, Member, Scheduler, SlotOptions
-from kiku.stream import End, Event, FinalizeRequest, WordSession
+from kiku.stream import DecodingChange, End, Event, FinalizeRequest, WordSession
 from kiku.stream.saved import pack_stream, unpack_stream
 
 PushedSamples = ArrayLike | bytes | bytearray | memoryview
 
 _PART = 0.25
 """Share of the queue that is taken at once of a push that is larger than the queue."""
-
-
-class MakeSlotOptions(Protocol):
-    """How a slot picks its tokens, for a model."""
-
-    def __call__(self, decoding: DecodingOptions, after: TokenPicker | None = None) -> SlotOptions:
-        """What `decoding` means; the picker goes on from the one before."""
-        ...
 
 
 @dataclass(slots=True)
@@ -43,7 +42,6 @@ class StreamSetup:
     options: StreamOptions
     bindings: Sequence[Binding]
     """One; or one for each channel, in their order. Their sessions are `WordSession`s."""
-    slot_options: MakeSlotOptions
     state_key: Callable[[], bytes | None]
     """That streams are signed with when they are saved."""
 
@@ -52,44 +50,27 @@ class StreamSetup:
         """What holds the slots."""
         return [cast("WordSession", binding.session) for binding in self.bindings]
 
-    def set_decoding(self, options: DecodingOptions) -> None:
-        """From the next frame on, pick tokens so; between two steps."""
-        self._settle()
-        slots = [self.slot_options(options, _token_picker_of(one)) for one in self.bindings]
-        for binding, slot in zip(self.bindings, slots, strict=True):
-            binding.set_decoding(slot)
-        self.options = replace(self.options, decoding=options)
-
     def save(self, num_given: Sequence[int]) -> bytes:
         """The stream as bytes, with what each session had been given; between two steps."""
-        self._settle()
+        for binding in self.bindings:
+            self.scheduler.settle(binding)
         engine = self.scheduler.engine
         sessions: list[dict[str, Any]] = []
         for binding, session, given in zip(self.bindings, self.sessions, num_given, strict=True):
-            picker = _token_picker_of(binding)
+            picker = binding.options.picker
             sessions.append(
                 {
                     "session": session.save(given),
                     "slot": engine.save(binding.slot),
-                    "picker": None if picker is None else picker.save(),
+                    "picker": picker.save() if isinstance(picker, TokenPicker) else None,
                 }
             )
-        tree = {"decoding": self.options.decoding.to_dict(), "sessions": sessions}
-        return pack_stream(tree, self.state_key())
-
-    def _settle(self) -> None:
-        for binding in self.bindings:
-            self.scheduler.settle(binding)
+        return pack_stream({"sessions": sessions}, self.state_key())
 
     def release(self, *, cut: bool = False) -> None:
         """See `Scheduler.release`."""
         for binding in self.bindings:
             self.scheduler.release(binding, cut=cut)
-
-
-def _token_picker_of(binding: Binding) -> TokenPicker | None:
-    picker = binding.options.picker
-    return picker if isinstance(picker, TokenPicker) else None
 
 
 class SavedStream:
@@ -104,14 +85,10 @@ class SavedStream:
         tree = unpack_stream(state, key)
         sessions: Any = tree.get("sessions")
         listed = cast("list[Any]", sessions if isinstance(sessions, list) else [])
-        whole = tree.keys() == {"decoding", "sessions"}
+        whole = tree.keys() == {"sessions"}
         if not whole or not listed or not all(map(_is_session, listed)):
             raise StreamError("the saved stream is damaged: parts of it are missing")
         self._sessions = cast("list[dict[str, Any]]", listed)
-        try:
-            self.decoding = DecodingOptions.from_dict(tree["decoding"])
-        except ConfigError as error:
-            raise StreamError(f"the saved stream is damaged ({error})") from error
 
     @property
     def num_channels(self) -> int:
@@ -126,14 +103,29 @@ class SavedStream:
             return replace(options, channel="each", format=format)
         return replace(options, channel="mix") if options.channel == "each" else options
 
-    def member(self, i: int, member: Member) -> Member:
-        """The i-th session as it was."""
+    def member(self, i: int, member: Member, decoding: DecodingOptions | None) -> Member:
+        """The i-th session as it was; behind the sound that it was given, tokens are picked as
+        `decoding` says where it is not None.
+
+        Raises:
+            StreamError: it is damaged, or of another model.
+            ConfigError: the model cannot decode so.
+        """
         saved = self._sessions[i]
-        session, options = cast("WordSession", member.session), member.options
+        session = cast("WordSession", member.session)
         session.restore(saved["session"])
-        if isinstance(options.picker, TokenPicker) and saved["picker"] is not None:
-            options.picker.restore(saved["picker"])
-        return replace(member, saved=saved["slot"])
+        try:
+            picker = session.new_change(session.decoding).picker
+        except ConfigError as error:
+            raise StreamError(
+                f"the saved stream is of another model, or damaged ({error})"
+            ) from error
+        if picker is not None and saved["picker"] is not None:
+            picker.restore(saved["picker"])
+        if decoding is not None:
+            session.change_decoding(session.new_change(decoding))
+        options = SlotOptions(picker, session.decoding.num_codebooks)
+        return replace(member, options=options, saved=saved["slot"])
 
 
 def _is_session(value: Any) -> bool:
@@ -166,6 +158,12 @@ class OpenStream:
     def __repr__(self) -> str:
         state = "done" if self.done else f"{self.waiting_s:.1f} s wait"
         return f"<{type(self).__name__} {self.heard_s:.1f} s heard, {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a live stream cannot be copied or sent to another process: send what save() gives, "
+            "and open it there with stream(state=...)"
+        )
 
     @property
     def duration(self) -> float:
@@ -300,9 +298,17 @@ class OpenStream:
             self._stopped = True
             self._setup.release(cut=True)
 
-    def _set_decoding_now(self, options: DecodingOptions | None) -> None:
-        """The part of `set_decoding` that is done between two steps."""
-        self._setup.set_decoding(checked_decoding_options(options))
+    def _new_change(self, options: DecodingOptions | None) -> DecodingChange:
+        return self._first.new_change(checked_decoding_options(options))
+
+    def _change_decoding(self, change: DecodingChange) -> None:
+        with self._lock:
+            self._check_open("set_decoding() was called")
+            for session in self._sessions:  # of several channels all change there, or none
+                session.check_change()
+            for session in self._sessions:
+                session.change_decoding(change)
+        self._scheduler.wake()
 
     def _save_now(self) -> bytes:
         """The part of `save` that is done between two steps."""

@@ -6,7 +6,7 @@ not know. They only hold values, which `audio`, `decoding`, `text` and `stream` 
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, Self, cast, get_args
 
@@ -115,7 +115,8 @@ class AudioFormat(_Options):
     of "opus" is one packet, without container."""
     sample_rate: int | None = None
     """Samples a second; None is the model's (24,000), 8,000 for mu-law and A-law, 48,000 for
-    Opus. A push may name another."""
+    Opus. A push may name another. 8,000 to 192,000, or the model's own: so it is looked at when a
+    stream is opened."""
     channels: int = 1
     """How many channels are interleaved in bytes."""
     channels_axis: int | None = None
@@ -261,8 +262,10 @@ class DecodingOptions(_Options):
 
 
 def _hotwords(given: Any) -> tuple[Hotword, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ConfigError(f"hotwords must be a list of phrases, not {given!r}; write [{given!r}]")
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise ConfigError(
+            f"hotwords must be a list of phrases, not {shown(given)}: {_listed(given)}"
+        )
     items = cast("Sequence[Any]", given)
     if len(items) > MAX_HOTWORDS:
         raise ConfigError(
@@ -271,13 +274,27 @@ def _hotwords(given: Any) -> tuple[Hotword, ...]:
         )
     for one in items:
         if not isinstance(one, Hotword | str):
-            raise ConfigError(f"a hotword must be text or a Hotword, not {one!r}")
+            raise ConfigError(
+                f"a hotword must be text or a Hotword, not {shown(one)}: write 'Kyutai', or "
+                "Hotword('Kyutai', boost=3.0)"
+            )
     return tuple(one if isinstance(one, Hotword) else Hotword(one) for one in items)
+
+
+def _listed(given: Any) -> str:
+    """How what was given for hotwords is written instead."""
+    if given is None:
+        return "leave them out for none"
+    if isinstance(given, str):
+        return f"write [{shown(given)}]"
+    if isinstance(given, Mapping):
+        return "write [Hotword(text, boost), ...]"
+    return "write list(...) around it" if isinstance(given, Iterable) else "write ['Kyutai', ...]"
 
 
 def _prior(given: object) -> NDArray[np.float32]:
     try:
-        array = np.array(given, np.float32)
+        array = np.asarray(given, np.float32).copy()
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"language_prior must be numbers, one for each token ({error})"
@@ -477,13 +494,14 @@ class StreamOptions(_Options):
     None does so for recordings, not for live streams."""
 
     decoding: DecodingOptions = field(default_factory=DecodingOptions)
-    """How text is picked."""
+    """How text is picked. None is understood as the default, here and of `format`, as by
+    `set_decoding`."""
     prompt: Prompt | None = None
     """Sound and text that the model has processed before: `Recognizer.prompt` makes one."""
     calibration: Calibration | None = None
     """Converts the model's own probability of a word to `Word.probability`; None leaves it as it
     is. `kiku evaluate --calibrate` measures one, `Calibration.load` reads it."""
-    recovery: Recovery | None = field(default_factory=Recovery)
+    recovery: Recovery | bool | None = field(default_factory=Recovery)
     """How the decoder is kept working for hours; None leaves its memory alone. False is understood
     as None, True as `Recovery()`."""
 
@@ -506,6 +524,9 @@ class StreamOptions(_Options):
         """Raise ConfigError for impossible values."""
         plain_numbers(self)
         object.__setattr__(self, "turns", _turns(self.turns))
+        for name, default in (("format", AudioFormat), ("decoding", DecodingOptions)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default())
         object.__setattr__(self, "recovery", _recovery(self.recovery))
         _check_kind("format", self.format, AudioFormat, "an AudioFormat")
         if not isinstance(self.channel, str):
@@ -547,13 +568,19 @@ class StreamOptions(_Options):
         """`turns` as a policy; None reports no turns."""
         return cast("TurnPolicy | None", self.turns)
 
+    @property
+    def recovery_policies(self) -> Recovery | None:
+        """`recovery` as a `Recovery`; None leaves the decoder's memory alone."""
+        return cast("Recovery | None", self.recovery)
+
     def to_dict(self) -> dict[str, Any]:
         """See `_Options.to_dict`. A caller's own recovery policies and a prompt cannot be written.
 
         Raises:
             ConfigError: the options have one of these.
         """
-        if self.recovery is not None and self.recovery.policies is not None:
+        recovery = self.recovery_policies
+        if recovery is not None and recovery.policies is not None:
             raise ConfigError("recovery policies of one's own cannot be written down: leave them "
                               "out, and give them where the options are read")  # fmt: skip
         if self.prompt is not None:
@@ -562,7 +589,7 @@ class StreamOptions(_Options):
                 "read"
             )
         values = to_plain(self)
-        values["recovery"] = self.recovery is not None
+        values["recovery"] = recovery is not None
         values["decoding"] = self.decoding.to_dict()
         return values
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from opcode import opmap
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn, overload
 
 from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError, InputError, NoFreeSlot, OutputError, StreamError
@@ -75,7 +75,11 @@ class Transcript:
     def __len__(self) -> int:
         return len(self.words)
 
-    def __getitem__(self, index: int) -> Word:
+    @overload
+    def __getitem__(self, index: int) -> Word: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Word, ...]: ...
+    def __getitem__(self, index: int | slice) -> Word | tuple[Word, ...]:
         name: Any = index
         if isinstance(name, str):  # as in what whisper gives
             known = hasattr(self, name)
@@ -141,6 +145,19 @@ class Transcript:
     def _written(self, ending: str) -> str:
         options = CaptionOptions(self.model or "")
         return FORMATS[ending](self.words, replace(options, duration=self.duration))
+
+
+class IncompleteTranscript(UserWarning):
+    """The sound of a recording stopped before its end. Where warnings are errors, it is raised."""
+
+    def __init__(self, message: str, transcript: Transcript) -> None:
+        """Of a transcript that holds a `problem`."""
+        super().__init__(message, transcript)
+        self.transcript = transcript
+        """What was said until then."""
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 _UNPACK = opmap["UNPACK_SEQUENCE"]
@@ -254,8 +271,6 @@ class RecordingTask:
             if not self.sessions or self.sessions[0].duration == 0:
                 raise
             self.problem = error
-            message = f"{error}; everything before was transcribed"
-            warnings.warn(message, stacklevel=_caller_level())
             return None
 
     def _look_whether_begun(self) -> None:
@@ -562,9 +577,9 @@ class Transcription:
     """A recording that is being transcribed.
 
     Iterate to have each word as soon as it is decided; `result` waits for the end. If the sound
-    stops in the middle (a truncated file), the words before are all there, a warning says so, and
-    the transcript's `problem` holds the error. If it cannot be read at all, iterating raises that
-    error.
+    stops in the middle (a truncated file), the words before are all there, the transcript's
+    `problem` holds the error, and a warning (`IncompleteTranscript`) says so when all words were
+    given. If it cannot be read at all, iterating raises that error.
     """
 
     def __init__(self, recording: RecordingTask, batch: RecordingBatch, model: str) -> None:
@@ -572,13 +587,24 @@ class Transcription:
         self._recording, self._batch, self._model = recording, batch, model
         self._finalizer = weakref.finalize(self, batch.abandon, recording)
         self._finalizer.atexit = False
+        self._warned = False
 
     def __repr__(self) -> str:
         state = "done" if self._recording.done else "going on"
         return f"<Transcription {self.heard_s:.1f} s heard, {len(self.so_far)} words, {state}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise InputError(
+            "a transcription under way cannot be copied or sent to another process: send its "
+            "result()"
+        )
+
     def __iter__(self) -> Iterator[Word]:
         """Every word from the first, waiting for those that are not decided yet."""
+        yield from self._each()
+        self._warn_of_problem()
+
+    def _each(self) -> Iterator[Word]:
         index, recording = 0, self._recording
         while True:
             while index < len(recording.words):
@@ -590,6 +616,16 @@ class Transcription:
         self._finalizer.detach()  # a Ctrl-C that comes while it is dropped would be lost there
         if recording.failure is not None:
             raise recording.failure
+
+    def _warn_of_problem(self) -> None:
+        """Warn, once, if the sound stopped before its end; all of it is decided by now."""
+        problem = self._recording.problem
+        if problem is None or self._warned:
+            return
+        self._warned = True
+        message = f"{problem}; everything before was transcribed"
+        warning = IncompleteTranscript(message, self._recording.transcript(self._model))
+        warnings.warn(warning, stacklevel=_caller_level())
 
     def stop(self) -> list[Word]:
         """Give up the rest of the recording and free its slot.
@@ -635,15 +671,21 @@ class Transcription:
 
         Raises:
             Exception: what stopped it, if it cannot go on.
+            IncompleteTranscript: the sound stopped before its end, and warnings are errors. It
+                holds the transcript, and the next call gives that.
         """
-        for _ in self:
+        for _ in self._each():
             pass
+        self._warn_of_problem()
         return self._recording.transcript(self._model)
 
     def result_or_problem(self) -> Transcript:
-        """As `result`, but what stopped it stands in the transcript's `problem`."""
+        """As `result`, but what stopped it stands in the transcript's `problem`, and nowhere
+        else."""
         try:
-            return self.result()
+            for _ in self._each():
+                pass
+            return self._recording.transcript(self._model)
         except Exception as error:
             if self._recording.failure is not error:
                 raise

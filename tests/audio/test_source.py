@@ -37,6 +37,8 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     assert "is a folder: name the recordings in it" in refusal(tmp_path)
+    assert "is a folder" in refusal(Path())
+    assert refusal("") == "'' names no file: give the path of a recording"
 
 
 def test_names_that_the_system_refuses() -> None:

@@ -148,6 +148,12 @@ def test_noise_far_away_costs_nothing() -> None:
     assert sampler.draw(3).shape == (3,)
 
 
+def test_what_is_not_said_cuts_nothing() -> None:
+    assert np.isfinite(Sampler.of(SamplingParams()).scores(LOGITS)).all()
+    far = np.array([0.0, -50.0], np.float32)  # the first alone holds all, as floats are rounded
+    assert np.isfinite(Sampler().scores(far)).all()
+
+
 def test_params_make_the_same_sampler() -> None:
     params = SamplingParams(0.7, top_k=3, top_p=0.9, seed=8)
     one, other = Sampler.of(params), Sampler(0.7, top_k=3, top_p=0.9, seed=8)

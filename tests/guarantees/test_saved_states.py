@@ -37,13 +37,21 @@ def recognizer() -> kiku.Recognizer:
 
 @cache
 def saved() -> bytes:
-    """A stream in the middle of a word, with a finalize to come."""
+    """A stream in the middle of a word, with a finalize and changes of decoding to come."""
     from kiku.audio import read_chunks
 
     sound = np.concatenate(list(read_chunks(str(ROOT / "examples/digits.wav"), 24_000)))
     with recognizer().stream(OPTIONS) as stream:
-        stream.push(sound[:63_333])
-        return stream.save()
+        stream.push(sound[:53_333])
+
+        def ask_and_save() -> bytes:  # all in one round, so that everything waits
+            stream.set_decoding(DecodingOptions(num_codebooks=4))
+            stream.push(sound[53_333:63_333])
+            stream.finalize("t")
+            stream.set_decoding(DecodingOptions(hotwords=["two"]))
+            return stream._save_now()  # pyright: ignore[reportPrivateUsage]
+
+        return recognizer().scheduler.call(ask_and_save)
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -146,8 +154,18 @@ def test_what_is_cut_short_or_something_else_is_told(cut: int) -> None:
 @pytest.mark.parametrize("changes", [{"num_codebooks": 2**40}, {"hotwords": ["\u2603"]}])
 def test_a_way_of_decoding_that_the_model_has_not_is_told(changes: dict[str, Any]) -> None:
     tree = unpack_stream(saved())
-    tree["decoding"] |= changes
+    tree["sessions"][0]["session"]["decoding"] |= changes
     with pytest.raises(StreamError, match="another model, or damaged"):
+        recognizer().stream(state=pack_stream(tree))
+    assert recognizer().free_slots == 2
+
+
+def test_a_change_to_what_the_model_has_not_is_told() -> None:
+    tree = unpack_stream(saved())
+    due = tree["sessions"][0]["session"]["due"]
+    assert [one["finalize"] is None for one in due] == [True, False, True]
+    due[0]["change"]["decoding"]["num_codebooks"] = 2**40
+    with pytest.raises(StreamError, match="damaged"):
         recognizer().stream(state=pack_stream(tree))
     assert recognizer().free_slots == 2
 

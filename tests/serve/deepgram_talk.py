@@ -13,14 +13,14 @@ from kiku.serve.protocols.deepgram import DeepgramProtocol
 from kiku.serve.protocols.deepgram_flux import FluxProtocol
 from kiku.serve.protocols.interface import (
     Action,
+    ClientRequest,
     Close,
     Decode,
-    Finalize,
+    FinalizeStream,
     Hangup,
     ModelCard,
     Open,
     Push,
-    Request,
     Send,
 )
 from kiku.stream import Event
@@ -35,9 +35,9 @@ FORCE = '{"type":"ForceEndTurn"}'
 AnyProtocol = DeepgramProtocol | FluxProtocol
 
 
-def request(path: str, query: dict[str, str]) -> Request:
+def request(path: str, query: dict[str, str]) -> ClientRequest:
     """A client's request."""
-    return Request(path, tuple(query.items()), id="4b6c", at=1_790_000_000.25)
+    return ClientRequest(path, tuple(query.items()), id="4b6c", at=1_790_000_000.25)
 
 
 def listen(**query: str) -> DeepgramProtocol:
@@ -87,7 +87,7 @@ class Conversation:
     @property
     def tag(self) -> str | None:
         """Of what the stream was asked to finalize last."""
-        return next(one.tag for one in reversed(self.asks) if isinstance(one, Finalize))
+        return next(one.tag for one in reversed(self.asks) if isinstance(one, FinalizeStream))
 
     def finals(self, channel: int = 0) -> list[dict[str, Any]]:
         """The results that are final."""
@@ -138,7 +138,7 @@ class LiveConversation(Conversation):
 
     def __init__(self, recognizer: kiku.Recognizer, protocol: AnyProtocol) -> None:
         self._recognizer = recognizer
-        first = protocol.first
+        first = protocol.initial_open
         assert first is not None
         self._stream = recognizer.stream(first.options)
         super().__init__(protocol)
@@ -161,7 +161,7 @@ class LiveConversation(Conversation):
                     then = self.protocol.opened
                 case Push(samples, rate):
                     self._stream.push(samples, rate=rate)
-                case Finalize(tag, cut):
+                case FinalizeStream(tag, cut):
                     self._stream.finalize(tag, cut=cut)
                 case Decode(options):
                     self._stream.set_decoding(options)
@@ -181,7 +181,7 @@ class LiveConversation(Conversation):
             self._recognizer.scheduler.drive(lambda: self._stream.waiting_s < 0.08)
             self.tell(*self._stream.poll())
             if self.protocol.wants_progress:
-                self.do(self.protocol.heard(self._stream.heard_s))
+                self.do(self.protocol.progress(self._stream.heard_s))
 
     def end(self, *messages: str) -> None:
         """Send these and hear the rest."""

@@ -46,7 +46,7 @@ class BusyReader:
     @property
     def newcomer(self) -> Any:
         """Who has come back last, and waits until the reader has left."""
-        return self.talk._newcomer
+        return self.talk._next_wire
 
     def goes_on(self) -> None:
         self._service.loop.call_soon_threadsafe(self._stream._asking.release)

@@ -22,7 +22,15 @@ from kiku.errors import (
 from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols.deepgram_flux import IDLE_S, MAX_TURN_WORDS
 from kiku.serve.protocols.deepgram_sound import written_header
-from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Open, Push, ServerEnds
+from kiku.serve.protocols.interface import (
+    Close,
+    Decode,
+    FinalizeStream,
+    Hangup,
+    Open,
+    Push,
+    ServerEnds,
+)
 from kiku.stream import End, Event, Finalized
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 from tests.serve.conftest import EXAMPLES
@@ -146,7 +154,7 @@ def test_an_eager_end_comes_once_and_with_words_that_are_certain() -> None:
 def test_a_turn_can_be_ended_by_the_client() -> None:
     talk = Conversation(flux())
     assert talk.receive(FORCE) == []
-    assert talk.asks == [Finalize(talk.tag, cut=True)]
+    assert talk.asks == [FinalizeStream(talk.tag, cut=True)]
     assert talk.tell(Finalized(0.5, None, talk.tag)) == []  # there is no turn
     talk.tell(word("hello", 0.5))
     talk.receive(FORCE)
@@ -212,14 +220,14 @@ def test_a_turn_ends_after_a_while_without_words() -> None:
     talk = Conversation(flux(eot_timeout_ms="700"))
     assert talk.protocol.wants_progress
     talk.tell(word("hello", 0.5))
-    assert talk.do(talk.protocol.heard(1.9)) == []
-    assert talk.do(talk.protocol.heard(2.1)) == []  # its text may still be on its way
-    [end] = talk.do(talk.protocol.heard(2.25))
+    assert talk.do(talk.protocol.progress(1.9)) == []
+    assert talk.do(talk.protocol.progress(2.1)) == []  # its text may still be on its way
+    [end] = talk.do(talk.protocol.progress(2.25))
     assert (end["event"], end["trigger"]) == ("EndOfTurn", "timeout")
-    assert talk.do(talk.protocol.heard(9.0)) == []
+    assert talk.do(talk.protocol.progress(9.0)) == []
     assert talk.tell(TurnEnd(9.0, 0.9)) == []
     talk.tell(Partial("y", 9.0))
-    assert talk.do(talk.protocol.heard(20.0)) == []  # somebody speaks
+    assert talk.do(talk.protocol.progress(20.0)) == []  # somebody speaks
 
 
 def test_a_threshold_of_one_leaves_ends_to_the_client() -> None:
@@ -270,7 +278,7 @@ def test_settings_are_changed() -> None:
     }  # fmt: skip
     talk.tell(word("hello", 0.5), TurnEndEager(1.5, 0.7), TurnEnd(2.0, 0.9))
     assert order(talk.messages) == "SE"
-    assert [one["trigger"] for one in talk.do(talk.protocol.heard(2.5))] == ["timeout"]
+    assert [one["trigger"] for one in talk.do(talk.protocol.progress(2.5))] == ["timeout"]
     [back] = talk.receive('{"type":"Configure","thresholds":{"eot_threshold":0.7}}')
     assert back["thresholds"]["eot_threshold"] == 0.7
     talk.tell(word("hello", 3.0), TurnEnd(4.0, 0.9))
@@ -303,11 +311,11 @@ def test_each_time_out_holds_for_its_own_sound() -> None:
     )  # fmt: skip
     assert [one["thresholds"]["eot_timeout_ms"] for one in told] == [60_000, 50_000, 1_000]
     talk.tell(word("hello", 0.5))
-    [first] = talk.do(talk.protocol.heard(9.0))  # many seconds at once
+    [first] = talk.do(talk.protocol.progress(9.0))  # many seconds at once
     assert (first["trigger"], first["audio_window_end"]) == ("timeout", 1.8)
     talk.tell(word("you", 6.0))
-    assert talk.do(talk.protocol.heard(10.0)) == []
-    [second] = talk.do(talk.protocol.heard(10.1))
+    assert talk.do(talk.protocol.progress(10.0)) == []
+    [second] = talk.do(talk.protocol.progress(10.1))
     assert (second["trigger"], second["transcript"]) == ("timeout", "you")
 
 
@@ -497,7 +505,7 @@ def test_turns_come_in_order_whatever_the_stream_says(
             case "t":
                 talk.tell(TurnEnd(now, 0.8))
             case "h":
-                talk.do(talk.protocol.heard(now))
+                talk.do(talk.protocol.progress(now))
             case _:
                 talk.receive(FORCE)
                 talk.tell(Finalized(now, None, talk.tag))

@@ -23,7 +23,15 @@ from kiku.options import AudioFormat, Hotword
 from kiku.serve.protocols.deepgram import IDLE_S
 from kiku.serve.protocols.deepgram_sound import written_header
 from kiku.serve.protocols.deepgram_words import bare
-from kiku.serve.protocols.interface import Close, Decode, Finalize, Hangup, Open, Push, ServerEnds
+from kiku.serve.protocols.interface import (
+    Close,
+    Decode,
+    FinalizeStream,
+    Hangup,
+    Open,
+    Push,
+    ServerEnds,
+)
 from kiku.stream import End, Event, Finalized
 from kiku.text import Partial, TurnEnd, TurnStart, Word
 from tests.serve.conftest import EXAMPLES
@@ -123,14 +131,14 @@ def test_a_sentence_or_a_gap_or_five_seconds_make_a_result_final() -> None:
 
 def test_without_endpointing_no_turn_ends_and_words_become_final_all_the_same() -> None:
     talk = Conversation(listen(endpointing="false"))
-    assert talk.protocol.first is not None
-    assert talk.protocol.first.options.turns is None
+    assert talk.protocol.initial_open is not None
+    assert talk.protocol.initial_open.options.turns is None
     assert talk.protocol.wants_progress
     talk.tell(word("hello", 1.0), Partial("y", 2.0))
-    assert talk.do(talk.protocol.heard(10.0)) == []  # one is being spoken
+    assert talk.do(talk.protocol.progress(10.0)) == []  # one is being spoken
     talk.tell(word("you", 2.0))
-    assert talk.do(talk.protocol.heard(6.0)) == []
-    [final] = talk.do(talk.protocol.heard(6.8))
+    assert talk.do(talk.protocol.progress(6.0)) == []
+    [final] = talk.do(talk.protocol.progress(6.8))
     assert (text_of(final), final["speech_final"]) == ("hello you", False)
     started = Conversation(listen(endpointing="false", vad_events="true"))
     assert started.tell(word("hello", 1.0), TurnEnd(3.0, 0.9)) == []
@@ -149,7 +157,7 @@ def test_a_turn_that_ends_behind_its_last_result_is_told() -> None:
 def test_finalize_is_answered_by_one_final_result_even_an_empty_one() -> None:
     talk = Conversation(listen())
     assert talk.receive(FINALIZE) == []
-    assert talk.asks == [Finalize(talk.tag, cut=True)]
+    assert talk.asks == [FinalizeStream(talk.tag, cut=True)]
     [empty] = talk.tell(Finalized(1.0, None, talk.tag))
     assert (text_of(empty), empty["is_final"], empty["from_finalize"]) == ("", True, True)
     [full] = talk.tell(word("hello", 1.2), Finalized(2.0, Partial("y", 1.8), talk.tag))
@@ -244,14 +252,14 @@ def test_an_utterance_ends_after_a_gap() -> None:
     talk = Conversation(listen(utterance_end_ms="1000", endpointing="false"))
     assert talk.protocol.wants_progress
     talk.tell(word("hello", 1.0))
-    assert talk.do(talk.protocol.heard(2.9)) == []  # text is 0.5 s late
-    told = talk.do(talk.protocol.heard(3.1))
+    assert talk.do(talk.protocol.progress(2.9)) == []  # text is 0.5 s late
+    told = talk.do(talk.protocol.progress(3.1))
     assert [one["type"] for one in told] == ["Results", "UtteranceEnd"]
     assert (text_of(told[0]), told[0]["is_final"]) == ("hello", True)
     assert told[1] == {"type": "UtteranceEnd", "channel": [0, 1], "last_word_end": 1.3}
-    assert talk.do(talk.protocol.heard(9.0)) == []
+    assert talk.do(talk.protocol.progress(9.0)) == []
     talk.tell(Partial("y", 9.0))
-    assert talk.do(talk.protocol.heard(20.0)) == []
+    assert talk.do(talk.protocol.progress(20.0)) == []
     assert not Conversation(listen()).protocol.wants_progress
 
 
@@ -263,8 +271,8 @@ def test_speech_started_comes_with_vad_events_alone() -> None:
 
 def test_each_channel_has_results_of_its_own() -> None:
     talk = Conversation(listen(channels="2", multichannel="true", vad_events="true"))
-    assert talk.protocol.first is not None
-    assert talk.protocol.first.options.channel == "each"
+    assert talk.protocol.initial_open is not None
+    assert talk.protocol.initial_open.options.channel == "each"
     talk.tell(word("left", 0.5, 0), word("right", 0.6, 1), TurnStart(0.6, 1), TurnEnd(3.0, 0.9, 1))
     assert [one["channel"] for one in talk.messages if one["type"] == "SpeechStarted"] == [[1, 2]]
     assert [text_of(one) for one in talk.finals(1)] == ["right"]
@@ -364,8 +372,8 @@ def test_sound_that_is_none_is_told_and_the_talk_goes_on(refusal: Exception) -> 
 
 def test_a_recording_that_cannot_be_read_ends_the_talk() -> None:
     talk = Conversation(listen(encoding="flac"))
-    assert talk.protocol.first is not None
-    assert talk.protocol.first.container
+    assert talk.protocol.initial_open is not None
+    assert talk.protocol.initial_open.container
     assert [one["variant"] for one in talk.do(talk.protocol.rejected(AudioError("no flac")))] == [
         "DATA-0000"
     ]
@@ -470,7 +478,7 @@ def test_each_word_is_in_one_final_result_and_results_follow_each_other(
                 talk.tell(Finalized(now, None, talk.tag, index if channels > 1 else None))
                 open_at[index] = max(open_at[index], now)
         elif kind == "h":
-            talk.do(talk.protocol.heard(now))
+            talk.do(talk.protocol.progress(now))
     talk.receive(CLOSE)
     talk.tell(End(now))
     assert talk.messages[-1]["type"] == "Metadata"

@@ -23,7 +23,7 @@ from kiku.serve.protocols.deepgram_query import (
     listen_query,
     pause_policy,
 )
-from kiku.serve.protocols.interface import ModelCard, Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, ModelCard, Refusal
 from kiku.serve.protocols.parameters import Parameter
 from tests.serve.deepgram_sdk import MediaClient, V1Client, V2Client
 
@@ -31,7 +31,7 @@ CARD = ModelCard("demo", ("nova-*", "flux-*"), ("en", "fr"))
 OWN = {"authorization", "request_options", "self", "url", "request"}
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
 
-Read = Callable[[Request, ModelCard], Any]
+Read = Callable[[ClientRequest, ModelCard], Any]
 DOORS: list[tuple[Read, tuple[Parameter, ...]]] = [
     (listen_query, LISTEN_PARAMETERS),
     (flux_query, FLUX_PARAMETERS),
@@ -39,12 +39,12 @@ DOORS: list[tuple[Read, tuple[Parameter, ...]]] = [
 ]
 
 
-def asked(**query: str | list[str]) -> Request:
+def asked(**query: str | list[str]) -> ClientRequest:
     """A request with these parameters."""
     pairs: list[tuple[str, str]] = []
     for name, value in query.items():
         pairs += [(name, one) for one in ([value] if isinstance(value, str) else value)]
-    return Request("/v1/listen", tuple(pairs), id="an id")
+    return ClientRequest("/v1/listen", tuple(pairs), id="an id")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_any_query_is_read_or_refused(query: list[tuple[str, str]]) -> None:
     for read, _ in DOORS:
         told: Refusal | None = None
         try:
-            read(Request("/v1/listen", tuple(query), id="an id"), CARD)
+            read(ClientRequest("/v1/listen", tuple(query), id="an id"), CARD)
         except Refusal as refusal:
             told = refusal
         if told is not None:

@@ -102,7 +102,7 @@ def test_recordings_and_packets_are_passed_on() -> None:
     packets = StreamOptions(format=AudioFormat(encoding="opus"))
     for options, container in [(StreamOptions(), True), (packets, False)]:
         intake = SoundIntake(options, container)
-        assert intake.first == Open(options, container)
+        assert intake.initial_open == Open(options, container)
         assert taken(intake, wav(), b"", b"x") == (wav() + b"x", [])
 
 

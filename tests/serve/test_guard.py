@@ -6,16 +6,16 @@ import pytest
 
 from kiku.serve.guard import Guard
 from kiku.serve.keys import Keys, key_of, subprotocol_of
-from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, Refusal
 from kiku.serve.settings import Settings
 
 KEY = "sésame-1"
 
 
 def request(path: str = "/", query: tuple[tuple[str, str], ...] = (), offer: tuple[str, ...] = (),
-            **headers: str) -> Request:  # fmt: skip
+            **headers: str) -> ClientRequest:  # fmt: skip
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Request(path, query, {"host": "127.0.0.1:8080", **named}, offer, "id-1")
+    return ClientRequest(path, query, {"host": "127.0.0.1:8080", **named}, offer, "id-1")
 
 
 def guard(*keys: str, **settings: Any) -> Guard:
@@ -35,9 +35,9 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_to_give_a_key_lets_in(way: str):
     assert key_of(WAYS[way]) == KEY
-    assert guard("other", KEY).let_in(WAYS[way], "a", is_socket=True)
+    assert guard("other", KEY).admit(WAYS[way], "a", is_socket=True)
     with pytest.raises(Refusal) as refusal:
-        guard("other").let_in(WAYS[way], "a", is_socket=True)
+        guard("other").admit(WAYS[way], "a", is_socket=True)
     assert refusal.value.status == 401
 
 
@@ -47,9 +47,9 @@ def test_every_way_to_give_a_key_lets_in(way: str):
      request(kyutai_api_key=""), request(query=(("auth_id", ""),)), request(offer=("token",)),
      request(authorization=KEY)],
 )  # fmt: skip
-def test_without_a_key_nobody_comes_in(one: Request):
+def test_without_a_key_nobody_comes_in(one: ClientRequest):
     with pytest.raises(Refusal) as refusal:
-        guard(KEY).let_in(one, "a", is_socket=False)
+        guard(KEY).admit(one, "a", is_socket=False)
     assert refusal.value.status == 401
     assert KEY not in str(refusal.value)
 
@@ -57,17 +57,17 @@ def test_without_a_key_nobody_comes_in(one: Request):
 def test_a_header_counts_before_the_query():
     both = request(query=(("auth_id", KEY),), kyutai_api_key="wrong")
     with pytest.raises(Refusal):
-        guard(KEY).let_in(both, "a", is_socket=False)
+        guard(KEY).admit(both, "a", is_socket=False)
 
 
 def test_without_keys_everybody_comes_in():
-    assert guard().let_in(request(), "1.2.3.4", is_socket=True) == "1.2.3.4"
+    assert guard().admit(request(), "1.2.3.4", is_socket=True) == "1.2.3.4"
 
 
 def test_the_owner_is_not_the_key():
-    owner = guard(KEY).let_in(WAYS["bearer"], "1.2.3.4", is_socket=True)
+    owner = guard(KEY).admit(WAYS["bearer"], "1.2.3.4", is_socket=True)
     assert KEY not in owner
-    assert owner == guard(KEY).let_in(WAYS["query"], "5.6.7.8", is_socket=True)
+    assert owner == guard(KEY).admit(WAYS["query"], "5.6.7.8", is_socket=True)
 
 
 def test_a_browser_is_given_one_of_its_subprotocols_and_never_its_key():
@@ -79,7 +79,7 @@ def test_a_browser_is_given_one_of_its_subprotocols_and_never_its_key():
 @pytest.mark.parametrize("path", ["/v1/listen", "/v2/listen", "/v1/audio/transcriptions", "/"])
 def test_the_refusal_has_the_form_of_its_path(path: str):
     with pytest.raises(Refusal) as found:
-        guard(KEY).let_in(request(path), "a", is_socket=False)
+        guard(KEY).admit(request(path), "a", is_socket=False)
     body = found.value.body
     assert isinstance(body, dict)
     if path.endswith("/listen"):
@@ -112,20 +112,20 @@ def test_pages_of_other_hosts_stay_out(page: str, is_socket: bool):
     one = guard(allowed_origin=("https://good.example",))
     asked = request(**headers)
     if may:
-        assert one.let_in(asked, "a", is_socket=is_socket)
+        assert one.admit(asked, "a", is_socket=is_socket)
     else:
         with pytest.raises(Refusal) as refusal:
-            one.let_in(asked, "a", is_socket=is_socket)
+            one.admit(asked, "a", is_socket=is_socket)
         assert refusal.value.status == 403
 
 
 def test_who_knocks_too_often_is_told_when_to_come_back():
     one = guard(max_requests_per_minute=3)
     for _ in range(3):
-        one.let_in(request(), "a", is_socket=False)
-    one.let_in(request(), "b", is_socket=False)
+        one.admit(request(), "a", is_socket=False)
+    one.admit(request(), "b", is_socket=False)
     with pytest.raises(Refusal) as refusal:
-        one.let_in(request(), "a", is_socket=False)
+        one.admit(request(), "a", is_socket=False)
     assert refusal.value.status == 429
     assert 1 <= int(refusal.value.headers["Retry-After"]) <= 60
 
@@ -134,9 +134,9 @@ def test_connections_are_bounded_for_each_and_for_all():
     one = guard(max_connections=3, max_connections_per_key=2)
     with one.connection("a"), one.connection("a"):
         with pytest.raises(Refusal) as refusal:
-            one.let_in(request(), "a", is_socket=True)
+            one.admit(request(), "a", is_socket=True)
         assert refusal.value.status == 503
-        one.let_in(request(), "b", is_socket=True)
+        one.admit(request(), "b", is_socket=True)
         with one.connection("b"), pytest.raises(Refusal):
-            one.let_in(request(), "c", is_socket=True)
-    one.let_in(request(), "a", is_socket=True)
+            one.admit(request(), "c", is_socket=True)
+    one.admit(request(), "a", is_socket=True)

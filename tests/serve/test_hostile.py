@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 import kiku
-from kiku.serve.protocols.interface import LiveProtocol, ModelCard, Refusal, Request, Send
+from kiku.serve.protocols.interface import ClientRequest, LiveProtocol, ModelCard, Refusal, Send
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.own import OwnProtocol
 from kiku.serve.wire import request_of
@@ -220,10 +220,10 @@ def test_text_that_is_none_ends_its_connection(service: Running):
 
 @pytest.mark.parametrize("make", [KyutaiProtocol, OwnProtocol])
 def test_what_is_nested_too_deep_is_a_mistake_of_the_client(
-    make: Callable[[Request, ModelCard], LiveProtocol],
+    make: Callable[[ClientRequest, ModelCard], LiveProtocol],
 ):
     query = (("encoding", "s16le"), ("rate", "24000"))
-    protocol = make(Request("/", query), MODEL)
+    protocol = make(ClientRequest("/", query), MODEL)
     deep = b"\x82\xa1a" + b"\x91" * DEEP if make is KyutaiProtocol else '{"a":' * DEEP
     told = [one.data for one in protocol.received(deep) if isinstance(one, Send)]
     assert "cannot be understood" in str(told)

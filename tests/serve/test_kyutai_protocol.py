@@ -16,14 +16,14 @@ from kiku.errors import AudioError, NoFreeSlot
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
+    ClientRequest,
     Close,
-    Finalize,
+    FinalizeStream,
     Hangup,
     ModelCard,
     Open,
     Push,
     Refusal,
-    Request,
     Send,
     ServerEnds,
 )
@@ -39,7 +39,7 @@ ODD = (0.0, -0.0, 1.0, -1.0, 1e-45, 1e-40, 3.4028235e38, math.inf, -math.inf, ma
 
 
 def protocol() -> KyutaiProtocol:
-    return KyutaiProtocol(Request("/api/asr-streaming"), CARD)
+    return KyutaiProtocol(ClientRequest("/api/asr-streaming"), CARD)
 
 
 def pack(value: Any, *, single: bool = False) -> bytes:
@@ -186,7 +186,7 @@ class TestMistakes:
         if any(isinstance(action, Hangup | Send) for action in actions):
             assert len(told_to_leave(actions)) > 10
             return True
-        assert all(isinstance(action, Push | Open | Finalize) for action in actions)
+        assert all(isinstance(action, Push | Open | FinalizeStream) for action in actions)
         return False
 
     @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ class TestMistakes:
     def test_what_a_client_writes_is_not_told_again_at_length(self):
         assert len(told_to_leave(protocol().received(packed(type="x" * 10**6)))) < 1_000
         with pytest.raises(Refusal, match="256 characters, not 257"):
-            KyutaiProtocol(Request("/api/asr-streaming", (("session", "x" * 257),)), CARD)
+            KyutaiProtocol(ClientRequest("/api/asr-streaming", (("session", "x" * 257),)), CARD)
 
     def test_two_kinds_of_sound_do_not_mix_before_init(self):
         one = protocol()
@@ -242,10 +242,12 @@ class Conversation:
     """A protocol and a real stream, pumped by hand."""
 
     def __init__(self, demo: kiku.Recognizer, query: tuple[tuple[str, str], ...] = ()) -> None:
-        self.protocol = KyutaiProtocol(Request("/x", query), ModelCard("m", num_pause_heads=4))
-        assert self.protocol.first is not None
+        self.protocol = KyutaiProtocol(
+            ClientRequest("/x", query), ModelCard("m", num_pause_heads=4)
+        )
+        assert self.protocol.initial_open is not None
         self._demo = demo
-        self.stream = demo.stream(self.protocol.first.options)
+        self.stream = demo.stream(self.protocol.initial_open.options)
         self.messages: list[dict[str, Any]] = []
         self.do(self.protocol.begin())
 
@@ -260,7 +262,7 @@ class Conversation:
                 self.messages.append(checked(data))
             case Push(samples):
                 self.stream.push(samples)
-            case Finalize(tag, cut):
+            case FinalizeStream(tag, cut):
                 self.stream.finalize(tag, cut=cut)
             case Open(options):
                 self.stream.stop()
@@ -319,14 +321,14 @@ def test_a_tag_of_a_stored_session_that_is_no_markers_is_passed_over(tag: str):
 def test_a_marker_comes_back(id: int):
     one = protocol()
     (asked,) = one.received(packed(type="Marker", id=id))
-    assert isinstance(asked, Finalize)
+    assert isinstance(asked, FinalizeStream)
     (told,) = one.event(Finalized(1.0, None, asked.tag), 0.0)
     assert isinstance(told, Send)
     assert msgpack.unpackb(told.data) == {"type": "Marker", "id": id}
 
 
 def test_a_session_is_told_where_it_stands():
-    one = KyutaiProtocol(Request("/x", (("session", "a"),)), CARD)
+    one = KyutaiProtocol(ClientRequest("/x", (("session", "a"),)), CARD)
     (ready,) = one.resumed(1.5)
     assert isinstance(ready, Send)
     assert msgpack.unpackb(ready.data) == {"type": "Ready", "session": "a", "taken": 36_000}
@@ -341,7 +343,7 @@ def test_quiet_tells_the_open_word_once_and_then_ends():
     assert one.quiet(1.0) == ()
     one.received(packed(type="Audio", pcm=[0.0]))
     (asked,) = one.quiet(1.0)
-    assert isinstance(asked, Finalize)
+    assert isinstance(asked, FinalizeStream)
     assert one.quiet(1.0) == ()
     (end,) = one.quiet(120.0)
     assert isinstance(end, Hangup)

@@ -12,7 +12,7 @@ import kiku
 from kiku.cli import main
 from kiku.errors import ConfigError
 from kiku.serve import loadtest
-from kiku.serve.loadtest import DIALECTS, Load, Report
+from kiku.serve.loadtest import DIALECTS, Load, LoadReport
 from tests.serve.clients import samples_of
 from tests.serve.conftest import EXAMPLES
 from tests.serve.running import Running, running
@@ -135,13 +135,13 @@ def test_what_will_not_change_is_told_at_once(
 
 @pytest.mark.parametrize(
     ("seen", "said"),
-    [(Report(1, errors=["ConnectionRefusedError"]), "ConnectionRefusedError"),
-     (Report(1, words=3, busy=1), "slot"), (Report(1), "no word")],
+    [(LoadReport(1, errors=["ConnectionRefusedError"]), "ConnectionRefusedError"),
+     (LoadReport(1, words=3, busy=1), "slot"), (LoadReport(1), "no word")],
 )  # fmt: skip
 def test_nothing_is_found_where_nobody_is_heard(
-    monkeypatch: pytest.MonkeyPatch, seen: Report, said: str
+    monkeypatch: pytest.MonkeyPatch, seen: LoadReport, said: str
 ):
-    async def run(self: Load, streams: int, seconds: float) -> Report:
+    async def run(self: Load, streams: int, seconds: float) -> LoadReport:
         return seen
 
     monkeypatch.setattr(Load, "run", run)
@@ -150,8 +150,8 @@ def test_nothing_is_found_where_nobody_is_heard(
 
 
 def test_the_most_in_real_time_are_found(monkeypatch: pytest.MonkeyPatch):
-    async def run(self: Load, streams: int, seconds: float) -> Report:
-        return Report(streams, words=1, latency=[0.5 if streams <= 5 else 2.0])
+    async def run(self: Load, streams: int, seconds: float) -> LoadReport:
+        return LoadReport(streams, words=1, latency=[0.5 if streams <= 5 else 2.0])
 
     monkeypatch.setattr(Load, "run", run)
     good, reports = asyncio.run(Load("ws://x", "kyutai", [SHORT]).find(1.0, 32))
@@ -201,10 +201,10 @@ def test_a_time_that_cannot_be_is_told(
 def test_of_the_services_keys_the_first_is_taken(
     monkeypatch: pytest.MonkeyPatch, environment: str, given: list[str], wanted: str | None
 ):
-    async def run(self: Load, streams: int, seconds: float) -> Report:
+    async def run(self: Load, streams: int, seconds: float) -> LoadReport:
         header = self._headers.get("Authorization")
         assert header == (None if wanted is None else f"Bearer {wanted}")
-        return Report(1, words=1)
+        return LoadReport(1, words=1)
 
     monkeypatch.setattr(Load, "run", run)
     monkeypatch.setenv("KIKU_API_KEY", environment)

@@ -16,7 +16,14 @@ from websockets.sync.client import ClientConnection, connect
 
 import kiku
 from kiku.errors import QueueFull
-from kiku.serve.protocols.interface import Actions, Base, Finalize, ModelCard, Push, Request
+from kiku.serve.protocols.interface import (
+    Actions,
+    Base,
+    ClientRequest,
+    FinalizeStream,
+    ModelCard,
+    Push,
+)
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -183,11 +190,13 @@ class FullStream:
 
 def test_a_finalize_that_finds_no_room_waits_and_what_is_asked_behind_it() -> None:
     async def play() -> FullStream:
-        protocol = KyutaiProtocol(Request("/"), ModelCard("demo"))
+        protocol = KyutaiProtocol(ClientRequest("/"), ModelCard("demo"))
         stream: Any = FullStream()
         one = Talk(Service(Settings()), protocol, "somebody", "1")._stream
         one._stream = stream
-        await asyncio.gather(one.do([Finalize("a")]), one.do([Push(b"ab"), Finalize("b")]))
+        await asyncio.gather(
+            one.do([FinalizeStream("a")]), one.do([Push(b"ab"), FinalizeStream("b")])
+        )
         return stream
 
     stream = asyncio.run(play())
@@ -200,11 +209,11 @@ def test_a_finalize_waits_no_longer_for_a_stream_that_is_given_up() -> None:
             one._stream = None
             raise QueueFull("many wait")
 
-    protocol = KyutaiProtocol(Request("/"), ModelCard("demo"))
+    protocol = KyutaiProtocol(ClientRequest("/"), ModelCard("demo"))
     stream: Any = Never()
     one = Talk(Service(Settings()), protocol, "somebody", "1")._stream
     one._stream = stream
-    asyncio.run(one.do([Finalize("a")]))
+    asyncio.run(one.do([FinalizeStream("a")]))
 
 
 class Keeper(Base):

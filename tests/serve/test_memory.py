@@ -57,9 +57,9 @@ class Waiting:
     """A talk whose sound waits."""
 
     waiting_bytes: float = LARGE_BYTES
-    figures = SimpleNamespace(flush=lambda: None)
+    counters = SimpleNamespace(flush=lambda: None)
 
-    def look(self, now: float, held_up_s: float) -> None:
+    def check_client(self, now: float, held_up_s: float) -> None:
         pass
 
 
@@ -79,16 +79,16 @@ def test_it_is_looked_with_all_talks(
         sockets = App(Service(Settings(), demo)).sockets
         talks: list[Any] = [Waiting(), Waiting()]
         sockets.talks.update(talks)
-        sockets.look(0.0)
+        sockets.check_clients(0.0)
         talks[0].waiting_bytes = 0.0
         for _ in range(2):
-            sockets.look(1.0)
-            while sockets._service._loose:
+            sockets.check_clients(1.0)
+            while sockets._service._background:
                 await asyncio.sleep(0.01)
         assert num_trimmed == 1
         sockets.talks.clear()
-        sockets.look(2.0)
-        while sockets._service._loose:
+        sockets.check_clients(2.0)
+        while sockets._service._background:
             await asyncio.sleep(0.01)
         assert num_trimmed == 2
 

@@ -20,14 +20,14 @@ from kiku.options import TurnPolicy
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
+    ClientRequest,
     Decode,
-    Finalize,
+    FinalizeStream,
     Hangup,
     ModelCard,
     Open,
     Push,
     Refusal,
-    Request,
     Send,
     ServerEnds,
 )
@@ -38,7 +38,7 @@ from kiku.serve.protocols.openai_realtime import (
     RealtimeProtocol,
 )
 from kiku.serve.protocols.openai_realtime_messages import LOGPROBS
-from kiku.serve.protocols.openai_realtime_waiting import MAX_HELD, MAX_WAITING
+from kiku.serve.protocols.openai_realtime_pending import MAX_HELD, MAX_WAITING
 from kiku.stream import Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 from tests.serve.realtime_clients import Told
@@ -98,8 +98,8 @@ class Client:
         self.decoded: list[Any] = []
         self.opened: list[Any] = []
         self.asks: deque[Action] = deque()
-        assert self.protocol.first is not None
-        self.stream: Stream | None = Stream(self.protocol.first.options)
+        assert self.protocol.initial_open is not None
+        self.stream: Stream | None = Stream(self.protocol.initial_open.options)
         self._next = 0
         self._do(self.protocol.begin())
 
@@ -125,7 +125,7 @@ class Client:
                 self._do(self.protocol.opened())
             case Push(samples) if self.stream is not None:
                 self.stream.push(bytes(samples))  # pyright: ignore[reportArgumentType]
-            case Finalize(tag, cut) if self.stream is not None:
+            case FinalizeStream(tag, cut) if self.stream is not None:
                 assert cut
                 self.stream.finalize(tag)
             case Decode(options):
@@ -203,7 +203,7 @@ def realtime(
     card: ModelCard = CARD,
 ) -> RealtimeProtocol:
     return RealtimeProtocol(
-        Request("/v1/realtime", tuple(query), headers or {}, subprotocols, "5f0a-11"), card
+        ClientRequest("/v1/realtime", tuple(query), headers or {}, subprotocols, "5f0a-11"), card
     )
 
 
@@ -468,7 +468,7 @@ def policy(**turn_detection: Any) -> TurnPolicy:
     client = Client()
     client.update(turn_detection=turn_detection)
     client.settle()
-    options = client.opened[-1] if client.opened else client.protocol.first.options  # pyright: ignore[reportOptionalMemberAccess]
+    options = client.opened[-1] if client.opened else client.protocol.initial_open.options  # pyright: ignore[reportOptionalMemberAccess]
     assert isinstance(options.turns, TurnPolicy)
     return options.turns
 

@@ -561,7 +561,7 @@ def broken(service: Running, monkeypatch: pytest.MonkeyPatch) -> Running:
     async def hear(*_: Any) -> AsyncGenerator[Breaks]:
         yield Breaks()
 
-    monkeypatch.setattr(service.service, "hear", hear)
+    monkeypatch.setattr(service.service, "transcribe_upload", hear)
     return service
 
 

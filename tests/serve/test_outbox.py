@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from kiku.serve.figures import Figures
-from kiku.serve.history import History
+from kiku.serve.message_history import MessageHistory
 from kiku.serve.outbox import Outbox
 from kiku.serve.protocols.interface import Hangup, Send
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
+from kiku.serve.talk_counters import TalkCounters
 from kiku.serve.wire import Gone, Wire
 
 
@@ -49,7 +49,7 @@ def outbox(hung_up: list[Hangup] | None = None, *, keeps: bool = False) -> Outbo
         if hung_up is not None:
             hung_up.append(item)
 
-    return Outbox(Figures(Service(Settings()), "made up"), note, keeps=keeps)
+    return Outbox(TalkCounters(Service(Settings()), "made up"), note, keeps=keeps)
 
 
 def put(box: Outbox, *texts: str) -> None:
@@ -106,7 +106,7 @@ async def test_a_client_that_comes_back_meanwhile_is_sent_the_rest() -> None:
     sending = asyncio.create_task(box.flush())
     await dead.is_asked.wait()
     # It has had nothing: what it has missed comes from the history, and what waited is dropped.
-    box.connect(as_wire(alive), [Send("hello"), *box.history.behind(0)])
+    box.connect(as_wire(alive), [Send("hello"), *box.history.after(0)])
     dead.takes.set()
     await sending
     assert alive.sent == ["hello", "one", "two"]
@@ -124,14 +124,14 @@ async def test_without_a_connection_messages_stay_in_the_history_alone() -> None
     box.connect(as_wire(wire))
     await box.flush()
     assert wire.sent == []
-    assert box.history.behind(0) == [Send("one")]
+    assert box.history.after(0) == [Send("one")]
     assert not outbox().history.count  # of a client that cannot come back nothing is kept
 
 
 @in_a_loop
 async def test_what_another_process_has_told_is_counted_and_not_sent() -> None:
     box, wire = outbox(keeps=True), FakeWire()
-    box.restore(History(["one"], 1), num_received=2)
+    box.restore(MessageHistory(["one"], 1), num_received=2)
     box.connect(as_wire(wire))
     put(box, "two", "three")
     await box.flush()

@@ -15,15 +15,15 @@ from kiku.audio import StreamWarning
 from kiku.errors import AudioError, NoFreeSlot
 from kiku.serve.protocols.interface import (
     Actions,
+    ClientRequest,
     Close,
     Decode,
-    Finalize,
-    Gap,
+    FinalizeStream,
     Hangup,
     ModelCard,
     Push,
+    PushGap,
     Refusal,
-    Request,
     Send,
     ServerEnds,
 )
@@ -41,7 +41,7 @@ DIGITS = EXAMPLES / "digits.wav"
 def protocol(**query: Any) -> OwnProtocol:
     pairs = [(name, one) for name, value in query.items()
              for one in (value if isinstance(value, list) else [value])]  # fmt: skip
-    return OwnProtocol(Request("/api/stream", tuple(pairs)), CARD)
+    return OwnProtocol(ClientRequest("/api/stream", tuple(pairs)), CARD)
 
 
 def told(actions: Actions) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def test_the_query_says_how_the_sound_is_and_what_is_told():
     first = protocol(
         encoding="mulaw", rate="8000", channels="2", channel="each", turns="high",
         partials="true", pauses="true", hotwords=["seven", "nine"], temperature="0.5",
-    ).first  # fmt: skip
+    ).initial_open  # fmt: skip
     options = first.options
     assert (options.format.encoding, options.format.sample_rate) == ("mulaw", 8_000)
     assert (options.format.channels, options.channel) == (2, "each")
@@ -62,11 +62,11 @@ def test_the_query_says_how_the_sound_is_and_what_is_told():
     assert [one.text for one in options.decoding.phrases] == ["seven", "nine"]
     assert options.decoding.temperature == 0.5
     assert not first.container
-    plain = protocol().first.options
+    plain = protocol().initial_open.options
     assert (plain.format.encoding, plain.format.sample_rate) == ("s16le", None)
     assert plain.turn_policy is None
-    assert protocol(container="true").first.container
-    assert protocol(channel="1", channels="2").first.options.channel == 1
+    assert protocol(container="true").initial_open.container
+    assert protocol(channel="1", channels="2").initial_open.options.channel == 1
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_every_parameter_is_read(name: str):
     values = {"encoding": "f32le", "rate": "8000", "channels": "2", "channel": "each",
               "turns": "low", "temperature": "1", "hotwords": "a", "session": "s"}  # fmt: skip
     asked, plain = protocol(**{name: values.get(name, "true")}), protocol()
-    assert (asked.first, asked.session) != (plain.first, plain.session)
+    assert (asked.initial_open, asked.session) != (plain.initial_open, plain.session)
 
 
 def test_commands():
@@ -114,10 +114,10 @@ def test_commands():
     (push,) = one.received(b"\1\2")
     assert isinstance(push, Push)
     assert push.samples == b"\1\2"
-    assert one.received('{"type":"finalize","tag":"x","cut":false}') == [Finalize("x", False)]
-    assert one.received('{"type":"finalize"}') == [Finalize(None, True)]
+    assert one.received('{"type":"finalize","tag":"x","cut":false}') == [FinalizeStream("x", False)]
+    assert one.received('{"type":"finalize"}') == [FinalizeStream(None, True)]
     assert one.received('{"type":"close"}') == [Close()]
-    assert one.received('{"type":"gap","seconds":2}') == [Gap(2.0)]
+    assert one.received('{"type":"gap","seconds":2}') == [PushGap(2.0)]
     (decode,) = one.received('{"type":"configure","temperature":1}')
     assert isinstance(decode, Decode)
     assert decode.options.temperature == 1.0
@@ -153,7 +153,9 @@ def test_nothing_long_that_a_client_writes_is_kept_or_told_again(command: dict[s
     (error,) = told(one.received(json.dumps(command)))
     assert error["type"] == "error"
     assert len(error["message"]) < 1_000
-    assert one.received(json.dumps({"type": "finalize", "tag": "x" * 256})) == [Finalize("x" * 256)]
+    assert one.received(json.dumps({"type": "finalize", "tag": "x" * 256})) == [
+        FinalizeStream("x" * 256)
+    ]
 
 
 def test_the_name_of_a_session_has_an_end():
@@ -192,7 +194,7 @@ def test_every_event_comes_as_it_is(event: Any):
 
 def test_the_lag_is_told_now_and_then():
     one = protocol()
-    found = [told(one.heard(i * 0.08, 0.3)) for i in range(1, 26)]
+    found = [told(one.progress(i * 0.08, 0.3)) for i in range(1, 26)]
     assert [len(messages) for messages in found].count(1) == 3
     assert next(m for m in found if m) == [{"type": "lag", "waiting_s": 0.3, "heard_s": 0.56}]
 
@@ -203,7 +205,7 @@ def test_greetings_and_lag_are_not_counted():
     assert isinstance(ready, Send)
     assert not ready.counted
     assert json.loads(ready.data)["taken_s"] == 1.5
-    (lag,) = one.heard(1.0, 0.0)
+    (lag,) = one.progress(1.0, 0.0)
     assert isinstance(lag, Send)
     assert not lag.counted
     (word,) = one.event(EVENTS[0], 0.0)
@@ -234,7 +236,7 @@ def test_a_full_service_is_told_before_the_upgrade():
 @given(st.text() | st.binary())
 def test_whatever_comes_is_answered(message: str | bytes):
     for action in protocol().received(message):
-        assert isinstance(action, Push | Send | Finalize | Close | Gap | Decode)
+        assert isinstance(action, Push | Send | FinalizeStream | Close | PushGap | Decode)
 
 
 def int16(path: Any) -> bytes:

@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kiku.options import AudioFormat, DecodingOptions, StreamOptions
-from kiku.serve.history import History
-from kiku.serve.keeping import Keeping
-from kiku.serve.moving import Client, Moved, moved
+from kiku.serve.client_progress import ClientProgress, Overlap
+from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import Base, Send
-from kiku.serve.session_record import HEAD, Identity, RecordError, Stored, read
-from kiku.serve.session_sound import SoundFormat, quiet_behind
+from kiku.serve.session_record import HEAD, Identity, RecordError, StoredSession, read
+from kiku.serve.session_recorder import SessionRecorder
+from kiku.serve.session_sound import StoredFormat, first_quiet_after
 from kiku.serve.session_store import Claim
-from kiku.serve.told import Overlap, Told
+from kiku.serve.takeover import ReturningClient, Takeover, plan_takeover
 from kiku.stream import End, Event, Pause, WordEnd
 from kiku.text import Partial, TurnEnd, TurnEndEager, TurnResumed, TurnStart, Word
 
@@ -28,8 +28,8 @@ class Kept:
     """A talk's part of a store, without talk and store."""
 
     def __init__(self, options: StreamOptions | None = None, who: Identity = WHO) -> None:
-        self.history = History()
-        self.keeping = Keeping(who, RATE, self.history)
+        self.history = MessageHistory()
+        self.keeping = SessionRecorder(who, RATE, self.history)
         self.options = options or StreamOptions(format=AudioFormat(encoding="s16le"))
         self.keeping.opened(self.options, False)
         self.values: dict[str, bytes] = {}
@@ -41,7 +41,7 @@ class Kept:
         return data
 
     def say(self, text: str, end: float) -> None:
-        self.keeping.say(Word(text, end - 0.3, end, 1.0))
+        self.keeping.note_event(Word(text, end - 0.3, end, 1.0))
         self.history.add(Send(f"word {text}"))
 
     def write(self, heard_s: float = 0.0, state: bytes | None = None) -> dict[str, bytes]:
@@ -54,11 +54,13 @@ class Kept:
             self.keeping.committed(7)
         return self.values
 
-    def read(self, who: Identity = WHO) -> Stored:
+    def read(self, who: Identity = WHO) -> StoredSession:
         return read(self.values, who, RATE)
 
-    def move(self, received: int, told_s: float | None = None) -> Moved | None:
-        return moved(Claim(8, self.values), self.read(), Client(received, told_s), RATE, FRAME)
+    def move(self, received: int, told_s: float | None = None) -> Takeover | None:
+        return plan_takeover(
+            Claim(8, self.values), self.read(), ReturningClient(received, told_s), RATE, FRAME
+        )
 
 
 def test_a_second_is_written_at_a_time_and_what_is_told_is_dropped():
@@ -118,13 +120,13 @@ def test_a_store_that_was_down_is_written_to_as_if_new():
         if i == 2:
             snapshot = kept.keeping.snapshot(Base(), 50.0, 0.0, 60.0)
             assert snapshot is not None
-            kept.keeping.lost(snapshot.drop)
+            kept.keeping.invalidate(snapshot.drop)
         else:
             kept.write()
     stored = kept.read()
     assert [piece.start_s for piece in stored.pieces] == [3.0, 4.0]
     assert len(stored.messages) == 5
-    kept.keeping.forgotten()
+    kept.keeping.restart()
     kept.values = {}
     kept.push(1.0)
     kept.write()
@@ -162,13 +164,13 @@ def test_messages_are_counted_on():
     kept.write()
     one = kept.move(2)
     assert one is not None
-    assert [send.data for send in one.history.behind(2)] == ["word 2", "word 3"]
+    assert [send.data for send in one.history.after(2)] == ["word 2", "word 3"]
     ahead = kept.move(6)
     assert ahead is not None
     assert ahead.history.count == 4  # the next two are not sent
     knows = kept.move(6, 2.5)
     assert knows is not None
-    assert (knows.history.count, knows.told.words) == (6, {"": 2.5})
+    assert (knows.history.count, knows.progress.words) == (6, {"": 2.5})
     assert kept.move(4 + 20_001) is None
     kept.values.pop(kept.read().head.messages[0])
     with pytest.raises(RecordError, match="missing"):
@@ -219,7 +221,9 @@ def test_whatever_is_stored_is_read_or_refused(data: Any):
         stored = read(values, WHO, RATE)
     except RecordError:
         return
-    one = moved(Claim(1, values), stored, Client(data.draw(st.integers(0, 5))), RATE, FRAME)
+    one = plan_takeover(
+        Claim(1, values), stored, ReturningClient(data.draw(st.integers(0, 5))), RATE, FRAME
+    )
     assert one is None or (one.start_s >= 0 and one.num_bytes >= 0)
 
 
@@ -244,7 +248,7 @@ def test_what_is_gone_on_with_is_the_sound_as_it_was(sizes: list[int], encoding:
     kept.say("x", told)
     kept.write()
     one = kept.move(1)
-    sound = SoundFormat(kept.options.format, RATE)
+    sound = StoredFormat(kept.options.format, RATE)
     if one is None or not one.parts:
         return
     assert b"".join(data for _, data in one.parts) == whole[one.num_before :]
@@ -256,18 +260,18 @@ def test_what_is_gone_on_with_is_the_sound_as_it_was(sizes: list[int], encoding:
 def test_a_quiet_place_is_found_behind_a_word():
     loud = np.tile(np.linspace(-0.5, 0.5, 100, dtype=np.float32), RATE * 3 // 100)
     loud[round(1.3 * RATE) : 2 * RATE] = 0.001
-    assert 1.3 <= quiet_behind(loud, RATE, 0.0, 1.0) <= 1.45
-    assert 1.5 <= quiet_behind(loud, RATE, 0.0, 1.5) <= 1.6
-    assert quiet_behind(loud, RATE, 0.0, 2.2) == 2.2
-    assert 11.3 <= quiet_behind(loud, RATE, 10.0, 11.0) <= 11.45
-    assert quiet_behind(loud[:100], RATE, 0.0, 5.0) == 5.0
+    assert 1.3 <= first_quiet_after(loud, RATE, 0.0, 1.0) <= 1.45
+    assert 1.5 <= first_quiet_after(loud, RATE, 0.0, 1.5) <= 1.6
+    assert first_quiet_after(loud, RATE, 0.0, 2.2) == 2.2
+    assert 11.3 <= first_quiet_after(loud, RATE, 10.0, 11.0) <= 11.45
+    assert first_quiet_after(loud[:100], RATE, 0.0, 5.0) == 5.0
 
 
 # What the client knows.
 
 
-def told_of(*events: Event) -> Told:
-    told = Told()
+def told_of(*events: Event) -> ClientProgress:
+    told = ClientProgress()
     for event in events:
         told.add(event)
     return told

@@ -280,7 +280,7 @@ def test_what_waits_is_bounded_in_bytes_too(
             talks = service.app.sockets.talks
             wait_for(lambda: len(talks) == count)
             received = -1
-            while received != (received := sum(one.figures.num_received for one in talks)):
+            while received != (received := sum(one.counters.num_received for one in talks)):
                 time.sleep(1.0)
             held = [one.waiting_bytes for one in talks]
             assert max(held) < most / 2 + 2**20

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from kiku.serve.protocols.interface import Finalize, ModelCard, Request, Send
+from kiku.serve.protocols.interface import ClientRequest, FinalizeStream, ModelCard, Send
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -41,16 +41,16 @@ def test_asks_behind_a_message_come_before_those_of_the_next() -> None:
             pass
 
     async def talk() -> None:
-        protocol = KyutaiProtocol(Request("/"), ModelCard("demo"))
+        protocol = KyutaiProtocol(ClientRequest("/"), ModelCard("demo"))
         talk = Talk(Service(Settings()), protocol, "somebody", "1")
         wire: Any = SlowWire()
         stream: Any = Stream()
         talk._outbox.connect(wire)
         one = talk._stream
         one._stream = stream
-        first = asyncio.create_task(one.do([Send("words"), Finalize("first")]))
+        first = asyncio.create_task(one.do([Send("words"), FinalizeStream("first")]))
         await wire.is_asked.wait()
-        second = asyncio.create_task(one.do([Finalize("second")]))
+        second = asyncio.create_task(one.do([FinalizeStream("second")]))
         await asyncio.sleep(0)
         wire.takes.set()
         await asyncio.gather(first, second)

@@ -9,7 +9,7 @@ import pytest
 from kiku.serve import sockets
 from kiku.serve.guard import Guard
 from kiku.serve.keys import Keys
-from kiku.serve.protocols.interface import Actions, ModelCard, Request
+from kiku.serve.protocols.interface import Actions, ClientRequest, ModelCard
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings
@@ -35,7 +35,7 @@ class Listening(KyutaiProtocol):
     """Notes of what silences it was told."""
 
     def __init__(self) -> None:
-        super().__init__(Request("/"), ModelCard("demo"))
+        super().__init__(ClientRequest("/"), ModelCard("demo"))
         self.silences: list[float] = []
 
     def quiet(self, seconds: float) -> Actions:
@@ -54,10 +54,10 @@ def test_the_time_that_a_process_was_held_up_is_no_silence(held_up_s: float) -> 
         running = asyncio.create_task(talk.run(given))
         await asyncio.sleep(0.05)
         now = time.monotonic() + 50.0 + first_s / 2
-        talk.look(now, held_up_s)
+        talk.check_client(now, held_up_s)
         await asyncio.sleep(0)
         before = list(protocol.silences)
-        talk.look(now + first_s)
+        talk.check_client(now + first_s)
         await asyncio.sleep(0)
         assert protocol.silences == [first_s]  # it was silent all the same
         running.cancel()
@@ -68,7 +68,7 @@ def test_the_time_that_a_process_was_held_up_is_no_silence(held_up_s: float) -> 
 
 
 def test_the_sweep_tells_how_long_it_was_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "LOOK_S", 0.01)
+    monkeypatch.setattr(sockets, "CHECK_S", 0.01)
     told: list[float] = []
 
     async def play() -> None:
@@ -84,7 +84,7 @@ def test_the_sweep_tells_how_long_it_was_held_up(monkeypatch: pytest.MonkeyPatch
             elif len(told) == 8:
                 every.talks.clear()
 
-        monkeypatch.setattr(every, "look", look)
+        monkeypatch.setattr(every, "check_clients", look)
         began = time.monotonic()
         await asyncio.wait_for(every._sweep(), 60.0)
         assert sum(told) <= time.monotonic() - began, "each time is told once"

@@ -20,10 +20,10 @@ import kiku
 from kiku.errors import AudioError, TruncatedAudio
 from kiku.options import StreamOptions
 from kiku.serve.admission import Busy
-from kiku.serve.decoder import Decoders
+from kiku.serve.decoder import RecordingDecoders
 from kiku.serve.service import Service, languages_of
 from kiku.serve.settings import Settings
-from kiku.serve.uploads import beside
+from kiku.serve.uploads import transcript_headers
 from kiku.transcription import by_time
 from tests.audio.sounds import voice
 from tests.serve.conftest import EXAMPLES
@@ -40,7 +40,7 @@ def service_of(demo: kiku.Recognizer, **settings: Any) -> Service:
 
 
 async def heard_by(service: Service, path: Path, **options: Any) -> kiku.Transcript:
-    async with service.hear(path, StreamOptions(**options), "test") as heard:
+    async with service.transcribe_upload(path, StreamOptions(**options), "test") as heard:
         words = [word async for word in heard]
     assert sorted(words, key=by_time) == list(heard.transcript.words)
     return heard.transcript
@@ -146,7 +146,7 @@ def test_leaving_stops_the_work_and_frees_the_slot(demo: kiku.Recognizer, tmp_pa
     service = service_of(demo)
 
     async def work() -> None:
-        async with service.hear(long, StreamOptions(), "test") as heard:
+        async with service.transcribe_upload(long, StreamOptions(), "test") as heard:
             while heard.heard_s < 1.0:
                 await asyncio.sleep(0.01)
         assert heard.heard_s < 3_600
@@ -230,7 +230,7 @@ class TestDecoders:
         fed: list[np.ndarray] = []
 
         async def work() -> list[np.ndarray]:
-            decoders = Decoders(MEMORY)
+            decoders = RecordingDecoders(MEMORY)
             decoder = await decoders.decode()
 
             async def feed() -> None:
@@ -261,7 +261,7 @@ class TestDecoders:
         num_bytes = 0
 
         async def work() -> None:
-            decoders = Decoders(MEMORY)
+            decoders = RecordingDecoders(MEMORY)
             decoder = await decoders.decode()
 
             async def take() -> None:
@@ -291,7 +291,7 @@ class TestDecoders:
 
     def test_a_decoder_that_dies_is_told(self):
         async def work() -> None:
-            decoders = Decoders(MEMORY)
+            decoders = RecordingDecoders(MEMORY)
             decoder = await decoders.decode()
             decoder._process.kill()
             with pytest.raises(AudioError, match="breaks its decoder"):
@@ -305,7 +305,7 @@ class TestDecoders:
         path = wav(tmp_path / "x.wav", np.zeros((4_000_000, 8), np.int16), 192_000)
 
         async def attempt(memory_bytes: int) -> int:
-            decoders = Decoders(memory_bytes)
+            decoders = RecordingDecoders(memory_bytes)
             decoder = await decoders.decode(path)
             try:
                 return sum([len(chunk) for chunk in await chunks_of(decoder)])
@@ -436,7 +436,7 @@ def test_what_is_wrong_with_the_sound_stands_beside_the_answer(
 def test_a_header_has_any_warnings_and_a_long_problem():
     warning = kiku.StreamWarning("quiet", "so qui\u00ebt\r\nx-other: 1", 0.0)
     transcript = kiku.Transcript((), 1.0, (warning, warning), TruncatedAudio("x" * 5_000), "demo")
-    told = beside(transcript)
+    told = transcript_headers(transcript)
     assert told["x-kiku-warnings"] == "; ".join(["quiet: so qui?t x-other: 1"] * 2)
     assert told["x-kiku-problem"] == "x" * 1_000
 
@@ -455,7 +455,7 @@ def test_a_decoder_that_is_stopped_is_waited_for_by_one_alone(monkeypatch: pytes
     """Who asks the system after the kill whether it has ended takes the answer from who waits."""
 
     async def play() -> None:
-        decoders = Decoders(MEMORY)
+        decoders = RecordingDecoders(MEMORY)
         decoder = await decoders.decode()
         process = decoder._process
         inner: Any = process._transport._proc

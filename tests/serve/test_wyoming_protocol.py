@@ -14,12 +14,12 @@ from kiku.errors import AudioError, ConfigError, NoFreeSlot
 from kiku.options import MAX_HOTWORDS, Eagerness, TurnPolicy
 from kiku.serve.protocols.interface import (
     Action,
+    ClientRequest,
     Close,
     Hangup,
     ModelCard,
     Open,
     Push,
-    Request,
     Send,
     ServerEnds,
 )
@@ -37,8 +37,8 @@ from kiku.serve.protocols.wyoming_messages import (
     MAX_LINE_BYTES,
     MAX_PAYLOAD_BYTES,
     Malformed,
-    Message,
     MessageReader,
+    WyomingMessage,
 )
 from kiku.serve.protocols.wyoming_sound import widened
 from kiku.stream import End
@@ -85,7 +85,7 @@ def kinds(actions: Sequence[Action]) -> list[str]:
 
 
 def new(**card: Any) -> WyomingProtocol:
-    return WyomingProtocol(Request("wyoming"), dataclasses.replace(CARD, **card))
+    return WyomingProtocol(ClientRequest("wyoming"), dataclasses.replace(CARD, **card))
 
 
 def hearing(protocol: WyomingProtocol | None = None) -> WyomingProtocol:
@@ -123,7 +123,7 @@ def test_however_the_bytes_are_cut_the_messages_are_the_same(
 ) -> None:
     whole = wire(*events)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
-    reader, found = MessageReader(), list[Message]()
+    reader, found = MessageReader(), list[WyomingMessage]()
     for first, last in zip([0, *cuts], [*cuts, len(whole)], strict=True):
         reader.feed(whole[first:last])
         while (one := reader.next()) is not None:
@@ -137,7 +137,7 @@ def test_however_the_bytes_are_cut_the_messages_are_the_same(
 def test_data_may_stand_in_the_line_too() -> None:
     reader = MessageReader()
     reader.feed(b'{"type":"x","data":{"a":1,"b":2},"data_length":7,"version":"9"}\n{"b":3}')
-    assert reader.next() == Message("x", {"a": 1, "b": 3})
+    assert reader.next() == WyomingMessage("x", {"a": 1, "b": 3})
 
 
 @pytest.mark.parametrize("name", ["data_length", "payload_length"])
@@ -238,7 +238,7 @@ def test_in_whatever_order_things_happen_each_utterance_has_one_answer(
         elif step == "turn" and is_open:
             actions = protocol.event(TurnEnd(1.0, 1.0), 0.0)
         elif step == "heard" and is_open:
-            actions = protocol.heard(60.0)
+            actions = protocol.progress(60.0)
         elif step == "reject" and is_open:
             actions = protocol.rejected(AudioError("no"))
         elif step == "busy" and is_open:
@@ -273,7 +273,7 @@ def test_in_whatever_order_things_happen_each_utterance_has_one_answer(
 
 def test_an_utterance_has_a_stream_from_its_start_to_its_end() -> None:
     protocol = new()
-    assert protocol.first is None
+    assert protocol.initial_open is None
     assert not protocol.begin()
     (opened,) = protocol.received(wire(Transcribe(language="en"), START))
     assert isinstance(opened, Open)
@@ -474,9 +474,9 @@ def test_the_turn_ends_the_utterance_and_the_rest_of_its_sound_is_dropped() -> N
     protocol.received(wire(chunk(b"\0" * 64_000)))
     protocol.event(TurnStart(0.1), 0.0)
     protocol.event(word("stop"), 0.0)
-    assert not protocol.heard(2.0)
+    assert not protocol.progress(2.0)
     protocol.event(TurnEnd(2.0, 0.9), 0.0)
-    assert protocol.heard(2.0) == [Close()]
+    assert protocol.progress(2.0) == [Close()]
     assert not protocol.received(wire(chunk(b"ab")))
     assert kinds(protocol.event(End(2.0), 0.0)) == ["transcript", "transcript-stop"]
     assert not protocol.received(wire(chunk(b"ab"), AudioStop()))
@@ -487,18 +487,18 @@ def test_a_recording_sent_at_once_is_heard_to_its_end() -> None:
     protocol = hearing()
     protocol.received(wire(chunk(b"\0" * 320_000)))  # 10 s
     protocol.event(TurnEnd(2.0, 0.9), 0.0)
-    assert not protocol.heard(2.0)
+    assert not protocol.progress(2.0)
     protocol.event(TurnStart(3.0), 0.0)
-    assert not protocol.heard(9.9)  # somebody speaks again
+    assert not protocol.progress(9.9)  # somebody speaks again
     protocol.event(TurnEnd(9.9, 0.9), 0.0)
-    assert protocol.heard(9.9) == [Close()]
+    assert protocol.progress(9.9) == [Close()]
 
 
 def test_who_never_speaks_is_not_waited_for() -> None:
     protocol = hearing()
     protocol.received(wire(chunk(b"\0" * int(32_000 * NOTHING_S))))
-    assert not protocol.heard(NOTHING_S - 0.5)
-    assert protocol.heard(NOTHING_S) == [Close()]
+    assert not protocol.progress(NOTHING_S - 0.5)
+    assert protocol.progress(NOTHING_S) == [Close()]
 
 
 def test_the_other_program_waits_for_audio_stop() -> None:
@@ -509,7 +509,7 @@ def test_the_other_program_waits_for_audio_stop() -> None:
     assert opened.options.turns is None
     protocol.opened()
     protocol.received(wire(chunk(b"\0" * 640_000)))
-    assert not protocol.heard(20.0)
+    assert not protocol.progress(20.0)
     assert kinds(protocol.received(wire(SelectProgram("piper")))) == ["error"]
     assert not protocol.received(wire(SelectProgram(PROGRAM)))
 

@@ -16,9 +16,11 @@ from kiku.audio.samples import (
     is_decoder,
     is_file,
     is_rated,
+    refuse_backwards,
     samples_of,
     source_of,
 )
+from kiku.audio.source import read_twice
 
 __all__ = [
     "ENDINGS",
@@ -42,6 +44,8 @@ __all__ = [
     "num_channels",
     "read_chunks",
     "read_file",
+    "read_twice",
+    "refuse_backwards",
     "samples_of",
     "source_of",
 ]

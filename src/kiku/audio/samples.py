@@ -145,6 +145,7 @@ def samples_of(source: Any, rate: int | None) -> tuple[Any, int] | None:
     elif is_rated(source):
         own_rate, samples = source
     elif isinstance(source, list | tuple):
+        refuse_backwards(source)
         raise InputError(
             "a list of numbers is not taken for sound: give np.array(samples, np.float32) with its "
             "rate=..., or a list of recordings"
@@ -178,9 +179,22 @@ def is_rated(source: Any) -> bool:
     if not isinstance(source, tuple):
         return False
     pair = cast("tuple[Any, ...]", source)
-    if len(pair) != 2 or not hasattr(pair[1], "__array__") or np.ndim(pair[0]):
+    return len(pair) == 2 and hasattr(pair[1], "__array__") and _is_rate(pair[0])
+
+
+def refuse_backwards(source: Any) -> None:
+    """Raise InputError for `(array, rate)`, as soundfile and librosa give it."""
+    if isinstance(source, tuple) and is_rated(pair := cast("tuple[Any, ...]", source)[::-1]):
+        raise InputError(
+            "(samples, rate) is the other way round: write (rate, samples), or samples with "
+            f"rate={pair[0]} beside them"
+        )
+
+
+def _is_rate(number: Any) -> bool:
+    if np.ndim(number):
         return False
-    rate = plain_number(pair[0])
+    rate = plain_number(number)
     return isinstance(rate, float) or whole(rate) > 0  # what is not whole is for `checked_rate`
 
 

@@ -23,10 +23,7 @@ from kiku.text import Vocabulary
 
 
 def token_picker(
-    options: DecodingOptions,
-    vocabulary: Vocabulary,
-    config: ModelConfig,
-    after: "TokenPicker | None" = None,
+    options: DecodingOptions, vocabulary: Vocabulary, config: ModelConfig
 ) -> "TokenPicker | None":
     """The picker of one stream's tokens; None where each token is the likeliest one, which engines
     pick by themselves, and faster.
@@ -35,19 +32,17 @@ def token_picker(
         options: how to pick; `num_codebooks` is not used here, but by the engine.
         vocabulary: the model's.
         config: the model's.
-        after: the stream's picker so far, where its options change: the new one goes on from it as
-            far as that makes sense (see `TokenPicker.go_on`).
 
     Raises:
-        ConfigError: the vocabulary cannot spell a hotword, they are too many, or the prior is of
-            another size.
+        ConfigError: the vocabulary cannot spell a hotword, they are too many, the prior is of
+            another size, or the model has fewer codebooks.
     """
-    if options.is_plain:
-        return None
-    picker = TokenPicker(options, vocabulary, config)
-    if after is not None:
-        picker.go_on(after.state())
-    return picker
+    most = config.lm.num_codebooks
+    if (options.num_codebooks or 1) > most:
+        raise ConfigError(
+            f"num_codebooks must be in 1..{most} for this model, not {options.num_codebooks}"
+        )
+    return None if options.is_plain else TokenPicker(options, vocabulary, config)
 
 
 def plain_sampler(picker: Picker | None) -> Sampler | None:

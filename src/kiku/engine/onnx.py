@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from kiku.config import REWIND_FRAMES, ModelConfig
 from kiku.engine.backend import Said
-from kiku.engine.choice import usable_threads
+from kiku.engine.choice import usable_of, usable_threads
 from kiku.engine.core import SlotEngine
 from kiku.engine.kernels import Kernels, kernels
 from kiku.engine.networks import WIDTH, CodecMark, OnnxCodec, OnnxDecoder
@@ -39,7 +39,8 @@ def onnx_engine(
         folder: has the files that `kiku.graph` wrote.
         config: of the model in these files.
         slots: how many.
-        threads: how many compute; None is one for each processor that this process may use.
+        threads: how many compute, but no more than one for each processor that this process may
+            use; None is as many.
         keep_logits: whether outputs have logits.
         precision: of the files, to be shown to people.
         used: the operators; None takes kiku's own where they can be used.
@@ -107,7 +108,7 @@ class OnnxBackend:
         """See `onnx_engine`."""
         self.codec_config, self.lm_config = config.codec, config.lm
         self.num_slots = slots
-        self.threads = threads or usable_threads()
+        self.threads = usable_of(threads) if threads else usable_threads()
         self.description = f"onnx {precision}".strip()
         used = used or kernels()
         self.reads_alike = used.variant is Variant.OWN

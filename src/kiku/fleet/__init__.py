@@ -2,7 +2,7 @@
 
     sources.py      folders, patterns, manifests -> recordings, with their sizes; nothing is opened
     planning.py     estimated lengths, the limit of a run, and blocks of recordings
-    looking.py      lengths stated by some recordings, read in a process that may crash
+    durations.py    lengths stated by some recordings, read in a process that may crash
     settings.py     the model, what it runs on, and which of these settings change the words
     batch.py        transcribe(): from the sources to the rows, even if processes die
     transcriber.py  the work of one process: a recognizer whose slots are kept full
@@ -12,6 +12,7 @@
     progress.py     progress of a batch
     places.py       folders and files wherever fsspec can reach them
     parquet.py      rows as Parquet
+    cluster.py      which cluster, and whether it can be reached
     resources.py    the resources of a cluster that each actor gets
     on_ray.py       the processes that transcribe: actors of Ray Data
     quiet_ray.py    Ray, imported so that it sends no usage reports

@@ -10,9 +10,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from enum import StrEnum
+from typing import Protocol
 
 from kiku.errors import InputError, KikuError
+from kiku.fleet.cluster import refuse_client
 from kiku.fleet.planning import Block, Lengths, blocks_of, lengths_of, within
 from kiku.fleet.progress import Counter, Progress
 from kiku.fleet.rows import Key, key_of, row_of_problem
@@ -36,8 +38,9 @@ class Run:
     """Where a batch runs, and how much of it."""
 
     address: str | None = None
-    """Address of a Ray cluster: "auto", "HOST:PORT", "ray://HOST:PORT"; None starts one on this
-    machine, unless the program is connected to one."""
+    """Address of a Ray cluster: "HOST:PORT", "auto", or "local", which starts one on this machine.
+    None is the cluster that the program is connected to, or the one in RAY_ADDRESS, else "local".
+    """
     actors: int | None = None
     """Processes that transcribe; None is as many as there is room for."""
     limit_hours: float | None = None
@@ -48,6 +51,7 @@ class Run:
 
     def __post_init__(self) -> None:
         """Raise InputError for invalid values."""
+        refuse_client(self.address)
         if self.actors is not None and self.actors < 1:
             raise InputError(f"actors must be at least 1, not {self.actors}")
         if self.limit_hours is not None and not self.limit_hours > 0:
@@ -87,9 +91,16 @@ class Report:
     """Paths of recordings that killed their process."""
 
 
-Stage = Literal["many", "few", "alone"]
-"""The rounds: see the top of this file. From the second round on a process has one block at a time,
-so that no other block is lost with it."""
+class Stage(StrEnum):
+    """The rounds: see the top of this file.
+
+    From the second round on a process has one block at a time, so that no other block is lost with
+    it.
+    """
+
+    LARGE_BLOCKS = "many"
+    SMALL_BLOCKS = "few"
+    SINGLE = "alone"
 
 
 class Broken(KikuError):
@@ -150,7 +161,7 @@ def transcribe(
 
     settings = ModelSettings(model) if isinstance(model, str) else model
     request = Request(settings, options or StreamOptions())
-    return heard_by(on_ray, sources, os.fspath(output), request, formats, run, on_progress)
+    return run_batch(on_ray, sources, os.fspath(output), request, formats, run, on_progress)
 
 
 def survey(
@@ -187,7 +198,7 @@ def _survey(
     return Survey(missing[:count], lengths, len(items), sum(done), failed)
 
 
-def heard_by(
+def run_batch(
     make: MakeWorkers,
     sources: Sources,
     output: str,
@@ -228,7 +239,7 @@ def _check_names(items: Sequence[Item], store: Store) -> None:
     """Refuse captions that would replace one another."""
     taken: dict[str, Item] = {}
     for item in items if store.has_captions else ():
-        other = taken.setdefault(store.called(item.name), item)
+        other = taken.setdefault(store.normalised_name(item.name), item)
         if other is not item:
             raise InputError(
                 f"the captions of {other.path} and {item.path} would both be called {item.name}: "
@@ -271,9 +282,9 @@ class _Work:
         lengths = [self._seconds[item.path] for item in items]
         least = -(-workers.slots // 2)
         blocks = list(blocks_of(items, lengths, lanes=workers.lanes, least=least))
-        self._round(workers, blocks, "many")
-        self._round(workers, self._left_in(workers.slots), "few")
-        self._round(workers, self._left_in(1), "alone")
+        self._round(workers, blocks, Stage.LARGE_BLOCKS)
+        self._round(workers, self._left_in(workers.slots), Stage.SMALL_BLOCKS)
+        self._round(workers, self._left_in(1), Stage.SINGLE)
         for item in list(self._left.values()):
             self.killed.append(item.path)
             self._take(
@@ -292,8 +303,8 @@ class _Work:
         while blocks:
             before = len(self._left)
             try:
-                for heard in workers.transcribe(blocks, stage):
-                    self._take(heard)
+                for result in workers.transcribe(blocks, stage):
+                    self._take(result)
                 return
             except Broken:
                 if len(self._left) == before:
@@ -301,13 +312,13 @@ class _Work:
             left = [[item for item in block if item.path in self._left] for block in blocks]
             blocks = [block for block in left if block]
 
-    def _take(self, heard: Transcribed) -> None:
-        item = self._left.pop(heard.path, None)
+    def _take(self, result: Transcribed) -> None:
+        item = self._left.pop(result.path, None)
         if item is None:  # it has a result already: a recording may be handed out twice
             return
-        first = heard.rows[0]
+        first = result.rows[0]
         each = self._request.options.channel == "each"
-        self._store.add(item.name, heard.rows, each=each)
+        self._store.add(item.name, result.rows, each=each)
         failed = first["problem"] is not None
         self._counter.add(self._seconds[item.path], first["duration"], failed=failed)
         if self._on_progress is not None:

@@ -12,17 +12,19 @@ import logging
 import os
 import re
 import warnings
+from collections import defaultdict
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
 from kiku.engine.choice import usable_threads
-from kiku.errors import InputError, KikuError
+from kiku.errors import KikuError
 from kiku.fleet.batch import Broken, Run, Stage, Workers
+from kiku.fleet.cluster import LOCAL, cluster_of, refuse_client, refuse_silent, unusable
 from kiku.fleet.planning import Block
 from kiku.fleet.quiet_ray import import_ray
-from kiku.fleet.resources import room_for, why_no_gpu
+from kiku.fleet.resources import room_for, wait_for_room, why_no_gpu
 from kiku.fleet.settings import Request
 from kiku.fleet.sources import Item
 from kiku.fleet.transcriber import Transcribed, Transcriber
@@ -50,14 +52,16 @@ class _Actor:
     def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
         """Give each row as soon as it is there."""
         if self._transcriber is None:
-            yield {"heard": [json.dumps({"cannot": self._problem})]}
+            yield {"result": [json.dumps({"cannot": self._problem})]}
             return
         for text in batch["block"]:
             block = json.loads(str(text))
             items = [Item(**values) for values in block["items"]]
             try:
-                for heard in self._transcriber.transcribe(items, alone=block["stage"] == "alone"):
-                    yield {"heard": [json.dumps(asdict(heard))]}
+                for done in self._transcriber.transcribe(
+                    items, alone=block["stage"] == Stage.SINGLE
+                ):
+                    yield {"result": [json.dumps(asdict(done))]}
             except Exception as error:
                 # With a device that is gone all would fail: end, and let a new process take over.
                 print(f"kiku: {type(error).__name__}: {error}; this process ends", flush=True)
@@ -83,14 +87,19 @@ class _OnRay:
 
     def transcribe(self, blocks: Sequence[Block], stage: Stage) -> Iterator[Transcribed]:
         """See `Workers.transcribe`."""
-        lanes = _LANES if stage == "many" else 1
+        lanes = _LANES if stage is Stage.LARGE_BLOCKS else 1
+        actors = min(self._actors, len(blocks))
+        if stage is Stage.LARGE_BLOCKS:  # in later rounds our own dead actors may still hold it
+            wait_for_room(
+                actors, self._remote, self._ray.available_resources, lambda: _held(self._ray)
+            )
         with _settings_of(self._data):
             rows = [
                 {"block": json.dumps({"stage": stage, "items": list(map(asdict, block))})}
                 for block in blocks
             ]
             pool = self._data.ActorPoolStrategy(
-                size=min(self._actors, len(rows)),
+                size=actors,
                 max_concurrent_calls_per_actor=lanes,
                 max_tasks_in_flight_per_actor=lanes,
                 enable_true_multi_threading=True,
@@ -107,7 +116,7 @@ class _OnRay:
     def _answers(self, dataset: Any) -> Iterator[Transcribed]:
         try:
             for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-                for text in batch["heard"]:
+                for text in batch["result"]:
                     values = json.loads(str(text))
                     if "cannot" in values:
                         raise KikuError(values["cannot"])
@@ -126,13 +135,15 @@ def on_ray(request: Request, run: Run) -> Generator[Workers]:
 
     Raises:
         MissingExtra: Ray is not installed.
-        InputError: the cluster does not exist, no machine in it has enough processors, or a GPU is
-            asked for and there is none.
+        InputError: the cluster does not exist or is reached through Ray Client, no machine in it
+            has enough processors, or a GPU is asked for and there is none.
     """
     ray = import_ray("kiku.fleet.transcribe")
     is_ours = not ray.is_initialized()
     if is_ours:
-        _connect(ray, run.address)
+        _connect(ray, cluster_of(run.address))
+    elif ray.util.client.ray.is_connected():
+        refuse_client("ray://, which this program is connected to,")
     try:
         yield _OnRay(ray, request, run)
     finally:
@@ -140,22 +151,21 @@ def on_ray(request: Request, run: Run) -> Generator[Workers]:
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str | None) -> None:
-    more = {"num_cpus": usable_threads()} if address is None else {}
+def _connect(ray: Any, address: str) -> None:
+    is_new = address == LOCAL
+    refuse_silent(address)
+    more = {"num_cpus": usable_threads()} if is_new else {}
     try:
         ray.init(
-            address=address or "local",
-            include_dashboard=False if address is None else None,
+            address=address,
+            include_dashboard=False if is_new else None,
             # kiku prints its own messages.
             logging_level=logging.ERROR,
             log_to_driver=False,
             **more,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"there is no Ray cluster at {address or 'this machine'} ({_first_line(error)}): check "
-            "the address, and that this machine may reach it"
-        ) from error
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise unusable(address, _first_line(error)) from error
 
 
 def _why_no_gpus(ray: Any) -> list[str]:
@@ -178,6 +188,27 @@ def _why_no_gpus(ray: Any) -> list[str]:
         except ray.exceptions.RayError as error:
             found[one] = _reason(error)
     return [f"on {asked[one]} {why}" for one, why in found.items() if why]
+
+
+def _held(ray: Any) -> list[str]:
+    """What other programs hold of the cluster, one sentence for each; empty if the dashboard does
+    not answer."""
+    mine = ray.get_runtime_context().get_job_id()
+    found = defaultdict[tuple[str, str, str], float](float)
+    try:
+        state = importlib.import_module("ray.util.state")
+        actors = state.list_actors(filters=[("state", "=", "ALIVE")], detail=True, timeout=5)
+        tasks = state.list_tasks(filters=[("state", "=", "RUNNING")], detail=True, timeout=5)
+    except Exception:  # of any kind: a batch must not end because one line is incomplete
+        return []
+    for one in (*actors, *tasks):
+        name = getattr(one, "class_name", None) or one.name
+        wants: dict[str, float] = one.required_resources or {}
+        for what in ("GPU", "CPU"):
+            count = wants.get(what, 0)
+            if count and one.job_id != mine:
+                found[what, name, one.job_id] += count
+    return [f"{name} of job {job} holds {what}: {n:g}" for (what, name, job), n in found.items()]
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from kiku.fleet.looking import look_into
+from kiku.fleet.durations import probe_durations
 from kiku.fleet.sources import Item
 
-_LOOKED_INTO = 200
+_PROBED = 200
 _BYTES_A_SECOND = 16_000
 """Bytes a second of a recording that does not state its length: 128 kbit/s."""
 
@@ -45,24 +45,24 @@ class Lengths:
         return Lengths([max(0.0, min(s, until_s) - start_s) for s in self.seconds], self.stated)
 
 
-Look = Callable[[Sequence[Item]], Sequence[float | None]]
+Probe = Callable[[Sequence[Item]], Sequence[float | None]]
 
 
-def lengths_of(items: Sequence[Item], look: Look | None = None) -> Lengths:
+def lengths_of(items: Sequence[Item], probe: Probe | None = None) -> Lengths:
     """Seconds of each recording: from its manifest, from the recording itself, or from its bytes.
 
     At most 200 recordings, spread over the list, are read. The others are estimated by the bytes a
     second of those whose names have the same ending.
     """
     unknown = [item for item in items if item.seconds is None and item.size is not None]
-    step = max(1, math.ceil(len(unknown) / _LOOKED_INTO))
-    looked = unknown[::step]
+    step = max(1, math.ceil(len(unknown) / _PROBED))
+    probed = unknown[::step]
     found = {
         item.path: seconds
-        for item, seconds in zip(looked, (look or look_into)(looked), strict=True)
+        for item, seconds in zip(probed, (probe or probe_durations)(probed), strict=True)
         if seconds is not None and math.isfinite(seconds)
     }
-    rate = _rates({item: found[item.path] for item in looked if item.path in found})
+    rate = _rates({item: found[item.path] for item in probed if item.path in found})
     stated = {item.path: item.seconds for item in items if item.seconds is not None} | found
     return Lengths(
         [stated.get(item.path, (item.size or 0) / rate(item)) for item in items], len(stated)

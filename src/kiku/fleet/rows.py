@@ -62,7 +62,7 @@ def rows_of(key: Key, transcript: Transcript, channel: Channel, num_channels: in
         channel: the channel that was asked for; "each" gives a row for each channel.
         num_channels: number of its channels, silent ones too; 0 if none of it could be read.
     """
-    problem = None if transcript.problem is None else said_of(transcript.problem)
+    problem = None if transcript.problem is None else message_of(transcript.problem)
     if channel != "each":
         one = None if channel == "mix" else channel
         return [_row(key, transcript, transcript.words, one, problem)]
@@ -79,7 +79,7 @@ def row_of_problem(key: Key, problem: str) -> Row:
     return _row(key, Transcript((), 0.0), (), None, problem)
 
 
-def said_of(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """The message of an error; errors that are not kiku's are named as unexpected."""
     if isinstance(error, kiku.KikuError):
         return str(error)
@@ -90,30 +90,30 @@ def _row(
     key: Key, transcript: Transcript, words: Sequence[Word], channel: int | None,
     problem: str | None,
 ) -> Row:  # fmt: skip
-    said = replace(transcript, words=tuple(words)).to_dict()
+    values = replace(transcript, words=tuple(words)).to_dict()
     return {
         **key._asdict(),
         "version": kiku.__version__,
         "channel": channel,
         "duration": round(transcript.duration, 3),
         "problem": problem,
-        "text": said["text"],
-        "words": [_word(one) for one in said["words"]],
+        "text": values["text"],
+        "words": [_word(one) for one in values["words"]],
         "segments": [
             {"start": _time(one["start"]), "end": _time(one["end"]), "text": one["text"]}
-            for one in said["segments"]
+            for one in values["segments"]
         ],
         "captions": None,  # their name is set where captions are written
     }
 
 
-def _word(said: Mapping[str, Any]) -> dict[str, Any]:
-    probability = said["probability"]
+def _word(values: Mapping[str, Any]) -> dict[str, Any]:
+    probability = values["probability"]
     known = None if math.isnan(probability) else round(probability, 4)
     return {
-        "text": said["text"],
-        "start": _time(said["start"]),
-        "end": _time(said["end"]),
+        "text": values["text"],
+        "start": _time(values["start"]),
+        "end": _time(values["end"]),
         "probability": known,
     }
 

@@ -12,13 +12,13 @@ on for RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S and are then closed with 1
 says what else must be set.
 """
 
-import importlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from kiku.errors import ConfigError, MissingExtra
+from kiku.errors import ConfigError
+from kiku.fleet.quiet_ray import import_ray
 
 if TYPE_CHECKING:
     from kiku.serve.app import App
@@ -96,7 +96,7 @@ def application(settings: "Settings", scale: Scale) -> Any:
     settings.keys()
     if settings.slots is None:
         raise ConfigError("Ray counts replicas by their slots: give slots=N")
-    serve = _ray_serve()
+    serve = import_ray("kiku.fleet.serve_app", "serve")
     ingress = serve.ingress(_builder(settings))(_Replica)
     return serve.deployment(name="kiku", **options(settings.slots, scale, os.environ))(
         ingress
@@ -208,12 +208,3 @@ def _number(name: str, text: str, *, whole: bool) -> float:
     except ValueError:
         what = "a whole number" if whole else "a number"
         raise ConfigError(f"{name} must be {what}, not {text!r}") from None
-
-
-def _ray_serve() -> Any:
-    # Ray reads the variable when it is imported; the processes that it starts inherit it.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        return importlib.import_module("ray.serve")
-    except ImportError as error:
-        raise MissingExtra("kiku.fleet.serve_app", "fleet") from error

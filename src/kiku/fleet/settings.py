@@ -60,7 +60,7 @@ class Request:
     options: StreamOptions = field(default_factory=StreamOptions)
 
     @property
-    def says(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """All that the words depend on, in plain values.
 
         Raises:
@@ -80,5 +80,5 @@ class Request:
         Raises:
             ConfigError: an option has no plain form.
         """
-        text = json.dumps(self.says, sort_keys=True)
+        text = json.dumps(self.identity, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

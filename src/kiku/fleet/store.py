@@ -20,9 +20,9 @@ import secrets
 import time
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -69,13 +69,13 @@ class Store:
         if self._kind == "parquet":
             parquet.need()
         self._folder, self._is_local = folder, is_local(folder)
-        with self._told("reached"):
+        with self._translate_errors("reached"):
             self._files, self._folder = place_of(folder)
         self._lock: FileLock | None = None
         self._ignores_case = False
         self._writing = writing
         if writing:
-            with self._told("made"):
+            with self._translate_errors("made"):
                 make_folder(self._files, self._folder)
             if self._is_local:
                 self._hold(folder)
@@ -115,9 +115,9 @@ class Store:
 
     def owner_of(self, name: str) -> Key | None:
         """The recording of an earlier run whose captions have this name, as `finished` found it."""
-        return self._captions_of.get(self.called(name))
+        return self._captions_of.get(self.normalised_name(name))
 
-    def called(self, name: str) -> str:
+    def normalised_name(self, name: str) -> str:
         """A name of captions in the form for comparisons: equal for names of the same file here."""
         name = plain(name)
         return unicodedata.normalize("NFC", name).casefold() if self._ignores_case else name
@@ -143,7 +143,7 @@ class Store:
                 if row["problem"] is not None:
                     self._broken.add(key.path)
                 if row.get("captions") is not None:
-                    self._captions_of[self.called(row["captions"])] = key
+                    self._captions_of[self.normalised_name(row["captions"])] = key
             self._count(part, here)
             for key, whole in here.items():
                 if (key.model, key.options) == (model, digest):
@@ -164,7 +164,7 @@ class Store:
             yield from self._read(part)
 
     def _parts(self) -> list[str]:
-        with self._told("listed"):
+        with self._translate_errors("listed"):
             self._files.invalidate_cache()
             if not self._files.exists(self._folder):
                 return []
@@ -174,17 +174,17 @@ class Store:
     def _heads(self, part: str) -> Iterator[Row]:
         """The rows of a part, at least the columns that identify their recordings."""
         if part.endswith(".parquet"):
-            with self._told("read", part), self._files.open(part, "rb") as file:
+            with self._translate_errors("read", part), self._files.open(part, "rb") as file:
                 yield from parquet.read(file, [*Key._fields, "problem", "captions"])
         else:
             yield from self._read(part)
 
     def _read(self, part: str) -> Iterator[Row]:
         if part.endswith(".parquet"):
-            with self._told("read", part), self._files.open(part, "rb") as file:
+            with self._translate_errors("read", part), self._files.open(part, "rb") as file:
                 yield from parquet.read(file)
             return
-        with self._told("read", part), self._files.open(part, "rb") as file:
+        with self._translate_errors("read", part), self._files.open(part, "rb") as file:
             for number, line in enumerate(file, 1):
                 yield _row_in(line, f"{part}, line {number}")
 
@@ -196,7 +196,7 @@ class Store:
         Raises:
             OutputError: it cannot be written.
         """
-        text = json.dumps(request.says, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(request.identity, indent=2, ensure_ascii=False) + "\n"
         self._write(join(self._folder, "options", f"{request.digest}.json"), _bytes_of(text))
 
     def add(self, name: str, rows: Sequence[Row], *, each: bool = False) -> None:
@@ -230,7 +230,7 @@ class Store:
             self._write(f"{path}.partial.{ending}", _bytes_of(text))
         if plain(rows[0]["path"]) in self._broken and (is_whole or not has_words):
             # Partial captions of the earlier attempt belong to no row.
-            with self._told("removed", path), contextlib.suppress(FileNotFoundError):
+            with self._translate_errors("removed", path), contextlib.suppress(FileNotFoundError):
                 remove(self._files, f"{path}.partial.{ending}")
 
     def flush(self) -> None:
@@ -258,12 +258,12 @@ class Store:
 
     def _write_part(self, path: str, rows: Sequence[Row]) -> None:
         if not rows:
-            with self._told("removed", path):
+            with self._translate_errors("removed", path):
                 remove(self._files, path)
             return
         if path.endswith(".parquet"):
             buffer = io.BytesIO()
-            with self._told("written", path):
+            with self._translate_errors("written", path):
                 parquet.write(buffer, rows)
             self._write(path, buffer.getvalue())
         else:
@@ -274,7 +274,7 @@ class Store:
         """Write a file whole or not at all: a reader sees the old file or the new one."""
         folder, _, name = path.rpartition("/")
         beside = join(folder, f".{name}.{secrets.token_hex(4)}.partial")
-        with self._told("written", path):
+        with self._translate_errors("written", path):
             make_folder(self._files, folder)
             try:
                 self._files.pipe_file(beside, data)
@@ -284,8 +284,18 @@ class Store:
                     remove(self._files, beside)
                 raise
 
-    def _told(self, what: str, path: str | None = None) -> "_Told":
-        return _Told(f"{path or self._folder} cannot be {what}")
+    @contextlib.contextmanager
+    def _translate_errors(self, what: str, path: str | None = None) -> Generator[None]:
+        """In the block, errors of a file system become kiku's OutputError."""
+        try:
+            yield
+        except KikuError:
+            raise
+        except Exception as error:  # packages of stores often raise other errors than OSError
+            raise OutputError(
+                f"{path or self._folder} cannot be {what} ({error}): check the place and its "
+                "permissions, and run the same command again; what is finished is not heard again"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -308,26 +318,6 @@ class Store:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()
-
-
-class _Told:
-    """A context that turns errors of a file system into kiku's OutputError."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: Callable[..., Any] | None, error: BaseException | None, trace: object
-    ) -> None:
-        # Packages of stores often raise other errors than OSError.
-        if isinstance(error, Exception) and not isinstance(error, KikuError):
-            raise OutputError(
-                f"{self._what} ({error}): check the place and its permissions, and run the same "
-                "command again; what is finished is not heard again"
-            ) from error
 
 
 def _number_of(part: str) -> int:

@@ -4,7 +4,6 @@ Several threads may call it with blocks at the same time: they share its slots a
 that the end of one block leaves no slot idle.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,8 +41,6 @@ class Transcriber:
         silence = np.zeros(2_400, np.float32)
         options = replace(request.options, channel="mix", start_s=0.0, end_s=None)
         self._recognizer.transcribe(silence, options, rate=24_000)
-        # Problems of a recording are reported in its row.
-        warnings.filterwarnings("ignore", "(?s).*everything before was transcribed")
 
     def transcribe(self, items: Sequence[Item], *, alone: bool = False) -> Iterator[Transcribed]:
         """Give each recording as soon as it is done; its problems are in its rows.

@@ -21,7 +21,7 @@ from kiku.nn.state import KVRing, all_active
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpointing:
     """Which layers drop their activations and recompute them for the gradients, and how."""
 
     run: Callable[..., Tensor]
@@ -30,19 +30,19 @@ class Checkpoint:
     """In each group of this many layers the first is checkpointed."""
 
 
-def checkpoint_by(arguments: dict[str, Any], every: int) -> Checkpoint:
+def checkpointing_with(arguments: dict[str, Any], every: int) -> Checkpointing:
     """Checkpoint every `every`-th layer by `torch.utils.checkpoint` with these arguments."""
-    return Checkpoint(partial(checkpoint, **arguments), every)  # pyright: ignore
+    return Checkpointing(partial(checkpoint, **arguments), every)  # pyright: ignore
 
 
-def read_openly(
+def run_layers(
     lm: LM,
     x: Tensor,
     layout: Layout,
     *,
     trace: list[Tensor] | None = None,
     weights: list[Tensor] | None = None,
-    by: Checkpoint | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> Tensor:
     """Read one whole sequence, without a past.
 
@@ -52,7 +52,7 @@ def read_openly(
         layout: what each column sees, and its position.
         trace: if given, the input of each layer is appended, padding as zeros.
         weights: if given, the attention weights [B, H, T, T] of each layer are appended.
-        by: checkpoints layers; None checkpoints none.
+        checkpointing: checkpoints layers; None checkpoints none.
 
     Returns:
         [B, T, D] before the last norm.
@@ -68,7 +68,10 @@ def read_openly(
             trace.append(x)
         if weights is not None:
             weights.append(_weights(layer, x, None, places))
-        x = layer(x, ring, places) if by is None or i % by.every else by.run(layer, x, ring, places)
+        if checkpointing is None or i % checkpointing.every:
+            x = layer(x, ring, places)
+        else:
+            x = checkpointing.run(layer, x, ring, places)
     return x
 
 

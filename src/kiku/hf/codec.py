@@ -60,7 +60,7 @@ class MimiModel(MimiEncoder):
         raise UnsupportedConfig(_ONLY_ENCODES)
 
     @property
-    def is_watched(self) -> bool:
+    def has_hooks(self) -> bool:
         """Whether a forward hook or pre-hook is registered on any of its modules."""
         names = ("_forward_hooks", "_forward_pre_hooks")
         return any(getattr(one, name) for one in self.modules() for name in names)

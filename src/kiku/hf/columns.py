@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kiku.errors import InputError, UnsupportedConfig
-from kiku.hf.attention import Checkpoint, read_openly, weights_with_past
+from kiku.hf.attention import Checkpointing, run_layers, weights_with_past
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.layout import Layout
 from kiku.hf.outputs import KyutaiSpeechToTextCache
@@ -59,7 +59,7 @@ def read_columns(
     layout: Layout,
     trace: list[Tensor] | None = None,
     weights: list[Tensor] | None = None,
-    by: Checkpoint | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> Tensor:
     """Run the trunk.
 
@@ -73,7 +73,7 @@ def read_columns(
         layout: which columns are real, and what each one sees; it must be plain if there is a past.
         trace: if given, the input of each layer [B, T, D] is appended, then the last hidden state.
         weights: if given, the attention weights of each layer [B, H, T, P] are appended.
-        by: checkpoints layers, if there is no past.
+        checkpointing: checkpoints layers, if there is no past.
 
     Returns:
         [B, T, D] after the last norm.
@@ -83,11 +83,13 @@ def read_columns(
     """
     B, real = len(embeds), layout.real
     layers: list[Tensor] = []
-    is_open = layout.view is not None or weights is not None or by is not None
+    is_open = layout.view is not None or weights is not None or checkpointing is not None
     # `_advance_padded` would move rows and give copies of hidden states, which no gradient reaches.
     is_open |= real is not None and trace is not None and torch.is_grad_enabled()
     if past is None and is_open:
-        x = read_openly(lm, embeds, layout, trace=layers, weights=weights, by=by)
+        x = run_layers(
+            lm, embeds, layout, trace=layers, weights=weights, checkpointing=checkpointing
+        )
     elif past is not None and weights is not None:
         layers, x = _advance_watched(lm, embeds, past, layout, weights)
     elif real is None:

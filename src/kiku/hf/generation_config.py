@@ -98,7 +98,7 @@ class GenerationConfig(Values):
         return {key: value for key, value in super().to_dict().items() if value is not None}
 
 
-def settled(
+def resolve_config(
     model_values: GenerationConfig, values: Any, changes: Mapping[str, Any]
 ) -> GenerationConfig:
     """The values of one call: `changes` win over `values`, then the model's, then the defaults.

@@ -29,8 +29,8 @@ from kiku.hf.codec import MimiModel
 from kiku.hf.columns import read_columns
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.embedding import KyutaiSpeechToTextEmbeddings
-from kiku.hf.generate import Generates
 from kiku.hf.generation_config import GenerationConfig
+from kiku.hf.generation_mixin import GenerationMixin
 from kiku.hf.layout import Layout, layout_of
 from kiku.hf.outputs import (
     BaseModelOutputWithPast,
@@ -149,7 +149,7 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
             elif past is None and wants_cache:
                 past = self._new_past(len(embeds), past_key_values)
             out = self._read(embeds, past, layout, output_hidden_states, output_attentions)
-        return out if self._says("return_dict", return_dict, True) else out.to_tuple()
+        return out if self._switch("return_dict", return_dict, True) else out.to_tuple()
 
     def _check_input(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> None:
         """Raise InputError or UnsupportedConfig for inputs or a config that `forward` refuses."""
@@ -181,12 +181,13 @@ class KyutaiSpeechToTextModel(KyutaiSpeechToTextPreTrainedModel):
         output_attentions: bool | None,
     ) -> BaseModelOutputWithPast:
         """The output of `forward` for embeddings [B, T, D] in this layout."""
-        wants_states = self._says("output_hidden_states", output_hidden_states)
-        wants_weights = self._says("output_attentions", output_attentions)
+        wants_states = self._switch("output_hidden_states", output_hidden_states)
+        wants_weights = self._switch("output_attentions", output_attentions)
         trace: list[Tensor] | None = [] if wants_states else None
         weights: list[Tensor] | None = [] if wants_weights else None
-        by = self._checkpoint if self.training and torch.is_grad_enabled() else None
-        hidden = read_columns(self.lm, embeds, past, layout, trace, weights, by)
+        is_learning = self.training and torch.is_grad_enabled()
+        checkpointing = self._checkpointing if is_learning else None
+        hidden = read_columns(self.lm, embeds, past, layout, trace, weights, checkpointing)
         return BaseModelOutputWithPast(
             hidden,
             past,
@@ -204,7 +205,7 @@ def _refuse_past(use_cache: bool | None, past: object) -> None:
         )
 
 
-class KyutaiSpeechToTextForConditionalGeneration(Generates):
+class KyutaiSpeechToTextForConditionalGeneration(GenerationMixin):
     """The whole model: sound to text ids (`generate`), columns to logits and loss (`forward`)."""
 
     def __init__(self, config: KyutaiSpeechToTextConfig) -> None:
@@ -306,7 +307,7 @@ class KyutaiSpeechToTextForConditionalGeneration(Generates):
         out = CausalLMOutputWithPast(
             loss, logits, trunk.past_key_values, trunk.hidden_states, trunk.attentions
         )
-        return out if self._says("return_dict", return_dict, True) else out.to_tuple()
+        return out if self._switch("return_dict", return_dict, True) else out.to_tuple()
 
     def _padded(self, logits: Tensor) -> Tensor:
         """[..., V] logits -> [..., vocab_size], -inf for ids without a row of the head."""

@@ -17,7 +17,7 @@ from kiku.checkpoint.loading import Loaded, as_dtype
 from kiku.codec import MimiEncoder
 from kiku.engine.torch import pick_device
 from kiku.errors import InputError, UnsupportedConfig
-from kiku.hf.attention import Checkpoint, checkpoint_by
+from kiku.hf.attention import Checkpointing, checkpointing_with
 from kiku.hf.codec import MimiModel
 from kiku.hf.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.generation_config import GenerationConfig
@@ -44,7 +44,7 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
     _tied_weights_keys = None
     all_tied_weights_keys: ClassVar[dict[str, str]] = {}
     generation_config: Any = None
-    _checkpoint: Checkpoint | None = None
+    _checkpointing: Checkpointing | None = None
     _files: Files | None = None
 
     @property
@@ -114,13 +114,13 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
             raise InputError(f"every_n_layers must be at least 1, not {every_n_layers}")
         if offload:
             raise UnsupportedConfig("offload=True is not built; leave it out")
-        self.trunk._checkpoint = checkpoint_by(
+        self.trunk._checkpointing = checkpointing_with(
             {"use_reentrant": False, **(gradient_checkpointing_kwargs or {})}, every_n_layers
         )
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep the activations of all layers again."""
-        self.trunk._checkpoint = None
+        self.trunk._checkpointing = None
 
     def activation_checkpointing_enable(
         self,
@@ -138,9 +138,9 @@ class KyutaiSpeechToTextPreTrainedModel(PushesToHub, nn.Module):
     @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether layers are recomputed for the gradients."""
-        return self.trunk._checkpoint is not None
+        return self.trunk._checkpointing is not None
 
-    def _says(self, name: str, asked: bool | None, default: bool = False) -> bool:
+    def _switch(self, name: str, asked: bool | None, default: bool = False) -> bool:
         """The value of the switch `name` in one call; None takes the config's."""
         return bool(getattr(self.trunk.config, name, default) if asked is None else asked)
 

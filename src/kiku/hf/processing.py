@@ -3,6 +3,7 @@
 """Turn recordings into the model's input, and its ids into text and words with times."""
 
 import json
+import logging
 import math
 import os
 import warnings
@@ -27,6 +28,8 @@ from kiku.hf.source import small_files
 from kiku.hf.tokenizer import KyutaiSpeechToTextTokenizer
 from kiku.hf.values import write_text
 from kiku.text import Timing, Word, WordBuilder
+
+_logger = logging.getLogger(__name__)
 
 Audio = str | os.PathLike[str] | NDArray[Any] | Tensor | Sequence[float]
 """A path, or samples [S] in [-1, 1]."""
@@ -153,8 +156,9 @@ class KyutaiSpeechToTextProcessor(PushesToHub):
         Raises:
             InputError: (a ValueError) nothing given, samples that are integers, or arguments that
                 do not fit.
-            AudioError: a file cannot be read. A file that breaks off gives the samples before the
-                break, with a warning.
+            AudioError: a file cannot be read, or samples are not finite or beyond 64. A file that
+                breaks off gives the samples before the break, with a warning; of several, in the
+                log.
         """
         nested = _nested(kwargs)
         if audio is None and text is None:
@@ -251,22 +255,36 @@ def _nested(kwargs: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
     """All recordings in `audio`, which may be nested, as float32.
 
+    What breaks off is told: by a warning; by the log where there are several, as a warning that
+    raises would lose the others.
+
     Args:
         audio: samples, paths, rows of a dataset ({"array", "sampling_rate"}, {"path"} or {"bytes"};
             or a decoder with `get_all_samples`), or lists of these.
         rate: in Hz; audio that states its own rate is resampled to it, and its channels are mixed.
 
     Raises:
-        AudioError: a file cannot be read, or the samples of a row are invalid.
+        AudioError: a file cannot be read, or samples are not finite or beyond 64.
         InputError: the samples are integers, or `audio` is something else.
     """
+    told: list[str] = []
+    found = _recordings(audio, rate, told)
+    for message in told:
+        if isinstance(audio, list | tuple):
+            _logger.warning("%s", message)
+        else:
+            warnings.warn(message, stacklevel=3)  # the caller of the processor
+    return found
+
+
+def _recordings(audio: Any, rate: int, told: list[str]) -> list[NDArray[np.float32]]:
     if is_decoder(audio):
         found = audio.get_all_samples()
         mono = as_mono(found.data, channels_axis=0 if np.ndim(found.data) == 2 else None)
         return [_at_rate(mono, int(found.sample_rate), rate)]
     source = source_of(audio)
     if isinstance(source, str | os.PathLike | BytesIO):
-        return [_file(source, rate)]
+        return [_file(source, rate, told)]
     if isinstance(source, Mapping):
         return [_row_of_dataset(source, rate)]
     if isinstance(audio, Tensor):
@@ -277,11 +295,14 @@ def recordings(audio: Any, rate: int) -> list[NDArray[np.float32]]:
                 f"samples must be floats in [-1, 1], not {audio.dtype}; divide int16 by 32768 "
                 "(transformers takes them as they are, and the model then hears noise)"
             )
-        return [audio.astype(np.float32)]
+        if audio.ndim == 2 and 1 in audio.shape:  # one channel, as torchaudio gives it
+            audio = audio.reshape(-1)
+        # Of two axes the feature extractor says what is wrong.
+        return [as_mono(audio) if audio.ndim == 1 else audio.astype(np.float32)]
     if isinstance(audio, list | tuple) and audio:
         if isinstance(audio[0], float):
-            return [np.asarray(audio, dtype=np.float32)]
-        return [recording for one in audio for recording in recordings(one, rate)]
+            return [as_mono(audio)]
+        return [recording for one in audio for recording in _recordings(one, rate, told)]
     raise InputError(
         "Invalid input type. Must be a single audio, a list of audio, or a nested list of audio"
     )
@@ -291,7 +312,7 @@ def _row_of_dataset(row: Mapping[str, Any], rate: int) -> NDArray[np.float32]:
     """[S] samples of a dataset's row, which has to state its rate."""
     if row["sampling_rate"] is None:
         raise InputError('a recording {"array": ...} has to say its rate as well: "sampling_rate"')
-    (found,) = recordings(np.asarray(row["array"]), rate)
+    (found,) = _recordings(np.asarray(row["array"]), rate, [])
     return _at_rate(as_mono(found), int(row["sampling_rate"]), rate)
 
 
@@ -303,10 +324,12 @@ def _at_rate(mono: NDArray[np.float32], given: int, rate: int) -> NDArray[np.flo
     return np.concatenate([resampler.push(mono), resampler.end()])
 
 
-def _file(source: str | os.PathLike[str] | BytesIO, rate: int) -> NDArray[np.float32]:
+def _file(
+    source: str | os.PathLike[str] | BytesIO, rate: int, told: list[str]
+) -> NDArray[np.float32]:
     """[S] samples of a file, which is named or open.
 
-    If the file breaks off, they are those before the break, with a warning.
+    If the file breaks off, they are those before the break, and `told` gets why.
     """
     file = source if isinstance(source, BytesIO) else os.fspath(source)
     if isinstance(file, str) and file.startswith(("http://", "https://")):
@@ -317,7 +340,7 @@ def _file(source: str | os.PathLike[str] | BytesIO, rate: int) -> NDArray[np.flo
     except AudioError as error:
         if not chunks:
             raise
-        warnings.warn(f"{error}; everything before was taken", stacklevel=4)
+        told.append(f"{error}; everything before was taken")
     return np.concatenate(chunks)
 
 

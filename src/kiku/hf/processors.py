@@ -36,7 +36,7 @@ _WARPING = frozenset({"epsilon_cutoff", "eta_cutoff", "min_p", "top_h", "typical
 """Values that act only while sampling."""
 
 
-def wanted(values: GenerationConfig) -> list[str]:
+def stepwise_values(values: GenerationConfig) -> list[str]:
     """Names of the values that need all rows of a batch together, one id after the other."""
     return [
         key
@@ -65,7 +65,7 @@ class Custom:
         )
 
 
-class _Made:
+class _ProcessorList:
     """Collects processors of transformers' own classes."""
 
     def __init__(self, values: GenerationConfig) -> None:
@@ -74,7 +74,7 @@ class _Made:
 
     def add(self, key: str, name: str, *arguments: Any, **named: Any) -> None:
         """Add one of the class `name`, because of the value `key`."""
-        kind = _theirs("generation.logits_process", name, key)
+        kind = _import_transformers("generation.logits_process", name, key)
         try:
             self.found.append(kind(*arguments, **named))
         except (TypeError, ValueError) as error:
@@ -104,87 +104,87 @@ def logits_processors(
         InputError: a processor's class refuses a value.
         UnsupportedConfig: a processor is needed, and transformers is not installed.
     """
-    made, device = _Made(values), start.device
-    made.simple("sequence_bias", "SequenceBiasLogitsProcessor")
-    made.simple(
+    processors, device = _ProcessorList(values), start.device
+    processors.simple("sequence_bias", "SequenceBiasLogitsProcessor")
+    processors.simple(
         "encoder_repetition_penalty",
         "EncoderRepetitionPenaltyLogitsProcessor",
         encoder_input_ids=start,
     )
-    made.simple("repetition_penalty", "RepetitionPenaltyLogitsProcessor")
-    made.simple("no_repeat_ngram_size", "NoRepeatNGramLogitsProcessor")
-    made.simple(
+    processors.simple("repetition_penalty", "RepetitionPenaltyLogitsProcessor")
+    processors.simple("no_repeat_ngram_size", "NoRepeatNGramLogitsProcessor")
+    processors.simple(
         "encoder_no_repeat_ngram_size", "EncoderNoRepeatNGramLogitsProcessor",
         encoder_input_ids=start,
     )  # fmt: skip
-    _add_ends(made, device)
+    _add_ends(processors, device)
     if custom.prefix_allowed_tokens_fn is not None:
-        made.add(
+        processors.add(
             "prefix_allowed_tokens_fn", "PrefixConstrainedLogitsProcessor",
             custom.prefix_allowed_tokens_fn, 1,
         )  # fmt: skip
-    made.simple("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor")
+    processors.simple("forced_bos_token_id", "ForcedBOSTokenLogitsProcessor")
     if values.forced_eos_token_id is not None:
-        made.add(
+        processors.add(
             "forced_eos_token_id", "ForcedEOSTokenLogitsProcessor",
             1 + num_tokens, values.forced_eos_token_id, device=device,
         )  # fmt: skip
     if values.remove_invalid_values:
-        made.add("remove_invalid_values", "InfNanRemoveLogitsProcessor")
+        processors.add("remove_invalid_values", "InfNanRemoveLogitsProcessor")
     if values.exponential_decay_length_penalty is not None:
-        made.add(
+        processors.add(
             "exponential_decay_length_penalty", "ExponentialDecayLengthPenalty",
             tuple(values.exponential_decay_length_penalty), _ends(values, device, needed=True), 1,
         )  # fmt: skip
-    made.simple("suppress_tokens", "SuppressTokensLogitsProcessor", device=device)
+    processors.simple("suppress_tokens", "SuppressTokensLogitsProcessor", device=device)
     if values.begin_suppress_tokens is not None:
         first = 1 if values.forced_bos_token_id is None else 2
-        made.add(
+        processors.add(
             "begin_suppress_tokens", "SuppressTokensAtBeginLogitsProcessor",
             values.begin_suppress_tokens, first, device=device,
         )  # fmt: skip
-    made.found = _merged(made.found, custom.logits_processor)
+    processors.found = _merged(processors.found, custom.logits_processor)
     if values.do_sample:
-        _add_warpers(made, device)
+        _add_warpers(processors, device)
     if values.renormalize_logits:
-        made.add("renormalize_logits", "LogitNormalization")
-    return made.found
+        processors.add("renormalize_logits", "LogitNormalization")
+    return processors.found
 
 
-def _add_ends(made: _Made, device: torch.device) -> None:
+def _add_ends(processors: _ProcessorList, device: torch.device) -> None:
     """Add the processors that forbid words, or an end id for some time."""
-    values = made.values
+    values = processors.values
     ends = _ends(values, device)
     if values.bad_words_ids is not None:
-        made.add("bad_words_ids", "NoBadWordsLogitsProcessor", values.bad_words_ids, ends)
+        processors.add("bad_words_ids", "NoBadWordsLogitsProcessor", values.bad_words_ids, ends)
     if ends is None:
         return
     # A minimum of new ids wins over a minimal length, which counts the start id.
     fewest = values.min_length if values.min_new_tokens is None else values.min_new_tokens + 1
     if fewest:
-        made.add("min_length", "MinLengthLogitsProcessor", fewest, ends, device=device)
+        processors.add("min_length", "MinLengthLogitsProcessor", fewest, ends, device=device)
     if values.min_new_tokens:
-        made.add(
+        processors.add(
             "min_new_tokens", "MinNewTokensLengthLogitsProcessor",
             1, values.min_new_tokens, ends, device=device,
         )  # fmt: skip
 
 
-def _add_warpers(made: _Made, device: torch.device) -> None:
+def _add_warpers(processors: _ProcessorList, device: torch.device) -> None:
     """Add the processors of sampling. Temperature, top_k and top_p need no transformers."""
-    values = made.values
+    values = processors.values
     temperature = 1.0 if values.temperature is None else values.temperature
     top_p = 1.0 if values.top_p is None else values.top_p
-    made.found.append(_Cut(Sampler(temperature)))
-    made.simple("top_h", "TopHLogitsWarper")
-    made.found.append(_Cut(Sampler(top_k=values.top_k or 0, top_p=top_p)))
-    made.simple("min_p", "MinPLogitsWarper")
-    made.simple("typical_p", "TypicalLogitsWarper")
-    made.simple("epsilon_cutoff", "EpsilonLogitsWarper")
-    made.simple("eta_cutoff", "EtaLogitsWarper", device=device)
+    processors.found.append(_SamplerProcessor(Sampler(temperature)))
+    processors.simple("top_h", "TopHLogitsWarper")
+    processors.found.append(_SamplerProcessor(Sampler(top_k=values.top_k or 0, top_p=top_p)))
+    processors.simple("min_p", "MinPLogitsWarper")
+    processors.simple("typical_p", "TypicalLogitsWarper")
+    processors.simple("epsilon_cutoff", "EpsilonLogitsWarper")
+    processors.simple("eta_cutoff", "EtaLogitsWarper", device=device)
 
 
-class _Cut:
+class _SamplerProcessor:
     """A processor that changes scores as a `Sampler` does before it draws."""
 
     def __init__(self, sampler: Sampler) -> None:
@@ -210,7 +210,9 @@ def stopping_criteria(
     if values.stop_strings is not None:
         if custom.tokenizer is None:
             raise InputError("generate: stop_strings need tokenizer=processor.tokenizer as well")
-        kind = _theirs("generation.stopping_criteria", "StopStringCriteria", "stop_strings")
+        kind = _import_transformers(
+            "generation.stopping_criteria", "StopStringCriteria", "stop_strings"
+        )
         try:
             found.append(kind(stop_strings=values.stop_strings, tokenizer=custom.tokenizer))
         except ValueError as error:
@@ -262,7 +264,7 @@ def _merged(built: list[Any], custom: Iterable[Any]) -> list[Any]:
     return final + [one for one in custom if not any(one is other for other in final)]
 
 
-def _theirs(module: str, name: str, key: str) -> Any:
+def _import_transformers(module: str, name: str, key: str) -> Any:
     """A class of transformers.
 
     Raises:

@@ -15,7 +15,7 @@ from kiku.errors import CheckpointError, InputError
 Source = str | os.PathLike[str]
 """ "demo", a folder, or a repository id."""
 
-_ACCESS = frozenset(f.name for f in fields(Access))
+ACCESS = frozenset(f.name for f in fields(Access))
 """Names of the arguments that say how the hub and its cache are accessed."""
 
 _STEERS_DOWNLOADS = frozenset({
@@ -124,12 +124,12 @@ def known_arguments(arguments: Mapping[str, Any], known: Collection[str]) -> dic
         InputError: an argument is unknown, or steers a download in a way that `Access` does not,
             and asks for something.
     """
-    others = {k: value for k, value in arguments.items() if k not in known and k not in _ACCESS}
+    others = {k: value for k, value in arguments.items() if k not in known and k not in ACCESS}
     asked = {key for key, value in others.items() if value not in (None, False, "")}
     if found := sorted(_STEERS_DOWNLOADS & asked):
         raise InputError(
             f"from_pretrained does not take {', '.join(found)}; it takes "
-            f"{', '.join(sorted(_ACCESS))} and revision, and HF_TOKEN, HF_HOME and HF_HUB_OFFLINE "
+            f"{', '.join(sorted(ACCESS))} and revision, and HF_TOKEN, HF_HOME and HF_HUB_OFFLINE "
             "in the environment steer every download"
         )
     unknown = {

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kiku.decoding import TokenPicker
 from kiku.engine import Picker, SamplingParams, SlotEngine, StepOutput
 from kiku.errors import StreamError
 from kiku.stream import Work
@@ -122,6 +123,13 @@ class Binding:
         self._engine.set_decoding(self.slot, options.picker, num_codebooks=options.num_codebooks)
         self.options = options
 
+    def change_decoding(self, picker: TokenPicker | None, num_codebooks: int | None) -> None:
+        """See `SlotAccess.change_decoding`."""
+        before = self.options.picker
+        if picker is not None and isinstance(before, TokenPicker):
+            picker.go_on(before.state())
+        self.set_decoding(SlotOptions(picker, num_codebooks))
+
     def look_ahead(self, frames: NDArray[np.float32]) -> tuple[list[int], list[float]]:
         """See `SlotAccess.look_ahead`."""
         engine, slot, options = self._engine, self.slot, self.options
@@ -179,7 +187,7 @@ def is_ctrl_c(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and in_main_thread
 
 
-class Outcome(Generic[T]):
+class Awaited(Generic[T]):
     """What somebody waits for: it comes, or an error does."""
 
     def __init__(self, on_done: Callable[[], None] | None = None) -> None:
@@ -203,7 +211,7 @@ class Outcome(Generic[T]):
         return self._value  # pyright: ignore[reportReturnType]
 
 
-class Job(Outcome[T]):
+class Job(Awaited[T]):
     """A call that whoever drives makes between two steps."""
 
     def __init__(self, call: Callable[[], T], on_done: Callable[[], None] | None = None) -> None:
@@ -236,7 +244,7 @@ class Member:
     on_output: OnOutput | None = None
 
 
-class Opening(Outcome[list[Binding]]):
+class Opening(Awaited[list[Binding]]):
     """Sessions that wait for a slot each, all at the same time."""
 
     def __init__(
@@ -256,7 +264,7 @@ class Opening(Outcome[list[Binding]]):
             driven: a thread of the scheduler's own drives as long as they are open; None is as
                 `live` says.
             at_once: refuse where the slots are not free now.
-            on_done: see `Outcome`.
+            on_done: see `Awaited`.
         """
         super().__init__(on_done)
         self.members, self.live, self.at_once = members, live, at_once

@@ -2,10 +2,10 @@
 
     clients                 | a round (see `driver` for who makes it)
     ------------------------+--------------------------------------------------
-    push, finalize, close   | sweep: free the slots of those that leave
-      -> inbox of a session | jobs: save, set_decoding, ... between two steps
+    push, requests, close   | sweep: free the slots of those that leave
+      -> inbox of a session | jobs: save and other calls between two steps
     open, save, ...         | admit: openings that found a free slot
-      -> jobs, openings     | work: one piece for one session (finalize, truncate, re-decode)
+      -> jobs, openings     | work: one piece for one session (finalize, truncate, ...)
     stop, forgotten         | step: frames of all sessions through the engine, and their output back
       -> leaving            |
 

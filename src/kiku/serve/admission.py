@@ -13,10 +13,10 @@ from typing import Any, Self
 
 from kiku.errors import ConfigError, NoFreeSlot
 
-_KNOWN = 64
+_NUM_SAMPLES = 64
 """Number of last holders from whose times it is estimated how long a slot is held."""
 
-_LONGEST_S = 60
+_MAX_RETRY_S = 60
 """Seconds after which a client is asked to try again, at most: vendors' clients obey that."""
 
 
@@ -66,7 +66,7 @@ class Admission:
         self.num_slots, self._max_queue = num_slots, max_queue
         self.num_taken = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._held_s: deque[float] = deque(maxlen=_KNOWN)
+        self._held_s: deque[float] = deque(maxlen=_NUM_SAMPLES)
 
     @property
     def num_waiting(self) -> int:
@@ -78,7 +78,7 @@ class Admission:
         """Seconds until a slot may be expected to come free, by how long the last were held."""
         mean_s = sum(self._held_s) / len(self._held_s) if self._held_s else 5.0
         expected = mean_s * (1 + len(self._waiting)) / self.num_slots
-        return max(1, min(_LONGEST_S, math.ceil(expected)))
+        return max(1, min(_MAX_RETRY_S, math.ceil(expected)))
 
     def take(self, count: int = 1) -> Permit:
         """Take slots that are free now.
@@ -93,7 +93,7 @@ class Admission:
         self.num_taken += count
         return Permit(self, count)
 
-    async def wait(self, count: int, seconds: float) -> Permit:
+    async def wait(self, count: int, timeout_s: float) -> Permit:
         """Take slots as soon as they are free.
 
         Raises:
@@ -109,7 +109,7 @@ class Admission:
         entry = (count, turn)
         self._waiting.append(entry)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout_s):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():

@@ -28,13 +28,14 @@ from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.kyutai import KyutaiProtocol
 from kiku.serve.protocols.openai_realtime import RealtimeProtocol
 from kiku.serve.protocols.own import OwnProtocol
+from kiku.serve.refusals import unavailable
 from kiku.serve.rest_deepgram import deepgram_routes
 from kiku.serve.rest_kyutai import kyutai_routes
 from kiku.serve.service import Service
 from kiku.serve.settings import Settings, warn_of_unknown_names
 from kiku.serve.sockets import MakeProtocol, Sockets
 from kiku.serve.upgrade import no_socket
-from kiku.serve.wire import Message, Receive, Scope, SendMessage, address_of, request_of
+from kiku.serve.wire import AsgiMessage, Receive, Scope, SendMessage, address_of, request_of
 
 _LOG = logging.getLogger("kiku.serve")
 
@@ -52,7 +53,7 @@ SOCKETS: Mapping[str, MakeProtocol] = {
 }
 """The protocol of each WebSocket path."""
 
-BESIDE = {"/api/asr-streaming": ("POST",), OWN_PATH: ("POST",), "/v1/listen": ("POST",)}
+EXTRA_METHODS = {"/api/asr-streaming": ("POST",), OWN_PATH: ("POST",), "/v1/listen": ("POST",)}
 """HTTP methods that are also answered at the path of a socket."""
 
 
@@ -85,9 +86,9 @@ class App:
         if path not in OPEN_PATHS and not path.startswith(FOLDER):
             try:
                 request = request_of(scope, id)
-                owner = self.guard.let_in(request, address_of(scope), is_socket=path == OWN_PATH)
-                if path in SOCKETS and scope["method"] not in BESIDE.get(path, ()):
-                    raise no_socket(request, scope["method"], BESIDE.get(path, ()))
+                owner = self.guard.admit(request, address_of(scope), is_socket=path == OWN_PATH)
+                if path in SOCKETS and scope["method"] not in EXTRA_METHODS.get(path, ()):
+                    raise no_socket(request, scope["method"], EXTRA_METHODS.get(path, ()))
             except Refusal as refusal:
                 self.service.metrics.errors.labels("refused", str(refusal.status)).inc()
                 if path == "/" and refusal.status == 401:  # the page asks for the key
@@ -104,7 +105,7 @@ class App:
         raises Busy if the service ends first."""
         has_all = is_told = False
 
-        async def take() -> Message:
+        async def take() -> AsgiMessage:
             nonlocal has_all, is_told
             if has_all:  # the caller waits for the client to leave
                 return await receive()
@@ -198,7 +199,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         }
         return JSONResponse(body, 200 if why is None else 503)
 
-    async def knock(request: HttpRequest) -> Response:
+    async def probe(request: HttpRequest) -> Response:
         """Answer as a socket would be answered now; browsers do not show that to a page."""
         try:
             service.permit().release()
@@ -213,7 +214,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/health", health),
         Route("/ready", ready),
         Route("/metrics", metrics),
-        Route(OWN_PATH, knock, methods=["POST"]),
+        Route(OWN_PATH, probe, methods=["POST"]),
         *kyutai_routes(service),
         *deepgram_routes(service),
         *rest.routes(service),
@@ -225,9 +226,3 @@ def refused(refusal: Refusal) -> Response:
     if isinstance(refusal.body, str):
         return Response(refusal.body, refusal.status, refusal.headers, "text/plain")
     return JSONResponse(refusal.body, refusal.status, refusal.headers)
-
-
-def unavailable(error: KikuError) -> Refusal:
-    """The refusal of a busy service, for paths that have no form of their own for it."""
-    after_s = error.retry_after_s if isinstance(error, Busy) else 5
-    return Refusal(503, {"error": str(error)}, {"Retry-After": str(after_s)})

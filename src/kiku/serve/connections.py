@@ -22,7 +22,7 @@ try:
 except ImportError:
     from websockets.utils import apply_mask
 
-_AHEAD = 8
+_MAX_QUEUED = 8
 """Number of messages waiting for the application at which reading stops."""
 
 _TURN_BYTES = 2**14
@@ -44,7 +44,7 @@ _LONG_S = 0.002
 _MESSAGE_S = 2e-5
 """Seconds that the application needs for a message, at least."""
 
-_OTHERS = 4.0
+_REST_FACTOR = 4.0
 """Factor: after a long turn a connection rests this many times as long, so that others go on."""
 
 _PAUSED_S = 0.25
@@ -57,7 +57,7 @@ _CONTINUED = {0x00: True, 0x01: True, 0x02: True, 0x80: False}
 """First byte of a frame: whether more of its message is to come after it."""
 
 
-class _InTurns:
+class _FairReader:
     """Reads a little of a connection, and then lets others have their turn. The event loop by
     itself would give megabytes at once."""
 
@@ -114,17 +114,17 @@ class _InTurns:
 
     def _take_turn(self) -> None:
         size = self._turn_bytes
-        data, behind = self._kept[:size], self._kept[size:]
+        data, rest = self._kept[:size], self._kept[size:]
         began = time.perf_counter()
         try:
-            self._kept = self._take(data) + behind
+            self._kept = self._take(data) + rest
         except BaseException:
             self.transport.abort()
             raise
         used_s = time.perf_counter() - began + _MESSAGE_S * self._num_messages()
         if used_s > _LONG_S:
             self._rests = True
-            self._next = self.loop.call_later(_OTHERS * used_s, self._go_on)
+            self._next = self.loop.call_later(_REST_FACTOR * used_s, self._go_on)
         else:
             self._next = self.loop.call_soon(self._go_on)
 
@@ -176,7 +176,7 @@ class Messages:
         return not self._waiting
 
 
-class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
+class SocketProtocol(_FairReader, WebSocketsSansIOProtocol):
     """A WebSocket of uvicorn's, with a short way for what nearly all frames are: one whole message.
 
     Everything else goes to the library websockets, frame by frame, so that it never sees a part of
@@ -211,15 +211,15 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
 
     def handle_close(self, event: Frame) -> None:
         """See uvicorn."""
-        self._settle(True)
+        self._resolve_answered(True)
         super().handle_close(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See uvicorn."""
-        self._settle(False)
+        self._resolve_answered(False)
         super().connection_lost(exc)
 
-    def _settle(self, is_answered: bool) -> None:
+    def _resolve_answered(self, is_answered: bool) -> None:
         if self._answered is not None and not self._answered.done():
             self._answered.set_result(is_answered)
 
@@ -249,20 +249,13 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
             self._passing -= end - at
             self._pass_on(data[at:end])
             return end
-        has = len(data) - at
-        size = data[at + 1] & 0x7F if has > 1 else 0
-        head = 2 if size < 126 else 4 if size == 126 else 10
-        if has < head:
-            return self._await(data, at, head)
-        if size > 125:
-            size = int.from_bytes(data[at + 2 : at + head])
-        is_masked = data[at + 1] & 0x80
-        if is_masked:
-            head += 4
+        head, size, is_masked = _header(data, at)
+        if size is None:
+            return self._wait_for_bytes(data, at, head)
         end = at + head + size
         if end > len(data):
             if size <= self._whole_bytes:
-                return self._await(data, at, head + size)
+                return self._wait_for_bytes(data, at, head + size)
             self._passing = end - len(data)
             end = len(data)
         kind = data[at]
@@ -281,7 +274,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         self._pass_on(data[at:end])
         return end
 
-    def _await(self, data: bytes, at: int, needed: int) -> int:
+    def _wait_for_bytes(self, data: bytes, at: int, needed: int) -> int:
         self._begun += data[at:]
         self._needed = needed
         return len(data)
@@ -299,7 +292,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
             except UnicodeDecodeError:
                 return False
             self.queue.put_nowait({"type": "websocket.receive", "text": text})
-        if self.queue.qsize() >= _AHEAD and not self.read_paused:
+        if self.queue.qsize() >= _MAX_QUEUED and not self.read_paused:
             self._pause()
         return True
 
@@ -313,7 +306,7 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         self.read_paused = True
         super().send_receive_event_to_app()
         self.read_paused = was_paused
-        if not was_paused and self.queue.qsize() >= _AHEAD and not self.close_sent:
+        if not was_paused and self.queue.qsize() >= _MAX_QUEUED and not self.close_sent:
             self._pause()
 
     def handle_cont(self, event: Frame) -> None:
@@ -400,8 +393,22 @@ class SocketProtocol(_InTurns, WebSocketsSansIOProtocol):
         await super().run_asgi()
 
 
+def _header(data: bytes, at: int) -> tuple[int, int | None, bool]:
+    """The header of the frame at `at`: its bytes, mask included, those of the payload, and whether
+    that is masked. If the header has not come whole: the bytes to wait for, None and False."""
+    has = len(data) - at
+    size = data[at + 1] & 0x7F if has > 1 else 0
+    head = 2 if size < 126 else 4 if size == 126 else 10
+    if has < head:
+        return head, None, False
+    if size > 125:
+        size = int.from_bytes(data[at + 2 : at + head])
+    is_masked = bool(data[at + 1] & 0x80)
+    return head + 4 * is_masked, size, is_masked
+
+
 def http_protocol(header_s: float) -> type[H11Protocol]:
-    class Impatient(_InTurns, H11Protocol):
+    class HeaderTimeoutProtocol(_FairReader, H11Protocol):
         """Closes a connection whose first request, or next one, does not come in time."""
 
         _header_timer: asyncio.TimerHandle | None = None
@@ -452,4 +459,4 @@ def http_protocol(header_s: float) -> type[H11Protocol]:
                 self._header_timer.cancel()
                 self._header_timer = None
 
-    return Impatient
+    return HeaderTimeoutProtocol

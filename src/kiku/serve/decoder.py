@@ -49,7 +49,7 @@ _ENDED = (ConnectionError, RuntimeError)
 """What writing to a process that has ended raises; the second is uvloop's."""
 
 
-class Decoders:
+class RecordingDecoders:
     """Starts decoders, always one ahead, as starting one takes half a second."""
 
     def __init__(self, memory_bytes: int) -> None:
@@ -63,7 +63,9 @@ class Decoders:
         if self._spare is None and not self._closed:
             self._spare = asyncio.create_task(_start())
 
-    async def decode(self, path: Path | None = None, *, track: int | None = None) -> "Decoder":
+    async def decode(
+        self, path: Path | None = None, *, track: int | None = None
+    ) -> "RecordingDecoder":
         """A decoder of a file, or of what is fed to it."""
         while True:
             self.prepare()
@@ -78,7 +80,7 @@ class Decoders:
             await _end(process)
         job = {"path": None if path is None else str(path), "track": track,
                "bytes": self._memory_bytes}  # fmt: skip
-        return Decoder(process, job)
+        return RecordingDecoder(process, job)
 
     async def close(self) -> None:
         """Stop the process that was started ahead."""
@@ -89,11 +91,11 @@ class Decoders:
                 await _end(await spare)
 
 
-class Decoder:
+class RecordingDecoder:
     """One recording being decoded."""
 
     def __init__(self, process: asyncio.subprocess.Process, job: dict[str, Any]) -> None:
-        """Only `Decoders.decode` makes decoders."""
+        """Only `RecordingDecoders.decode` makes decoders."""
         assert process.stdin is not None
         assert process.stdout is not None
         self._process, self._in, self._out = process, process.stdin, process.stdout

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from kiku.serve.keys import Keys
-from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, Refusal
 from kiku.serve.settings import Settings, is_loopback
 
 _MINUTE_S = 60.0
 
-_MOST_OWNERS = 10_000
+_MAX_OWNERS = 10_000
 """Number of owners whose requests are counted; with more, all counts begin again."""
 
 
@@ -23,17 +23,17 @@ class Guard:
         """Start with no connection."""
         self._settings, self._keys = settings, keys
         self._open: Counter[str] = Counter()
-        self._knocks: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
         self._counted_since = 0.0
 
-    def let_in(self, request: Request, address: str, *, is_socket: bool) -> str:
+    def admit(self, request: ClientRequest, address: str, *, is_socket: bool) -> str:
         """The owner of a request, if its client may come in.
 
         Raises:
             Refusal: 401 without a key that is known, 403 from a web page of another host, 429 for
                 too many requests, 503 for too many connections.
         """
-        if not self._keys.let_in(request):
+        if not self._keys.admits(request):
             raise _unauthorised(request)
         if is_socket or "origin" in request.headers:
             self._check_origin(request)
@@ -43,16 +43,16 @@ class Guard:
             self._check_room(owner)
         return owner
 
-    def let_in_without_key(self, address: str) -> None:
-        """As `let_in`, for a client whose protocol has no keys.
+    def admit_without_key(self, address: str) -> None:
+        """As `admit`, for a client whose protocol has no keys.
 
         Raises:
-            Refusal: as `let_in`, but for the key.
+            Refusal: as `admit`, but for the key.
         """
         self._count(address)
         self._check_room(address)
 
-    def _check_origin(self, request: Request) -> None:
+    def _check_origin(self, request: ClientRequest) -> None:
         """Refuse a page of another host that uses a visitor's browser to reach this service."""
         origin = request.headers.get("origin")
         if origin is None or origin in self._settings.allowed_origin:
@@ -73,11 +73,11 @@ class Guard:
 
     def _count(self, owner: str) -> None:
         now = time.monotonic()
-        if now - self._counted_since > _MINUTE_S or len(self._knocks) > _MOST_OWNERS:
-            self._knocks.clear()
+        if now - self._counted_since > _MINUTE_S or len(self._requests) > _MAX_OWNERS:
+            self._requests.clear()
             self._counted_since = now
-        self._knocks[owner] += 1
-        if self._knocks[owner] > self._settings.max_requests_per_minute:
+        self._requests[owner] += 1
+        if self._requests[owner] > self._settings.max_requests_per_minute:
             left_s = max(1, round(self._counted_since + _MINUTE_S - now))
             raise Refusal(
                 429, {"error": f"too many requests: try again in {left_s} s"},
@@ -106,7 +106,7 @@ class Guard:
                 del self._open[owner]
 
 
-def _unauthorised(request: Request) -> Refusal:
+def _unauthorised(request: ClientRequest) -> Refusal:
     """The refusal of a request without a known key, in the form that its path's clients expect."""
     message = "the key is missing, or not known"
     headers = {"WWW-Authenticate": "Bearer"}

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Collection
 
-from kiku.serve.protocols.interface import Request
+from kiku.serve.protocols.interface import ClientRequest
 
 _OPENAI_KEY = "openai-insecure-api-key."
 
@@ -22,7 +22,7 @@ class Keys:
     def __bool__(self) -> bool:
         return bool(self._digests)
 
-    def let_in(self, request: Request) -> bool:
+    def admits(self, request: ClientRequest) -> bool:
         """Whether the client may come in."""
         if not self._digests:
             return True
@@ -35,13 +35,13 @@ class Keys:
             found |= hmac.compare_digest(known, digest)
         return found
 
-    def owner(self, request: Request, address: str) -> str:
+    def owner(self, request: ClientRequest, address: str) -> str:
         """The owner of a request, for limits: the start of its key's hash, or its address."""
         given = key_of(request) if self._digests else None
         return address if given is None else _digest(given).hex()[:12]
 
 
-def key_of(request: Request) -> str | None:
+def key_of(request: ClientRequest) -> str | None:
     """The key that a client gives, or None."""
     scheme, _, rest = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() in ("bearer", "token") and rest.strip():
@@ -58,7 +58,7 @@ def key_of(request: Request) -> str | None:
     return request.first(KEY_PARAMETER)
 
 
-def subprotocol_of(request: Request) -> str | None:
+def subprotocol_of(request: ClientRequest) -> str | None:
     """The subprotocol to accept if the client's offer carries its key, else None. A browser gives
     up a socket whose server accepted none of the offered ones."""
     for name in request.subprotocols:

@@ -12,13 +12,15 @@ from kiku.audio import ChannelChanges, Chunk, StreamWarning
 from kiku.errors import AudioError
 from kiku.live_async import AsyncStream
 from kiku.options import StreamOptions
-from kiku.serve.decoder import Decoder
+from kiku.serve.decoder import RecordingDecoder
 
 
 class LiveRecording:
     """One recording on its way from a decoder to a stream."""
 
-    def __init__(self, decoder: Decoder, stream: AsyncStream, options: StreamOptions) -> None:
+    def __init__(
+        self, decoder: RecordingDecoder, stream: AsyncStream, options: StreamOptions
+    ) -> None:
         """Begin with nothing decoded; `options` are the stream's."""
         self._decoder, self._stream, self._options = decoder, stream, options
         self._changes: ChannelChanges | None = None

@@ -41,7 +41,7 @@ _FALLS_BEHIND_S = 0.3
 
 
 @dataclass
-class Report:
+class LoadReport:
     """What clients have seen, all together. Times are in seconds."""
 
     streams: int
@@ -78,7 +78,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float] | None:
 
 
 @dataclass
-class Heard:
+class ServerMessage:
     """What one message of a service says."""
 
     text: str | None = None
@@ -110,7 +110,7 @@ class Dialect(Protocol):
         """What they send after the last frame."""
         ...
 
-    def heard(self, message: str | bytes) -> Iterator[Heard]:
+    def parse(self, message: str | bytes) -> Iterator[ServerMessage]:
         """What a message says."""
         ...
 
@@ -131,20 +131,20 @@ class Kyutai:
         """See `Dialect`."""
         return [_MSGPACK.packb({"type": "Marker", "id": 1})]
 
-    def heard(self, message: str | bytes) -> Iterator[Heard]:
+    def parse(self, message: str | bytes) -> Iterator[ServerMessage]:
         """See `Dialect`."""
-        told: dict[str, Any] = _MSGPACK.unpackb(message)
-        match told["type"]:
+        values: dict[str, Any] = _MSGPACK.unpackb(message)
+        match values["type"]:
             case "Step":
-                yield Heard(frames=1)
+                yield ServerMessage(frames=1)
             case "Word":
-                yield Heard(text=told["text"])
+                yield ServerMessage(text=values["text"])
             case "EndWord":
-                yield Heard(end=told["stop_time"])
+                yield ServerMessage(end=values["stop_time"])
             case "Marker":
-                yield Heard(is_last=True)
+                yield ServerMessage(is_last=True)
             case "Error":
-                yield Heard(error=told["message"])
+                yield ServerMessage(error=values["message"])
             case _:
                 pass
 
@@ -164,16 +164,16 @@ class Own:
         """See `Dialect`."""
         return [json.dumps({"type": "close"})]
 
-    def heard(self, message: str | bytes) -> Iterator[Heard]:
+    def parse(self, message: str | bytes) -> Iterator[ServerMessage]:
         """See `Dialect`."""
-        told: dict[str, Any] = json.loads(message)
-        match told["type"]:
+        values: dict[str, Any] = json.loads(message)
+        match values["type"]:
             case "word":
-                yield Heard(text=told["text"], end=told["end"])
+                yield ServerMessage(text=values["text"], end=values["end"])
             case "end":
-                yield Heard(is_last=True)
+                yield ServerMessage(is_last=True)
             case "error":
-                yield Heard(error=told["message"])
+                yield ServerMessage(error=values["message"])
             case _:
                 pass
 
@@ -194,17 +194,17 @@ class Deepgram:
         """See `Dialect`."""
         return [json.dumps({"type": "CloseStream"})]
 
-    def heard(self, message: str | bytes) -> Iterator[Heard]:
+    def parse(self, message: str | bytes) -> Iterator[ServerMessage]:
         """See `Dialect`."""
-        told: dict[str, Any] = json.loads(message)
-        match told["type"]:
-            case "Results" if told["is_final"]:
-                for word in told["channel"]["alternatives"][0]["words"]:
-                    yield Heard(text=word["word"], end=word["end"])
+        values: dict[str, Any] = json.loads(message)
+        match values["type"]:
+            case "Results" if values["is_final"]:
+                for word in values["channel"]["alternatives"][0]["words"]:
+                    yield ServerMessage(text=word["word"], end=word["end"])
             case "Metadata":
-                yield Heard(is_last=True)
+                yield ServerMessage(is_last=True)
             case "Error":
-                yield Heard(error=str(told.get("description")))
+                yield ServerMessage(error=str(values.get("description")))
             case _:
                 pass
 
@@ -274,14 +274,14 @@ class Load:
             for samples in sounds
         ]
 
-    async def run(self, streams: int, seconds: float) -> Report:
+    async def run(self, streams: int, seconds: float) -> LoadReport:
         """Have `streams` clients speak for at least `seconds`. Each speaks one recording after the
         other, each from its beginning to its end.
 
         Raises:
             ConfigError: the service can hear no client, whenever it comes.
         """
-        report = Report(streams)
+        report = LoadReport(streams)
         loop = asyncio.get_running_loop()
         ends = loop.time() + seconds
         dice = random.Random(streams)
@@ -301,7 +301,7 @@ class Load:
         await asyncio.gather(*(stay(i) for i in range(streams)))
         return report
 
-    async def _visit(self, report: Report, which: int) -> bool:
+    async def _visit(self, report: LoadReport, which: int) -> bool:
         """Speak one recording, up to its last word. Returns whether all of it was heard."""
         try:
             async with connect(
@@ -327,7 +327,7 @@ class Load:
             report.errors.append(f"{type(error).__name__}: {error}")
         return False
 
-    async def _speak(self, report: Report, which: int, socket: ClientConnection) -> bool:
+    async def _speak(self, report: LoadReport, which: int, socket: ClientConnection) -> bool:
         messages, loop = self._messages[which], asyncio.get_running_loop()
         began = loop.time()
         words: list[str] = []
@@ -354,7 +354,7 @@ class Load:
         return is_whole
 
     async def _listen(
-        self, report: Report, socket: ClientConnection, began: float, words: list[str]
+        self, report: LoadReport, socket: ClientConnection, began: float, words: list[str]
     ) -> bool:
         """Note what comes. Returns whether all has come.
 
@@ -364,26 +364,26 @@ class Load:
         loop, num_frames = asyncio.get_running_loop(), 0
         async for message in socket:
             now = loop.time()
-            for heard in self._dialect.heard(message):
-                if heard.error is not None:
-                    if "free" in heard.error or "busy" in heard.error:
+            for one in self._dialect.parse(message):
+                if one.error is not None:
+                    if "free" in one.error or "busy" in one.error:
                         raise _Busy
-                    report.errors.append(heard.error)
+                    report.errors.append(one.error)
                     return False
-                if heard.frames:
-                    num_frames += heard.frames
+                if one.frames:
+                    num_frames += one.frames
                     report.lag.append(max(0.0, now - began - num_frames * FRAME_S))
-                if heard.text is not None:
+                if one.text is not None:
                     report.words += 1
-                    words.append(heard.text)
-                if heard.end is not None:
-                    report.latency.append(max(0.0, now - began - heard.end))
-                if heard.is_last:
+                    words.append(one.text)
+                if one.end is not None:
+                    report.latency.append(max(0.0, now - began - one.end))
+                if one.is_last:
                     return True
         report.errors.append("the connection ended before the last words")
         return False
 
-    async def find(self, seconds: float, most: int) -> tuple[int, list[Report]]:
+    async def find(self, seconds: float, most: int) -> tuple[int, list[LoadReport]]:
         """The most streams that are in real time, and the reports on the way. In real time means
         that none is refused, none fails, and the slowest words come at most 0.3 s later than those
         of one stream.
@@ -410,7 +410,7 @@ class Load:
         return good, reports
 
 
-def _slow(report: Report) -> float:
+def _slow(report: LoadReport) -> float:
     """The 99th percentile of the lags, or of the latencies if there are no lags."""
     values = report.lag or report.latency
     return float(np.percentile(values, 99)) if values else 0.0

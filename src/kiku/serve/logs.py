@@ -17,38 +17,38 @@ from kiku.serve.talk import Talk
 
 def connection_line(talk: Talk, seconds: float) -> tuple[str, dict[str, Any]]:
     """The log line of a connection that has ended, as arguments of `Logger.info`."""
-    figures = talk.figures
-    told: dict[str, Any] = {
+    counters = talk.counters
+    values: dict[str, Any] = {
         "protocol": talk.protocol_name,
         "id": talk.id,
         "owner": talk.owner,
         "seconds": round(seconds, 2),
-        "sound": round(figures.duration, 2),
-        "words": figures.num_words,
-        "received": figures.num_received,
-        "sent": figures.num_sent,
+        "sound": round(counters.duration, 2),
+        "words": counters.num_words,
+        "received": counters.num_received,
+        "sent": counters.num_sent,
         "code": talk.code,
     }
-    if figures.warned:
-        told["warnings"] = ",".join(sorted(figures.warned))
-    if figures.text is not None:
-        told["text"] = " ".join(figures.text)
-    text = " ".join(f"{name}=%({name})s" for name in told)
-    return f"connection {text}", told
+    if counters.warned:
+        values["warnings"] = ",".join(sorted(counters.warned))
+    if counters.text is not None:
+        values["text"] = " ".join(counters.text)
+    text = " ".join(f"{name}=%({name})s" for name in values)
+    return f"connection {text}", values
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        told: dict[str, Any] = {
+        values: dict[str, Any] = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
         if isinstance(record.args, dict):
-            told |= record.args
+            values |= record.args
         if record.exc_info:
-            told["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(told, default=str)
+            values["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(values, default=str)
 
 
 def set_up(settings: Settings) -> None:

@@ -9,12 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from kiku.serve.figures import Figures
-from kiku.serve.history import History
+from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import Hangup, Send
+from kiku.serve.talk_counters import TalkCounters
 from kiku.serve.wire import Gone, Wire
 
-MOST_WAITING = 256
+MAX_WAITING = 256
 """Messages that may wait to be sent; while more wait, none of the client's are read."""
 
 
@@ -22,16 +22,16 @@ class Outbox:
     """What is sent to one client."""
 
     def __init__(
-        self, figures: Figures, hung_up: Callable[[Wire, Hangup], None], *, keeps: bool
+        self, counters: TalkCounters, hung_up: Callable[[Wire, Hangup], None], *, keeps: bool
     ) -> None:
         """Start without a connection.
 
         Args:
-            figures: count what is sent.
+            counters: count what is sent.
             hung_up: is called with a connection and its `Hangup` before the connection is closed.
             keeps: whether to keep counted messages, as a client of a session may come back.
         """
-        self._figures, self._hung_up, self._keeps = figures, hung_up, keeps
+        self._counters, self._hung_up, self._keeps = counters, hung_up, keeps
         self._wire: Wire | None = None
         self.waiting: deque[Send | Hangup] = deque()
         """What is to be sent; other classes read this, and do not change it."""
@@ -40,7 +40,7 @@ class Outbox:
         self._drained = asyncio.Event()
         self._drained.set()  # nothing is being sent
         self._num_known = 0  # messages that the client has had from another process
-        self.history = History()
+        self.history = MessageHistory()
         """The counted messages."""
         self.reason = ""
         """Why the connection is closed, if the `Hangup` does not say."""
@@ -78,7 +78,7 @@ class Outbox:
         wire, self._wire = self._wire, None
         return wire
 
-    def restore(self, history: History, num_received: int) -> None:
+    def restore(self, history: MessageHistory, num_received: int) -> None:
         """Go on with another process's history; the client has had `num_received` messages."""
         self.history, self._num_known = history, num_received
 
@@ -94,7 +94,7 @@ class Outbox:
         """Send what waits; if another task is sending already, it sends this, too."""
         if self._is_flushing:
             return
-        waiting, figures = self.waiting, self._figures
+        waiting, counters = self.waiting, self._counters
         self._is_flushing = True
         self._drained.clear()
         try:
@@ -107,7 +107,7 @@ class Outbox:
                     self._hung_up(wire, item)
                     await wire.close(item.code, item.reason or self.reason)
                     return
-                figures.num_sent += len(item.data)
+                counters.num_sent += len(item.data)
                 try:
                     await wire.send(item.data)
                 except Gone:  # the task that reads learns it, too

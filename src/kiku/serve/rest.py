@@ -29,16 +29,20 @@ from kiku.serve.forms import FormError, FormReader
 from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.interface import Refusal
 from kiku.serve.protocols.openai_rest import TranscriptEvents, TranscriptionRequest
-from kiku.serve.service import Heard, Service
-from kiku.serve.uploads import Encoded, TooLarge, Upload, beside, body, while_there
-from kiku.serve.wire import Gone, Message, Receive, Scope, SendMessage, request_of
+from kiku.serve.refusals import linger
+from kiku.serve.service import Service, UploadTranscription
+from kiku.serve.uploads import (
+    Encoded,
+    TooLarge,
+    UploadedFile,
+    body,
+    transcript_headers,
+    while_there,
+)
+from kiku.serve.wire import AsgiMessage, Gone, Receive, Scope, SendMessage, request_of
 from kiku.transcription import Transcript
 
 _LOG = logging.getLogger("kiku.serve")
-
-_LINGER_S = 5.0
-"""Seconds that a client that is refused while it sends may send on: most clients read the answer
-only when they have sent all, or learn that nobody listens."""
 
 _FULL_RETRY_S = 30
 """Seconds after which a client is asked to try again if nothing better is known, as when the disk
@@ -85,7 +89,7 @@ class _Exchange:
     text: str | None = None
     """What was said, if the log shall have it."""
 
-    async def tell(self, message: Message) -> None:
+    async def send_message(self, message: AsgiMessage) -> None:
         """Send a part of the answer.
 
         Raises:
@@ -104,14 +108,14 @@ class _Exchange:
         self.status = status
         given = {"content-type": kind, "x-request-id": self.scope.get("kiku.id", ""), **headers}
         pairs = [(key.encode(), value.encode("latin-1", "replace")) for key, value in given.items()]
-        await self.tell({"type": "http.response.start", "status": status, "headers": pairs})
+        await self.send_message({"type": "http.response.start", "status": status, "headers": pairs})
 
     async def answer(
         self, status: int, kind: str, data: bytes, headers: Mapping[str, str] | None = None
     ) -> None:
         """Send the whole answer."""
         await self.start(status, kind, {"content-length": str(len(data)), **(headers or {})})
-        await self.tell({"type": "http.response.body", "body": data})
+        await self.send_message({"type": "http.response.body", "body": data})
 
     async def refuse(self, refusal: Refusal) -> None:
         """Answer with an error, at once, even while the client is still sending."""
@@ -121,13 +125,9 @@ class _Exchange:
             return await self.answer(refusal.status, kind, data, refusal.headers)
         headers = {"content-length": str(len(data)), "connection": "close", **refusal.headers}
         await self.start(refusal.status, kind, headers)
-        await self.tell({"type": "http.response.body", "body": data, "more_body": True})
-        with suppress(TimeoutError, Busy):
-            async with asyncio.timeout(_LINGER_S):
-                while (message := await self.receive())["type"] == "http.request":
-                    if not message.get("more_body", False):
-                        break
-        await self.tell({"type": "http.response.body", "body": b""})
+        await self.send_message({"type": "http.response.body", "body": data, "more_body": True})
+        await linger(self.receive)
+        await self.send_message({"type": "http.response.body", "body": b""})
 
 
 _Answer = Callable[[_Exchange], Awaitable[None]]
@@ -196,7 +196,7 @@ def _refusal_of(error: Exception) -> Refusal:
 async def _transcribe(exchange: _Exchange) -> None:
     exchange.began = time.monotonic()
     _check_room(exchange.service)
-    async with Upload() as upload:
+    async with UploadedFile() as upload:
         request = await _request(exchange, upload)
         work = _stream if request.stream else _document
         await while_there(exchange.receive, work(exchange, request, upload.path))
@@ -204,7 +204,7 @@ async def _transcribe(exchange: _Exchange) -> None:
 
 def _log(exchange: _Exchange, began: float) -> None:
     """Log one line for an upload that has been answered."""
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "protocol": openai_rest.NAME,
         "id": exchange.scope.get("kiku.id", ""),
         "seconds": round(time.monotonic() - began, 2),
@@ -214,8 +214,8 @@ def _log(exchange: _Exchange, began: float) -> None:
         "status": exchange.status,
     }
     if exchange.text is not None:
-        told["text"] = exchange.text
-    _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in told), told)
+        values["text"] = exchange.text
+    _LOG.info("upload " + " ".join(f"{name}=%({name})s" for name in values), values)
 
 
 def _check_room(service: Service) -> None:
@@ -228,7 +228,7 @@ def _check_room(service: Service) -> None:
         raise Busy("the service is ending", 5)
 
 
-async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
+async def _request(exchange: _Exchange, upload: UploadedFile) -> TranscriptionRequest:
     """Read a request to its end; its file goes into `upload`.
 
     Raises:
@@ -236,17 +236,17 @@ async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
         FormError: its body is no form.
         Gone: its client has left.
     """
-    most = exchange.service.settings.max_upload_bytes
+    max_bytes = exchange.service.settings.max_upload_bytes
     received = exchange.service.metrics.received.labels(openai_rest.NAME)
     try:
-        pieces = body(exchange.headers, exchange.receive, most)
+        pieces = body(exchange.headers, exchange.receive, max_bytes)
         form = FormReader(exchange.headers.get("content-type"))
         async for piece in pieces:
             exchange.num_received += len(piece)
             received.inc(len(piece))
             await upload.write(form.feed(piece))
     except TooLarge:
-        raise openai_rest.too_large(most) from None
+        raise openai_rest.too_large(max_bytes) from None
     except Encoded as error:
         code = "unsupported_encoding"
         raise openai_rest.error(415, str(error), code=code, headers=error.headers) from None
@@ -265,48 +265,50 @@ async def _request(exchange: _Exchange, upload: Upload) -> TranscriptionRequest:
 
 async def _document(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:
     """Answer in one piece."""
-    async with _hear(exchange, request, path) as heard:
-        async for _ in heard:
+    async with _transcription(exchange, request, path) as transcription:
+        async for _ in transcription:
             exchange.num_words += 1
-    transcript = _whole(exchange, heard.transcript)
+    transcript = _whole(exchange, transcription.transcript)
     encode = _encoder(exchange.service)
     data, kind = await asyncio.to_thread(openai_rest.document, request, transcript, encode)
-    await exchange.answer(200, kind, data, beside(transcript))
+    await exchange.answer(200, kind, data, transcript_headers(transcript))
 
 
 async def _stream(exchange: _Exchange, request: TranscriptionRequest, path: Path) -> None:
     """Answer in events, as words are decided."""
-    told, service = TranscriptEvents(request), exchange.service
+    events, service = TranscriptEvents(request), exchange.service
     try:
-        async with _hear(exchange, request, path) as heard:
+        async with _transcription(exchange, request, path) as transcription:
             await exchange.start(
                 200, "text/event-stream; charset=utf-8",
                 {"cache-control": "no-cache", "x-accel-buffering": "no"},
             )  # fmt: skip
-            async for word in heard:
+            async for word in transcription:
                 exchange.num_words += 1
-                event = {"type": "http.response.body", "body": told.word(word), "more_body": True}
-                await exchange.tell(event)
-        transcript = _whole(exchange, heard.transcript)
+                event = {"type": "http.response.body", "body": events.word(word), "more_body": True}
+                await exchange.send_message(event)
+        transcript = _whole(exchange, transcription.transcript)
         num_frames = math.ceil(transcript.duration * service.recognizer.config.frame_rate)
-        last = await asyncio.to_thread(told.done, num_frames, _encoder(service))
+        last = await asyncio.to_thread(events.done, num_frames, _encoder(service))
     except Gone:
         raise
     except Exception as error:
         if exchange.status is None:
             raise
-        last = told.failed(_refusal_of(error))
-    await exchange.tell({"type": "http.response.body", "body": last})
+        last = events.failed(_refusal_of(error))
+    await exchange.send_message({"type": "http.response.body", "body": last})
 
 
 @asynccontextmanager
-async def _hear(
+async def _transcription(
     exchange: _Exchange, request: TranscriptionRequest, path: Path
-) -> AsyncGenerator[Heard]:
-    """As `Service.hear`; a refusal of what the model cannot do names its parameter."""
+) -> AsyncGenerator[UploadTranscription]:
+    """As `Service.transcribe_upload`; a refusal of what the model cannot do names its parameter."""
     try:
-        async with exchange.service.hear(path, request.options, openai_rest.NAME) as heard:
-            yield heard
+        async with exchange.service.transcribe_upload(
+            path, request.options, openai_rest.NAME
+        ) as transcription:
+            yield transcription
     except ConfigError as error:
         param = "keywords" if request.options.decoding.hotwords else None
         raise openai_rest.error(400, f"{param or 'request'}: {error}", param=param) from error
@@ -344,7 +346,7 @@ def _encoder(service: Service) -> openai_rest.Encode:
 
 
 async def _list_models(exchange: _Exchange) -> None:
-    await _tell_json(exchange, openai_rest.model_list(exchange.service.card))
+    await _send_json(exchange, openai_rest.model_list(exchange.service.card))
 
 
 async def _find_model(exchange: _Exchange) -> None:
@@ -352,10 +354,10 @@ async def _find_model(exchange: _Exchange) -> None:
     card = exchange.service.card
     if not card.answers_to(name):
         raise openai_rest.unknown_model(name)
-    await _tell_json(exchange, openai_rest.model_object(card))
+    await _send_json(exchange, openai_rest.model_object(card))
 
 
-async def _tell_json(exchange: _Exchange, value: Mapping[str, Any]) -> None:
+async def _send_json(exchange: _Exchange, value: Mapping[str, Any]) -> None:
     await exchange.answer(200, "application/json", msgspec.json.encode(value))
 
 

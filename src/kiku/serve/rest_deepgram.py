@@ -21,9 +21,9 @@ from kiku.serve.admission import Busy
 from kiku.serve.protocols.deepgram_query import FileQuery, busy, file_query, refusal
 from kiku.serve.protocols.deepgram_rest import answer
 from kiku.serve.protocols.deepgram_sound import written_header
-from kiku.serve.protocols.interface import Refusal, Request, in_a_header
+from kiku.serve.protocols.interface import ClientRequest, Refusal, in_a_header
 from kiku.serve.service import Service
-from kiku.serve.uploads import STALLED, Encoded, TooLarge, beside, body, while_there
+from kiku.serve.uploads import STALLED, Encoded, TooLarge, body, transcript_headers, while_there
 from kiku.serve.wire import Gone, request_of
 from kiku.transcription import Transcript
 
@@ -54,7 +54,7 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
             return Response(status_code=499)  # nobody reads it
         except Refusal as refused:
             return JSONResponse(refused.body, refused.status, refused.headers)
-        headers = {"dg-request-id": request.id, **beside(transcript)}
+        headers = {"dg-request-id": request.id, **transcript_headers(transcript)}
         if transcript.problem is not None:  # the body has no place for it
             headers["dg-error"] = in_a_header(str(transcript.problem))
         return JSONResponse(answered, headers=headers)
@@ -62,15 +62,15 @@ def deepgram_routes(service: Service) -> list[BaseRoute]:
     return [Route("/v1/listen", listen, methods=["POST"])]
 
 
-async def _listen(service: Service, http: HttpRequest, request: Request) -> _Answer:
+async def _listen(service: Service, http: HttpRequest, request: ClientRequest) -> _Answer:
     try:
         query = file_query(request, service.card)
         if http.headers.get("content-type", "").startswith("application/json"):
             raise refusal(request, "this service fetches no recordings from elsewhere: send the "
                           "recording itself as the body")  # fmt: skip
-        most = service.settings.max_upload_bytes
-        async with _saved(http, most, query.raw, request) as upload:
-            return await while_there(http.receive, _heard(service, upload, query, request))
+        max_bytes = service.settings.max_upload_bytes
+        async with _saved(http, max_bytes, query.raw, request) as upload:
+            return await while_there(http.receive, _transcribe(service, upload, query, request))
     except TooLarge as error:
         why = f"{error}: send the recording in parts"
         raise refusal(request, why, 413, "Payload Too Large") from error
@@ -87,27 +87,29 @@ async def _listen(service: Service, http: HttpRequest, request: Request) -> _Ans
         raise refusal(request, str(error), 500, "Internal Server Error") from error
 
 
-async def _heard(service: Service, upload: _Upload, query: FileQuery, request: Request) -> _Answer:
+async def _transcribe(
+    service: Service, upload: _Upload, query: FileQuery, request: ClientRequest
+) -> _Answer:
     """The answer for a recording."""
-    async with service.hear(upload.path, query.options, _PROTOCOL) as heard:
-        async for _ in heard:
+    async with service.transcribe_upload(upload.path, query.options, _PROTOCOL) as transcription:
+        async for _ in transcription:
             pass
-        transcript = heard.transcript
-        told = answer(
+        transcript = transcription.transcript
+        fields = answer(
             transcript, query, request, service.card,
-            sha256=upload.sha256, channels=heard.num_channels,
+            sha256=upload.sha256, channels=transcription.num_channels,
         )  # fmt: skip
-        return told, transcript
+        return fields, transcript
 
 
 @asynccontextmanager
 async def _saved(
-    http: HttpRequest, most: int, raw: AudioFormat | None, request: Request
+    http: HttpRequest, max_bytes: int, raw: AudioFormat | None, request: ClientRequest
 ) -> AsyncGenerator[_Upload]:
     """The body of a request in a file, which is removed at the end of the context.
 
     Raises:
-        TooLarge: the body is longer than `most` bytes.
+        TooLarge: the body is longer than `max_bytes` bytes.
         AudioError: the body is empty.
         Refusal: the rest of the body does not come, or the client has left before its end.
     """
@@ -116,7 +118,7 @@ async def _saved(
         path = Path(folder.name) / "recording"
         file = _Saved(path, raw)
         try:
-            async for piece in body(http.headers, http.receive, most):
+            async for piece in body(http.headers, http.receive, max_bytes):
                 await asyncio.to_thread(file.write, piece)
         except Gone:
             stalled = refusal(request, STALLED, 408, "Request Timeout")

@@ -5,7 +5,6 @@ GET  /api/build_info      what was built, and where
 GET  /api/modules_info    the model, and how many of its slots are taken
 """
 
-import asyncio
 import logging
 import platform
 import sys
@@ -23,8 +22,17 @@ from kiku.options import StreamOptions
 from kiku.serve.admission import Busy
 from kiku.serve.protocols.interface import ModelCard, Refusal
 from kiku.serve.protocols.kyutai import word_messages
+from kiku.serve.refusals import linger
 from kiku.serve.service import Service
-from kiku.serve.uploads import STALLED, Encoded, TooLarge, Upload, beside, body, while_there
+from kiku.serve.uploads import (
+    STALLED,
+    Encoded,
+    TooLarge,
+    UploadedFile,
+    body,
+    transcript_headers,
+    while_there,
+)
 from kiku.serve.wire import Gone, Receive, Scope, SendMessage, request_of
 
 _LOG = logging.getLogger("kiku.serve")
@@ -36,9 +44,6 @@ _Answer = tuple[list[dict[str, Any]], dict[str, str]]
 """Messages of the body, and headers."""
 
 _UNKNOWN = "unknown"
-
-_LINGER_S = 5.0
-"""Seconds that a client that is refused while it sends may send on."""
 
 _BUSY_S = 5
 """Seconds after which a client is asked to come back, if nothing better is known."""
@@ -74,8 +79,7 @@ def kyutai_routes(service: Service) -> list[BaseRoute]:
 
 
 class _Unread(JSONResponse):
-    """A refusal that is sent while the client may still be sending. Most clients read an answer
-    only when they have sent all, and a connection that is closed over unread bytes loses it."""
+    """A refusal that is sent while the client may still be sending."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.body, refusal.status, {**refusal.headers, "connection": "close"})
@@ -87,10 +91,7 @@ class _Unread(JSONResponse):
         with suppress(OSError):  # the client has left
             await send(head)
             await send({"type": "http.response.body", "body": self.body, "more_body": True})
-            with suppress(TimeoutError, Busy):
-                async with asyncio.timeout(_LINGER_S):
-                    while (await receive()).get("more_body", False):
-                        pass
+            await linger(receive)
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -104,11 +105,11 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
     request, began = request_of(http.scope, http.scope["kiku.id"]), time.monotonic()
     status = 499
     try:
-        async with Upload() as upload:
-            most = service.settings.max_upload_bytes
+        async with UploadedFile() as upload:
+            max_bytes = service.settings.max_upload_bytes
             received = service.metrics.received.labels(_PROTOCOL)
             try:
-                async for piece in body(request.headers, http.receive, most):
+                async for piece in body(request.headers, http.receive, max_bytes):
                     received.inc(len(piece))
                     await upload.write(piece)
             except Gone:
@@ -133,17 +134,17 @@ async def _transcribe(service: Service, http: HttpRequest) -> _Answer:
         )  # fmt: skip
 
 
-async def _words(service: Service, upload: Upload) -> _Answer:
-    async with service.hear(upload.path, StreamOptions(), _PROTOCOL) as heard:
-        async for _ in heard:
+async def _words(service: Service, upload: UploadedFile) -> _Answer:
+    async with service.transcribe_upload(upload.path, StreamOptions(), _PROTOCOL) as transcription:
+        async for _ in transcription:
             pass
-        transcript = heard.transcript
+        transcript = transcription.transcript
     messages = [message for word in transcript.words for message in word_messages(word)]
     if isinstance(transcript.problem, TruncatedAudio):
         messages.append({"type": "Error", "message": str(transcript.problem)})
     elif transcript.problem is not None:
         raise transcript.problem
-    return messages, beside(transcript)
+    return messages, transcript_headers(transcript)
 
 
 def _refusal_of(error: KikuError) -> Refusal:

@@ -1,4 +1,4 @@
-"""What all protocols share: the model under its names, slots, streams, uploads, figures."""
+"""What all protocols share: the model under its names, slots, streams, uploads, metrics."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from kiku.live_async import AsyncStream
 from kiku.options import AudioFormat, StreamOptions
 from kiku.recognizer import Recognizer
 from kiku.serve.admission import Admission, Busy, Permit
-from kiku.serve.decoder import Decoder, Decoders
+from kiku.serve.decoder import RecordingDecoder, RecordingDecoders
 from kiku.serve.keys import Keys
 from kiku.serve.metrics import Metrics
 from kiku.serve.protocols.interface import ModelCard
@@ -54,19 +54,19 @@ class Service:
         self.settings = settings
         self.keys = Keys(settings.keys())
         self.metrics = Metrics()
-        self.decoders = Decoders(settings.decoder_bytes)
+        self.decoders = RecordingDecoders(settings.decoder_bytes)
         self.is_draining = False
         self.room_bytes = 0.0
         """Bytes of sound waiting to be heard that one stream may keep."""
-        self.share_out(0.0, 1)
+        self.update_room(0.0, 1)
         self._recognizer: Recognizer | None = None
         self._has_failed = False  # the model cannot be loaded
         self._admission: Admission | None = None
         self._card: ModelCard | None = None
         self._num_open = 0
         self._limits: set[asyncio.Timeout] = set()  # of work that the end breaks off
-        self._is_over = False
-        self._loose: set[asyncio.Task[None]] = set()
+        self._has_ended = False
+        self._background: set[asyncio.Task[None]] = set()
         if recognizer is not None:
             self._use(recognizer)
 
@@ -190,25 +190,25 @@ class Service:
         """Number of talks and uploads that are going on."""
         return self._num_open
 
-    def begin(self) -> None:
+    def count_open(self) -> None:
         """Count a talk or upload that begins."""
         self._num_open += 1
 
-    def end(self) -> None:
+    def count_closed(self) -> None:
         """Count a talk or upload that has ended."""
         self._num_open -= 1
 
-    def keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run work in a task of its own, which the caller does not wait for."""
         task = asyncio.create_task(work)
-        self._loose.add(task)
-        task.add_done_callback(self._loose.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
-    def share_out(self, waiting_bytes: float, num_streams: int) -> None:
+    def update_room(self, waiting_bytes: float, num_streams: int) -> None:
         """Set `room_bytes`: half of the bytes that all streams may keep together; an even part of
         them, if the sound that waits takes more."""
-        most = self.settings.read_ahead_bytes
-        self.room_bytes = most / num_streams if waiting_bytes > most else most / 2
+        max_bytes = self.settings.read_ahead_bytes
+        self.room_bytes = max_bytes / num_streams if waiting_bytes > max_bytes else max_bytes / 2
 
     @asynccontextmanager
     async def until_end(self) -> AsyncGenerator[None]:
@@ -217,7 +217,7 @@ class Service:
         Raises:
             Busy: the service ends.
         """
-        if self._is_over:
+        if self._has_ended:
             raise _ending()
         limit = asyncio.timeout(None)
         try:
@@ -233,7 +233,7 @@ class Service:
 
     def break_off(self) -> None:
         """End the service now: requests whose recordings are being heard fail with `Busy`."""
-        self._is_over = True
+        self._has_ended = True
         now = asyncio.get_running_loop().time()
         for limit in self._limits:
             limit.reschedule(now)
@@ -264,9 +264,9 @@ class Service:
     # Uploads.
 
     @asynccontextmanager
-    async def hear(
+    async def transcribe_upload(
         self, source: Path, options: StreamOptions, protocol: str
-    ) -> AsyncGenerator["Heard"]:
+    ) -> AsyncGenerator["UploadTranscription"]:
         """Transcribe a recording in a file, at the same time as all other streams.
 
         Iterate over what this gives to have each word as it is decided, and then take its
@@ -275,7 +275,7 @@ class Service:
         Args:
             source: the file.
             options: as of `Recognizer.transcribe`.
-            protocol: name of the client's protocol, for the figures.
+            protocol: name of the client's protocol, for the metrics.
 
         Raises:
             Busy: no slot came free in time, or the service ends before all is heard.
@@ -284,28 +284,28 @@ class Service:
         self._check_open()
         async with self.until_end():
             decoder = await self.decoders.decode(source, track=options.track)
-        self.begin()
+        self.count_open()
         self.metrics.connections.labels(protocol).inc()
         self.metrics.opened.labels(protocol).inc()
-        heard = Heard(self, decoder, options)
+        transcription = UploadTranscription(self, decoder, options)
         try:
             async with self.until_end():
-                await heard.start()
-                yield heard
+                await transcription.start()
+                yield transcription
         except KikuError as error:
             self.metrics.errors.labels(protocol, type(error).__name__).inc()
             raise
         finally:
             self.metrics.connections.labels(protocol).dec()
-            self.end()
-            await heard.close()
+            self.count_closed()
+            await transcription.close()
 
 
-class Heard:
+class UploadTranscription:
     """A recording that is being transcribed."""
 
-    def __init__(self, service: Service, decoder: Decoder, options: StreamOptions) -> None:
-        """Only `Service.hear` makes these."""
+    def __init__(self, service: Service, decoder: RecordingDecoder, options: StreamOptions) -> None:
+        """Only `Service.transcribe_upload` makes these."""
         self._service, self._decoder, self._options = service, decoder, options
         self._chunks = decoder.chunks()
         self._words: list[Word] = []
@@ -347,9 +347,9 @@ class Heard:
                 await stream.push_chunk(first)
             async for chunk in self._chunks:
                 if self._options.channel == "each" and (
-                    told := changes.look(chunk, begun_s + given_s)
+                    warning := changes.look(chunk, begun_s + given_s)
                 ):
-                    self._warnings.append(told)
+                    self._warnings.append(warning)
                 given_s += chunk.seconds
                 if given_s > most_s:
                     self._problem = AudioError(

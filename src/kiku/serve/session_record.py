@@ -17,16 +17,16 @@ import msgspec
 
 from kiku.errors import ConfigError
 from kiku.options import StreamOptions
-from kiku.serve.history import MOST
-from kiku.serve.session_sound import Part, SoundFormat
-from kiku.serve.session_store import MOST_BYTES
-from kiku.serve.told import Told
+from kiku.serve.client_progress import ClientProgress
+from kiku.serve.message_history import MAX_MESSAGES
+from kiku.serve.session_sound import Part, StoredFormat
+from kiku.serve.session_store import MAX_VALUE_BYTES
 
 VERSION = 1
 HEAD, STATE = "head", "state"
 
-_MOST_S = 1e9
-_MOST_COUNT = 2**53
+_MAX_S = 1e9
+_MAX_COUNT = 2**53
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Head(msgspec.Struct, forbid_unknown_fields=True):
     """What its protocol has counted."""
     count: int
     """Number of messages that were counted."""
-    told: Told
+    progress: ClientProgress = msgspec.field(name="told")
     from_s: float
     """Sound before this time need not be heard again: its words were told, or nothing was said."""
     num_bytes: int
@@ -88,7 +88,7 @@ class MessagePiece(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredSession:
     """A session that was read and checked."""
 
     head: Head
@@ -121,7 +121,7 @@ def encoded(value: Head | SoundPiece | MessagePiece) -> bytes:
     return _ENCODE(value)
 
 
-def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> Stored:
+def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> StoredSession:
     """A session from its values.
 
     Args:
@@ -139,12 +139,12 @@ def read(values: Mapping[str, bytes], identity: Identity, model_rate: int) -> St
         pieces = [_SOUND(values[name]) for name in head.sounds]
         messages = _joined([_MESSAGES(values[name]) for name in head.messages], head.count)
         state = values[STATE] if head.has_state else None
-        end_s = _end_of(pieces, SoundFormat(options.format, model_rate))
+        end_s = _end_of(pieces, StoredFormat(options.format, model_rate))
     except KeyError as error:
         raise RecordError(f"the part {error} is missing") from error
     except (msgspec.MsgspecError, RecursionError, ValueError, ConfigError) as error:
         raise RecordError(f"it cannot be read: {error}") from error
-    return Stored(head, options, pieces, end_s, messages, state)
+    return StoredSession(head, options, pieces, end_s, messages, state)
 
 
 def _check(head: Head, identity: Identity) -> None:
@@ -153,15 +153,15 @@ def _check(head: Head, identity: Identity) -> None:
     for name in ("model", "protocol", "owner", "session"):
         if getattr(head.identity, name) != getattr(identity, name):
             raise RecordError(f"it is of another {name}")
-    told = head.told
-    times = [head.from_s, told.paused_s, told.warned_s, *told.words.values()]
-    if not all(0 <= time < _MOST_S for time in times):  # NaN is not
+    progress = head.progress
+    times = [head.from_s, progress.paused_s, progress.warned_s, *progress.words.values()]
+    if not all(0 <= time < _MAX_S for time in times):  # NaN is not
         raise ValueError("a time that cannot be")
     counts = [head.count, head.num_bytes, *head.counts.values()]
-    if not all(0 <= count < _MOST_COUNT for count in counts):
+    if not all(0 <= count < _MAX_COUNT for count in counts):
         raise ValueError("a count that cannot be")
     if not all(key == "" or (key.isascii() and key.isdigit() and len(key) < 4)
-               for key in [*told.words, *told.turns]):  # fmt: skip
+               for key in [*progress.words, *progress.turns]):  # fmt: skip
         raise ValueError("a channel that cannot be")
 
 
@@ -176,26 +176,26 @@ def _joined(pieces: Sequence[MessagePiece], count: int) -> list[str | bytes]:
         count_behind = piece.first + len(piece.messages)
     if found and count_behind != count + 1:
         raise ValueError("the last messages are missing")
-    if len(found) > min(count, MOST):
+    if len(found) > min(count, MAX_MESSAGES):
         raise ValueError("more messages than can be")
     return found
 
 
-def _end_of(pieces: Sequence[SoundPiece], sound: SoundFormat) -> float:
+def _end_of(pieces: Sequence[SoundPiece], sound: StoredFormat) -> float:
     """Where the sound of the pieces ends, which must follow one another."""
     end_s = 0.0
     size = 0
     for i, piece in enumerate(pieces):
-        if not 0 <= piece.start_s < _MOST_S or not 0 <= piece.num_before < _MOST_COUNT:
+        if not 0 <= piece.start_s < _MAX_S or not 0 <= piece.num_before < _MAX_COUNT:
             raise ValueError("a piece of sound where none can be")
         if i and abs(piece.start_s - end_s) > 1e-3:
             raise ValueError("sound is missing")
         end_s = piece.start_s
         for gap_s, data in piece.parts:
-            if not 0 <= gap_s < _MOST_S or (gap_s and data):
+            if not 0 <= gap_s < _MAX_S or (gap_s and data):
                 raise ValueError("a silence that cannot be")
             end_s += gap_s or sound.seconds(data)
             size += len(data)
-    if size > MOST_BYTES or not math.isfinite(end_s):
+    if size > MAX_VALUE_BYTES or not math.isfinite(end_s):
         raise ValueError("more sound than can be")
     return end_s

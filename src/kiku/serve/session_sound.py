@@ -21,11 +21,11 @@ _FLOAT = np.dtype("<f4")
 _PEAKS_PER_S = 50
 _QUIET_S = 0.08
 _WITHIN_S = 0.6
-_AROUND_S = 1.0
+_LEVEL_WINDOW_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class SoundFormat:
+class StoredFormat:
     """The format of a talk's sound."""
 
     format: AudioFormat
@@ -79,17 +79,19 @@ class SoundFormat:
     def heard(self, parts: Iterable[Part]) -> NDArray[np.float32]:
         """[S] the parts mixed to one channel, at the model's rate, up to one that is no sound."""
         found = [np.zeros(0, np.float32)]
-        ear = AudioInput(self.model_rate, self.format, checks=False)
+        audio_input = AudioInput(self.model_rate, self.format, checks=False)
         for gap_s, data in parts:
             try:
-                chunk = gap_of(gap_s) if gap_s else ear.check(self.pushed(data))
-                found.append(ear.feed(chunk))
+                chunk = gap_of(gap_s) if gap_s else audio_input.check(self.pushed(data))
+                found.append(audio_input.feed(chunk))
             except AudioError:
                 break
         return np.concatenate(found)
 
 
-def quiet_behind(samples: NDArray[np.float32], rate: int, first_s: float, time: float) -> float:
+def first_quiet_after(
+    samples: NDArray[np.float32], rate: int, first_s: float, time: float
+) -> float:
     """The time of the first quiet place soon after `time`; `time` itself if there is none.
 
     The end of a word that is reported comes a little before the end of its sound: a stream that
@@ -106,7 +108,7 @@ def quiet_behind(samples: NDArray[np.float32], rate: int, first_s: float, time: 
     peaks = np.abs(samples[: count * size]).reshape(count, size).max(axis=1, initial=0.0)
     at = max(0, round((time - first_s) * _PEAKS_PER_S))
     span, wide = round(_WITHIN_S * _PEAKS_PER_S), round(_QUIET_S * _PEAKS_PER_S)
-    around = peaks[max(0, at - round(_AROUND_S * _PEAKS_PER_S)) : at + span]
+    around = peaks[max(0, at - round(_LEVEL_WINDOW_S * _PEAKS_PER_S)) : at + span]
     limit = max(0.02, float(around.max(initial=0.0)) / 8)
     for i in range(at, min(at + span, count - wide + 1)):
         if float(peaks[i : i + wide].max()) < limit:

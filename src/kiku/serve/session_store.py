@@ -3,7 +3,7 @@
 A store holds, for each name, a generation and some named values. The process that began a session
 or claimed it last owns it, and shows so by the generation; the writes of all others are refused.
 Stores know nothing of sound or words. Their calls wait for disks and networks: they are made in
-threads of their own (see `keeper`).
+threads of their own (see `session_keeper`).
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from typing import Protocol
 
 from kiku.errors import ConfigError
 
-MOST_BYTES = 2**28
+MAX_VALUE_BYTES = 2**28
 """Bytes of one value, at most: a saved stream of the 1B model has 200 MB."""
 
 

@@ -16,13 +16,14 @@ import msgspec
 from kiku.errors import KikuError, NoFreeSlot
 from kiku.serve.admission import Busy
 from kiku.serve.guard import Guard
-from kiku.serve.keeper import Keeper
-from kiku.serve.keeping import Keeping
 from kiku.serve.keys import subprotocol_of
 from kiku.serve.logs import connection_line
 from kiku.serve.memory import Backlog, give_back
-from kiku.serve.protocols.interface import LiveProtocol, ModelCard, Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, LiveProtocol, ModelCard, Refusal
+from kiku.serve.refusals import unavailable
 from kiku.serve.service import Service
+from kiku.serve.session_keeper import SessionKeeper
+from kiku.serve.session_recorder import SessionRecorder
 from kiku.serve.session_store import open_store
 from kiku.serve.talk import Talk
 from kiku.serve.talk_stream import num_slots
@@ -40,9 +41,9 @@ from kiku.serve.wire import (
 
 _LOG = logging.getLogger("kiku.serve")
 
-MakeProtocol = Callable[[Request, ModelCard], LiveProtocol]
+MakeProtocol = Callable[[ClientRequest, ModelCard], LiveProtocol]
 
-LOOK_S = 0.25
+CHECK_S = 0.25
 """Seconds between two looks for silent clients."""
 
 _TELL_S = 3.0
@@ -66,7 +67,7 @@ class Sockets:
         self._sweeping: asyncio.Task[None] | None = None
         self._backlog = Backlog()
         store = service.settings.session_store
-        self._keeper = None if store is None else Keeper(service, open_store(store))
+        self._keeper = None if store is None else SessionKeeper(service, open_store(store))
 
     def start(self) -> None:
         """Begin to sweep the store, as the application starts."""
@@ -80,12 +81,12 @@ class Sockets:
         try:
             request = request_of(scope, str(uuid.uuid4()))
             make = self._routes.get(request.path)
-            owner = self._guard.let_in(request, address_of(scope), is_socket=True)
+            owner = self._guard.admit(request, address_of(scope), is_socket=True)
             if make is None:
                 raise Refusal(404, {"error": f"there is no socket at {request.path}"})
             protocol = make(request, self._service.card)
         except Busy as busy:
-            return await _refuse(socket, _unavailable(busy))
+            return await _refuse(socket, unavailable(busy))
         except Refusal as refusal:
             self._service.metrics.errors.labels("refused", str(refusal.status)).inc()
             return await _refuse(socket, refusal)
@@ -101,7 +102,7 @@ class Sockets:
         socket: WebSocket,
         make: MakeProtocol,
         protocol: LiveProtocol,
-        request: Request,
+        request: ClientRequest,
         owner: str,
     ) -> None:
         talk = Talk(self._service, protocol, owner, request.id)
@@ -111,15 +112,15 @@ class Sockets:
                     await talk.end()
                     protocol = make(request, self._service.card)  # as if nothing had been tried
                     talk = Talk(self._service, protocol, owner, request.id)
-                    await talk.prepare(self._kept(talk))
+                    await talk.prepare(self._recorder(talk))
             except KikuError as error:
-                talk.figures.failed(error)
+                talk.counters.failed(error)
                 if not isinstance(error, NoFreeSlot):
-                    return await _refuse(socket, protocol.unfit(error))
+                    return await _refuse(socket, protocol.unsupported(error))
                 busy = error if isinstance(error, Busy) else Busy(str(error), 5)
                 refusal = protocol.busy(busy.retry_after_s)
                 if refusal is None and self._service.is_draining:
-                    refusal = _unavailable(busy)  # so that a balancer asks another replica
+                    refusal = unavailable(busy)  # so that a balancer asks another replica
                 if refusal is not None:
                     return await _refuse(socket, refusal)
                 await socket.accept(_subprotocol(protocol, request), _headers(request))
@@ -131,36 +132,36 @@ class Sockets:
         finally:
             await self.end(talk)
 
-    def _kept(self, talk: Talk) -> Keeping | None:
-        """The `Keeping` of a new talk, for other processes; None if they cannot have it."""
+    def _recorder(self, talk: Talk) -> SessionRecorder | None:
+        """The recorder of a new talk, for other processes; None if they cannot have it."""
         if self._keeper is None or talk.session is None:
             return None
-        return self._keeper.new(talk.protocol, talk.owner, talk.history)
+        return self._keeper.recorder_for_new(talk.protocol, talk.owner, talk.history)
 
-    async def _take_over(self, talk: Talk, request: Request) -> bool:
+    async def _take_over(self, talk: Talk, request: ClientRequest) -> bool:
         """Go on with a session that another process has kept. Returns whether that was done.
 
         Raises:
             Busy: no slot is free.
         """
         keeper, protocol = self._keeper, talk.protocol
-        if keeper is None or protocol.session is None or protocol.first is None:
+        if keeper is None or protocol.session is None or protocol.initial_open is None:
             return False
         if not request.first("after"):
             return False
-        talk.take_slots(protocol.first.options)  # before its owner loses it
-        moved = await keeper.claim(protocol, talk.owner, request)
-        if moved is None:
+        talk.take_slots(protocol.initial_open.options)  # before its owner loses it
+        takeover = await keeper.claim(protocol, talk.owner, request)
+        if takeover is None:
             return False
-        if num_slots(moved.options) != num_slots(protocol.first.options):
+        if num_slots(takeover.options) != num_slots(protocol.initial_open.options):
             keeper.refused("it has another number of channels than its client asks for")
             return False
-        ways = [moved] if moved.state is None else [moved, moved.without_state()]
+        ways = [takeover] if takeover.state is None else [takeover, takeover.without_state()]
         for way in ways:  # if the saved stream is of another engine, by its sound
             if way is None:
                 continue
             try:
-                await talk.take_over(way, keeper.of_moved(protocol, talk.owner, way))
+                await talk.take_over(way, keeper.recorder_for_takeover(protocol, talk.owner, way))
             except KikuError as error:
                 keeper.refused(str(error))
                 continue
@@ -173,14 +174,14 @@ class Sockets:
         """Run a talk to the end of its connection."""
         service, protocol = self._service, talk.protocol_name
         self._start_sweep()
-        service.begin()
+        service.count_open()
         service.metrics.connections.labels(protocol).inc()
         service.metrics.opened.labels(protocol).inc()
         self.talks.add(talk)
         if talk.session is not None:
             self._sessions[talk.owner, talk.session] = talk
-            if self._keeper is not None and talk.keeping is not None:
-                self._keeper.watch(talk, talk.keeping)
+            if self._keeper is not None and talk.recorder is not None:
+                self._keeper.watch(talk, talk.recorder)
         talk.began_at = time.monotonic()
         await talk.run(wire)
 
@@ -189,11 +190,11 @@ class Sockets:
         if talk not in self.talks:
             return await talk.end()
         if talk.session is not None and talk.is_alive:
-            self._service.keep(self._await(talk))
+            self._service.run_in_background(self._keep_for_return(talk))
         else:
             await self._forget(talk)
 
-    async def _await(self, talk: Talk) -> None:
+    async def _keep_for_return(self, talk: Talk) -> None:
         """Keep a talk whose client was cut off, as long as the client comes back in time."""
         try:
             while talk.is_alive and await talk.comes_back(self._service.settings.resume_s):
@@ -207,14 +208,14 @@ class Sockets:
             del self._sessions[key]
         self.talks.discard(talk)
         self._service.metrics.connections.labels(talk.protocol_name).dec()
-        self._service.end()
+        self._service.count_closed()
         await talk.end()
         if self._keeper is not None:  # not awaited: a store may be slow
-            self._service.keep(self._keeper.forget(talk))
+            self._service.run_in_background(self._keeper.forget(talk))
         _LOG.info(*connection_line(talk, time.monotonic() - talk.began_at))
 
     async def _come_back(
-        self, socket: WebSocket, protocol: LiveProtocol, request: Request, owner: str
+        self, socket: WebSocket, protocol: LiveProtocol, request: ClientRequest, owner: str
     ) -> bool:
         """Go on with a session of this process. Returns whether there was one."""
         talk = self._sessions.get((owner, protocol.session or ""))
@@ -239,23 +240,23 @@ class Sockets:
     async def _sweep(self) -> None:
         before = time.monotonic()
         while self.talks:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(CHECK_S)
             now = time.monotonic()
-            self.look(now, held_up_s=max(0.0, now - before - LOOK_S))
+            self.check_clients(now, held_up_s=max(0.0, now - before - CHECK_S))
             before = now
 
-    def look(self, now: float, held_up_s: float = 0.0) -> None:
+    def check_clients(self, now: float, held_up_s: float = 0.0) -> None:
         """See which clients are silent or take nothing, and how much sound waits. For `held_up_s`
         since the last look this process was held up: it read and wrote nothing, whatever clients
         did."""
         waiting = 0.0
         for talk in list(self.talks):
-            talk.look(now, held_up_s)
-            talk.figures.flush()
+            talk.check_client(now, held_up_s)
+            talk.counters.flush()
             waiting += talk.waiting_bytes
-        self._service.share_out(waiting, max(1, len(self.talks)))
+        self._service.update_room(waiting, max(1, len(self.talks)))
         if self._backlog.has_gone(waiting):
-            self._service.keep(give_back())
+            self._service.run_in_background(give_back())
 
     async def end_all(self) -> None:
         """Tell all clients that the service ends, and hang up; drop those who do not listen."""
@@ -266,7 +267,7 @@ class Sockets:
         if self._keeper is not None:
             self._keeper.close()
 
-    async def _hand_over(self, keeper: Keeper) -> None:
+    async def _hand_over(self, keeper: SessionKeeper) -> None:
         """Keep the sessions as they are for other processes, and send their clients there."""
         at_once = asyncio.Semaphore(_SAVES)
 
@@ -275,10 +276,10 @@ class Sockets:
                 await keeper.hand_over(talk, await talk.freeze())
             await talk.hand_over()
 
-        kept = [talk for talk in self.talks if talk.keeping is not None and talk.is_alive]
+        kept = [talk for talk in self.talks if talk.recorder is not None and talk.is_alive]
         late = await _within(_HAND_OVER_S, {talk: one(talk) for talk in kept})
         for talk in kept:  # a late one stays as it was written last
-            keeper.leave(talk)
+            keeper.unwatch(talk)
         for talk in await _within(_TELL_S, {talk: talk.hand_over() for talk in late}):
             talk.abort()
 
@@ -295,16 +296,12 @@ async def _within(seconds: float, calls: Mapping[Talk, Coroutine[Any, Any, None]
     return [tasks[task] for task in late]
 
 
-def _subprotocol(protocol: LiveProtocol, request: Request) -> str | None:
+def _subprotocol(protocol: LiveProtocol, request: ClientRequest) -> str | None:
     return protocol.subprotocol or subprotocol_of(request)
 
 
-def _headers(request: Request) -> dict[str, str]:
+def _headers(request: ClientRequest) -> dict[str, str]:
     return {"dg-request-id": request.id} if request.path.endswith("/listen") else {}
-
-
-def _unavailable(busy: Busy) -> Refusal:
-    return Refusal(503, {"error": str(busy)}, {"Retry-After": str(busy.retry_after_s)})
 
 
 async def _refuse(socket: WebSocket, refusal: Refusal) -> None:

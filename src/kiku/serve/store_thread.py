@@ -12,7 +12,7 @@ from kiku.serve.session_store import StoreDown
 
 T = TypeVar("T")
 
-_MOST_WAITING = 32
+_MAX_WAITING = 32
 
 _Call = tuple[Callable[[], Any], "asyncio.Future[Any]", asyncio.AbstractEventLoop]
 
@@ -29,13 +29,13 @@ class StoreThread:
         self._is_closed = False
         self._last: Callable[[], None] | None = None
 
-    async def call(self, function: Callable[[], T], most_s: float) -> T:
+    async def call(self, function: Callable[[], T], timeout_s: float) -> T:
         """Call `function` in the thread, and return what it returns. Raises what it raises, too.
 
         Raises:
             StoreDown: it took longer than `most_s`, or too many other calls wait.
         """
-        if self._is_closed or self._num_waiting >= _MOST_WAITING:
+        if self._is_closed or self._num_waiting >= _MAX_WAITING:
             raise StoreDown("calls that were made before do not end")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -45,10 +45,10 @@ class StoreThread:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         try:
-            async with asyncio.timeout(most_s):
+            async with asyncio.timeout(timeout_s):
                 return await future
         except TimeoutError:
-            raise StoreDown(f"it does not answer within {most_s:g} s") from None
+            raise StoreDown(f"it does not answer within {timeout_s:g} s") from None
 
     def close(self, last: Callable[[], None] | None = None) -> None:
         """End after the calls that wait, and then call `last`."""

@@ -1,8 +1,8 @@
 """One live connection: carries a client's messages to its protocol, does what the protocol wants,
 and carries the answers back.
 
-    wire.receive -> protocol.received -> asks (Open, Push, Finalize, ...) -> talk_stream, in order
-    the stream   -> protocol.event    -> messages -> outbox               -> wire.send, in order
+    wire.receive -> protocol.received -> asks (Open, Push, ...) -> talk_stream, in order
+    the stream   -> protocol.event    -> messages -> outbox       -> wire.send, in order
 
 A talk knows when it begins and ends, whether its client is silent, and whether it comes back. All
 of this runs in one event loop, where nothing is computed: the thread that steps the model converts
@@ -16,11 +16,8 @@ from contextlib import suppress
 from functools import partial
 
 from kiku.options import StreamOptions
-from kiku.serve.figures import Figures
-from kiku.serve.history import History
-from kiku.serve.keeping import Keeping
-from kiku.serve.moving import Moved
-from kiku.serve.outbox import MOST_WAITING, Outbox
+from kiku.serve.message_history import MessageHistory
+from kiku.serve.outbox import MAX_WAITING, Outbox
 from kiku.serve.protocols.interface import (
     Actions,
     Close,
@@ -31,13 +28,16 @@ from kiku.serve.protocols.interface import (
     ServerEnds,
 )
 from kiku.serve.service import Service
+from kiku.serve.session_recorder import SessionRecorder
+from kiku.serve.takeover import Takeover
+from kiku.serve.talk_counters import TalkCounters
 from kiku.serve.talk_stream import TalkStream
 from kiku.serve.tasks import Tasks
 from kiku.serve.wire import Gone, Wire
 
 _LOG = logging.getLogger("kiku.serve")
 
-_BEHIND_S = 0.5
+_IDLE_WAITING_S = 0.5
 """Seconds of waiting sound; a stream with more is not idle, even if its client sends nothing."""
 
 _GOODBYES = (1000, 1001)
@@ -63,15 +63,15 @@ class Talk:
             id: of its request.
         """
         self._service, self._protocol, self.owner, self.id = service, protocol, owner, id
-        self.figures = Figures(service, protocol.name)
+        self.counters = TalkCounters(service, protocol.name)
         self._tasks = Tasks(self._broken)
-        self._outbox = Outbox(self.figures, self._hung_up, keeps=protocol.session is not None)
-        self._stream = TalkStream(service, protocol, self._outbox, self.figures, self._tasks)
+        self._outbox = Outbox(self.counters, self._hung_up, keeps=protocol.session is not None)
+        self._stream = TalkStream(service, protocol, self._outbox, self.counters, self._tasks)
         # Of a session: whether its client has left, is awaited, and has come back.
         self._left, self._let_go, self._returned = (asyncio.Event() for _ in range(3))
-        self._newcomer: Wire | None = None  # came back last, and waits to go on
-        self._told_on: Wire | None = None  # where `ended` was sent last
-        self._moved: Moved | None = None  # set if another process began the talk
+        self._next_wire: Wire | None = None  # came back last, and waits to go on
+        self._hung_up_on: Wire | None = None  # where `ended` was sent last
+        self._takeover: Takeover | None = None  # set if another process began the talk
         self._is_frozen = False
         self._reader: asyncio.Task[None] | None = None
         self._is_aborted = False  # the reader is cancelled by the talk itself
@@ -79,7 +79,7 @@ class Talk:
         self.began_at = 0.0
         self.code = 1006
         """Close code with which the connection ended."""
-        # What `look` looks at.
+        # What `check_client` looks at.
         self._reads_since = 0.0  # 0 while no message is awaited
         self._num_quiet = 0
 
@@ -99,14 +99,14 @@ class Talk:
         return self._protocol
 
     @property
-    def history(self) -> History:
+    def history(self) -> MessageHistory:
         """Its counted messages."""
         return self._outbox.history
 
     @property
-    def keeping(self) -> Keeping | None:
+    def recorder(self) -> SessionRecorder | None:
         """What is kept of it for other processes, if anything is."""
-        return self._stream.keeping
+        return self._stream.recorder
 
     @property
     def heard_s(self) -> float:
@@ -127,39 +127,39 @@ class Talk:
 
     # From its beginning to its end.
 
-    async def prepare(self, keeping: Keeping | None = None) -> None:
+    async def prepare(self, recorder: SessionRecorder | None = None) -> None:
         """Open the stream that the protocol wants first.
 
         Args:
-            keeping: collects what other processes need.
+            recorder: collects what other processes need.
 
         Raises:
             Busy: no slot is free.
         """
-        self._stream.keeping = keeping
-        if self._protocol.first is not None:
-            await self._stream.begin(self._protocol.first)
+        self._stream.recorder = recorder
+        if self._protocol.initial_open is not None:
+            await self._stream.begin(self._protocol.initial_open)
 
     def take_slots(self, options: StreamOptions) -> None:
         """Take the slots that its first stream will need. Raises Busy."""
         self._stream.take_slots(options)
 
-    async def take_over(self, moved: Moved, keeping: Keeping) -> None:
+    async def take_over(self, takeover: Takeover, recorder: SessionRecorder) -> None:
         """Go on with a session of another process, instead of `prepare`.
 
         Raises:
             KikuError: the session cannot be gone on with; this talk is of no use then.
         """
-        self._moved = moved
-        self._protocol.restore(moved.stored.head.counts, moved.options, moved.num_bytes)
-        self._outbox.restore(moved.history, moved.client.num_received)
-        await self._stream.take_over(moved, keeping)
+        self._takeover = takeover
+        self._protocol.restore(takeover.stored.head.counts, takeover.options, takeover.num_bytes)
+        self._outbox.restore(takeover.history, takeover.client.num_received)
+        await self._stream.take_over(takeover, recorder)
 
     async def run(self, wire: Wire) -> None:
         """Talk until one side ends it."""
-        if self._moved is not None:
-            then = [Close()] if self._moved.is_closed else []
-            return await self._go_on(wire, self._moved.client.num_received, then)
+        if self._takeover is not None:
+            then = [Close()] if self._takeover.is_closed else []
+            return await self._go_on(wire, self._takeover.client.num_received, then)
         self._outbox.connect(wire)
         await self._read(wire, self._protocol.begin())
 
@@ -172,22 +172,22 @@ class Talk:
     async def end(self) -> None:
         """Give everything back, and hang up on a client who is still there."""
         wire = self._outbox.take_wire()
-        self._newcomer = None
+        self._next_wire = None
         self._let_go.set()
         self._tasks.cancel()
         self._stream.close()
-        self.figures.flush()
-        await _give_way(wire)
+        self.counters.flush()
+        await _close_replaced(wire)
 
     async def end_service(self) -> None:
         """Tell the client that the service ends, and hang up."""
-        self._expect_nobody()
+        self._stop_waiting()
         error = ServerEnds("the service is ending: connect again in a moment")
         with suppress(Gone):
             await self._stream.do(self._protocol.failed(error))
             await self._stream.do([Hangup(1012, str(error))])
 
-    def _expect_nobody(self) -> None:
+    def _stop_waiting(self) -> None:
         """Wait no more for a client who is away to come back."""
         self.has_hung_up = not self._outbox.is_connected
         self._returned.set()
@@ -197,18 +197,18 @@ class Talk:
     def can_resume(self, num_received: int) -> bool:
         """Whether a client who has had `num_received` messages can go on: all later ones are
         kept."""
-        return self.is_alive and self.history.knows_behind(num_received)
+        return self.is_alive and self.history.has_all_after(num_received)
 
     async def resume(self, wire: Wire, num_received: int) -> None:
         """Go on with a client who comes back and has had `num_received` messages."""
         before = self._outbox.take_wire()  # perhaps dead, which was not known
-        other, self._newcomer = self._newcomer, wire
+        other, self._next_wire = self._next_wire, wire
         for one in (before, other):
-            await _give_way(one)
+            await _close_replaced(one)
         await self._let_go.wait()
-        if self._newcomer is not wire:  # another one has come since, or the talk has ended
-            return await _give_way(wire)
-        self._newcomer = None
+        if self._next_wire is not wire:  # another one has come since, or the talk has ended
+            return await _close_replaced(wire)
+        self._next_wire = None
         self._let_go.clear()  # a client who comes now waits until this one has left
         self._returned.set()
         await self._go_on(wire, num_received)
@@ -219,11 +219,11 @@ class Talk:
         stream = self._stream
         # A request under way when the connection was cut is finished, or will be before new ones.
         greeting = self._protocol.resumed(stream.taken_s)
-        told: list[Send | Hangup] = [one for one in greeting if isinstance(one, Send)]
-        told += self.history.behind(num_received)
+        messages: list[Send | Hangup] = [one for one in greeting if isinstance(one, Send)]
+        messages += self.history.after(num_received)
         if not stream.is_open:  # it has come to its end meanwhile
-            told.append(stream.ended or Hangup(1000))
-        self._outbox.connect(wire, told)
+            messages.append(stream.ended or Hangup(1000))
+        self._outbox.connect(wire, messages)
         await self._read(wire, then)
 
     async def comes_back(self, seconds: float) -> bool:
@@ -245,14 +245,14 @@ class Talk:
     def _hung_up(self, wire: Wire, item: Hangup) -> None:
         """Note that the client is being hung up on."""
         if item is self._stream.ended:  # over a dead connection it would not arrive
-            self._told_on = wire
-            self._tasks.start(partial(self._learn, wire, item.code))
+            self._hung_up_on = wire
+            self._tasks.start(partial(self._await_close_answer, wire, item.code))
         else:
             self.has_hung_up, self.code = True, item.code
 
-    async def _learn(self, wire: Wire, code: int) -> None:
+    async def _await_close_answer(self, wire: Wire, code: int) -> None:
         """Forget a session that has ended once its client has had all of it."""
-        if await wire.is_answered() and self._told_on is wire:
+        if await wire.is_answered() and self._hung_up_on is wire:
             self.has_hung_up, self.code = True, code
             self._returned.set()
 
@@ -264,7 +264,7 @@ class Talk:
         self._reader = me = asyncio.current_task()
         self._left.clear()
         self._is_aborted = False
-        clock, received, figures = time.monotonic, self._protocol.received, self.figures
+        clock, received, counters = time.monotonic, self._protocol.received, self.counters
         stream, outbox, protocol = self._stream, self._outbox, self._protocol
         try:
             await stream.do(actions)
@@ -275,20 +275,20 @@ class Talk:
                 self._reads_since, self._num_quiet = 0.0, 0
                 if self._is_frozen:
                     continue  # not taken: the client sends it to the next process
-                figures.num_received += len(message)
+                counters.num_received += len(message)
                 actions = received(message)
                 if len(actions) == 1 and actions[0].__class__ is Push:
                     await stream.push(actions[0])  # pyright: ignore[reportArgumentType]
                 else:
                     await stream.do(actions)
-                if len(outbox.waiting) > MOST_WAITING:
+                if len(outbox.waiting) > MAX_WAITING:
                     await outbox.drained()
                 while stream.keeps_too_much or (protocol.is_full and not self.has_hung_up):
                     await asyncio.sleep(0.1)
         except Gone as gone:
             if gone.may_listen:
-                await self._tell_rest()
-            if not self.has_hung_up and self._told_on is not wire:
+                await self._finish_for_reader()
+            if not self.has_hung_up and self._hung_up_on is not wire:
                 self.code = gone.code
         except asyncio.CancelledError:
             if not self._is_aborted or me is None or me.uncancel():
@@ -301,11 +301,11 @@ class Talk:
                 self._left.set()
             outbox.disconnect(wire)
 
-    async def _tell_rest(self) -> None:
+    async def _finish_for_reader(self) -> None:
         """Send what a client that sends no more has asked for, as long as more is heard."""
         is_broken = self._outbox.is_broken
         with suppress(Gone):
-            actions = self._protocol.said_all()
+            actions = self._protocol.client_finished()
             if actions is None:
                 return
             await self._stream.do(actions)
@@ -325,7 +325,7 @@ class Talk:
     async def _broken(self, error: Exception) -> None:
         """Log an error in this program, as one in a protocol, and end this connection alone."""
         _LOG.error("%s: the %s connection failed", self.id, self._protocol.name, exc_info=error)
-        self.figures.failed(error)
+        self.counters.failed(error)
         with suppress(Gone):
             await self._stream.do([Hangup(1011, "an error of the server's own")])
 
@@ -339,7 +339,7 @@ class Talk:
 
     async def hand_over(self) -> None:
         """Send the client to another process, which goes on with the session."""
-        self._expect_nobody()
+        self._stop_waiting()
         with suppress(Gone):
             await self._stream.do([Hangup(1012, "the session goes on elsewhere: connect again")])
 
@@ -352,14 +352,14 @@ class Talk:
             return
         try:
             async with asyncio.timeout(_LEAVE_S):
-                await _give_way(wire)
+                await _close_replaced(wire)
                 await self._left.wait()
         except TimeoutError:  # a connection that only seems to be alive
             self.abort()
 
     # Time.
 
-    def look(self, now: float, held_up_s: float = 0.0) -> None:
+    def check_client(self, now: float, held_up_s: float = 0.0) -> None:
         """See whether the client has been silent, or takes nothing; called several times a second.
 
         Args:
@@ -373,12 +373,12 @@ class Talk:
         self._outbox.held_up(now, held_up_s)
         if self._outbox.stuck_s(now) > settings.write_s:
             _LOG.warning("%s takes no messages: it is dropped", self.id)
-            self.figures.errors("SlowReader")
+            self.counters.errors("SlowReader")
             self.abort()
             return
         if not self._reads_since:
             return
-        if self._stream.waiting_s > _BEHIND_S:
+        if self._stream.waiting_s > _IDLE_WAITING_S:
             self._reads_since = now
             return
         silent_s = now - self._reads_since
@@ -405,7 +405,7 @@ class Talk:
         await self._stream.do([Hangup(1000, reason)])
 
 
-async def _give_way(wire: Wire | None) -> None:
+async def _close_replaced(wire: Wire | None) -> None:
     """Hang up on a client whose session another connection goes on with."""
     if wire is not None:
         with suppress(Gone, OSError, RuntimeError):

@@ -1,6 +1,6 @@
 """The stream of one talk: does what the protocol asks, and gives the protocol what is heard.
 
-    asks (Open, Push, Finalize, ...) -> a decoder, for a container -> the stream, in order
+    asks (Open, Push, FinalizeStream, ...) -> a decoder, for a container -> the stream, in order
     the stream -> protocol.event -> messages -> the outbox
 
 Messages never wait for asks: a client whose sound finds no room still gets its words. Knows of its
@@ -21,30 +21,30 @@ from numpy.typing import NDArray
 from kiku.audio import StreamWarning
 from kiku.errors import AudioError, ConfigError, KikuError, QueueFull, StreamClosed, StreamError
 from kiku.live_async import AsyncStream
-from kiku.options import StreamOptions
+from kiku.options import DecodingOptions, StreamOptions
 from kiku.serve.admission import Permit
-from kiku.serve.decoder import Decoder
-from kiku.serve.figures import Figures
-from kiku.serve.keeping import Keeping
+from kiku.serve.client_progress import Overlap
+from kiku.serve.decoder import RecordingDecoder
 from kiku.serve.live_recording import LiveRecording
-from kiku.serve.moving import Moved, push_gap
 from kiku.serve.outbox import Outbox
 from kiku.serve.protocols.interface import (
     Action,
     Actions,
     Close,
     Decode,
-    Finalize,
-    Gap,
+    FinalizeStream,
     Hangup,
     LiveProtocol,
     Open,
     Push,
+    PushGap,
     Send,
 )
 from kiku.serve.service import Service
+from kiku.serve.session_recorder import SessionRecorder
+from kiku.serve.takeover import Takeover, push_gap
+from kiku.serve.talk_counters import TalkCounters
 from kiku.serve.tasks import Tasks
-from kiku.serve.told import Overlap
 from kiku.stream import End
 
 _REJECTIONS = (AudioError, ConfigError, QueueFull, StreamClosed)
@@ -65,7 +65,7 @@ class TalkStream:
         service: Service,
         protocol: LiveProtocol,
         outbox: Outbox,
-        figures: Figures,
+        counters: TalkCounters,
         tasks: Tasks,
     ) -> None:
         """Start without a stream.
@@ -74,21 +74,21 @@ class TalkStream:
             service: whose slots it takes.
             protocol: says what is to be done, and makes messages of what is heard.
             outbox: sends the messages.
-            figures: count what is heard.
+            counters: count what is heard.
             tasks: of the talk.
         """
         self._service, self._protocol, self._outbox = service, protocol, outbox
-        self._figures, self._tasks = figures, tasks
+        self._counters, self._tasks = counters, tasks
         self._permit: Permit | None = None
         self._stream: AsyncStream | None = None
-        self._decoder: Decoder | None = None
+        self._decoder: RecordingDecoder | None = None
         self._listener: asyncio.Task[None] | None = None
         self._asking = asyncio.Lock()
         self._asks: deque[list[Action]] = deque()
         self._num_pushed, self._pushed_from_s = 0, 0.0  # bytes, and from which second on
         self._ended_s = 0.0  # sound it had taken when it ended
         self._overlap: Overlap | None = None  # with what another process has told
-        self.keeping: Keeping | None = None
+        self.recorder: SessionRecorder | None = None
         """What is kept of it for other processes, if anything is."""
         self.ended: Hangup | None = None
         """How the client of a session is hung up on, once the stream has come to its end."""
@@ -138,36 +138,36 @@ class TalkStream:
         """Open the first stream. Raises Busy: no slot is free."""
         self.take_slots(first.options)
         await self._open(first)
-        if self.keeping is not None:
-            self.keeping.opened(first.options, first.container)
+        if self.recorder is not None:
+            self.recorder.opened(first.options, first.container)
 
-    async def take_over(self, moved: Moved, keeping: Keeping) -> None:
+    async def take_over(self, takeover: Takeover, recorder: SessionRecorder) -> None:
         """Go on with the stream of another process, instead of `begin`.
 
         Raises:
             KikuError: that stream cannot be gone on with.
         """
-        state = moved.state
-        self.keeping, self._overlap = keeping, moved.overlap
-        if moved.has_ended:
-            self.ended, self._ended_s = Hangup(1000), moved.end_s
+        state = takeover.state
+        self.recorder, self._overlap = recorder, takeover.overlap
+        if takeover.has_ended:
+            self.ended, self._ended_s = Hangup(1000), takeover.end_s
             self._give_back()
             return
-        stream = await self._open(Open(moved.options), state)
+        stream = await self._open(Open(takeover.options), state)
         if state is None:
-            await push_gap(stream, moved.start_s)
-        for gap_s, data in moved.parts:
-            given = Gap(gap_s) if gap_s else Push(moved.sound.pushed(data))
+            await push_gap(stream, takeover.start_s)
+        for gap_s, data in takeover.parts:
+            given = PushGap(gap_s) if gap_s else Push(takeover.sound.pushed(data))
             if state is None:
                 await self._ask(given)
-            elif isinstance(given, Gap):
-                keeping.gap(gap_s)
+            elif isinstance(given, PushGap):
+                recorder.gap(gap_s)
             else:
-                keeping.pushed(given.samples)
+                recorder.pushed(given.samples)
         if state is not None:
-            keeping.unknown(stream.duration, moved.num_bytes)
-        for tag, cut in moved.finalizes:
-            await self._ask(Finalize(tag, cut))
+            recorder.skip_to(stream.duration, takeover.num_bytes)
+        for tag, cut in takeover.finalizes:
+            await self._ask(FinalizeStream(tag, cut))
 
     async def save(self) -> bytes | None:
         """Save the stream as it stands, and send nothing more. None if it cannot be saved."""
@@ -207,10 +207,10 @@ class TalkStream:
         stream, self._stream = self._stream, None
         decoder, self._decoder = self._decoder, None
         if stream is not None:
-            self._figures.duration += stream.duration
+            self._counters.duration += stream.duration
             stream.stop()
         if decoder is not None:
-            self._service.keep(decoder.close())
+            self._service.run_in_background(decoder.close())
 
     def _give_back(self) -> None:
         """Give back the slots of a stream that has ended."""
@@ -225,15 +225,15 @@ class TalkStream:
         stream = self._stream
         if stream is None or self._decoder is not None or self._asks or self._asking.locked():
             return await self.do([sound])
-        self._figures.pushed()
+        self._counters.pushed()
         try:
             if not stream.push_now(sound.samples, sound.rate):
                 return await self.do([sound])
             self._num_pushed += _size_of(sound.samples)
-            if self.keeping is not None:
-                self.keeping.pushed(sound.samples)
+            if self.recorder is not None:
+                self.recorder.pushed(sound.samples)
         except _REJECTIONS as error:
-            self._figures.failed(error)
+            self._counters.failed(error)
             await self.do(self._protocol.rejected(error))
         except Exception as error:
             if error is not stream.failure and not isinstance(error, StreamError):
@@ -266,7 +266,7 @@ class TalkStream:
             try:
                 more = await self._ask(waiting.popleft())
             except _REJECTIONS as error:
-                self._figures.failed(error)
+                self._counters.failed(error)
                 more = self._protocol.rejected(error)
             except Exception as error:
                 failure = None if self._stream is None else self._stream.failure
@@ -283,57 +283,68 @@ class TalkStream:
 
     async def _ask(self, action: Action) -> Actions:
         """Ask the stream for one thing. Returns what the protocol wants after that."""
-        stream, keeping = self._stream, self.keeping
+        stream, recorder = self._stream, self.recorder
         if isinstance(action, Open):
             return await self._reopen(action)
         if stream is None:
             return ()
-        if self._decoder is not None and isinstance(action, Finalize | Gap | Decode):
+        if self._decoder is not None and isinstance(action, FinalizeStream | PushGap | Decode):
             await self._decoder.settled()  # all sound before them is heard first
             if self._stream is not stream:
                 return ()
         match action:
             case Push(samples, rate):
-                self._figures.pushed()
+                self._counters.pushed()
                 if self._decoder is not None:
                     await self._decoder.feed(bytes(samples))
                 else:
                     await stream.push(samples, rate=rate)
                     self._num_pushed += _size_of(samples)
-                    if keeping is not None:
-                        keeping.pushed(samples)
-            case Gap(seconds):
+                    if recorder is not None:
+                        recorder.pushed(samples)
+            case PushGap(seconds):
                 await stream.push_silence(seconds)
-                if keeping is not None:
-                    keeping.gap(seconds)
-            case Finalize(tag, cut):
-                self._figures.asked_at = time.monotonic()
-                if await self._finalize(stream, action) and keeping is not None:
-                    keeping.asked(tag, cut)
+                if recorder is not None:
+                    recorder.gap(seconds)
+            case FinalizeStream(tag, cut):
+                self._counters.asked_at = time.monotonic()
+                if await self._finalize(stream, action) and recorder is not None:
+                    recorder.asked(tag, cut)
             case Decode(options):
-                await stream.set_decoding(options)
-                if keeping is not None:
-                    keeping.decoding(options)
+                if not await self._decode(stream, options):
+                    return ()
+                if recorder is not None:
+                    recorder.decoding(options)
                 return self._protocol.decoded()
             case Close():
-                self._figures.asked_at = time.monotonic()
+                self._counters.asked_at = time.monotonic()
                 if self._decoder is not None:
                     self._decoder.end()
                 else:
                     await stream.close()
-                if keeping is not None:
-                    keeping.closed()
+                if recorder is not None:
+                    recorder.closed()
             case _:
                 raise AssertionError(f"there is no action {action!r}")
         return ()
 
-    async def _finalize(self, stream: AsyncStream, wanted: Finalize) -> bool:
+    async def _finalize(self, stream: AsyncStream, wanted: FinalizeStream) -> bool:
         """Ask for a finalize as soon as the stream takes one more: a client may ask for many ahead,
         and its sound after them waits as long. Returns whether that was done before the stream was
         given up."""
         while self._stream is stream:
             try:
                 await stream.finalize(wanted.tag, cut=wanted.cut)
+                return True
+            except QueueFull:
+                await asyncio.sleep(_ROOM_S)
+        return False
+
+    async def _decode(self, stream: AsyncStream, options: DecodingOptions) -> bool:
+        """As `_finalize`, for how tokens are picked in the sound behind this."""
+        while self._stream is stream:
+            try:
+                await stream.set_decoding(options)
                 return True
             except QueueFull:
                 await asyncio.sleep(_ROOM_S)
@@ -348,14 +359,16 @@ class TalkStream:
                 self._permit = self._service.permit(count)
             await self._open(wanted)
             self._overlap = None
-            if self.keeping is not None:
-                self.keeping.opened(wanted.options, wanted.container)
+            if self.recorder is not None:
+                self.recorder.opened(wanted.options, wanted.container)
         except KikuError as error:
-            self._figures.failed(error)
+            self._counters.failed(error)
             return self._protocol.failed(error)
         return self._protocol.opened()
 
-    async def _hear(self, recording: LiveRecording, decoder: Decoder, stream: AsyncStream) -> None:
+    async def _hear(
+        self, recording: LiveRecording, decoder: RecordingDecoder, stream: AsyncStream
+    ) -> None:
         """Push the sound of the client's recording, and report what is wrong with it."""
         try:
             async for part in recording.parts():
@@ -370,7 +383,7 @@ class TalkStream:
         except AudioError as error:
             if self._decoder is not decoder:  # it was stopped, hence the error
                 return
-            self._figures.failed(error)
+            self._counters.failed(error)
             await self.do(self._protocol.rejected(error))
         except Exception as error:
             if error is not stream.failure and not isinstance(error, StreamError):
@@ -383,7 +396,7 @@ class TalkStream:
         """Send a warning that the stream cannot know of, as its own warnings are sent."""
         if self._stream is stream:
             waiting_s = stream.waiting_s
-            self._figures.told(warning, waiting_s)
+            self._counters.count_event(warning, waiting_s)
             await self.do(self._protocol.event(warning, waiting_s))
 
     # What the stream says.
@@ -399,7 +412,7 @@ class TalkStream:
                     events = await stream.batch()
             except Exception as error:
                 if self._stream is stream:
-                    self._figures.failed(error)
+                    self._counters.failed(error)
                     actions = protocol.failed(error)
                     self._end(stream, actions)
                     await self.do(actions)
@@ -419,12 +432,12 @@ class TalkStream:
                 events = self._overlap.of(events, heard_s)
             for event in events:
                 actions += protocol.event(event, waiting_s)
-                self._figures.told(event, waiting_s)
-                if self.keeping is not None:
-                    self.keeping.say(event)
+                self._counters.count_event(event, waiting_s)
+                if self.recorder is not None:
+                    self.recorder.note_event(event)
                 ended = ended or isinstance(event, End)
             if protocol.wants_progress and not ended:
-                actions += protocol.heard(heard_s, waiting_s)
+                actions += protocol.progress(heard_s, waiting_s)
             if ended or (not events and is_done):
                 ended = True
                 if self._outbox.reason and not any(isinstance(one, Hangup) for one in actions):
@@ -442,8 +455,8 @@ class TalkStream:
             return
         hangups = [one for one in actions if isinstance(one, Hangup)]
         self.ended = hangups[0] if hangups else None
-        if self.keeping is not None:
-            self.keeping.ended()
+        if self.recorder is not None:
+            self.recorder.ended()
 
 
 def _size_of(samples: NDArray[np.generic] | bytes) -> int:

@@ -5,12 +5,12 @@ Most often a proxy in between has dropped the request's `Upgrade`.
 
 from kiku.serve.protocols import openai_rest
 from kiku.serve.protocols.deepgram_query import refusal
-from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, Refusal
 
 _HINT = "connect as a WebSocket; a proxy in between must pass Upgrade on"
 
 
-def no_socket(request: Request, method: str, others: tuple[str, ...]) -> Refusal:
+def no_socket(request: ClientRequest, method: str, others: tuple[str, ...]) -> Refusal:
     """The refusal of a request, in the form of its path's protocol.
 
     Args:
@@ -27,7 +27,7 @@ def no_socket(request: Request, method: str, others: tuple[str, ...]) -> Refusal
 
 
 def _in_form(
-    request: Request, status: int, code: str, message: str, headers: dict[str, str]
+    request: ClientRequest, status: int, code: str, message: str, headers: dict[str, str]
 ) -> Refusal:
     if openai_rest.is_openais(request.path):
         return openai_rest.in_form(Refusal(status, {"error": message}, headers))

@@ -34,14 +34,14 @@ class Encoded(KikuError):
 
 
 async def body(
-    headers: Mapping[str, str], receive: Receive, most_bytes: int
+    headers: Mapping[str, str], receive: Receive, max_bytes: int
 ) -> AsyncGenerator[bytes]:
     """The body of a request, piece by piece.
 
     Args:
         headers: of the request, by lower-case name.
         receive: where its messages come from.
-        most_bytes: how long it may be.
+        max_bytes: how long it may be.
 
     Raises:
         Encoded: the body has a Content-Encoding.
@@ -53,8 +53,8 @@ async def body(
         named = headers["content-encoding"][:100]
         raise Encoded(f"a body with Content-Encoding: {named} is not read here: send it as it is")
     stated = headers.get("content-length", "")
-    if stated.isascii() and stated.isdigit() and int(stated[:20]) > most_bytes:
-        raise TooLarge(f"a body of {stated[:20]} bytes is longer than {most_bytes}")
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > max_bytes:
+        raise TooLarge(f"a body of {stated[:20]} bytes is longer than {max_bytes}")
     num_bytes, is_more = 0, True
     while is_more:
         message = await receive()
@@ -62,8 +62,8 @@ async def body(
             raise Gone
         piece: bytes = message.get("body", b"")
         num_bytes += len(piece)
-        if num_bytes > most_bytes:
-            raise TooLarge(f"a body is longer than {most_bytes} bytes")
+        if num_bytes > max_bytes:
+            raise TooLarge(f"a body is longer than {max_bytes} bytes")
         is_more = message.get("more_body", False)
         if piece:
             yield piece
@@ -73,13 +73,13 @@ STALLED = "the body does not come on: send all of it, without long pauses"
 """Message to a client that is still there, and whose body has not come in time."""
 
 
-def beside(transcript: Transcript) -> dict[str, str]:
+def transcript_headers(transcript: Transcript) -> dict[str, str]:
     """Headers of an answer that say what was wrong with the sound, and why the recording breaks
     off."""
     headers: dict[str, str] = {}
     if transcript.warnings:
-        told = "; ".join(f"{one.kind}: {one.message}" for one in transcript.warnings)
-        headers["x-kiku-warnings"] = in_a_header(told)
+        warnings = "; ".join(f"{one.kind}: {one.message}" for one in transcript.warnings)
+        headers["x-kiku-warnings"] = in_a_header(warnings)
     if transcript.problem is not None:
         headers["x-kiku-problem"] = in_a_header(str(transcript.problem))
     return headers
@@ -114,7 +114,7 @@ async def _left(receive: Receive) -> None:
         pass
 
 
-class Upload:
+class UploadedFile:
     """A file for a recording that comes from a client. It is removed at the end of the context, in
     every case. Only the executor's threads write to it."""
 

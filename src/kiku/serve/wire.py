@@ -7,19 +7,19 @@ from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
-from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, Refusal
 
 Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-SendMessage = Callable[[Message], Awaitable[None]]
+AsgiMessage = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[AsgiMessage]]
+SendMessage = Callable[[AsgiMessage], Awaitable[None]]
 
 
 ANSWERED = "kiku.answered"
 """Key in a connection's scope of a future: whether the client has closed, too, before the
 connection was lost. ASGI has no such thing; kiku's server adds it, and other servers do not."""
 
-_MOST_FIELDS = 1_000
+_MAX_FIELDS = 1_000
 """Number of parameters of a query, at most."""
 
 
@@ -98,7 +98,7 @@ class WebSocket:
         kind = "text" if isinstance(data, str) else "bytes"
         await self._tell({"type": "websocket.send", kind: data})
 
-    async def _tell(self, message: Message) -> None:
+    async def _tell(self, message: AsgiMessage) -> None:
         if self._is_closed:
             raise Gone
         try:
@@ -123,7 +123,7 @@ class WebSocket:
         return self._answered is None or await asyncio.shield(self._answered)
 
 
-def request_of(scope: Scope, id: str) -> Request:
+def request_of(scope: Scope, id: str) -> ClientRequest:
     """The request of a client. Raises Refusal if its query has too many parameters."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
@@ -131,14 +131,14 @@ def request_of(scope: Scope, id: str) -> Request:
     try:
         query = parse_qsl(
             scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace",
-            max_num_fields=_MOST_FIELDS,
+            max_num_fields=_MAX_FIELDS,
         )  # fmt: skip
     except ValueError:
         raise Refusal(
-            400, {"error": f"the query has more than {_MOST_FIELDS} parameters: leave some out"}
+            400, {"error": f"the query has more than {_MAX_FIELDS} parameters: leave some out"}
         ) from None
     offered = tuple(scope.get("subprotocols") or ())
-    return Request(scope["path"], tuple(query), headers, offered, id, time.time())
+    return ClientRequest(scope["path"], tuple(query), headers, offered, id, time.time())
 
 
 def address_of(scope: Scope) -> str:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from kiku.errors import ConfigError
 from kiku.serve.admission import Busy
 from kiku.serve.app import App
-from kiku.serve.protocols.interface import Refusal, Request
+from kiku.serve.protocols.interface import ClientRequest, Refusal
 from kiku.serve.protocols.wyoming import WyomingProtocol, error_bytes
 from kiku.serve.settings import Settings, is_loopback
 from kiku.serve.talk import Talk
@@ -149,9 +149,9 @@ class WyomingServer:
 
     async def _talk(self, wire: TcpWire, address: str) -> None:
         app, service = self._app, self._app.service
-        request = Request("wyoming", id=str(uuid.uuid4()))
+        request = ClientRequest("wyoming", id=str(uuid.uuid4()))
         try:
-            app.guard.let_in_without_key(address)
+            app.guard.admit_without_key(address)
             protocol = WyomingProtocol(request, service.card)
         except (Busy, Refusal) as error:
             kind = "Busy" if isinstance(error, Busy) else "Refusal"

@@ -20,7 +20,7 @@ from safetensors.numpy import save as save_arrays
 
 from kiku.errors import StreamError
 
-_PLAIN, _SIGNED = b"kiku stream 3\n", b"kiku signed stream 3\n"
+_PLAIN, _SIGNED = b"kiku stream 4\n", b"kiku signed stream 4\n"
 _TREE = "kiku.tree"
 _DIGEST = 32
 _BYTES, _ARRAY = "kiku.bytes", "kiku.array"

@@ -9,7 +9,7 @@ With numpy alone:
     shards.py       examples in files: sharded, seekable, with checksums
     settings.py     the numbers of a training run, from TOML
     forced.py       forced alignment: known labels along the scores of a network
-    durable.py      files that survive a kill and a power cut
+    atomic_files.py files that survive a kill and a power cut
     places.py       which folders a model or a pack may go into
 
 With PyTorch, imported only when it is needed:
@@ -19,11 +19,11 @@ With PyTorch, imported only when it is needed:
     examples.py     rows -> examples
     own_text.py     the text that the model itself writes for a recording without one
     batches.py      shards -> the batch of any step
-    lesson.py       batch -> losses
-    hearing.py      a codec that learns: sound -> codes, with a gradient
+    training_module.py  batch -> losses
+    trainable_codec.py  a codec that learns: sound -> codes, with a gradient
     lora.py         low-rank adapters on a decoder; PEFT's files and back
     new_pieces.py   which pieces are new and untrained, and their rows next to frozen ones
-    keeping.py      the output of the decoder as it was before training
+    reference.py    the output of the decoder as it was before training
     model.py        the decoder, and the codec, that a run begins with
     sharding.py     weights in parts on several processes
     tensor_files.py tensors, in parts or whole -> a safetensors file, one after the other
@@ -31,7 +31,7 @@ With PyTorch, imported only when it is needed:
     curve.py        reports during a run: lines, CSV, a picture, TensorBoard
     processes.py    several processes, under torchrun
     fit.py          the training loop
-    written.py      a decoder and its model's codec -> a folder
+    model_files.py  a decoder and its model's codec -> a folder
     export.py       a run -> a model in any layout that kiku reads
 
 Nothing here transcribes: `kiku.load` loads a trained model like any other.

@@ -110,13 +110,13 @@ def words_of(text: str) -> list[str]:
     return words
 
 
-def unheard_sign(text: str) -> str | None:
+def sign_without_letters(text: str) -> str | None:
     """The first part of a text that is spoken but has no letters that tell how: "%", "&", "+"."""
     parts = (part for part in text.split() if not letters_of(part))
-    return next((part for part in parts if any(map(_is_said, part))), None)
+    return next((part for part in parts if any(map(_is_spoken, part))), None)
 
 
-def _is_said(letter: str) -> bool:
+def _is_spoken(letter: str) -> bool:
     return letter in "%&@#" or unicodedata.category(letter) in ("Sc", "Sm")
 
 
@@ -157,7 +157,7 @@ def align(
     options: AlignOptions | None = None,
     *,
     device: str = "cpu",
-    say: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[str], None] = lambda line: None,
 ) -> Aligned:
     """Put times on the words of a manifest; rows that have them keep them.
 
@@ -166,16 +166,16 @@ def align(
         loaded: the model whose codec encodes the recordings.
         options: how the network is trained.
         device: where the networks run.
-        say: is called with lines of progress.
+        on_progress: is called with lines of progress.
 
     Raises:
         TrainingError: no row has a text without times, or none of them can be aligned.
     """
-    return Aligner(rows, loaded, options or AlignOptions(), device, say).run()
+    return Aligner(rows, loaded, options or AlignOptions(), device, on_progress).run()
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _Features:
     """The network's input of one recording, and the recording's loudness."""
 
     latents: Tensor  # [L, D] of the codec's convolutions, in half precision
@@ -203,10 +203,10 @@ class Aligner:
         loaded: Loaded,
         options: AlignOptions,
         device: str,
-        say: Callable[[str], None],
+        on_progress: Callable[[str], None],
     ) -> None:
         """Collect the rows to align and the letters of their texts."""
-        self.rows, self.options, self.device, self.say = rows, options, device, say
+        self.rows, self.options, self.device, self.on_progress = rows, options, device, on_progress
         self.config, self.codec = loaded.config, loaded.codec.to(device)
         self.wanted = [i for i, r in enumerate(rows) if r.words is None and (r.text or "").strip()]
         if not self.wanted:
@@ -218,23 +218,23 @@ class Aligner:
 
     def run(self) -> Aligned:
         """Train the network, then align row by row."""
-        heard, sentences = self._heard()
+        features, sentences = self._prepared()
         if not sentences:
             raise TrainingError(
                 f"none of {len(self.wanted)} rows can be aligned: {self.result.left_out[0].why}"
             )
-        net = self._learn({index: one.latents for index, one in heard.items()}, sentences)
+        net = self._learn({index: one.latents for index, one in features.items()}, sentences)
         timed: dict[int, Row] = {}
         scores: dict[int, float] = {}
         for sentence in sentences:
-            held = heard.get(sentence.index) or self._hear(self.rows[sentence.index])
+            held = features.get(sentence.index) or self._features_of(self.rows[sentence.index])
             found = self._aligned(net, held, sentence)
             if found is None:
                 self._leave_out(sentence.index, "its letters do not fit into its length")
                 continue
             timed[sentence.index], scores[sentence.index] = found
         for index in self._doubt(timed, scores)[:PICTURED]:
-            held = heard.get(index) or self._hear(self.rows[index])
+            held = features.get(index) or self._features_of(self.rows[index])
             words = [word.moved(-timed[index].start) for word in timed[index].words or ()]
             self.result.pictures.append(words_svg(words, held.loudness, self.row_s))
         for i, row in enumerate(self.rows):
@@ -245,9 +245,9 @@ class Aligner:
     def _leave_out(self, index: int, why: str) -> None:
         self.result.left_out.append(Doubt(self.rows[index].label, why))
 
-    def _heard(self) -> tuple[dict[int, _Heard], list[_Sentence]]:
-        """The recordings to train on, and all sentences that can be aligned."""
-        kept: dict[int, _Heard] = {}
+    def _prepared(self) -> tuple[dict[int, _Features], list[_Sentence]]:
+        """Features of the recordings to train on, and all sentences that can be aligned."""
+        kept: dict[int, _Features] = {}
         sentences: list[_Sentence] = []
         held_s = 0.0
         for number in np.random.default_rng(self.options.seed).permutation(len(self.wanted)):
@@ -259,19 +259,19 @@ class Aligner:
                 self._leave_out(index, "its text has no letters")
                 continue
             try:
-                heard = self._hear(row)
+                features = self._features_of(row)
             except (AudioError, TrainingError) as error:
                 self._leave_out(index, str(error))
                 continue
-            seconds = len(heard.latents) * _PER_LATENT * self.row_s
+            seconds = len(features.latents) * _PER_LATENT * self.row_s
             sentences.append(_Sentence(index, tuple(words), labels, seconds))
             if held_s < self.options.learn_s:
-                kept[index] = heard
+                kept[index] = features
                 held_s += seconds
         return kept, sorted(sentences, key=lambda one: one.index)
 
     @torch.no_grad()
-    def _hear(self, row: Row) -> _Heard:
+    def _features_of(self, row: Row) -> _Features:
         # A second piece suffices to know that the recording is too long.
         found = pieces_of(replace(row, words=()), self.config.sample_rate, self.options.most_s)
         pieces = [piece.samples for piece in islice(found, 2)]
@@ -285,7 +285,7 @@ class Aligner:
         active = all_active(1, self.device)
         latents = self.codec.seanet(pcm, state.seanet, active)[0].T.half().cpu()
         parts = samples.reshape(_PER_LATENT * len(latents), -1)
-        return _Heard(latents, np.sqrt(np.mean(parts**2, axis=1)))
+        return _Features(latents, np.sqrt(np.mean(parts**2, axis=1)))
 
     def _learn(self, latents: dict[int, Tensor], sentences: Sequence[_Sentence]) -> LetterNet:
         """Train a network on the recordings in memory."""
@@ -315,7 +315,9 @@ class Aligner:
             plan.step()
             recent = [*recent[-99:], float(loss.detach())]
             if (step + 1) % max(1, options.steps // 10) == 0:
-                self.say(f"learning letters: {step + 1:,}/{options.steps:,}, loss {recent[-1]:.3f}")
+                self.on_progress(
+                    f"learning letters: {step + 1:,}/{options.steps:,}, loss {recent[-1]:.3f}"
+                )
         self.result.loss = float(np.mean(recent))
         return net.eval()
 
@@ -335,10 +337,10 @@ class Aligner:
 
     @torch.no_grad()
     def _aligned(
-        self, net: LetterNet, heard: _Heard, sentence: _Sentence
+        self, net: LetterNet, features: _Features, sentence: _Sentence
     ) -> tuple[Row, float] | None:
         """The row with times, and how well its text fits; None if it does not."""
-        scores = net(heard.latents[None].float().to(self.device))[0].cpu().numpy()
+        scores = net(features.latents[None].float().to(self.device))[0].cpu().numpy()
         spans, score = force(scores, sentence.labels)
         if not len(spans):
             return None
@@ -346,7 +348,7 @@ class Aligner:
         firsts = np.concatenate([[0], lasts[:-1] + 1])
         cores = np.stack([spans[firsts, 0], spans[lasts, 1] + 1], axis=1)
         row = self.rows[sentence.index]
-        bounds = row.start + widened(cores, heard.loudness) * self.row_s
+        bounds = row.start + widened(cores, features.loudness) * self.row_s
         words = tuple(
             TimedWord(word, round(float(start), 3), round(float(end), 3))
             for word, (start, end) in zip(sentence.words, bounds, strict=True)
@@ -369,7 +371,7 @@ class Aligner:
                 why = f"its text fits badly ({score:.2f}; the others {middle:.2f})"
             elif pace > _FAST:
                 why = f"{pace:.0f} letters a second: is there more text than sound?"
-            elif (sign := unheard_sign(row.text or "")) is not None:
+            elif (sign := sign_without_letters(row.text or "")) is not None:
                 why = f"{sign!r} has no letters: write what is said"
             if why is not None:
                 self.result.doubtful.append(Doubt(row.label, why))

@@ -97,7 +97,7 @@ class Augmenter:
     def changed(self, piece: Piece, rng: Rng) -> Piece:
         """One row at another speed; `surrounded` changes its room, noise and loudness later."""
         speed = float(rng.uniform(*self.how.speed))
-        samples = faster(piece.samples, self.rate, speed)
+        samples = change_speed(piece.samples, self.rate, speed)
         words = tuple(word.moved(0.0, speed) for word in piece.words)
         return replace(piece, samples=samples, words=words)
 
@@ -132,7 +132,7 @@ class Augmenter:
         return noise / np.float32(np.sqrt(np.mean(noise**2)) + 1e-6)
 
 
-def faster(samples: Samples, rate: int, speed: float) -> Samples:
+def change_speed(samples: Samples, rate: int, speed: float) -> Samples:
     """The sound played `speed` times as fast; the pitch rises with it."""
     # Only the ratio counts; it is scaled up because low rates cannot be resampled.
     scale = max(1, _RATIO_RATE // rate)
@@ -144,18 +144,18 @@ def in_room(samples: Samples, room: Samples) -> Samples:
     """The sound in a room with this impulse response, as loud and as long as before."""
     size = 1 << (len(samples) + len(room) - 1).bit_length()
     spectrum = np.fft.rfft(samples, size) * np.fft.rfft(room, size)
-    heard = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
-    before, after = (float(np.sqrt(np.mean(one**2))) + 1e-9 for one in (samples, heard))
-    return heard * np.float32(before / after)
+    reverberant = np.fft.irfft(spectrum, size)[: len(samples)].astype(np.float32)
+    before, after = (float(np.sqrt(np.mean(one**2))) + 1e-9 for one in (samples, reverberant))
+    return reverberant * np.float32(before / after)
 
 
 def over_telephone(samples: Samples, rate: int) -> Samples:
     """The sound after 8 kHz and eight bits of mu-law."""
-    narrow = faster(samples, _TELEPHONE_RATE, rate / _TELEPHONE_RATE)
+    narrow = change_speed(samples, _TELEPHONE_RATE, rate / _TELEPHONE_RATE)
     loud = np.log1p(_MU * np.abs(np.clip(narrow, -1, 1))) / np.log1p(_MU)
     coarse: Samples = np.rint(loud * 127) / np.float32(127)
     back = np.sign(narrow) * np.expm1(coarse * np.log1p(_MU)) / _MU
-    wide = faster(back.astype(np.float32), rate, _TELEPHONE_RATE / rate)
+    wide = change_speed(back.astype(np.float32), rate, _TELEPHONE_RATE / rate)
     return np.resize(np.pad(wide, (0, max(0, len(samples) - len(wide)))), len(samples))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kiku.errors import TrainingError
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.train.pictures import curve_svg
 from kiku.writing import reason_of, write_whole
 
@@ -31,13 +31,15 @@ _MOST_POINTS = 1000
 class Curve:
     """Records the course of one run."""
 
-    def __init__(self, folder: Path, *, step: int, steps: int, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, *, step: int, steps: int, on_progress: Callable[[str], None]
+    ) -> None:
         """Go on at a step: lines of later steps, written before the run was killed, are removed.
 
         Raises:
             TrainingError: the file cannot be read or written.
         """
-        self.path, self.steps, self.say = folder / FILE, steps, say
+        self.path, self.steps, self.on_progress = folder / FILE, steps, on_progress
         self._begun, self._first, self._drawn = time.monotonic(), step, -math.inf
         self._points = self._keep_until(step)
         self._board = _tensorboard(folder, step)
@@ -69,7 +71,7 @@ class Curve:
         for name, value in values.items():
             if self._board is not None and name != "step":
                 self._board.add_scalar(name, value, step)
-        self.say(self._line(values, step, rate))
+        self.on_progress(self._line(values, step, rate))
 
     def close(self) -> None:
         """Draw the whole course; write to the disk what TensorBoard holds."""

@@ -64,7 +64,7 @@ class Unit:
 
 def kind_of(row: Row) -> tuple[bool, bool]:
     """What must be equal in rows that are joined: whether they are kept, and have no text."""
-    return row.keep, row.is_untold
+    return row.keep, row.has_no_text
 
 
 Split = str
@@ -93,7 +93,7 @@ class Packer:
         dropped: list[Dropped] = []
         if unit.copy:
             rng = np.random.default_rng([self.options.seed, unit.copy, *unit.rows])
-            return list(self._surrounded(self._told(unit, dropped), rng)), dropped
+            return list(self._surrounded(self._pieces_of_unit(unit, dropped), rng)), dropped
         made: list[Made] = []
         for number in unit.rows:
             row = self.rows[number]
@@ -103,7 +103,7 @@ class Packer:
                 self._drop(number, error, dropped)
         return made, dropped
 
-    def _told(self, unit: Unit, dropped: list[Dropped]) -> Iterator[tuple[Row, Piece]]:
+    def _pieces_of_unit(self, unit: Unit, dropped: list[Dropped]) -> Iterator[tuple[Row, Piece]]:
         """The pieces of all rows that were not dropped before, one at a time."""
         for number in unit.rows:
             if number in self.bad:
@@ -165,16 +165,16 @@ class Packer:
             VocabularyError: a word cannot be spelled.
         """
         prefix_s, rate = self.config.silence_prefix_s, self.config.sample_rate
-        if row.is_untold:
-            return self._untold(row, piece)
+        if row.has_no_text:
+            return self._example_without_text(row, piece)
         words = [word.moved(prefix_s) for word in piece.words]
         spelled = [(word.start, self.vocabulary.encode(word.text)) for word in words]
-        heard_s = prefix_s + len(piece.samples) / rate
-        frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
+        sound_s = prefix_s + len(piece.samples) / rate
+        frames = ceil((sound_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
         frames = max(frames, frames_for(spelled, self.layout))
         voices = [(word.start, word.end) for word in words]
         pauses = pause_targets(voices, frames, self.layout.frame_rate)
-        samples, sound = self._heard(piece, frames)
+        samples, sound = self._codec_input(piece, frames)
         return Example(
             self.codes(samples),
             text_column(spelled, frames, self.layout).astype(np.int32),
@@ -183,11 +183,11 @@ class Packer:
             sound,
         )
 
-    def _untold(self, row: Row, piece: Piece) -> Example:
+    def _example_without_text(self, row: Row, piece: Piece) -> Example:
         """The example of a piece without text: the model writes it; pauses are unknown."""
-        heard_s = self.config.silence_prefix_s + len(piece.samples) / self.config.sample_rate
-        frames = ceil((heard_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
-        samples, sound = self._heard(piece, frames)
+        sound_s = self.config.silence_prefix_s + len(piece.samples) / self.config.sample_rate
+        frames = ceil((sound_s + self.layout.delay_s) * self.layout.frame_rate - 1e-6)
+        samples, sound = self._codec_input(piece, frames)
         codes = self.codes(samples)
         text = self.own_text.column(codes)
         return Example(
@@ -205,7 +205,7 @@ class Packer:
         samples[first : first + len(piece.samples)] = piece.samples
         return samples
 
-    def _heard(
+    def _codec_input(
         self, piece: Piece, frames: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int16] | None]:
         """The samples of a piece for the codec, and their int16 form if the sound is kept."""

@@ -77,8 +77,11 @@ def _librispeech(folder: Path) -> Iterator[Row]:
         chapter = transcript.name.removesuffix(".trans.txt")
         texts: dict[str, str | None] = {name: text for _, name, text in _lines(transcript)}
         found = [*transcript.parent.glob("*.flac"), *transcript.parent.glob("*.wav")]
-        untold = sorted(one.stem for one in found if one.stem.startswith(f"{chapter}-"))
-        for name, text in {**texts, **{one: None for one in untold if one not in texts}}.items():
+        without_text = sorted(one.stem for one in found if one.stem.startswith(f"{chapter}-"))
+        for name, text in {
+            **texts,
+            **{one: None for one in without_text if one not in texts},
+        }.items():
             path = transcript.parent / f"{name}.flac"
             if not path.exists() and path.with_suffix(".wav").exists():
                 path = path.with_suffix(".wav")
@@ -118,16 +121,16 @@ def _readable(rows: "csv.DictReader[str]", table: Path) -> Iterator[dict[str, st
 def _ljspeech(folder: Path) -> Iterator[Row]:
     """Rows of metadata.csv (name|text|text with numbers in words) next to wavs/; one speaker."""
     table = folder / "metadata.csv"
-    told: set[Path] = set()
+    with_text: set[Path] = set()
     for number, line in enumerate(_text_of(table).splitlines(), 1):
         cells = line.split("|")
         if len(cells) < 2:
             raise TrainingError(f"{table}, line {number}, must hold name|text, not {line[:60]!r}")
         path = folder / "wavs" / cells[0]
         path = path if path.suffix else path.with_suffix(".wav")
-        told.add(path)
+        with_text.add(path)
         yield Row(path, cells[-1], speaker=folder.name)
-    for path in sorted(set((folder / "wavs").glob("*.wav")) - told):
+    for path in sorted(set((folder / "wavs").glob("*.wav")) - with_text):
         yield Row(path, speaker=folder.name)
 
 

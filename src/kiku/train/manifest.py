@@ -87,7 +87,7 @@ class Row:
         return f"{self.path}{part}"
 
     @property
-    def is_untold(self) -> bool:
+    def has_no_text(self) -> bool:
         """Whether the row has no text, so that the model's own output takes its place."""
         return self.keep and self.words is None and self.text is None
 
@@ -140,7 +140,7 @@ def write_manifest(rows: Iterable[Row], path: Path) -> None:
     Raises:
         TrainingError: it cannot be written.
     """
-    from kiku.train.durable import durable
+    from kiku.train.atomic_files import durable
 
     with durable(path) as beside, beside.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -227,7 +227,7 @@ def _split_in(given: Mapping[str, Any]) -> str:
 
 def problem_of(row: Row) -> str | None:
     """What is wrong with a row, as far as this shows without its sound; None if nothing is."""
-    if row.is_untold:
+    if row.has_no_text:
         return None
     if row.words is None:
         return None if (row.text or "").strip() == "" and row.text is not None else "no transcript"

@@ -32,7 +32,7 @@ CODEC = "codec."
 
 
 @dataclass(frozen=True, slots=True)
-class Pupil:
+class TrainableModel:
     """A decoder that is being trained, and the model that it comes from."""
 
     loaded: Loaded
@@ -51,7 +51,9 @@ class Pupil:
         return {**trained_weights(self.lm), **{CODEC + name: one for name, one in codec.items()}}
 
 
-def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False) -> Pupil:
+def load_for_training(
+    settings: FitSettings, *, trains: bool = True, in_parts: bool = False
+) -> TrainableModel:
     """The decoder of a run before its first step.
 
     Args:
@@ -73,7 +75,7 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
             weight.data = weight.data.clone()
     torch.manual_seed(settings.train.seed)
     lm.requires_grad_(settings.codec is None or not settings.codec.alone)
-    _open(loaded.codec, config.lm.num_codebooks, settings.codec)
+    _unfreeze(loaded.codec, config.lm.num_codebooks, settings.codec)
     new = range(0)
     if settings.lora is not None or settings.loss.keep:
         new = new_pieces_of(loaded, -1 if settings.lora is None else settings.lora.new_pieces)
@@ -87,7 +89,9 @@ def begin(settings: FitSettings, *, trains: bool = True, in_parts: bool = False)
                 weight.data = weight.data.float()
     identity = identity_of(loaded.files, loaded.config)
     rows = {name: [table.first, len(table.rows)] for name, table in with_rows(lm).items()}
-    return Pupil(loaded, config, lm, digest_of([identity, rows]) if rows else identity, new)
+    return TrainableModel(
+        loaded, config, lm, digest_of([identity, rows]) if rows else identity, new
+    )
 
 
 def _with_heads(loaded: Loaded, wanted: int) -> tuple[ModelConfig, LM]:
@@ -119,7 +123,7 @@ def trained_weights(network: nn.Module) -> dict[str, Tensor]:
     return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
 
 
-def _open(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None) -> None:
+def _unfreeze(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None) -> None:
     """Let parts of a codec be trained, in place, but none whose codes the decoder never reads."""
     codec.requires_grad_(False)
     if settings is None:
@@ -137,18 +141,18 @@ def _open(codec: MimiEncoder, num_codebooks: int, settings: CodecSettings | None
         )
 
 
-def compute_twice(lm: LM) -> None:
+def enable_checkpointing(lm: LM) -> None:
     """Keep only the input of each layer, and recompute the layer for its gradient; in place."""
     for layer in lm.transformer.layers:
-        layer.forward = _again(layer.forward)  # pyright: ignore
-    lm.embed = _again(lm.embed)  # pyright: ignore
+        layer.forward = _checkpointed(layer.forward)  # pyright: ignore
+    lm.embed = _checkpointed(lm.embed)  # pyright: ignore
 
 
-def _again(function: Callable[..., Any]) -> Callable[..., Any]:
+def _checkpointed(function: Callable[..., Any]) -> Callable[..., Any]:
     return partial(checkpoint, function, use_reentrant=False)
 
 
-def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
+def refuse_other_pack(index: Index, model: TrainableModel, folder: str) -> None:
     """Check that a pack was made with this model's codec and vocabulary.
 
     Its codes and tokens mean nothing to other codecs and vocabularies.
@@ -156,26 +160,26 @@ def refuse_other_pack(index: Index, pupil: Pupil, folder: str) -> None:
     Raises:
         TrainingError: the pack was made for another codec or vocabulary.
     """
-    lm = pupil.config.lm
+    lm = model.config.lm
     wanted = {
-        "codec": codec_digest(pupil.loaded.codec),
-        "vocabulary": vocabulary_digest(pupil.loaded.vocabulary),
+        "codec": codec_digest(model.loaded.codec),
+        "vocabulary": vocabulary_digest(model.loaded.vocabulary),
         "num_codebooks": lm.num_codebooks,
         "text_vocab_size": lm.text_vocab_size,
-        "pad_id": pupil.config.pad_id,
+        "pad_id": model.config.pad_id,
     }
     if index.settings.get("vocabulary") != wanted["vocabulary"]:
         has, had = wanted["text_vocab_size"], index.settings.get("text_vocab_size")
         raise TrainingError(
-            f"{folder} was packed with another vocabulary ({had} pieces; {pupil.loaded.files.name} "
-            f"has {has}): pack the manifest again with --model {pupil.loaded.files.name}, or let "
+            f"{folder} was packed with another vocabulary ({had} pieces; {model.loaded.files.name} "
+            f"has {has}): pack the manifest again with --model {model.loaded.files.name}, or let "
             "the run begin with the model that it was packed with"
         )
     for key, value in wanted.items():
         if index.settings.get(key) != value:
             raise TrainingError(
                 f"{folder} was packed for a model with another {key}: pack the manifest again with "
-                f"--model {pupil.loaded.files.name}"
+                f"--model {model.loaded.files.name}"
             )
 
 
@@ -192,7 +196,7 @@ def refuse_silent(reader: PackReader, settings: FitSettings) -> None:
         )
 
 
-def refuse_to_keep(reader: PackReader, pupil: Pupil, settings: FitSettings) -> None:
+def refuse_to_keep(reader: PackReader, model: TrainableModel, settings: FitSettings) -> None:
     """Check that `loss.keep` can work: it needs marked examples, and the model's own delay.
 
     Raises:
@@ -205,7 +209,7 @@ def refuse_to_keep(reader: PackReader, pupil: Pupil, settings: FitSettings) -> N
             f"loss.keep is {settings.loss.keep:g}, but no example of {settings.pack} is marked: "
             'write "keep": true into rows of the manifest and pack it again, or leave loss.keep out'
         )
-    has, wanted = pupil.config.text_delay_s, reader.index.settings["delay_s"]
+    has, wanted = model.config.text_delay_s, reader.index.settings["delay_s"]
     if has != wanted:
         raise TrainingError(
             f"loss.keep holds the model to what it said, {has:g} s behind the sound, and "

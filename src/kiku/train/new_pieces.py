@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from kiku.checkpoint import Loaded
 from kiku.errors import TrainingError
 from kiku.lm import LM
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 
 FILE = "kiku_vocabulary.json"
 _FORMAT = "kiku vocabulary 1"

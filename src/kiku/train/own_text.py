@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from kiku.checkpoint import Loaded
 from kiku.train.columns import NOTHING, TextLayout
-from kiku.train.lesson import columns_of
 from kiku.train.new_pieces import new_pieces_of
+from kiku.train.training_module import columns_of
 
 
 class OwnText:
@@ -33,18 +33,18 @@ class OwnText:
         Each time at least one more token, and mostly many more, equals what reading frame after
         frame gives; a guess that comes back unchanged is correct as a whole.
         """
-        heard = torch.from_numpy(codes.astype(np.int64)).to(self.device)[None]
+        batch = torch.from_numpy(codes.astype(np.int64)).to(self.device)[None]
         text = torch.full((1, codes.shape[1]), self.pad_id, device=self.device)
         text[:, : self.lead] = NOTHING
         active = torch.ones(1, dtype=torch.bool, device=self.device)
         dtype = self.lm.out_norm.weight.dtype
         for _ in range(codes.shape[1] + 1):
             state = self.lm.init_state(1, self.device, dtype, remember=False)
-            logits = self.lm(columns_of(text, heard, self.lm.config), state, active).logits
+            logits = self.lm(columns_of(text, batch, self.lm.config), state, active).logits
             logits[..., self.new.start : self.new.stop] = -torch.inf
-            said = logits.argmax(-1)
-            said[:, : self.lead] = NOTHING
-            if torch.equal(said, text):
+            likeliest = logits.argmax(-1)
+            likeliest[:, : self.lead] = NOTHING
+            if torch.equal(likeliest, text):
                 break
-            text = said
+            text = likeliest
         return text[0].cpu().numpy()

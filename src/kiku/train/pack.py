@@ -16,12 +16,12 @@ from kiku.checkpoint.identity import digest_of
 from kiku.errors import TrainingError
 from kiku.serial import to_plain
 from kiku.text import Vocabulary
+from kiku.train.atomic_files import locked_folder
 from kiku.train.columns import TextLayout
-from kiku.train.durable import alone_in
 from kiku.train.examples import Packer, PackOptions, Unit, kind_of
 from kiku.train.identity import codec_digest, vocabulary_digest
 from kiku.train.manifest import Row, refuse_shared_speakers, refuse_untimed
-from kiku.train.places import refuse_no_pack
+from kiku.train.places import check_pack_folder
 from kiku.train.shards import (
     SOUND,
     Example,
@@ -126,13 +126,13 @@ def pack(
         TrainingError: rows have no times, speakers are in two splits, the folder holds another
             pack or anything else, or cannot be written.
     """
-    refuse_no_pack(folder)
+    check_pack_folder(folder)
     refuse_untimed(rows)
     refuse_shared_speakers(rows)
-    _refuse_untold(rows, loaded, options)
+    _refuse_without_text(rows, loaded, options)
     units = units_of(rows, options)
     settings = _settings(rows, loaded, options)
-    with alone_in(folder):
+    with locked_folder(folder):
         unknown = unknown_letters(rows, loaded.vocabulary)
         index = read_index(folder) or Index(settings, len(units), unknown=unknown)
         _refuse_other(index.settings, settings, folder)
@@ -171,14 +171,14 @@ def _write(
     write_index(folder, index)
 
 
-def _refuse_untold(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> None:
+def _refuse_without_text(rows: Sequence[Row], loaded: Loaded, options: PackOptions) -> None:
     has, wanted = loaded.config.text_delay_s, options.delay_s
-    untold = [row for row in rows if row.is_untold]
-    if untold and wanted not in (None, has):
+    without_text = [row for row in rows if row.has_no_text]
+    if without_text and wanted not in (None, has):
         raise TrainingError(
-            f"{len(untold)} of {len(rows)} rows are marked and have no words (the first is "
-            f"{untold[0].label}): the model writes them itself, {has:g} s behind the sound and not "
-            f"{wanted:g} s; leave --delay out, or give them words"
+            f"{len(without_text)} of {len(rows)} rows are marked and have no words (the first is "
+            f"{without_text[0].label}): the model writes them itself, {has:g} s behind the sound "
+            f"and not {wanted:g} s; leave --delay out, or give them words"
         )
 
 

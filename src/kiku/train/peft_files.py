@@ -26,7 +26,7 @@ from kiku.checkpoint.tensor_shapes import lm_shapes
 from kiku.checkpoint.transforms import SplitHalves
 from kiku.errors import CheckpointError, TrainingError
 from kiku.lm import LM
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.train.lora import PLACES, adapted, merged_state
 from kiku.train.new_pieces import NewRows
 from kiku.train.settings import TARGETS, LoRASettings

@@ -5,7 +5,10 @@ Knows names of files; does not read them.
 
 import os
 import re
-from collections.abc import Callable
+import secrets
+import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from kiku.errors import TrainingError
@@ -24,8 +27,12 @@ _FINISHED = ("config.json", "adapter_config.json")
 _SHARD = re.compile(r"\w[\w.-]*-\d{5}\.safetensors")
 
 
-def refuse_taken(folder: Path) -> None:
+def check_model_folder(folder: Path, *, force: bool = False) -> None:
     """Check that a model can be written there. Leftovers of a killed run are allowed.
+
+    Args:
+        folder: where the model is to be written.
+        force: allow a model there, which is replaced, but nothing else.
 
     Raises:
         TrainingError: there is a model already (perhaps the one that a run began with), or anything
@@ -33,14 +40,75 @@ def refuse_taken(folder: Path) -> None:
     """
     inside = _names_in(folder)
     _refuse_strangers(folder, inside, _MODEL.__contains__, "model")
-    if not inside.isdisjoint(_FINISHED):
+    if inside.isdisjoint(_FINISHED):
+        return
+    if force:
+        _refuse_closed(folder.resolve().parent)  # where the new one is written
+    else:
         raise TrainingError(
-            f"{folder} holds a model already, which is not replaced: choose another folder, or "
-            "remove this one"
+            f"{folder} holds a model already: choose another folder, or replace the model there "
+            "( --force )"
         )
 
 
-def refuse_no_pack(folder: Path) -> None:
+def refuse_to_replace(folder: Path, read: Path) -> None:
+    """Check that a model is not written over what it is made from.
+
+    Args:
+        folder: where the model is to be written.
+        read: folder of a model, an adapter or a run.
+
+    Raises:
+        TrainingError: they are one folder.
+    """
+    if folder.exists() and folder.samefile(read):
+        raise TrainingError(
+            f"{folder} is what the new model is made of, which is not replaced: choose another "
+            "folder"
+        )
+
+
+@contextmanager
+def in_place_of_model(folder: Path) -> Generator[Path]:
+    """Where to write a model: the folder itself; if it holds a model, a new folder beside it, which
+    replaces it when the block ends without an error. Until then the old model stays.
+
+    Raises:
+        TrainingError: the folder cannot be replaced; the old model stays.
+    """
+    folder = folder.resolve()
+    if _names_in(folder).isdisjoint(_FINISHED):
+        yield folder
+        return
+    beside = _new_name(folder)
+    try:
+        yield beside
+        _replace(folder, beside)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _replace(folder: Path, new: Path) -> None:
+    old = _new_name(folder)
+    try:
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+    except OSError as error:
+        raise TrainingError(
+            f"the model in {folder} cannot be replaced ({reason_of(error)}): choose another folder"
+        ) from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _new_name(beside: Path) -> Path:
+    return beside.with_name(f".kiku-{secrets.token_hex(8)}")
+
+
+def check_pack_folder(folder: Path) -> None:
     """Check that a pack can be written there, or resumed.
 
     Raises:
@@ -61,9 +129,13 @@ def _names_in(folder: Path) -> set[str]:
         raise TrainingError(f"{folder} cannot be made ({reason_of(error)})") from error
     if not there.is_dir():
         raise TrainingError(f"{folder} cannot be a folder: {there} is a file; choose another name")
-    if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-        raise TrainingError(f"nothing may be written in {there}: choose another folder")
+    _refuse_closed(there)
     return {one.name for one in folder.iterdir()} if folder.exists() else set()
+
+
+def _refuse_closed(folder: Path) -> None:
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise TrainingError(f"nothing may be written in {folder}: choose another folder")
 
 
 def _refuse_strangers(

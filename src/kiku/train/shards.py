@@ -22,7 +22,7 @@ from kiku.checkpoint.headers import read_header
 from kiku.checkpoint.identity import sha256_of
 from kiku.errors import TrainingError
 from kiku.serial import from_plain, to_plain
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.writing import reason_of
 
 INDEX = "pack.json"

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from kiku.errors import TrainingError
-from kiku.train.durable import durable
+from kiku.train.atomic_files import durable
 from kiku.train.sharding import fill
 from kiku.train.tensor_files import give_parts, write_tensors
 

@@ -25,9 +25,9 @@ from kiku.text import Vocabulary
 from kiku.text.extension import VocabularyKind, extended, trained
 from kiku.text.vocabulary import NUM_SPECIAL
 from kiku.train.manifest import Row
+from kiku.train.model_files import write_model
 from kiku.train.new_pieces import write_new_pieces
-from kiku.train.places import refuse_taken
-from kiku.train.written import write_model
+from kiku.train.places import check_model_folder, in_place_of_model, refuse_to_replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,17 @@ def make_vocabulary(
     options: VocabOptions,
     *,
     layout: Literal["native", "transformers"] = "native",
+    force: bool = False,
 ) -> Grown:
     """Write a model that can spell a manifest.
 
     Args:
         rows: rows of the manifest.
         model: the model whose weights and vocabulary are used.
-        folder: where the model is written: a new or an empty folder.
+        folder: where the model is written: new or empty; with `force` also a model's folder.
         options: how the vocabulary is made.
         layout: layout of the files.
+        force: replace a model in the folder, unless it is `model`.
 
     Raises:
         TrainingError: the manifest has no words, there is nothing to add, or the folder holds a
@@ -98,8 +100,9 @@ def make_vocabulary(
     words = words_of(rows)
     if not words:
         raise TrainingError("the manifests have no words: there is nothing to make pieces of")
-    refuse_taken(folder)
+    check_model_folder(folder, force=force)
     loaded = load(model, dtype=torch.float32)
+    refuse_to_replace(folder, loaded.files.config.parent)
     old = loaded.vocabulary
     if options.new:
         made, letters, recut = _anew(loaded, words, options.new, options.pieces)
@@ -115,8 +118,9 @@ def make_vocabulary(
             )
     config, state = grown_decoder(loaded, made, new)
     dtype = load(loaded.files, dtype="auto").lm.out_norm.weight.dtype
-    left_out = write_model(folder, layout, config, as_stored(state, dtype), loaded, made)
-    write_new_pieces(folder, new, loaded.files.name)
+    with in_place_of_model(folder) as place:
+        left_out = write_model(place, layout, config, as_stored(state, dtype), loaded, made)
+        write_new_pieces(place, new, loaded.files.name)
     return Grown(folder, made, new, letters, recut, left_out)
 
 

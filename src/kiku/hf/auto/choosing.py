@@ -8,7 +8,7 @@ from typing import Any
 import transformers
 
 from kiku.hf.auto.configuration import KyutaiSpeechToTextConfig
-from kiku.hf.auto.folders import is_kikus
+from kiku.hf.auto.folders import layout_of_checkpoint
 from kiku.hf.auto.modeling import (
     KyutaiSpeechToTextForConditionalGeneration,
     KyutaiSpeechToTextModel,
@@ -31,7 +31,7 @@ class _Prefers:
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Load by kiku's class if kiku can read the checkpoint, else by transformers'."""
-        if is_kikus(pretrained_model_name_or_path, kwargs) is None:
+        if layout_of_checkpoint(pretrained_model_name_or_path, kwargs) is None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # pyright: ignore
         return cls._ours.from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
@@ -95,7 +95,7 @@ def pipeline(
         **kwargs: of transformers' `pipeline`.
     """
     source = model
-    if task in (None, _ASR) and is_kikus(model, kwargs) is not None:
+    if task in (None, _ASR) and layout_of_checkpoint(model, kwargs) is not None:
         wanted = {key: kwargs.pop(key) for key in _OF_LOADING if key in kwargs}
         wanted = {key: value for key, value in wanted.items() if value is not None}
         model = AutoModelForSpeechSeq2Seq.from_pretrained(

@@ -11,19 +11,20 @@ from typing import Any
 from kiku.checkpoint import DEMO
 from kiku.checkpoint.corrections import CorrectedValue
 from kiku.errors import KikuError
-from kiku.hf.source import small_files
+from kiku.hf.source import ACCESS, small_files
 
-_ACCESS = ("revision", "cache_dir", "token", "local_files_only")
+LOCATING = ACCESS | {"revision"}
+"""Names of the arguments that say how a checkpoint is found."""
 
 
-def is_kikus(source: Any, arguments: dict[str, Any]) -> str | None:
+def layout_of_checkpoint(source: Any, arguments: dict[str, Any]) -> str | None:
     """The layout of a Kyutai Speech-To-Text checkpoint: "transformers" or "native".
 
     None if it is another checkpoint, or cannot be read: transformers then reports what is wrong.
     """
     if not isinstance(source, str | os.PathLike):
         return None
-    access = {key: value for key, value in arguments.items() if key in _ACCESS}
+    access = {key: value for key, value in arguments.items() if key in LOCATING}
     with warnings.catch_warnings():
         # The code that reads the values warns of them.
         warnings.simplefilter("ignore", CorrectedValue)
@@ -48,9 +49,9 @@ def transformers_folder(
             that say how it is found are removed.
         stack: deletes the folder at its end.
     """
-    if is_kikus(source, arguments) in (None, "transformers"):
+    if layout_of_checkpoint(source, arguments) in (None, "transformers"):
         return source
-    access = {key: arguments.pop(key) for key in _ACCESS if key in arguments}
+    access = {key: arguments.pop(key) for key in LOCATING if key in arguments}
     folder = stack.enter_context(TemporaryDirectory())
     plain.from_pretrained(source, **access).save_pretrained(folder)
     return folder

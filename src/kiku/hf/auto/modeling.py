@@ -22,12 +22,12 @@ from kiku.codec import as_stored
 from kiku.errors import InputError, KikuError
 from kiku.hf.auto.configuration import KyutaiSpeechToTextConfig
 from kiku.hf.auto.folders import transformers_folder
-from kiku.hf.auto.networks import codec_of, codes_of, decoder_of, numbers_of, pad_hides_an_id
+from kiku.hf.auto.networks import codec_of, codes_of, decoder_of, model_config_of, pad_hides_an_id
 from kiku.hf.engines import engine_around
-from kiku.hf.generation import Batch, check_input_values, row_lengths
-from kiku.hf.generation_config import GenerationConfig, settled
+from kiku.hf.generation_batch import Batch, check_input_values, row_lengths
+from kiku.hf.generation_config import GenerationConfig, resolve_config
 from kiku.hf.modeling import KyutaiSpeechToTextForConditionalGeneration as Plain
-from kiku.hf.processors import wanted
+from kiku.hf.processors import stepwise_values
 
 _MACHINERY: Any = GenerationMixin
 """transformers' generic generation steps, without what its own class of this model adds."""
@@ -174,16 +174,16 @@ class KyutaiSpeechToTextForConditionalGeneration(
         asked = {key: value for key, value in kwargs.items() if value is not None}
         samples, mask = asked.pop("input_values"), asked.pop("padding_mask", None)
         streamer = asked.pop("streamer", None)
-        given, numbers = asked.pop("generation_config", None), numbers_of(self)
+        given, numbers = asked.pop("generation_config", None), model_config_of(self)
         own = {key: v for key, v in vars(self.generation_config).items() if v is not None}
         own.pop("audio_window_size", None)
         if numbers is None or asked.keys() & _TRANSFORMERS_ONLY or pad_hides_an_id(self):
             return None
         try:
-            config = settled(GenerationConfig(**own), given, asked)
+            config = resolve_config(GenerationConfig(**own), given, asked)
         except KikuError:
             return None
-        if config.do_sample or config.return_dict_in_generate or wanted(config):
+        if config.do_sample or config.return_dict_in_generate or stepwise_values(config):
             return None
         batch = Batch(samples, mask, config, numbers)
         if batch.fed_id != numbers.lm.initial_text_id:
@@ -248,7 +248,7 @@ class KyutaiSpeechToTextForConditionalGeneration(
 
     def _codes(self, samples: Tensor) -> Tensor:
         """[B, F, K] of samples [B, 1, F * frame_size]."""
-        numbers = numbers_of(self)
+        numbers = model_config_of(self)
         codec = None if numbers is None else codec_of(self, numbers)
         if codec is None:
             with as_stored(self.device):

@@ -27,7 +27,7 @@ _BLOCK = 64
 """Frames that the codec reads at once: 5 s of sound."""
 
 
-def numbers_of(model: Any) -> ModelConfig | None:
+def model_config_of(model: Any) -> ModelConfig | None:
     """kiku's config for one of transformers' models; None if kiku does not build this model."""
     try:
         return PlainConfig(**model.config.to_dict()).to_model_config()
@@ -61,7 +61,7 @@ def decoder_of(model: nn.Module, numbers: ModelConfig) -> LM | None:
 
 
 def _with_weights(ours: M, table: Table, model: nn.Module, part: str) -> M | None:
-    if _is_watched(model.get_submodule(part.rstrip("."))):
+    if _has_hooks(model.get_submodule(part.rstrip("."))):
         return None
     stored: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
@@ -83,7 +83,7 @@ def _with_weights(ours: M, table: Table, model: nn.Module, part: str) -> M | Non
     return ours.to(device).eval()  # moves tensors that are computed, not loaded
 
 
-def _is_watched(module: nn.Module) -> bool:
+def _has_hooks(module: nn.Module) -> bool:
     """Whether a hook observes or replaces what a part of the module computes."""
     for one in module.modules():
         if hasattr(one, "_hf_hook"):  # accelerate's: weights that lie elsewhere

@@ -9,20 +9,18 @@ from transformers import BatchFeature
 from transformers import KyutaiSpeechToTextFeatureExtractor as TheirExtractor
 from transformers import KyutaiSpeechToTextProcessor as TheirProcessor
 
-from kiku.hf.auto.folders import is_kikus
+from kiku.hf.auto.folders import LOCATING, layout_of_checkpoint
 from kiku.hf.features import KyutaiSpeechToTextFeatureExtractor as PlainExtractor
 from kiku.hf.processing import KyutaiSpeechToTextProcessor as PlainProcessor
 from kiku.hf.processing import recordings
 from kiku.text import Word
 
-_ACCESS = ("revision", "cache_dir", "token", "local_files_only")
 
-
-def _read(plain: Any, source: Any, arguments: dict[str, Any]) -> Any:
+def _load_plain(plain: Any, source: Any, arguments: dict[str, Any]) -> Any:
     """The checkpoint's `plain` object, delay and silence corrected; None if kiku cannot read it."""
-    if is_kikus(source, arguments) is None:
+    if layout_of_checkpoint(source, arguments) is None:
         return None
-    access = {key: arguments.pop(key) for key in _ACCESS if key in arguments}
+    access = {key: arguments.pop(key) for key in LOCATING if key in arguments}
     return plain.from_pretrained(source, **access)
 
 
@@ -32,7 +30,7 @@ class KyutaiSpeechToTextFeatureExtractor(TheirExtractor):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; also reads the checkpoints of other layouts that kiku reads."""
-        read = _read(PlainExtractor, pretrained_model_name_or_path, kwargs)
+        read = _load_plain(PlainExtractor, pretrained_model_name_or_path, kwargs)
         if read is None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         with TemporaryDirectory() as folder:
@@ -77,7 +75,7 @@ class KyutaiSpeechToTextProcessor(TheirProcessor):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As in transformers; also reads the checkpoints of other layouts that kiku reads."""
-        read = _read(PlainProcessor, pretrained_model_name_or_path, kwargs)
+        read = _load_plain(PlainProcessor, pretrained_model_name_or_path, kwargs)
         if read is None:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         with TemporaryDirectory() as folder:

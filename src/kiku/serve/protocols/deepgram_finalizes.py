@@ -6,7 +6,7 @@ an answer.
 
 import re
 
-from kiku.serve.protocols.interface import Finalize
+from kiku.serve.protocols.interface import FinalizeStream
 
 _TAG = re.compile(r"finalize ([0-9]{1,18})")
 
@@ -19,10 +19,10 @@ class Finalizes:
         self._num_asked = 0
         self._answered: dict[int, int] = {}  # number of the last one answered, by channel
 
-    def ask(self) -> Finalize:
+    def ask(self) -> FinalizeStream:
         """Ask for one more, in all channels."""
         self._num_asked += 1
-        return Finalize(f"finalize {self._num_asked}")
+        return FinalizeStream(f"finalize {self._num_asked}")
 
     def is_answered_by(self, tag: str | None, channel: int = 0) -> bool:
         """Whether an answer with this tag is to one of them; it answers earlier ones, too."""

@@ -25,5 +25,5 @@ class Configure(msgspec.Struct, tag_field="type"):
     features: dict[str, bool] | None = None
 
 
-Message = KeepAlive | FinalizeNow | CloseStream | Configure
-DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+ListenMessage = KeepAlive | FinalizeNow | CloseStream | Configure
+DECODER: msgspec.json.Decoder[ListenMessage] = msgspec.json.Decoder(ListenMessage)

@@ -22,7 +22,7 @@ from kiku.serve.protocols.deepgram_parameters import (
     FLUX_PARAMETERS,
     LISTEN_PARAMETERS,
 )
-from kiku.serve.protocols.interface import ModelCard, Refusal, Request, in_a_header
+from kiku.serve.protocols.interface import ClientRequest, ModelCard, Refusal, in_a_header
 from kiku.serve.protocols.parameters import Parameter
 
 _ENCODINGS: dict[str, Encoding] = {
@@ -84,13 +84,13 @@ class FileQuery:
     tags: tuple[str, ...] = field(default=())
 
 
-def error_body(code: str, message: str, request: Request) -> dict[str, str]:
+def error_body(code: str, message: str, request: ClientRequest) -> dict[str, str]:
     """The body of Deepgram's answer to a request that failed."""
     return {"err_code": code, "err_msg": message, "request_id": request.id}
 
 
 def refusal(
-    request: Request, message: str, status: int = 400, code: str = "Bad Request"
+    request: ClientRequest, message: str, status: int = 400, code: str = "Bad Request"
 ) -> Refusal:
     """The answer to a request that is refused. The message is in the body and in a header, as a
     client of a socket often sees only the headers."""
@@ -98,7 +98,7 @@ def refusal(
     return Refusal(status, error_body(code, message, request), headers)
 
 
-def busy(request: Request, retry_after_s: int, why: str = "all slots are taken") -> Refusal:
+def busy(request: ClientRequest, retry_after_s: int, why: str = "all slots are taken") -> Refusal:
     """The answer if no slot is free, or there is no model yet."""
     message = f"{why}: try again in {retry_after_s} s"
     full = refusal(request, message, 503, "Service Unavailable")
@@ -115,7 +115,7 @@ def hotwords(keyterms: Sequence[str]) -> tuple[Hotword, ...]:
     return tuple(Hotword(term.strip()) for term in keyterms if term.strip())
 
 
-def listen_query(request: Request, model: ModelCard) -> ListenQuery:
+def listen_query(request: ClientRequest, model: ModelCard) -> ListenQuery:
     """Read the query of `/v1/listen`, live.
 
     Raises:
@@ -145,7 +145,7 @@ def listen_query(request: Request, model: ModelCard) -> ListenQuery:
     )  # fmt: skip
 
 
-def flux_query(request: Request, model: ModelCard) -> FluxQuery:
+def flux_query(request: ClientRequest, model: ModelCard) -> FluxQuery:
     """Read the query of `/v2/listen`.
 
     Raises:
@@ -173,7 +173,7 @@ def flux_query(request: Request, model: ModelCard) -> FluxQuery:
     return FluxQuery(options, container, eager, threshold, timeout_ms, keyterms)
 
 
-def file_query(request: Request, model: ModelCard) -> FileQuery:
+def file_query(request: ClientRequest, model: ModelCard) -> FileQuery:
     """Read the query of a recording.
 
     Raises:
@@ -202,7 +202,7 @@ def file_query(request: Request, model: ModelCard) -> FileQuery:
     )  # fmt: skip
 
 
-def _check(request: Request, model: ModelCard, parameters: Sequence[Parameter]) -> None:
+def _check(request: ClientRequest, model: ModelCard, parameters: Sequence[Parameter]) -> None:
     """Refuse parameters that are not available, another model, and languages it does not know."""
     for one in parameters:
         if one.fate == "refused" and is_true(request, one.name):
@@ -218,12 +218,12 @@ def _check(request: Request, model: ModelCard, parameters: Sequence[Parameter]) 
                       f"{spoken}: leave it out")  # fmt: skip
 
 
-def is_true(request: Request, name: str) -> bool:
+def is_true(request: ClientRequest, name: str) -> bool:
     """Whether a parameter is set to anything but a false value."""
     return any(value.strip().lower() not in _FALSE for value in request.all(name))
 
 
-def _number(request: Request, name: str, least: float, most: float) -> float | None:
+def _number(request: ClientRequest, name: str, least: float, most: float) -> float | None:
     """The value of a parameter that is a number."""
     text = request.first(name)
     if text is None or text == "":
@@ -237,7 +237,7 @@ def _number(request: Request, name: str, least: float, most: float) -> float | N
     return value
 
 
-def _whole(request: Request, name: str, least: int, most: int) -> int | None:
+def _whole(request: ClientRequest, name: str, least: int, most: int) -> int | None:
     """As `_number`, for a whole number."""
     value = _number(request, name, least, most)
     if value is not None and value != int(value):
@@ -245,7 +245,7 @@ def _whole(request: Request, name: str, least: int, most: int) -> int | None:
     return None if value is None else int(value)
 
 
-def _format(request: Request, channels: int, each: bool) -> tuple[AudioFormat, bool]:
+def _format(request: ClientRequest, channels: int, each: bool) -> tuple[AudioFormat, bool]:
     """How the sound is written, and whether it comes as a recording."""
     name = request.first("encoding")
     if not name or name in CONTAINERS:
@@ -271,7 +271,7 @@ def _format(request: Request, channels: int, each: bool) -> tuple[AudioFormat, b
     return AudioFormat(encoding=encoding, sample_rate=rate, channels=channels), False
 
 
-def _keywords(request: Request) -> tuple[Hotword, ...]:
+def _keywords(request: ClientRequest) -> tuple[Hotword, ...]:
     """Words with Deepgram's intensifiers, `word:2`."""
     found: list[Hotword] = []
     for text in request.all("keywords"):
@@ -293,7 +293,7 @@ def _keywords(request: Request) -> tuple[Hotword, ...]:
     return tuple(found)
 
 
-def _endpointing(request: Request) -> TurnPolicy | None:
+def _endpointing(request: ClientRequest) -> TurnPolicy | None:
     """The policy for when a pause ends a turn; None if ends of turns are not to be reported."""
     text = (request.first("endpointing") or "true").lower()
     if text == "false":

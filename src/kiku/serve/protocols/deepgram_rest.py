@@ -14,7 +14,7 @@ from kiku.serve.protocols.deepgram_words import (
     transcript,
     word_item,
 )
-from kiku.serve.protocols.interface import ModelCard, Request, round_s
+from kiku.serve.protocols.interface import ClientRequest, ModelCard, round_s
 from kiku.text import Segment, Word, segments
 from kiku.transcription import Transcript
 
@@ -30,7 +30,7 @@ _UTTERANCES = uuid.UUID("6ba7b812-9dad-11d1-80b4-00c04fd430c8")  # object identi
 
 
 def answer(
-    heard: Transcript, query: FileQuery, request: Request, model: ModelCard, *, sha256: str,
+    heard: Transcript, query: FileQuery, request: ClientRequest, model: ModelCard, *, sha256: str,
     channels: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The body of the answer.
@@ -68,18 +68,18 @@ def answer(
 
 
 def _alternative(words: Sequence[Word], query: FileQuery) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "transcript": transcript(words),
         "confidence": confidence(words),
         "words": [word_item(word) for word in words],
     }
     if query.paragraphs:
-        told["paragraphs"] = _paragraphs(words)
-    return told
+        values["paragraphs"] = _paragraphs(words)
+    return values
 
 
 def _utterances(
-    spoken: Sequence[Sequence[Word]], split_s: float, request: Request
+    spoken: Sequence[Sequence[Word]], split_s: float, request: ClientRequest
 ) -> list[dict[str, Any]]:
     """The words of each channel, parted at pauses, in the order in which they begin."""
     found: list[tuple[int, list[Word]]] = []

@@ -91,7 +91,7 @@ class SoundIntake:
 
     def __init__(self, options: StreamOptions, container: bool) -> None:
         """For a stream of `options`, whose sound comes as a recording if `container`."""
-        self.first = Open(options, container)
+        self.initial_open = Open(options, container)
         self.num_channels = options.format.channels
         self._options, self._container = options, container
         self._num_taken = 0  # samples of Opus, or bytes

@@ -1,7 +1,7 @@
 """The interface of live protocols: a client's messages and a stream's events in, actions out.
 
-    socket --bytes--> received() --> [Open, Push, Finalize, Close, Send, Hangup ...] --> the talk
-    stream --event--> event()    --> [Send, Hangup ...]                              --> the talk
+    socket --bytes--> received() --> [Open, Push, FinalizeStream, Send, Hangup ...] --> the talk
+    stream --event--> event()    --> [Send, Hangup ...]                             --> the talk
 
 A protocol object belongs to one connection and keeps that connection's state. Its methods are
 called one at a time, never wait, and know no socket, task or clock: the talk (`kiku.serve.talk`),
@@ -21,7 +21,7 @@ from kiku.stream import Event
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ClientRequest:
     """A client's request: the request line and headers of an HTTP request or a WebSocket."""
 
     path: str
@@ -100,7 +100,7 @@ def brief(message: str) -> str:
     return f"{message[:_BEGINNING]} ... {message[-_END:]}"
 
 
-def session_of(request: Request) -> str | None:
+def session_of(request: ClientRequest) -> str | None:
     """The name under which a client may come back; None if it gives none.
 
     Raises:
@@ -151,14 +151,14 @@ class Push:
 
 
 @dataclass(frozen=True, slots=True)
-class Gap:
+class PushGap:
     """Sound is missing: silence of `seconds` takes its place."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Finalize:
+class FinalizeStream:
     """See `LiveStream.finalize`; the answer is `Finalized(tag)`, after the words. While the stream
     has too many to answer, this one waits, and with it all actions after it."""
 
@@ -197,15 +197,15 @@ class Hangup:
     reason: str = ""
 
 
-Action = Open | Push | Gap | Finalize | Decode | Close | Send | Hangup
+Action = Open | Push | PushGap | FinalizeStream | Decode | Close | Send | Hangup
 Actions = Sequence[Action]
 
 
 class LiveProtocol(Protocol):
     """One client's side of a live connection.
 
-    A protocol is made from `(Request, ModelCard)` before the connection is accepted. It raises
-    `Refusal` if its client asks for what it cannot have.
+    A protocol is made from `(ClientRequest, ModelCard)` before the connection is accepted. It
+    raises `Refusal` if its client asks for what it cannot have.
     """
 
     @property
@@ -219,7 +219,7 @@ class LiveProtocol(Protocol):
         ...
 
     @property
-    def first(self) -> Open | None:
+    def initial_open(self) -> Open | None:
         """The stream to open before the connection is accepted; if no slot is free then, the client
         gets `busy()`. None accepts a connection without a slot, for an `Open` that comes later."""
         ...
@@ -232,7 +232,7 @@ class LiveProtocol(Protocol):
 
     @property
     def wants_progress(self) -> bool:
-        """Whether `heard` is called."""
+        """Whether `progress` is called."""
         ...
 
     @property
@@ -251,25 +251,25 @@ class LiveProtocol(Protocol):
         all the same, `failed(NoFreeSlot)` is called, and its actions are done."""
         ...
 
-    def unfit(self, error: Exception) -> Refusal:
+    def unsupported(self, error: Exception) -> Refusal:
         """The answer before the upgrade if the model cannot do what the client wants."""
         ...
 
     def begin(self) -> Actions:
-        """The connection is accepted, and the stream of `first` is open."""
+        """The connection is accepted, and the stream of `initial_open` is open."""
         ...
 
     def received(self, message: str | bytes) -> Actions:
         """A message of the client has come: text is `str`, binary is `bytes`."""
         ...
 
-    def said_all(self) -> Actions | None:
+    def client_finished(self) -> Actions | None:
         """The client has ended its side of the connection, and may still listen: finish what it
         asked for, then hang up. With None the client counts as gone."""
         ...
 
     def opened(self) -> Actions:
-        """The stream that an `Open` other than `first` asked for is open."""
+        """The stream that an `Open` other than `initial_open` asked for is open."""
         ...
 
     def decoded(self) -> Actions:
@@ -280,7 +280,7 @@ class LiveProtocol(Protocol):
         """The stream gives an event; `waiting_s` seconds of its sound wait to be heard."""
         ...
 
-    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+    def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """The stream has heard `seconds` of its sound, whether it gives events or not, and
         `waiting_s` seconds wait."""
         ...
@@ -325,13 +325,13 @@ class Base:
 
     name = ""
     subprotocol: str | None = None
-    first: Open | None = None
+    initial_open: Open | None = None
     quiet_after_s: tuple[float, ...] = ()
     wants_progress = False
     is_full = False
     session: str | None = None
 
-    def unfit(self, error: Exception) -> Refusal:
+    def unsupported(self, error: Exception) -> Refusal:
         """See `LiveProtocol`."""
         return Refusal(400, {"error": str(error)})
 
@@ -339,7 +339,7 @@ class Base:
         """See `LiveProtocol`."""
         return ()
 
-    def said_all(self) -> Actions | None:
+    def client_finished(self) -> Actions | None:
         """See `LiveProtocol`."""
         return None
 
@@ -351,7 +351,7 @@ class Base:
         """See `LiveProtocol`."""
         return ()
 
-    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+    def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """See `LiveProtocol`."""
         return ()
 

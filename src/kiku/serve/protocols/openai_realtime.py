@@ -22,28 +22,39 @@ from kiku.serve.protocols.interface import (
     Action,
     Actions,
     Base,
+    ClientRequest,
     Decode,
-    Finalize,
+    FinalizeStream,
     Hangup,
     ModelCard,
     Open,
     Push,
     Refusal,
-    Request,
     Send,
     ServerEnds,
 )
-from kiku.serve.protocols.openai_realtime_items import UNITS_PER_S, Item, Teller
+from kiku.serve.protocols.openai_realtime_items import (
+    UNITS_PER_S,
+    ConversationItem,
+    RealtimeMessages,
+)
 from kiku.serve.protocols.openai_realtime_messages import (
     MAX_EVENT_ID,
     MESSAGES,
-    Message,
+    ClientMessage,
     Mistake,
     busy,
     check,
 )
-from kiku.serve.protocols.openai_realtime_session import PARAMETERS, Session
-from kiku.serve.protocols.openai_realtime_waiting import Commit, Reopen, Rewords, Sound, Waiting
+from kiku.serve.protocols.openai_realtime_pending import (
+    ChangeDecoding,
+    Commit,
+    CommitKind,
+    PendingAudio,
+    PendingSteps,
+    Reopen,
+)
+from kiku.serve.protocols.openai_realtime_session import PARAMETERS, RealtimeSession
 from kiku.stream import End, Event, Finalized
 from kiku.text import TurnEnd, TurnStart, Word
 
@@ -62,20 +73,13 @@ _TELEPHONE_UNITS = UNITS_PER_S // 8_000
 """Units of time in one byte of telephone sound."""
 
 
-_REST, _LAST = "rest", "last"
-"""Tags of two finalizes: before a stream is replaced, and before a silent client is cut off."""
-
-_OWN = (_REST, _LAST)
-"""Tags of finalizes that the client has not asked for."""
-
-
 class RealtimeProtocol(Base):
     """One client of `/v1/realtime`."""
 
     name = "openai_realtime"
     quiet_after_s = (IDLE_S,)
 
-    def __init__(self, request: Request, model: ModelCard) -> None:
+    def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Raises `Refusal` for another model, or for a session that does not transcribe."""
         check(request, model)
         prefix = request.id.replace("-", "")[:16]
@@ -83,18 +87,20 @@ class RealtimeProtocol(Base):
             "realtime=v1" in request.headers.get("openai-beta", "")
             or "openai-beta.realtime-v1" in request.subprotocols
         )
-        self._teller = Teller(prefix, beta=beta)
-        self._session = Session(f"sess_{prefix}", model, request.first("model"))
+        self._messages = RealtimeMessages(prefix, beta=beta)
+        self._session = RealtimeSession(f"sess_{prefix}", model, request.first("model"))
         self._heard = self._session  # as it was when the sound being heard was sent
-        self._changes: dict[int, Session] = {}  # sessions to come, by the place they hold from
+        self._changes: dict[
+            int, RealtimeSession
+        ] = {}  # sessions to come, by the place they hold from
         self._options = self._session.options  # of the stream that is open, or is being opened
         self._wanted = self._options  # of the stream there will be when all that waits is done
-        self.first = Open(self._options)
+        self.initial_open = Open(self._options)
         self._decoding = DecodingOptions()
         self._keywords_from: str | None = None  # id of the message that set them
         self._undo: tuple[dict[str, Any], DecodingOptions] = ({}, self._decoding)
 
-        self._waiting = Waiting()
+        self._pending = PendingSteps()
         self._asked: deque[Commit] = deque()  # finalizes that the stream has not answered
         self._num_commits = 0
         # Places, counted over all sound of the connection.
@@ -104,14 +110,14 @@ class RealtimeProtocol(Base):
         self._settled = 0  # up to here all words have come
         self._offset = 0  # where the stream's first sample is
         self._is_opening = self._is_deaf = False
-        self._item: Item | None = None
+        self._item: ConversationItem | None = None
         self._goodbye: Hangup | None = None  # sent after the last finalize
         self._lost: Exception | None = None  # why the next item is not whole
 
     @property
     def is_full(self) -> bool:
         """Whether too much waits for another stream."""
-        return self._waiting.is_full
+        return self._pending.is_full
 
     def busy(self, retry_after_s: int) -> Refusal | None:
         """503: clients give up for good at any status below 500."""
@@ -119,13 +125,15 @@ class RealtimeProtocol(Base):
 
     def begin(self) -> Actions:
         """Greet the client, before anything else."""
-        return [self._told("created", beta=self._teller.beta)]
+        return [self._session_event("created", beta=self._messages.beta)]
 
-    def _told(self, what: str, *, beta: bool) -> Send:
+    def _session_event(self, what: str, *, beta: bool) -> Send:
         session = self._session
         if beta:
-            return self._teller.event(f"transcription_session.{what}", session=session.told_beta())
-        return self._teller.event(f"session.{what}", session=session.told())
+            return self._messages.event(
+                f"transcription_session.{what}", session=session.echo_beta()
+            )
+        return self._messages.event(f"session.{what}", session=session.echo())
 
     # From the client.
 
@@ -138,20 +146,20 @@ class RealtimeProtocol(Base):
                 f"the message cannot be understood ({str(error)[:200]}): send a JSON object with a "
                 "type", code="invalid_json",
             )  # fmt: skip
-            return [self._teller.error(why, None)]
+            return [self._messages.error(why, None)]
         event_id = given.event_id if isinstance(given.event_id, str) else None
         if event_id is not None and len(event_id) > MAX_EVENT_ID:
             why = Mistake(
                 f"event_id may have {MAX_EVENT_ID} characters, not {len(event_id)}: shorten it",
                 "event_id", "string_above_max_length",
             )  # fmt: skip
-            return [self._teller.error(why, None)]
+            return [self._messages.error(why, None)]
         try:
-            return self._obey(given, event_id)
+            return self._dispatch(given, event_id)
         except Mistake as mistake:
-            return [self._teller.error(mistake, event_id)]
+            return [self._messages.error(mistake, event_id)]
 
-    def _obey(self, given: Message, event_id: str | None) -> Actions:
+    def _dispatch(self, given: ClientMessage, event_id: str | None) -> Actions:
         match given.type:
             case "input_audio_buffer.append":
                 return self._append(given.audio)
@@ -194,7 +202,7 @@ class RealtimeProtocol(Base):
             )  # fmt: skip
         units = len(data) * (_TELEPHONE_UNITS if self._session.is_telephone else 1)
         self._appended += units
-        self._waiting.add(Sound(data, units))
+        self._pending.add(PendingAudio(data, units))
         return self._go_on()
 
     def _commit(self) -> Actions:
@@ -205,26 +213,26 @@ class RealtimeProtocol(Base):
             )
         self._committed = self._appended
         self._num_commits += 1
-        self._waiting.add(Commit(f"commit {self._num_commits}", self._appended))
+        self._pending.add(Commit(f"commit {self._num_commits}", self._appended))
         return self._go_on()
 
     def _clear(self) -> Actions:
         if self._appended == self._committed:
-            return [self._teller.event("input_audio_buffer.cleared")]
+            return [self._messages.event("input_audio_buffer.cleared")]
         self._committed = self._appended
         messages: list[Action] = []
-        if not self._waiting.commits and all(one.tag in _OWN for one in self._asked):
+        if not self._pending.commits and all(one.is_own for one in self._asked):
             # Words that still come belong to the cleared sound: drop them.
             if self._item is not None:
-                messages += self._hush(self._item)
+                messages += self._stop_speech(self._item)
             self._is_deaf, self._item, self._lost = True, None, None
-        messages.append(self._teller.event("input_audio_buffer.cleared"))
-        self._waiting.forget(self._wanted)
+        messages.append(self._messages.event("input_audio_buffer.cleared"))
+        self._pending.forget(self._wanted)
         return [*messages, *self._go_on()]
 
-    def _hush(self, item: Item) -> list[Action]:
+    def _stop_speech(self, item: ConversationItem) -> list[Action]:
         """Send `speech_stopped` for an item in which somebody speaks."""
-        return [self._teller.stopped(item, self._position)] if item.is_spoken else []
+        return [self._messages.stopped(item, self._position)] if item.is_spoken else []
 
     def _update(self, session: msgspec.Raw, event_id: str | None, *, beta: bool) -> Actions:
         new = self._session.updated(bytes(session), beta=beta)
@@ -233,16 +241,16 @@ class RealtimeProtocol(Base):
             self._changes[self._appended] = new
         else:
             self._heard = new
-        messages: list[Action] = [self._told("updated", beta=beta)]
+        messages: list[Action] = [self._session_event("updated", beta=beta)]
         keywords = new.transcription.get("keywords")
         if keywords != old.transcription.get("keywords"):
             self._keywords_from = event_id
             self._undo = (old.transcription, old.decoding)
-            self._waiting.add(Rewords(new.decoding))
+            self._pending.add(ChangeDecoding(new.decoding))
         options = new.options
         if (options.format, options.turns) != (self._wanted.format, self._wanted.turns):
             self._wanted = options
-            self._waiting.reopen(options)
+            self._pending.reopen(options)
         return [*messages, *self._go_on()]
 
     # What waits.
@@ -250,26 +258,27 @@ class RealtimeProtocol(Base):
     def _go_on(self) -> list[Action]:
         """Do what waits, as far as it can be done now."""
         actions: list[Action] = []
-        waiting = self._waiting
+        waiting = self._pending
         while not self._is_opening:
             match step := waiting.first:
                 case None:
                     break
-                case Sound(data, units):
+                case PendingAudio(data, units):
                     self._position += units
                     actions.append(Push(data))
                 case Commit():
                     self._asked.append(step)
-                    actions.append(Finalize(step.tag))
-                case Rewords(decoding):
+                    actions.append(FinalizeStream(step.tag))
+                case ChangeDecoding(decoding):
                     self._decoding = decoding
                     actions.append(Decode(decoding))
                 case Reopen():
                     if self._asked:
                         break
                     if not step.drops and self._position > self._settled:
-                        self._asked.append(Commit(_REST, self._position))
-                        actions.append(Finalize(_REST))
+                        rest = Commit("rest", self._position, CommitKind.REST)
+                        self._asked.append(rest)
+                        actions.append(FinalizeStream(rest.tag))
                         break
                     actions += self._reopen(step)
             waiting.pop()
@@ -283,11 +292,11 @@ class RealtimeProtocol(Base):
             # The next stream does not know the item's turn, and would never end it.
             messages += self._end_item(self._position)
         elif self._item is not None:
-            messages += self._hush(self._item)
+            messages += self._stop_speech(self._item)
         self._position += step.units
         if step.drops:
-            self._teller.skip(self._position)
-        self._reach(self._position + 1)
+            self._messages.skip(self._position)
+        self._advance_settings(self._position + 1)
         self._settled = self._offset = self._position
         self._options, self._is_opening = step.options, True
         return [*messages, Open(step.options)]
@@ -305,7 +314,9 @@ class RealtimeProtocol(Base):
         if self._is_opening:
             return ()  # an event of the last stream
         if isinstance(event, Word | TurnStart | TurnEnd):
-            self._reach(self._place(event.end if isinstance(event, Word) else event.time))
+            self._advance_settings(
+                self._place(event.end if isinstance(event, Word) else event.time)
+            )
         match event:
             case Word():
                 return () if self._is_deaf else self._word(event)
@@ -320,7 +331,7 @@ class RealtimeProtocol(Base):
             case _:
                 return ()
 
-    def _reach(self, place: int) -> None:
+    def _advance_settings(self, place: int) -> None:
         """Take over the session as it was set at `place`, up to which all sound has been heard."""
         while self._changes and (at := next(iter(self._changes))) < place:
             self._heard = self._changes.pop(at)
@@ -331,24 +342,25 @@ class RealtimeProtocol(Base):
 
     def _started(self, seconds: float) -> list[Action]:
         if self._item is None:
-            self._item = self._teller.new_item()
+            self._item = self._messages.new_item()
         if self._heard.turn_detection is None or self._item.is_spoken:
             return []
         at = self._place(seconds) - round(self._heard.prefix_s * UNITS_PER_S)
-        return [self._teller.started(self._item, max(at, 0))]
+        return [self._messages.started(self._item, max(at, 0))]
 
     def _word(self, word: Word) -> list[Action]:
         # After a commit inside a turn, the turn goes on without another `TurnStart`.
         messages = self._started(word.start)
         assert self._item is not None
-        messages.append(self._teller.word(self._item, word, logprobs=self._heard.wants_logprobs))
+        messages.append(self._messages.word(self._item, word, logprobs=self._heard.wants_logprobs))
         return messages
 
     def _turn_ended(self, seconds: float) -> list[Action]:
         if self._heard.turn_detection is None or self._item is None:
             return []
         at = self._place(seconds)
-        if self._asked and self._asked[0].tag != _REST and self._asked[0].at <= at:
+        asked = self._asked[0] if self._asked else None
+        if asked is not None and asked.kind is not CommitKind.REST and asked.at <= at:
             return []  # the commit that is about to be answered ends it
         self._committed = max(self._committed, at)
         return self._end_item(at)
@@ -359,9 +371,9 @@ class RealtimeProtocol(Base):
             one = self._asked.popleft()
             self._settled = one.at
             if one.tag == tag:
-                if tag == _LAST:
+                if one.kind is CommitKind.LAST:
                     actions += self._last_item(one.at)
-                elif tag != _REST:
+                elif one.kind is CommitKind.CLIENT:
                     actions += self._end_item(one.at)
                 break
             actions += self._end_item(one.at, StreamError("its end was not answered"))
@@ -376,10 +388,10 @@ class RealtimeProtocol(Base):
 
     def _end_item(self, at: int, error: Exception | None = None) -> list[Action]:
         """Commit the item that is open, or one without words."""
-        item, self._item = self._item or self._teller.new_item(), None
+        item, self._item = self._item or self._messages.new_item(), None
         error, self._lost = error or self._lost, None
         logprobs = self._heard.wants_logprobs
-        return [*self._teller.committed_item(item, at, error, logprobs=logprobs)]
+        return [*self._messages.committed_item(item, at, error, logprobs=logprobs)]
 
     # When something goes wrong.
 
@@ -392,9 +404,9 @@ class RealtimeProtocol(Base):
         if self._goodbye is not None:
             return ()
         self._goodbye = Hangup(1000, reason)
-        if self._position <= self._settled and self._item is None and self._waiting.first is None:
+        if self._position <= self._settled and self._item is None and self._pending.first is None:
             return [self._goodbye]
-        self._waiting.add(Commit(_LAST, self._appended))
+        self._pending.add(Commit("last", self._appended, CommitKind.LAST))
         return self._go_on()
 
     def rejected(self, error: Exception) -> Actions:
@@ -406,7 +418,7 @@ class RealtimeProtocol(Base):
             kept = {k: v for k, v in self._session.transcription.items() if k != "keywords"}
             self._session.transcription = kept | ({} if before is None else {"keywords": before})
             return [
-                self._teller.error(
+                self._messages.error(
                     Mistake(str(error), "session.audio.input.transcription.keywords"),
                     self._keywords_from,
                 )
@@ -419,7 +431,7 @@ class RealtimeProtocol(Base):
     def _finalized_without(self, error: Exception) -> Actions:
         one = self._asked.pop()
         self._settled = one.at
-        actions = [] if one.tag in _OWN else self._end_item(one.at, error)
+        actions = [] if one.is_own else self._end_item(one.at, error)
         return [*actions, *self._go_on()]
 
     def failed(self, error: Exception) -> Actions:
@@ -427,10 +439,10 @@ class RealtimeProtocol(Base):
         actions: list[Action] = []
         while self._asked:
             one = self._asked.popleft()
-            if one.tag not in _OWN:
+            if not one.is_own:
                 actions += self._end_item(one.at, error)
         ends = isinstance(error, ServerEnds)
-        if self._position > self._teller.committed:  # some of its sound is in no item
+        if self._position > self._messages.committed:  # some of its sound is in no item
             if self._heard.turn_detection is None:
                 self._lost = error
             elif self._item is not None or not ends:
@@ -439,17 +451,17 @@ class RealtimeProtocol(Base):
         if ends or self._is_opening or self._position == self._offset:
             return [*actions, *self._end(error)]
         self._settled = self._position  # no more words of it will come
-        if not isinstance(self._waiting.first, Reopen):
-            self._waiting.put_first(Reopen(self._options, drops=False))
+        if not isinstance(self._pending.first, Reopen):
+            self._pending.put_first(Reopen(self._options, drops=False))
         return [*actions, *self._go_on()]
 
     def _end(self, error: Exception) -> Actions:
         """Answer the commits that wait with `failed`, as there is no stream left, and hang up."""
         actions: list[Action] = []
-        for one in self._waiting.commits:
-            if one.tag not in _OWN:
+        for one in self._pending.commits:
+            if not one.is_own:
                 actions += self._end_item(one.at, error)
-        self._waiting.clear()
+        self._pending.clear()
         code = 1011
         if isinstance(error, ServerEnds | NoFreeSlot):
             code = 1012 if isinstance(error, ServerEnds) else 1013

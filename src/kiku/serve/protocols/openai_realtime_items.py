@@ -2,7 +2,6 @@
 its transcript. Knows neither sound nor streams.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,20 +9,18 @@ import msgspec
 
 from kiku.serve.protocols.interface import Send
 from kiku.serve.protocols.openai_realtime_messages import Mistake
+from kiku.serve.protocols.openai_words import logprob, spelled, token
 from kiku.text import Word
 
 UNITS_PER_S = 48_000
 """Units of time in a second. Sound is counted in them: a byte of 16-bit sound at 24 kHz is one."""
-
-_LEAST_PROBABILITY = 1e-30
-"""Smaller probabilities count as this one, as JSON has no number for the logarithm of 0."""
 
 _COMMITTED = "input_audio_buffer.committed"
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 @dataclass(slots=True)
-class Item:
+class ConversationItem:
     """What was said between two commits."""
 
     id: str
@@ -36,19 +33,13 @@ class Item:
         """All its words, which is the text of all its deltas."""
         return " ".join(word.text for word in self.words)
 
-    def token(self, index: int) -> str:
-        """A word, with the space that parts it from the one before."""
-        text = self.words[index].text
-        return text if index == 0 else f" {text}"
-
-    def logprob(self, index: int) -> dict[str, Any]:
-        """The log-probability of a word, which counts as one token."""
-        token, sure = self.token(index), self.words[index].probability
-        log = math.log(sure) if sure > _LEAST_PROBABILITY else math.log(_LEAST_PROBABILITY)
-        return {"token": token, "logprob": log, "bytes": list(token.encode())}
+    def token(self, index: int) -> dict[str, Any]:
+        """A word as a token with its log-probability."""
+        word = self.words[index]
+        return token(word, logprob(word), first=index == 0)
 
 
-class Teller:
+class RealtimeMessages:
     """Makes the messages of one connection. Places in the sound are in `UNITS_PER_S`, counted over
     the whole connection, and never go back."""
 
@@ -89,41 +80,41 @@ class Teller:
             },
         )
 
-    def new_item(self) -> Item:
+    def new_item(self) -> ConversationItem:
         """An item whose first word or sound has come."""
         self._num_items += 1
-        return Item(f"item_{self._prefix}{self._num_items:06x}")
+        return ConversationItem(f"item_{self._prefix}{self._num_items:06x}")
 
     def _ms(self, at: int) -> int:
         self._last_ms = max(self._last_ms, at * 1000 // UNITS_PER_S)
         return self._last_ms
 
-    def started(self, item: Item, at: int) -> Send:
+    def started(self, item: ConversationItem, at: int) -> Send:
         """The message that somebody begins to speak in an item."""
         item.is_spoken = True
         return self.event(
             "input_audio_buffer.speech_started", audio_start_ms=self._ms(at), item_id=item.id
         )
 
-    def stopped(self, item: Item, at: int) -> Send:
+    def stopped(self, item: ConversationItem, at: int) -> Send:
         """The message that somebody has stopped speaking in an item."""
         item.is_spoken = False
         return self.event(
             "input_audio_buffer.speech_stopped", audio_end_ms=self._ms(at), item_id=item.id
         )
 
-    def word(self, item: Item, word: Word, *, logprobs: bool) -> Send:
+    def word(self, item: ConversationItem, word: Word, *, logprobs: bool) -> Send:
         """Add a word to an item. Returns the message with it."""
         item.words.append(word)
         index = len(item.words) - 1
-        sure = {"logprobs": [item.logprob(index)]} if logprobs else {}
+        sure = {"logprobs": [item.token(index)]} if logprobs else {}
         return self.event(
             f"{_TRANSCRIPTION}.delta",
-            item_id=item.id, content_index=0, delta=item.token(index), **sure,
+            item_id=item.id, content_index=0, delta=spelled(word, first=index == 0), **sure,
         )  # fmt: skip
 
     def committed_item(
-        self, item: Item, at: int, error: Exception | None, *, logprobs: bool
+        self, item: ConversationItem, at: int, error: Exception | None, *, logprobs: bool
     ) -> list[Send]:
         """The messages that end an item, with its transcript or with the error it failed with.
 
@@ -135,19 +126,19 @@ class Teller:
         """
         messages = [self.stopped(item, at)] if item.is_spoken else []
         messages.append(self.event(_COMMITTED, item_id=item.id, previous_item_id=self._last_id))
-        told = {
+        echo = {
             "id": item.id, "object": "realtime.item", "type": "message", "status": "completed",
             "role": "user", "content": [{"type": "input_audio", "transcript": None}],
         }  # fmt: skip
         kinds = ("created",) if self.beta else ("added", "done")
         for kind in kinds:
             messages.append(
-                self.event(f"conversation.item.{kind}", previous_item_id=self._last_id, item=told)
+                self.event(f"conversation.item.{kind}", previous_item_id=self._last_id, item=echo)
             )
         seconds = max(0, at - self.committed) / UNITS_PER_S
         self._last_id, self.committed = item.id, max(self.committed, at)
         if error is None:
-            sure = [item.logprob(i) for i in range(len(item.words))]
+            sure = [item.token(i) for i in range(len(item.words))]
             more = {"logprobs": sure} if logprobs else {}
             messages.append(
                 self.event(
@@ -160,7 +151,7 @@ class Teller:
             messages.append(self._failed(item, error))
         return messages
 
-    def _failed(self, item: Item, error: Exception) -> Send:
+    def _failed(self, item: ConversationItem, error: Exception) -> Send:
         return self.event(
             f"{_TRANSCRIPTION}.failed",
             item_id=item.id,

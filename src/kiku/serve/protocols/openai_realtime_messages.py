@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from kiku.serve.protocols.interface import MAX_NAME, ModelCard, Refusal, Request
+from kiku.serve.protocols.interface import MAX_NAME, ClientRequest, ModelCard, Refusal
 
 LOGPROBS = "item.input_audio_transcription.logprobs"
 
@@ -15,7 +15,7 @@ LOGPROBS = "item.input_audio_transcription.logprobs"
 # The handshake.
 
 
-def check(request: Request, model: ModelCard) -> None:
+def check(request: ClientRequest, model: ModelCard) -> None:
     """Refuse another model, and sessions that do not transcribe."""
     intent, name = request.first("intent", "transcription"), request.first("model")
     if intent != "transcription":
@@ -62,7 +62,7 @@ MAX_EVENT_ID = 512
 """Characters that the id of a client's message may have, as at OpenAI."""
 
 
-class Message(msgspec.Struct):
+class ClientMessage(msgspec.Struct):
     """A message of the client's. Fields may be anything, so that an error can name its id."""
 
     type: Any = None
@@ -71,7 +71,7 @@ class Message(msgspec.Struct):
     session: msgspec.Raw = msgspec.Raw(b"null")
 
 
-MESSAGES = msgspec.json.Decoder(Message)
+MESSAGES = msgspec.json.Decoder(ClientMessage)
 
 
 # What may be set. A field that is left out stays as it was.
@@ -104,7 +104,7 @@ class NoiseReduction(msgspec.Struct, forbid_unknown_fields=True):
     strength: float | UnsetType | None = UNSET
 
 
-class Transcription(msgspec.Struct, forbid_unknown_fields=True):
+class TranscriptionSettings(msgspec.Struct, forbid_unknown_fields=True):
     """Which model listens, and for what."""
 
     model: _Name | UnsetType | None = UNSET
@@ -133,11 +133,11 @@ class Input(msgspec.Struct, forbid_unknown_fields=True):
 
     format: Format | UnsetType | None = UNSET
     noise_reduction: NoiseReduction | UnsetType | None = UNSET
-    transcription: Transcription | UnsetType | None = UNSET
+    transcription: TranscriptionSettings | UnsetType | None = UNSET
     turn_detection: TurnDetection | UnsetType | None = UNSET
 
 
-class Audio(msgspec.Struct, forbid_unknown_fields=True):
+class AudioSettings(msgspec.Struct, forbid_unknown_fields=True):
     """`session.audio`."""
 
     input: Input | UnsetType | None = UNSET
@@ -147,7 +147,7 @@ class Update(msgspec.Struct, forbid_unknown_fields=True):
     """`session` of `session.update`. Clients may send back fields that only the service sets."""
 
     type: str | UnsetType = UNSET
-    audio: Audio | UnsetType | None = UNSET
+    audio: AudioSettings | UnsetType | None = UNSET
     include: _Include | UnsetType | None = UNSET
     id: Any = UNSET
     object: Any = UNSET
@@ -159,7 +159,7 @@ class BetaUpdate(msgspec.Struct, forbid_unknown_fields=True):
 
     input_audio_format: Literal["pcm16", "g711_ulaw", "g711_alaw"] | UnsetType | None = UNSET
     input_audio_noise_reduction: NoiseReduction | UnsetType | None = UNSET
-    input_audio_transcription: Transcription | UnsetType | None = UNSET
+    input_audio_transcription: TranscriptionSettings | UnsetType | None = UNSET
     turn_detection: TurnDetection | UnsetType | None = UNSET
     include: _Include | UnsetType | None = UNSET
     modalities: _Modalities | UnsetType | None = UNSET

@@ -19,7 +19,7 @@ from kiku.serve.protocols.openai_realtime_messages import (
     BETA_DECODER,
     DECODER,
     LOGPROBS,
-    Audio,
+    AudioSettings,
     BetaUpdate,
     Format,
     Input,
@@ -79,7 +79,7 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(slots=True)
-class Session:
+class RealtimeSession:
     """The settings of a session, in plain values under today's names."""
 
     id: str
@@ -95,7 +95,7 @@ class Session:
     include: list[str] = field(default_factory=list[str])
     modalities: list[str] = field(default_factory=lambda: ["text"])
 
-    def updated(self, session: bytes, *, beta: bool) -> "Session":
+    def updated(self, session: bytes, *, beta: bool) -> "RealtimeSession":
         """This session with a client's changes.
 
         Args:
@@ -127,7 +127,7 @@ class Session:
                     "service transcribes, and gives no responses", "session.type",
                 )  # fmt: skip
             audio = given.audio
-            sound = (isinstance(audio, Audio) and audio.input) or Input()
+            sound = (isinstance(audio, AudioSettings) and audio.input) or Input()
         if given.include is not UNSET:
             new.include = list(given.include or ())
         new._set(sound, names)
@@ -219,7 +219,7 @@ class Session:
 
     # How it is echoed.
 
-    def told(self) -> dict[str, Any]:
+    def echo(self) -> dict[str, Any]:
         """The whole session, for `session.created` and `session.updated`."""
         name = self.named or self.model.name
         return {
@@ -237,7 +237,7 @@ class Session:
             "include": self.include,
         }
 
-    def told_beta(self) -> dict[str, Any]:
+    def echo_beta(self) -> dict[str, Any]:
         """The same under the beta's names."""
         kinds = {one["type"]: name for name, one in _BETA_FORMATS.items()}
         name = {} if self.named is None else {"model": self.named}

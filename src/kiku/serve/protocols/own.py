@@ -18,16 +18,16 @@ from kiku.serve.protocols.interface import (
     MAX_NAME,
     Actions,
     Base,
+    ClientRequest,
     Close,
     Decode,
-    Finalize,
-    Gap,
+    FinalizeStream,
     Hangup,
     ModelCard,
     Open,
     Push,
+    PushGap,
     Refusal,
-    Request,
     Send,
     ServerEnds,
     brief,
@@ -100,7 +100,7 @@ class OwnProtocol(Base):
     name = "kiku"
     wants_progress = True
 
-    def __init__(self, request: Request, model: ModelCard) -> None:
+    def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Raises `Refusal` for a query that is not valid."""
         self._model = model
         self.session = session_of(request)
@@ -109,7 +109,7 @@ class OwnProtocol(Base):
             is_container = _flag(request, "container")
         except ConfigError as error:
             raise Refusal(400, {"error": str(error)}) from error
-        self.first = Open(options, is_container)
+        self.initial_open = Open(options, is_container)
         self._lag_at = 0.0
         self._num_bytes = 0  # of sound that came; the last sample may be incomplete
 
@@ -156,11 +156,11 @@ class OwnProtocol(Base):
                 if tag is not None and len(tag) > MAX_NAME:
                     return _error(f"a tag may have {MAX_NAME} characters, not {len(tag)}: shorten "
                                   "it")  # fmt: skip
-                return [Finalize(tag, cut)]
+                return [FinalizeStream(tag, cut)]
             case CloseCommand():
                 return [Close()]
             case GapCommand(seconds):
-                return [Gap(seconds)]
+                return [PushGap(seconds)]
             case ConfigureCommand():
                 return self._configure(command)
 
@@ -179,15 +179,15 @@ class OwnProtocol(Base):
 
     def event(self, event: Event, waiting_s: float) -> Actions:
         """Send the event; after the stream's end, hang up."""
-        told = {
+        message = {
             name: round_s(value) if name in _TIMES else value
             for name, value in event_to_dict(event).items()
         }
         if isinstance(event, End):
-            return [_send(told), Hangup(1000)]
-        return [_send(told)]
+            return [_send(message), Hangup(1000)]
+        return [_send(message)]
 
-    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+    def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """Send now and then how far the model is behind the sound."""
         if seconds - self._lag_at < _LAG_S:
             return ()
@@ -215,7 +215,7 @@ def _error(message: str) -> Actions:
     return [_send({"type": "error", "message": brief(message)})]
 
 
-def _options_of(request: Request) -> StreamOptions:
+def _options_of(request: ClientRequest) -> StreamOptions:
     """The options of the stream that the query asks for.
 
     Raises:
@@ -241,7 +241,7 @@ def _options_of(request: Request) -> StreamOptions:
     )
 
 
-def _format_of(request: Request) -> AudioFormat:
+def _format_of(request: ClientRequest) -> AudioFormat:
     encoding = request.first("encoding", "s16le")
     if encoding not in get_args(Encoding):
         kinds = ", ".join(get_args(Encoding))
@@ -259,7 +259,7 @@ def _channel_of(text: str) -> Any:
     return text[:100] if number is None else number
 
 
-def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
+def _number(request: ClientRequest, name: str, kind: Callable[[str], Any]) -> Any:
     text = request.first(name)
     try:
         return None if text is None else kind(text)
@@ -267,7 +267,7 @@ def _number(request: Request, name: str, kind: Callable[[str], Any]) -> Any:
         raise ConfigError(f"{name} must be a number, not {brief(repr(text))}") from None
 
 
-def _flag(request: Request, name: str) -> bool:
+def _flag(request: ClientRequest, name: str) -> bool:
     text = request.first(name, "false")
     if text not in ("true", "false"):
         raise ConfigError(f"{name} must be true or false, not {text!r}")

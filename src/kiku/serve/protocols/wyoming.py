@@ -29,21 +29,26 @@ from kiku.serve.protocols.interface import (
     Action,
     Actions,
     Base,
+    ClientRequest,
     Close,
     Hangup,
     ModelCard,
     Open,
     Push,
     Refusal,
-    Request,
     Send,
     ServerEnds,
     brief,
 )
 from kiku.serve.protocols.parameters import Parameter
 from kiku.serve.protocols.wyoming_info import PATIENT_PROGRAM, PROGRAM, info
-from kiku.serve.protocols.wyoming_messages import Malformed, Message, MessageReader, message_bytes
-from kiku.serve.protocols.wyoming_sound import SoundFormat, widened
+from kiku.serve.protocols.wyoming_messages import (
+    Malformed,
+    MessageReader,
+    WyomingMessage,
+    message_bytes,
+)
+from kiku.serve.protocols.wyoming_sound import WyomingFormat, widened
 from kiku.serve.protocols.wyoming_transcribe import NAME_BOOST, TERM_BOOST, TranscribeData
 from kiku.stream import End, Event
 from kiku.text import TurnEnd, TurnStart, Word
@@ -107,7 +112,7 @@ class WyomingProtocol(Base):
     quiet_after_s = (GIVE_UP_S, SILENT_S)
     wants_progress = True
 
-    def __init__(self, request: Request, model: ModelCard) -> None:
+    def __init__(self, request: ClientRequest, model: ModelCard) -> None:
         """Ignore the request, as there is none on the wire."""
         self._model = model
         self._reader = MessageReader()
@@ -119,11 +124,11 @@ class WyomingProtocol(Base):
         self._state = _State.IDLE
         self._drops = False  # the rest of an utterance that is over, up to its audio-stop
         self._was_refused = False  # the utterance got an error in place of a transcript
-        self._held: deque[Message] = deque()
+        self._held: deque[WyomingMessage] = deque()
         self._num_held = 0  # bytes
-        self._begin(SoundFormat(16_000, 2, 1))
+        self._begin(WyomingFormat(16_000, 2, 1))
 
-    def _begin(self, format: SoundFormat) -> None:
+    def _begin(self, format: WyomingFormat) -> None:
         self._format = format
         self._rest = b""  # the beginning of a sample that has come in part
         self._words: list[str] = []
@@ -150,7 +155,7 @@ class WyomingProtocol(Base):
             return [*actions, _error("malformed", str(error)), Hangup(1002, "malformed")]
         return actions
 
-    def said_all(self) -> Actions | None:
+    def client_finished(self) -> Actions | None:
         """Finish the utterances that have come, and hang up after the last transcript."""
         self._is_over = True
         return None if self._state is _State.IDLE else self._ended()
@@ -163,7 +168,7 @@ class WyomingProtocol(Base):
             return self._finish()
         return [Hangup(1000, "all was told")] if self._state is _State.IDLE else ()
 
-    def _take(self, message: Message) -> Actions:
+    def _take(self, message: WyomingMessage) -> Actions:
         if message.type in _SOUND:
             return self._take_sound(message)
         match message.type:
@@ -186,7 +191,7 @@ class WyomingProtocol(Base):
         self._program = str(name)
         return ()
 
-    def _take_sound(self, message: Message) -> Actions:
+    def _take_sound(self, message: WyomingMessage) -> Actions:
         """Take a message that belongs to an utterance."""
         if self._drops:
             self._drops = message.type == "audio-chunk"
@@ -196,7 +201,7 @@ class WyomingProtocol(Base):
             return self._hold(message)
         match message.type:
             case "transcribe":
-                return self._wish(message)
+                return self._take_request(message)
             case "audio-start":
                 return self._start(message)
             case "audio-chunk":
@@ -204,7 +209,7 @@ class WyomingProtocol(Base):
             case _:
                 return self._stop()
 
-    def _hold(self, message: Message) -> Actions:
+    def _hold(self, message: WyomingMessage) -> Actions:
         """Keep a message of the next utterance until the present one has its transcript."""
         self._held.append(message)
         self._num_held += message.size + _MESSAGE_BYTES
@@ -224,7 +229,7 @@ class WyomingProtocol(Base):
             actions += self._take(message)
         return actions
 
-    def _wish(self, message: Message) -> Actions:
+    def _take_request(self, message: WyomingMessage) -> Actions:
         """Take what the client wants of the next utterance."""
         self._asked, self._awaits_sound = None, True
         try:
@@ -255,12 +260,12 @@ class WyomingProtocol(Base):
         self._was_refused = True
         return actions
 
-    def _start(self, message: Message) -> Actions:
+    def _start(self, message: WyomingMessage) -> Actions:
         asked, self._asked, self._awaits_sound = self._asked, TranscribeData(), False
-        if asked is None:  # `_wish` has sent an error
+        if asked is None:  # `_take_request` has sent an error
             return self._drop()
         try:
-            format = msgspec.convert(dict(message.data), SoundFormat)
+            format = msgspec.convert(dict(message.data), WyomingFormat)
         except msgspec.ValidationError as error:
             return [*self._drop(), _error("invalid", f"{message.type} cannot be heard: {error}")]
         self._begin(format)
@@ -273,21 +278,21 @@ class WyomingProtocol(Base):
         self._was_refused = self._drops = True
         return actions
 
-    def _options(self, format: SoundFormat, asked: TranscribeData) -> StreamOptions:
+    def _options(self, format: WyomingFormat, asked: TranscribeData) -> StreamOptions:
         return StreamOptions(
             format=format.audio_format,
             decoding=DecodingOptions(hotwords=asked.hotwords),
             turns=asked.eagerness if self._program == PROGRAM else None,
         )
 
-    def _chunk(self, message: Message) -> Actions:
+    def _chunk(self, message: WyomingMessage) -> Actions:
         actions: Actions = ()
         if self._state is _State.IDLE:  # audio-start was left out
             actions = self._start(message)
             if self._state is _State.IDLE:
                 return actions
         try:
-            format = msgspec.convert(dict(message.data), SoundFormat)
+            format = msgspec.convert(dict(message.data), WyomingFormat)
         except msgspec.ValidationError as error:
             return self._give_up("invalid", f"audio-chunk cannot be heard: {error}")
         if format != self._format:
@@ -339,13 +344,13 @@ class WyomingProtocol(Base):
                 self._turn_ended = True
             case End():
                 self._state = _State.IDLE
-                told = () if self._was_refused else self._transcript()
-                return [*told, *self._release(), *self._ended()]
+                messages = () if self._was_refused else self._transcript()
+                return [*messages, *self._release(), *self._ended()]
             case _:
                 pass
         return ()
 
-    def heard(self, seconds: float, waiting_s: float = 0.0) -> Actions:
+    def progress(self, seconds: float, waiting_s: float = 0.0) -> Actions:
         """See whether the utterance is over, as the client does not know."""
         # Sound that has come may not have reached the stream yet.
         is_live = max(waiting_s, self._pushed_s - seconds) < CAUGHT_UP_S
@@ -383,10 +388,10 @@ class WyomingProtocol(Base):
         return [_error(code, str(error)), *self._release(), *self._ended()]
 
     def _transcript(self) -> Actions:
-        told: dict[str, Any] = {"text": " ".join(self._words)}
+        data: dict[str, Any] = {"text": " ".join(self._words)}
         if len(self._model.languages) == 1:
-            told["language"] = self._model.languages[0]
-        return [_send("transcript", told), _send("transcript-stop")]
+            data["language"] = self._model.languages[0]
+        return [_send("transcript", data), _send("transcript-stop")]
 
 
 def error_bytes(code: str, text: str) -> bytes:

@@ -26,7 +26,7 @@ class Malformed(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class WyomingMessage:
     """One message, whole."""
 
     type: str
@@ -66,7 +66,7 @@ class MessageReader:
         """Number of bytes that wait for the rest of their message."""
         return len(self._buffer)
 
-    def next(self) -> Message | None:
+    def next(self) -> WyomingMessage | None:
         """The next message; None while it is not whole.
 
         Raises:
@@ -86,7 +86,7 @@ class MessageReader:
         payload = bytes(self._buffer[num_data : num_data + num_payload])
         del self._buffer[: num_data + num_payload]
         self._line = None
-        return Message(line.type, data, payload, num_data + num_payload)
+        return WyomingMessage(line.type, data, payload, num_data + num_payload)
 
     def _next_line(self) -> _Line | None:
         end = self._buffer.find(b"\n", self._looked_to, MAX_LINE_BYTES)
@@ -108,12 +108,12 @@ class MessageReader:
                 f"the line that begins a message cannot be understood ({error}): it is "
                 '{"type": ..., "data_length": ..., "payload_length": ...}'
             ) from None
-        for what, length, most in (
+        for what, length, max_length in (
             ("data_length", line.data_length, MAX_DATA_BYTES),
             ("payload_length", line.payload_length, MAX_PAYLOAD_BYTES),
         ):
-            if length is not None and length > most:
-                raise Malformed(f"{what} is {length}, and may be {most}: send it in parts")
+            if length is not None and length > max_length:
+                raise Malformed(f"{what} is {length}, and may be {max_length}: send it in parts")
         return line
 
     def _data(self, data: bytes, type: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from kiku.options import MAX_CHANNELS, MAX_INPUT_RATE, MIN_INPUT_RATE, AudioForm
 _SIGNED = bytes(value ^ 0x80 for value in range(256))
 
 
-class SoundFormat(msgspec.Struct, frozen=True):
+class WyomingFormat(msgspec.Struct, frozen=True):
     """The format of sound, as in audio-start and audio-chunk; `width` is in bytes."""
 
     rate: Annotated[int, msgspec.Meta(ge=MIN_INPUT_RATE, le=MAX_INPUT_RATE)]

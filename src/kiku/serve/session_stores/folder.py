@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from kiku.errors import ConfigError
 from kiku.serve.session_store import (
-    MOST_BYTES,
+    MAX_VALUE_BYTES,
     Claim,
     Outcome,
     StoreDown,
@@ -129,7 +129,7 @@ class FolderStore:
 
     def sweep(self, ttl_s: float) -> None:
         """See `SessionStore`."""
-        with _told():
+        with _errors_as_store_down():
             names = [one.name for one in self._folder.iterdir() if _NAME.fullmatch(one.name)]
         for name in names:
             with suppress(StoreDown), self._locked(name):
@@ -154,7 +154,7 @@ class FolderStore:
 
     @contextmanager
     def _locked(self, name: str) -> Generator[None]:
-        with _told():
+        with _errors_as_store_down():
             path = self._locks / name[:2]
             if path.is_symlink():  # it would be written through
                 raise OSError(f"the lock {path} is a link")
@@ -191,7 +191,7 @@ class FolderStore:
 
 
 @contextmanager
-def _told() -> Generator[None]:
+def _errors_as_store_down() -> Generator[None]:
     """Raise errors of files as StoreDown."""
     try:
         yield
@@ -217,6 +217,6 @@ def _write_private(path: Path, data: bytes) -> None:
 
 def _read_private(path: Path) -> bytes:
     with os.fdopen(os.open(path, os.O_RDONLY | _NO_LINK), "rb") as file:
-        if os.fstat(file.fileno()).st_size > MOST_BYTES:
+        if os.fstat(file.fileno()).st_size > MAX_VALUE_BYTES:
             raise OSError(f"{path} is larger than a session can be")
         return file.read()

@@ -93,7 +93,7 @@ class RedisStore:
         )
 
     @contextmanager
-    def _told(self) -> Generator[None]:
+    def _errors_as_store_down(self) -> Generator[None]:
         try:
             yield
         except (self._problem, OSError) as error:
@@ -101,12 +101,12 @@ class RedisStore:
 
     def begin(self, name: str, ttl_s: float) -> int:
         """See `SessionStore`."""
-        with self._told():
+        with self._errors_as_store_down():
             return int(self._begin([_KEY + name], [next_generation(0), _ms(ttl_s)]))
 
     def claim(self, name: str, ttl_s: float) -> Claim | None:
         """See `SessionStore`."""
-        with self._told():
+        with self._errors_as_store_down():
             found = self._claim([_KEY + name], [next_generation(0), _ms(ttl_s)])
         if not found:
             return None
@@ -120,7 +120,7 @@ class RedisStore:
 
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
         """See `SessionStore`; all of them in one round trip."""
-        with self._told():
+        with self._errors_as_store_down():
             pipe = self._redis.pipeline(transaction=False)
             for one in writes:
                 given: list[Any] = [one.generation, _ms(one.ttl_s), len(one.drop)]
@@ -132,7 +132,7 @@ class RedisStore:
 
     def remove(self, name: str, generation: int, ttl_s: float) -> None:
         """See `SessionStore`."""
-        with self._told():
+        with self._errors_as_store_down():
             given = [next_generation(generation), _ms(ttl_s), generation]
             self._remove([_KEY + name], given)
 

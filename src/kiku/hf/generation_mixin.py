@@ -8,25 +8,33 @@ from torch import Tensor
 
 from kiku.engine import SlotEngine
 from kiku.hf.engines import engine_around
-from kiku.hf.generation import Batch, Streamer, check_input_values, drawn_seed
-from kiku.hf.generation_config import GenerationConfig, settled
+from kiku.hf.generation_batch import (
+    Batch,
+    Streamer,
+    check_input_values,
+    check_is_tensor,
+    drawn_seed,
+)
+from kiku.hf.generation_config import GenerationConfig, resolve_config
 from kiku.hf.outputs import GenerateDecoderOnlyOutput
 from kiku.hf.pretrained import KyutaiSpeechToTextPreTrainedModel
-from kiku.hf.processors import Custom, logits_processors, stopping_criteria, wanted
-from kiku.hf.steps import Kept, StepByStep, encoded
+from kiku.hf.processors import Custom, logits_processors, stepwise_values, stopping_criteria
+from kiku.hf.stepwise import StepByStep, StepOutputs, encoded
 
 
-class Generates(KyutaiSpeechToTextPreTrainedModel):
+class GenerationMixin(KyutaiSpeechToTextPreTrainedModel):
     """A model that transcribes."""
 
     generation_config: GenerationConfig
 
     @overload
-    def generate(  # pyright: ignore[reportOverlappingOverload]
+    def generate(
+        self, *, return_dict_in_generate: Literal[False] | None = None, **kwargs: Any
+    ) -> Tensor: ...
+    @overload
+    def generate(
         self, *, return_dict_in_generate: Literal[True], **kwargs: Any
     ) -> GenerateDecoderOnlyOutput: ...
-    @overload
-    def generate(self, **kwargs: Any) -> Tensor: ...
     def generate(
         self,
         *,
@@ -74,8 +82,9 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
             UnsupportedConfig: text prompts, beams, or a feature that needs transformers, which is
                 not installed.
         """
-        config = settled(self.generation_config, generation_config, kwargs)
+        config = resolve_config(self.generation_config, generation_config, kwargs)
         samples = check_input_values(input_values)
+        check_is_tensor("padding_mask", padding_mask)
         batch = Batch(samples, padding_mask, config, self.trunk.model_config)
         if config.do_sample:
             batch.sample(config, drawn_seed(generator) if seed is None else seed)
@@ -92,26 +101,26 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         names = ("scores", "logits", "attentions", "hidden_states") if as_dict else ()
         keep = frozenset(name for name in names if getattr(config, f"output_{name}"))
         is_driven = batch.fed_id == self.trunk.lm.config.initial_text_id
-        if custom or wanted(config) or not is_driven or self.trunk.codec_model.is_watched:
-            kept = self._step_by_step(batch, config, custom, streamer, keep)
+        if custom or stepwise_values(config) or not is_driven or self.trunk.codec_model.has_hooks:
+            outputs = self._step_by_step(batch, config, custom, streamer, keep)
         else:
-            kept = self._driven(batch, streamer, keep)
-        sequences = kept.sequences.to(self.device)
+            outputs = self._driven(batch, streamer, keep)
+        sequences = outputs.sequences.to(self.device)
         if not as_dict:
             return sequences
         return GenerateDecoderOnlyOutput(
             sequences,
-            **{name: tuple(getattr(kept, name)) for name in names if name in keep},
+            **{name: tuple(getattr(outputs, name)) for name in names if name in keep},
         )
 
-    def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> Kept:
+    def _driven(self, batch: Batch, streamer: Streamer | None, keep: frozenset[str]) -> StepOutputs:
         """Generate by kiku's scheduler, each row by itself."""
         batch.run(self._engine(batch, len(batch.rows), keep_logits=bool(keep)), streamer)
         found: dict[str, Any] = {}
         for name in keep:
             values = batch.logits(self.trunk.config.vocab_size, scored=name == "scores")
             found[name] = [one.to(self.device) for one in values]
-        return Kept(batch.sequences(), **found)
+        return StepOutputs(batch.sequences(), **found)
 
     def _step_by_step(
         self,
@@ -120,7 +129,7 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         custom: Custom,
         streamer: Streamer | None,
         keep: frozenset[str],
-    ) -> Kept:
+    ) -> StepOutputs:
         """Generate all rows together, one id at a time."""
         start = torch.full((len(batch.rows), 1), batch.fed_id, device=self.device)
         processors = logits_processors(config, custom, start, batch.longest)
@@ -138,7 +147,7 @@ class Generates(KyutaiSpeechToTextPreTrainedModel):
         If the codec has hooks, all rows are encoded at once, as hooks in transformers would see it.
         """
         codec, count = self.trunk.codec_model, self.trunk.config.num_codebooks
-        if codec.is_watched:
+        if codec.has_hooks:
             return codec.codes_of(batch.samples()).mT[..., :count]
         return encoded(self._engine(batch, 1, keep_logits=False), batch, count)
 

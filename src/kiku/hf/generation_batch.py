@@ -2,13 +2,14 @@
 
 import logging
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kiku.audio.formats import MAX_FLOAT
 from kiku.config import ModelConfig
 from kiku.decoding import Sampler
 from kiku.engine import SlotEngine, StepOutput
@@ -37,7 +38,7 @@ class Row:
     """One recording: its samples, and the tokens and logits decoded so far."""
 
     samples: NDArray[np.float32]
-    picker: Sampler | None = None
+    sampler: Sampler | None = None
     tokens: list[int] = field(default_factory=list[int])
     logits: list[NDArray[np.float32]] = field(default_factory=list[NDArray[np.float32]])
 
@@ -48,8 +49,17 @@ class Row:
             self.logits += list(out.logits)
 
 
+def check_is_tensor(name: str, value: Any) -> None:
+    """Raise InputError for what is neither a tensor nor None."""
+    if not (value is None or isinstance(value, Tensor)):
+        raise InputError(
+            f"{name} must be a tensor, not {type(value).__name__}: have the processor give some, "
+            "return_tensors='pt' (which it does by itself), or write torch.as_tensor(...)"
+        )
+
+
 def check_input_values(input_values: Tensor | None) -> Tensor:
-    """Check that these are [B, 1, L] float samples, and give them as float32.
+    """Check that these are [B, 1, L] float samples that can be sound, and give them as float32.
 
     Raises:
         InputError: anything else.
@@ -58,6 +68,7 @@ def check_input_values(input_values: Tensor | None) -> Tensor:
         raise InputError(
             "generate needs input_values=...: give it what the processor gave, generate(**inputs)"
         )
+    check_is_tensor("input_values", input_values)
     if input_values.dim() != 3 or input_values.shape[1] != 1:
         raise InputError(
             f"input_values must be [batch, 1, samples], not {list(input_values.shape)}"
@@ -67,7 +78,14 @@ def check_input_values(input_values: Tensor | None) -> Tensor:
             f"input_values must be samples in [-1, 1], not {input_values.dtype}; "
             "divide int16 by 32768"
         )
-    return input_values.float()
+    samples = input_values.float()
+    peak = float(samples.abs().amax()) if samples.numel() else 0.0  # NaN where there is any
+    if not peak <= MAX_FLOAT:
+        raise InputError(
+            f"input_values must be samples in [-1, 1], and they reach {peak:g}: divide integers by "
+            "their full scale, such as 32768, and replace what is not finite"
+        )
+    return samples
 
 
 class Batch:
@@ -139,7 +157,7 @@ class Batch:
         """
         seeds = np.random.SeedSequence(seed).generate_state(len(self.rows), np.uint64)
         for row, one in zip(self.rows, (seeds >> np.uint64(2)).tolist(), strict=True):
-            row.picker = Sampler(
+            row.sampler = Sampler(
                 1.0 if config.temperature is None else config.temperature,
                 top_k=config.top_k or 0,
                 top_p=1.0 if config.top_p is None else config.top_p,
@@ -148,7 +166,9 @@ class Batch:
 
     def samplers(self) -> list[Sampler]:
         """A sampler for each row that only draws: its scores have passed temperature and cuts."""
-        return [Sampler(seed=row.picker.params.seed) for row in self.rows if row.picker is not None]
+        return [
+            Sampler(seed=row.sampler.params.seed) for row in self.rows if row.sampler is not None
+        ]
 
     def run(self, engine: SlotEngine, streamer: Streamer | None) -> None:
         """Decode every row to its end; each collects one token for every whole frame it has."""
@@ -161,7 +181,7 @@ class Batch:
             # Token 0 needs no frame, so the last token comes with the frame before the last.
             frames = row.samples[: (num_tokens - 1) * size].reshape(-1, size)
             on_output = row.add if feed is None else feed.after(row.add)
-            members.append(Member(TokenSession(frames), SlotOptions(row.picker), None, on_output))
+            members.append(Member(TokenSession(frames), SlotOptions(row.sampler), None, on_output))
         Scheduler(engine).run(members)
         if streamer is not None:
             streamer.end()
@@ -199,7 +219,7 @@ class Batch:
         table = np.full((self.longest, len(self.rows), vocab_size), -np.inf, np.float32)
         for i, row in enumerate(self.rows):
             for t, logits in enumerate(row.logits):
-                sampler = row.picker
+                sampler = row.sampler
                 values = sampler.scores(logits) if scored and sampler is not None else logits
                 table[t, i, : len(logits)] = values
             table[len(row.logits) :, i] = ended

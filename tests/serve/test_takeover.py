@@ -14,8 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 import kiku
-from kiku.serve import keeper as keeping_room
-from kiku.serve import keeping, sockets
+from kiku.serve import session_keeper, session_recorder, sockets
 from kiku.serve.protocols.interface import Close
 from kiku.serve.session_store import StoreDown, Write
 from kiku.serve.session_stores.folder import FolderStore
@@ -60,8 +59,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def _often() -> Iterator[None]:
     """Tests wait for writes, and for a look at what others have written."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keeping_room, "KEEP_S", 0.1)
-        patch.setattr(keeping, "_LOOK_S", 0.3)
+        patch.setattr(session_keeper, "KEEP_S", 0.1)
+        patch.setattr(session_recorder, "_HEARTBEAT_S", 0.3)
         yield
 
 
@@ -89,9 +88,9 @@ def pair(both: Pair) -> Pair:
 def kept(service: Running, count: int) -> bool:
     """Whether so many messages of the one talk, and all its sound, are in the store."""
     ((_, watched),) = service.app.sockets._keeper._watched.items()
-    keeping = watched.keeping
-    is_whole = not keeping._is_changed and not keeping._waiting and watched.writing is None
-    return is_whole and keeping.generation is not None and keeping._num_stored >= count
+    recorder = watched.recorder
+    is_whole = not recorder._is_changed and not recorder._waiting and watched.writing is None
+    return is_whole and recorder.generation is not None and recorder._num_stored >= count
 
 
 def code_of(socket: ClientConnection) -> int:
@@ -327,7 +326,7 @@ def test_what_was_asked_and_not_answered_is_asked_again(pair: Pair, sound: np.nd
         client.tell(type="finalize", tag="mine")
         client.speak(3.0, client.seconds)
         client.tell(type="close")
-        wait_for(lambda: talk.keeping._is_closed and kept(a, 0))
+        wait_for(lambda: talk.recorder._is_closed and kept(a, 0))
         with client.at(b.ws) as ready:
             assert ready["taken_s"] == pytest.approx(client.seconds)
             while client.receive()["type"] != "end":
@@ -420,7 +419,7 @@ def test_a_session_that_has_ended_is_not_kept(pair: Pair, sound: np.ndarray):
     a, b = pair
     with client.at(a.ws):
         client.finish(0)
-    wait_for(lambda: not a.service._loose)
+    wait_for(lambda: not a.service._background)
     with client.at(b.ws) as ready:
         assert ready["taken_s"] == 0
 
@@ -467,7 +466,7 @@ def test_what_a_killed_process_left_is_forgotten_where_nobody_has_a_session(
     for name, ttl_s in (("a" * 40, 0.01), ("b" * 40, 600.0), ("c" * 40, 1.0)):
         generation = left.begin(name, ttl_s)
         left.write([Write(name, generation, {"x": b"speech"}, [], ttl_s)])
-    monkeypatch.setattr(keeping_room, "_SWEEP_S", 0.05)
+    monkeypatch.setattr(session_keeper, "_SWEEP_S", 0.05)
     with running(demo, session_store=store) as a:
         wait_for(lambda: not (Path(store) / ("a" * 40)).exists())
         wait_for(lambda: not (Path(store) / ("c" * 40)).exists())  # whose time ends here
@@ -574,8 +573,8 @@ def test_a_store_that_is_down_or_hangs_holds_up_nobody(
     demo: kiku.Recognizer, store: str, sound: np.ndarray, said: str, hangs: bool,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ):  # fmt: skip
-    monkeypatch.setattr(keeping_room, "_WRITE_S", 0.2)
-    monkeypatch.setattr(keeping_room, "_CLAIM_S", 0.2)
+    monkeypatch.setattr(session_keeper, "_WRITE_S", 0.2)
+    monkeypatch.setattr(session_keeper, "_CLAIM_S", 0.2)
     client, down = OwnClient("down", sound), Down()
     down.hangs = hangs
     with running(demo, session_store=store, drain_s=0.0) as a:

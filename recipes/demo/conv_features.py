@@ -27,7 +27,7 @@ before the cut.
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ConvFeatures:
     """Rows of strings: features float16 [N, L, D]; text [N, T], pauses [N, T, 4] and words of
     frames [N, T], all int16; L = 2 T.
     """
@@ -39,7 +39,7 @@ class Heard:
 
     @classmethod
     @torch.no_grad()
-    def by(cls, model: Encoder, strings: Iterable[tuple[Tensor, ...]]) -> "Heard":
+    def compute(cls, model: Encoder, strings: Iterable[tuple[Tensor, ...]]) -> "ConvFeatures":
         """The outputs of the convolutions of `model` for batches of `LongStrings`."""
         rows: list[list[np.ndarray]] = []
         for pcm, *wanted in strings:
@@ -57,7 +57,7 @@ class Heard:
         part.rename(folder)
 
     @classmethod
-    def load(cls, folder: Path) -> "Heard":
+    def load(cls, folder: Path) -> "ConvFeatures":
         """Read what `save` wrote; the features stay on disk."""
         text, pauses, hints = (
             np.load(folder / f"{name}.npy") for name in ("text", "pauses", "hints")
@@ -76,11 +76,17 @@ def delayed(hints: np.ndarray, delay: int) -> np.ndarray:
     return moved
 
 
-class HeardStrings:
-    """Stretches of `Heard` rows with frame targets at several delays: the batch of any step."""
+class ConvFeatureBatches:
+    """Stretches of `ConvFeatures` with frame targets at several delays: the batch of any step."""
 
     def __init__(
-        self, shards: list[Heard], *, size: int, seconds: float, delays: tuple[int, ...], seed: int
+        self,
+        shards: list[ConvFeatures],
+        *,
+        size: int,
+        seconds: float,
+        delays: tuple[int, ...],
+        seed: int,
     ) -> None:
         """`size` stretches of `seconds` a batch, one in three from the beginning of its string."""
         self.shards, self.size, self.delays, self.seed = shards, size, delays, seed

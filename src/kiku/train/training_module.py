@@ -18,9 +18,9 @@ from kiku.config import LMConfig
 from kiku.lm import LM
 from kiku.train.batches import Batch
 from kiku.train.columns import NOTHING, UNKNOWN
-from kiku.train.hearing import Heard, Hearing, nudge
-from kiku.train.keeping import Before
+from kiku.train.reference import ReferenceDecoder
 from kiku.train.settings import LossSettings
+from kiku.train.trainable_codec import SoftCodes, TrainableCodec, straight_through
 
 _CALM = 0.2
 """Factor by which PAD is replaced less often than other tokens. These are few among PADs: if they
@@ -44,7 +44,7 @@ def columns_of(text: Tensor, codes: Tensor, config: LMConfig) -> Tensor:
     return torch.cat([first, columns], dim=1)
 
 
-class Lesson(nn.Module):
+class TrainingModule(nn.Module):
     """A decoder and its losses: the module that data-parallel training wraps.
 
     With `settings.keep`, examples that are marked "keep" train no text: their text is only input
@@ -62,8 +62,8 @@ class Lesson(nn.Module):
         pad_id: int,
         dtype: torch.dtype,
         *,
-        before: Before | None = None,
-        hearing: Hearing | None = None,
+        reference: ReferenceDecoder | None = None,
+        codec: TrainableCodec | None = None,
     ) -> None:
         """Compute products in `dtype`; weights keep their dtype.
 
@@ -72,12 +72,12 @@ class Lesson(nn.Module):
             settings: weights of the losses.
             pad_id: id of PAD.
             dtype: dtype of products.
-            before: the decoder as it was when its run began; needed for `settings.keep`.
-            hearing: the codec, if it is trained; else the codes of a batch are used.
+            reference: the decoder as it was when its run began; needed for `settings.keep`.
+            codec: the codec, if it is trained; else the codes of a batch are used.
         """
         super().__init__()
         self.lm, self.settings, self.pad_id, self.dtype = lm, settings, pad_id, dtype
-        self.before, self.hearing = before, hearing
+        self.reference, self.codec = reference, codec
         weight = torch.ones(lm.config.text_vocab_size)
         weight[pad_id] = settings.pad_weight
         self.register_buffer("weight", weight, persistent=False)
@@ -97,12 +97,12 @@ class Lesson(nn.Module):
             predicted.
         """
         config = self.lm.config
-        heard = self._heard(batch)
-        text, codes = batch.text, heard.codes
+        soft = self._soft_codes(batch)
+        text, codes = batch.text, soft.codes
         if not plain:
-            text, codes = self._spoiled(text), self._hidden(codes)
+            text, codes = self._corrupted(text), self._hidden(codes)
         columns = columns_of(text, codes, config)
-        added = nudge(heard, codes, self.lm.code_embeddings)
+        added = straight_through(soft, codes, self.lm.code_embeddings)
         if added is not None:  # a position reads the frame before it
             added = torch.cat([torch.zeros_like(added[:, :1]), added[:, :-1]], dim=1)
         active = torch.ones(len(text), dtype=torch.bool, device=text.device)
@@ -113,50 +113,50 @@ class Lesson(nn.Module):
             pauses = self._pauses(out.hidden, batch.pauses)
             # The earlier decoder reads the codes in the pack: the codec's before it was trained.
             was = batch.codes.masked_fill(codes == NOTHING, NOTHING)
-            moved, kept = self._moved(columns_of(text, was, config), logits, batch)
+            divergence, kept = self._divergence(columns_of(text, was, config), logits, batch)
         wanted = batch.text
-        if self.before is not None and batch.keep is not None:
+        if self.reference is not None and batch.keep is not None:
             wanted = wanted.masked_fill(batch.keep[:, None], NOTHING)
-        said = F.cross_entropy(
+        text_loss = F.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), self.weight, ignore_index=NOTHING,
             reduction="sum",
         )  # fmt: skip
         total = (self.weight[wanted.clamp(min=0)] * (wanted != NOTHING)).sum()
         spoken = (wanted != NOTHING) & (wanted != self.pad_id)
         right = (logits.argmax(-1) == wanted) & spoken
-        loss = (said + self.settings.keep * moved) / (total + kept).clamp(min=1e-6)
+        loss = (text_loss + self.settings.keep * divergence) / (total + kept).clamp(min=1e-6)
         return {
             "loss": loss + self.settings.pauses * pauses,
-            "text": said / total.clamp(min=1e-6), "pauses": pauses, "keep": moved, "kept": kept,
-            "right": right.sum(), "spoken": spoken.sum(),
+            "text": text_loss / total.clamp(min=1e-6), "pauses": pauses, "keep": divergence,
+            "kept": kept, "right": right.sum(), "spoken": spoken.sum(),
         }  # fmt: skip
 
-    def _heard(self, batch: Batch) -> Heard:
+    def _soft_codes(self, batch: Batch) -> SoftCodes:
         """The codes of a batch; a codec that is trained computes them with its present weights."""
-        if self.hearing is None:
-            return Heard(batch.codes, ())
+        if self.codec is None:
+            return SoftCodes(batch.codes, ())
         assert batch.sound is not None
-        heard = self.hearing(batch.sound)
-        return replace(heard, codes=heard.codes.masked_fill(batch.codes == NOTHING, NOTHING))
+        soft = self.codec(batch.sound)
+        return replace(soft, codes=soft.codes.masked_fill(batch.codes == NOTHING, NOTHING))
 
-    def _moved(self, columns: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _divergence(self, columns: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """Divergence of marked examples from the earlier output, and the number of their frames.
 
         The divergence is summed over the frames whose text is known; only these are counted.
         """
         none = logits.new_zeros(())
-        if self.before is None:
+        if self.reference is None:
             return none, none
         if batch.keep is None:
-            if self.before.apart:
+            if self.reference.own_copy:
                 # Its weights are gathered by all processes: others may have marked examples.
-                self.before.logits(columns[:1], self.dtype)
+                self.reference.logits(columns[:1], self.dtype)
             return none, none
         # Both read the same input, with the same hidden codes and wrong text. Only the weights
         # differ and, if the codec is trained, the codes.
-        before = self.before.logits(columns[batch.keep], self.dtype)
+        before = self.reference.logits(columns[batch.keep], self.dtype)
         known = batch.text[batch.keep] != NOTHING
-        found = self.before.divergence(before, logits[batch.keep])
+        found = self.reference.divergence(before, logits[batch.keep])
         return torch.where(known, found, 0.0).sum(), known.sum().float()
 
     def _pauses(self, hidden: Tensor, wanted: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class Lesson(nn.Module):
         frames = torch.rand(len(codes), 1, codes.shape[-1], device=codes.device) < share / 2
         return torch.where(hidden | frames, torch.full_like(codes, NOTHING), codes)
 
-    def _spoiled(self, text: Tensor) -> Tensor:
+    def _corrupted(self, text: Tensor) -> Tensor:
         """The text as an erring decoder would feed it back: some tokens replaced, some by PAD."""
         share = self.settings.wrong_text
         if not share:
@@ -186,5 +186,5 @@ class Lesson(nn.Module):
         wrong = torch.randint_like(text, self.lm.config.text_vocab_size)
         wrong = torch.where(torch.rand(text.shape, device=text.device) < 0.5, wrong, pad)
         odds = torch.where(text == self.pad_id, share * _CALM, share)
-        spoiled = (torch.rand(text.shape, device=text.device) < odds) & (text != NOTHING)
-        return torch.where(spoiled, wrong, text)
+        corrupted = (torch.rand(text.shape, device=text.device) < odds) & (text != NOTHING)
+        return torch.where(corrupted, wrong, text)

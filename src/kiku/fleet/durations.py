@@ -19,7 +19,7 @@ _AT_ONCE = 16
 _PATIENCE_S = 300.0
 
 
-def look_into(items: Sequence[Item]) -> list[float | None]:
+def probe_durations(items: Sequence[Item]) -> list[float | None]:
     """Seconds of each recording; None if it states none, or if the process crashed before."""
     if not items:
         return []
@@ -27,15 +27,15 @@ def look_into(items: Sequence[Item]) -> list[float | None]:
     path = os.pathsep.join(filter(None, sys.path))
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "kiku.fleet.looking"],
+            [sys.executable, "-m", "kiku.fleet.durations"],
             input=given.encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path}, timeout=_PATIENCE_S, check=False,
         )  # fmt: skip
-        said = done.stdout
+        output = done.stdout
     except subprocess.TimeoutExpired as error:
-        said = error.stdout or b""
+        output = error.stdout or b""
     found: dict[int, float | None] = {}
-    for line in said.split(b"\n")[:-1]:
+    for line in output.split(b"\n")[:-1]:
         number, seconds = json.loads(line)
         found[number] = seconds
     return [found.get(number) for number in range(len(items))]
@@ -45,13 +45,13 @@ def main(given: BinaryIO, out: int) -> None:
     """Answer each line of `given` with its number and its seconds, in any order."""
     items = [Item(path, size) for path, size in map(json.loads, given)]
 
-    def look(number: int) -> None:
+    def probe(number: int) -> None:
         with opened([items[number]]) as (source,):
             seconds = duration_s(cast("str | BinaryIO", source))
         os.write(out, (json.dumps([number, seconds]) + "\n").encode())
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        list(pool.map(look, range(len(items))))
+        list(pool.map(probe, range(len(items))))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 
-def start_well(seanet: nn.Module) -> None:
+def he_init(seanet: nn.Module) -> None:
     """He initialisation, with residual branches scaled by 0.3.
 
     With PyTorch's default the signal fades out from layer to layer.

@@ -21,7 +21,7 @@ _SAME_S = 1e-3
 """Seconds; times that differ by less are the same."""
 
 
-class Told(msgspec.Struct, forbid_unknown_fields=True):
+class ClientProgress(msgspec.Struct, forbid_unknown_fields=True):
     """How far the client has been told what was heard; times are the session's."""
 
     words: dict[str, float] = {}
@@ -63,9 +63,9 @@ class Told(msgspec.Struct, forbid_unknown_fields=True):
         keys = [_key(i) for i in range(num_channels)] or [_key(None)]
         return min(self.words.get(key, 0.0) for key in keys)
 
-    def copy(self) -> "Told":
+    def copy(self) -> "ClientProgress":
         """A copy, which does not change with this."""
-        return Told(
+        return ClientProgress(
             dict(self.words), self.paused_s, self.warned_s, dict(self.turns), list(self.finalizes),
             self.has_ended,
         )  # fmt: skip
@@ -78,11 +78,11 @@ class Overlap:
     of that word, and it knows nothing of a turn that is open.
     """
 
-    def __init__(self, told: Told, longest_s: float) -> None:
-        """`told` is what was told; a turn ends at the latest `longest_s` after its last word."""
-        self._told, self._longest_s = told.copy(), longest_s
+    def __init__(self, progress: ClientProgress, longest_s: float) -> None:
+        """`progress` is the client's; a turn ends at the latest `longest_s` after its last word."""
+        self._progress, self._longest_s = progress.copy(), longest_s
         self._skips_end = False  # whether the last word was left out
-        self._turns = dict(told.turns)  # those that this stream has not heard begin
+        self._turns = dict(progress.turns)  # those that this stream has not heard begin
 
     def of(self, events: Iterable[Event], heard_s: float) -> list[Event]:
         """Those of these events that are to be told, when `heard_s` seconds were heard."""
@@ -90,12 +90,12 @@ class Overlap:
         for event in events:
             found += self._of(event)
         for key in list(self._turns):
-            if heard_s > self._told.words.get(key, 0.0) + self._longest_s:
+            if heard_s > self._progress.words.get(key, 0.0) + self._longest_s:
                 found.append(self._end_turn(key, heard_s))
         return found
 
     def _of(self, event: Event) -> Sequence[Event]:
-        told = self._told
+        progress = self._progress
         match event:
             case Word():
                 self._skips_end = (event.start + event.end) / 2 <= self._end(event.channel)
@@ -105,9 +105,9 @@ class Overlap:
             case Partial():
                 return [] if event.start < self._end(event.channel) else [event]
             case Pause():
-                return [] if event.time <= told.paused_s + _SAME_S else [event]
+                return [] if event.time <= progress.paused_s + _SAME_S else [event]
             case StreamWarning():
-                return [] if event.time <= told.warned_s + _SAME_S else [event]
+                return [] if event.time <= progress.warned_s + _SAME_S else [event]
             case TurnStart():
                 known = self._turns.pop(_key(event.channel), None)
                 if known == "eager":
@@ -119,7 +119,7 @@ class Overlap:
                 return [event]
 
     def _end(self, channel: Channel) -> float:
-        return self._told.words.get(_key(channel), 0.0)
+        return self._progress.words.get(_key(channel), 0.0)
 
     def _end_turn(self, key: str, time: float) -> TurnEnd:
         """The end of a turn in which nothing more was said."""

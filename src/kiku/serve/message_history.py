@@ -7,14 +7,14 @@ from itertools import islice
 
 from kiku.serve.protocols.interface import Send
 
-MOST = 20_000
+MAX_MESSAGES = 20_000
 """Number of messages that are kept, at most."""
 
-MOST_BYTES = 2**23
-"""Bytes of memory they may take: enough for `MOST` of the messages that say what was heard."""
+MAX_BYTES = 2**23
+"""Bytes of memory they may take: enough for `MAX_MESSAGES` that say what was heard."""
 
 
-class History:
+class MessageHistory:
     """The last messages of a session, by number; the session's first is number 1."""
 
     def __init__(self, messages: Iterable[str | bytes] = (), count: int = 0) -> None:
@@ -36,14 +36,14 @@ class History:
         kept = self._kept
         kept.append(message)
         self._num_bytes += sys.getsizeof(message.data)
-        while len(kept) > MOST or self._num_bytes > MOST_BYTES:
+        while len(kept) > MAX_MESSAGES or self._num_bytes > MAX_BYTES:
             self._num_bytes -= sys.getsizeof(kept.popleft().data)
 
-    def knows_behind(self, number: int) -> bool:
+    def has_all_after(self, number: int) -> bool:
         """Whether there was a message of this number (or it is 0), and all later ones are kept."""
         return 0 <= self.count - number <= len(self._kept)
 
-    def behind(self, number: int) -> list[Send]:
+    def after(self, number: int) -> list[Send]:
         """The kept messages after this number."""
         missed = max(0, min(self.count - number, len(self._kept)))
         return list(islice(self._kept, len(self._kept) - missed, None))

@@ -11,35 +11,35 @@ from dataclasses import dataclass, replace
 from kiku.audio.chunk import MAX_GAP_S
 from kiku.live_async import AsyncStream
 from kiku.options import StreamOptions, TurnPolicy
-from kiku.serve.history import MOST, History
-from kiku.serve.session_record import SoundPiece, Stored
-from kiku.serve.session_sound import Part, SoundFormat, quiet_behind
+from kiku.serve.client_progress import ClientProgress, Overlap
+from kiku.serve.message_history import MAX_MESSAGES, MessageHistory
+from kiku.serve.session_record import SoundPiece, StoredSession
+from kiku.serve.session_sound import Part, StoredFormat, first_quiet_after
 from kiku.serve.session_store import Claim
-from kiku.serve.told import Overlap, Told
 
-_LEVEL_S = 1.0
+_LEVEL_WINDOW_S = 1.0
 """Seconds before the last word's end whose loudness says what is quiet; few words last longer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ReturningClient:
     """What a client who comes back says of itself."""
 
     num_received: int
     """Number of messages that it has had."""
-    told_s: float | None = None
+    last_word_end_s: float | None = None
     """Where the last word that it has had ends, in seconds, if it says so."""
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class Takeover:
     """What is to be done to go on with a session."""
 
     claim: Claim
-    stored: Stored
-    history: History
-    client: Client
-    told: Told
+    stored: StoredSession
+    history: MessageHistory
+    client: ReturningClient
+    progress: ClientProgress
     options: StreamOptions
     """Options of the stream to be opened."""
     state: bytes | None
@@ -61,19 +61,19 @@ class Moved:
         return self.num_before + sum(len(data) for _, data in self.parts)
 
     @property
-    def sound(self) -> SoundFormat:
+    def sound(self) -> StoredFormat:
         """The format of the parts."""
-        return SoundFormat(self.options.format, self.model_rate)
+        return StoredFormat(self.options.format, self.model_rate)
 
     @property
     def finalizes(self) -> Sequence[tuple[str | None, bool]]:
         """Finalizes that the new stream is asked for again; a saved stream knows its own."""
-        return [] if self.state is not None else self.told.finalizes
+        return [] if self.state is not None else self.progress.finalizes
 
     @property
     def has_ended(self) -> bool:
         """Whether there is nothing more to hear: the client is only sent what it has missed."""
-        return self.told.has_ended
+        return self.progress.has_ended
 
     @property
     def end_s(self) -> float:
@@ -92,12 +92,12 @@ class Moved:
         if self.state is not None:
             return None
         policy = self.options.turn_policy or TurnPolicy()
-        return Overlap(self.told, policy.longest_s)
+        return Overlap(self.progress, policy.longest_s)
 
-    def without_state(self) -> "Moved | None":
+    def without_state(self) -> "Takeover | None":
         """The same with the stored sound alone, without the saved stream."""
         stored = replace(self.stored, state=None)
-        return moved(self.claim, stored, self.client, self.model_rate, self.frame_size)
+        return plan_takeover(self.claim, stored, self.client, self.model_rate, self.frame_size)
 
 
 async def push_gap(stream: AsyncStream, seconds: float) -> None:
@@ -108,9 +108,9 @@ async def push_gap(stream: AsyncStream, seconds: float) -> None:
         seconds -= part_s
 
 
-def moved(
-    claim: Claim, stored: Stored, client: Client, model_rate: int, frame_size: int
-) -> Moved | None:
+def plan_takeover(
+    claim: Claim, stored: StoredSession, client: ReturningClient, model_rate: int, frame_size: int
+) -> Takeover | None:
     """How to go on with a session; None if that cannot be done.
 
     Args:
@@ -120,36 +120,38 @@ def moved(
         model_rate: samples a second.
         frame_size: of the model, in samples.
     """
-    head, num_received, told_s = stored.head, client.num_received, client.told_s
+    head, num_received, word_end_s = stored.head, client.num_received, client.last_word_end_s
     ahead = num_received - head.count
-    history = History(stored.messages, head.count)
-    if ahead > MOST or not (ahead > 0 or history.knows_behind(num_received)):
+    history = MessageHistory(stored.messages, head.count)
+    if ahead > MAX_MESSAGES or not (ahead > 0 or history.has_all_after(num_received)):
         return None
-    told, options = head.told.copy(), stored.options
-    if ahead > 0 and told_s is not None and stored.state is None and options.channel != "each":
+    progress, options = head.progress.copy(), stored.options
+    if ahead > 0 and word_end_s is not None and stored.state is None and options.channel != "each":
         # The client was told more than was stored, and says up to which word: go by that then, and
         # not by the number of messages.
-        told.words[""] = max(told_s, told.words.get("", 0.0))
-        history = History((), num_received)
-    sound = SoundFormat(options.format, model_rate)
+        progress.words[""] = max(word_end_s, progress.words.get("", 0.0))
+        history = MessageHistory((), num_received)
+    sound = StoredFormat(options.format, model_rate)
     if stored.state is not None:
         first = stored.pieces[0] if stored.pieces else None
         start_s = stored.end_s if first is None else first.start_s
         parts = [part for piece in stored.pieces for part in piece.parts]
         num_before = head.num_bytes if first is None else first.num_before
     else:
-        start_s, num_before, parts = _behind(stored, sound, head.from_s, frame_size / model_rate)
-        if not parts and start_s <= 0 and not told.has_ended:
+        start_s, num_before, parts = _sound_from_quiet(
+            stored, sound, head.from_s, frame_size / model_rate
+        )
+        if not parts and start_s <= 0 and not progress.has_ended:
             return None  # there is nothing to go on with
         options = replace(options, start_s=start_s)
-    return Moved(
-        claim, stored, history, client, told, options, stored.state, start_s, num_before,
+    return Takeover(
+        claim, stored, history, client, progress, options, stored.state, start_s, num_before,
         parts, model_rate, frame_size,
     )  # fmt: skip
 
 
-def _behind(
-    stored: Stored, sound: SoundFormat, time: float, frame_s: float
+def _sound_from_quiet(
+    stored: StoredSession, sound: StoredFormat, time: float, frame_s: float
 ) -> tuple[float, int, list[Part]]:
     """The stored sound from a quiet place after `time` on: where it begins, bytes before it, and
     its parts. It begins with a frame of the session, so that the frames stay the same.
@@ -160,17 +162,17 @@ def _behind(
     """
     first_s = stored.pieces[0].start_s if stored.pieces else 0.0
     if not (stored.pieces and first_s <= time + 1e-6 and time < stored.end_s):
-        count = round(int(max(0.0, time - _LEVEL_S) / frame_s) * frame_s * sound.rate)
+        count = round(int(max(0.0, time - _LEVEL_WINDOW_S) / frame_s) * frame_s * sound.rate)
         return count / sound.rate, count * sound.width, []
     start_s = time
     if time > 0:
-        around_s, _, around = _from(stored.pieces, sound, max(0.0, time - _LEVEL_S))
-        start_s = quiet_behind(sound.heard(around), sound.model_rate, around_s, time)
+        around_s, _, around = _from(stored.pieces, sound, max(0.0, time - _LEVEL_WINDOW_S))
+        start_s = first_quiet_after(sound.heard(around), sound.model_rate, around_s, time)
     return _from(stored.pieces, sound, max(first_s, round(start_s / frame_s) * frame_s))
 
 
 def _from(
-    pieces: Sequence[SoundPiece], sound: SoundFormat, time: float
+    pieces: Sequence[SoundPiece], sound: StoredFormat, time: float
 ) -> tuple[float, int, list[Part]]:
     """The sound from `time` on, or a sample later; if all of it is later, from its beginning."""
     found: list[Part] = []

@@ -2,6 +2,7 @@
 
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum
 
 from kiku.options import DecodingOptions, StreamOptions
 
@@ -13,7 +14,7 @@ MAX_WAITING = 20_000
 
 
 @dataclass(slots=True)
-class Sound:
+class PendingAudio:
     """Sound to be pushed."""
 
     data: bytes
@@ -21,13 +22,31 @@ class Sound:
     """Length of the sound, in units of `UNITS_PER_S`."""
 
 
+class CommitKind(Enum):
+    """Why a stream is finalized."""
+
+    CLIENT = "client"
+    """The client has committed, and gets an item."""
+    REST = "rest"
+    """The stream is about to be replaced; its last words come first."""
+    LAST = "last"
+    """The connection is about to end, as the client is silent."""
+
+
 @dataclass(slots=True)
 class Commit:
     """A commit to be finalized."""
 
     tag: str
+    """Tag of the finalize."""
     at: int
     """Place where its sound ends."""
+    kind: CommitKind = CommitKind.CLIENT
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the client has not asked for it."""
+        return self.kind is not CommitKind.CLIENT
 
 
 @dataclass(slots=True)
@@ -42,16 +61,16 @@ class Reopen:
 
 
 @dataclass(slots=True)
-class Rewords:
+class ChangeDecoding:
     """Decoding options are to change."""
 
     decoding: DecodingOptions
 
 
-Step = Sound | Commit | Reopen | Rewords
+Step = PendingAudio | Commit | Reopen | ChangeDecoding
 
 
-class Waiting:
+class PendingSteps:
     """Steps, the oldest first."""
 
     def __init__(self) -> None:
@@ -77,7 +96,7 @@ class Waiting:
     def add(self, step: Step) -> None:
         """Add a step after all others."""
         self._steps.append(step)
-        if isinstance(step, Sound):
+        if isinstance(step, PendingAudio):
             self._num_bytes += len(step.data)
 
     def put_first(self, step: Reopen) -> None:
@@ -96,7 +115,7 @@ class Waiting:
     def pop(self) -> None:
         """Remove the first step, which is done."""
         step = self._steps.popleft()
-        if isinstance(step, Sound):
+        if isinstance(step, PendingAudio):
             self._num_bytes -= len(step.data)
 
     def forget(self, options: StreamOptions) -> None:
@@ -106,11 +125,11 @@ class Waiting:
         units = 0
         while steps and not isinstance(steps[-1], Commit):
             step = steps.pop()
-            if isinstance(step, Rewords):
+            if isinstance(step, ChangeDecoding):
                 kept.appendleft(step)
             elif not isinstance(step, Commit):
                 units += step.units  # also those of a Reopen, which the new one replaces
-                self._num_bytes -= len(step.data) if isinstance(step, Sound) else 0
+                self._num_bytes -= len(step.data) if isinstance(step, PendingAudio) else 0
         steps += kept
         steps.append(Reopen(options, drops=True, units=units))
 

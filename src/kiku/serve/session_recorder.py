@@ -1,10 +1,10 @@
 """What is kept of one talk, so that another process could go on with it.
 
-The talk reports what it does. About once a second the `Keeper` takes a `Snapshot` and has it
+The talk reports what it does. About once a second the `SessionKeeper` takes a `Snapshot` and has it
 written. All of this runs in the event loop: nothing is encoded or copied here.
 
-    talk --pushed, told, ...--> Keeping --snapshot--> Snapshot --(a thread)--> store
-                                Keeping <--committed--
+    talk --pushed, asked, ...--> SessionRecorder --snapshot--> Snapshot --(a thread)--> store
+                                SessionRecorder <--committed--
 """
 
 from collections import deque
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kiku.options import DecodingOptions, StreamOptions
-from kiku.serve.history import History
+from kiku.serve.client_progress import ClientProgress
+from kiku.serve.message_history import MessageHistory
 from kiku.serve.protocols.interface import LiveProtocol
 from kiku.serve.session_record import (
     HEAD,
@@ -28,42 +29,41 @@ from kiku.serve.session_record import (
     encoded,
     message_piece,
 )
-from kiku.serve.session_sound import Part, SoundFormat
-from kiku.serve.session_store import MOST_BYTES, Claim, name_of
-from kiku.serve.told import Told
+from kiku.serve.session_sound import Part, StoredFormat
+from kiku.serve.session_store import MAX_VALUE_BYTES, Claim, name_of
 from kiku.stream import Event
 
-BEHIND_S = 10.0
+MAX_HEARD_S = 10.0
 """Seconds of heard sound that are kept, at most: the words in older sound have been sent."""
 
-_AROUND_S = 1.0
+_LEVEL_WINDOW_S = 1.0
 """Seconds of sound kept before the end of the last word: to find a quiet place after it, one needs
 to know how loud it was."""
 
-_AHEAD_S = 30.0
+_MAX_UNHEARD_S = 30.0
 """Seconds of unheard sound that are kept; a client who sends more at once has to keep the rest."""
 
-_LOOK_S = 3.0
+_HEARTBEAT_S = 3.0
 """Seconds between writes of a talk in which nothing changes: they keep it alive in the store, and
 show whether another process has taken it."""
 
-_WAITING_S = 60.0
+_MAX_WAITING_S = 60.0
 """Seconds of sound that may wait to be written; more is dropped."""
 
-_SURE_S = 60.0
+_TCP_GIVE_UP_S = 60.0
 """Seconds after which the system gives up a connection whose client does not take a message."""
 
-Sound = bytes | NDArray[np.generic]
+SoundData = bytes | NDArray[np.generic]
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _PendingPart:
     """A part of the sound that is to be written; `data` is None if too much waited to keep it."""
 
     start_s: float
     end_s: float
     num_before: int
-    data: Sound | None
+    data: SoundData | None
     is_gap: bool = False
 
 
@@ -74,12 +74,12 @@ class Snapshot:
     name: str
     generation: int | None
     head: Head
-    sound: tuple[str, float, int, list[tuple[float, Sound]]] | None
+    sound: tuple[str, float, int, list[tuple[float, SoundData]]] | None
     """Name, start, bytes before, and parts."""
     messages: tuple[str, int, list[str | bytes]] | None
     """Name, number of the first, and messages."""
     drop: list[str]
-    format: SoundFormat
+    format: StoredFormat
     state: bytes | None
 
     def values(self) -> dict[str, bytes]:
@@ -100,21 +100,21 @@ class Snapshot:
         return found
 
 
-class Keeping:
+class SessionRecorder:
     """One talk's part of the store."""
 
-    def __init__(self, identity: Identity, model_rate: int, history: History) -> None:
+    def __init__(self, identity: Identity, model_rate: int, history: MessageHistory) -> None:
         """Begin with a new session, of which nothing is known yet."""
         self.identity, self._history, self._rate = identity, history, model_rate
         self.name = name_of(identity.owner, identity.session)
         self.generation: int | None = None
         """Generation under which this process owns the session; None before the store has it."""
-        self.told = Told()
+        self.progress = ClientProgress()
         self._plain: dict[str, Any] = {}  # the options, as they are written
-        self._follow(StreamOptions())
+        self._set_options(StreamOptions())
         self._can_move = False
         self._is_closed = False
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[_PendingPart] = deque()
         self._waiting_s = 0.0
         self._end_s, self._num_bytes = 0.0, 0  # of what was pushed
         # In the store: the sound's pieces (name, start, end), the end of the last one, and the
@@ -133,9 +133,9 @@ class Keeping:
     def opened(self, options: StreamOptions, container: bool) -> None:
         """Begin again: the talk has another stream, which has taken nothing yet."""
         self._can_move = not container
-        self._follow(options)
+        self._set_options(options)
         self._begin_at(0.0, 0)
-        self.told, self._is_closed = Told(), False
+        self.progress, self._is_closed = ClientProgress(), False
 
     def _begin_at(self, time: float, num_bytes: int) -> None:
         self._waiting.clear()
@@ -147,24 +147,29 @@ class Keeping:
         self._is_changed = True
 
     def resumed(
-        self, claim: Claim, told: Told, options: StreamOptions, start_s: float, num_bytes: int
+        self,
+        claim: Claim,
+        progress: ClientProgress,
+        options: StreamOptions,
+        start_s: float,
+        num_bytes: int,
     ) -> None:
         """Go on with what another process has kept.
 
         Args:
             claim: of the session, with what was stored of it.
-            told: what its client has been told.
+            progress: what its client has been told.
             options: of the stream here.
             start_s: where the stream's sound begins, in the session's time.
             num_bytes: of the client's sound before `start_s`.
         """
-        self.generation, self._can_move, self.told = claim.generation, True, told.copy()
-        self._follow(options)
-        self._num_stored = self._history.count - len(self._history.behind(0))
+        self.generation, self._can_move, self.progress = claim.generation, True, progress.copy()
+        self._set_options(options)
+        self._num_stored = self._history.count - len(self._history.after(0))
         self._begin_at(start_s, num_bytes)
         self._left = list(claim.values)
 
-    def pushed(self, sound: Sound) -> None:
+    def pushed(self, sound: SoundData) -> None:
         """Note sound that the stream has taken."""
         if not self._can_move:
             return
@@ -173,23 +178,23 @@ class Keeping:
             seconds = size / (self._format.width * self._format.rate)
         else:
             seconds = self._format.seconds(self._format.kept(sound))
-        data = sound if self._waiting_s < _WAITING_S else None
-        self._add(_Waiting(self._end_s, self._end_s + seconds, self._num_bytes, data))
+        data = sound if self._waiting_s < _MAX_WAITING_S else None
+        self._add(_PendingPart(self._end_s, self._end_s + seconds, self._num_bytes, data))
         self._num_bytes += size
 
     def gap(self, seconds: float) -> None:
         """Note silence that the stream has taken."""
         if self._can_move:
             end_s = self._end_s + seconds
-            self._add(_Waiting(self._end_s, end_s, self._num_bytes, b"", is_gap=True))
+            self._add(_PendingPart(self._end_s, end_s, self._num_bytes, b"", is_gap=True))
 
-    def unknown(self, end_s: float, num_bytes: int) -> None:
+    def skip_to(self, end_s: float, num_bytes: int) -> None:
         """Note that the stream has taken sound up to `end_s` that is not here."""
         if end_s > self._end_s + 1e-6:
-            self._add(_Waiting(self._end_s, end_s, self._num_bytes, None))
+            self._add(_PendingPart(self._end_s, end_s, self._num_bytes, None))
         self._num_bytes = num_bytes
 
-    def _add(self, part: _Waiting) -> None:
+    def _add(self, part: _PendingPart) -> None:
         last = self._waiting[-1] if self._waiting else None
         if part.data is None and last is not None and last.data is None:
             last.end_s = part.end_s
@@ -201,32 +206,32 @@ class Keeping:
 
     def asked(self, tag: str | None, cut: bool) -> None:
         """Note that a finalize was asked for."""
-        self.told.finalizes.append((tag, cut))
+        self.progress.finalizes.append((tag, cut))
         self._is_changed = True
 
     def decoding(self, options: DecodingOptions) -> None:
         """Note that the stream decodes with other options from now on."""
-        self._follow(replace(self._options, decoding=options))
+        self._set_options(replace(self._options, decoding=options))
         self._is_changed = True
 
-    def _follow(self, options: StreamOptions) -> None:
+    def _set_options(self, options: StreamOptions) -> None:
         self._options, self._plain = options, options.to_dict()
-        self._format = SoundFormat(options.format, self._rate)
+        self._format = StoredFormat(options.format, self._rate)
 
     def closed(self) -> None:
         """Note that no more sound comes."""
         self._is_closed = self._is_changed = True
 
-    def say(self, event: Event) -> None:
+    def note_event(self, event: Event) -> None:
         """Note an event that the client is told."""
-        self.told.add(event)
+        self.progress.add(event)
         self._is_changed = True
 
     def ended(self) -> None:
         """Note that the last message exists: a process that goes on with it has nothing to hear."""
-        self.told.has_ended = self._is_changed = True
+        self.progress.has_ended = self._is_changed = True
 
-    def touch(self) -> None:
+    def mark_changed(self) -> None:
         """Have the talk written again, even if nothing has changed."""
         self._is_changed = True
 
@@ -245,23 +250,23 @@ class Keeping:
             resume_s: how long a client may stay away.
             state: of the stream, saved; if given, the stream does not go on here.
         """
-        is_due = now - self._written_at > min(_LOOK_S, resume_s / 4)
+        is_due = now - self._written_at > min(_HEARTBEAT_S, resume_s / 4)
         if not self._can_move or not (self._is_changed or is_due):
             return None
-        if state is not None and len(state) > MOST_BYTES:
+        if state is not None and len(state) > MAX_VALUE_BYTES:
             state = None
         options = self._options
         each = options.format.channels if options.channel == "each" else 0
-        from_s = max(self.told.until_s(each), heard_s - BEHIND_S, 0.0)
-        drop = self._left + self._drop_sound(from_s - _AROUND_S) + self._drop_messages(
-            now - _SURE_S - resume_s
+        from_s = max(self.progress.until_s(each), heard_s - MAX_HEARD_S, 0.0)
+        drop = self._left + self._drop_sound(from_s - _LEVEL_WINDOW_S) + self._drop_messages(
+            now - _TCP_GIVE_UP_S - resume_s
         )  # fmt: skip
         sound = self._take_sound(from_s)
         messages = self._take_messages(now)
         is_whole = self._is_closed and self._stored_s >= self._end_s - 1e-6
         head = Head(
             VERSION, self.identity, self._plain, dict(protocol.save()), self._history.count,
-            self.told.copy(), from_s, self._num_bytes if state else self._stored_bytes,
+            self.progress.copy(), from_s, self._num_bytes if state else self._stored_bytes,
             is_whole, [name for name, _, _ in self._sounds], [name for name, _ in self._messages],
             state is not None,
         )  # fmt: skip
@@ -274,7 +279,7 @@ class Keeping:
         """Note that the last snapshot is in the store, under this generation."""
         self.generation = generation
 
-    def lost(self, dropped: Iterable[str] = ()) -> None:
+    def invalidate(self, dropped: Iterable[str] = ()) -> None:
         """Note that the last snapshot may not be in the store, whose content is then unknown: what
         is written from now on needs nothing of it. Sound of that snapshot is let go.
 
@@ -285,12 +290,12 @@ class Keeping:
         self._left += [name for name, _, _ in self._sounds] + [name for name, _ in self._messages]
         self._sounds.clear()
         self._messages.clear()
-        self._num_stored = max(0, self._history.count - len(self._history.behind(0)))
+        self._num_stored = max(0, self._history.count - len(self._history.after(0)))
         self._is_changed = True
 
-    def forgotten(self) -> None:
+    def restart(self) -> None:
         """Note that the store does not know the session: it is begun there again."""
-        self.lost()
+        self.invalidate()
         self.generation, self._left = None, []
 
     def _new_name(self, kind: str) -> str:
@@ -310,7 +315,7 @@ class Keeping:
         return dropped
 
     def _take_messages(self, now: float) -> tuple[str, int, list[str | bytes]] | None:
-        fresh = self._history.behind(self._num_stored)
+        fresh = self._history.after(self._num_stored)
         if not fresh:
             return None
         name = self._new_name("m")
@@ -321,12 +326,12 @@ class Keeping:
 
     def _take_sound(
         self, from_s: float
-    ) -> tuple[str, float, int, list[tuple[float, Sound]]] | None:
+    ) -> tuple[str, float, int, list[tuple[float, SoundData]]] | None:
         """Take the sound that waits to be written, as far as it is to be kept."""
-        waiting, limit_s = self._waiting, from_s + _AHEAD_S
-        while waiting and waiting[0].end_s <= from_s - _AROUND_S:
+        waiting, limit_s = self._waiting, from_s + _MAX_UNHEARD_S
+        while waiting and waiting[0].end_s <= from_s - _LEVEL_WINDOW_S:
             self._pop()
-        parts: list[tuple[float, Sound]] = []
+        parts: list[tuple[float, SoundData]] = []
         start_s, num_before = 0.0, 0
         while waiting and waiting[0].data is not None and waiting[0].start_s < limit_s:
             part = self._pop(limit_s)
@@ -349,7 +354,7 @@ class Keeping:
         self._sounds.append((name, start_s, self._stored_s))
         return name, start_s, num_before, parts
 
-    def _pop(self, limit_s: float = float("inf")) -> _Waiting | None:
+    def _pop(self, limit_s: float = float("inf")) -> _PendingPart | None:
         """Take the next part that waits, up to `limit_s` if it can be cut; None if that is none."""
         part, sound = self._waiting[0], self._format
         data = part.data
@@ -360,11 +365,13 @@ class Keeping:
         if not 0 < at < len(data):
             return self._take_whole() if at else None
         middle_s = part.start_s + at * unit / (sound.width * sound.rate)
-        self._waiting[0] = _Waiting(middle_s, part.end_s, part.num_before + at * unit, data[at:])
+        self._waiting[0] = _PendingPart(
+            middle_s, part.end_s, part.num_before + at * unit, data[at:]
+        )
         self._waiting_s -= middle_s - part.start_s
-        return _Waiting(part.start_s, middle_s, part.num_before, data[:at])
+        return _PendingPart(part.start_s, middle_s, part.num_before, data[:at])
 
-    def _take_whole(self) -> _Waiting:
+    def _take_whole(self) -> _PendingPart:
         part = self._waiting.popleft()
         if part.data is not None and not part.is_gap:
             self._waiting_s -= part.end_s - part.start_s

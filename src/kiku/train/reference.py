@@ -14,24 +14,25 @@ from torch.func import functional_call
 from kiku.lm import LM
 
 
-class Before:
+class ReferenceDecoder:
     """A decoder as it was when its run began, kept while it is being trained.
 
     Only trained weights are held twice: few for adapters and new rows, a full copy if the whole
     decoder is trained.
     """
 
-    def __init__(self, lm: LM, new: range, *, apart: bool = False) -> None:
+    def __init__(self, lm: LM, new: range, *, own_copy: bool = False) -> None:
         """Copy the present weights of `lm`.
 
         Args:
             lm: the decoder.
             new: ids of new pieces, for which it is not trained yet.
-            apart: hold a whole second decoder, with its frozen weights. This is for a decoder whose
-                weights will be in parts: they cannot be exchanged until its gradient is computed.
+            own_copy: hold a whole second decoder, with its frozen weights. This is for a decoder
+                whose weights will be in parts: they cannot be exchanged until its gradient is
+                computed.
         """
-        self.new, self.apart = new, apart
-        self.lm = deepcopy(lm).requires_grad_(False) if apart else lm
+        self.new, self.own_copy = new, own_copy
+        self.lm = deepcopy(lm).requires_grad_(False) if own_copy else lm
         self.weights = {
             name: weight.detach().clone()
             for name, weight in self.lm.named_parameters()

@@ -42,8 +42,8 @@ def write_model(
         CheckpointError: the folder cannot be written.
         UnsupportedConfig: the layout cannot describe the model.
     """
-    heard = {**loaded.codec.state_dict(), **(codec or {})}
-    ears = {name: value.detach().to(torch.float32) for name, value in heard.items()}
+    codec_state = {**loaded.codec.state_dict(), **(codec or {})}
+    stored = {name: value.detach().to(torch.float32) for name, value in codec_state.items()}
     decoder = read_mimi_decoder(loaded.files, loaded.config)
     with TemporaryDirectory() as made:
         if layout == "transformers" or not vocabulary.is_sentencepiece:
@@ -53,6 +53,6 @@ def write_model(
             path = Path(made) / "tokenizer.model"
             path.write_bytes(vocabulary.source)
         save = save_transformers if layout == "transformers" else save_native
-        save(folder, config, lm=lm, codec=ears, vocabulary=path, mimi_decoder=decoder)
+        save(folder, config, lm=lm, codec=stored, vocabulary=path, mimi_decoder=decoder)
     heads = [name for name in lm if name.startswith("pause_heads.")]
     return tuple(heads) if layout == "transformers" else ()

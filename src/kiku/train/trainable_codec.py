@@ -23,20 +23,25 @@ from kiku.nn.state import all_active
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SoftCodes:
     """Sound as codes for the decoder, with the probabilities of all choices."""
 
     codes: Tensor  # [B, K, T] int64
-    chances: tuple[Tensor, ...]  # of each codebook [B, T, N]; empty if no gradient is wanted
+    probabilities: tuple[Tensor, ...]  # of each codebook [B, T, N]; empty if no gradient is wanted
 
 
-class Hearing(nn.Module):
+class TrainableCodec(nn.Module):
     """A codec that is being trained."""
 
     softness: Tensor
 
     def __init__(
-        self, codec: MimiEncoder, num_codebooks: int, temperature: float, *, twice: bool = False
+        self,
+        codec: MimiEncoder,
+        num_codebooks: int,
+        temperature: float,
+        *,
+        checkpointing: bool = False,
     ) -> None:
         """Take a codec whose trained parts have `requires_grad` set.
 
@@ -44,34 +49,34 @@ class Hearing(nn.Module):
             codec: in float32, whatever the decoder's precision is: the codes depend on it.
             num_codebooks: how many codebooks the decoder reads.
             temperature: of the softmax, in squared distances between neighbours in a codebook.
-            twice: compute one example after the other, and again when its gradient is needed.
+            checkpointing: compute one example after the other, and again for its gradient.
         """
         super().__init__()
-        self.codec, self.num_codebooks, self.twice = codec, num_codebooks, twice
+        self.codec, self.num_codebooks, self.checkpointing = codec, num_codebooks, checkpointing
         spacings = [_spacing(codebook) for _, codebook, _ in self._quantisers()]
         self.register_buffer("softness", temperature * torch.stack(spacings), persistent=False)
 
-    def forward(self, sound: Tensor) -> Heard:
+    def forward(self, sound: Tensor) -> SoftCodes:
         """Encode [B, T * frame_size] samples, each row from the beginning of a stream.
 
         A row is encoded as a whole and after silence, like a recording or a live stream.
         """
-        if self.twice and torch.is_grad_enabled():
+        if self.checkpointing and torch.is_grad_enabled():
             rows = [checkpoint(self._latents, row[None], use_reentrant=False) for row in sound]
             latents = torch.cat(rows)
         else:
             latents = self._latents(sound)
-        return self._heard(latents)
+        return self._quantise(latents)
 
     def _latents(self, sound: Tensor) -> Tensor:
         # The state is made here, so that a recomputation starts from the same state.
         state = self.codec.init_state(len(sound), sound.device, sound.dtype, remember=False)
         return self.codec.latents(sound[:, None], state, all_active(len(sound), sound.device))
 
-    def _heard(self, latents: Tensor) -> Heard:
+    def _quantise(self, latents: Tensor) -> SoftCodes:
         """The same codes as `SplitRVQ.encode`, with their probabilities."""
         codes: list[Tensor] = []
-        chances: list[Tensor] = []
+        probabilities: list[Tensor] = []
         projection, residual = None, latents
         for rvq, codebook, half_norm in self._quantisers():
             if rvq is not projection:
@@ -81,10 +86,10 @@ class Hearing(nn.Module):
             code = scores.argmax(-1)
             if scores.requires_grad:
                 # The part of |x - c|^2 that depends on the entry is -2 * scores.
-                chances.append((2 * scores / self.softness[len(codes)]).softmax(-1))
+                probabilities.append((2 * scores / self.softness[len(codes)]).softmax(-1))
             residual = residual - codebook[code]
             codes.append(code)
-        return Heard(torch.stack(codes, dim=1), tuple(chances))
+        return SoftCodes(torch.stack(codes, dim=1), tuple(probabilities))
 
     def _quantisers(self) -> Iterator[tuple[RVQ, Tensor, Tensor]]:
         """The RVQ, codebook and half squared norms of each codebook that the decoder reads."""
@@ -102,11 +107,11 @@ def _spacing(codebook: Tensor) -> Tensor:
     return nearest[nearest > 0].median() if bool((nearest > 0).any()) else nearest.new_ones(())
 
 
-def nudge(heard: Heard, codes: Tensor, tables: nn.ModuleList) -> Tensor | None:
+def straight_through(soft: SoftCodes, codes: Tensor, tables: nn.ModuleList) -> Tensor | None:
     """Zeros to add to the summed embeddings of codes, with the gradient of the mean embeddings.
 
     Args:
-        heard: output of the codec.
+        soft: output of the codec.
         codes: [B, K, T] that the decoder reads; those that are hidden from it get no gradient.
         tables: the decoder's code embeddings; they get no gradient from this.
 
@@ -114,10 +119,12 @@ def nudge(heard: Heard, codes: Tensor, tables: nn.ModuleList) -> Tensor | None:
         [B, T, D] zeros; None if no gradient is wanted.
     """
     total: Tensor | None = None
-    for k, chances in enumerate(heard.chances):
+    for k, probabilities in enumerate(soft.probabilities):
         with torch.no_grad():
             # Called, not indexed: a table may be in parts on several processes.
-            rows = tables[k](torch.arange(chances.shape[-1], device=chances.device)).float()
-        mean = (chances @ rows) * (codes[:, k] >= 0).unsqueeze(-1)
+            rows = tables[k](
+                torch.arange(probabilities.shape[-1], device=probabilities.device)
+            ).float()
+        mean = (probabilities @ rows) * (codes[:, k] >= 0).unsqueeze(-1)
         total = mean if total is None else total + mean
     return None if total is None else total - total.detach()

@@ -36,7 +36,7 @@ def durable(path: Path) -> Generator[Path]:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Generator[None]:
+def locked_folder(folder: Path) -> Generator[None]:
     """Make a folder, and lock it against other processes while the block runs.
 
     Raises:

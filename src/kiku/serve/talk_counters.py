@@ -8,7 +8,7 @@ from kiku.stream import End, Event, Finalized
 from kiku.text import Word
 
 
-class Figures:
+class TalkCounters:
     """What is counted of one talk. The service's counters are updated now and then only, as each
     update costs a lock."""
 
@@ -36,7 +36,7 @@ class Figures:
         if not self._first_at:
             self._first_at = time.monotonic()
 
-    def told(self, event: Event, waiting_s: float) -> None:
+    def count_event(self, event: Event, waiting_s: float) -> None:
         """Count an event that is sent while `waiting_s` seconds of the stream's sound wait."""
         if isinstance(event, Word):
             if not self.num_words and self._first_at:

@@ -16,14 +16,14 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from kiku.serve.history import History
-from kiku.serve.keeping import Keeping, Snapshot
-from kiku.serve.moving import Client, Moved, moved
-from kiku.serve.protocols.interface import LiveProtocol, Request
+from kiku.serve.message_history import MessageHistory
+from kiku.serve.protocols.interface import ClientRequest, LiveProtocol
 from kiku.serve.service import Service
 from kiku.serve.session_record import Identity, RecordError, read
+from kiku.serve.session_recorder import SessionRecorder, Snapshot
 from kiku.serve.session_store import Claim, Outcome, SessionStore, StoreDown, Write, name_of
 from kiku.serve.store_thread import StoreThread
+from kiku.serve.takeover import ReturningClient, Takeover, plan_takeover
 
 if TYPE_CHECKING:
     from kiku.serve.talk import Talk
@@ -43,19 +43,19 @@ _WRITE_S = 10.0
 _CLAIM_S = 3.0
 _CHECK_S = 1.0
 
-_MOST_TOLD_S = 1e9
+_MAX_TOLD_S = 1e9
 
 
 @dataclass(slots=True, eq=False)
 class _Watched:
     talk: "Talk"
-    keeping: Keeping
+    recorder: SessionRecorder
     due: float
     writing: "asyncio.Future[None] | None" = field(default=None)
     is_lost: bool = False
 
 
-class Keeper:
+class SessionKeeper:
     """The store, as the sockets of a service use it."""
 
     def __init__(self, service: Service, store: SessionStore) -> None:
@@ -79,18 +79,26 @@ class Keeper:
     def _ttl_s(self) -> float:
         return self._service.settings.resume_s + 2 * KEEP_S
 
-    def new(self, protocol: LiveProtocol, owner: str, history: History) -> Keeping:
-        """A `Keeping` for a new talk."""
-        return Keeping(self._identity(protocol, owner), self._service.card.sample_rate, history)
+    def recorder_for_new(
+        self, protocol: LiveProtocol, owner: str, history: MessageHistory
+    ) -> SessionRecorder:
+        """The recorder of a new talk."""
+        return SessionRecorder(
+            self._identity(protocol, owner), self._service.card.sample_rate, history
+        )
 
-    def of_moved(self, protocol: LiveProtocol, owner: str, moved: Moved) -> Keeping:
-        """A `Keeping` for a talk that another process began."""
-        keeping = self.new(protocol, owner, moved.history)
-        told = moved.told.copy()
-        if moved.state is None:
-            told.finalizes = []  # the new stream is asked for them again
-        keeping.resumed(moved.claim, told, moved.options, moved.start_s, moved.num_before)
-        return keeping
+    def recorder_for_takeover(
+        self, protocol: LiveProtocol, owner: str, takeover: Takeover
+    ) -> SessionRecorder:
+        """The recorder of a talk that another process began."""
+        recorder = self.recorder_for_new(protocol, owner, takeover.history)
+        progress = takeover.progress.copy()
+        if takeover.state is None:
+            progress.finalizes = []  # the new stream is asked for them again
+        recorder.resumed(
+            takeover.claim, progress, takeover.options, takeover.start_s, takeover.num_before
+        )
+        return recorder
 
     def _identity(self, protocol: LiveProtocol, owner: str) -> Identity:
         return Identity(self._model, protocol.name, owner, protocol.session or "")
@@ -106,13 +114,13 @@ class Keeper:
             try:
                 await self._writer.call(partial(self._store.sweep, self._ttl_s), _WRITE_S)
             except Exception as error:
-                self._complain(error)
+                self._log_failure(error)
             await asyncio.sleep(_SWEEP_S)
 
-    def watch(self, talk: "Talk", keeping: Keeping) -> None:
+    def watch(self, talk: "Talk", recorder: SessionRecorder) -> None:
         """Write this talk from now on."""
         self.start()  # if it was not called as the application started
-        self._watched[talk] = _Watched(talk, keeping, time.monotonic() + _TICK_S)
+        self._watched[talk] = _Watched(talk, recorder, time.monotonic() + _TICK_S)
         if self._ticking is None or self._ticking.done():
             self._ticking = asyncio.create_task(self._tick())
 
@@ -121,15 +129,17 @@ class Keeper:
         watched = self._watched.pop(talk, None)
         if watched is None or watched.is_lost:
             return
-        keeping = watched.keeping
+        recorder = watched.recorder
         if watched.writing is not None:
             await watched.writing
-        if keeping.generation is not None:
+        if recorder.generation is not None:
             with suppress(StoreDown):
-                remove = partial(self._store.remove, keeping.name, keeping.generation, self._ttl_s)
+                remove = partial(
+                    self._store.remove, recorder.name, recorder.generation, self._ttl_s
+                )
                 await self._writer.call(remove, _WRITE_S)
 
-    def leave(self, talk: "Talk") -> None:
+    def unwatch(self, talk: "Talk") -> None:
         """Write no more of the talk, and remove nothing: another process may go on with it."""
         self._watched.pop(talk, None)
 
@@ -142,21 +152,21 @@ class Keeper:
             due = [one for one in self._watched.values() if one.due <= now and not one.writing]
             for one in due:
                 one.due = now + KEEP_S
-            await self._write(due, now)
+            await self._write_changed(due, now)
 
-    async def _write(self, watched: Sequence[_Watched], now: float) -> None:
+    async def _write_changed(self, watched: Sequence[_Watched], now: float) -> None:
         """Write what has changed of these talks."""
         resume_s = self._service.settings.resume_s
         found: list[tuple[_Watched, Snapshot]] = []
         for one in watched:
-            snapshot = one.keeping.snapshot(one.talk.protocol, now, one.talk.heard_s, resume_s)
+            snapshot = one.recorder.snapshot(one.talk.protocol, now, one.talk.heard_s, resume_s)
             if snapshot is not None:
                 found.append((one, snapshot))
         if found:
             await self._write_all(found)
 
     async def _write_all(
-        self, found: Sequence[tuple[_Watched, Snapshot]], most_s: float | None = None
+        self, found: Sequence[tuple[_Watched, Snapshot]], timeout_s: float | None = None
     ) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         snapshots = [snapshot for _, snapshot in found]
@@ -164,37 +174,38 @@ class Keeper:
             one.writing = done
         try:
             written = await self._writer.call(
-                partial(_written, self._store, snapshots, self._ttl_s), most_s or _WRITE_S
+                partial(_write_snapshots, self._store, snapshots, self._ttl_s),
+                timeout_s or _WRITE_S,
             )
             self._is_down = False
             for (one, _), (generation, outcome) in zip(found, written, strict=True):
-                self._wrote(one, generation, outcome)
+                self._on_written(one, generation, outcome)
         except Exception as error:
-            self._down(error)
+            self._mark_down(error)
             for one, snapshot in found:
-                one.keeping.lost(snapshot.drop)
+                one.recorder.invalidate(snapshot.drop)
         finally:
             for one, _ in found:
                 one.writing = None
             done.set_result(None)
 
-    def _wrote(self, watched: _Watched, generation: int, outcome: Outcome) -> None:
+    def _on_written(self, watched: _Watched, generation: int, outcome: Outcome) -> None:
         if outcome is Outcome.KEPT:
-            watched.keeping.committed(generation)
+            watched.recorder.committed(generation)
         elif outcome is Outcome.UNKNOWN:
-            watched.keeping.forgotten()
+            watched.recorder.restart()
         else:
             watched.is_lost = True
             self._service.metrics.sessions_moved.labels("away").inc()
             _LOG.info("%s: its session goes on in another process", watched.talk.id)
-            self._service.keep(watched.talk.let_go())
+            self._service.run_in_background(watched.talk.let_go())
 
-    def _down(self, error: Exception) -> None:
+    def _mark_down(self, error: Exception) -> None:
         """Note that the store cannot be used, and count and log that."""
         self._is_down = True
-        self._complain(error)
+        self._log_failure(error)
 
-    def _complain(self, error: Exception) -> None:
+    def _log_failure(self, error: Exception) -> None:
         """Count a failure of the store, and log it if none was logged for `_LOG_S` seconds."""
         self._service.metrics.store_failures.inc()
         now = time.monotonic()
@@ -215,9 +226,9 @@ class Keeper:
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(watched.writing), _CHECK_S)
         if not self._is_down and not watched.writing and not watched.is_lost:
-            keeping, settings = watched.keeping, self._service.settings
-            keeping.touch()
-            snapshot = keeping.snapshot(
+            recorder, settings = watched.recorder, self._service.settings
+            recorder.mark_changed()
+            snapshot = recorder.snapshot(
                 talk.protocol, time.monotonic(), talk.heard_s, settings.resume_s
             )
             if snapshot is not None:
@@ -232,24 +243,26 @@ class Keeper:
             return
         if watched.writing is not None:
             await watched.writing
-        self.leave(talk)
+        self.unwatch(talk)
         if self._is_down:
             return
-        watched.keeping.touch()
-        snapshot = watched.keeping.snapshot(
+        watched.recorder.mark_changed()
+        snapshot = watched.recorder.snapshot(
             talk.protocol, time.monotonic(), talk.heard_s, self._service.settings.resume_s, state
         )
         if snapshot is None:
             return
         try:
-            written = partial(_written, self._store, [snapshot], self._ttl_s)
+            written = partial(_write_snapshots, self._store, [snapshot], self._ttl_s)
             await self._writer.call(written, _WRITE_S)
         except Exception as error:
-            self._down(error)
+            self._mark_down(error)
 
     # Taking over.
 
-    async def claim(self, protocol: LiveProtocol, owner: str, request: Request) -> Moved | None:
+    async def claim(
+        self, protocol: LiveProtocol, owner: str, request: ClientRequest
+    ) -> Takeover | None:
         """Take over the session that a client wants to go on with. Returns None if the store does
         not know it, or it cannot be gone on with."""
         text = request.first("after", "") or ""
@@ -263,16 +276,16 @@ class Keeper:
             if claim is None:
                 return None
             config = self._service.recognizer.config
-            client = Client(int(text[:12]), _seconds(request.first("told")))
+            client = ReturningClient(int(text[:12]), _seconds(request.first("told")))
             going = partial(
-                _going, claim, self._identity(protocol, owner), client, config.sample_rate,
+                _plan, claim, self._identity(protocol, owner), client, config.sample_rate,
                 config.frame_size,
             )  # fmt: skip
             return await self._claimer.call(going, _CLAIM_S)
         except RecordError as error:
             self.refused(str(error))
         except Exception as error:
-            self._down(error)
+            self._mark_down(error)
         return None
 
     def refused(self, why: str) -> None:
@@ -289,7 +302,7 @@ class Keeper:
         self._writer.close(self._store.close)
 
 
-def _written(
+def _write_snapshots(
     store: SessionStore, snapshots: Sequence[Snapshot], ttl_s: float
 ) -> list[tuple[int, Outcome]]:
     """Write these snapshots. Returns the generation and the outcome of each. Runs in a thread."""
@@ -303,11 +316,11 @@ def _written(
     return [(write.generation, outcome) for write, outcome in zip(writes, outcomes, strict=True)]
 
 
-def _going(
-    claim: Claim, identity: Identity, client: Client, rate: int, frame_size: int
-) -> Moved | None:
+def _plan(
+    claim: Claim, identity: Identity, client: ReturningClient, rate: int, frame_size: int
+) -> Takeover | None:
     """How to go on with a claimed session. Runs in a thread, as it searches the sound."""
-    return moved(claim, read(claim.values, identity, rate), client, rate, frame_size)
+    return plan_takeover(claim, read(claim.values, identity, rate), client, rate, frame_size)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -315,4 +328,4 @@ def _seconds(text: str | None) -> float | None:
         seconds = float(text or "")
     except ValueError:
         return None
-    return seconds if 0 <= seconds < _MOST_TOLD_S else None
+    return seconds if 0 <= seconds < _MAX_TOLD_S else None
